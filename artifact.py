@@ -1,0 +1,206 @@
+"""The artifact folder: what ``intaglio.json`` says, how it is read, and how the files are verified against it.
+
+The exporter writes the manifest, the runtime and parity read it; none of them needs torch, onnx or
+onnxruntime for that. README.md ("The artifact folder") specifies the format on one page.
+"""
+
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from .errors import ArtifactError
+
+FORMAT_VERSION = 1
+MANIFEST = "intaglio.json"
+GRAPH = "model.onnx"
+DATA = "model.onnx.data"
+
+Task = Literal[
+    "text-generation",
+    "feature-extraction",
+    "text-classification",
+    "token-classification",
+    "question-answering",
+]
+Target = Literal["ort", "standard"]
+Precision = Literal["fp32", "fp16", "bf16"]
+TASKS: tuple[Task, ...] = typing.get_args(Task)
+TARGETS: tuple[Target, ...] = typing.get_args(Target)
+PRECISIONS: tuple[Precision, ...] = typing.get_args(Precision)
+
+HASH_CHUNK = 1 << 22
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the weights came from: a hub id or folder name, the hub commit, and a digest over the checkpoint's files."""
+
+    id: str
+    revision: str | None
+    digest: str
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What the runtime must know about the model.
+
+    ``layer_windows`` has one entry per layer: the sliding window in tokens, counting the current one, or None
+    for global attention. ``labels`` are the class names in the order of the logits (empty without a class head).
+    ``length_dependent_rope`` says that the rotary frequencies depend on the length of the sequence (dynamic,
+    longrope), so that a prompt must be prefilled in one piece. ``cache_dtype`` is the element type of the
+    ``past_key_values`` inputs, in numpy's words.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    layer_windows: tuple[int | None, ...]
+    context_length: int
+    cache_dtype: Literal["float32", "float16", "bfloat16"]
+    length_dependent_rope: bool = False
+    pad_token_id: int | None = None
+    labels: tuple[str, ...] = ()
+    problem_type: Literal["regression", "single_label_classification", "multi_label_classification"] | None = None
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """One stored initializer: its precision, its shape, and the checkpoint tensors it was made from."""
+
+    precision: str
+    shape: tuple[int, ...]
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A file of the artifact: SHA-256 in hex, and size in bytes."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Parity:
+    """The verdict of the comparison with the source; ``not checked`` until one has been made."""
+
+    verdict: Literal["not checked", "faithful", "drifted", "broken"] = "not checked"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The whole of ``intaglio.json``."""
+
+    family: str
+    task: Task
+    target: Target
+    precision: Precision
+    source: Source
+    model: ModelFacts
+    tensors: dict[str, TensorEntry]
+    operators: dict[str, int]
+    tools: dict[str, str]
+    files: dict[str, FileEntry]
+    parity: Parity = field(default_factory=Parity)
+    format_version: int = FORMAT_VERSION
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+
+def read_manifest(folder: str | Path) -> Manifest:
+    """Read ``folder/intaglio.json``.
+
+    Raises:
+        ArtifactError: no such folder or manifest, no JSON, another format version, or a field that is missing,
+            unknown or of the wrong type.
+    """
+    path = Path(folder) / MANIFEST
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        what = "there is no such folder" if not Path(folder).is_dir() else f"it has no {MANIFEST}"
+        raise ArtifactError(f"{folder} is not an intaglio artifact: {what}; make one with `intaglio export`") from None
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path} cannot be read ({error}); export the model again") from None
+    if not isinstance(data, dict):
+        raise ArtifactError(f"{path}: expected a JSON object; export the model again")
+    version = data.get("format_version")
+    if version != FORMAT_VERSION:
+        raise ArtifactError(
+            f"{path}: format_version is {version!r}, this intaglio reads {FORMAT_VERSION}; "
+            "export the model again, or use the intaglio that wrote it"
+        )
+    manifest = _parse(Manifest, data, str(path))
+    assert isinstance(manifest, Manifest)
+    return manifest
+
+
+def sha256_file(path: Path, advance: Callable[[int], None] = lambda _: None) -> str:
+    """SHA-256 of a file in hex; ``advance`` hears the number of bytes of each chunk."""
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as stream:
+        while chunk := stream.read(HASH_CHUNK):
+            digest.update(chunk)
+            advance(len(chunk))
+    return digest.hexdigest()
+
+
+def verify(
+    folder: str | Path, manifest: Manifest | None = None, advance: Callable[[int], None] = lambda _: None
+) -> list[str]:
+    """Compare every file of the artifact with its size and checksum in the manifest; return what is wrong.
+
+    Raises:
+        ArtifactError: the manifest itself cannot be read.
+    """
+    folder = Path(folder)
+    problems = []
+    for name, entry in (manifest or read_manifest(folder)).files.items():
+        path = folder / name
+        if not path.is_file():
+            problems.append(f"{name}: missing")
+        elif (size := path.stat().st_size) != entry.size:
+            problems.append(f"{name}: {size:,} bytes, the manifest says {entry.size:,}")
+        elif sha256_file(path, advance) != entry.sha256:
+            problems.append(f"{name}: its SHA-256 differs from the manifest's")
+    return problems
+
+
+def _parse(kind: Any, value: Any, where: str) -> Any:
+    """``value`` from JSON as the annotated type ``kind``; an ArtifactError names the field that does not fit."""
+    if is_dataclass(kind):
+        known = {f.name: f for f in fields(kind)}
+        hints = typing.get_type_hints(kind)
+        if not isinstance(value, Mapping) or (unknown := set(value) - set(known)):
+            what = f"unknown field {sorted(unknown)[0]!r}" if isinstance(value, Mapping) else "expected an object"
+            raise ArtifactError(f"{where}: {what}; export the model again")
+        missing = [name for name in known if name not in value]
+        if missing:
+            raise ArtifactError(f"{where}: field {missing[0]!r} is missing; export the model again")
+        return kind(**{name: _parse(hints[name], value[name], f"{where}: {name}") for name in known})
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    fits = False
+    if origin is types.UnionType or origin is typing.Union:
+        if value is None and type(None) in arguments:
+            return None
+        return _parse(next(a for a in arguments if a is not type(None)), value, where)
+    if origin is Literal:
+        fits = value in arguments
+    elif origin is tuple and isinstance(value, list):
+        return tuple(_parse(arguments[0], item, where) for item in value)
+    elif origin is dict and isinstance(value, Mapping):
+        return {key: _parse(arguments[1], item, f"{where}: {key}") for key, item in value.items()}
+    elif isinstance(kind, type):
+        fits = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+    if not fits:
+        raise ArtifactError(f"{where}: {value!r} is not a valid value; export the model again")
+    return value
