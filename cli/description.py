@@ -1,0 +1,137 @@
+"""What `intaglio inspect` says of a checkpoint or an artifact, as data, as lines for people, and as JSON."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .show import size
+
+# Bits of one element, by the names that artifacts and safetensors headers use.
+BITS: Mapping[str, int] = {
+    "fp64": 64, "F64": 64, "int64": 64, "I64": 64,
+    "fp32": 32, "F32": 32, "int32": 32, "I32": 32,
+    "fp16": 16, "F16": 16, "bf16": 16, "BF16": 16,
+    "int8": 8, "I8": 8, "uint8": 8, "U8": 8, "bool": 8, "BOOL": 8,
+    "int4": 4, "uint4": 4,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Group:
+    """The tensors of one precision: how many, and how many elements and bytes they hold together."""
+
+    tensors: int
+    elements: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Description:
+    """A model as `inspect` shows it. ``cache_bits`` are those of one key or value element; None without a cache."""
+
+    path: str
+    kind: str
+    family: str
+    task: str
+    groups: Mapping[str, Group]
+    vocab_size: int
+    hidden_size: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    layer_windows: Sequence[int | None]
+    context_length: int
+    labels: Sequence[str]
+    cache_bits: int | None
+    more: Mapping[str, Any]
+
+    def cache_bytes(self, tokens: int) -> int | None:
+        """Bytes of the KV cache of one sequence of ``tokens``: every layer keeps all of them, sliding ones too."""
+        if self.cache_bits is None:
+            return None
+        per_token = 2 * len(self.layer_windows) * self.num_key_value_heads * self.head_dim * self.cache_bits // 8
+        return per_token * tokens
+
+    def to_json(self, lengths: Sequence[int]) -> dict[str, Any]:
+        caches = [{"tokens": n, "bytes": self.cache_bytes(n)} for n in lengths if self.cache_bits is not None]
+        return {
+            "path": self.path,
+            "kind": self.kind,
+            "family": self.family,
+            "task": self.task,
+            "parameters": sum(group.elements for group in self.groups.values()),
+            "weight_bytes": sum(group.bytes for group in self.groups.values()),
+            "precisions": {name: vars(group) for name, group in self.groups.items()},
+            "vocab_size": self.vocab_size,
+            "hidden_size": self.hidden_size,
+            "num_hidden_layers": len(self.layer_windows),
+            "num_attention_heads": self.num_attention_heads,
+            "num_key_value_heads": self.num_key_value_heads,
+            "head_dim": self.head_dim,
+            "layer_windows": list(self.layer_windows),
+            "context_length": self.context_length,
+            "labels": list(self.labels),
+            "kv_cache": caches,
+            **self.more,
+        }
+
+    def to_lines(self, lengths: Sequence[int]) -> list[tuple[str, str]]:
+        weights = sum(group.bytes for group in self.groups.values())
+        elements = sum(group.elements for group in self.groups.values())
+        lines = [
+            (self.kind, self.path),
+            ("model", f"{self.family}, {self.task}"),
+            ("parameters", f"{elements:,} in {sum(g.tensors for g in self.groups.values())} tensors, {size(weights)}"),
+        ]
+        for name, group in self.groups.items():
+            lines.append(("", f"{name}: {group.elements:,} in {group.tensors} tensors, {size(group.bytes)}"))
+        heads = f"{self.num_attention_heads} heads, {self.num_key_value_heads} for keys and values, of {self.head_dim}"
+        lines += [
+            ("shape", f"{len(self.layer_windows)} layers, hidden {self.hidden_size}, vocabulary {self.vocab_size:,}"),
+            ("", heads),
+            ("attention", windows(self.layer_windows)),
+            ("context", f"{self.context_length:,} tokens"),
+        ]
+        for name, tokens in zip(["KV cache", *[""] * len(lengths)], lengths, strict=False):
+            if (cache := self.cache_bytes(tokens)) is not None:
+                lines.append((name, f"{size(cache)} at {tokens:,} tokens; {size(cache + weights)} with the weights"))
+        if self.labels:
+            lines.append(("labels", ", ".join(self.labels)))
+        for name, value in self.more.items():
+            text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, Mapping) else str(value)
+            lines.append((name, text))
+        return lines
+
+
+def group(tensors: Sequence[tuple[str, Sequence[int]]]) -> dict[str, Group]:
+    """(precision, shape) pairs added up by precision, the largest group first."""
+    count: Counter[str] = Counter()
+    elements: Counter[str] = Counter()
+    for precision, shape in tensors:
+        product = 1
+        for length in shape:
+            product *= length
+        count[precision] += 1
+        elements[precision] += product
+    return {
+        name: Group(count[name], total, (total * BITS.get(name, 0) + 7) // 8) for name, total in elements.most_common()
+    }
+
+
+def windows(layers: Sequence[int | None]) -> str:
+    """Which layers slide: ``global in every layer``, or ``window 4,096 in layers 0-2, 4-6; global in 3, 7``."""
+    kinds = sorted(set(layers), key=lambda window: (window is None, window))
+    if len(kinds) == 1:
+        return "global in every layer" if kinds[0] is None else f"window {kinds[0]:,} in every layer"
+    parts = []
+    for kind in kinds:
+        runs: list[list[int]] = []
+        for i in (i for i, window in enumerate(layers) if window == kind):
+            if runs and runs[-1][-1] == i - 1:
+                runs[-1][1:] = [i]
+            else:
+                runs.append([i])
+        places = ", ".join("-".join(map(str, run)) for run in runs)
+        parts.append(f"global in layers {places}" if kind is None else f"window {kind:,} in layers {places}")
+    return "; ".join(parts)

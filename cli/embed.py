@@ -1,0 +1,65 @@
+"""``intaglio embed``: texts to vectors."""
+
+from pathlib import Path
+
+import click
+
+from ..errors import OutputError
+from .loading import load_as
+from .options import example, json_option, runtime_options
+from .show import print_json
+from .texts import read_texts
+
+
+@click.command(
+    epilog=example(
+        "intaglio embed out 'a text' 'another' --json",
+        "intaglio embed out - --npy vectors.npy < lines.txt",
+    )
+)
+@click.argument("artifact")
+@click.argument("texts", nargs=-1, required=True, metavar="TEXT...")
+@click.option(
+    "--pooling",
+    type=click.Choice(["last", "mean"]),
+    default="last",
+    show_default=True,
+    help="Take the last token's vector, or the mean over all tokens.",
+)
+@click.option("--normalize/--no-normalize", default=True, show_default=True, help="Scale vectors to length 1.")
+@click.option("--npy", type=click.Path(dir_okay=False, path_type=Path), help="Write a float32 [N, D] array here.")
+@runtime_options
+@json_option
+def command(
+    artifact: str,
+    texts: tuple[str, ...],
+    pooling: str,
+    normalize: bool,
+    npy: Path | None,
+    device: str,
+    threads: int | None,
+    revision: str | None,
+    as_json: bool,
+) -> None:
+    """Turn each TEXT into a vector with the feature-extraction model in ARTIFACT.
+
+    Prints one vector a line, tab-separated. A single `-` reads texts from standard input, one a line.
+    """
+    from ..runtime import Embedder
+
+    given = read_texts(texts)
+    model = load_as(Embedder, "feature-extraction", artifact, device=device, threads=threads, revision=revision)
+    vectors = model(given, pooling=pooling, normalize=normalize)
+    if npy is not None:
+        import numpy
+
+        try:
+            with npy.open("wb") as stream:
+                numpy.save(stream, vectors)
+        except OSError as error:
+            raise OutputError(f"{npy}: cannot be written ({error.strerror}); choose another --npy") from None
+    elif as_json:
+        print_json([{"text": text, "vector": row} for text, row in zip(given, vectors.tolist(), strict=True)])
+    else:
+        for row in vectors:
+            click.echo("\t".join(f"{value:.7g}" for value in row))

@@ -1,0 +1,26 @@
+"""A missing package named with the extra that brings it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ..errors import DependencyError
+
+EXPORT_PACKAGES = frozenset({"torch", "onnx", "onnx_ir", "onnxscript"})
+
+
+@contextmanager
+def export_extra() -> Iterator[None]:
+    """Around imports that need torch or the ONNX packages.
+
+    Raises:
+        DependencyError: one of them is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name not in EXPORT_PACKAGES:
+            raise
+        raise DependencyError(
+            f"reading checkpoints needs the package {error.name}, which is not installed; "
+            "install it with: pip install 'intaglio[export]'"
+        ) from None

@@ -1,0 +1,84 @@
+"""``intaglio inspect``: what a folder holds, a checkpoint or an artifact."""
+
+from pathlib import Path
+
+import click
+
+from ..artifact import MANIFEST, Manifest, read_manifest
+from ..errors import UsageError
+from .description import BITS, Description, group
+from .options import example, json_option
+from .show import print_facts, print_json
+
+USUAL_LENGTH = 4096
+
+
+@click.command(epilog=example("intaglio inspect out", "intaglio inspect ./checkpoint --context-length 8192 --json"))
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--context-length", type=click.IntRange(min=1), metavar="N", help="Tokens to reckon the KV cache for.")
+@json_option
+def command(path: Path, context_length: int | None, as_json: bool) -> None:
+    """Say what PATH, a checkpoint or an artifact, is: family, task, sizes, precisions, windows, memory.
+
+    Weights are not read, only their headers. The KV cache is that of one sequence; without --context-length it is
+    given for 4,096 tokens and for the whole context.
+    """
+    if (path / MANIFEST).exists():
+        found = of_artifact(path, read_manifest(path))
+    elif (path / "config.json").exists():
+        from .checkpoint import of_checkpoint
+
+        found = of_checkpoint(path)
+    else:
+        what = "there is no such folder" if not path.is_dir() else f"it has neither {MANIFEST} nor config.json"
+        raise UsageError(f"{path} is no checkpoint and no artifact: {what}; give the folder of one")
+    lengths = _lengths(found.context_length, context_length, path)
+    if as_json:
+        print_json(found.to_json(lengths))
+    else:
+        print_facts(found.to_lines(lengths))
+
+
+def of_artifact(path: Path, manifest: Manifest) -> Description:
+    """What the manifest says; the files themselves are not opened."""
+    model = manifest.model
+    cache_bits = {"float32": BITS["fp32"], "float16": BITS["fp16"], "bfloat16": BITS["bf16"]}[model.cache_dtype]
+    return Description(
+        path=str(path),
+        kind="artifact",
+        family=manifest.family,
+        task=manifest.task,
+        groups=group([(entry.precision, entry.shape) for entry in manifest.tensors.values()]),
+        vocab_size=model.vocab_size,
+        hidden_size=model.hidden_size,
+        num_attention_heads=model.num_attention_heads,
+        num_key_value_heads=model.num_key_value_heads,
+        head_dim=model.head_dim,
+        layer_windows=model.layer_windows,
+        context_length=model.context_length,
+        labels=model.labels,
+        cache_bits=cache_bits if manifest.task == "text-generation" else None,
+        more={
+            "precision": manifest.precision,
+            "target": manifest.target,
+            "operators": manifest.operators,
+            "source": f"{manifest.source.id} @ {manifest.source.revision or manifest.source.digest}",
+            "tools": manifest.tools,
+            "parity": manifest.parity.verdict,
+        },
+    )
+
+
+def _lengths(context: int, asked: int | None, path: Path) -> list[int]:
+    """The lengths to reckon the cache for.
+
+    Raises:
+        UsageError: the model cannot hold as many tokens as were asked about.
+    """
+    if asked is None:
+        return sorted({min(USUAL_LENGTH, context), context})
+    if asked > context:
+        raise UsageError(
+            f"--context-length {asked:,}: {path} is made for at most {context:,} tokens; ask for no more than that"
+        )
+    return [asked]

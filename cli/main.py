@@ -1,0 +1,88 @@
+"""The ``intaglio`` command: finds a verb's module when it is called for, and turns errors into messages.
+
+Exit codes: 0 done; 1 a check ran and its answer is no; 2 bad usage or bad input; 130 interrupted;
+141 the reader of a pipe went away; 143 terminated.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+from .. import __version__
+from ..errors import IntaglioError
+
+VERBS = ("export", "inspect", "verify", "generate", "classify", "tag", "answer", "embed")
+
+
+class Failure(click.ClickException):
+    """One message on standard error, and the exit code that belongs to it."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class Verbs(click.Group):
+    """Imports ``cli/<verb>.py`` on demand. A verb module imports torch and onnxruntime only when it runs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = import_module(f".{cmd_name}", __package__).command
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except IntaglioError as error:
+            raise Failure(str(error), error.exit_code) from error
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(130)
+        except BrokenPipeError:
+            _drop_stdout()
+            ctx.exit(141)
+        except OSError as error:
+            # A file that cannot be opened is the caller's to mend; an OSError that names no file is a fault of ours.
+            if error.filename is None:
+                raise
+            raise Failure(f"{error.filename}: {error.strerror}", 2) from error
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="intaglio")
+def cli() -> None:
+    """Qwen2 and EXAONE 4.0 checkpoints as faithful ONNX artifacts: export, run, verify.
+
+    A SOURCE is a checkpoint: a local folder or a hub id. An ARTIFACT is what `intaglio export` writes.
+    """
+
+
+def main() -> None:
+    """The entry point of the installed command."""
+    # As an exception, a termination unwinds: temporary folders are removed on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    cli()
+
+
+def _drop_stdout() -> None:
+    """Nobody reads on: keep the interpreter from complaining when it flushes at exit."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    main()

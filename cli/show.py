@@ -1,0 +1,57 @@
+"""How verbs print: tables for people, tab-separated lines for pipes, JSON for programs."""
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+_ESCAPES = str.maketrans({"\n": "\\n", "\r": "\\r", "\t": "\\t", "\x1b": "\\e"})
+
+
+def print_json(value: Any) -> None:
+    """One JSON document, as UTF-8 where the stream takes it."""
+    utf8 = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") == "utf8"
+    click.echo(json.dumps(value, ensure_ascii=not utf8, indent=2))
+
+
+def print_rows(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Rows of equal length: an aligned table on a terminal; elsewhere tab-separated lines without the header.
+
+    Floats are printed with four decimals; newlines, tabs and escapes inside a text as ``\\n``, ``\\t``, ``\\e``.
+    """
+    cells = [[_cell(value) for value in row] for row in rows]
+    if not sys.stdout.isatty():
+        for row in cells:
+            click.echo("\t".join(row))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name, value in zip(header, rows[0] if rows else header, strict=True):
+        table.add_column(name, justify="right" if isinstance(value, int | float) else "left")
+    for row in cells:
+        table.add_row(*row)
+    Console(markup=False, highlight=False, emoji=False).print(table)
+
+
+def print_facts(facts: Sequence[tuple[str, str]]) -> None:
+    """``name  value`` lines with the values in one column; an empty name continues the line above."""
+    width = max(len(name) for name, _ in facts)
+    for name, value in facts:
+        click.echo(f"{name:<{width}}  {value}".rstrip())
+
+
+def size(count: float) -> str:
+    """Bytes in decimal units: ``1.98 GB``."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.2f} GB"
+
+
+def _cell(value: object) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value).translate(_ESCAPES)

@@ -1,0 +1,55 @@
+"""Where a verb's texts come from: the command line, standard input (``-``), or a file (``@FILE``)."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import UsageError
+
+
+def read_texts(values: Sequence[str]) -> list[str]:
+    """The texts to work on; a lone ``-`` stands for the non-empty lines of standard input.
+
+    Raises:
+        UsageError: standard input holds no text, or is not UTF-8.
+    """
+    if list(values) != ["-"]:
+        return list(values)
+    lines = [line for line in _stdin().splitlines() if line.strip()]
+    if not lines:
+        raise UsageError("standard input holds no text; give one text a line")
+    return lines
+
+
+def read_text(value: str) -> str:
+    """One text; ``-`` stands for the whole of standard input, less the newline that ends it.
+
+    Raises:
+        UsageError: standard input is not UTF-8.
+    """
+    return _stdin().removesuffix("\n") if value == "-" else value
+
+
+def read_text_or_file(value: str) -> str:
+    """As ``read_text``, and ``@FILE`` stands for what a file holds.
+
+    Raises:
+        UsageError: the file does not exist or is not UTF-8.
+    """
+    if not value.startswith("@"):
+        return read_text(value)
+    path = Path(value[1:])
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file; write @FILE for a file that exists, or give the text itself")
+    return _decode(path.read_bytes(), str(path)).removesuffix("\n")
+
+
+def _stdin() -> str:
+    return _decode(sys.stdin.buffer.read(), "standard input")
+
+
+def _decode(data: bytes, name: str) -> str:
+    try:
+        return data.decode("utf-8").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{name}: byte {error.start} is not UTF-8; convert the text to UTF-8") from None

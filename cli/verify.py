@@ -1,0 +1,37 @@
+"""``intaglio verify``: compare an artifact's files with the checksums in its manifest."""
+
+from pathlib import Path
+
+import click
+
+from ..artifact import read_manifest
+from ..artifact import verify as find_problems
+from ..errors import CheckError
+from .options import example, json_option
+from .progress import progress
+from .show import print_json, size
+
+
+@click.command(epilog=example("intaglio verify out"))
+@click.argument("artifact", type=click.Path(path_type=Path))
+@json_option
+def command(artifact: Path, as_json: bool) -> None:
+    """Compare the size and SHA-256 of every file of ARTIFACT with its manifest; exit 1 where they differ."""
+    manifest = read_manifest(artifact)
+    total = sum(entry.size for entry in manifest.files.values())
+    done = 0
+    with progress() as report:
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            report("files", done, total)
+
+        problems = find_problems(artifact, manifest, advance)
+    if as_json:
+        print_json({"artifact": str(artifact), "ok": not problems, "problems": problems})
+    if problems:
+        found = "".join(f"\n  {problem}" for problem in problems)
+        raise CheckError(f"{artifact} is not what its manifest says; export it again{found}")
+    if not as_json:
+        click.echo(f"{artifact}: {len(manifest.files)} files, {size(total)}, all as in the manifest")

@@ -1,0 +1,73 @@
+"""What is built from the tree is the tree: every module, and nothing of the workshop."""
+
+import subprocess
+import sys
+import zipfile
+from email.parser import HeaderParser
+from pathlib import Path
+
+import intaglio
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ROOMS = ("models", "exporter", "runtime", "parity", "cli")
+BUILD = "from setuptools import build_meta; print(build_meta.build_wheel({out!r}))"
+
+
+def tree_modules() -> set[str]:
+    """The files that belong to the package: the modules of the root and of every room."""
+    paths = [*ROOT.glob("*.py"), *(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))]
+    return {f"intaglio/{path.relative_to(ROOT).as_posix()}" for path in paths}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """A wheel built from a copy of the tree, so that the build leaves nothing in the tree itself."""
+    import shutil
+
+    copy, out = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("wheel")
+    for name in sorted(tree_modules()) + [
+        f"intaglio/{n}" for n in ("pyproject.toml", "README.md", "LICENSE", "py.typed")
+    ]:
+        relative = name.removeprefix("intaglio/")
+        (copy / relative).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / relative, copy / relative)
+    for name in ("tests", "scripts", "benchmarks"):
+        (copy / name).mkdir()
+        (copy / name / "stray.py").write_text("raise SystemExit\n")
+    subprocess.run([sys.executable, "-c", BUILD.format(out=str(out))], cwd=copy, check=True, capture_output=True)
+    (path,) = out.glob("*.whl")
+    return zipfile.ZipFile(path)
+
+
+def test_the_wheel_holds_every_module_and_no_other_file(wheel: zipfile.ZipFile) -> None:
+    code = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    assert code == tree_modules() | {"intaglio/py.typed"}
+
+
+def test_every_folder_of_modules_is_a_package() -> None:
+    folders = {(ROOT / name.removeprefix("intaglio/")).parent for name in tree_modules()}
+    assert [str(folder) for folder in sorted(folders) if not (folder / "__init__.py").exists()] == []
+
+
+def test_only_one_name_becomes_importable(wheel: zipfile.ZipFile) -> None:
+    assert {name.split("/")[0] for name in wheel.namelist() if ".dist-info/" not in name} == {"intaglio"}
+
+
+def test_the_metadata(wheel: zipfile.ZipFile) -> None:
+    info = f"intaglio-{intaglio.__version__}.dist-info"
+    metadata = HeaderParser().parsestr(wheel.read(f"{info}/METADATA").decode())
+    assert metadata["Name"] == "intaglio"
+    assert metadata["Version"] == intaglio.__version__
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert "Apache License" in wheel.read(f"{info}/licenses/LICENSE").decode()
+    assert "intaglio = intaglio.cli.main:main" in wheel.read(f"{info}/entry_points.txt").decode()
+    extras = set(metadata.get_all("Provides-Extra") or [])
+    assert {"cpu", "gpu", "export", "optimum", "dev"} <= extras
+
+
+def test_inference_needs_neither_torch_nor_onnx(wheel: zipfile.ZipFile) -> None:
+    metadata = HeaderParser().parsestr(wheel.read(f"intaglio-{intaglio.__version__}.dist-info/METADATA").decode())
+    base = [line for line in metadata.get_all("Requires-Dist") or [] if "extra ==" not in line]
+    names = {line.split(">")[0].split("=")[0].strip() for line in base}
+    assert names == {"click", "huggingface_hub", "jinja2", "numpy", "rich", "safetensors", "tokenizers"}
