@@ -38,7 +38,7 @@ HASH_CHUNK = 1 << 22
 
 @dataclass(frozen=True)
 class Source:
-    """Where the weights came from: a hub id or folder name, the hub commit, and a digest over the checkpoint's files."""
+    """Where the weights came from: hub id or folder name, hub commit, and a digest over the checkpoint's files."""
 
     id: str
     revision: str | None

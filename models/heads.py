@@ -1,0 +1,213 @@
+"""The five heads of either family: bare model, causal LM, sequence and token classification, question answering.
+
+``build`` makes the module for a task. Attribute names equal the checkpoint's, so that a state dict's keys are the
+names of the checkpoint's tensors.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..artifact import Task
+from ..errors import UnsupportedError
+from . import ops
+from .config import ModelConfig
+from .exaone4 import Exaone4Model
+from .layers import Decoder, DecoderOutput
+from .ops import KeyValue
+from .qwen2 import Qwen2Model
+
+TRUNKS: dict[str, type[Decoder]] = {"qwen2": Qwen2Model, "exaone4": Exaone4Model}
+
+Past = Sequence[KeyValue]
+IGNORED = -100
+"""The label of a position that no loss counts."""
+
+
+@dataclass(frozen=True)
+class HeadOutput:
+    """``logits``: [B, kept, V] of a causal LM, [B, L] of a sequence, [B, S, L] of a token classifier; L labels."""
+
+    logits: Tensor
+    past_key_values: tuple[KeyValue, ...]
+    hidden_states: tuple[Tensor, ...] | None
+    loss: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class AnswerOutput:
+    """``start_logits`` and ``end_logits`` [B, S] of a question-answering head."""
+
+    start_logits: Tensor
+    end_logits: Tensor
+    hidden_states: tuple[Tensor, ...] | None
+    loss: Tensor | None = None
+
+
+class CausalLM(nn.Module):
+    """Next-token logits. With tied embeddings the output matrix is the embedding."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = TRUNKS[config.family](config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.tie_word_embeddings:
+            self.lm_head.weight = self.model.embed_tokens.weight
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        past_key_values: Past | None = None,
+        *,
+        logits_to_keep: int | Tensor = 0,
+        labels: Tensor | None = None,
+        hidden_states: bool = False,
+    ) -> HeadOutput:
+        """Args as in ``Decoder.forward``, and:
+
+        logits_to_keep: compute logits for so many last positions only; 0 for all.
+        labels: [B, S], -100 where nothing is to be predicted; the loss is the mean cross-entropy of each next token.
+        """
+        output: DecoderOutput = self.model(input_ids, attention_mask, past_key_values, hidden_states=hidden_states)
+        logits = ops.unembed(ops.keep_last(output.last_hidden_state, logits_to_keep), self.lm_head.weight)
+        loss = None
+        if labels is not None:
+            predicted, wanted = logits[:, :-1], labels[:, 1:]
+            loss = F.cross_entropy(predicted.flatten(0, 1).float(), wanted.flatten(), ignore_index=IGNORED)
+        return HeadOutput(logits, output.past_key_values, output.hidden_states, loss)
+
+
+class SequenceClassification(nn.Module):
+    """Logits of the last token that is not ``pad_token_id``; padding on either side."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = TRUNKS[config.family](config)
+        self.score = nn.Linear(config.hidden_size, len(config.labels), bias=False)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        labels: Tensor | None = None,
+        hidden_states: bool = False,
+    ) -> HeadOutput:
+        """Args as in ``Decoder.forward``, and:
+
+        labels: by ``problem_type`` class ids [B], or floats [B] or [B, L] for regression, or floats [B, L] for several
+            labels at once; where the config leaves the type open, one label is a regression, floats are several
+            labels, and integers are classes.
+
+        Raises:
+            UnsupportedError: several rows, and no ``pad_token_id`` that tells where each ends.
+        """
+        output: DecoderOutput = self.model(input_ids, attention_mask, hidden_states=hidden_states)
+        logits = self.score(self._pool(output.last_hidden_state, input_ids))
+        loss = None if labels is None else self._loss(logits, labels)
+        return HeadOutput(logits, output.past_key_values, output.hidden_states, loss)
+
+    def _pool(self, hidden: Tensor, input_ids: Tensor) -> Tensor:
+        B, S = input_ids.shape
+        if self.config.pad_token_id is None:
+            if isinstance(B, int) and B != 1:
+                raise UnsupportedError(
+                    f"sequence classification of {B} rows needs pad_token_id in config.json to find their ends; "
+                    "add it, or classify one row at a time"
+                )
+            return hidden[:, -1]
+        position = torch.arange(S, device=input_ids.device)
+        last = (position * (input_ids != self.config.pad_token_id)).argmax(-1)
+        return hidden[torch.arange(B, device=input_ids.device), last]
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        kind = self.config.problem_type
+        if kind is None:
+            classes = "multi_label_classification" if labels.is_floating_point() else "single_label_classification"
+            kind = "regression" if logits.shape[-1] == 1 else classes
+        if kind == "regression":
+            return F.mse_loss(logits.squeeze(-1), labels.to(logits.dtype).reshape(logits.squeeze(-1).shape))
+        if kind == "multi_label_classification":
+            return F.binary_cross_entropy_with_logits(logits, labels)
+        return F.cross_entropy(logits, labels.flatten(), ignore_index=IGNORED)
+
+
+class TokenClassification(nn.Module):
+    """One row of logits per token."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = TRUNKS[config.family](config)
+        self.score = nn.Linear(config.hidden_size, len(config.labels))
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        labels: Tensor | None = None,
+        hidden_states: bool = False,
+    ) -> HeadOutput:
+        """Args as in ``Decoder.forward``; labels: class ids [B, S], -100 where none is counted."""
+        output: DecoderOutput = self.model(input_ids, attention_mask, hidden_states=hidden_states)
+        logits = self.score(output.last_hidden_state)
+        loss = None
+        if labels is not None:
+            loss = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED)
+        return HeadOutput(logits, output.past_key_values, output.hidden_states, loss)
+
+
+class QuestionAnswering(nn.Module):
+    """Logits for each token to start or to end the answer. Its checkpoints call the trunk ``transformer``."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.transformer = TRUNKS[config.family](config)
+        self.qa_outputs = nn.Linear(config.hidden_size, 2)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        start_positions: Tensor | None = None,
+        end_positions: Tensor | None = None,
+        hidden_states: bool = False,
+    ) -> AnswerOutput:
+        """Args as in ``Decoder.forward``; start and end positions: [B], those outside the sequence are not counted."""
+        output: DecoderOutput = self.transformer(input_ids, attention_mask, hidden_states=hidden_states)
+        start, end = self.qa_outputs(output.last_hidden_state).unbind(-1)
+        loss = None
+        if start_positions is not None and end_positions is not None:
+            outside = start.shape[1]
+            losses = [
+                F.cross_entropy(logits, positions.flatten().clamp(0, outside), ignore_index=outside)
+                for logits, positions in ((start, start_positions), (end, end_positions))
+            ]
+            loss = (losses[0] + losses[1]) / 2
+        return AnswerOutput(start, end, output.hidden_states, loss)
+
+
+HEADS: dict[Task, type[nn.Module]] = {
+    "text-generation": CausalLM,
+    "text-classification": SequenceClassification,
+    "token-classification": TokenClassification,
+    "question-answering": QuestionAnswering,
+}
+
+
+# Where a head keeps the bare model; the bare model itself is at the top.
+TRUNK_ATTRIBUTE: dict[Task, str] = {task: "transformer" if task == "question-answering" else "model" for task in HEADS}
+
+
+def build(config: ModelConfig, task: Task) -> nn.Module:
+    """The module of a task, with uninitialized weights; ``feature-extraction`` is the bare model."""
+    return TRUNKS[config.family](config) if task == "feature-extraction" else HEADS[task](config)

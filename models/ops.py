@@ -1,0 +1,210 @@
+"""The fused operators the families are written in, with their PyTorch reference.
+
+In eager mode a call runs the reference below. While the exporter traces, it installs its own ``FusedOps`` (see
+``exporter/lowering.py``), and the same call becomes one ONNX node. Queries, keys and values stay three-dimensional
+([B, S, H*E]) between operators, as the ONNX operators take them.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .rope import RotaryEmbedding
+
+KeyValue = tuple[Tensor, Tensor]
+"""Keys and values of one layer, each [B, K, T, E]; keys are stored rotated."""
+
+
+@dataclass(frozen=True)
+class Heads:
+    """How a projection splits: H query heads, K key/value heads, E values each."""
+
+    query: int
+    key_value: int
+    dim: int
+
+
+class FusedOps(Protocol):
+    """What an implementation of the fused operators provides; the functions below document each."""
+
+    def plan(
+        self, input_ids: Tensor, attention_mask: Tensor | None, past_length: int, rotary: RotaryEmbedding
+    ) -> Any: ...
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor: ...
+
+    def head_norm(self, x: Tensor, weight: Tensor, eps: float, heads: int) -> Tensor: ...
+
+    def attention(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        past: KeyValue | None,
+        plan: Any,
+        heads: Heads,
+        window: int | None,
+        rotate: bool,
+    ) -> tuple[Tensor, KeyValue]: ...
+
+    def keep_last(self, hidden: Tensor, count: int | Tensor) -> Tensor: ...
+
+    def unembed(self, hidden: Tensor, weight: Tensor) -> Tensor: ...
+
+
+def plan(input_ids: Tensor, attention_mask: Tensor | None, past_length: int, rotary: RotaryEmbedding) -> Any:
+    """What all layers share in one forward pass: positions, masks, rotary angles. Opaque to the families.
+
+    Args:
+        input_ids: [B, S].
+        attention_mask: [B, T] with T = past_length + S, nonzero where there is a token; None for all tokens.
+        past_length: number of cached positions.
+    """
+    return _ops.get().plan(input_ids, attention_mask, past_length, rotary)
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x / rms(x) * weight over the last dimension, in float32 (Zhang & Sennrich, 2019). Shapes [..., D] and [D]."""
+    return _ops.get().rms_norm(x, weight, eps)
+
+
+def head_norm(x: Tensor, weight: Tensor, eps: float, heads: int) -> Tensor:
+    """``rms_norm`` over each head on its own. x [B, S, heads*E], weight [E]."""
+    return _ops.get().head_norm(x, weight, eps, heads)
+
+
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    past: KeyValue | None,
+    plan: Any,
+    heads: Heads,
+    *,
+    window: int | None,
+    rotate: bool,
+) -> tuple[Tensor, KeyValue]:
+    """Causal grouped-query attention (Ainslie et al., 2023), with RoPE on the new queries and keys.
+
+    Args:
+        query: [B, S, H*E]; key and value: [B, S, K*E].
+        past: cached keys and values [B, K, P, E], or None.
+        window: each token sees this many tokens, itself included; None sees all before it.
+        rotate: whether RoPE applies in this layer.
+
+    Returns:
+        the heads' outputs [B, S, H*E], and keys and values [B, K, P+S, E].
+    """
+    return _ops.get().attention(query, key, value, past, plan, heads, window, rotate)
+
+
+def keep_last(hidden: Tensor, count: int | Tensor) -> Tensor:
+    """The last ``count`` positions of [B, S, D]; 0 keeps all (transformers' ``logits_to_keep``)."""
+    return _ops.get().keep_last(hidden, count)
+
+
+def unembed(hidden: Tensor, weight: Tensor) -> Tensor:
+    """Logits [B, S, V] of hidden [B, S, D] with a weight [V, D], which may be the embedding's own."""
+    return _ops.get().unembed(hidden, weight)
+
+
+@contextmanager
+def lowered(ops: FusedOps) -> Iterator[None]:
+    """Replace the reference by ``ops`` within the block."""
+    token = _ops.set(ops)
+    try:
+        yield
+    finally:
+        _ops.reset(token)
+
+
+@dataclass
+class _Plan:
+    positions_BT: Tensor
+    valid_BT: Tensor
+    past_length: int
+    cos: Tensor
+    sin: Tensor
+    masks: dict[int | None, Tensor]
+
+    def mask(self, window: int | None) -> Tensor:
+        """What each new token may see: bool [B, 1, S, T]."""
+        if window not in self.masks:
+            positions, past = self.positions_BT, self.past_length
+            slots = torch.arange(positions.shape[1], device=positions.device)
+            seen = (slots <= slots[past:, None]) & self.valid_BT[:, None]
+            if window is not None:
+                seen &= positions[:, past:, None] - positions[:, None] < window
+            # A padding token would see nothing, and softmax over nothing is NaN: let it see itself.
+            self.masks[window] = (seen | (slots == slots[past:, None]))[:, None]
+        return self.masks[window]
+
+
+class ReferenceOps:
+    """The operators in plain PyTorch: the definition that every lowering is compared with."""
+
+    def plan(
+        self, input_ids: Tensor, attention_mask: Tensor | None, past_length: int, rotary: RotaryEmbedding
+    ) -> _Plan:
+        B, S = input_ids.shape
+        if attention_mask is None:
+            attention_mask = torch.ones(B, past_length + S, dtype=torch.int64, device=input_ids.device)
+        valid = attention_mask != 0
+        positions = (valid.cumsum(-1) - 1).clamp(min=0)
+        cos, sin = rotary(positions[:, past_length:], positions[:, -1] + 1)
+        return _Plan(positions, valid, past_length, cos, sin, {})
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        wide = x.to(torch.float32)
+        normed = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
+        return weight * normed.to(x.dtype)
+
+    def head_norm(self, x: Tensor, weight: Tensor, eps: float, heads: int) -> Tensor:
+        return self.rms_norm(x.unflatten(-1, (heads, -1)), weight, eps).flatten(-2)
+
+    def attention(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        past: KeyValue | None,
+        plan: _Plan,
+        heads: Heads,
+        window: int | None,
+        rotate: bool,
+    ) -> tuple[Tensor, KeyValue]:
+        query_BHSE = query.unflatten(-1, (heads.query, heads.dim)).transpose(1, 2)
+        key_BKSE = key.unflatten(-1, (heads.key_value, heads.dim)).transpose(1, 2)
+        value_BKSE = value.unflatten(-1, (heads.key_value, heads.dim)).transpose(1, 2)
+        if rotate:
+            query_BHSE = _rotate(query_BHSE, plan.cos, plan.sin)
+            key_BKSE = _rotate(key_BKSE, plan.cos, plan.sin)
+        if past is not None:
+            key_BKSE = torch.cat((past[0], key_BKSE), 2)
+            value_BKSE = torch.cat((past[1], value_BKSE), 2)
+        output = F.scaled_dot_product_attention(
+            query_BHSE, key_BKSE, value_BKSE, attn_mask=plan.mask(window), enable_gqa=heads.query != heads.key_value
+        )
+        return output.transpose(1, 2).flatten(-2), (key_BKSE, value_BKSE)
+
+    def keep_last(self, hidden: Tensor, count: int | Tensor) -> Tensor:
+        return hidden[:, -int(count) :] if int(count) else hidden
+
+    def unembed(self, hidden: Tensor, weight: Tensor) -> Tensor:
+        return F.linear(hidden, weight)
+
+
+def _rotate(x_BHSE: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate the pairs (i, i + E/2) by the angles of their positions; cos and sin [B, S, E/2]."""
+    cos, sin = cos[:, None].to(x_BHSE.dtype), sin[:, None].to(x_BHSE.dtype)
+    first, second = x_BHSE.chunk(2, -1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), -1)
+
+
+_ops: ContextVar[FusedOps] = ContextVar("fused operators", default=ReferenceOps())  # noqa: B039 - it has no state
