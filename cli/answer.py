@@ -5,16 +5,17 @@ from dataclasses import asdict
 import click
 
 from .loading import load_as
-from .options import example, json_option, runtime_options
+from .options import Device, example, json_option, runtime_options
 from .show import print_json, print_rows
 from .texts import read_text_or_file
 
 
 @click.command(
+    short_help="Find the answer to a question in a text.",
     epilog=example(
         "intaglio answer out --question 'Where is the tower?' --context 'The tower stands in Pisa.'",
         "intaglio answer out --question 'Who wrote it?' --context @article.txt --top-k 3 --json",
-    )
+    ),
 )
 @click.argument("artifact")
 @click.option("--question", required=True, metavar="TEXT", help="What is asked.")
@@ -27,7 +28,7 @@ def command(
     question: str,
     context: str,
     top_k: int,
-    device: str,
+    device: Device,
     threads: int | None,
     revision: str | None,
     as_json: bool,

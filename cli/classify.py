@@ -5,23 +5,24 @@ from dataclasses import asdict
 import click
 
 from .loading import load_as
-from .options import example, json_option, runtime_options
+from .options import Device, example, json_option, runtime_options
 from .show import print_json, print_rows
 from .texts import read_texts
 
 
 @click.command(
+    short_help="Label whole texts.",
     epilog=example(
         "intaglio classify out 'a delightful film' 'a waste of time'",
         "intaglio classify out - --json < reviews.txt",
-    )
+    ),
 )
 @click.argument("artifact")
 @click.argument("texts", nargs=-1, required=True, metavar="TEXT...")
 @runtime_options
 @json_option
 def command(
-    artifact: str, texts: tuple[str, ...], device: str, threads: int | None, revision: str | None, as_json: bool
+    artifact: str, texts: tuple[str, ...], device: Device, threads: int | None, revision: str | None, as_json: bool
 ) -> None:
     """Label each TEXT with the text-classification model in ARTIFACT: label, score, text.
 

@@ -28,7 +28,11 @@ class Group:
 
 @dataclass(frozen=True)
 class Description:
-    """A model as `inspect` shows it. ``cache_bits`` are those of one key or value element; None without a cache."""
+    """A model as `inspect` shows it.
+
+    ``runs_as`` is the precision in which the weights are held in memory, ``cache_bits`` those of one key or value
+    element (None without a cache), ``more`` what only a checkpoint or only an artifact has.
+    """
 
     path: str
     kind: str
@@ -43,6 +47,8 @@ class Description:
     layer_windows: Sequence[int | None]
     context_length: int
     labels: Sequence[str]
+    runs_as: str
+    resident_bytes: int
     cache_bits: int | None
     more: Mapping[str, Any]
 
@@ -72,7 +78,7 @@ class Description:
             "layer_windows": list(self.layer_windows),
             "context_length": self.context_length,
             "labels": list(self.labels),
-            "kv_cache": caches,
+            "memory": {"precision": self.runs_as, "weight_bytes": self.resident_bytes, "kv_cache": caches},
             **self.more,
         }
 
@@ -82,20 +88,28 @@ class Description:
         lines = [
             (self.kind, self.path),
             ("model", f"{self.family}, {self.task}"),
-            ("parameters", f"{elements:,} in {sum(g.tensors for g in self.groups.values())} tensors, {size(weights)}"),
+            (
+                "parameters",
+                f"{elements:,} in {count(sum(g.tensors for g in self.groups.values()), 'tensor')}, {size(weights)}",
+            ),
         ]
         for name, group in self.groups.items():
-            lines.append(("", f"{name}: {group.elements:,} in {group.tensors} tensors, {size(group.bytes)}"))
+            lines.append(("", f"{name}: {group.elements:,} in {count(group.tensors, 'tensor')}, {size(group.bytes)}"))
         heads = f"{self.num_attention_heads} heads, {self.num_key_value_heads} for keys and values, of {self.head_dim}"
         lines += [
-            ("shape", f"{len(self.layer_windows)} layers, hidden {self.hidden_size}, vocabulary {self.vocab_size:,}"),
+            (
+                "shape",
+                f"{count(len(self.layer_windows), 'layer')}, hidden {self.hidden_size}, vocabulary {self.vocab_size:,}",
+            ),
             ("", heads),
             ("attention", windows(self.layer_windows)),
             ("context", f"{self.context_length:,} tokens"),
         ]
-        for name, tokens in zip(["KV cache", *[""] * len(lengths)], lengths, strict=False):
+        lines.append(("memory", f"{size(self.resident_bytes)} of weights as {self.runs_as}"))
+        for tokens in lengths:
             if (cache := self.cache_bytes(tokens)) is not None:
-                lines.append((name, f"{size(cache)} at {tokens:,} tokens; {size(cache + weights)} with the weights"))
+                together = size(cache + self.resident_bytes)
+                lines.append(("", f"+ {size(cache)} of KV cache at {tokens:,} tokens = {together}"))
         if self.labels:
             lines.append(("labels", ", ".join(self.labels)))
         for name, value in self.more.items():
@@ -106,17 +120,22 @@ class Description:
 
 def group(tensors: Sequence[tuple[str, Sequence[int]]]) -> dict[str, Group]:
     """(precision, shape) pairs added up by precision, the largest group first."""
-    count: Counter[str] = Counter()
+    tensor_count: Counter[str] = Counter()
     elements: Counter[str] = Counter()
     for precision, shape in tensors:
         product = 1
         for length in shape:
             product *= length
-        count[precision] += 1
+        tensor_count[precision] += 1
         elements[precision] += product
     return {
-        name: Group(count[name], total, (total * BITS.get(name, 0) + 7) // 8) for name, total in elements.most_common()
+        name: Group(tensor_count[name], total, (total * BITS.get(name, 0) + 7) // 8)
+        for name, total in elements.most_common()
     }
+
+
+def count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def windows(layers: Sequence[int | None]) -> str:
@@ -133,5 +152,7 @@ def windows(layers: Sequence[int | None]) -> str:
             else:
                 runs.append([i])
         places = ", ".join("-".join(map(str, run)) for run in runs)
-        parts.append(f"global in layers {places}" if kind is None else f"window {kind:,} in layers {places}")
+        several = "s" if len(runs) > 1 or len(runs[0]) > 1 else ""
+        what = "global" if kind is None else f"window {kind:,}"
+        parts.append(f"{what} in layer{several} {places}")
     return "; ".join(parts)

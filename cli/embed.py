@@ -1,21 +1,23 @@
 """``intaglio embed``: texts to vectors."""
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
 from ..errors import OutputError
 from .loading import load_as
-from .options import example, json_option, runtime_options
+from .options import Device, example, json_option, runtime_options
 from .show import print_json
 from .texts import read_texts
 
 
 @click.command(
+    short_help="Turn texts into vectors.",
     epilog=example(
         "intaglio embed out 'a text' 'another' --json",
         "intaglio embed out - --npy vectors.npy < lines.txt",
-    )
+    ),
 )
 @click.argument("artifact")
 @click.argument("texts", nargs=-1, required=True, metavar="TEXT...")
@@ -33,10 +35,10 @@ from .texts import read_texts
 def command(
     artifact: str,
     texts: tuple[str, ...],
-    pooling: str,
+    pooling: Literal["last", "mean"],
     normalize: bool,
     npy: Path | None,
-    device: str,
+    device: Device,
     threads: int | None,
     revision: str | None,
     as_json: bool,

@@ -14,10 +14,11 @@ from .show import print_facts, print_json, size
 
 
 @click.command(
+    short_help="Turn a checkpoint into an artifact.",
     epilog=example(
         "intaglio export Qwen/Qwen2-0.5B-Instruct out",
         "intaglio export ./my-classifier out --task text-classification --target standard",
-    )
+    ),
 )
 @click.argument("source")
 @click.argument("out", type=click.Path(path_type=Path))

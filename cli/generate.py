@@ -5,16 +5,17 @@ from dataclasses import asdict
 import click
 
 from .loading import load_as
-from .options import example, json_option, runtime_options
+from .options import Device, example, json_option, runtime_options
 from .show import print_json
 from .texts import read_text
 
 
 @click.command(
+    short_help="Continue a prompt.",
     epilog=example(
         "intaglio generate out 'The capital of France is' --max-new-tokens 16 --temperature 0",
         "cat prompt.txt | intaglio generate out - --stop '</s>' --json",
-    )
+    ),
 )
 @click.argument("artifact")
 @click.argument("prompt")
@@ -39,7 +40,7 @@ def command(
     repetition_penalty: float | None,
     seed: int | None,
     stop: tuple[str, ...],
-    device: str,
+    device: Device,
     threads: int | None,
     revision: str | None,
     as_json: bool,

@@ -13,7 +13,10 @@ from .show import print_facts, print_json
 USUAL_LENGTH = 4096
 
 
-@click.command(epilog=example("intaglio inspect out", "intaglio inspect ./checkpoint --context-length 8192 --json"))
+@click.command(
+    short_help="Say what a checkpoint or an artifact is.",
+    epilog=example("intaglio inspect out", "intaglio inspect ./checkpoint --context-length 8192 --json"),
+)
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--context-length", type=click.IntRange(min=1), metavar="N", help="Tokens to reckon the KV cache for.")
 @json_option
@@ -43,12 +46,13 @@ def of_artifact(path: Path, manifest: Manifest) -> Description:
     """What the manifest says; the files themselves are not opened."""
     model = manifest.model
     cache_bits = {"float32": BITS["fp32"], "float16": BITS["fp16"], "bfloat16": BITS["bf16"]}[model.cache_dtype]
+    groups = group([(entry.precision, entry.shape) for entry in manifest.tensors.values()])
     return Description(
         path=str(path),
         kind="artifact",
         family=manifest.family,
         task=manifest.task,
-        groups=group([(entry.precision, entry.shape) for entry in manifest.tensors.values()]),
+        groups=groups,
         vocab_size=model.vocab_size,
         hidden_size=model.hidden_size,
         num_attention_heads=model.num_attention_heads,
@@ -57,9 +61,10 @@ def of_artifact(path: Path, manifest: Manifest) -> Description:
         layer_windows=model.layer_windows,
         context_length=model.context_length,
         labels=model.labels,
+        runs_as=manifest.precision,
+        resident_bytes=sum(g.bytes for g in groups.values()),
         cache_bits=cache_bits if manifest.task == "text-generation" else None,
         more={
-            "precision": manifest.precision,
             "target": manifest.target,
             "operators": manifest.operators,
             "source": f"{manifest.source.id} @ {manifest.source.revision or manifest.source.digest}",

@@ -2,8 +2,9 @@
 
 from typing import TypeVar
 
-from ..artifact import Task, read_manifest
+from ..artifact import Task
 from ..errors import UsageError
+from .options import Device
 
 VERB_OF_TASK: dict[Task, str] = {
     "text-generation": "generate",
@@ -12,13 +13,12 @@ VERB_OF_TASK: dict[Task, str] = {
     "question-answering": "answer",
     "feature-extraction": "embed",
 }
-PATTERNS = ("*.onnx", "*.onnx.data*", "*.json", "*.jinja")
 
 Runner = TypeVar("Runner")
 
 
 def load_as(
-    kind: type[Runner], task: Task, artifact: str, *, device: str, threads: int | None, revision: str | None
+    kind: type[Runner], task: Task, artifact: str, *, device: Device, threads: int | None, revision: str | None
 ) -> Runner:
     """Load an artifact, a folder or a hub id, as ``kind``, the runtime's class for ``task``.
 
@@ -26,12 +26,12 @@ def load_as(
         UsageError: the artifact is one of another task; the message says which verb runs it.
         ArtifactError, HubError, DependencyError: as ``intaglio.runtime.load``.
     """
-    from ..hub import resolve
     from ..runtime import load
+    from ..runtime.folder import open_folder
 
-    folder = resolve(artifact, revision=revision, patterns=PATTERNS).folder
-    # Asked of the manifest first: loading the wrong model would take its time and memory before saying so.
-    found = read_manifest(folder).task
+    folder, manifest = open_folder(artifact, revision)
+    found = manifest.task
+    # Asked before the weights are read: loading the wrong model would take its time and memory first.
     if found != task:
         raise UsageError(f"{artifact} is a {found} artifact; run it with `intaglio {VERB_OF_TASK[found]} {artifact}`")
     runner = load(folder, device=device, threads=threads)

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -17,14 +17,6 @@ from .. import __version__
 from ..errors import IntaglioError
 
 VERBS = ("export", "inspect", "verify", "generate", "classify", "tag", "answer", "embed")
-
-
-class Failure(click.ClickException):
-    """One message on standard error, and the exit code that belongs to it."""
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
 
 
 class Verbs(click.Group):
@@ -43,7 +35,7 @@ class Verbs(click.Group):
         try:
             return super().invoke(ctx)
         except IntaglioError as error:
-            raise Failure(str(error), error.exit_code) from error
+            _fail(ctx, str(error), error.exit_code)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             ctx.exit(130)
@@ -54,7 +46,7 @@ class Verbs(click.Group):
             # A file that cannot be opened is the caller's to mend; an OSError that names no file is a fault of ours.
             if error.filename is None:
                 raise
-            raise Failure(f"{error.filename}: {error.strerror}", 2) from error
+            _fail(ctx, f"{error.filename}: {error.strerror}", 2)
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -76,6 +68,11 @@ def main() -> None:
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     cli()
+
+
+def _fail(ctx: click.Context, message: str, exit_code: int) -> NoReturn:
+    click.echo(f"Error: {message}", err=True)
+    ctx.exit(exit_code)
 
 
 def _drop_stdout() -> None:

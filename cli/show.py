@@ -45,12 +45,14 @@ def print_facts(facts: Sequence[tuple[str, str]]) -> None:
 
 
 def size(count: float) -> str:
-    """Bytes in decimal units: ``1.98 GB``."""
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.3g} {unit}"
+    """Bytes in decimal units, three digits: ``512 B``, ``1.05 MB``, ``1.98 GB``."""
+    if count < 1000:
+        return f"{count:.0f} B"
+    for unit in ("kB", "MB"):
         count /= 1000
-    return f"{count:,.2f} GB"
+        if count < 999.5:
+            return f"{count:.3g} {unit}"
+    return f"{count / 1000:,.2f} GB"
 
 
 def _cell(value: object) -> str:

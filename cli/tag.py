@@ -5,12 +5,15 @@ from dataclasses import asdict
 import click
 
 from .loading import load_as
-from .options import example, json_option, runtime_options
+from .options import Device, example, json_option, runtime_options
 from .show import print_json, print_rows
 from .texts import read_texts
 
 
-@click.command(epilog=example("intaglio tag out 'Ada Lovelace lived in London' --aggregate"))
+@click.command(
+    short_help="Label the tokens or entities of texts.",
+    epilog=example("intaglio tag out 'Ada Lovelace lived in London' --aggregate"),
+)
 @click.argument("artifact")
 @click.argument("texts", nargs=-1, required=True, metavar="TEXT...")
 @click.option("--aggregate", is_flag=True, help="Join neighbouring tokens of one label into entities.")
@@ -20,7 +23,7 @@ def command(
     artifact: str,
     texts: tuple[str, ...],
     aggregate: bool,
-    device: str,
+    device: Device,
     threads: int | None,
     revision: str | None,
     as_json: bool,

@@ -12,7 +12,7 @@ from .progress import progress
 from .show import print_json, size
 
 
-@click.command(epilog=example("intaglio verify out"))
+@click.command(short_help="Compare an artifact's files with its checksums.", epilog=example("intaglio verify out"))
 @click.argument("artifact", type=click.Path(path_type=Path))
 @json_option
 def command(artifact: Path, as_json: bool) -> None:

@@ -1,0 +1,161 @@
+"""``intaglio inspect`` of artifacts and checkpoints: the figures are added up by hand here."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy
+import pytest
+from intaglio.cli.description import Group, group, windows
+from safetensors.numpy import save_file
+
+from .conftest import MakeArtifact, Run
+
+
+def test_an_artifact(run: Run, make_artifact: MakeArtifact) -> None:
+    folder = make_artifact()
+    result = run("inspect", folder)
+    assert result.exit_code == 0
+    # 4096 * 64 + 64 float32 and 3 int64: 1,048,856 bytes. A token's cache: 2 * 4 layers * 2 heads * 16 * 4 bytes.
+    assert result.stdout.splitlines() == [
+        f"artifact    {folder}",
+        "model       exaone4, text-generation",
+        "parameters  262,211 in 3 tensors, 1.05 MB",
+        "            fp32: 262,208 in 2 tensors, 1.05 MB",
+        "            int64: 3 in 1 tensor, 24 B",
+        "shape       4 layers, hidden 64, vocabulary 4,096",
+        "            4 heads, 2 for keys and values, of 16",
+        "attention   window 32 in layers 0-2; global in layer 3",
+        "context     8,192 tokens",
+        "memory      1.05 MB of weights as fp32",
+        "            + 4.19 MB of KV cache at 4,096 tokens = 5.24 MB",
+        "            + 8.39 MB of KV cache at 8,192 tokens = 9.44 MB",
+        "target      ort",
+        "operators   MatMul 12, com.microsoft.GroupQueryAttention 4",
+        f"source      org/tiny @ {'0' * 40}",
+        "tools       intaglio 0.1.0",
+        "parity      not checked",
+    ]
+
+
+def test_an_artifact_as_json(run: Run, make_artifact: MakeArtifact) -> None:
+    found = json.loads(run("inspect", make_artifact(), "--json", "--context-length", "100").stdout)
+    assert found["kind"] == "artifact"
+    assert found["layer_windows"] == [32, 32, 32, None]
+    assert found["weight_bytes"] == 1048856
+    assert found["precisions"]["fp32"] == {"tensors": 2, "elements": 262208, "bytes": 1048832}
+    assert found["memory"] == {
+        "precision": "fp32",
+        "weight_bytes": 1048856,
+        "kv_cache": [{"tokens": 100, "bytes": 102400}],
+    }
+    assert found["operators"] == {"MatMul": 12, "com.microsoft.GroupQueryAttention": 4}
+
+
+def test_an_artifact_without_a_cache(run: Run, make_artifact: MakeArtifact) -> None:
+    folder = make_artifact(task="text-classification", labels=("bad", "good"), context_length=512)
+    lines = run("inspect", folder).stdout
+    assert "KV cache" not in lines
+    assert "labels      bad, good\n" in lines
+    assert json.loads(run("inspect", folder, "--json").stdout)["memory"]["kv_cache"] == []
+
+
+def test_half_precision_halves_the_cache(run: Run, make_artifact: MakeArtifact) -> None:
+    folder = make_artifact(cache_dtype="bfloat16")
+    found = json.loads(run("inspect", folder, "--json", "--context-length", "100").stdout)
+    assert found["memory"]["kv_cache"] == [{"tokens": 100, "bytes": 51200}]
+
+
+def write_checkpoint(folder: Path) -> None:
+    """A Qwen2 of one layer, in two dtypes; `inspect` reads headers only, so the values do not matter."""
+    config = {
+        "architectures": ["Qwen2ForCausalLM"],
+        "model_type": "qwen2",
+        "vocab_size": 32,
+        "hidden_size": 8,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": 64,
+        "tie_word_embeddings": True,
+    }
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file(
+        {
+            "model.embed_tokens.weight": numpy.zeros((32, 8), numpy.float16),
+            "model.norm.weight": numpy.zeros(8, numpy.float32),
+        },
+        folder / "model.safetensors",
+    )
+
+
+def test_a_checkpoint(run: Run, tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "tiny")
+    result = run("inspect", tmp_path / "tiny")
+    assert result.exit_code == 0, result.stderr
+    # 264 parameters, run as fp32; a token's cache: 2 * 1 layer * 1 head * 4 * 4 bytes.
+    assert result.stdout.splitlines() == [
+        f"checkpoint    {tmp_path / 'tiny'}",
+        "model         qwen2, text-generation",
+        "parameters    264 in 2 tensors, 544 B",
+        "              F16: 256 in 1 tensor, 512 B",
+        "              F32: 8 in 1 tensor, 32 B",
+        "shape         1 layer, hidden 8, vocabulary 32",
+        "              2 heads, 1 for keys and values, of 4",
+        "attention     global in every layer",
+        "context       64 tokens",
+        "memory        1.06 kB of weights as fp32",
+        "              + 2.05 kB of KV cache at 64 tokens = 3.1 kB",
+        "architecture  Qwen2ForCausalLM",
+        "files         model.safetensors",
+        "embeddings    tied",
+        "rope          default",
+    ]
+
+
+def test_a_damaged_checkpoint_is_refused(run: Run, tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "tiny")
+    weights = tmp_path / "tiny" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    result = run("inspect", tmp_path / "tiny")
+    assert result.exit_code == 2
+    assert f"{weights} is not a whole safetensors file" in result.stderr
+
+
+def test_what_is_neither(run: Run, tmp_path: Path) -> None:
+    result = run("inspect", tmp_path / "nowhere")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        f"Error: {tmp_path / 'nowhere'} is no checkpoint and no artifact: there is no such folder; "
+        "give the folder of one\n",
+    )
+    assert "it has neither intaglio.json nor config.json" in run("inspect", tmp_path).stderr
+
+
+def test_a_context_beyond_the_model_is_refused(run: Run, make_artifact: MakeArtifact) -> None:
+    folder = make_artifact()
+    result = run("inspect", folder, "--context-length", "8193")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        f"Error: --context-length 8,193: {folder} is made for at most 8,192 tokens; ask for no more than that\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("layers", "words"),
+    [
+        ([None, None], "global in every layer"),
+        ([4096], "window 4,096 in every layer"),
+        ([8, 8, 8, None, 8, 8, 8, None], "window 8 in layers 0-2, 4-6; global in layers 3, 7"),
+        ([None, 8, 16], "window 8 in layer 1; window 16 in layer 2; global in layer 0"),
+    ],
+)
+def test_windows_in_words(layers: Sequence[int | None], words: str) -> None:
+    assert windows(layers) == words
+
+
+def test_tensors_are_grouped_by_precision() -> None:
+    tensors = [("fp32", (3,)), ("int4", (5, 3)), ("int4", ()), ("fp32", (2, 2))]
+    assert group(tensors) == {"int4": Group(2, 16, 8), "fp32": Group(2, 7, 28)}

@@ -1,0 +1,191 @@
+"""The manifest: what is written is read back; what is damaged or hostile is refused by name."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from intaglio.artifact import (
+    MANIFEST,
+    FileEntry,
+    Manifest,
+    ModelFacts,
+    Parity,
+    Source,
+    TensorEntry,
+    read_manifest,
+    sha256_file,
+    verify,
+)
+from intaglio.errors import ArtifactError
+
+MODEL = ModelFacts(
+    vocab_size=151936,
+    hidden_size=896,
+    num_hidden_layers=2,
+    num_attention_heads=14,
+    num_key_value_heads=2,
+    head_dim=64,
+    layer_windows=(4096, None),
+    context_length=32768,
+    cache_dtype="float16",
+    length_dependent_rope=True,
+    pad_token_id=0,
+    labels=("schlecht", "gut – 좋다"),
+    problem_type="single_label_classification",
+)
+SOUND = Manifest(
+    family="qwen2",
+    task="text-classification",
+    target="standard",
+    precision="fp16",
+    source=Source("org/name", None, "ab" * 32),
+    model=MODEL,
+    tensors={"w": TensorEntry("fp16", (4, 3), ("a.weight", "b.weight")), "s": TensorEntry("int64", (), ())},
+    operators={"MatMul": 7},
+    tools={"intaglio": "0.1.0", "torch": "2.13.0"},
+    files={"model.onnx": FileEntry("0" * 64, 12)},
+    parity=Parity("faithful"),
+)
+
+
+def write(folder: Path, data: Any) -> Path:
+    (folder / MANIFEST).write_text(data if isinstance(data, str) else json.dumps(data))
+    return folder
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    assert read_manifest(write(tmp_path, SOUND.to_json())) == SOUND
+
+
+def test_the_text_is_utf8_and_ends_with_a_newline() -> None:
+    assert "gut – 좋다" in SOUND.to_json()
+    assert SOUND.to_json().endswith("}\n")
+
+
+def test_no_folder_and_no_manifest(tmp_path: Path) -> None:
+    remedy = "make one with `intaglio export`"
+    with pytest.raises(ArtifactError) as caught:
+        read_manifest(tmp_path / "none")
+    assert str(caught.value) == f"{tmp_path}/none is not an intaglio artifact: there is no such folder; {remedy}"
+    with pytest.raises(ArtifactError) as caught:
+        read_manifest(tmp_path)
+    assert str(caught.value) == f"{tmp_path} is not an intaglio artifact: it has no {MANIFEST}; {remedy}"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "cannot be read"),
+        (b"{", "cannot be read"),
+        (b"\xff\xfe", "cannot be read"),
+        (b"[]", "expected a JSON object"),
+        (b"null", "expected a JSON object"),
+        (b'{"format_version": ' + b"9" * 5000 + b"}", "cannot be read"),
+        (b"{}", "format_version is None, this intaglio reads 1; export the model again, or use the intaglio that"),
+        (b'{"format_version": 2}', "format_version is 2, this intaglio reads 1"),
+        (b'{"format_version": "1"}', "format_version is '1', this intaglio reads 1"),
+    ],
+)
+def test_what_is_no_manifest(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / MANIFEST).write_bytes(content)
+    with pytest.raises(ArtifactError) as caught:
+        read_manifest(tmp_path)
+    assert str(caught.value).startswith(str(tmp_path / MANIFEST))
+    assert message in str(caught.value)
+
+
+def test_a_manifest_that_cannot_be_opened(tmp_path: Path) -> None:
+    (tmp_path / MANIFEST).mkdir()
+    with pytest.raises(ArtifactError, match=r"intaglio\.json cannot be read \(.*Is a directory"):
+        read_manifest(tmp_path)
+
+
+def at(*path: str, to: Any) -> Callable[[dict[str, Any]], None]:
+    """An edit: the field at ``path`` set to a value."""
+
+    def edit(data: dict[str, Any]) -> None:
+        for key in path[:-1]:
+            data = data[key]
+        data[path[-1]] = to
+
+    return edit
+
+
+def without(*path: str) -> Callable[[dict[str, Any]], None]:
+    def edit(data: dict[str, Any]) -> None:
+        for key in path[:-1]:
+            data = data[key]
+        del data[path[-1]]
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (without("task"), ": field 'task' is missing"),
+        (without("model", "head_dim"), ": model: field 'head_dim' is missing"),
+        (without("files", "model.onnx", "size"), ": files: model.onnx: field 'size' is missing"),
+        (at("extra", to=1), ": unknown field 'extra'"),
+        (at("model", "extra", to=1), ": model: unknown field 'extra'"),
+        (at("task", to="translation"), ": task: 'translation' is not a valid value"),
+        (at("target", to=None), ": target: None is not a valid value"),
+        (at("precision", to="fp8"), ": precision: 'fp8' is not a valid value"),
+        (at("family", to=7), ": family: 7 is not a valid value"),
+        (at("model", to=[]), ": model: expected an object"),
+        (at("model", "vocab_size", to="many"), ": model: vocab_size: 'many' is not a valid value"),
+        (at("model", "vocab_size", to=True), ": model: vocab_size: True is not a valid value"),
+        (at("model", "vocab_size", to=1.5), ": model: vocab_size: 1.5 is not a valid value"),
+        (at("model", "vocab_size", to=None), ": model: vocab_size: None is not a valid value"),
+        (at("model", "length_dependent_rope", to=1), ": model: length_dependent_rope: 1 is not a valid value"),
+        (at("model", "layer_windows", to=4096), ": model: layer_windows: 4096 is not a valid value"),
+        (at("model", "layer_windows", to=[1, "2"]), ": model: layer_windows: '2' is not a valid value"),
+        (at("model", "cache_dtype", to="float64"), ": model: cache_dtype: 'float64' is not a valid value"),
+        (at("model", "labels", to="ab"), ": model: labels: 'ab' is not a valid value"),
+        (at("tensors", to=[]), ": tensors: [] is not a valid value"),
+        (at("tensors", "w", "shape", to=[4, "3"]), ": tensors: w: shape: '3' is not a valid value"),
+        (at("files", "model.onnx", to="abc"), ": files: model.onnx: expected an object"),
+        (at("parity", "verdict", to="fine"), ": parity: verdict: 'fine' is not a valid value"),
+        (at("source", "revision", to=3), ": source: revision: 3 is not a valid value"),
+    ],
+)
+def test_a_damaged_field_is_named(tmp_path: Path, edit: Callable[[dict[str, Any]], None], message: str) -> None:
+    data = json.loads(SOUND.to_json())
+    edit(data)
+    with pytest.raises(ArtifactError) as caught:
+        read_manifest(write(tmp_path, data))
+    assert str(caught.value) == f"{tmp_path / MANIFEST}{message}; export the model again"
+
+
+def test_sha256_hears_of_every_byte(tmp_path: Path) -> None:
+    path = tmp_path / "abc"
+    path.write_bytes(b"abc")
+    heard: list[int] = []
+    assert sha256_file(path, heard.append) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert sum(heard) == 3
+
+
+def test_verify_reads_every_file_and_reports_progress(tmp_path: Path) -> None:
+    files = {}
+    for name in ("model.onnx", "tokenizer.json"):
+        (tmp_path / name).write_bytes(name.encode() * 1000)
+        files[name] = FileEntry(sha256_file(tmp_path / name), len(name) * 1000)
+    write(tmp_path, Manifest(**{**vars(SOUND), "files": files}).to_json())
+    heard: list[int] = []
+    assert verify(tmp_path, advance=heard.append) == []
+    assert sum(heard) == 24000
+
+
+def test_verify_names_what_differs(tmp_path: Path) -> None:
+    entries = {name: FileEntry("0" * 64, 3) for name in ("gone", "cut", "changed", "folder")}
+    (tmp_path / "cut").write_bytes(b"ab")
+    (tmp_path / "changed").write_bytes(b"abc")
+    (tmp_path / "folder").mkdir()
+    assert verify(tmp_path, Manifest(**{**vars(SOUND), "files": entries})) == [
+        "gone: missing",
+        "cut: 2 bytes, the manifest says 3",
+        "changed: its SHA-256 differs from the manifest's",
+        "folder: missing",
+    ]
