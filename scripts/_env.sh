@@ -36,7 +36,7 @@ install_torch() {
     pip_install 'torch>=2.9'
 }
 
-pip_install() { "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@"; }
+pip_install() { "$venv/bin/python" -m pip install -qq --disable-pip-version-check "$@"; }
 
 # What the environment was made from: another interpreter or other requirements make it stale.
 fingerprint() {
