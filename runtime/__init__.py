@@ -1,1 +1,28 @@
-""""""
+"""Artifacts on ONNX Runtime, without torch: text, labels, tags, spans and embeddings.
+
+    load ─▶ session ─▶ generate (decoder, cache, sampling, stopping, detokenize) ─▶ Generation
+                  └──▶ classify, tag, answer, embed (batching) ─▶ Classification, Tag, Answer, array
+
+``load(path_or_hub_id)`` reads the manifest and returns the object for the artifact's task. Importing this room loads
+neither torch nor onnx, and onnxruntime only with the first ``load``.
+"""
+
+from .answer import Answer, QuestionAnswerer
+from .classify import Classification, SequenceClassifier
+from .embed import Embedder
+from .generate import Generation, TextGenerator
+from .load import load
+from .tag import Tag, TokenClassifier
+
+__all__ = [
+    "Answer",
+    "Classification",
+    "Embedder",
+    "Generation",
+    "QuestionAnswerer",
+    "SequenceClassifier",
+    "Tag",
+    "TextGenerator",
+    "TokenClassifier",
+    "load",
+]

@@ -1,0 +1,78 @@
+"""From what the user names, a local folder or a Hugging Face hub id, to a folder on this machine.
+
+The exporter resolves checkpoints with it and the runtime resolves artifacts; it needs neither torch nor onnxruntime.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import HubError
+
+HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+")
+
+
+@dataclass(frozen=True)
+class Located:
+    """A folder with the wanted files, the name it was asked for by, and the hub commit (None for a local folder)."""
+
+    folder: Path
+    id: str
+    revision: str | None
+
+
+def resolve(source: str | Path, *, revision: str | None = None, patterns: Sequence[str]) -> Located:
+    """Find ``source``: a local folder wins, otherwise ``organisation/name`` is fetched from the hub.
+
+    Args:
+        source: a folder, or a hub id such as ``Qwen/Qwen2-0.5B-Instruct``.
+        revision: a branch, tag or commit of the hub repository.
+        patterns: file names, with wildcards, that are fetched.
+
+    Raises:
+        HubError: neither a folder nor a hub id; no such repository or revision; gated; the hub cannot be reached.
+    """
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        if revision is not None:
+            raise HubError(f"{source} is a local folder, which has no revision {revision!r}; leave the revision out")
+        return Located(folder, folder.resolve().name, None)
+    if folder.exists():
+        raise HubError(f"{source} is a file; give the folder that holds it")
+    name = str(source)
+    if isinstance(source, Path) or not HUB_ID.fullmatch(name):
+        raise HubError(
+            f"{source}: there is no such folder, and it is not a hub id either "
+            "(organisation/name, such as Qwen/Qwen2-0.5B-Instruct); check the spelling"
+        )
+    commit = _fetch(name, revision, patterns)
+    return Located(commit, name, commit.name)
+
+
+def _fetch(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
+    """The snapshot's folder in the hub's cache; its last component is the commit."""
+    from huggingface_hub import errors as hub
+    from huggingface_hub import snapshot_download
+
+    at = f" at revision {revision!r}" if revision else ""
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
+    except hub.GatedRepoError:
+        raise HubError(
+            f"{name} is gated; accept its terms at https://huggingface.co/{name} and log in with `hf auth login`"
+        ) from None
+    except hub.RepositoryNotFoundError:
+        raise HubError(
+            f"{name}: there is no such folder, and no such repository on the hub (or it is private); "
+            "check the spelling, or log in with `hf auth login`"
+        ) from None
+    except hub.RevisionNotFoundError:
+        raise HubError(f"{name} has no revision {revision!r}; give a branch, a tag or a commit of it") from None
+    except (hub.LocalEntryNotFoundError, hub.HfHubHTTPError, hub.HFValidationError, OSError) as error:
+        # LocalEntryNotFoundError is what an unreachable hub and an empty cache give together.
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise HubError(
+            f"{name}{at} cannot be fetched from the hub, and it is not in the local cache ({reason}); "
+            "check the connection and the free disk space, or give a local folder"
+        ) from None

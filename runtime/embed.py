@@ -1,0 +1,64 @@
+"""Embeddings: one vector for a text, pooled from the last hidden states."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..artifact import Manifest
+from ..errors import UsageError
+from .batching import encode_texts, one_or_many, run_batches
+from .session import Session
+from .tokenizer import Tokenizer
+
+Pooling = Literal["last", "mean"]
+
+
+class Embedder:
+    """A loaded feature-extraction artifact."""
+
+    def __init__(self, session: Session, tokenizer: Tokenizer) -> None:
+        self._session = session
+        self.tokenizer = tokenizer
+
+    @property
+    def manifest(self) -> Manifest:
+        return self._session.manifest
+
+    def __call__(
+        self,
+        texts: str | Sequence[str],
+        *,
+        pooling: Pooling = "last",
+        normalize: bool = True,
+        batch_size: int = 16,
+        truncation: bool = False,
+    ) -> NDArray[np.float32]:
+        """Embed N texts as float32 [N, D], in order.
+
+        Args:
+            pooling: the hidden state of the last token, which alone has seen the whole text, or the mean of all.
+            normalize: scale each vector to length 1, so that a dot product is the cosine.
+
+        Raises:
+            PromptError: a text without tokens, or longer than the context (unless ``truncation`` cuts it).
+            UsageError: an unknown pooling, or batch_size below 1.
+        """
+        if pooling not in ("last", "mean"):
+            raise UsageError(f"unknown pooling {pooling!r}; use 'last' or 'mean'")
+        model = self._session.manifest.model
+        encodings = encode_texts(one_or_many(texts), self.tokenizer, model, truncation)
+        rows = [encoding.ids for encoding in encodings]
+        vectors = np.zeros((len(rows), model.hidden_size), dtype=np.float32)
+        for index, (hidden,) in run_batches(self._session, rows, ("last_hidden_state",), batch_size):
+            vectors[index] = pool(hidden[: len(rows[index])], pooling)
+        if normalize:
+            # A vector of zeros has no direction and stays as it is.
+            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+        return vectors
+
+
+def pool(hidden: NDArray[Any], pooling: Pooling) -> NDArray[Any]:
+    """One vector [D] from the hidden states [S, D] of a text's tokens."""
+    return np.asarray(hidden[-1] if pooling == "last" else hidden.mean(axis=0))

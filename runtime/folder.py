@@ -1,0 +1,49 @@
+"""The artifact folder as the runtime reads it: located, complete by size, and its JSON files parsed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..artifact import Manifest, read_manifest
+from ..errors import ArtifactError
+from ..hub import resolve
+
+PATTERNS = ("*.json", "*.jinja", "*.html", "model.onnx", "model.onnx.data*")
+
+
+def open_folder(source: str | Path, revision: str | None = None) -> tuple[Path, Manifest]:
+    """The artifact's folder and manifest. Sizes are compared here; checksums are ``intaglio verify``'s work.
+
+    Raises:
+        HubError: ``source`` is neither a folder nor a repository that can be fetched.
+        ArtifactError: no manifest, a file that is missing, or one of another size than the manifest says.
+    """
+    folder = resolve(source, revision=revision, patterns=PATTERNS).folder
+    manifest = read_manifest(folder)
+    for name, entry in manifest.files.items():
+        path = folder / name
+        if not path.is_file():
+            raise ArtifactError(f"{path} is missing; copy the artifact again, or export the model again")
+        if (size := path.stat().st_size) != entry.size:
+            raise ArtifactError(
+                f"{path} has {size:,} bytes, the manifest says {entry.size:,}; "
+                "copy the artifact again, or export the model again"
+            )
+    return folder, manifest
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file of the artifact; empty when there is no such file.
+
+    Raises:
+        ArtifactError: the file is no JSON object.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path} cannot be read ({error}); export the model again") from None
+    if not isinstance(data, dict):
+        raise ArtifactError(f"{path}: expected a JSON object; export the model again")
+    return data

@@ -1,0 +1,48 @@
+"""From an artifact to the object for its task."""
+
+from pathlib import Path
+
+from .answer import QuestionAnswerer
+from .classify import SequenceClassifier
+from .defaults import read_defaults
+from .embed import Embedder
+from .folder import open_folder
+from .generate import TextGenerator
+from .session import Device, open_session
+from .tag import TokenClassifier
+from .tokenizer import load_tokenizer, try_tokenizer
+
+Model = TextGenerator | SequenceClassifier | TokenClassifier | QuestionAnswerer | Embedder
+
+
+def load(
+    source: str | Path, *, device: Device = "cpu", threads: int | None = None, revision: str | None = None
+) -> Model:
+    """Load an artifact.
+
+    Args:
+        source: the artifact's folder, or the hub id of a repository that holds one.
+        device: ``cpu`` or ``cuda``.
+        threads: threads of one operator; None for every processor this process may use.
+        revision: branch, tag or commit of a hub id.
+
+    Raises:
+        HubError, ArtifactError, DependencyError, UnsupportedError, UsageError: each names the thing and the remedy.
+    """
+    folder, manifest = open_folder(source, revision)
+    if manifest.task == "text-generation":
+        tokenizer = try_tokenizer(folder)
+        defaults = read_defaults(folder, tokenizer)
+        session = open_session(folder, manifest, device=device, threads=threads)
+        return TextGenerator(session, tokenizer, defaults)
+    encoder = load_tokenizer(folder)
+    session = open_session(folder, manifest, device=device, threads=threads)
+    match manifest.task:
+        case "text-classification":
+            return SequenceClassifier(session, encoder)
+        case "token-classification":
+            return TokenClassifier(session, encoder)
+        case "question-answering":
+            return QuestionAnswerer(session, encoder)
+        case "feature-extraction":
+            return Embedder(session, encoder)

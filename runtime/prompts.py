@@ -1,0 +1,74 @@
+"""What a caller may give as a prompt, and the token ids it becomes."""
+
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..artifact import ModelFacts
+from ..errors import PromptError
+from .tokenizer import Tokenizer
+
+Prompt = str | Sequence[int]
+Prompts = list[str] | tuple[str, ...] | Sequence[Sequence[int]]
+
+
+def as_list(prompt: Prompt | Prompts) -> tuple[list[Prompt], bool]:
+    """The prompts, and whether there was a list of them or just one, text or token ids.
+
+    Raises:
+        PromptError: nothing at all, so that it cannot be told.
+    """
+    if not isinstance(prompt, str) and len(prompt) == 0:
+        raise PromptError("there is no prompt; give text, token ids, or a list of prompts")
+    if isinstance(prompt, str) or not (isinstance(prompt[0], str) or np.ndim(prompt[0])):
+        return [cast(Prompt, prompt)], False
+    return cast(list[Prompt], list(prompt)), True
+
+
+def prompt_tokens(prompt: Prompt, tokenizer: Tokenizer | None, facts: ModelFacts, name: str) -> NDArray[np.int64]:
+    """The prompt's token ids, int64 [S]. ``name`` is what messages call it.
+
+    Raises:
+        PromptError: text without a tokenizer, no tokens, ids out of range, or no room for a new token.
+    """
+    if isinstance(prompt, str):
+        if tokenizer is None:
+            raise PromptError(f"{name} is text, and this artifact has no tokenizer.json; give token ids")
+        tokens = np.asarray(tokenizer.encode(prompt), dtype=np.int64)
+    else:
+        tokens = _integers(prompt, name)
+    if tokens.size == 0:
+        raise PromptError(f"{name} is empty: it has no tokens; give at least one")
+    check_range(tokens, facts, name)
+    if tokens.size >= facts.context_length:
+        raise PromptError(
+            f"{name} has {tokens.size:,} tokens, the model's context is {facts.context_length:,}, "
+            "and that leaves no room for a new one; shorten it"
+        )
+    return tokens
+
+
+def check_range(tokens: NDArray[np.int64], facts: ModelFacts, name: str) -> None:
+    """ONNX Runtime would read another row, or zeros, for an id outside the vocabulary.
+
+    Raises:
+        PromptError: an id that is negative or not below the vocabulary's size.
+    """
+    wrong = tokens[(tokens < 0) | (tokens >= facts.vocab_size)]
+    if wrong.size:
+        raise PromptError(
+            f"{name}: token id {wrong[0]} is out of range, the model's ids are 0 to {facts.vocab_size - 1}; "
+            "tokenize the text with this model's own tokenizer"
+        )
+
+
+def _integers(prompt: Sequence[int], name: str) -> NDArray[np.int64]:
+    try:
+        tokens = np.asarray(prompt)
+    except ValueError:
+        tokens = np.empty((0, 0))
+    if tokens.ndim != 1 or (tokens.size and not np.issubdtype(tokens.dtype, np.integer)):
+        raise PromptError(f"{name} must be text or a flat list of whole numbers; give token ids as integers")
+    return tokens.astype(np.int64)

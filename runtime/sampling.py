@@ -1,0 +1,141 @@
+"""From logits to a token: transformers' processors in transformers' order, for one row.
+
+Repetition penalty (over prompt and generated tokens), temperature, top-k, top-p, min-p, then a draw. The semantics are
+those of ``transformers.generation.logits_process``: top-k keeps ties with the k-th logit; top-p keeps a token while
+the probability of those before it is below p; min-p is relative to the most likely token that is left. The vocabulary
+is never sorted: top-k partitions it, and top-p sorts only the tokens that can be in the nucleus.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ArtifactError, UsageError
+
+Floats = NDArray[np.float32]
+Indices = NDArray[np.int64]
+FIRST_BAND = 8.0  # in nats below the best logit: where the nucleus is looked for first
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How a token is chosen. Temperature 0 is greedy; top_k 0, top_p 1, min_p 0 and repetition_penalty 1 do nothing.
+
+    Raises:
+        UsageError: a value out of its range.
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        _require(self.temperature >= 0 and np.isfinite(self.temperature), "temperature", "0 or more", self.temperature)
+        _require(self.top_k >= 0 and self.top_k == int(self.top_k), "top_k", "a whole number, 0 or more", self.top_k)
+        _require(0 < self.top_p <= 1, "top_p", "above 0 and at most 1", self.top_p)
+        _require(0 <= self.min_p <= 1, "min_p", "between 0 and 1", self.min_p)
+        penalty = self.repetition_penalty
+        _require(penalty > 0 and np.isfinite(penalty), "repetition_penalty", "above 0", penalty)
+
+
+class Sampler:
+    """Chooses one row's tokens, with a random stream of its own.
+
+    Args:
+        prompt: the row's prompt, which the repetition penalty counts.
+        vocab_size: V.
+        seed: anything ``numpy.random.default_rng`` takes.
+    """
+
+    def __init__(self, settings: SamplingSettings, prompt: Iterable[int], vocab_size: int, seed: object = None) -> None:
+        self._settings = settings
+        self._random = np.random.default_rng(seed)  # type: ignore[arg-type]
+        self._penalised = settings.repetition_penalty != 1.0
+        self._seen = np.zeros(vocab_size if self._penalised else 0, dtype=bool)
+        if self._penalised:
+            self._seen[np.fromiter(prompt, dtype=np.int64)] = True
+
+    def choose(self, logits: Floats) -> int:
+        """The next token for float32 logits [V], which are left as they are."""
+        if self._penalised:
+            logits = penalise(logits, np.flatnonzero(self._seen), self._settings.repetition_penalty)
+        if self._settings.temperature == 0:
+            token = int(logits.argmax())
+            _check_number(logits[token])
+        else:
+            tokens, weights = distribution(logits, self._settings)
+            token = int(tokens[draw(weights, self._random.random())])
+        if self._penalised:
+            self._seen[token] = True
+        return token
+
+
+def penalise(logits: Floats, seen: Indices, penalty: float) -> Floats:
+    """A copy of the logits where those of ``seen`` are divided by the penalty, or multiplied where negative."""
+    penalised = logits.copy()
+    scores = logits[seen]
+    factor = np.float32(penalty)
+    penalised[seen] = np.where(scores < 0, scores * factor, scores / factor)
+    return penalised
+
+
+def distribution(logits: Floats, settings: SamplingSettings) -> tuple[Indices, NDArray[np.float64]]:
+    """The tokens that may be drawn, and their weights (not normalised; the largest is 1)."""
+    scores = logits / np.float32(settings.temperature) if settings.temperature != 1.0 else logits
+    tokens = np.arange(scores.size)
+    if 0 < settings.top_k < scores.size:
+        threshold = np.partition(scores, scores.size - settings.top_k)[scores.size - settings.top_k]
+        tokens = np.flatnonzero(scores >= threshold)
+        scores = scores[tokens]
+    top = scores.max()
+    _check_number(top)
+    if settings.top_p < 1.0:
+        kept = nucleus(scores, settings.top_p)
+        tokens, scores = tokens[kept], scores[kept]
+    weights = np.exp((scores - top).astype(np.float64))
+    if settings.min_p > 0.0:
+        likely = weights >= settings.min_p
+        tokens, weights = tokens[likely], weights[likely]
+    return tokens, weights
+
+
+def nucleus(scores: Floats, top_p: float) -> Indices:
+    """Positions of the smallest set of most likely tokens whose probability reaches ``top_p``.
+
+    The set holds every score above some threshold, so only a band below the best score is sorted, and the band is
+    widened until it holds enough probability.
+    """
+    below = scores - scores.max()
+    total = np.exp(below, dtype=np.float64).sum()
+    depth = FIRST_BAND
+    while True:
+        band = np.flatnonzero(below >= -depth)
+        if band.size == scores.size or np.exp(below[band], dtype=np.float64).sum() >= top_p * total:
+            break
+        depth = depth * 2 if depth < 1000 else np.inf
+    order = band[np.argsort(-below[band], kind="stable")]
+    mass = np.cumsum(np.exp(below[order], dtype=np.float64)) / total
+    return order[: 1 + int(np.searchsorted(mass[:-1], top_p, side="left"))]
+
+
+def draw(weights: NDArray[np.float64], uniform: float) -> int:
+    """The position that a uniform number in [0, 1) selects in proportion to the weights."""
+    edges = np.cumsum(weights)
+    return min(int(np.searchsorted(edges, uniform * edges[-1], side="right")), weights.size - 1)
+
+
+def _check_number(logit: np.float32) -> None:
+    if np.isnan(logit):
+        raise ArtifactError(
+            "the model's logits are not numbers (NaN); check the artifact with `intaglio verify`, "
+            "or export it with --precision fp32"
+        )
+
+
+def _require(holds: bool, name: str, wanted: str, value: float) -> None:
+    if not holds:
+        raise UsageError(f"{name} must be {wanted}, not {value}")

@@ -1,0 +1,134 @@
+"""An ONNX Runtime session over an artifact's graph, and every reason why there cannot be one."""
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Any, Literal
+
+from numpy.typing import NDArray
+
+from ..artifact import GRAPH, Manifest
+from ..errors import ArtifactError, DependencyError, UnsupportedError, UsageError
+from .resources import usable_cpus
+
+Device = Literal["cpu", "cuda"]
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+QUIET = 3  # onnxruntime's severity "error": warnings about its own fusions tell a user nothing
+
+
+@dataclass(frozen=True)
+class Session:
+    """A loaded graph. ``raw`` is the ``onnxruntime.InferenceSession``; its ``run`` may be called by several threads."""
+
+    folder: Path
+    manifest: Manifest
+    device: Device
+    threads: int
+    ort: Any
+    raw: Any
+
+    def run(self, feeds: Mapping[str, NDArray[Any]], outputs: tuple[str, ...]) -> list[NDArray[Any]]:
+        """One pass over host arrays; used where nothing is kept between passes."""
+        results: list[NDArray[Any]] = self.raw.run(list(outputs), dict(feeds))
+        return results
+
+
+def open_session(folder: Path, manifest: Manifest, *, device: Device = "cpu", threads: int | None = None) -> Session:
+    """Load ``folder/model.onnx`` with its external data, which ONNX Runtime maps into memory.
+
+    Args:
+        threads: of one operator; None for every processor this process may use.
+
+    Raises:
+        UsageError: an unknown device, or fewer than one thread.
+        UnsupportedError: the device has no kernels for the artifact's precision.
+        DependencyError: onnxruntime is missing, installed twice, or without CUDA.
+        ArtifactError: ONNX Runtime refuses the graph, or the graph lacks the inputs of its task.
+    """
+    if device not in PROVIDERS:
+        raise UsageError(f"unknown device {device!r}; use 'cpu' or 'cuda'")
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads must be at least 1, not {threads}")
+    _check_precision(folder, manifest, device)
+    ort = import_onnxruntime()
+    if PROVIDERS[device] not in ort.get_available_providers():
+        raise DependencyError(
+            f"this onnxruntime ({ort.__version__}) has no {PROVIDERS[device]}; "
+            "pip uninstall onnxruntime, then pip install 'intaglio[gpu]'"
+        )
+    count = threads if threads is not None else usable_cpus()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = count
+    options.inter_op_num_threads = 1  # the graph is a chain: there is nothing to run beside a node
+    options.log_severity_level = QUIET
+    try:
+        raw = ort.InferenceSession(str(folder / GRAPH), options, providers=[PROVIDERS[device]])
+    except Exception as error:  # onnxruntime's exceptions have no common class of their own
+        raise ArtifactError(
+            f"{folder / GRAPH}: ONNX Runtime {ort.__version__} cannot load it "
+            f"({_first_line(error)}); check it with `intaglio verify`, or export the model again"
+        ) from None
+    if PROVIDERS[device] not in raw.get_providers():
+        # onnxruntime falls back to the CPU without an error where CUDA's libraries are missing.
+        raise DependencyError(
+            f"{PROVIDERS[device]} could not be started; check the driver and the CUDA and cuDNN libraries"
+            ", or use the CPU"
+        )
+    given = {value.name for value in raw.get_inputs()}
+    missing = [name for name in expected_inputs(manifest) if name not in given]
+    if missing:
+        raise ArtifactError(f"{folder / GRAPH}: the graph has no input {missing[0]!r}; export the model again")
+    return Session(folder, manifest, device, count, ort, raw)
+
+
+def expected_inputs(manifest: Manifest) -> list[str]:
+    """The inputs that a graph of this task must have."""
+    names = ["input_ids", "attention_mask"]
+    if manifest.task == "text-generation":
+        for layer in range(manifest.model.num_hidden_layers):
+            names += [f"past_key_values.{layer}.key", f"past_key_values.{layer}.value"]
+    return names
+
+
+def import_onnxruntime() -> Any:
+    """The module, or a DependencyError that says which extra installs it."""
+    if _installed("onnxruntime") and _installed("onnxruntime-gpu"):
+        raise DependencyError(
+            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files; "
+            "pip uninstall both, then pip install 'intaglio[cpu]' or 'intaglio[gpu]'"
+        )
+    try:
+        return importlib.import_module("onnxruntime")
+    except ImportError as error:
+        raise DependencyError(
+            f"onnxruntime cannot be imported ({error}); "
+            "pip install 'intaglio[cpu]', or 'intaglio[gpu]' for an NVIDIA GPU"
+        ) from None
+
+
+def _installed(name: str) -> bool:
+    try:
+        distribution(name)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def _check_precision(folder: Path, manifest: Manifest, device: Device) -> None:
+    if manifest.precision == "bf16" and device == "cpu":
+        raise UnsupportedError(
+            f"{folder}: a bf16 artifact cannot run on the CPU, for which ONNX Runtime has no bf16 kernels; "
+            "load it with device='cuda', or export the model with --precision fp32"
+        )
+    if manifest.precision == "fp32" and device == "cuda" and manifest.target == "ort":
+        raise UnsupportedError(
+            f"{folder}: an fp32 artifact of target 'ort' cannot run on CUDA, where ONNX Runtime's GroupQueryAttention "
+            "takes fp16 and bf16 only; export the model with --precision fp16 or bf16, or with --target standard"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
