@@ -5,7 +5,7 @@ from dataclasses import asdict
 import click
 
 from .loading import load_as
-from .options import Device, example, json_option, runtime_options
+from .options import Device, example, json_option, runtime_options, truncate_option
 from .show import print_json, print_rows
 from .texts import read_texts
 
@@ -19,10 +19,17 @@ from .texts import read_texts
 )
 @click.argument("artifact")
 @click.argument("texts", nargs=-1, required=True, metavar="TEXT...")
+@truncate_option
 @runtime_options
 @json_option
 def command(
-    artifact: str, texts: tuple[str, ...], device: Device, threads: int | None, revision: str | None, as_json: bool
+    artifact: str,
+    texts: tuple[str, ...],
+    truncate: bool,
+    device: Device,
+    threads: int | None,
+    revision: str | None,
+    as_json: bool,
 ) -> None:
     """Label each TEXT with the text-classification model in ARTIFACT: label, score, text.
 
@@ -34,7 +41,7 @@ def command(
     model = load_as(
         SequenceClassifier, "text-classification", artifact, device=device, threads=threads, revision=revision
     )
-    results = model(given)
+    results = model(given, truncation=truncate)
     if as_json:
         print_json([{"text": text, **asdict(result)} for text, result in zip(given, results, strict=True)])
     else:

@@ -7,7 +7,7 @@ import click
 
 from ..errors import OutputError
 from .loading import load_as
-from .options import Device, example, json_option, runtime_options
+from .options import Device, example, json_option, runtime_options, truncate_option
 from .show import print_json
 from .texts import read_texts
 
@@ -30,6 +30,7 @@ from .texts import read_texts
 )
 @click.option("--normalize/--no-normalize", default=True, show_default=True, help="Scale vectors to length 1.")
 @click.option("--npy", type=click.Path(dir_okay=False, path_type=Path), help="Write a float32 [N, D] array here.")
+@truncate_option
 @runtime_options
 @json_option
 def command(
@@ -38,6 +39,7 @@ def command(
     pooling: Literal["last", "mean"],
     normalize: bool,
     npy: Path | None,
+    truncate: bool,
     device: Device,
     threads: int | None,
     revision: str | None,
@@ -51,7 +53,7 @@ def command(
 
     given = read_texts(texts)
     model = load_as(Embedder, "feature-extraction", artifact, device=device, threads=threads, revision=revision)
-    vectors = model(given, pooling=pooling, normalize=normalize)
+    vectors = model(given, pooling=pooling, normalize=normalize, truncation=truncate)
     if npy is not None:
         import numpy
 

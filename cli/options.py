@@ -10,6 +10,8 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
 
+truncate_option = click.option("--truncate", is_flag=True, help="Cut texts longer than the context; else an error.")
+
 
 def runtime_options(function: Decorated) -> Decorated:
     """``--device``, ``--threads`` and ``--revision``: how an artifact is loaded."""

@@ -5,7 +5,7 @@ from dataclasses import asdict
 import click
 
 from .loading import load_as
-from .options import Device, example, json_option, runtime_options
+from .options import Device, example, json_option, runtime_options, truncate_option
 from .show import print_json, print_rows
 from .texts import read_texts
 
@@ -17,12 +17,14 @@ from .texts import read_texts
 @click.argument("artifact")
 @click.argument("texts", nargs=-1, required=True, metavar="TEXT...")
 @click.option("--aggregate", is_flag=True, help="Join neighbouring tokens of one label into entities.")
+@truncate_option
 @runtime_options
 @json_option
 def command(
     artifact: str,
     texts: tuple[str, ...],
     aggregate: bool,
+    truncate: bool,
     device: Device,
     threads: int | None,
     revision: str | None,
@@ -39,7 +41,7 @@ def command(
     model = load_as(
         TokenClassifier, "token-classification", artifact, device=device, threads=threads, revision=revision
     )
-    results = model(given, aggregate=aggregate)
+    results = model(given, aggregate=aggregate, truncation=truncate)
     if as_json:
         print_json(
             [{"text": text, "tags": [asdict(t) for t in tags]} for text, tags in zip(given, results, strict=True)]

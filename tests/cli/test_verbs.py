@@ -1,0 +1,182 @@
+"""The verbs that run an artifact: what they hand to the runtime, and how they print what comes back.
+
+The runtime's objects are stand-ins with the signatures of the real ones; tests/cli/test_artifacts.py runs real ones.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest.mock import call, create_autospec
+
+import intaglio.runtime
+import numpy
+import pytest
+from intaglio.runtime import (
+    Answer,
+    Classification,
+    Embedder,
+    Generation,
+    QuestionAnswerer,
+    SequenceClassifier,
+    Tag,
+    TextGenerator,
+    TokenClassifier,
+)
+
+from .conftest import MakeArtifact, Run
+
+KINDS: dict[str, type[Any]] = {
+    "text-generation": TextGenerator,
+    "text-classification": SequenceClassifier,
+    "token-classification": TokenClassifier,
+    "question-answering": QuestionAnswerer,
+    "feature-extraction": Embedder,
+}
+UNSET = dict.fromkeys(
+    ("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed"),
+) | {"stop": ()}
+
+
+@pytest.fixture
+def stand_in(make_artifact: MakeArtifact, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], tuple[Path, Any, Any]]:
+    """An artifact folder of a task, the object that `load` gives for it, and `load` itself, which records its calls."""
+
+    def make(task: str) -> tuple[Path, Any, Any]:
+        folder = make_artifact(task=task)
+        model = create_autospec(KINDS[task], instance=True)
+        load = create_autospec(intaglio.runtime.load, return_value=model)
+        monkeypatch.setattr(intaglio.runtime, "load", load)
+        return folder, model, load
+
+    return make
+
+
+StandIn = Callable[[str], tuple[Path, Any, Any]]
+
+
+def test_generate_streams(run: Run, stand_in: StandIn) -> None:
+    folder, model, load = stand_in("text-generation")
+    model.stream.return_value = iter([" of", " the\n", "city"])
+    result = run("generate", folder, "The history")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, " of the\ncity\n", "")
+    model.stream.assert_called_once_with("The history", **UNSET)
+    load.assert_called_once_with(folder, device="cpu", threads=None)
+
+
+def test_generate_hands_every_setting_on(run: Run, stand_in: StandIn) -> None:
+    folder, model, load = stand_in("text-generation")
+    model.generate.return_value = Generation(" ü", (7, 8), (1, 2, 3), "stop")
+    numbers = (
+        "--max-new-tokens 5 --temperature 0.5 --top-k 40 --top-p 0.9 --min-p 0.1 --repetition-penalty 1.1 --seed 3"
+    )
+    result = run(
+        *("generate", folder, "-", *numbers.split(), "--stop", "\n", "--stop", "END", "--threads", 2, "--json"),
+        stdin="two\nlines\n",
+    )
+    assert result.exit_code == 0
+    assert json.loads(result.stdout) == {
+        "text": " ü",
+        "token_ids": [7, 8],
+        "prompt_token_ids": [1, 2, 3],
+        "finish_reason": "stop",
+    }
+    model.generate.assert_called_once_with(
+        "two\nlines",
+        max_new_tokens=5,
+        temperature=0.5,
+        top_k=40,
+        top_p=0.9,
+        min_p=0.1,
+        repetition_penalty=1.1,
+        seed=3,
+        stop=("\n", "END"),
+    )
+    load.assert_called_once_with(folder, device="cpu", threads=2)
+
+
+def test_classify(run: Run, stand_in: StandIn) -> None:
+    folder, model, _ = stand_in("text-classification")
+    found = [Classification("good", 0.75, {"bad": 0.25, "good": 0.75}), Classification("bad", 1.0, {"bad": 1.0})]
+    model.return_value = found
+    assert run("classify", folder, "fine", "poor\tone").stdout == "good\t0.7500\tfine\nbad\t1.0000\tpoor\\tone\n"
+    assert model.call_args == call(["fine", "poor\tone"], truncation=False)
+    parsed = json.loads(run("classify", folder, "-", "--json", "--truncate", stdin="fine\n\npoor\n").stdout)
+    assert parsed[0] == {"text": "fine", "label": "good", "score": 0.75, "scores": {"bad": 0.25, "good": 0.75}}
+    assert [entry["text"] for entry in parsed] == ["fine", "poor"]
+    assert model.call_args == call(["fine", "poor"], truncation=True)
+
+
+def test_tag(run: Run, stand_in: StandIn) -> None:
+    folder, model, _ = stand_in("token-classification")
+    model.return_value = [[], [Tag("PER", 0.9, "Ada", 0, 3), Tag("LOC", 0.8, "Rome", 7, 11)]]
+    result = run("tag", folder, "x", "Ada in Rome")
+    assert result.stdout == "1\tPER\t0.9000\t0\t3\tAda\n1\tLOC\t0.8000\t7\t11\tRome\n"
+    assert model.call_args == call(["x", "Ada in Rome"], aggregate=False, truncation=False)
+    parsed = json.loads(run("tag", folder, "x", "Ada in Rome", "--aggregate", "--json").stdout)
+    assert parsed[0] == {"text": "x", "tags": []}
+    assert parsed[1]["tags"][1] == {"label": "LOC", "score": 0.8, "text": "Rome", "start": 7, "end": 11}
+    assert model.call_args == call(["x", "Ada in Rome"], aggregate=True, truncation=False)
+
+
+def test_answer(run: Run, stand_in: StandIn, tmp_path: Path) -> None:
+    folder, model, _ = stand_in("question-answering")
+    model.return_value = [Answer("in Pisa", 0.5, 17, 24)]
+    (tmp_path / "context.txt").write_text("The tower stands in Pisa\n")
+    asked = ("answer", folder, "--question", "Where?", "--context", f"@{tmp_path}/context.txt")
+    assert run(*asked).stdout == "0.5000\t17\t24\tin Pisa\n"
+    assert model.call_args == call("Where?", "The tower stands in Pisa", top_k=1)
+    parsed = json.loads(run(*asked, "--top-k", 3, "--json").stdout)
+    assert parsed == [{"text": "in Pisa", "score": 0.5, "start": 17, "end": 24}]
+    assert model.call_args == call("Where?", "The tower stands in Pisa", top_k=3)
+
+
+def test_embed(run: Run, stand_in: StandIn, tmp_path: Path) -> None:
+    folder, model, _ = stand_in("feature-extraction")
+    vectors = numpy.array([[0.5, -1e-9], [1 / 3, 2.0]], numpy.float32)
+    model.return_value = vectors
+    assert run("embed", folder, "a", "b").stdout == "0.5\t-1e-09\n0.3333333\t2\n"
+    assert model.call_args == call(["a", "b"], pooling="last", normalize=True, truncation=False)
+    parsed = json.loads(run("embed", folder, "a", "b", "--json", "--pooling", "mean", "--no-normalize").stdout)
+    assert parsed == [{"text": text, "vector": row} for text, row in zip("ab", vectors.tolist(), strict=True)]
+    assert model.call_args == call(["a", "b"], pooling="mean", normalize=False, truncation=False)
+    result = run("embed", folder, "a", "b", "--npy", tmp_path / "v.npy")
+    assert result.stdout == ""
+    assert (numpy.load(tmp_path / "v.npy") == vectors).all()
+
+
+def test_embed_into_a_folder_that_does_not_exist(run: Run, stand_in: StandIn, tmp_path: Path) -> None:
+    folder, model, _ = stand_in("feature-extraction")
+    model.return_value = numpy.zeros((1, 2), numpy.float32)
+    result = run("embed", folder, "a", "--npy", tmp_path / "none" / "v.npy")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        f"Error: {tmp_path}/none/v.npy: cannot be written (No such file or directory); choose another --npy\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("task", "arguments", "verb"),
+    [
+        ("text-classification", ("generate", "{}", "text"), "classify"),
+        ("text-generation", ("classify", "{}", "text"), "generate"),
+        ("question-answering", ("tag", "{}", "text"), "answer"),
+        ("feature-extraction", ("answer", "{}", "--question", "q", "--context", "c"), "embed"),
+        ("token-classification", ("embed", "{}", "text"), "tag"),
+    ],
+)
+def test_an_artifact_of_another_task_names_its_verb(
+    run: Run, stand_in: StandIn, task: str, arguments: tuple[str, ...], verb: str
+) -> None:
+    folder, _, load = stand_in(task)
+    result = run(*(argument.format(folder) for argument in arguments))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == f"Error: {folder} is a {task} artifact; run it with `intaglio {verb} {folder}`\n"
+    load.assert_not_called()
+
+
+def test_a_checkpoint_in_the_place_of_an_artifact(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    result = run("generate", tmp_path, "text")
+    assert result.exit_code == 2
+    assert "it has no intaglio.json; make one with `intaglio export`" in result.stderr
