@@ -1,0 +1,108 @@
+"""The set-up that every script begins with, run with stand-ins for Python and pip: no network, nothing installed."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PYTHON = r"""#!/bin/bash
+# Answers as the interpreter would, and notes what pip is asked for.
+case "$1 $2" in
+    "-V "*) echo "Python 3.12.9" ;;
+    "-m venv") mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
+    "-m pip") [[ -n $REFUSED && "$*" =~ $REFUSED ]] && exit 1
+              echo "${*: -1}" >>"$NOTES"
+              [[ "$*" == *torch* ]] && touch "$NOTES.torch" ;;
+    "-c import torch") [ -e "$NOTES.torch" ] ;;
+    *) exit 0 ;;
+esac
+"""
+BROKEN = "#!/bin/bash\necho 'pyenv: command not found' >&2\nexit 127\n"
+
+
+class Workshop:
+    """A copy of the scripts in a folder of their own, with stand-ins first on the PATH."""
+
+    def __init__(self, folder: Path, interpreters: Mapping[str, str]) -> None:
+        self.root, self.notes, self.path = folder / "repository", folder / "notes", folder / "bin"
+        shutil.copytree(ROOT / "scripts", self.root / "scripts")
+        shutil.copy(ROOT / "pyproject.toml", self.root)
+        self.path.mkdir()
+        for name in ("python3", "python3.11", "python3.12", "python3.13"):
+            (self.path / name).write_text(interpreters.get(name, BROKEN))
+            (self.path / name).chmod(0o755)
+
+    def set_up(self, refused: str = "") -> subprocess.CompletedProcess[str]:
+        environment = {"PATH": f"{self.path}:/usr/bin:/bin", "NOTES": str(self.notes), "REFUSED": refused}
+        return subprocess.run(
+            ["bash", "-c", ". scripts/_env.sh; command -v python"],
+            cwd=self.root,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def asked_of_pip(self) -> list[str]:
+        """The last argument of every successful pip install since the last call."""
+        asked = self.notes.read_text().split() if self.notes.exists() else []
+        self.notes.unlink(missing_ok=True)
+        return asked
+
+
+@pytest.fixture
+def workshop(tmp_path: Path) -> Workshop:
+    return Workshop(tmp_path, {"python3.12": PYTHON})
+
+
+def test_broken_interpreters_are_passed_over_and_torch_comes_first(workshop: Workshop) -> None:
+    done = workshop.set_up()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{workshop.root}/.venv/bin/python\n"
+    assert "with Python 3.12.9" in done.stderr
+    assert workshop.asked_of_pip() == ["torch==2.13.0+cpu", f"{workshop.root}[dev]"]
+
+
+def test_the_environment_is_reused_until_the_requirements_change(workshop: Workshop) -> None:
+    workshop.set_up()
+    workshop.asked_of_pip()
+    done = workshop.set_up()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert workshop.asked_of_pip() == []
+    with (workshop.root / "pyproject.toml").open("a") as stream:
+        stream.write("# changed\n")
+    workshop.set_up()
+    assert workshop.asked_of_pip() == [f"{workshop.root}[dev]"]
+
+
+@pytest.mark.skipif(os.uname().sysname != "Linux", reason="the index of CPU builds is asked on Linux only")
+def test_other_sources_of_torch_are_tried_in_turn(workshop: Workshop) -> None:
+    workshop.set_up(refused=r"torch==2.13.0\+cpu")
+    assert workshop.asked_of_pip()[0] == "torch==2.13.0"
+    shutil.rmtree(workshop.root / ".venv")
+    (workshop.notes.parent / "notes.torch").unlink()
+    workshop.set_up(refused="torch==|index-url")
+    assert workshop.asked_of_pip()[0] == "torch>=2.9"
+
+
+def test_an_installation_that_fails_is_tried_again(workshop: Workshop) -> None:
+    assert workshop.set_up(refused="editable").returncode != 0
+    assert workshop.asked_of_pip() == ["torch==2.13.0+cpu"]
+    assert workshop.set_up().returncode == 0
+    assert workshop.asked_of_pip() == [f"{workshop.root}[dev]"]
+
+
+def test_no_interpreter_at_all(tmp_path: Path) -> None:
+    done = Workshop(tmp_path, {}).set_up()
+    assert done.returncode != 0
+    assert "no Python 3.11, 3.12 or 3.13 with venv was found; install one" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["_env.sh", "demo", "lint", "test"])
+def test_scripts_are_sound_bash(name: str) -> None:
+    subprocess.run(["bash", "-n", ROOT / "scripts" / name], check=True)
+    assert os.access(ROOT / "scripts" / name, os.X_OK) == (name != "_env.sh")
