@@ -16,7 +16,7 @@ case "$1 $2" in
     "-m venv") mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
     "-m pip") [[ -n $REFUSED && "$*" =~ $REFUSED ]] && exit 1
               echo "${*: -1}" >>"$NOTES"
-              [[ "$*" == *torch* ]] && touch "$NOTES.torch" ;;
+              if [[ "$*" == *torch* ]]; then touch "$NOTES.torch"; fi ;;
     "-c import torch") [ -e "$NOTES.torch" ] ;;
     *) exit 0 ;;
 esac
