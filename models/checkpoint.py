@@ -19,8 +19,7 @@ from ..artifact import Task
 from ..errors import CheckpointError, UnsupportedError
 from . import exaone4, qwen2
 from .config import ConfigReader, ModelConfig
-from .heads import TRUNK_ATTRIBUTE, CausalLM, build
-from .layers import Decoder
+from .heads import TRUNK_ATTRIBUTE, CausalLM, build, trunk
 from .rope import RotaryEmbedding
 
 PARSERS: Mapping[str, Callable[[ConfigReader], ModelConfig]] = {"qwen2": qwen2.parse, "exaone4": exaone4.parse}
@@ -171,6 +170,12 @@ class Checkpoint:
             with self._open(name) as file:
                 yield start, file.get_slice(name)[start : start + step]
 
+    def columns(self, name: str, start: int, stop: int) -> Tensor:
+        """The columns ``start`` to ``stop`` of a matrix."""
+        with self._open(name) as file:
+            piece: Tensor = file.get_slice(name)[:, start:stop]
+            return piece
+
     @contextmanager
     def _open(self, name: str) -> Any:
         file = self.tensors[name].file
@@ -189,8 +194,9 @@ class Checkpoint:
         own = [name for name in module.state_dict() if not (self.config.tie_word_embeddings and "lm_head" in name)]
         state = {name: self.tensor(self.name_of(name, task)).to(dtype) for name in own}
         module.load_state_dict(state, strict=False, assign=True)
-        trunk: Decoder = module if isinstance(module, Decoder) else getattr(module, TRUNK_ATTRIBUTE[task])
-        trunk.rotary_emb = RotaryEmbedding(self.config.rope, self.config.head_dim)  # it has no weights to load
+        trunk(module, task).rotary_emb = RotaryEmbedding(
+            self.config.rope, self.config.head_dim
+        )  # it has no weights to load
         if isinstance(module, CausalLM) and self.config.tie_word_embeddings:
             module.lm_head.weight = module.model.embed_tokens.weight
         return module.eval()

@@ -211,3 +211,10 @@ TRUNK_ATTRIBUTE: dict[Task, str] = {task: "transformer" if task == "question-ans
 def build(config: ModelConfig, task: Task) -> nn.Module:
     """The module of a task, with uninitialized weights; ``feature-extraction`` is the bare model."""
     return TRUNKS[config.family](config) if task == "feature-extraction" else HEADS[task](config)
+
+
+def trunk(module: nn.Module, task: Task) -> Decoder:
+    """The bare model inside a module that ``build`` made for the task."""
+    found = module if task == "feature-extraction" else getattr(module, TRUNK_ATTRIBUTE[task])
+    assert isinstance(found, Decoder)
+    return found

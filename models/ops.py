@@ -125,7 +125,9 @@ def lowered(ops: FusedOps) -> Iterator[None]:
 
 
 @dataclass
-class _Plan:
+class ReferencePlan:
+    """``positions_BT`` of all tokens, ``valid_BT`` false on padding, cos and sin [B, S, E/2] of the new tokens."""
+
     positions_BT: Tensor
     valid_BT: Tensor
     past_length: int
@@ -151,14 +153,14 @@ class ReferenceOps:
 
     def plan(
         self, input_ids: Tensor, attention_mask: Tensor | None, past_length: int, rotary: RotaryEmbedding
-    ) -> _Plan:
+    ) -> ReferencePlan:
         B, S = input_ids.shape
         if attention_mask is None:
             attention_mask = torch.ones(B, past_length + S, dtype=torch.int64, device=input_ids.device)
         valid = attention_mask != 0
         positions = (valid.cumsum(-1) - 1).clamp(min=0)
         cos, sin = rotary(positions[:, past_length:], positions[:, -1] + 1)
-        return _Plan(positions, valid, past_length, cos, sin, {})
+        return ReferencePlan(positions, valid, past_length, cos, sin, {})
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         wide = x.to(torch.float32)
@@ -174,7 +176,7 @@ class ReferenceOps:
         key: Tensor,
         value: Tensor,
         past: KeyValue | None,
-        plan: _Plan,
+        plan: ReferencePlan,
         heads: Heads,
         window: int | None,
         rotate: bool,

@@ -165,8 +165,8 @@ def inverse_frequencies(rope: RopeConfig, head_dim: int) -> tuple[Tensor, Tensor
             scaled = _yarn(rope, head_dim)
             return scaled, scaled, _yarn_attention_factor(rope)
         case "longrope":
-            short = 1.0 / (torch.tensor(rope.short_factor) * rope.theta**exponents)
-            long = 1.0 / (torch.tensor(rope.long_factor) * rope.theta**exponents)
+            short = 1.0 / (torch.tensor(rope.short_factor, dtype=torch.float) * rope.theta**exponents)
+            long = 1.0 / (torch.tensor(rope.long_factor, dtype=torch.float) * rope.theta**exponents)
             factor = rope.attention_factor
             if factor is None:
                 grown = math.log(rope.factor) / math.log(rope.original_max_position_embeddings)

@@ -1,0 +1,73 @@
+"""Writing single ONNX nodes into a traced graph, and the operators that both targets write alike.
+
+Nodes go through ``torch.onnx.ops.symbolic``, which records a node as it is given: nothing has to be recognized in a
+decomposed graph afterwards.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.onnx.ops import symbolic, symbolic_multi_out
+
+Shape = Sequence[int | torch.SymInt]
+
+
+def node(
+    op: str, inputs: Sequence[Tensor | None], dtype: torch.dtype, shape: Shape, **attributes: int | float | list[int]
+) -> Tensor:
+    """One node ``domain::Op`` (or ``Op`` of ai.onnx) with one output of the given dtype and shape."""
+    version = 1 if "::" in op else None
+    return symbolic(op, inputs, attributes, dtype=dtype, shape=shape, version=version)  # type: ignore[arg-type]
+
+
+def nodes(
+    op: str,
+    inputs: Sequence[Tensor | None],
+    dtypes: Sequence[torch.dtype],
+    shapes: Sequence[Shape],
+    **attributes: int | float | list[int],
+) -> Sequence[Tensor]:
+    """One node with several outputs."""
+    version = 1 if "::" in op else None
+    return symbolic_multi_out(op, inputs, attributes, dtypes=dtypes, shapes=shapes, version=version)  # type: ignore[arg-type]
+
+
+def ints(*values: int) -> Tensor:
+    """A constant int64 [n]. (A real tensor made while tracing without weights would lose its values.)"""
+    return node("Constant", [], torch.int64, [len(values)], value_ints=list(values))
+
+
+def scalar(value: int) -> Tensor:
+    """A constant int64 without dimensions."""
+    return node("Constant", [], torch.int64, [], value_int=value)
+
+
+class SharedOps:
+    """The operators that differ in nothing, or in the name of the norm, between the targets."""
+
+    norm = "RMSNormalization"
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        # stash_type 1: the mean is taken in float32 whatever the inputs' type.
+        return node(self.norm, [x, weight], x.dtype, x.shape, axis=-1, epsilon=eps, stash_type=1)
+
+    def head_norm(self, x: Tensor, weight: Tensor, eps: float, heads: int) -> Tensor:
+        # Exactly Reshape, norm, Reshape: ONNX Runtime's CUDA provider folds this into GroupQueryAttention.
+        B, S, width = x.shape
+        dim = weight.shape[0]
+        split = node("Reshape", [x, ints(0, 0, heads, dim)], x.dtype, [B, S, heads, dim])
+        return node("Reshape", [self.rms_norm(split, weight, eps), ints(0, 0, heads * dim)], x.dtype, [B, S, width])
+
+    def keep_last(self, hidden: Tensor, count: int | Tensor) -> Tensor:
+        if not isinstance(count, Tensor):
+            return hidden
+        # From -count to the end; a count of 0 starts at 0, which keeps everything.
+        start = node("Neg", [count], torch.int64, [1])
+        return node("Slice", [hidden, start, ints(2**63 - 1), ints(1)], hidden.dtype, hidden.shape)
+
+
+def rotary_embedding(x: Tensor, cos: Tensor, sin: Tensor, heads: int) -> Tensor:
+    """ai.onnx RotaryEmbedding-23 over [B, S, heads*E] with cos and sin [B, S, E/2]."""
+    inputs = [x, cos.to(x.dtype), sin.to(x.dtype)]
+    return node("RotaryEmbedding", inputs, x.dtype, x.shape, num_heads=heads)

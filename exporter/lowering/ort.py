@@ -1,0 +1,140 @@
+"""ONNX Runtime's fused operators: GroupQueryAttention, SimplifiedLayerNormalization, FusedMatMul.
+
+Specification: onnxruntime/docs/ContribOperators.md. GroupQueryAttention takes batches padded on the right only, its
+rows' lengths as ``seqlens_k``; a row of ``attention_mask`` that starts with padding is given a length that the operator
+rejects, because it would otherwise be read wrongly without a word.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...errors import UnsupportedError
+from ...models.config import ModelConfig
+from ...models.ops import Heads, KeyValue
+from ...models.rope import RotaryEmbedding
+from .nodes import SharedOps, ints, node, nodes, rotary_embedding, scalar
+
+REJECTED = 2**31 - 2
+"""A ``seqlens_k`` beyond any cache."""
+
+
+@dataclass(frozen=True)
+class OrtPlan:
+    """``seqlens_k`` int32 [B] (last valid index), ``total`` int32 [1]; cos and sin are the tables [rows, E/2] that
+    GroupQueryAttention indexes itself, or, where it cannot rotate, the angles [B, S, E/2] of the new tokens."""
+
+    seqlens_k: Tensor
+    total: Tensor
+    cos: Tensor
+    sin: Tensor
+
+
+class OrtOps(SharedOps):
+    """Lowering to ``com.microsoft`` operators.
+
+    Args:
+        rotates_inside: GroupQueryAttention rotates, by the tables ``cos`` and ``sin`` [C, E/2] that the exporter has
+            put beside the frequencies; else queries and keys are rotated before it.
+    """
+
+    opset = 23
+    ir_version = 11
+    norm = "SimplifiedLayerNormalization"
+
+    def __init__(self, *, rotates_inside: bool) -> None:
+        self.rotates_inside = rotates_inside
+
+    def plan(
+        self, input_ids: Tensor, attention_mask: Tensor | None, past_length: int, rotary: RotaryEmbedding
+    ) -> OrtPlan:
+        assert attention_mask is not None
+        B, S = input_ids.shape
+        count = node("ReduceSum", [attention_mask, ints(1)], torch.int64, [B], keepdims=0)
+        total = node("Shape", [attention_mask], torch.int64, [1], start=1, end=2)
+        first = node("Gather", [attention_mask, scalar(0)], torch.int64, [B], axis=1)
+        padded_left = node("Equal", [first, scalar(0)], torch.bool, [B])
+        last = node("Sub", [count, ints(1)], torch.int64, [B])
+        checked = node("Where", [padded_left, ints(REJECTED), last], torch.int64, [B])
+        if self.rotates_inside:
+            cos, sin = rotary.get_buffer("cos"), rotary.get_buffer("sin")
+        else:
+            cos, sin = self._angles(input_ids, count, total, rotary)
+        return OrtPlan(_int32(checked), _int32(total), cos, sin)
+
+    def _angles(
+        self, input_ids: Tensor, count: Tensor, total: Tensor, rotary: RotaryEmbedding
+    ) -> tuple[Tensor, Tensor]:
+        # GroupQueryAttention's own rule: a call whose new tokens are all there are is a first prompt and starts at 0
+        # in every row, however long the row; any other starts where the row's cache ends.
+        B, S = input_ids.shape
+        new = node("Shape", [input_ids], torch.int64, [1], start=1, end=2)
+        prompt = node("Equal", [new, total], torch.bool, [1])
+        start = node("Where", [prompt, ints(0), node("Sub", [count, new], torch.int64, [B])], torch.int64, [B])
+        end = node("Squeeze", [new], torch.int64, [])
+        steps = node("Range", [scalar(0), end, scalar(1)], torch.int64, [S])
+        positions = node("Add", [node("Unsqueeze", [start, ints(1)], torch.int64, [B, 1]), steps], torch.int64, [B, S])
+        cos, sin = rotary(positions, count)
+        return cos, sin
+
+    def attention(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        past: KeyValue | None,
+        plan: OrtPlan,
+        heads: Heads,
+        window: int | None,
+        rotate: bool,
+    ) -> tuple[Tensor, KeyValue]:
+        inside = rotate and self.rotates_inside
+        if rotate and not inside:
+            query = rotary_embedding(query, plan.cos, plan.sin, heads.query)
+            key = rotary_embedding(key, plan.cos, plan.sin, heads.key_value)
+        past_key, past_value = past if past is not None else (None, None)
+        B, S = query.shape[:2]
+        total = S + past_key.shape[2] if past_key is not None else S
+        cache = [B, heads.key_value, total, heads.dim]
+        tables = [plan.cos, plan.sin] if inside else []
+        # A head without a cache declares the present outputs all the same: without them the CPU kernel falls back to
+        # a path that holds a score for every pair of tokens.
+        output, present_key, present_value = nodes(
+            "com.microsoft::GroupQueryAttention",
+            [query, key, value, past_key, past_value, plan.seqlens_k, plan.total, *tables],
+            [query.dtype] * 3,
+            [query.shape, cache, cache],
+            num_heads=heads.query,
+            kv_num_heads=heads.key_value,
+            do_rotary=int(inside),
+            local_window_size=-1 if window is None else window,
+        )
+        return output, (present_key, present_value)
+
+    def unembed(self, hidden: Tensor, weight: Tensor) -> Tensor:
+        # The weight as it is stored, [V, D], so that one copy serves as the embedding too.
+        B, S, _ = hidden.shape
+        return node("com.microsoft::FusedMatMul", [hidden, weight], hidden.dtype, [B, S, weight.shape[0]], transB=1)
+
+
+def _int32(x: Tensor) -> Tensor:
+    return node("Cast", [x], torch.int32, x.shape, to=6)
+
+
+def rotates_inside(config: ModelConfig) -> bool:
+    """Whether GroupQueryAttention can rotate by itself: from a table by position, and heads of a multiple of 16."""
+    return not config.rope.length_dependent and config.head_dim % 16 == 0
+
+
+def refuse_inexpressible(config: ModelConfig) -> None:
+    """Refuse what GroupQueryAttention's kernels cannot take.
+
+    Raises:
+        UnsupportedError: with the way that is left.
+    """
+    if config.head_dim % 8:
+        raise UnsupportedError(
+            f"head_dim is {config.head_dim}; ONNX Runtime's GroupQueryAttention takes multiples of 8 only: "
+            "export with --target standard"
+        )

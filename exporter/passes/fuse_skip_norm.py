@@ -1,0 +1,42 @@
+"""Add -> SimplifiedLayerNormalization becomes SkipSimplifiedLayerNormalization, which gives the sum as well.
+
+The pair is the pre-norm residual of Qwen2; it spans two layers, which is why it is not written by the lowering.
+(EXAONE 4.0 normalizes the branch before it adds, so nothing there matches.) ONNX Runtime's own fusion knows the pattern
+for LayerNormalization only.
+"""
+
+import onnx_ir as ir
+
+from ..graph import Graph
+
+
+def fuse_skip_norm(graph: Graph) -> int:
+    count = 0
+    for norm in graph.nodes("SimplifiedLayerNormalization"):
+        total, weight = norm.inputs
+        add = total.producer() if total is not None else None
+        if total is None or add is None or add.op_type != "Add" or total.is_graph_output():
+            continue
+        left, right = add.inputs
+        if left is None or right is None or not left.shape == right.shape == total.shape or len(left.shape or ()) != 3:
+            continue
+        fused = ir.Node(
+            "com.microsoft",
+            "SkipSimplifiedLayerNormalization",
+            [left, right, weight],
+            attributes=[ir.AttrFloat32("epsilon", norm.attributes["epsilon"].as_float())],
+            num_outputs=4,
+            metadata_props=dict(norm.metadata_props),
+        )
+        normed, mean, deviation, summed = fused.outputs
+        for new, old in ((normed, norm.outputs[0]), (summed, total)):
+            new.type, new.shape = old.type, old.shape
+        mean.name = deviation.name = ""  # not wanted: an empty name leaves an optional output out
+        graph.model.graph.insert_after(add, fused)
+        norm.outputs[0].replace_all_uses_with(normed, replace_graph_outputs=True)
+        total.replace_all_uses_with(summed)
+        if not summed.uses():
+            summed.name = ""
+        graph.model.graph.remove([norm, add], safe=True)
+        count += 1
+    return count

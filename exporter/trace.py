@@ -1,0 +1,201 @@
+"""From a config to a graph: the native module is traced without weights, and only one layer of each kind.
+
+Layers of the same kind (window, rotation) differ in nothing but the names of their weights, so the traced graph is
+as deep as there are kinds, and ``instantiate`` repeats each kind's nodes to the full depth. The module is built from
+fake tensors: nothing of the size of a weight is ever allocated.
+"""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import onnx_ir as ir
+import torch
+from onnxscript.optimizer import optimize_ir
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from ..artifact import Target, Task
+from ..models.config import ModelConfig
+from ..models.heads import CausalLM, build, trunk
+from ..models.ops import FusedOps, KeyValue, lowered
+from .instantiate import instantiate
+from .lowering.ort import OrtOps, refuse_inexpressible, rotates_inside
+from .lowering.standard import StandardOps
+
+OUTPUTS: dict[Task, tuple[str, ...]] = {
+    "text-generation": ("logits",),
+    "feature-extraction": ("last_hidden_state",),
+    "text-classification": ("logits",),
+    "token-classification": ("logits",),
+    "question-answering": ("start_logits", "end_logits"),
+}
+HEAD = "head"
+"""The attribute that holds the traced module; names inside the graph start with it until they are tidied."""
+
+
+class _Traced(nn.Module):
+    """A head with flat, positional arguments and outputs, which are float32 but for the cache."""
+
+    def __init__(self, config: ModelConfig, task: Task, table_rows: int) -> None:
+        super().__init__()
+        self.head = build(config, task)
+        rotary = trunk(self.head, task).rotary_emb
+        for name in ("cos", "sin") if table_rows else ():
+            rotary.register_buffer(name, torch.empty(table_rows, config.head_dim // 2), persistent=False)
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, past: list[KeyValue], logits_to_keep: Tensor
+    ) -> tuple[Tensor, ...]:
+        if isinstance(self.head, CausalLM):
+            output = self.head(input_ids, attention_mask, past, logits_to_keep=logits_to_keep)
+            return (output.logits.float(), *(tensor for pair in output.past_key_values for tensor in pair))
+        output = self.head(input_ids, attention_mask)
+        return tuple(getattr(output, name).float() for name in _fields(output))
+
+
+def _fields(output: object) -> tuple[str, ...]:
+    for names in (("start_logits", "end_logits"), ("logits",), ("last_hidden_state",)):
+        if hasattr(output, names[0]):
+            return names
+    raise AssertionError(output)
+
+
+def trace(config: ModelConfig, task: Task, target: Target, dtype: torch.dtype) -> ir.Model:
+    """The full-depth graph of a task. Its initializers have names, types and shapes, and no values.
+
+    Names of initializers are the module's parameter names; where the embeddings are tied, the embedding's. What is
+    computed from the config is found beside them: ``rotary_emb.cos`` and ``.sin`` [C, E/2], tables by position, or
+    ``rotary_emb.inv_freq`` and ``.long_inv_freq`` [E/2].
+
+    Raises:
+        UnsupportedError: the target's operators cannot express the model.
+    """
+    if target == "ort":
+        refuse_inexpressible(config)
+    kinds = list(zip(config.layer_windows, config.layer_rotary, strict=True))
+    # Layer 0, then one layer of each kind: every kind is then traced behind another layer, where what comes in is told
+    # from what all layers share.
+    traced_kinds = [kinds[0], *dict.fromkeys(kinds)]
+    if len(traced_kinds) >= len(kinds):
+        traced_kinds = kinds
+    windows, rotary = zip(*traced_kinds, strict=True)
+    shallow = replace(config, num_hidden_layers=len(traced_kinds), layer_windows=windows, layer_rotary=rotary)
+    templates = [0, *(traced_kinds.index(kind, 1) for kind in kinds[1:])]
+    if traced_kinds is kinds:
+        templates = list(range(len(kinds)))
+    return instantiate(_export(shallow, task, target, dtype), templates)
+
+
+def _export(config: ModelConfig, task: Task, target: Target, dtype: torch.dtype) -> ir.Model:
+    generates = task == "text-generation"
+    # GroupQueryAttention indexes a table by position; where it cannot, angles are computed in the graph.
+    rows = config.context_length if target == "ort" and rotates_inside(config) else 0
+    batch = 1 if task == "text-classification" and config.pad_token_id is None else 2
+    sequence, past_length = 3, 5 if generates else 0
+    with FakeTensorMode(), _quiet():
+        with _default_dtype(dtype):  # parameters only: the frequencies stay float32
+            module = _Traced(config, task, rows).eval()
+        past = torch.empty(batch, config.num_key_value_heads, past_length, config.head_dim, dtype=dtype)
+        arguments = (
+            torch.zeros(batch, sequence, dtype=torch.int64),
+            torch.ones(batch, past_length + sequence, dtype=torch.int64),
+            [(past.clone(), past.clone()) for _ in range(config.num_hidden_layers if generates else 0)],
+            torch.ones(1, dtype=torch.int64),
+        )
+        ops: OrtOps | StandardOps
+        if target == "ort":
+            ops = OrtOps(rotates_inside=rows > 0)
+        else:
+            ops = StandardOps(set(config.layer_windows))
+        with lowered(_checked(ops)):
+            program = torch.onnx.export(
+                module,
+                arguments,
+                input_names=_inputs(config, task),
+                output_names=_outputs(config, task),
+                dynamic_shapes=_dynamic(len(arguments[2]), batch),
+                opset_version=ops.opset,
+                dynamo=True,
+                optimize=False,  # the optimizer reads weights
+                verbose=False,
+            )
+    assert program is not None
+    model = program.model
+    model.ir_version = ops.ir_version
+    _tidy_interface(model, config, generates)
+    for value in model.graph.initializers.values():
+        if value.name != "logits_to_keep":
+            value.const_value = None  # fake: the values come from the checkpoint
+    with _quiet():
+        optimize_ir(model)  # folds what torch leaves around shapes and slices
+    return model
+
+
+def _checked(ops: FusedOps) -> FusedOps:
+    return ops  # a type checker's proof that both lowerings provide every operator
+
+
+def _past_names(config: ModelConfig, prefix: str) -> list[str]:
+    return [f"{prefix}.{i}.{part}" for i in range(config.num_hidden_layers) for part in ("key", "value")]
+
+
+def _inputs(config: ModelConfig, task: Task) -> list[str]:
+    past = _past_names(config, "past_key_values") if task == "text-generation" else []
+    return ["input_ids", "attention_mask", *past, "logits_to_keep"]
+
+
+def _outputs(config: ModelConfig, task: Task) -> list[str]:
+    return [*OUTPUTS[task], *(_past_names(config, "present") if task == "text-generation" else [])]
+
+
+def _dynamic(layers: int, batch: int) -> tuple[object, ...]:
+    rows = {0: "batch"} if batch > 1 else {}
+    cache = {**rows, 2: "past_sequence"}
+    return {**rows, 1: "sequence"}, {**rows, 1: "total_sequence"}, [(cache, cache)] * layers, None
+
+
+def _tidy_interface(model: ir.Model, config: ModelConfig, generates: bool) -> None:
+    """Name the dimensions that torch could not, and drop or default ``logits_to_keep``."""
+    graph = model.graph
+    keep = graph.inputs[-1]
+    assert keep.name == "logits_to_keep"
+    if generates:
+        # An input with an initializer of the same name is optional.
+        keep.const_value = ir.tensor([1], dtype=ir.DataType.INT64, name=keep.name)
+        graph.register_initializer(keep)
+        batch = graph.inputs[0].shape[0]  # type: ignore[index]
+        graph.outputs[0].shape = ir.Shape([batch, "kept", config.vocab_size])
+        for present in graph.outputs[1:]:
+            dims = [batch, config.num_key_value_heads, "present_sequence", config.head_dim]
+            present.shape = ir.Shape(dims)
+    else:
+        graph.inputs.pop()
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide what torch says about packages we do not use and about its own deprecations."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnx_ir", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

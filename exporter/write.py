@@ -1,0 +1,220 @@
+"""Writing an artifact folder: all of it, or nothing that looks like one.
+
+Everything is written into a hidden sibling of the destination and renamed at the end. Weights go from the checkpoint
+to the disk piece by piece; a second thread writes and hashes while the next piece is read and converted.
+"""
+
+import errno
+import hashlib
+import os
+import queue
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+from ..artifact import DATA, FileEntry, TensorEntry
+from ..errors import OutputError, UnsupportedError
+from ..models.checkpoint import Checkpoint
+from .graph import Graph
+
+PAGE = 4096
+"""Weights start on page boundaries, so that a mapped file can be used in place."""
+
+DTYPES = {ir.DataType.FLOAT: torch.float32, ir.DataType.FLOAT16: torch.float16, ir.DataType.BFLOAT16: torch.bfloat16}
+PRECISIONS = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+
+
+@contextmanager
+def staged(out: Path, *, force: bool) -> Iterator[Path]:
+    """A new folder that becomes ``out`` when the block ends well, and disappears when it does not.
+
+    Raises:
+        OutputError: ``out`` exists and ``force`` is false, or something about the disk.
+    """
+    if out.exists() and not force:
+        raise OutputError(f"{out} exists; choose another place, or replace it with --force")
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"{out} is a file; an artifact is a folder: choose another place")
+    out = out.absolute()
+    prefix = f".{out.name}.intaglio-"
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(out.parent, prefix)
+        folder = out.parent / f"{prefix}{os.getpid()}"
+        folder.mkdir()
+    except OSError as error:
+        raise _explained(error, out) from None
+    try:
+        yield folder
+        if out.exists():
+            old = out.parent / f"{prefix}{os.getpid()}-old"
+            out.rename(old)
+            folder.rename(out)
+            shutil.rmtree(old)
+        else:
+            folder.rename(out)
+    except OSError as error:
+        raise _explained(error, out) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_abandoned(parent: Path, prefix: str) -> None:
+    """Remove what a killed export left: its process is in the name."""
+    for path in parent.glob(f"{prefix}*"):
+        process = path.name.removeprefix(prefix)
+        if process.isdigit() and not Path(f"/proc/{process}").exists() and Path("/proc").exists():
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _explained(error: OSError, out: Path) -> OutputError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OutputError(f"{out}: the disk is full; free some space or choose another place")
+    return OutputError(f"{out} cannot be written ({error.strerror or error}); choose another place")
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """Refuse to begin what the disk cannot hold.
+
+    Raises:
+        OutputError: with both sizes.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OutputError(
+            f"{folder.parent}: the artifact needs {needed / 1e9:.2f} GB and the disk has {free / 1e9:.2f} GB free; "
+            "free some space or choose another place"
+        )
+
+
+def weight_bytes(graph: Graph) -> int:
+    """How large the weights' file becomes, without the gaps between pages."""
+    values = graph.model.graph.initializers
+    return sum(_numel(recipe.shape) * _dtype(values[name]).itemsize for name, recipe in graph.recipes.items())
+
+
+def write_weights(
+    graph: Graph, checkpoint: Checkpoint, folder: Path, advance: Callable[[int], None]
+) -> tuple[dict[str, TensorEntry], FileEntry]:
+    """Stream every recipe into ``model.onnx.data`` and point the graph's initializers there.
+
+    Args:
+        advance: hears the number of bytes of each piece.
+
+    Returns:
+        the manifest's entries for the tensors, in the file's order, and for the file.
+
+    Raises:
+        UnsupportedError: a weight that the precision cannot hold.
+    """
+    entries: dict[str, TensorEntry] = {}
+    with _Writer(folder / DATA) as writer:
+        for name, recipe in graph.recipes.items():
+            value = graph.model.graph.initializers[name]
+            dtype = _dtype(value)
+            offset = writer.align(PAGE)
+            for piece in recipe.pieces(checkpoint):
+                converted = _convert(piece, dtype, name, recipe.sources)
+                writer.write(converted)
+                advance(converted.numel() * converted.element_size())
+            length = _numel(recipe.shape) * dtype.itemsize
+            assert writer.position - offset == length, f"{name}: {writer.position - offset} bytes, expected {length}"
+            assert value.dtype is not None
+            value.const_value = ir.ExternalTensor(
+                DATA, offset, length, value.dtype, shape=ir.Shape(recipe.shape), name=name, base_dir=folder
+            )
+            entries[name] = TensorEntry(PRECISIONS[dtype], recipe.shape, recipe.sources)
+    return entries, writer.entry
+
+
+def _convert(piece: Tensor, dtype: torch.dtype, name: str, sources: tuple[str, ...]) -> Tensor:
+    converted = piece.to(dtype).contiguous()
+    if dtype == torch.float16 and piece.dtype != dtype and not torch.isfinite(converted).all():
+        # Rounding to fp16 is the precision asked for; becoming infinite is not.
+        if torch.isfinite(piece).all():
+            raise UnsupportedError(
+                f"{', '.join(sources) or name}: a value of {piece.abs().max().item():.4g} is beyond fp16's 65504; "
+                "export with --precision bf16 or fp32"
+            )
+    return converted
+
+
+def _dtype(value: ir.Value) -> torch.dtype:
+    assert value.dtype is not None
+    return DTYPES[value.dtype]
+
+
+def _numel(shape: tuple[int, ...]) -> int:
+    return torch.Size(shape).numel()
+
+
+class _Writer:
+    """A file that is written and hashed in a thread of its own, a few pieces behind."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.position = 0
+        self.digest = hashlib.sha256()
+        self.queue: queue.Queue[memoryview | None] = queue.Queue(maxsize=2)
+        self.error: BaseException | None = None
+        self.thread = threading.Thread(target=self._run, daemon=True)
+
+    @property
+    def entry(self) -> FileEntry:
+        return FileEntry(self.digest.hexdigest(), self.position)
+
+    def __enter__(self) -> "_Writer":
+        self.file = self.path.open("wb", buffering=0)
+        self.thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._put(None)
+        self.thread.join()
+        self.file.close()
+        if self.error is not None and error is None:
+            raise self.error
+
+    def align(self, boundary: int) -> int:
+        if gap := -self.position % boundary:
+            self._write(memoryview(bytes(gap)))
+        return self.position
+
+    def write(self, tensor: Tensor) -> None:
+        # numpy has no bfloat16: the bytes are what is written
+        self._write(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+
+    def _write(self, data: memoryview) -> None:
+        if self.error is not None:
+            raise self.error
+        self.position += len(data)
+        self._put(data)
+
+    def _put(self, data: memoryview | None) -> None:
+        while self.thread.is_alive():
+            try:
+                self.queue.put(data, timeout=0.1)
+                return
+            except queue.Full:
+                continue
+
+    def _run(self) -> None:
+        try:
+            while (data := self.queue.get()) is not None:
+                self.digest.update(data)
+                while len(data):
+                    data = data[self.file.write(data) :]
+        except BaseException as error:  # noqa: BLE001 - raised in the thread that writes
+            self.error = error
+
+
+def write_graph(model: ir.Model, path: Path) -> None:
+    """Write the graph; its weights stay where they are."""
+    ir.save(model, path)
