@@ -16,6 +16,7 @@ from ..errors import ArtifactError, UsageError
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
+SMALLEST = np.finfo(np.float32).tiny
 FIRST_BAND = 8.0  # in nats below the best logit: where the nucleus is looked for first
 
 
@@ -85,18 +86,19 @@ def penalise(logits: Floats, seen: Indices, penalty: float) -> Floats:
 
 def distribution(logits: Floats, settings: SamplingSettings) -> tuple[Indices, NDArray[np.float64]]:
     """The tokens that may be drawn, and their weights (not normalised; the largest is 1)."""
-    scores = logits / np.float32(settings.temperature) if settings.temperature != 1.0 else logits
-    tokens = np.arange(scores.size)
-    if 0 < settings.top_k < scores.size:
-        threshold = np.partition(scores, scores.size - settings.top_k)[scores.size - settings.top_k]
-        tokens = np.flatnonzero(scores >= threshold)
-        scores = scores[tokens]
-    top = scores.max()
+    top = logits.max()
     _check_number(top)
+    tokens = np.arange(logits.size)
+    if 0 < settings.top_k < logits.size:
+        # A positive temperature does not change the order, so the k best can be found before it is applied.
+        threshold = np.partition(logits, logits.size - settings.top_k)[logits.size - settings.top_k]
+        tokens = np.flatnonzero(logits >= threshold)
+    with np.errstate(over="ignore"):  # a tiny temperature sends all but the best to minus infinity
+        scores = (logits[tokens] - top) / max(np.float32(settings.temperature), SMALLEST)
     if settings.top_p < 1.0:
         kept = nucleus(scores, settings.top_p)
         tokens, scores = tokens[kept], scores[kept]
-    weights = np.exp((scores - top).astype(np.float64))
+    weights = np.exp(scores, dtype=np.float64)
     if settings.min_p > 0.0:
         likely = weights >= settings.min_p
         tokens, weights = tokens[likely], weights[likely]
@@ -106,19 +108,20 @@ def distribution(logits: Floats, settings: SamplingSettings) -> tuple[Indices, N
 def nucleus(scores: Floats, top_p: float) -> Indices:
     """Positions of the smallest set of most likely tokens whose probability reaches ``top_p``.
 
+    ``scores`` are logits less the largest, so that the best is 0.
+
     The set holds every score above some threshold, so only a band below the best score is sorted, and the band is
     widened until it holds enough probability.
     """
-    below = scores - scores.max()
-    total = np.exp(below, dtype=np.float64).sum()
+    total = np.exp(scores, dtype=np.float64).sum()
     depth = FIRST_BAND
     while True:
-        band = np.flatnonzero(below >= -depth)
-        if band.size == scores.size or np.exp(below[band], dtype=np.float64).sum() >= top_p * total:
+        band = np.flatnonzero(scores >= -depth)
+        if band.size == scores.size or np.exp(scores[band], dtype=np.float64).sum() >= top_p * total:
             break
         depth = depth * 2 if depth < 1000 else np.inf
-    order = band[np.argsort(-below[band], kind="stable")]
-    mass = np.cumsum(np.exp(below[order], dtype=np.float64)) / total
+    order = band[np.argsort(-scores[band], kind="stable")]
+    mass = np.cumsum(np.exp(scores[order], dtype=np.float64)) / total
     return order[: 1 + int(np.searchsorted(mass[:-1], top_p, side="left"))]
 
 
@@ -129,9 +132,9 @@ def draw(weights: NDArray[np.float64], uniform: float) -> int:
 
 
 def _check_number(logit: np.float32) -> None:
-    if np.isnan(logit):
+    if not np.isfinite(logit):
         raise ArtifactError(
-            "the model's logits are not numbers (NaN); check the artifact with `intaglio verify`, "
+            "the model's logits are no finite numbers; check the artifact with `intaglio verify`, "
             "or export it with --precision fp32"
         )
 

@@ -1,0 +1,218 @@
+"""Artifacts made by hand: graphs small enough to know their answers, around a real tokenizer.
+
+The language model is two layers of real attention (GroupQueryAttention with RoPE, or opset-24 Attention without), so
+that a cache that is read or written wrongly changes its tokens. The heads are tables: a token's output is a row of the
+table, whatever stands beside it.
+
+    folder = language_model(tmp_path / "lm", target="ort")
+    folder = head(tmp_path / "cls", "text-classification", table)
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from intaglio.artifact import FileEntry, Manifest, ModelFacts, Source
+from intaglio.tests import tiny_tokenizer
+from onnx import TensorProto, helper, numpy_helper
+
+VOCAB, HIDDEN, HEADS, KV_HEADS, HEAD_DIM, LAYERS = 288, 32, 4, 2, 16, 2
+
+
+def write_artifact(
+    folder: Path,
+    graph: onnx.GraphProto,
+    task: str,
+    *,
+    target: str = "ort",
+    files: Mapping[str, str] | None = None,
+    tokenizer: bool = True,
+    precision: str = "fp32",
+    **facts: Any,
+) -> Path:
+    """Save the graph with a tokenizer and a manifest; ``facts`` change the manifest's model, ``files`` are added."""
+    folder.mkdir(parents=True)
+    opsets = [helper.make_opsetid("", 24), helper.make_opsetid("com.microsoft", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), folder / "model.onnx")
+    context = facts.get("context_length", 512)
+    if tokenizer:
+        settings = {"model_type": "qwen2", "vocab_size": VOCAB, "max_position_embeddings": context, "eos_token_id": 2}
+        tiny_tokenizer.write(folder, settings)
+    for name, text in (files or {}).items():
+        (folder / name).write_text(text, encoding="utf-8")
+    default: dict[str, Any] = {
+        "vocab_size": VOCAB,
+        "hidden_size": HIDDEN,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": KV_HEADS,
+        "head_dim": HEAD_DIM,
+        "layer_windows": (None,) * LAYERS,
+        "context_length": context,
+        "cache_dtype": "float32",
+        "pad_token_id": 0,
+    }
+    entries = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    manifest = Manifest(
+        family="qwen2",
+        task=task,  # type: ignore[arg-type]
+        target=target,  # type: ignore[arg-type]
+        precision=precision,  # type: ignore[arg-type]
+        source=Source("fake", None, "0"),
+        model=ModelFacts(**(default | facts)),
+        tensors={},
+        operators={},
+        tools={},
+        files={name: FileEntry(hashlib.sha256(data).hexdigest(), len(data)) for name, data in entries.items()},
+    )
+    (folder / "intaglio.json").write_text(manifest.to_json(), encoding="utf-8")
+    return folder
+
+
+def language_model(folder: Path, *, target: str = "ort", seed: int = 0, sharpness: float = 3.0, **options: Any) -> Path:
+    """A causal language model whose next token depends on everything before it."""
+    return write_artifact(
+        folder,
+        language_graph(target, options.get("context_length", 512), seed, sharpness),
+        "text-generation",
+        target=target,
+        **options,
+    )
+
+
+def language_graph(target: str, context: int, seed: int, sharpness: float) -> onnx.GraphProto:
+    """Embedding, two residual layers of attention, and logits of the last ``logits_to_keep`` positions."""
+    random = np.random.default_rng(seed)
+
+    def weight(*shape: int) -> np.ndarray:
+        return random.normal(size=shape, scale=shape[0] ** -0.5).astype(np.float32)
+
+    constants: dict[str, np.ndarray] = {
+        "table": random.normal(size=(VOCAB, HIDDEN)).astype(np.float32),
+        "head": sharpness * weight(HIDDEN, VOCAB),
+        "logits_to_keep": np.array([1]),
+        "one": np.array([1]),
+        "last_axis": np.array([1]),
+        "end": np.array([np.iinfo(np.int64).max]),
+        "mask_axes": np.array([1, 2]),
+    }
+    nodes = [
+        helper.make_node("Gather", ["table", "input_ids"], ["h0"]),
+        helper.make_node("ReduceSum", ["attention_mask", "last_axis"], ["counts"], keepdims=0),
+        helper.make_node("Sub", ["counts", "one"], ["last64"]),
+        helper.make_node("Cast", ["last64"], ["last"], to=TensorProto.INT32),
+        helper.make_node("Shape", ["attention_mask"], ["total64"], start=1, end=2),
+        helper.make_node("Cast", ["total64"], ["total"], to=TensorProto.INT32),
+        helper.make_node("Cast", ["attention_mask"], ["mask_bool"], to=TensorProto.BOOL),
+        helper.make_node("Unsqueeze", ["mask_bool", "mask_axes"], ["mask4"]),
+        helper.make_node("Shape", ["input_ids"], ["length"], start=1, end=2),
+        helper.make_node("Concat", ["one", "one", "length", "one"], ["mask_shape"], axis=0),
+        helper.make_node("Expand", ["mask4", "mask_shape"], ["mask"]),
+    ]
+    angles = np.arange(context)[:, None] * 100.0 ** (-np.arange(HEAD_DIM // 2) / (HEAD_DIM // 2))
+    constants["cos"], constants["sin"] = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+    for layer in range(LAYERS):
+        projections = {"q": HEADS, "k": KV_HEADS, "v": KV_HEADS}
+        for name, heads in projections.items():
+            constants[f"w{name}{layer}"] = weight(HIDDEN, heads * HEAD_DIM)
+            nodes.append(helper.make_node("MatMul", [f"h{layer}", f"w{name}{layer}"], [f"{name}{layer}"]))
+        constants[f"wo{layer}"] = weight(HEADS * HEAD_DIM, HIDDEN)
+        past = [f"past_key_values.{layer}.key", f"past_key_values.{layer}.value"]
+        present = [f"a{layer}", f"present.{layer}.key", f"present.{layer}.value"]
+        qkv = [f"q{layer}", f"k{layer}", f"v{layer}"]
+        if target == "ort":
+            node = helper.make_node(
+                "GroupQueryAttention",
+                [*qkv, *past, "last", "total", "cos", "sin"],
+                present,
+                domain="com.microsoft",
+                num_heads=HEADS,
+                kv_num_heads=KV_HEADS,
+                do_rotary=1,
+            )
+        else:
+            node = helper.make_node(
+                "Attention", [*qkv, "mask", *past], present, is_causal=1, q_num_heads=HEADS, kv_num_heads=KV_HEADS
+            )
+        nodes += [
+            node,
+            helper.make_node("MatMul", [f"a{layer}", f"wo{layer}"], [f"o{layer}"]),
+            helper.make_node("Add", [f"h{layer}", f"o{layer}"], [f"h{layer + 1}"]),
+        ]
+    nodes += [
+        helper.make_node("Neg", ["logits_to_keep"], ["start"]),
+        helper.make_node("Slice", [f"h{LAYERS}", "start", "end", "last_axis"], ["kept"]),
+        helper.make_node("MatMul", ["kept", "head"], ["logits"]),
+    ]
+    if target == "ort":
+        nodes = [
+            node for node in nodes if not {"mask_bool", "mask4", "mask", "length", "mask_shape"} & set(node.output)
+        ]
+    else:
+        nodes = [node for node in nodes if not {"counts", "last64", "last", "total64", "total"} & set(node.output)]
+    cache = ["batch", KV_HEADS, "past", HEAD_DIM]
+    inputs = [
+        _value("input_ids", "int64", ["batch", "sequence"]),
+        _value("attention_mask", "int64", ["batch", "total"]),
+    ]
+    outputs = [_value("logits", "float32", ["batch", "kept", VOCAB])]
+    for layer in range(LAYERS):
+        for part in ("key", "value"):
+            inputs.append(_value(f"past_key_values.{layer}.{part}", "float32", cache))
+            outputs.append(_value(f"present.{layer}.{part}", "float32", ["batch", KV_HEADS, "present", HEAD_DIM]))
+    inputs.append(_value("logits_to_keep", "int64", [1]))
+    return _graph(nodes, inputs, outputs, constants)
+
+
+def head(folder: Path, task: str, table: np.ndarray, **options: Any) -> Path:
+    """A task head that looks each token up in ``table`` [V, n].
+
+    text-classification sums the rows of the tokens that the mask shows; token-classification and feature-extraction
+    give them as they are; question-answering takes column 0 as the start and column 1 as the end logit.
+    """
+    constants = {"table": table.astype(np.float32), "axis": np.array([1]), "axes": np.array([2])}
+    nodes = [helper.make_node("Gather", ["table", "input_ids"], ["rows"])]
+    inputs = [_value(name, "int64", ["batch", "sequence"]) for name in ("input_ids", "attention_mask")]
+    width = table.shape[1]
+    nodes += [
+        helper.make_node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["mask", "axes"], ["mask3"]),
+        helper.make_node("Mul", ["rows", "mask3"], ["shown"]),
+    ]
+    if task == "text-classification":
+        nodes.append(helper.make_node("ReduceSum", ["shown", "axis"], ["logits"], keepdims=0))
+        outputs = [_value("logits", "float32", ["batch", width])]
+    elif task == "question-answering":
+        nodes.append(helper.make_node("Split", ["shown"], ["start3", "end3"], axis=2, num_outputs=2))
+        nodes.append(helper.make_node("Squeeze", ["start3", "axes"], ["start_logits"]))
+        nodes.append(helper.make_node("Squeeze", ["end3", "axes"], ["end_logits"]))
+        outputs = [_value(name, "float32", ["batch", "sequence"]) for name in ("start_logits", "end_logits")]
+    else:
+        name = "logits" if task == "token-classification" else "last_hidden_state"
+        nodes.append(helper.make_node("Identity", ["shown"], [name]))
+        outputs = [_value(name, "float32", ["batch", "sequence", width])]
+    return write_artifact(folder, _graph(nodes, inputs, outputs, constants), task, **options)
+
+
+def settings(**values: Any) -> dict[str, str]:
+    """``files`` with a generation_config.json of these values."""
+    return {"generation_config.json": json.dumps(values)}
+
+
+def _value(name: str, kind: str, shape: Sequence[int | str]) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(kind)), shape)
+
+
+def _graph(
+    nodes: list[onnx.NodeProto],
+    inputs: list[onnx.ValueInfoProto],
+    outputs: list[onnx.ValueInfoProto],
+    constants: Mapping[str, np.ndarray],
+) -> onnx.GraphProto:
+    used = {name for node in nodes for name in node.input}
+    initializers = [numpy_helper.from_array(value, name) for name, value in constants.items() if name in used]
+    return helper.make_graph(nodes, "fake", inputs, outputs, initializers)
