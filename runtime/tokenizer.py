@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Encoding, normalizers, processors
+from tokenizers import AddedToken, Encoding, normalizers
 from tokenizers import Tokenizer as Backend
 
 from ..errors import ArtifactError
@@ -56,7 +56,11 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
 
 def try_tokenizer(folder: Path) -> Tokenizer | None:
-    """As ``load_tokenizer``, or None when there is no tokenizer.json (token ids can still be generated from)."""
+    """As ``load_tokenizer``, or None when there is no tokenizer.json (token ids can still be generated from).
+
+    Which special tokens surround a text is the template's matter, which tokenizer.json holds; ``add_bos_token`` and
+    ``add_eos_token`` in tokenizer_config.json have no say beside it, in transformers 5 neither.
+    """
     path = folder / "tokenizer.json"
     if not path.is_file():
         return None
@@ -73,7 +77,6 @@ def try_tokenizer(folder: Path) -> Tokenizer | None:
         # Qwen2's tokenizer composes to NFC; converted tokenizer.json files lose it, and AutoTokenizer puts it back.
         backend.normalizer = normalizers.NFC()
     _add_missing_tokens(backend, config)
-    _set_template(backend, config)
     eos = _content(config.get("eos_token"))
     return Tokenizer(backend, backend.token_to_id(eos) if eos else None)
 
@@ -95,22 +98,6 @@ def _add_missing_tokens(backend: Backend, config: dict[str, Any]) -> None:
         content = _content(config.get(name))
         if content and backend.token_to_id(content) is None:
             backend.add_special_tokens([AddedToken(content, special=True, normalized=False)])
-
-
-def _set_template(backend: Backend, config: dict[str, Any]) -> None:
-    """``add_bos_token`` and ``add_eos_token``, where they are spelled out, replace the file's own template."""
-    if "add_bos_token" not in config and "add_eos_token" not in config:
-        return
-    bos = _content(config.get("bos_token")) if config.get("add_bos_token") else None
-    eos = _content(config.get("eos_token")) if config.get("add_eos_token") else None
-    templates = []
-    for sequence, kind in (("$A", 0), ("$B", 1)):
-        parts = [bos, sequence, eos]
-        templates.append([f"{part}:{kind}" for part in parts if part])
-    special = [(token, backend.token_to_id(token)) for token in {bos, eos} if token]
-    backend.post_processor = processors.TemplateProcessing(
-        single=templates[0], pair=templates[0] + templates[1], special_tokens=special
-    )
 
 
 def _content(token: Any) -> str | None:

@@ -1,0 +1,160 @@
+"""Loading: what import costs, which object comes back, and every artifact or machine that is refused."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+
+import numpy as np
+import pytest
+from intaglio.artifact import read_manifest
+from intaglio.errors import ArtifactError, DependencyError, HubError, UnsupportedError, UsageError
+from intaglio.runtime import Embedder, QuestionAnswerer, SequenceClassifier, TextGenerator, TokenClassifier, load
+from intaglio.runtime import session as session_module
+from intaglio.tests.runtime import fakes
+
+TABLE = np.zeros((fakes.VOCAB, 2))
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Path:
+    return fakes.language_model(tmp_path / "lm")
+
+
+def rewrite(folder: Path, **changes: object) -> Path:
+    manifest = replace(read_manifest(folder), **changes)  # type: ignore[arg-type]
+    (folder / "intaglio.json").write_text(manifest.to_json(), encoding="utf-8")
+    return folder
+
+
+def test_importing_the_room_loads_no_framework() -> None:
+    heavy = ["torch", "onnx", "onnxruntime", "transformers", "huggingface_hub", "safetensors"]
+    code = f"import sys, intaglio.runtime; print([name for name in {heavy} if name in sys.modules])"
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root / ".dev", capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_generating_loads_neither_torch_nor_onnx(artifact: Path) -> None:
+    code = (
+        "import sys; from intaglio.runtime import load; load(sys.argv[1]).generate('stone', max_new_tokens=2); "
+        "print([name for name in ('torch', 'onnx', 'transformers') if name in sys.modules])"
+    )
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", code, str(artifact)]
+    done = subprocess.run(command, cwd=root / ".dev", capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_object_is_the_tasks(tmp_path: Path) -> None:
+    expected = {
+        "text-classification": SequenceClassifier,
+        "token-classification": TokenClassifier,
+        "question-answering": QuestionAnswerer,
+        "feature-extraction": Embedder,
+    }
+    for task, kind in expected.items():
+        model = load(fakes.head(tmp_path / task, task, TABLE))
+        assert type(model) is kind
+        assert model.manifest.task == task
+    lm = load(fakes.language_model(tmp_path / "lm"), threads=1)
+    assert type(lm) is TextGenerator
+    assert lm.manifest.task == "text-generation"
+
+
+def test_threads_are_the_processors_of_this_process_unless_given(artifact: Path) -> None:
+    assert load(artifact, threads=1)._session.threads == 1
+    assert load(artifact)._session.threads == session_module.usable_cpus()
+    with pytest.raises(UsageError, match="threads must be at least 1, not 0"):
+        load(artifact, threads=0)
+
+
+def test_a_folder_that_is_no_artifact(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"is not an intaglio artifact: it has no intaglio\.json; make one with"):
+        load(tmp_path)
+    with pytest.raises(HubError, match="there is no such folder, and it is not a hub id either"):
+        load(tmp_path / "nowhere")
+
+
+def test_a_file_that_is_missing_or_cut_short(artifact: Path) -> None:
+    graph = artifact / "model.onnx"
+    data = graph.read_bytes()
+    graph.write_bytes(data[:-1])
+    with pytest.raises(ArtifactError) as error:
+        load(artifact)
+    assert str(error.value).startswith(f"{graph} has {len(data) - 1:,} bytes, the manifest says {len(data):,}; ")
+    graph.unlink()
+    with pytest.raises(ArtifactError, match=r"model\.onnx is missing; copy the artifact again, or export"):
+        load(artifact)
+
+
+def test_a_graph_that_onnx_runtime_refuses(artifact: Path) -> None:
+    graph = artifact / "model.onnx"
+    graph.write_bytes(b"x" * graph.stat().st_size)
+    with pytest.raises(ArtifactError, match=r"model\.onnx: ONNX Runtime .* cannot load it .*`intaglio verify`"):
+        load(artifact)
+
+
+def test_a_graph_that_lacks_an_input_of_its_task(artifact: Path) -> None:
+    model = replace(read_manifest(artifact).model, num_hidden_layers=3)
+    with pytest.raises(
+        ArtifactError, match=r"the graph has no input 'past_key_values\.2\.key'; export the model again"
+    ):
+        load(rewrite(artifact, model=model))
+
+
+def test_bf16_has_no_kernels_on_the_cpu(artifact: Path) -> None:
+    with pytest.raises(UnsupportedError) as error:
+        load(rewrite(artifact, precision="bf16"))
+    assert "a bf16 artifact cannot run on the CPU" in str(error.value)
+    assert "load it with device='cuda', or export the model with --precision fp32" in str(error.value)
+
+
+def test_fp32_group_query_attention_has_no_kernel_on_cuda(artifact: Path) -> None:
+    with pytest.raises(UnsupportedError, match="takes fp16 and bf16 only; export the model with --precision fp16"):
+        load(artifact, device="cuda")
+
+
+def test_a_device_that_is_unknown_or_not_there(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="unknown device 'tpu'; use 'cpu' or 'cuda'"):
+        load(artifact, device="tpu")  # type: ignore[arg-type]
+    import onnxruntime
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(DependencyError, match=r"has no CUDAExecutionProvider; .*'intaglio\[gpu\]'"):
+        load(rewrite(artifact, precision="fp16"), device="cuda")
+
+
+def test_onnxruntime_missing(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(DependencyError, match=r"onnxruntime cannot be imported .*pip install 'intaglio\[cpu\]'"):
+        load(artifact)
+
+
+def test_onnxruntime_installed_twice(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_module, "distribution", lambda name: name)
+    with pytest.raises(DependencyError, match="onnxruntime and onnxruntime-gpu are both installed"):
+        load(artifact)
+
+    def only_gpu(name: str) -> str:
+        if name != "onnxruntime-gpu":
+            raise PackageNotFoundError(name)
+        return name
+
+    monkeypatch.setattr(session_module, "distribution", only_gpu)
+    assert load(artifact).manifest.task == "text-generation"
+
+
+def test_heads_need_a_tokenizer(tmp_path: Path) -> None:
+    folder = fakes.head(tmp_path / "cls", "text-classification", TABLE, tokenizer=False)
+    with pytest.raises(ArtifactError, match=r"has no tokenizer\.json, so it cannot read text; put the file beside"):
+        load(folder)
+
+
+def test_a_failure_while_running_names_the_artifact(tmp_path: Path) -> None:
+    """The rotary table of this graph is shorter than its manifest says."""
+    folder = fakes.language_model(tmp_path / "lm", context_length=16)
+    rewrite(folder, model=replace(read_manifest(folder).model, context_length=64))
+    with pytest.raises(ArtifactError, match=r"ONNX Runtime failed while running the model \(.*`intaglio verify`"):
+        load(folder).generate([5] * 10, max_new_tokens=20)

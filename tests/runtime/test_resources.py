@@ -1,0 +1,58 @@
+"""Processors and memory within a container's limits, and where the system says nothing."""
+
+import os
+from pathlib import Path
+
+import pytest
+from intaglio.runtime.resources import available_memory, usable_cpus
+
+
+def write(root: Path, **files: str) -> Path:
+    for name, text in files.items():
+        path = root / name.replace("__", "/").replace("_dot_", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+@pytest.fixture
+def eight(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+
+
+@pytest.mark.usefixtures("eight")
+def test_the_affinity_mask_counts_where_there_is_no_quota(tmp_path: Path) -> None:
+    assert usable_cpus(tmp_path) == 8
+    assert usable_cpus(write(tmp_path, cpu_dot_max="max 100000\n")) == 8
+
+
+@pytest.mark.usefixtures("eight")
+@pytest.mark.parametrize(("quota", "cpus"), [("350000 100000", 3), ("50000 100000", 1), ("9900000 100000", 8)])
+def test_a_quota_of_either_cgroup_version_lowers_it(tmp_path: Path, quota: str, cpus: int) -> None:
+    assert usable_cpus(write(tmp_path / "v2", cpu_dot_max=quota)) == cpus
+    amount, period = quota.split()
+    assert (
+        usable_cpus(write(tmp_path / "v1", cpu__cpu_dot_cfs_quota_us=amount, cpu__cpu_dot_cfs_period_us=period)) == cpus
+    )
+
+
+@pytest.mark.usefixtures("eight")
+def test_an_unlimited_first_version_quota(tmp_path: Path) -> None:
+    root = write(tmp_path, cpu__cpu_dot_cfs_quota_us="-1", cpu__cpu_dot_cfs_period_us="100000")
+    assert usable_cpus(root) == 8
+
+
+def test_memory_is_the_smallest_of_what_is_left(tmp_path: Path) -> None:
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal: 100 kB\nMemAvailable:   64 kB\n")
+    assert available_memory(tmp_path, meminfo) == 65536
+    limited = write(tmp_path / "v2", memory_dot_max="40000\n", memory_dot_current="15000\n")
+    assert available_memory(limited, meminfo) == 25000
+    unlimited = write(tmp_path / "open", memory_dot_max="max\n", memory_dot_current="15000\n")
+    assert available_memory(unlimited, meminfo) == 65536
+    first = write(tmp_path / "v1", memory__memory_dot_limit_in_bytes="500", memory__memory_dot_usage_in_bytes="600")
+    assert available_memory(first, meminfo) == 0
+
+
+def test_memory_is_unknown_where_the_system_does_not_say(tmp_path: Path) -> None:
+    assert available_memory(tmp_path, tmp_path / "none") is None
