@@ -78,6 +78,8 @@ def command(
         seed=seed,
         stop=stop,
     )
-    for piece in pieces:
-        click.echo(piece, nl=False)
-    click.echo()
+    try:
+        for piece in pieces:
+            click.echo(piece, nl=False)
+    finally:  # an interruption's message starts on a line of its own
+        click.echo()

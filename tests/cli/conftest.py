@@ -61,7 +61,7 @@ def make_artifact(tmp_path: Path) -> MakeArtifact:
                 "norm": TensorEntry("fp32", (64,), ("model.norm.weight",)),
                 "shape": TensorEntry("int64", (3,), ()),
             },
-            operators={"MatMul": 12, "com.microsoft.GroupQueryAttention": 4},
+            operators={"MatMul": 12, "com.microsoft::GroupQueryAttention": 4},
             tools={"intaglio": "0.1.0"},
             files=files,
         )

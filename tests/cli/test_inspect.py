@@ -31,7 +31,7 @@ def test_an_artifact(run: Run, make_artifact: MakeArtifact) -> None:
         "            + 4.19 MB of KV cache at 4,096 tokens = 5.24 MB",
         "            + 8.39 MB of KV cache at 8,192 tokens = 9.44 MB",
         "target      ort",
-        "operators   MatMul 12, com.microsoft.GroupQueryAttention 4",
+        "operators   MatMul 12, com.microsoft::GroupQueryAttention 4",
         f"source      org/tiny @ {'0' * 40}",
         "tools       intaglio 0.1.0",
         "parity      not checked",
@@ -49,7 +49,7 @@ def test_an_artifact_as_json(run: Run, make_artifact: MakeArtifact) -> None:
         "weight_bytes": 1048856,
         "kv_cache": [{"tokens": 100, "bytes": 102400}],
     }
-    assert found["operators"] == {"MatMul": 12, "com.microsoft.GroupQueryAttention": 4}
+    assert found["operators"] == {"MatMul": 12, "com.microsoft::GroupQueryAttention": 4}
 
 
 def test_an_artifact_without_a_cache(run: Run, make_artifact: MakeArtifact) -> None:

@@ -1,0 +1,103 @@
+"""What `intaglio export` refuses, and that a refusal or an interruption leaves nothing behind."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from intaglio.cli import export as export_module
+from intaglio.tests import tiny
+
+from .conftest import Run
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return tiny.write(tmp_path / "source", tiny.config("qwen2"), tokenizer=True)
+
+
+def truncate(source: Path) -> None:
+    weights = source / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+
+
+def pickle(source: Path) -> None:
+    (source / "model.safetensors").rename(source / "pytorch_model.bin")
+
+
+def change(**keys: Any) -> Callable[[Path], None]:
+    def edit(source: Path) -> None:
+        config = json.loads((source / "config.json").read_text())
+        (source / "config.json").write_text(json.dumps(config | keys))
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (truncate, "model.safetensors is not a whole safetensors file"),
+        (pickle, "pytorch_model.bin is a pickle"),
+        (lambda source: (source / "config.json").unlink(), "has no config.json"),
+        (change(architectures=["LlamaForCausalLM"]), "architecture 'LlamaForCausalLM'"),
+        (change(hidden_act="gelu"), "hidden_act = 'gelu' changes what the model computes"),
+        (change(intermediate_size=97), "has shape (96, 64), expected (97, 64) from config.json"),
+    ],
+)
+def test_a_bad_source_leaves_nothing_behind(
+    run: Run, source: Path, damage: Callable[[Path], None], message: str
+) -> None:
+    damage(source)
+    result = run("export", source, source.parent / "out")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("Error: ")
+    assert message in result.stderr
+    assert names(source.parent) == ["source"]
+
+
+def test_a_source_that_does_not_exist(run: Run, tmp_path: Path) -> None:
+    result = run("export", tmp_path / "none", tmp_path / "out")
+    assert result.exit_code == 2
+    assert str(tmp_path / "none") in result.stderr
+    assert names(tmp_path) == []
+
+
+def test_an_out_that_exists_is_kept_and_replaced_only_with_force(run: Run, source: Path) -> None:
+    out = source.parent / "out"
+    out.mkdir()
+    (out / "precious").write_text("kept")
+    result = run("export", source, out)
+    assert result.exit_code == 2
+    assert str(out) in result.stderr
+    assert "--force" in result.stderr
+    assert names(out) == ["precious"]
+    result = run("export", source, out, "--force")
+    assert result.exit_code == 0, result.stderr
+    assert f"artifact  {out}\n" in result.stdout
+    assert not (out / "precious").exists()
+    assert run("verify", out).exit_code == 0
+    assert names(source.parent) == ["out", "source"]
+
+
+@pytest.mark.parametrize("stage", ["graph", "weights", "source"])
+def test_an_interruption_leaves_nothing_behind(
+    run: Run, source: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    @contextmanager
+    def interrupt() -> Iterator[Callable[[str, int, int], None]]:
+        def report(name: str, done: int, total: int) -> None:
+            if name == stage and done:
+                raise KeyboardInterrupt
+
+        yield report
+
+    monkeypatch.setattr(export_module, "progress", interrupt)
+    result = run("export", source, source.parent / "out")
+    assert (result.exit_code, result.stderr) == (130, "interrupted\n")
+    assert names(source.parent) == ["source"]
