@@ -1,5 +1,6 @@
 """What `intaglio inspect` says of a checkpoint or an artifact, as data, as lines for people, and as JSON."""
 
+import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -114,7 +115,8 @@ class Description:
             lines.append(("labels", ", ".join(self.labels)))
         for name, value in self.more.items():
             text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, Mapping) else str(value)
-            lines.append((name, text))
+            first, *rest = textwrap.wrap(text, 90, break_on_hyphens=False) or [""]
+            lines += [(name, first), *(("", line) for line in rest)]
         return lines
 
 
