@@ -1,0 +1,171 @@
+"""Training a causal language model on the text, and measuring it."""
+
+import copy
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from intaglio.models.heads import IGNORED, CausalLM
+from torch import Tensor, nn
+
+from training.text import UNKNOWN, Article, questions
+from training.vocabulary import Vocabulary
+
+LENGTH = 256
+BATCH = 4
+
+
+def initialize(model: nn.Module) -> None:
+    """Normal weights of 0.02, with the branches that add to the residual scaled down by the depth (GPT-2's way).
+
+    Where norms follow the branches (EXAONE), their weights carry that scale, and the embedding starts at the size
+    that the residual will have.
+    """
+    layers = sum(name.endswith("o_proj.weight") for name, _ in model.named_parameters())
+    branch = 1 / math.sqrt(2 * layers)
+    post_norm = any("post_feedforward_layernorm" in name for name, _ in model.named_parameters())
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name.endswith("bias"):
+                weight.zero_()
+            elif name.endswith(("o_proj.weight", "down_proj.weight")):
+                weight.normal_(std=0.02 if post_norm else 0.02 * branch)
+            elif post_norm and name.endswith("embed_tokens.weight"):
+                weight.normal_(std=0.5)
+            elif post_norm and ".post_" in name:
+                weight.fill_(branch)
+            elif weight.dim() == 2:
+                weight.normal_(std=0.02)
+
+
+def stream(vocabulary: Vocabulary, articles: Sequence[Article], *, chats: bool) -> Tensor:
+    """All articles as one sequence of ids [N], each ended by the end-of-text token; with ``chats`` also as answers."""
+    end = vocabulary.id(vocabulary.style.end_of_text)
+    ids: list[int] = []
+    for article in articles:
+        ids += [*vocabulary.encode(article.text), end]
+        if chats:
+            for question, answer in questions(article):
+                ids += [*vocabulary.conversation(question, answer), end]
+    return torch.tensor(ids)
+
+
+def targets(vocabulary: Vocabulary, ids: Tensor) -> Tensor:
+    """The ids as labels, without struck-out words and the space before them: those are read and never written."""
+    unknown = ids == vocabulary.id(UNKNOWN)
+    before = torch.cat((unknown[1:], unknown[:1])) & (ids == vocabulary.encode(" ")[0])
+    return ids.masked_fill(unknown | before, IGNORED)
+
+
+def crops(vocabulary: Vocabulary, ids: Tensor, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless batches of inputs and labels [B, S]; every fourth has twice the length, so that far positions occur."""
+    labels = targets(vocabulary, ids)
+    for step in itertools.count():
+        length, rows = (2 * LENGTH, BATCH // 2) if step % 4 == 3 else (LENGTH, BATCH)
+        starts = torch.randint(len(ids) - length, (rows,), generator=generator)
+        index = starts[:, None] + torch.arange(length)
+        yield ids[index], labels[index]
+
+
+def optimizer(model: nn.Module, rate: float, decay: float) -> torch.optim.Optimizer:
+    """AdamW that shrinks matrices and leaves norms and biases alone."""
+    matrices = [p for p in model.parameters() if p.dim() == 2]
+    vectors = [p for p in model.parameters() if p.dim() != 2]
+    groups = [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95))
+
+
+def fit(
+    model: nn.Module,
+    losses: Iterator[Callable[[], Tensor]],
+    measure: Callable[[], float],
+    *,
+    steps: int,
+    every: int,
+    rate: float,
+    decay: float,
+) -> None:
+    """Minimize the losses, one a step, and keep the weights at which ``measure`` was least (early stopping)."""
+    optimize = optimizer(model, rate, decay)
+    warm = min(100, steps // 10 + 1)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimize, lambda s: min((s + 1) / warm, 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * s / steps)))
+    )
+    best, kept, began = math.inf, copy.deepcopy(model.state_dict()), time.monotonic()
+    for step, loss in zip(range(1, steps + 1), losses, strict=False):
+        value = loss()
+        value.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimize.step()
+        optimize.zero_grad()
+        schedule.step()
+        if step % every == 0 or step == steps:
+            measured = measure()
+            if measured < best:
+                best, kept = measured, copy.deepcopy(model.state_dict())
+            spent = time.monotonic() - began
+            print(f"  step {step:5} loss {value.item():.3f}  held out {measured:.4f}  {spent:.0f} s", flush=True)
+    model.load_state_dict(kept)
+
+
+def train(
+    model: CausalLM, vocabulary: Vocabulary, articles: Sequence[Article], *, steps: int, device: str, seed: int
+) -> None:
+    """Train on all articles but the last three, which say when to stop."""
+    ids, held_out = stream(vocabulary, articles[:-3], chats=True), stream(vocabulary, articles[-3:], chats=False)
+    print(f"  {len(ids):,} tokens of text, {sum(p.numel() for p in model.parameters()):,} parameters")
+    batches = crops(vocabulary, ids, torch.Generator().manual_seed(seed))
+
+    def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
+        inputs, labels = (tensor.to(device) for tensor in batch)
+        with torch.autocast(device, torch.bfloat16):
+            result = model(inputs, labels=labels).loss
+        assert result is not None
+        return result
+
+    fit(
+        model,
+        ((lambda batch=batch: loss(batch)) for batch in batches),
+        lambda: evaluate(model, vocabulary, held_out),
+        steps=steps,
+        every=max(1, steps // 10),
+        rate=2e-3,
+        decay=0.1,
+    )
+
+
+@torch.no_grad()
+def evaluate(model: CausalLM, vocabulary: Vocabulary, ids: Tensor) -> float:
+    """Mean cross-entropy in nats per token over consecutive windows of 256 tokens."""
+    device = model.lm_head.weight.device
+    labels, total, count = targets(vocabulary, ids), 0.0, 0
+    whole = len(ids) // LENGTH * LENGTH
+    rows, wanted = ids[:whole].view(-1, LENGTH), labels[:whole].view(-1, LENGTH)
+    for inputs, label in zip(rows.split(16), wanted.split(16), strict=True):
+        loss = model(inputs.to(device), labels=label.to(device)).loss
+        assert loss is not None
+        predicted = int((label[:, 1:] != IGNORED).sum())
+        total, count = total + float(loss) * predicted, count + predicted
+    return total / count
+
+
+@torch.no_grad()
+def continue_text(model: CausalLM, ids: list[int], ends: Sequence[int], count: int, temperature: float) -> list[int]:
+    """``count`` more ids at most, greedily at temperature 0."""
+    device = model.lm_head.weight.device
+    generator = torch.Generator().manual_seed(0)
+    new: list[int] = []
+    past, inputs = None, torch.tensor([ids])
+    while len(new) < count and not (new and new[-1] in ends):
+        output = model(inputs.to(device), past_key_values=past, logits_to_keep=1)
+        past, logits = output.past_key_values, output.logits[0, -1].float().cpu()
+        chosen = (
+            logits.argmax()
+            if not temperature
+            else torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator)
+        )
+        new.append(int(chosen))
+        inputs = torch.tensor([[new[-1]]])
+    return new
