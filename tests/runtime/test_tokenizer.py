@@ -12,15 +12,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import normalizers, processors
 from transformers import AutoTokenizer
 
-TEXTS = [
-    "Hello world",
-    " Hello world",
-    "é e\u0301 Å",
-    "你好😀",
-    "a\n\n b\t",
-    "<|im_start|>user\nThe stone<|im_end|>",
-    "1234 it's",
-]
+TEXTS = ["Hello world", " Hello world", "é e\u0301 Å", "你好😀", "a\n\n b\t", "[|user|]\nThe stone", "1234 it's"]
 
 
 @pytest.fixture
@@ -58,16 +50,11 @@ def test_truncation_and_padding_of_the_file_are_switched_off(folder: Path) -> No
     assert load_tokenizer(folder).encode("a") == [load_tokenizer(folder).backend.token_to_id("a")]
 
 
-@pytest.mark.parametrize("bos", [False, True])
-@pytest.mark.parametrize("eos", [False, True])
-def test_added_bos_and_eos_tokens(folder: Path, bos: bool, eos: bool) -> None:
-    configure(folder, add_bos_token=bos, add_eos_token=eos)
-    ids = load_tokenizer(folder).encode("a")
-    assert (ids[0] == 1, ids[-1] == 2) == (bos, eos)
+@pytest.mark.parametrize("wanted", [False, True])
+def test_the_template_of_the_file_is_used_whatever_the_configuration_says(folder: Path, wanted: bool) -> None:
+    configure(folder, add_bos_token=wanted, add_eos_token=wanted)
+    assert len(load_tokenizer(folder).encode("a")) == 1
     equal_ids(folder)
-
-
-def test_the_template_of_the_file_is_used_where_the_configuration_is_silent(folder: Path) -> None:
     backend = Backend.from_file(str(folder / "tokenizer.json"))
     backend.post_processor = processors.TemplateProcessing("[BOS] $A", "[BOS] $A [BOS] $B", [("[BOS]", 1)])
     backend.save(str(folder / "tokenizer.json"))
