@@ -30,8 +30,10 @@ def progress() -> Iterator[Report]:
 
         def report(stage: str, done: int, total: int) -> None:
             form = str if stage in STEPS else size
-            if stage not in shown:
-                shown[stage] = bars.add_task(stage, total=total, amount="")
-            bars.update(shown[stage], completed=done, total=total, amount=f"{form(done)} / {form(total)}")
+            amount = f"{form(done)} / {form(total)}"
+            if stage in shown:
+                bars.update(shown[stage], completed=done, total=total, amount=amount)
+            else:
+                shown[stage] = bars.add_task(stage, completed=done, total=total, amount=amount)
 
         yield report
