@@ -114,10 +114,11 @@ class Description:
         if self.labels:
             lines.append(("labels", ", ".join(self.labels)))
         for name, value in self.more.items():
-            text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, Mapping) else str(value)
-            first, *rest = textwrap.wrap(text, 90, break_on_hyphens=False) or [""]
+            # A no-break space keeps a name and its value on one line.
+            pairs = [f"{k}\u00a0{v}" for k, v in value.items()] if isinstance(value, Mapping) else [str(value)]
+            first, *rest = textwrap.wrap(", ".join(pairs), 90, break_on_hyphens=False) or [""]
             lines += [(name, first), *(("", line) for line in rest)]
-        return lines
+        return [(name, text.replace("\u00a0", " ")) for name, text in lines]
 
 
 def group(tensors: Sequence[tuple[str, Sequence[int]]]) -> dict[str, Group]:

@@ -159,3 +159,17 @@ def test_windows_in_words(layers: Sequence[int | None], words: str) -> None:
 def test_tensors_are_grouped_by_precision() -> None:
     tensors = [("fp32", (3,)), ("int4", (5, 3)), ("int4", ()), ("fp32", (2, 2))]
     assert group(tensors) == {"int4": Group(2, 16, 8), "fp32": Group(2, 7, 28)}
+
+
+def test_long_lists_are_wrapped_between_their_entries(run: Run, make_artifact: MakeArtifact) -> None:
+    folder = make_artifact()
+    manifest = json.loads((folder / "intaglio.json").read_text())
+    manifest["operators"] = {f"com.microsoft::Operator{i}": i for i in range(9)}
+    (folder / "intaglio.json").write_text(json.dumps(manifest))
+    lines = run("inspect", folder).stdout.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("operators"))
+    shown = [line[12:] for line in lines[start : start + 3]]
+    assert shown == [
+        ", ".join(f"com.microsoft::Operator{i} {i}" for i in three) + end
+        for three, end in (((0, 1, 2), ","), ((3, 4, 5), ","), ((6, 7, 8), ""))
+    ]
