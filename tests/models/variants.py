@@ -57,7 +57,12 @@ ROPES: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
     ("dynamic-v4", {"rope_type": "dynamic", "factor": 1.3}, {"max_position_embeddings": ORIGINAL}, "4-type"),
     ("yarn", YARN, {}, "5"),
     ("yarn-v4", YARN | {"factor": 2.0, "rope_theta": 300.0}, {"max_position_embeddings": 32}, "4-type"),
-    ("yarn-attention", YARN | {"attention_factor": 0.8, "beta_fast": 3.0, "beta_slow": 0.5}, {}, "5"),
+    (
+        "yarn-attention",
+        YARN | {"attention_factor": 0.8, "beta_fast": 1.0, "beta_slow": 0.1, "truncate": False},
+        {},
+        "5",
+    ),
     ("yarn-mscale", YARN | {"mscale": 0.7, "mscale_all_dim": 1.3, "truncate": False, "rope_theta": 50.0}, {}, "4"),
     ("yarn-outer", {"rope_type": "yarn", "factor": 4.0}, {"original_max_position_embeddings": ORIGINAL}, "5"),
     ("longrope", LONGROPE, {"max_position_embeddings": 64}, "5"),
