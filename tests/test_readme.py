@@ -45,6 +45,6 @@ def test_every_verb_is_listed_and_no_other() -> None:
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
 def test_links_and_scripts_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
-    named = set(re.findall(r"\]\(([^):#]+)\)", text)) | set(re.findall(r"\bscripts/\w+", text))
+    named = set(re.findall(r"\]\(([^):#]+)\)", text)) | set(re.findall(r"\bscripts/\w+(?:\.\w+)?", text))
     assert named
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
