@@ -23,16 +23,17 @@ from .heads import TRUNK_ATTRIBUTE, CausalLM, build, trunk
 from .rope import RotaryEmbedding
 
 PARSERS: Mapping[str, Callable[[ConfigReader], ModelConfig]] = {"qwen2": qwen2.parse, "exaone4": exaone4.parse}
+_SUFFIXES: Mapping[str, Task] = {
+    "ForCausalLM": "text-generation",
+    "Model": "feature-extraction",
+    "ForSequenceClassification": "text-classification",
+    "ForTokenClassification": "token-classification",
+    "ForQuestionAnswering": "question-answering",
+}
 ARCHITECTURES: Mapping[str, tuple[str, Task]] = {
     f"{name}{suffix}": (family, task)
     for family, name in (("qwen2", "Qwen2"), ("exaone4", "Exaone4"))
-    for suffix, task in (
-        ("ForCausalLM", "text-generation"),
-        ("Model", "feature-extraction"),
-        ("ForSequenceClassification", "text-classification"),
-        ("ForTokenClassification", "token-classification"),
-        ("ForQuestionAnswering", "question-answering"),
-    )
+    for suffix, task in _SUFFIXES.items()
 }
 DTYPES: Mapping[str, torch.dtype] = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 TRUNK_PREFIXES = ("model.", "transformer.", "")
@@ -103,7 +104,9 @@ class Checkpoint:
             UnsupportedError: a tensor that is no float.
         """
         wanted = {self.name_of(name, task): shape for name, shape in parameters.items()}
-        head = wanted.pop("lm_head.weight", None) if self.config.tie_word_embeddings else None
+        tied = self.config.tie_word_embeddings and "lm_head.weight" in wanted
+        if tied and "lm_head.weight" not in self.tensors:
+            del wanted["lm_head.weight"]  # the embedding stands for it
         missing = [name for name in wanted if name not in self.tensors]
         if missing:
             raise CheckpointError(
@@ -128,7 +131,7 @@ class Checkpoint:
                 f"{self.tensors[surplus[0]].file}: {_count(surplus, 'tensor')} that {task} with this config.json has "
                 f"no place for, first {surplus[0]}; the config and the weights belong to different models"
             )
-        if head is not None and "lm_head.weight" in self.tensors:
+        if tied and "lm_head.weight" in wanted:
             self._check_tied()
 
     def _known_surplus(self, name: str, task: Task) -> bool:
@@ -142,7 +145,7 @@ class Checkpoint:
     def _check_tied(self) -> None:
         embedding = self.trunk_prefix + "embed_tokens.weight"
         head = self.tensors["lm_head.weight"]
-        same = head.shape == self.tensors[embedding].shape and all(
+        same = head.dtype == self.tensors[embedding].dtype and all(
             torch.equal(ours, theirs)
             for (_, ours), (_, theirs) in zip(self.rows(embedding), self.rows("lm_head.weight"), strict=True)
         )
@@ -218,9 +221,9 @@ def _architecture(reader: ConfigReader) -> tuple[str, str, Task]:
     names = reader.get("architectures") or []
     name = names[0] if isinstance(names, list) and names else None
     model_type = reader.get("model_type")
-    if name is None and model_type in PARSERS:
+    if name is None and isinstance(model_type, str) and model_type in PARSERS:
         name = {"qwen2": "Qwen2", "exaone4": "Exaone4"}[model_type] + "ForCausalLM"
-    if name not in ARCHITECTURES:
+    if not isinstance(name, str) or name not in ARCHITECTURES:
         raise UnsupportedError(
             f"{reader.where}: architecture {name!r} (model_type {model_type!r}) is not supported; "
             f"supported are {', '.join(ARCHITECTURES)}"

@@ -6,6 +6,7 @@ changed, the copy would silently lack.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,7 +124,7 @@ class ConfigReader:
 
     def number(self, key: str, default: float | None = None) -> float:
         value = self.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
             raise self.bad(key, "a positive number")
         return float(value)
 
@@ -219,7 +220,7 @@ class ConfigReader:
         value = self.get("problem_type")
         match value:
             case None | "regression" | "single_label_classification" | "multi_label_classification":
-                return value  # type: ignore[no-any-return]
+                return value
         raise self.bad("problem_type", "regression, single_label_classification, multi_label_classification or null")
 
 

@@ -129,8 +129,12 @@ class SequenceClassification(nn.Module):
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         kind = self.config.problem_type
         if kind is None:
-            classes = "multi_label_classification" if labels.is_floating_point() else "single_label_classification"
-            kind = "regression" if logits.shape[-1] == 1 else classes
+            if logits.shape[-1] == 1:
+                kind = "regression"
+            elif labels.is_floating_point():
+                kind = "multi_label_classification"
+            else:
+                kind = "single_label_classification"
         if kind == "regression":
             return F.mse_loss(logits.squeeze(-1), labels.to(logits.dtype).reshape(logits.squeeze(-1).shape))
         if kind == "multi_label_classification":

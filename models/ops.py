@@ -168,7 +168,7 @@ class ReferenceOps:
         return weight * normed.to(x.dtype)
 
     def head_norm(self, x: Tensor, weight: Tensor, eps: float, heads: int) -> Tensor:
-        return self.rms_norm(x.unflatten(-1, (heads, -1)), weight, eps).flatten(-2)
+        return self.rms_norm(_split(x, heads, weight.shape[0]), weight, eps).flatten(-2)
 
     def attention(
         self,
@@ -181,9 +181,9 @@ class ReferenceOps:
         window: int | None,
         rotate: bool,
     ) -> tuple[Tensor, KeyValue]:
-        query_BHSE = query.unflatten(-1, (heads.query, heads.dim)).transpose(1, 2)
-        key_BKSE = key.unflatten(-1, (heads.key_value, heads.dim)).transpose(1, 2)
-        value_BKSE = value.unflatten(-1, (heads.key_value, heads.dim)).transpose(1, 2)
+        query_BHSE = _split(query, heads.query, heads.dim).transpose(1, 2)
+        key_BKSE = _split(key, heads.key_value, heads.dim).transpose(1, 2)
+        value_BKSE = _split(value, heads.key_value, heads.dim).transpose(1, 2)
         if rotate:
             query_BHSE = _rotate(query_BHSE, plan.cos, plan.sin)
             key_BKSE = _rotate(key_BKSE, plan.cos, plan.sin)
@@ -200,6 +200,11 @@ class ReferenceOps:
 
     def unembed(self, hidden: Tensor, weight: Tensor) -> Tensor:
         return F.linear(hidden, weight)
+
+
+def _split(x: Tensor, heads: int, dim: int) -> Tensor:
+    """[B, S, heads*E] as [B, S, heads, E]."""
+    return x.reshape(*x.shape[:-1], heads, dim)
 
 
 def _rotate(x_BHSE: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ last bit even at positions far out, where a rounding of the frequency is multipl
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from ..errors import CheckpointError, UnsupportedError
 
 RopeType = Literal["default", "linear", "dynamic", "yarn", "longrope", "llama3"]
 
-_KEYS: Mapping[str, frozenset[str]] = {
+_KEYS: Mapping[RopeType, frozenset[str]] = {
     "default": frozenset(),
     "linear": frozenset({"factor"}),
     # transformers' dynamic NTK reads the original length from max_position_embeddings, never from its own key.
@@ -31,7 +31,7 @@ _KEYS: Mapping[str, frozenset[str]] = {
     ),
     "llama3": frozenset({"factor", "original_max_position_embeddings", "low_freq_factor", "high_freq_factor"}),
 }
-_NEEDED: Mapping[str, tuple[str, ...]] = {
+_NEEDED: Mapping[RopeType, tuple[str, ...]] = {
     "default": (),
     "linear": ("factor",),
     "dynamic": ("factor",),
@@ -86,17 +86,15 @@ def parse_rope(config: Mapping[str, Any], max_positions: int, head_dim: int, whe
         UnsupportedError: a type or a key that is not known.
         CheckpointError: a value that is missing or of the wrong kind.
     """
-    name = "rope_parameters" if config.get("rope_parameters") else "rope_scaling"
-    given = config.get(name) or {}
-    if not isinstance(given, dict):
-        raise CheckpointError(f"{where}: {name} is {given!r}, expected an object; mend config.json")
-    values = {key: value for key, value in given.items() if value is not None}
+    name, given = _given(config, where)
+    # A null means "not given", but for truncate, which transformers takes for false.
+    values = {key: value for key, value in given.items() if value is not None or key == "truncate"}
     kind = values.pop("rope_type", None)
     old_kind = values.pop("type", None)
-    kind = kind or old_kind or "default"
-    if kind not in get_args(RopeType):
-        raise UnsupportedError(f"{where}: {name} has the type {kind!r}; supported are {', '.join(get_args(RopeType))}")
+    kind = _type(kind or old_kind or "default", f"{where}: {name}")
     theta = values.pop("rope_theta", None) or config.get("rope_theta") or 10_000.0
+    if not _positive(theta) or theta <= 1:
+        raise CheckpointError(f"{where}: rope_theta is {theta!r}, expected a number above 1; mend config.json")
     if values.pop("partial_rotary_factor", 1.0) != 1.0:
         raise UnsupportedError(f"{where}: {name}: partial_rotary_factor other than 1 is not part of these families")
     for key in values:
@@ -118,16 +116,21 @@ def parse_rope(config: Mapping[str, Any], max_positions: int, head_dim: int, whe
     for key, value in values.items():
         if key == "truncate":
             if not isinstance(value, bool):
-                raise CheckpointError(f"{where}: {name}: truncate is {value!r}, expected true or false")
-        elif not isinstance(value, tuple) and (
-            isinstance(value, bool) or not isinstance(value, int | float) or value <= 0
-        ):
-            raise CheckpointError(f"{where}: {name}: {key} is {value!r}, expected a positive number")
+                raise CheckpointError(
+                    f"{where}: {name}: truncate is {value!r}, expected true or false; mend config.json"
+                )
+        elif not isinstance(value, tuple) and not _positive(value):
+            raise CheckpointError(f"{where}: {name}: {key} is {value!r}, expected a positive number; mend config.json")
     # transformers: a top-level original length wins over the one among the rope parameters.
     original = config.get("original_max_position_embeddings") or values.pop("original_max_position_embeddings", None)
     values.pop("original_max_position_embeddings", None)
     if kind == "dynamic" or original is None:
         original = max_positions
+    elif not _positive(original) or original < 2:
+        raise CheckpointError(
+            f"{where}: original_max_position_embeddings is {original!r}, expected a whole number of at least 2; "
+            "mend config.json"
+        )
     if kind == "longrope" and "factor" not in values:
         values["factor"] = max_positions / original
     return RopeConfig(
@@ -139,9 +142,40 @@ def parse_rope(config: Mapping[str, Any], max_positions: int, head_dim: int, whe
     )
 
 
+def _given(config: Mapping[str, Any], where: str) -> tuple[str, dict[str, Any]]:
+    """The key that describes the scaling, and its object; both spellings at once must say the same."""
+    names = [name for name in ("rope_parameters", "rope_scaling") if config.get(name)]
+    for name in names:
+        if not isinstance(config[name], dict):
+            raise CheckpointError(f"{where}: {name} is {config[name]!r}, expected an object; mend config.json")
+    if not names:
+        return "rope_scaling", {}
+    plain = [{**config[name], "type": None, "rope_theta": None} for name in names]
+    for name, values in zip(names, plain, strict=True):
+        values["rope_type"] = config[name].get("rope_type") or config[name].get("type")
+    if any(values != plain[0] for values in plain):
+        raise CheckpointError(
+            f"{where}: rope_parameters and rope_scaling contradict each other; remove the one that does not hold"
+        )
+    return names[0], config[names[0]]
+
+
+def _type(value: object, where: str) -> RopeType:
+    for known in _KEYS:
+        if value == known:
+            return known
+    raise UnsupportedError(f"{where} has the type {value!r}; supported are {', '.join(_KEYS)}")
+
+
+def _positive(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+
+
 def _factors(value: object, key: str, count: int, where: str) -> tuple[float, ...]:
-    if not isinstance(value, list) or len(value) != count or not all(isinstance(v, int | float) for v in value):
-        raise CheckpointError(f"{where}: {key} must be a list of {count} numbers, half of head_dim; mend config.json")
+    if not isinstance(value, list) or len(value) != count or not all(_positive(v) for v in value):
+        raise CheckpointError(
+            f"{where}: {key} must be a list of {count} positive numbers, half of head_dim; mend config.json"
+        )
     return tuple(float(v) for v in value)
 
 
