@@ -166,6 +166,7 @@ def _tidy_interface(model: ir.Model, config: ModelConfig, generates: bool) -> No
         # An input with an initializer of the same name is optional.
         keep.const_value = ir.tensor([1], dtype=ir.DataType.INT64, name=keep.name)
         graph.register_initializer(keep)
+        _forget_shapes(keep)
         batch = graph.inputs[0].shape[0]  # type: ignore[index]
         graph.outputs[0].shape = ir.Shape([batch, "kept", config.vocab_size])
         for present in graph.outputs[1:]:
@@ -173,6 +174,14 @@ def _tidy_interface(model: ir.Model, config: ModelConfig, generates: bool) -> No
             present.shape = ir.Shape(dims)
     else:
         graph.inputs.pop()
+
+
+def _forget_shapes(value: ir.Value) -> None:
+    """Drop the shapes of all that depends on ``value``: torch took the kept positions for the whole sequence."""
+    for node, _ in value.uses():
+        for output in node.outputs:
+            output.shape = None
+            _forget_shapes(output)
 
 
 @contextmanager

@@ -33,6 +33,8 @@ def fuse_skip_norm(graph: Graph) -> int:
             new.type, new.shape = old.type, old.shape
         mean.name = deviation.name = ""  # not wanted: an empty name leaves an optional output out
         graph.model.graph.insert_after(add, fused)
+        if norm.outputs[0].is_graph_output():
+            normed.name, norm.outputs[0].name = norm.outputs[0].name, None
         norm.outputs[0].replace_all_uses_with(normed, replace_graph_outputs=True)
         total.replace_all_uses_with(summed)
         if not summed.uses():

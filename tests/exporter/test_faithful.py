@@ -1,0 +1,86 @@
+"""Artifacts compute what the native definitions compute: every family, head, target and configuration.
+
+Windows are 6 tokens wide and scaled RoPE types have an original length of 16 (see ``tests/models/variants.py``): the
+sequences here lie below, at and above both.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from intaglio.exporter import export
+from intaglio.models.checkpoint import Checkpoint
+from intaglio.tests import tiny
+from intaglio.tests.exporter import drive
+from intaglio.tests.models.variants import Variant, VARIANTS
+
+TOLERANCE = 1e-4
+TARGETS = ("ort", "standard")
+QUICK = {
+    "qwen2": ("plain", "mqa", "tied", "head-dim-32", "max-window-layers", "rope-dynamic", "rope-longrope", "rope-yarn"),
+    "exaone4": ("plain", "tied", "mha", "pattern-LLLG", "rope-llama3", "rope-longrope", "one-layer"),
+}
+
+
+def _marked(variants: list[Variant]) -> list[object]:
+    return [
+        pytest.param(v, id=str(v), marks=() if v.name in QUICK[v.family] else pytest.mark.slow) for v in variants
+    ]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("variant", _marked(VARIANTS))
+def test_generation(tmp_path: Path, variant: Variant, target: str) -> None:
+    values = tiny.config(variant.family, spelling=variant.spelling, rope=variant.rope, **variant.changes)
+    folder = tiny.write(tmp_path / "checkpoint", values)
+    if target == "ort" and variant.name == "head-dim-10":
+        pytest.skip("refused: test_refusals.py")
+    export(folder, tmp_path / "out", target=target)
+    native = Checkpoint(folder).load()
+    tokens = [drive.ids(values["vocab_size"], 56, seed) for seed in range(3)]
+
+    def graph() -> drive.Graph:
+        return drive.Graph(tmp_path / "out")
+
+    differences = {
+        "one-shot": drive.chunked(graph(), native, tokens[0][:, :30], [30]),
+        "decode": drive.chunked(graph(), native, tokens[0][:, :45], [5] + [1] * 40),
+        "chunked": drive.chunked(graph(), native, tokens[1][:, :24], [7, 6, 1, 10]),
+        "ragged": drive.ragged(graph(), native, tokens, [12, 5, 6], steps=40),
+    }
+    if target == "standard":
+        differences["left"] = drive.ragged(graph(), native, tokens, [12, 5, 6], steps=20, left=True)
+    assert {name: d.largest for name, d in differences.items() if d.largest > TOLERANCE} == {}
+    assert [name for name, d in differences.items() if not d.agree] == []
+
+
+HEADS = ("feature-extraction", "text-classification", "token-classification", "question-answering")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("task", HEADS)
+@pytest.mark.parametrize("family", ["qwen2", "exaone4"])
+def test_heads(tmp_path: Path, family: str, task: str, target: str) -> None:
+    changes = {"use_sliding_window": True} if family == "qwen2" else {}
+    values = tiny.config(family, task, **changes)
+    folder = tiny.write(tmp_path / "checkpoint", values)
+    export(folder, tmp_path / "out", target=target)
+    native, session = Checkpoint(folder).load(), drive.session(tmp_path / "out")
+    assert [value.name for value in session.get_inputs()] == ["input_ids", "attention_mask"]
+    lengths = [17, 5, 6, 1]
+    for left in (False, True) if target == "standard" else (False,):
+        ids = torch.full((len(lengths), max(lengths)), values["pad_token_id"])
+        mask = torch.zeros_like(ids)
+        for row, count in enumerate(lengths):
+            span = slice(-count, None) if left else slice(0, count)
+            ids[row, span], mask[row, span] = drive.ids(values["vocab_size"], count, row)[0], 1
+        outputs = session.run(None, {"input_ids": ids.numpy(), "attention_mask": mask.numpy()})
+        for row, count in enumerate(lengths):
+            span = slice(max(lengths) - count, None) if left else slice(0, count)
+            with torch.inference_mode():
+                expected = native(ids[row : row + 1, span])
+            for found, name in zip(outputs, [value.name for value in session.get_outputs()], strict=True):
+                one = found[row : row + 1] if task == "text-classification" else found[row : row + 1, span]
+                np.testing.assert_allclose(one, getattr(expected, name).numpy(), rtol=0, atol=TOLERANCE)
