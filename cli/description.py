@@ -18,9 +18,12 @@ BITS: Mapping[str, int] = {
 }  # fmt: skip
 
 
+COMPUTED = " computed"  # ends the names of groups that hold no parameters: tables, constants
+
+
 @dataclass(frozen=True)
 class Group:
-    """The tensors of one precision: how many, and how many elements and bytes they hold together."""
+    """The tensors of one precision and origin: how many, and how many elements and bytes they hold together."""
 
     tensors: int
     elements: int
@@ -53,6 +56,10 @@ class Description:
     cache_bits: int | None
     more: Mapping[str, Any]
 
+    @property
+    def parameters(self) -> int:
+        return sum(group.elements for name, group in self.groups.items() if not name.endswith(COMPUTED))
+
     def cache_bytes(self, tokens: int) -> int | None:
         """Bytes of the KV cache of one sequence of ``tokens``: every layer keeps all of them, sliding ones too."""
         if self.cache_bits is None:
@@ -67,7 +74,7 @@ class Description:
             "kind": self.kind,
             "family": self.family,
             "task": self.task,
-            "parameters": sum(group.elements for group in self.groups.values()),
+            "parameters": self.parameters,
             "weight_bytes": sum(group.bytes for group in self.groups.values()),
             "precisions": {name: vars(group) for name, group in self.groups.items()},
             "vocab_size": self.vocab_size,
@@ -85,14 +92,10 @@ class Description:
 
     def to_lines(self, lengths: Sequence[int]) -> list[tuple[str, str]]:
         weights = sum(group.bytes for group in self.groups.values())
-        elements = sum(group.elements for group in self.groups.values())
         lines = [
             (self.kind, self.path),
             ("model", f"{self.family}, {self.task}"),
-            (
-                "parameters",
-                f"{elements:,} in {count(sum(g.tensors for g in self.groups.values()), 'tensor')}, {size(weights)}",
-            ),
+            ("parameters", f"{self.parameters:,}, {size(weights)}"),
         ]
         for name, group in self.groups.items():
             lines.append(("", f"{name}: {group.elements:,} in {count(group.tensors, 'tensor')}, {size(group.bytes)}"))
@@ -132,7 +135,7 @@ def group(tensors: Sequence[tuple[str, Sequence[int]]]) -> dict[str, Group]:
         tensor_count[precision] += 1
         elements[precision] += product
     return {
-        name: Group(tensor_count[name], total, (total * BITS.get(name, 0) + 7) // 8)
+        name: Group(tensor_count[name], total, (total * BITS.get(name.removesuffix(COMPUTED), 0) + 7) // 8)
         for name, total in elements.most_common()
     }
 

@@ -6,7 +6,7 @@ import click
 
 from ..artifact import MANIFEST, Manifest, read_manifest
 from ..errors import UsageError
-from .description import BITS, Description, group
+from .description import BITS, COMPUTED, Description, group
 from .options import example, json_option
 from .show import print_facts, print_json
 
@@ -46,7 +46,7 @@ def of_artifact(path: Path, manifest: Manifest) -> Description:
     """What the manifest says; the files themselves are not opened."""
     model = manifest.model
     cache_bits = {"float32": BITS["fp32"], "float16": BITS["fp16"], "bfloat16": BITS["bf16"]}[model.cache_dtype]
-    groups = group([(entry.precision, entry.shape) for entry in manifest.tensors.values()])
+    groups = group([(e.precision if e.sources else e.precision + COMPUTED, e.shape) for e in manifest.tensors.values()])
     return Description(
         path=str(path),
         kind="artifact",

@@ -20,9 +20,9 @@ def test_an_artifact(run: Run, make_artifact: MakeArtifact) -> None:
     assert result.stdout.splitlines() == [
         f"artifact    {folder}",
         "model       exaone4, text-generation",
-        "parameters  262,211 in 3 tensors, 1.05 MB",
+        "parameters  262,208, 1.05 MB",
         "            fp32: 262,208 in 2 tensors, 1.05 MB",
-        "            int64: 3 in 1 tensor, 24 B",
+        "            int64 computed: 3 in 1 tensor, 24 B",
         "shape       4 layers, hidden 64, vocabulary 4,096",
         "            4 heads, 2 for keys and values, of 16",
         "attention   window 32 in layers 0-2; global in layer 3",
@@ -43,6 +43,7 @@ def test_an_artifact_as_json(run: Run, make_artifact: MakeArtifact) -> None:
     assert found["kind"] == "artifact"
     assert found["layer_windows"] == [32, 32, 32, None]
     assert found["weight_bytes"] == 1048856
+    assert found["parameters"] == 262208
     assert found["precisions"]["fp32"] == {"tensors": 2, "elements": 262208, "bytes": 1048832}
     assert found["memory"] == {
         "precision": "fp32",
@@ -99,7 +100,7 @@ def test_a_checkpoint(run: Run, tmp_path: Path) -> None:
     assert result.stdout.splitlines() == [
         f"checkpoint    {tmp_path / 'tiny'}",
         "model         qwen2, text-generation",
-        "parameters    264 in 2 tensors, 544 B",
+        "parameters    264, 544 B",
         "              F16: 256 in 1 tensor, 512 B",
         "              F32: 8 in 1 tensor, 32 B",
         "shape         1 layer, hidden 8, vocabulary 32",
