@@ -110,7 +110,7 @@ class Checkpoint:
         missing = [name for name in wanted if name not in self.tensors]
         if missing:
             raise CheckpointError(
-                f"{self.folder}: {_count(missing, 'tensor')} missing, first {missing[0]}, which {task} with this "
+                f"{self.folder}: {_missing(len(missing))}, first {missing[0]}, which {task} with this "
                 f"config.json needs; {_remedy(missing[0], task, self.task)}"
             )
         for name, shape in wanted.items():
@@ -128,8 +128,8 @@ class Checkpoint:
         surplus = [name for name in self.tensors if name not in wanted and not self._known_surplus(name, task)]
         if surplus:
             raise CheckpointError(
-                f"{self.tensors[surplus[0]].file}: {_count(surplus, 'tensor')} that {task} with this config.json has "
-                f"no place for, first {surplus[0]}; the config and the weights belong to different models"
+                f"{self.tensors[surplus[0]].file}: {task} with this config.json has no place for {len(surplus)} of its "
+                f"tensors, first {surplus[0]}; the config and the weights belong to different models"
             )
         if tied and "lm_head.weight" in wanted:
             self._check_tied()
@@ -205,8 +205,8 @@ class Checkpoint:
         return module.eval()
 
 
-def _count(names: list[str], thing: str) -> str:
-    return f"1 {thing} is" if len(names) == 1 else f"{len(names)} {thing}s are"
+def _missing(count: int) -> str:
+    return "1 tensor is missing" if count == 1 else f"{count} tensors are missing"
 
 
 def _remedy(name: str, task: Task, stored: Task) -> str:

@@ -1,0 +1,233 @@
+"""The same model in another spelling is the same ModelConfig; what is not known is refused by name."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+from intaglio.errors import CheckpointError, InputError, UnsupportedError
+from intaglio.models import exaone4, qwen2
+from intaglio.models.config import ConfigReader, ModelConfig
+from intaglio.tests import tiny
+from intaglio.tests.tiny import ABSENT
+
+from .variants import FACTORS, GLOBAL, LLAMA3, LONGROPE, VARIANTS, YARN, F, S, Variant
+
+PARSERS = {"qwen2": qwen2.parse, "exaone4": exaone4.parse}
+
+
+def read(values: dict[str, Any]) -> ModelConfig:
+    return PARSERS[values["model_type"]](ConfigReader(values, "here/config.json"))
+
+
+def parsed(family: str, *, spelling: str = "5", rope: dict[str, Any] | None = None, **changes: Any) -> ModelConfig:
+    return read(tiny.config(family, spelling=spelling, rope=rope, **changes))
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_three_spellings_of_the_rope_are_one(variant: Variant) -> None:
+    spelt = [
+        parsed(variant.family, spelling=spelling, rope=dict(variant.rope or {}), **variant.changes)
+        for spelling in ("5", "4", "4-type")
+    ]
+    assert spelt[0] == spelt[1] == spelt[2]
+
+
+@pytest.mark.parametrize("variant", [v for v in VARIANTS if v.told is None], ids=str)
+def test_what_transformers_writes_is_read_back_the_same(variant: Variant, tmp_path: Path) -> None:
+    """Including every key that transformers 5 adds when it saves."""
+    values = tiny.config(variant.family, spelling=variant.spelling, rope=variant.rope, **variant.changes)
+    kind = {"qwen2": transformers.Qwen2Config, "exaone4": transformers.Exaone4Config}[variant.family]
+    kind.from_dict(values).save_pretrained(tmp_path)
+    assert PARSERS[variant.family](ConfigReader.open(tmp_path)) == read(values)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({}, {"head_dim": 16}),
+        ({}, {"head_dim": None}),
+        ({"num_key_value_heads": 4}, {"num_key_value_heads": None}),
+        ({"num_key_value_heads": 4}, {"num_key_value_heads": ABSENT}),
+        ({"rms_norm_eps": 1e-6}, {"rms_norm_eps": ABSENT}),
+        ({"tie_word_embeddings": False}, {"tie_word_embeddings": ABSENT}),
+        ({"pad_token_id": None}, {"pad_token_id": -1}),
+        ({"pad_token_id": None}, {"pad_token_id": ABSENT}),
+        ({}, {"rope_parameters": ABSENT}),
+        ({}, {"rope_parameters": None, "rope_theta": 10_000}),
+        ({}, {"rope_parameters": {"rope_theta": 10_000.0, "factor": 8.0}}),
+        ({}, {"layer_types": [F] * 4}),
+        ({}, {"use_sliding_window": True, "max_window_layers": 4}),
+        ({}, {"use_sliding_window": True, "sliding_window": None, "max_window_layers": 0}),
+        ({}, {"_name_or_path": "x", "_anything": 1, "use_mrope": False, "quantization_config": None}),
+        ({}, {"rope_scaling": {"type": "default"}}),
+    ],
+    ids=str,
+)
+def test_the_same_qwen2(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert parsed("qwen2", **one) == parsed("qwen2", **other)
+
+
+@pytest.mark.parametrize(
+    ("changes", "windows", "rotary"),
+    [
+        ({"sliding_window_pattern": 4}, "LLLG", "RRR-"),
+        ({"sliding_window_pattern": "LLLG"}, "LLLG", "RRR-"),
+        ({"sliding_window_pattern": ABSENT}, "LLLG", "RRR-"),
+        ({"sliding_window_pattern": 3}, "LLGL", "RR-R"),
+        ({"sliding_window_pattern": "LLL"}, "LLLG", "RRR-"),
+        ({"sliding_window_pattern": "GL"}, "GLGG", "-R--"),
+        ({"sliding_window_pattern": None}, "GGGG", "----"),
+        ({"sliding_window_pattern": "G", "layer_types": [S, F, F, S]}, "LGGL", "R--R"),
+        ({"sliding_window": None}, "GGGG", "RRRR"),
+        ({"sliding_window": None, "sliding_window_pattern": "LLLG"}, "GGGG", "RRRR"),
+        ({"sliding_window": None, "layer_types": [F] * 4}, "GGGG", "RRRR"),
+    ],
+    ids=str,
+)
+def test_the_layers_of_exaone4(changes: dict[str, Any], windows: str, rotary: str) -> None:
+    config = parsed("exaone4", **{"layer_types": ABSENT, **changes})
+    assert config.layer_windows == tuple(6 if letter == "L" else None for letter in windows)
+    assert config.layer_rotary == tuple(letter == "R" for letter in rotary)
+
+
+def test_defaults_of_the_window() -> None:
+    assert parsed("exaone4", sliding_window=ABSENT).layer_windows == (4096, 4096, 4096, None)
+    assert parsed("qwen2", use_sliding_window=True, sliding_window=ABSENT).layer_windows == (None, None, 4096, 4096)
+    assert parsed("qwen2", use_sliding_window=True, max_window_layers=ABSENT).layer_windows == (None,) * 4
+
+
+@pytest.mark.parametrize(
+    ("rope", "changes", "length"),
+    [
+        ({}, {}, 128),
+        (YARN, {"max_position_embeddings": 16}, 64),
+        (YARN, {"max_position_embeddings": 64}, 64),
+        ({"rope_type": "dynamic", "factor": 2.0}, {}, 256),
+        (LONGROPE, {}, 128),
+        (LLAMA3 | {"original_max_position_embeddings": 16}, {}, 128),
+    ],
+)
+def test_context_length(rope: dict[str, Any], changes: dict[str, Any], length: int) -> None:
+    assert parsed("qwen2", rope=rope, **changes).context_length == length
+
+
+def test_labels() -> None:
+    assert parsed("qwen2", id2label={"1": "good", "0": "bad"}).labels == ("bad", "good")
+    assert parsed("qwen2", num_labels=3).labels == ("LABEL_0", "LABEL_1", "LABEL_2")
+    assert parsed("qwen2").labels == ("LABEL_0", "LABEL_1")
+
+
+# What each message says after "here/config.json: ".
+UNSUPPORTED: list[tuple[dict[str, Any], str]] = [
+    ({"no_such_key": 3}, "unknown key no_such_key = 3: it may change what the model computes; remove it"),
+    ({"hidden_act": "gelu"}, "hidden_act = 'gelu' changes what the model computes and is not supported (only 'silu'"),
+    ({"quantization_config": {"bits": 4}}, "quantization_config = {'bits': 4} changes what the model computes"),
+    ({"partial_rotary_factor": 0.5}, "partial_rotary_factor = 0.5 changes what the model computes"),
+    ({"use_mrope": True}, "use_mrope = True changes what the model computes"),
+    ({"is_encoder_decoder": True}, "is_encoder_decoder = True changes what the model computes"),
+    ({"pruned_heads": {"0": [1]}}, "pruned_heads = {'0': [1]} changes what the model computes"),
+    ({"mlp_bias": True}, "mlp_bias = True changes what the model computes"),
+    ({"final_logit_softcapping": 30.0}, "final_logit_softcapping = 30.0 changes what the model computes"),
+    ({"rope_parameters": {"rope_type": "proportional"}}, "rope_parameters has the type 'proportional'; supported are"),
+    ({"rope_scaling": {"type": "su"}, "rope_parameters": ABSENT}, "rope_scaling has the type 'su'; supported are"),
+    ({"rope_parameters": {"rope_type": ["yarn"]}}, "rope_parameters has the type ['yarn']; supported are"),
+    (
+        {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "beta_fast": 3}},
+        "rope_parameters: unknown key beta_fast = 3 for the type 'linear'; remove it",
+    ),
+    ({"rope_parameters": {"mrope_section": [1, 2]}}, "rope_parameters: unknown key mrope_section = [1, 2]"),
+    ({"rope_parameters": {"partial_rotary_factor": 0.25}}, "rope_parameters: partial_rotary_factor other than 1"),
+    ({"rope_parameters": {F: {"rope_type": "default"}}}, f"rope_parameters: unknown key {F} = "),
+]
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"hidden_size": ABSENT}, "hidden_size is missing, expected a whole number of at least 1; mend config.json"),
+    ({"hidden_size": "64"}, "hidden_size is '64', expected a whole number of at least 1; mend config.json"),
+    ({"vocab_size": 0}, "vocab_size is 0, expected a whole number of at least 1"),
+    ({"num_hidden_layers": True}, "num_hidden_layers is True, expected a whole number"),
+    ({"num_hidden_layers": 2.0}, "num_hidden_layers is 2.0, expected a whole number"),
+    ({"hidden_size": 66}, "hidden_size is 66, expected a multiple of num_attention_heads (4), or an explicit head_dim"),
+    ({"num_key_value_heads": 3}, "num_key_value_heads is 3, expected a divisor of num_attention_heads (4)"),
+    ({"head_dim": 15}, "head_dim is 15, expected an even number, since RoPE rotates pairs"),
+    ({"rms_norm_eps": -1e-6}, "rms_norm_eps is -1e-06, expected a positive number"),
+    ({"rms_norm_eps": float("nan")}, "rms_norm_eps is nan, expected a positive number"),
+    ({"rms_norm_eps": float("inf")}, "rms_norm_eps is inf, expected a positive number"),
+    ({"tie_word_embeddings": "yes"}, "tie_word_embeddings is 'yes', expected true or false"),
+    ({"pad_token_id": -2}, "pad_token_id is -2, expected a whole number of at least 0"),
+    ({"problem_type": "ranking"}, "problem_type is 'ranking', expected regression, single_label_classification"),
+    ({"id2label": {"0": "a", "2": "b"}}, "id2label is {'0': 'a', '2': 'b'}, expected an object with the keys 0 to"),
+    ({"id2label": {"a": 0, "b": 1}}, "id2label is {'a': 0, 'b': 1}, expected an object with the keys 0 to"),
+    ({"id2label": ["a", "b"]}, "id2label is ['a', 'b'], expected an object"),
+    ({"layer_types": [F] * 3}, "layer_types is ['full_attention', 'full_attention', 'full_attention'], expected a"),
+    ({"layer_types": [F, F, F, "linear_attention"]}, "expected a list of 4 entries, each full_attention or sliding"),
+    ({"rope_parameters": [1]}, "rope_parameters is [1], expected an object"),
+    ({"rope_parameters": {"rope_theta": "abc"}}, "rope_theta is 'abc', expected a number above 1; mend config.json"),
+    ({"rope_parameters": ABSENT, "rope_theta": -1}, "rope_theta is -1, expected a number above 1; mend config.json"),
+    ({"rope_parameters": {"rope_type": "linear"}}, "rope_parameters: factor is missing, the type 'linear' needs it"),
+    ({"rope_parameters": {"rope_type": "yarn", "factor": "4"}}, "rope_parameters: factor is '4', expected a positive"),
+    ({"rope_parameters": {"rope_type": "yarn", "factor": 0}}, "rope_parameters: factor is 0, expected a positive"),
+    ({"rope_parameters": YARN | {"truncate": None}}, "rope_parameters: truncate is None, expected true or false"),
+    (
+        {"rope_parameters": YARN | {"original_max_position_embeddings": 1}},
+        "original_max_position_embeddings is 1, expected a whole number of at least 2",
+    ),
+    (
+        {"rope_parameters": YARN, "original_max_position_embeddings": "x"},
+        "original_max_position_embeddings is 'x', expected a whole number of at least 2",
+    ),
+    (
+        {"rope_parameters": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0}},
+        "rope_parameters: high_freq_factor is missing, the type 'llama3' needs it",
+    ),
+    (
+        {"rope_parameters": LONGROPE | {"short_factor": [1.0] * 7}},
+        "rope_parameters: short_factor must be a list of 8 positive numbers, half of head_dim",
+    ),
+    (
+        {"rope_parameters": LONGROPE | {"long_factor": [0.0] * 8}},
+        "rope_parameters: long_factor must be a list of 8 positive numbers, half of head_dim",
+    ),
+    (
+        {"rope_parameters": {"rope_type": "longrope", "short_factor": FACTORS["short_factor"]}},
+        "rope_parameters: long_factor is missing, the type 'longrope' needs it",
+    ),
+    (
+        {"rope_scaling": {"type": "linear", "factor": 2.0}},
+        "rope_parameters and rope_scaling contradict each other; remove the one that does not hold",
+    ),
+]
+
+BAD_WINDOWS: list[tuple[str, dict[str, Any], str]] = [
+    ("qwen2", {"layer_types": [F, F, F, S]}, "expected full_attention throughout, since no sliding window is in use"),
+    ("qwen2", {"use_sliding_window": True, "sliding_window": 0}, "sliding_window is 0, expected a whole number"),
+    ("qwen2", {"use_sliding_window": 1}, "use_sliding_window is 1, expected true or false"),
+    ("qwen2", {"use_sliding_window": True, "max_window_layers": -1}, "max_window_layers is -1, expected a whole"),
+    ("exaone4", {"sliding_window": "4096"}, "sliding_window is '4096', expected a whole number"),
+    ("exaone4", {"sliding_window": None}, "expected full_attention throughout, since sliding_window is null"),
+    ("exaone4", {"layer_types": ABSENT, "sliding_window_pattern": "LLX"}, "sliding_window_pattern is 'LLX', expected"),
+    ("exaone4", {"layer_types": ABSENT, "sliding_window_pattern": ""}, "sliding_window_pattern is '', expected"),
+    ("exaone4", {"layer_types": ABSENT, "sliding_window_pattern": -4}, "sliding_window_pattern is -4, expected"),
+    ("exaone4", {"layer_types": ABSENT, "sliding_window_pattern": True}, "sliding_window_pattern is True, expected"),
+]
+CASES = (
+    [(UnsupportedError, family, *case) for family in PARSERS for case in UNSUPPORTED]
+    + [(CheckpointError, family, *case) for family in PARSERS for case in BAD]
+    + [(CheckpointError, *case) for case in BAD_WINDOWS]
+    + [
+        (UnsupportedError, "qwen2", {"sliding_window_pattern": 4}, "unknown key sliding_window_pattern = 4"),
+        (UnsupportedError, "exaone4", {"max_window_layers": 2}, "unknown key max_window_layers = 2"),
+    ]
+)
+
+
+@pytest.mark.parametrize(("kind", "family", "changes", "message"), CASES, ids=[f"{c[1]}-{c[2]}"[:70] for c in CASES])
+def test_refusals(kind: type[InputError], family: str, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(kind) as caught:
+        parsed(family, **changes)
+    assert str(caught.value).startswith("here/config.json: ")
+    assert message in str(caught.value)
+
+
+def test_global_exaone4_is_the_same_by_every_route() -> None:
+    assert parsed("exaone4", **GLOBAL) == parsed("exaone4", **GLOBAL | {"layer_types": ABSENT})
