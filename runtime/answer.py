@@ -102,8 +102,8 @@ def split(tokenizer: Tokenizer, question: str, context: str, size: int, stride: 
         PromptError: a question or context without tokens, or a question that leaves no more than ``stride`` tokens.
     """
     backend = tokenizer.backend
-    asked = backend.encode(question, add_special_tokens=False)
-    told = backend.encode(context, add_special_tokens=False)
+    asked = tokenizer.encode_with_offsets(question, add_special_tokens=False)
+    told = tokenizer.encode_with_offsets(context, add_special_tokens=False)
     for name, encoding in (("question", asked), ("context", told)):
         if not encoding.ids:
             raise PromptError(f"the {name} is empty: it has no tokens; give at least one word")

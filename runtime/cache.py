@@ -34,7 +34,7 @@ class SharedCache:
         self._facts = session.manifest.model
         self.rows = rows
         self.capacity = capacity
-        _require_memory(session, self._facts, rows, capacity)
+        self._require_memory(capacity, held=0)
         self._buffers = [self._allocate(capacity) for _ in range(2 * self._facts.num_hidden_layers)]
 
     def bind(self, binding: Any, row: int | None = None) -> None:
@@ -52,7 +52,7 @@ class SharedCache:
 
     def grow(self, capacity: int, used: int) -> None:
         """Move the first ``used`` positions into larger buffers, one buffer at a time; bind again after."""
-        _require_memory(self._session, self._facts, self.rows, capacity)
+        self._require_memory(capacity, held=cache_bytes(self._facts, self.rows, self.capacity))
         for index, buffer in enumerate(self._buffers):
             self._buffers[index] = self._allocate(capacity, buffer.numpy()[:, :, :used])
         self.capacity = capacity
@@ -63,6 +63,16 @@ class SharedCache:
             array[:, :, : content.shape[2]] = content
         # On the CPU the OrtValue shares the array's memory and keeps it alive; on a GPU it is a copy there.
         return self._session.ort.OrtValue.ortvalue_from_numpy(array, self._session.device, 0)
+
+    def _require_memory(self, capacity: int, held: int) -> None:
+        """An allocation succeeds on Linux long before there is memory behind it: ask first, or be killed later."""
+        needed = cache_bytes(self._facts, self.rows, capacity)
+        free = available_memory() if self._session.device == "cpu" else None
+        if free is not None and needed - held > free:
+            raise PromptError(
+                f"the KV cache for {self.rows} prompt(s) of {capacity:,} tokens needs {needed / 1e6:,.0f} MB, and "
+                f"{free / 1e6:,.0f} MB of memory are free; generate fewer tokens, or fewer prompts at once"
+            )
 
     def _shape(self, capacity: int) -> tuple[int, int, int, int]:
         return (self.rows, self._facts.num_key_value_heads, capacity, self._facts.head_dim)
@@ -86,14 +96,3 @@ def cache_bytes(facts: ModelFacts, rows: int, capacity: int) -> int:
 
 def _round_up(tokens: int) -> int:
     return -(-tokens // STEP) * STEP
-
-
-def _require_memory(session: Session, facts: ModelFacts, rows: int, capacity: int) -> None:
-    """An allocation succeeds on Linux long before there is memory behind it: ask first, or be killed later."""
-    needed = cache_bytes(facts, rows, capacity)
-    free = available_memory() if session.device == "cpu" else None
-    if free is not None and needed > free:
-        raise PromptError(
-            f"the KV cache for {rows} prompt(s) of {capacity:,} tokens needs {needed / 1e9:.1f} GB, "
-            f"and {free / 1e9:.1f} GB of memory are free; generate fewer tokens, or fewer prompts at once"
-        )

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ArtifactError
 from .cache import BOUND, STORAGE, SharedCache, first_capacity, next_capacity
 from .session import Session
 
@@ -87,7 +86,7 @@ class SharedDecoder:
             binding.bind_cpu_input("input_ids", np.ascontiguousarray(tokens[None, start:end]))
             binding.bind_cpu_input("attention_mask", np.ones((1, end), dtype=np.int64))
             _bind_logits(binding, self._first_logits)
-            run_bound(self._session, binding)
+            self._session.run_bound(binding)
         self._lengths[row] = tokens.size
         first: Floats = self._first_logits[0, 0]
         return first
@@ -102,7 +101,7 @@ class SharedDecoder:
         self._lengths[rows] += 1
         if self._session.device != "cpu" or self._session.manifest.model.length_dependent_rope:
             self._bind_inputs()
-        run_bound(self._session, self._binding)
+        self._session.run_bound(self._binding)
         return self._logits[:, 0]
 
     def _bind(self) -> None:
@@ -186,7 +185,7 @@ class ConcatDecoder:
         binding.bind_output("logits", "cpu")
         for name in self._outputs:
             binding.bind_output(name, self._session.device, 0)
-        run_bound(self._session, binding)
+        self._session.run_bound(binding)
         logits, *present = binding.get_outputs()
         return logits.numpy()[:, -1], present
 
@@ -200,22 +199,6 @@ class ConcatDecoder:
 
     def _ortvalue(self, array: NDArray[Any]) -> Any:
         return self._session.ort.OrtValue.ortvalue_from_numpy(array, self._session.device, 0)
-
-
-def run_bound(session: Session, binding: Any) -> None:
-    """Run the graph over what is bound.
-
-    Raises:
-        ArtifactError: ONNX Runtime refuses, which a sound artifact gives it no reason for.
-    """
-    try:
-        session.raw.run_with_iobinding(binding)
-    except Exception as error:  # onnxruntime's exceptions have no common class of their own
-        reason = str(error).strip().splitlines()[0]
-        raise ArtifactError(
-            f"{session.folder}: ONNX Runtime failed while running the model ({reason}); "
-            "check the artifact with `intaglio verify`"
-        ) from error
 
 
 def _bind_logits(binding: Any, logits: Floats) -> None:

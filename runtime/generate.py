@@ -181,7 +181,7 @@ class TextGenerator:
         if stops and self.tokenizer is None:
             raise UsageError("stop strings need text, and this artifact has no tokenizer.json; use eos_token_id")
         ends = self.defaults.eos_token_ids if eos_token_id is None else eos_token_id
-        end_tokens = frozenset([ends] if isinstance(ends, int) else ends)
+        end_tokens = frozenset([ends] if isinstance(ends, int | np.integer) else ends)
         vocab_size = self._session.manifest.model.vocab_size
         if wrong := [token for token in end_tokens if not 0 <= token < vocab_size]:
             raise UsageError(f"eos_token_id {wrong[0]} is out of range, the model's ids are 0 to {vocab_size - 1}")

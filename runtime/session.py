@@ -10,7 +10,7 @@ from typing import Any, Literal
 from numpy.typing import NDArray
 
 from ..artifact import GRAPH, Manifest
-from ..errors import ArtifactError, DependencyError, UnsupportedError, UsageError
+from ..errors import ArtifactError, DependencyError, InputError, PromptError, UnsupportedError, UsageError
 from .resources import usable_cpus
 
 Device = Literal["cpu", "cuda"]
@@ -20,7 +20,10 @@ QUIET = 3  # onnxruntime's severity "error": warnings about its own fusions tell
 
 @dataclass(frozen=True)
 class Session:
-    """A loaded graph. ``raw`` is the ``onnxruntime.InferenceSession``; its ``run`` may be called by several threads."""
+    """A loaded graph. ``raw`` is the ``onnxruntime.InferenceSession``, which several threads may run at once.
+
+    Running raises PromptError where memory does not suffice, and ArtifactError where ONNX Runtime refuses the graph.
+    """
 
     folder: Path
     manifest: Manifest
@@ -31,8 +34,27 @@ class Session:
 
     def run(self, feeds: Mapping[str, NDArray[Any]], outputs: tuple[str, ...]) -> list[NDArray[Any]]:
         """One pass over host arrays; used where nothing is kept between passes."""
-        results: list[NDArray[Any]] = self.raw.run(list(outputs), dict(feeds))
+        try:
+            results: list[NDArray[Any]] = self.raw.run(list(outputs), dict(feeds))
+        except Exception as error:  # onnxruntime's exceptions have no common class of their own
+            raise self._failure(error) from error
         return results
+
+    def run_bound(self, binding: Any) -> None:
+        """One pass over what an IOBinding binds."""
+        try:
+            self.raw.run_with_iobinding(binding)
+        except Exception as error:  # as above
+            raise self._failure(error) from error
+
+    def _failure(self, error: Exception) -> InputError:
+        reason = _first_line(error)
+        if isinstance(error, MemoryError) or "allocate memory" in reason or "bad_alloc" in reason:
+            return PromptError(f"not enough memory to run the model ({reason}); give less text, or fewer texts at once")
+        return ArtifactError(
+            f"{self.folder}: ONNX Runtime failed while running the model ({reason}); "
+            "check the artifact with `intaglio verify`"
+        )
 
 
 def open_session(folder: Path, manifest: Manifest, *, device: Device = "cpu", threads: int | None = None) -> Session:

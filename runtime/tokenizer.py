@@ -8,7 +8,7 @@ from typing import Any
 from tokenizers import AddedToken, Encoding, normalizers
 from tokenizers import Tokenizer as Backend
 
-from ..errors import ArtifactError
+from ..errors import ArtifactError, PromptError
 from .detokenize import Detokenizer, detokenizer
 from .folder import read_json
 
@@ -24,11 +24,22 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Token ids, with the special tokens that the tokenizer's template adds."""
-        return list(self.backend.encode(text).ids)
+        return list(self.encode_with_offsets(text).ids)
 
-    def encode_with_offsets(self, text: str) -> Encoding:
-        """As ``encode``, with each token's range of characters in ``text``."""
-        return self.backend.encode(text)
+    def encode_with_offsets(self, text: str, *, add_special_tokens: bool = True) -> Encoding:
+        """As ``encode``, with each token's range of characters in ``text``.
+
+        Raises:
+            PromptError: the text is no valid Unicode.
+        """
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise PromptError(
+                f"the text is no valid Unicode: character {error.start} is {text[error.start]!r}, half of a pair; "
+                "read it as UTF-8"
+            ) from None
+        return self.backend.encode(text, add_special_tokens=add_special_tokens)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text without special tokens; bytes that are no UTF-8 become U+FFFD."""

@@ -1,5 +1,6 @@
 """Greedy generation against a reference that keeps no cache, batches against single runs, and how runs end."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from intaglio.errors import PromptError, UsageError
 from intaglio.runtime import TextGenerator, load
 from intaglio.runtime.cache import HEADROOM
+from intaglio.runtime.session import Session
 from intaglio.tests.runtime import fakes
 
 TARGETS = ["ort", "standard"]
@@ -76,13 +78,12 @@ def test_the_cache_grows_without_changing_a_token(tmp_path: Path, monkeypatch: p
     capacities = []
     monkeypatch.setattr("intaglio.runtime.cache.STEP", 8)
     monkeypatch.setattr("intaglio.runtime.cache.HEADROOM", 1)
-    from intaglio.runtime import decoder
 
     def recorded(capacity: int, limit: int) -> int:
         capacities.append(min(limit, 2 * capacity))
         return capacities[-1]
 
-    monkeypatch.setattr(decoder, "next_capacity", recorded)
+    monkeypatch.setattr("intaglio.runtime.decoder.next_capacity", recorded)
     assert lm.generate(PROMPTS, max_new_tokens=300) == roomy
     assert len(capacities) == 3  # 72, 144, 288, 369: the last is all that is needed
     assert capacities[-1] == 70 + 300 - 1
@@ -103,15 +104,14 @@ def test_frequencies_that_depend_on_the_length_keep_rows_apart_and_prompts_whole
     lm = load(fakes.language_model(tmp_path / "lm", **options))
     monkeypatch.setattr("intaglio.runtime.decoder.PREFILL_CHUNK", 3)
     seen: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
-    from intaglio.runtime import decoder
 
-    def watch(session: object, binding: object) -> None:
+    def watch(session: Session, binding: object) -> None:
         references = binding._numpy_obj_references  # type: ignore[attr-defined]
         seen.append((references["input_ids"].shape, references["attention_mask"].shape))
         original(session, binding)
 
-    original = decoder.run_bound
-    monkeypatch.setattr(decoder, "run_bound", watch)
+    original = Session.run_bound
+    monkeypatch.setattr(Session, "run_bound", watch)
     lm.generate([[5, 6, 7, 8, 9], [4, 3]], max_new_tokens=3)
     one = [((1, 5), (1, 5)), ((1, 1), (1, 6)), ((1, 1), (1, 7))]
     two = [((1, 2), (1, 2)), ((1, 1), (1, 3)), ((1, 1), (1, 4))]
@@ -219,12 +219,38 @@ def test_stream_checks_its_arguments_when_it_is_called(lm: TextGenerator) -> Non
 
 
 def test_memory_for_the_cache_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lm = load(fakes.language_model(tmp_path / "lm"))
-    monkeypatch.setattr("intaglio.runtime.cache.available_memory", lambda: 100_000)
+    lm = load(fakes.language_model(tmp_path / "lm", context_length=100_000))
+    monkeypatch.setattr("intaglio.runtime.cache.available_memory", lambda: 50_000_000)
     with pytest.raises(PromptError) as error:
-        lm.generate([[5], [6]], max_new_tokens=500)
-    assert "the KV cache for 2 prompt(s) of 320 tokens needs 0.0 GB" in str(error.value)
-    assert "generate fewer tokens, or fewer prompts at once" in str(error.value)
+        lm.generate([[5] * 80_000, [6]], max_new_tokens=500)
+    assert str(error.value) == (
+        "the KV cache for 2 prompt(s) of 80,256 tokens needs 82 MB, and 50 MB of memory are free; "
+        "generate fewer tokens, or fewer prompts at once"
+    )
+
+
+def test_growing_counts_the_memory_that_is_held_already(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From 64 to 128 positions of 512 bytes: 65,536 bytes, of which 32,768 are there."""
+    lm = load(fakes.language_model(tmp_path / "lm"))
+    monkeypatch.setattr("intaglio.runtime.cache.HEADROOM", 1)
+    monkeypatch.setattr("intaglio.runtime.cache.available_memory", lambda: 33_000)
+    assert len(lm.generate([5], max_new_tokens=120, eos_token_id=[]).token_ids) == 120
+    with pytest.raises(PromptError, match=r"the KV cache for 1 prompt\(s\) of 256 tokens"):
+        lm.generate([5], max_new_tokens=300, eos_token_id=[])
+
+
+def test_text_that_is_no_unicode(lm: TextGenerator) -> None:
+    with pytest.raises(
+        PromptError, match=r"no valid Unicode: character 3 is '\\udcff', half of a pair; read it as UTF-8"
+    ):
+        lm.generate("abc\udcff")
+
+
+def test_several_threads_may_call_one_object(lm: TextGenerator) -> None:
+    expected = [lm.generate(prompt, max_new_tokens=30) for prompt in PROMPTS]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(3):
+            assert list(pool.map(lambda prompt: lm.generate(prompt, max_new_tokens=30), PROMPTS)) == expected
 
 
 def test_without_a_tokenizer_token_ids_still_work(tmp_path: Path) -> None:

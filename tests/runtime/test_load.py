@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from intaglio.artifact import read_manifest
-from intaglio.errors import ArtifactError, DependencyError, HubError, UnsupportedError, UsageError
+from intaglio.errors import ArtifactError, DependencyError, HubError, PromptError, UnsupportedError, UsageError
 from intaglio.runtime import Embedder, QuestionAnswerer, SequenceClassifier, TextGenerator, TokenClassifier, load
 from intaglio.runtime import session as session_module
 from intaglio.tests.runtime import fakes
@@ -158,3 +158,42 @@ def test_a_failure_while_running_names_the_artifact(tmp_path: Path) -> None:
     rewrite(folder, model=replace(read_manifest(folder).model, context_length=64))
     with pytest.raises(ArtifactError, match=r"ONNX Runtime failed while running the model \(.*`intaglio verify`"):
         load(folder).generate([5] * 10, max_new_tokens=20)
+
+
+@pytest.mark.parametrize(
+    ("failure", "kind", "message"),
+    [
+        (
+            RuntimeError("Failed to allocate memory for requested buffer of size 9"),
+            PromptError,
+            "give less text, or fewer",
+        ),
+        (MemoryError("std::bad_alloc"), PromptError, r"not enough memory to run the model \(std::bad_alloc\)"),
+        (RuntimeError("Invalid rank\nmore"), ArtifactError, r"failed while running the model \(Invalid rank\); check"),
+    ],
+)
+def test_what_fails_while_running_is_told_apart(
+    tmp_path: Path, failure: Exception, kind: type[Exception], message: str
+) -> None:
+    class Broken:
+        def run(self, outputs: object, feeds: object) -> None:
+            raise failure
+
+    model = load(fakes.head(tmp_path / "cls", "text-classification", TABLE))
+    model._session = replace(model._session, raw=Broken())
+    with pytest.raises(kind, match=message):
+        model("a")
+
+
+def test_an_artifact_on_the_hub(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def snapshot_download(repo_id: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        asked.append((repo_id, revision, "model.onnx.data*" in allow_patterns))
+        return str(artifact)
+
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    assert load("org/name", revision="v1").manifest.task == "text-generation"
+    assert asked == [("org/name", "v1", True)]
