@@ -75,18 +75,23 @@ def trace(config: ModelConfig, task: Task, target: Target, dtype: torch.dtype) -
     """
     if target == "ort":
         refuse_inexpressible(config)
-    kinds = list(zip(config.layer_windows, config.layer_rotary, strict=True))
-    # Layer 0, then one layer of each kind: every kind is then traced behind another layer, where what comes in is told
-    # from what all layers share.
-    traced_kinds = [kinds[0], *dict.fromkeys(kinds)]
-    if len(traced_kinds) >= len(kinds):
-        traced_kinds = kinds
-    windows, rotary = zip(*traced_kinds, strict=True)
-    shallow = replace(config, num_hidden_layers=len(traced_kinds), layer_windows=windows, layer_rotary=rotary)
-    templates = [0, *(traced_kinds.index(kind, 1) for kind in kinds[1:])]
-    if traced_kinds is kinds:
-        templates = list(range(len(kinds)))
+    shallow, templates = _shallow(config)
     return instantiate(_export(shallow, task, target, dtype), templates)
+
+
+def _shallow(config: ModelConfig) -> tuple[ModelConfig, list[int]]:
+    """A config with one layer of each kind, and for each layer of the model the one that stands for it.
+
+    Layer 0 stands for itself; each kind is then traced behind another layer, where what comes in is told from what
+    all layers share.
+    """
+    kinds = list(zip(config.layer_windows, config.layer_rotary, strict=True))
+    traced = [kinds[0], *dict.fromkeys(kinds)]
+    if len(traced) >= len(kinds):
+        return config, list(range(len(kinds)))
+    windows, rotary = zip(*traced, strict=True)
+    shallow = replace(config, num_hidden_layers=len(traced), layer_windows=windows, layer_rotary=rotary)
+    return shallow, [0, *(traced.index(kind, 1) for kind in kinds[1:])]
 
 
 def _export(config: ModelConfig, task: Task, target: Target, dtype: torch.dtype) -> ir.Model:

@@ -1,7 +1,7 @@
 """Add -> SimplifiedLayerNormalization becomes SkipSimplifiedLayerNormalization, which gives the sum as well.
 
 The pair is the pre-norm residual of Qwen2; it spans two layers, which is why it is not written by the lowering.
-(EXAONE 4.0 normalizes the branch before it adds, so nothing there matches.) ONNX Runtime's own fusion knows the pattern
+(EXAONE 4.0 normalizes a branch before it adds, so only its final norm matches.) ONNX Runtime's own fusion knows the pattern
 for LayerNormalization only.
 """
 

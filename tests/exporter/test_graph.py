@@ -1,0 +1,155 @@
+"""What the graphs are made of: operators, names, stored weights."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from intaglio.artifact import read_manifest, verify
+from intaglio.exporter import export, trace
+from intaglio.tests import tiny
+from intaglio.tests.exporter import drive
+
+MICROSOFT = "com.microsoft::"
+
+
+def exported(tmp_path: Path, values: dict[str, object], target: str = "ort", **options: str) -> Path:
+    out = tmp_path / "out"
+    export(tiny.write(tmp_path / "checkpoint", values), out, target=target, **options)
+    return out
+
+
+def test_qwen2_for_onnx_runtime(tmp_path: Path) -> None:
+    manifest = read_manifest(exported(tmp_path, tiny.config("qwen2")))
+    counts = Counter(manifest.operators)
+    assert counts[MICROSOFT + "GroupQueryAttention"] == 4
+    assert counts[MICROSOFT + "SkipSimplifiedLayerNormalization"] == 8  # every norm but the first follows a residual
+    assert counts["SimplifiedLayerNormalization"] == 1
+    assert counts["MatMul"] == 4 * 5  # packed q/k/v, o, gate, up, down
+    assert counts["Transpose"] == counts["Reshape"] == 0
+    packed = manifest.tensors["model.layers.1.self_attn.qkv_proj.weight"]
+    assert packed.shape == (64, 64 + 32 + 32)
+    assert packed.sources == tuple(f"model.layers.1.self_attn.{name}_proj.weight" for name in "qkv")
+    assert sum(manifest.operators.values()) < 80
+
+
+def test_exaone4_for_onnx_runtime(tmp_path: Path) -> None:
+    out = exported(tmp_path, tiny.config("exaone4"))
+    counts = Counter(read_manifest(out).operators)
+    assert counts[MICROSOFT + "GroupQueryAttention"] == 4
+    assert counts["SimplifiedLayerNormalization"] == 4 * 4  # q, k, and the norms of both branches
+    assert counts[MICROSOFT + "SkipSimplifiedLayerNormalization"] == 1  # the last residual and the final norm
+    assert counts["MatMul"] == 4 * 7
+    attention = [node for node in ir.load(out / "model.onnx").graph if node.op_type == "GroupQueryAttention"]
+    windows = [node.attributes["local_window_size"].as_int() for node in attention]
+    rotates = [node.attributes["do_rotary"].as_int() for node in attention]
+    assert (windows, rotates) == ([6, 6, 6, -1], [1, 1, 1, 0])
+
+
+@pytest.mark.parametrize("family", ["qwen2", "exaone4"])
+def test_standard_target_has_no_other_domain_and_passes_the_checker(tmp_path: Path, family: str) -> None:
+    out = exported(tmp_path, tiny.config(family), "standard")
+    onnx.checker.check_model(out / "model.onnx", full_check=True)
+    model = onnx.load(out / "model.onnx", load_external_data=False)
+    assert {(entry.domain, entry.version) for entry in model.opset_import} == {("", 24)}
+    assert model.ir_version <= 13
+    assert Counter(read_manifest(out).operators)["Attention"] == 4
+
+
+@pytest.mark.parametrize("target", ["ort", "standard"])
+def test_interface(tmp_path: Path, target: str) -> None:
+    model = ir.load(exported(tmp_path, tiny.config("qwen2"), target) / "model.onnx")
+    past = [f"{i}.{part}" for i in range(4) for part in ("key", "value")]
+    names = ["input_ids", "attention_mask", *(f"past_key_values.{p}" for p in past), "logits_to_keep"]
+    assert [value.name for value in model.graph.inputs] == names
+    assert [value.name for value in model.graph.outputs] == ["logits", *(f"present.{p}" for p in past)]
+    assert [str(d) for d in model.graph.inputs[2].shape or ()] == ["batch", "2", "past_sequence", "16"]
+    assert [str(d) for d in model.graph.outputs[0].shape or ()] == ["batch", "kept", "288"]
+
+
+def test_only_the_last_position_unless_asked(tmp_path: Path) -> None:
+    graph = drive.Graph(exported(tmp_path, tiny.config("qwen2")))
+    feeds = {"input_ids": np.ones((2, 5), np.int64), "attention_mask": np.ones((2, 5), np.int64)}
+    feeds |= {v.name: np.zeros((2, 2, 0, 16), np.float32) for v in graph.session.get_inputs() if "past" in v.name}
+    every = graph.session.run(["logits"], feeds | {"logits_to_keep": np.array([0])})[0]
+    assert every.shape == (2, 5, 288)
+    np.testing.assert_array_equal(graph.session.run(["logits"], feeds)[0], every[:, -1:])
+    np.testing.assert_array_equal(
+        graph.session.run(["logits"], feeds | {"logits_to_keep": np.array([3])})[0], every[:, -3:]
+    )
+
+
+@pytest.mark.parametrize("target", ["ort", "standard"])
+def test_tied_embeddings_are_stored_once(tmp_path: Path, target: str) -> None:
+    sizes = {}
+    for tied in (True, False):
+        folder = tmp_path / str(tied)
+        out = exported(folder, tiny.config("qwen2", tie_word_embeddings=tied), target)
+        manifest = read_manifest(out)
+        sizes[tied] = manifest.files["model.onnx.data"].size
+        assert ("lm_head.weight" in manifest.tensors) is not tied
+        assert manifest.tensors["model.embed_tokens.weight"].shape == (288, 64)
+        assert (out / "model.onnx").stat().st_size < 200_000
+    assert sizes[False] - sizes[True] >= 288 * 64 * 4
+
+
+def test_names_lead_to_the_module_and_nowhere_else(tmp_path: Path) -> None:
+    out = exported(tmp_path, tiny.config("qwen2"))
+    nodes = {node.name: node for node in ir.load(out / "model.onnx").graph}
+    assert nodes["model.layers.3.mlp.down_proj/MatMul"].metadata_props["intaglio.module"] == "model.layers.3.mlp.down_proj"
+    assert "model.layers.2.self_attn/GroupQueryAttention" in nodes
+    content = (out / "model.onnx").read_bytes()
+    assert b".py" not in content  # torch leaves stack traces, with the paths of this machine
+    assert b"head." not in content.replace(b"lm_head.", b"")
+
+
+def test_weights_lie_on_page_boundaries(tmp_path: Path) -> None:
+    out = exported(tmp_path, tiny.config("exaone4"))
+    values = ir.load(out / "model.onnx").graph.initializers.values()
+    offsets = [v.const_value.offset for v in values if isinstance(v.const_value, ir.ExternalTensor)]
+    assert len(offsets) == len(read_manifest(out).tensors)
+    assert all(offset is not None and offset % 4096 == 0 for offset in offsets)
+    assert verify(out) == []
+
+
+CASES = [
+    ("qwen2", {"num_hidden_layers": 6, "layer_types": tiny.ABSENT}),
+    ("qwen2", {"num_hidden_layers": 7, "use_sliding_window": True, "max_window_layers": 3, "layer_types": tiny.ABSENT}),
+    ("exaone4", {"num_hidden_layers": 8, "sliding_window_pattern": "LLLG", "layer_types": tiny.ABSENT}),
+    ("exaone4", {"num_hidden_layers": 6, "layer_types": ["full_attention", "sliding_attention"] * 3}),
+]
+
+
+@pytest.mark.parametrize("target", ["ort", "standard"])
+@pytest.mark.parametrize(("family", "changes"), CASES)
+def test_repeated_layers_equal_a_trace_of_every_layer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, changes: dict[str, object], target: str
+) -> None:
+    values = tiny.config(family, **changes)
+    repeated = ir.load(exported(tmp_path / "repeated", values, target) / "model.onnx")
+    with monkeypatch.context() as patched:
+        patched.setattr(trace, "_shallow", lambda config: (config, list(range(config.num_hidden_layers))))
+        whole = ir.load(exported(tmp_path / "whole", values, target) / "model.onnx")
+    assert _description(repeated) == _description(whole)
+
+
+def _description(model: ir.Model) -> list[object]:
+    """Every node with its attributes and the names of what goes in and out; constants by value."""
+    constants = {
+        v.name: v.const_value.numpy().tolist()
+        for v in model.graph.initializers.values()
+        if v.name is not None and v.name.startswith("constant_") and v.const_value is not None
+    }
+    return [
+        (
+            node.domain,
+            node.name,
+            sorted((key, str(attribute.value)) for key, attribute in node.attributes.items()),
+            [None if v is None else str(constants.get(v.name or "", v.name)) for v in node.inputs],
+            [v.name for v in node.outputs],
+        )
+        for node in model.graph
+    ]
