@@ -34,10 +34,12 @@ TEXTS = ["The stone is in the seal.", "a", "Where is it? 你好", "every time th
 @pytest.fixture(autouse=True)
 def _transformers_quietly() -> Iterator[None]:
     """transformers' own warnings are not ours to fix; and models this small run best on one thread."""
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
