@@ -23,9 +23,10 @@ from training.check import agreement
 from training.vocabulary import EXAONE4, QWEN2, Vocabulary
 
 NAMES = ("tiny-qwen2", "tiny-exaone4", "tiny-qwen2-sst2")
-LANGUAGE_STEPS = 2000
-SENTIMENT_STEPS = 1000
-PROMPTS = ("The album was", "In 1942, the ship", "The species is found in", "Robert")
+# First the articles, then, from those weights, the articles and the reviews: steps, learning rate, reviews too.
+STAGES = ((2000, 2e-3, False), (1200, 1.5e-3, True))
+SENTIMENT_STEPS = 800
+PROMPTS = ("The album was", "In 1942, the ship", "The city of", "The film is", "A story about")
 SENTENCES = ("A warm, funny and beautifully acted film.", "Two hours of my life that I will never get back.")
 
 
@@ -38,14 +39,15 @@ def main() -> None:
     parser.add_argument(
         "--only", choices=NAMES, action="append", help="one of the three (the classifier needs the first)"
     )
+    parser.add_argument("--resume", action="store_true", help="OUT holds what the first stage made: go on from there")
     arguments = parser.parse_args()
     for name in arguments.only or NAMES:
         print(name, flush=True)
         torch.manual_seed(0)
-        make(name, arguments.data, arguments.out, arguments.device, arguments.steps)
+        make(name, arguments.data, arguments.out, arguments.device, arguments.steps, int(arguments.resume))
 
 
-def make(name: str, data: Path, out: Path, device: str, steps: int | None) -> None:
+def make(name: str, data: Path, out: Path, device: str, steps: int | None, first_stage: int) -> None:
     """Train, save, and measure what was saved."""
     articles = text.articles(data / "wikitext2-valid.txt")
     reviews = text.reviews(data / "sst2-train.tsv")
@@ -64,11 +66,24 @@ def make(name: str, data: Path, out: Path, device: str, steps: int | None) -> No
         report_classifier(target, vocabulary, text.reviews(data / "sst2-dev.tsv"))
     else:
         values = folder.exaone4(vocabulary) if name == "tiny-exaone4" else folder.qwen2(vocabulary)
-        model = new(values)
-        assert isinstance(model, CausalLM)
-        language.initialize(model)
-        language.train(model.to(device), vocabulary, articles, steps=steps or LANGUAGE_STEPS, device=device, seed=0)
-        folder.save(target, values, vocabulary, model, shards=2 if name == "tiny-exaone4" else 1)
+        for stage, (count, rate, with_reviews) in enumerate(STAGES):
+            if stage < first_stage:
+                continue
+            model = Checkpoint(target).load() if stage else new(values)
+            assert isinstance(model, CausalLM)
+            if not stage:
+                language.initialize(model)
+            language.train(
+                model.to(device),
+                vocabulary,
+                articles,
+                reviews if with_reviews else (),
+                steps=steps or count,
+                rate=rate,
+                device=device,
+                seed=stage,
+            )
+            folder.save(target, values, vocabulary, model, shards=2 if name == "tiny-exaone4" else 1)
         report_language(target, vocabulary, text.articles(data / "wikitext2-test.txt"))
     print(f"  {sum(file.stat().st_size for file in target.iterdir()):,} bytes in {target}")
     print(f"  native and transformers: max |Δ logit| {agreement(target):.1e} of the logits' scale")
@@ -82,7 +97,7 @@ def new(values: folder.Values) -> nn.Module:
 def report_language(target: Path, vocabulary: Vocabulary, articles: Sequence[text.Article]) -> None:
     model = Checkpoint(target).load()
     assert isinstance(model, CausalLM)
-    loss = language.evaluate(model, vocabulary, language.stream(vocabulary, articles, chats=False))
+    loss = language.evaluate(model, vocabulary, language.stream(vocabulary, [article.text for article in articles]))
     print(f"  WikiText-2 test: {loss:.3f} nats a token, perplexity {math.exp(loss):.1f}")
     for prompt in PROMPTS:
         for temperature in (0.0, 0.7):

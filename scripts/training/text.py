@@ -44,6 +44,11 @@ class Review:
     text: str
     positive: bool
 
+    @property
+    def as_written(self) -> str:
+        """SST-2 has neither capitals nor final stops; people use both."""
+        return self.text[:1].upper() + self.text[1:] + "."
+
 
 def restore(line: str) -> str:
     """A line of separated words as ordinary text."""

@@ -99,6 +99,7 @@ class Vocabulary:
             "model_max_length": 512,
             "tokenizer_class": self.style.tokenizer_class,
             **self._special(),
+            "additional_special_tokens": [token for token in self.style.special if token not in named.values()],
             "unk_token": None,
         }
         (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
