@@ -129,7 +129,7 @@ def read_manifest(folder: str | Path) -> Manifest:
     except FileNotFoundError:
         what = "there is no such folder" if not Path(folder).is_dir() else f"it has no {MANIFEST}"
         raise ArtifactError(f"{folder} is not an intaglio artifact: {what}; make one with `intaglio export`") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} cannot be read ({error}); export the model again") from None
     if not isinstance(data, dict):
         raise ArtifactError(f"{path}: expected a JSON object; export the model again")
@@ -141,6 +141,7 @@ def read_manifest(folder: str | Path) -> Manifest:
         )
     manifest = _parse(Manifest, data, str(path))
     assert isinstance(manifest, Manifest)
+    _check(manifest, str(path))
     return manifest
 
 
@@ -175,9 +176,34 @@ def verify(
     return problems
 
 
+def _check(manifest: Manifest, where: str) -> None:
+    """What types do not say: every value is one that an export can have written."""
+    wrong = None
+    for name, entry in manifest.files.items():
+        # A name that leads elsewhere would have other people's files opened and hashed.
+        if not name or name in (".", "..") or any(c in name for c in "/\\:\0"):
+            wrong = f"files: {name!r} is not a plain file name"
+        elif entry.size < 0:
+            wrong = f"files: {name}: size: {entry.size} is not a valid value"
+    if GRAPH not in manifest.files:
+        wrong = f"files: {GRAPH} is missing"
+    model = manifest.model
+    for name, value in asdict(model).items():
+        if isinstance(value, int) and not isinstance(value, bool) and value < (name != "pad_token_id"):
+            wrong = f"model: {name}: {value} is not a valid value"
+    if len(model.layer_windows) != model.num_hidden_layers:
+        wrong = f"model: layer_windows has {len(model.layer_windows)} entries for {model.num_hidden_layers} layers"
+    if any(window is not None and window < 1 for window in model.layer_windows):
+        wrong = "model: layer_windows: a window is at least 1"
+    if any(length < 0 for tensor in manifest.tensors.values() for length in tensor.shape):
+        wrong = "tensors: a shape has a negative length"
+    if wrong:
+        raise ArtifactError(f"{where}: {wrong}; export the model again")
+
+
 def _parse(kind: Any, value: Any, where: str) -> Any:
     """``value`` from JSON as the annotated type ``kind``; an ArtifactError names the field that does not fit."""
-    if is_dataclass(kind):
+    if isinstance(kind, type) and is_dataclass(kind):
         known = {f.name: f for f in fields(kind)}
         hints = typing.get_type_hints(kind)
         if not isinstance(value, Mapping) or (unknown := set(value) - set(known)):

@@ -100,6 +100,7 @@ def _export(config: ModelConfig, task: Task, target: Target, dtype: torch.dtype)
     rows = config.context_length if target == "ort" and rotates_inside(config) else 0
     batch = 1 if task == "text-classification" and config.pad_token_id is None else 2
     sequence, past_length = 3, 5 if generates else 0
+    windows = dict.fromkeys(config.layer_windows)
     with FakeTensorMode(), _quiet():
         with _default_dtype(dtype):  # parameters only: the frequencies stay float32
             module = _Traced(config, task, rows).eval()
@@ -110,11 +111,7 @@ def _export(config: ModelConfig, task: Task, target: Target, dtype: torch.dtype)
             [(past.clone(), past.clone()) for _ in range(config.num_hidden_layers if generates else 0)],
             torch.ones(1, dtype=torch.int64),
         )
-        ops: OrtOps | StandardOps
-        if target == "ort":
-            ops = OrtOps(rotates_inside=rows > 0)
-        else:
-            ops = StandardOps(set(config.layer_windows))
+        ops = OrtOps(dtype, rotates_inside=rows > 0) if target == "ort" else StandardOps(windows, dtype)
         with lowered(_checked(ops)):
             program = torch.onnx.export(
                 module,

@@ -136,13 +136,12 @@ def write_weights(
 
 def _convert(piece: Tensor, dtype: torch.dtype, name: str, sources: tuple[str, ...]) -> Tensor:
     converted = piece.to(dtype).contiguous()
-    if dtype == torch.float16 and piece.dtype != dtype and not torch.isfinite(converted).all():
-        # Rounding to fp16 is the precision asked for; becoming infinite is not.
-        if torch.isfinite(piece).all():
-            raise UnsupportedError(
-                f"{', '.join(sources) or name}: a value of {piece.abs().max().item():.4g} is beyond fp16's 65504; "
-                "export with --precision bf16 or fp32"
-            )
+    # Rounding to fp16 is the precision asked for; becoming infinite is not.
+    if dtype == torch.float16 and piece.dtype != dtype and converted.isinf().any() and piece.isfinite().all():
+        raise UnsupportedError(
+            f"{', '.join(sources) or name}: a value of {piece.abs().max().item():.4g} is beyond fp16's 65504; "
+            "export with --precision bf16 or fp32"
+        )
     return converted
 
 
@@ -189,7 +188,7 @@ class _Writer:
 
     def write(self, tensor: Tensor) -> None:
         # numpy has no bfloat16: the bytes are what is written
-        self._write(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+        self._write(tensor.reshape(-1).view(torch.uint8).numpy().data)
 
     def _write(self, data: memoryview) -> None:
         if self.error is not None:
@@ -211,7 +210,7 @@ class _Writer:
                 self.digest.update(data)
                 while len(data):
                     data = data[self.file.write(data) :]
-        except BaseException as error:  # noqa: BLE001 - raised in the thread that writes
+        except BaseException as error:
             self.error = error
 
 

@@ -69,5 +69,4 @@ class SharedOps:
 
 def rotary_embedding(x: Tensor, cos: Tensor, sin: Tensor, heads: int) -> Tensor:
     """ai.onnx RotaryEmbedding-23 over [B, S, heads*E] with cos and sin [B, S, E/2]."""
-    inputs = [x, cos.to(x.dtype), sin.to(x.dtype)]
-    return node("RotaryEmbedding", inputs, x.dtype, x.shape, num_heads=heads)
+    return node("RotaryEmbedding", [x, cos, sin], x.dtype, x.shape, num_heads=heads)

@@ -37,20 +37,22 @@ class OrtOps(SharedOps):
     Args:
         rotates_inside: GroupQueryAttention rotates, by the tables ``cos`` and ``sin`` [C, E/2] that the exporter has
             put beside the frequencies; else queries and keys are rotated before it.
+        dtype: of the activations.
     """
 
     opset = 23
     ir_version = 11
     norm = "SimplifiedLayerNormalization"
 
-    def __init__(self, *, rotates_inside: bool) -> None:
+    def __init__(self, dtype: torch.dtype, *, rotates_inside: bool) -> None:
+        self.dtype = dtype
         self.rotates_inside = rotates_inside
 
     def plan(
         self, input_ids: Tensor, attention_mask: Tensor | None, past_length: int, rotary: RotaryEmbedding
     ) -> OrtPlan:
         assert attention_mask is not None
-        B, S = input_ids.shape
+        B = input_ids.shape[0]
         count = node("ReduceSum", [attention_mask, ints(1)], torch.int64, [B], keepdims=0)
         total = node("Shape", [attention_mask], torch.int64, [1], start=1, end=2)
         first = node("Gather", [attention_mask, scalar(0)], torch.int64, [B], axis=1)
@@ -76,7 +78,7 @@ class OrtOps(SharedOps):
         steps = node("Range", [scalar(0), end, scalar(1)], torch.int64, [S])
         positions = node("Add", [node("Unsqueeze", [start, ints(1)], torch.int64, [B, 1]), steps], torch.int64, [B, S])
         cos, sin = rotary(positions, count)
-        return cos, sin
+        return cos.to(self.dtype), sin.to(self.dtype)
 
     def attention(
         self,

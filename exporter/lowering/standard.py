@@ -5,6 +5,7 @@ The past is concatenated inside Attention, and any pattern of padding is taken: 
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -15,21 +16,28 @@ from .nodes import SharedOps, ints, node, nodes, rotary_embedding
 
 
 class StandardOps(SharedOps):
-    """Lowering to standard operators. ``windows``: every layer's window, None for global attention."""
+    """Lowering to standard operators.
+
+    Args:
+        windows: every layer's window, None for global attention.
+        dtype: of the activations.
+    """
 
     opset = 24
     ir_version = 12
 
-    def __init__(self, windows: Iterable[int | None]) -> None:
+    def __init__(self, windows: Iterable[int | None], dtype: torch.dtype) -> None:
         self.windows = tuple(windows)
+        self.dtype = dtype
 
     def plan(
         self, input_ids: Tensor, attention_mask: Tensor | None, past_length: int, rotary: RotaryEmbedding
     ) -> ReferencePlan:
+        # All that layers share is made here, once for the graph, and not inside the first layer that asks.
         plan = ReferenceOps().plan(input_ids, attention_mask, past_length, rotary)
         for window in self.windows:
-            plan.mask(window)  # here, once for the graph, and not inside the first layer that asks
-        return plan
+            plan.mask(window)
+        return replace(plan, cos=plan.cos.to(self.dtype), sin=plan.sin.to(self.dtype))
 
     def attention(
         self,

@@ -1,8 +1,8 @@
 """Add -> SimplifiedLayerNormalization becomes SkipSimplifiedLayerNormalization, which gives the sum as well.
 
 The pair is the pre-norm residual of Qwen2; it spans two layers, which is why it is not written by the lowering.
-(EXAONE 4.0 normalizes a branch before it adds, so only its final norm matches.) ONNX Runtime's own fusion knows the pattern
-for LayerNormalization only.
+(EXAONE 4.0 normalizes a branch before it adds, so only its final norm matches.) ONNX Runtime's own fusion knows the
+pattern for LayerNormalization only.
 """
 
 import onnx_ir as ir

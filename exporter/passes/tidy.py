@@ -5,7 +5,7 @@ from collections import Counter
 import onnx_ir as ir
 
 from ..graph import Graph
-from ..instantiate import SCOPES, module_path
+from ..instantiate import module_path
 
 MODULE = "intaglio.module"
 """The metadata key that holds a node's module path."""

@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import torch
+from intaglio.models.ops import KeyValue
 from numpy.typing import NDArray
 from torch import Tensor, nn
-
-from intaglio.models.ops import KeyValue
 
 Array = NDArray[np.generic]
 
@@ -93,7 +92,10 @@ def ragged(
     """A batch of unequal prompts in one call, padded on one side, then ``steps`` tokens one by one; the native
     definition gets each row on its own and without padding."""
     difference, references, longest = Difference(), [Native(native) for _ in rows], max(prompts)
-    padded, mask = torch.zeros(len(rows), longest, dtype=torch.int64), torch.zeros(len(rows), longest, dtype=torch.int64)
+    padded, mask = (
+        torch.zeros(len(rows), longest, dtype=torch.int64),
+        torch.zeros(len(rows), longest, dtype=torch.int64),
+    )
     spans = [slice(longest - n, longest) if left else slice(0, n) for n in prompts]
     for row, (tokens, span, count) in enumerate(zip(rows, spans, prompts, strict=True)):
         padded[row, span], mask[row, span] = tokens[0, :count], 1

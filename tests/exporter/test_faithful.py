@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from intaglio.exporter import export
 from intaglio.models.checkpoint import Checkpoint
 from intaglio.tests import tiny
 from intaglio.tests.exporter import drive
-from intaglio.tests.models.variants import Variant, VARIANTS
+from intaglio.tests.models.variants import VARIANTS, Variant
 
 TOLERANCE = 1e-4
 TARGETS = ("ort", "standard")
@@ -25,9 +24,7 @@ QUICK = {
 
 
 def _marked(variants: list[Variant]) -> list[object]:
-    return [
-        pytest.param(v, id=str(v), marks=() if v.name in QUICK[v.family] else pytest.mark.slow) for v in variants
-    ]
+    return [pytest.param(v, id=str(v), marks=() if v.name in QUICK[v.family] else pytest.mark.slow) for v in variants]
 
 
 @pytest.mark.parametrize("target", TARGETS)

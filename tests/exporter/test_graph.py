@@ -7,7 +7,6 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-
 from intaglio.artifact import read_manifest, verify
 from intaglio.exporter import export, trace
 from intaglio.tests import tiny
@@ -99,7 +98,9 @@ def test_tied_embeddings_are_stored_once(tmp_path: Path, target: str) -> None:
 def test_names_lead_to_the_module_and_nowhere_else(tmp_path: Path) -> None:
     out = exported(tmp_path, tiny.config("qwen2"))
     nodes = {node.name: node for node in ir.load(out / "model.onnx").graph}
-    assert nodes["model.layers.3.mlp.down_proj/MatMul"].metadata_props["intaglio.module"] == "model.layers.3.mlp.down_proj"
+    assert (
+        nodes["model.layers.3.mlp.down_proj/MatMul"].metadata_props["intaglio.module"] == "model.layers.3.mlp.down_proj"
+    )
     assert "model.layers.2.self_attn/GroupQueryAttention" in nodes
     content = (out / "model.onnx").read_bytes()
     assert b".py" not in content  # torch leaves stack traces, with the paths of this machine

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from intaglio.artifact import read_manifest
 from intaglio.errors import UnsupportedError, UsageError
 from intaglio.exporter import export
@@ -17,7 +16,9 @@ from intaglio.tests.exporter import drive
 def test_head_dim_that_no_kernel_takes(tmp_path: Path) -> None:
     values = tiny.config("qwen2", head_dim=10)
     folder = tiny.write(tmp_path / "checkpoint", values)
-    with pytest.raises(UnsupportedError, match=r"head_dim is 10; .* multiples of 8 only: export with --target standard"):
+    with pytest.raises(
+        UnsupportedError, match=r"head_dim is 10; .* multiples of 8 only: export with --target standard"
+    ):
         export(folder, tmp_path / "out")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint"]
     export(folder, tmp_path / "out", target="standard")
@@ -69,7 +70,7 @@ def test_sequence_classifier_without_a_padding_token_takes_one_row(tmp_path: Pat
     with torch.inference_mode():
         expected = Checkpoint(folder).load()(ids).logits
     np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=1e-4)
-    with pytest.raises(Exception, match="[Ii]nvalid dimensions"):
+    with pytest.raises(Exception, match="invalid dimensions"):
         session.run(None, {"input_ids": np.ones((2, 7), np.int64), "attention_mask": np.ones((2, 7), np.int64)})
 
 

@@ -1,0 +1,175 @@
+"""An export ends with the whole artifact or with nothing that looks like one."""
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from intaglio.artifact import read_manifest, verify
+from intaglio.errors import CheckpointError, OutputError
+from intaglio.exporter import export, write
+from intaglio.tests import tiny
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    return tiny.write(tmp_path / "checkpoint", tiny.config("qwen2", num_hidden_layers=1), tokenizer=True)
+
+
+def left(tmp_path: Path) -> list[str]:
+    return sorted(p.name for p in tmp_path.iterdir() if p.name != "checkpoint")
+
+
+def test_manifest_and_companions(tmp_path: Path, checkpoint: Path) -> None:
+    returned = export(checkpoint, tmp_path / "out")
+    manifest = read_manifest(tmp_path / "out")
+    assert manifest == returned
+    assert set(manifest.files) >= {"model.onnx", "model.onnx.data", "config.json", "tokenizer.json"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {*manifest.files, "intaglio.json"}
+    assert verify(tmp_path / "out") == []
+    assert manifest.source.id == "checkpoint"
+    assert manifest.parity.verdict == "not checked"
+
+
+def test_the_same_checkpoint_gives_the_same_bytes(tmp_path: Path, checkpoint: Path) -> None:
+    first, second = (export(checkpoint, tmp_path / name) for name in "ab")
+    assert first == second
+
+
+def test_the_digest_follows_the_weights(tmp_path: Path, checkpoint: Path) -> None:
+    before = export(checkpoint, tmp_path / "a").source.digest
+    other = tiny.write(tmp_path / "other", tiny.config("qwen2", num_hidden_layers=1), seed=1, tokenizer=True)
+    assert export(other, tmp_path / "b").source.digest != before
+
+
+def test_existing_destination(tmp_path: Path, checkpoint: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "precious").write_text("kept")
+    with pytest.raises(OutputError, match=r"out exists; choose another place, or replace it with --force"):
+        export(checkpoint, tmp_path / "out")
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["precious"]
+    export(checkpoint, tmp_path / "out", force=True)
+    assert not (tmp_path / "out" / "precious").exists()
+    assert left(tmp_path) == ["out"]
+
+
+def test_force_replaces_only_after_success(tmp_path: Path, checkpoint: Path) -> None:
+    export(checkpoint, tmp_path / "out")
+    before = read_manifest(tmp_path / "out")
+    weights = checkpoint / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is not a whole safetensors file .*truncated"):
+        export(checkpoint, tmp_path / "out", force=True)
+    assert read_manifest(tmp_path / "out") == before
+    assert verify(tmp_path / "out") == []
+    assert left(tmp_path) == ["out"]
+
+
+def test_destination_is_a_file(tmp_path: Path, checkpoint: Path) -> None:
+    (tmp_path / "out").write_text("kept")
+    with pytest.raises(OutputError, match="out is a file; an artifact is a folder"):
+        export(checkpoint, tmp_path / "out", force=True)
+    assert (tmp_path / "out").read_text() == "kept"
+
+
+def test_destination_under_a_file(tmp_path: Path, checkpoint: Path) -> None:
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(OutputError, match=r"out cannot be written \(.*\); choose another place"):
+        export(checkpoint, tmp_path / "file" / "out")
+
+
+def test_too_little_space_is_seen_before_it_is_used(
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(OutputError, match=r"the artifact needs 0\.00 GB and the disk has 0\.00 GB free"):
+        export(checkpoint, tmp_path / "out")
+    assert left(tmp_path) == []
+
+
+def test_disk_full_on_the_way(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full:
+        """A file on a disk that takes one page more."""
+
+        def __init__(self, path: Path) -> None:
+            self.written = 0
+
+        def write(self, data: memoryview) -> int:
+            if self.written:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            self.written = min(4096, len(data))
+            return self.written
+
+        def close(self) -> None: ...
+
+    opened: Callable[..., Any] = Path.open
+
+    def open_full(self: Path, *arguments: Any, **options: Any) -> Any:
+        return (
+            Full(self) if options == {"buffering": 0} and arguments == ("wb",) else opened(self, *arguments, **options)
+        )
+
+    monkeypatch.setattr(Path, "open", open_full)
+    with pytest.raises(OutputError, match="out: the disk is full; free some space or choose another place"):
+        export(checkpoint, tmp_path / "out")
+    monkeypatch.undo()
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize("stage", ["graph", "weights", "source"])
+def test_interrupt(tmp_path: Path, checkpoint: Path, stage: str) -> None:
+    def interrupt(reached: str, done: int, total: int) -> None:
+        if reached == stage:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export(checkpoint, tmp_path / "out", progress=interrupt)
+    assert left(tmp_path) == []
+
+
+def test_what_a_killed_export_left_goes_with_the_next(tmp_path: Path, checkpoint: Path) -> None:
+    finished = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    abandoned = tmp_path / f".out.intaglio-{int(finished.stdout)}"
+    running = tmp_path / f".out.intaglio-{os.getppid()}"
+    for folder in (abandoned, running):
+        folder.mkdir()
+    export(checkpoint, tmp_path / "out")
+    assert not abandoned.exists()
+    assert running.exists()  # somebody is at it
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("delay", [0.3, 1.0, 2.0, 3.0, 4.0, 5.0, 6.5, 8.0])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_signal_at_any_moment(tmp_path: Path, checkpoint: Path, name: str, delay: float) -> None:
+    command = [sys.executable, "-m", "intaglio.cli.main", "export", str(checkpoint), str(tmp_path / "out")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    time.sleep(delay)
+    process.send_signal(getattr(signal, name))
+    _, errors = process.communicate(timeout=60)
+    assert "Traceback" not in errors
+    if process.returncode == 0:
+        assert verify(tmp_path / "out") == []
+        assert left(tmp_path) == ["out"]
+    else:
+        assert left(tmp_path) == []
+
+
+def test_an_error_of_the_writing_thread_is_raised_in_the_other(tmp_path: Path) -> None:
+    def write_to_a_closed_file() -> None:
+        with write._Writer(tmp_path / "data") as writer:
+            writer.file.close()
+            for _ in range(1000):
+                writer.write(torch.zeros(100))
+
+    with pytest.raises(ValueError, match="closed file"):
+        write_to_a_closed_file()
