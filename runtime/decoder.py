@@ -50,11 +50,9 @@ def open_decoder(session: Session, rows: int, longest: int, limit: int) -> Decod
 def rows_together(session: Session, wanted: int) -> int:
     """How many rows may share a batch.
 
-    Rotary frequencies that depend on the length would make rows of different lengths influence each other. Merging the
-    rows of a standard artifact's cache needs host arrays, which bfloat16 does not have.
+    Merging the rows of a standard artifact's cache needs host arrays, which bfloat16 does not have.
     """
-    model, target = session.manifest.model, session.manifest.target
-    alone = model.length_dependent_rope or (target == "standard" and model.cache_dtype == "bfloat16")
+    alone = session.manifest.target == "standard" and session.manifest.model.cache_dtype == "bfloat16"
     return 1 if alone else wanted
 
 
@@ -99,7 +97,7 @@ class SharedDecoder:
         # A mask's sum is its row's length. A row that stands still keeps its sum, and so overwrites its last position.
         self._mask[rows, self._lengths[rows]] = 1
         self._lengths[rows] += 1
-        if self._session.device != "cpu" or self._session.manifest.model.length_dependent_rope:
+        if self._session.device != "cpu":
             self._bind_inputs()
         self._session.run_bound(self._binding)
         return self._logits[:, 0]
@@ -117,14 +115,9 @@ class SharedDecoder:
         self._bind_inputs()
 
     def _bind_inputs(self) -> None:
-        """On the CPU the arrays themselves are bound, once. A GPU gets copies, so each step binds them again.
-
-        Frequencies that depend on the length read it from the mask's width, which must then be exact.
-        """
-        exact = self._session.manifest.model.length_dependent_rope
-        width = int(self._lengths.max()) if exact else self._cache.capacity
+        """On the CPU the arrays themselves are bound, once. A GPU gets copies, so each step binds them again."""
         self._binding.bind_cpu_input("input_ids", self._tokens)
-        self._binding.bind_cpu_input("attention_mask", np.ascontiguousarray(self._mask[:, :width]))
+        self._binding.bind_cpu_input("attention_mask", self._mask)
 
 
 class ConcatDecoder:
