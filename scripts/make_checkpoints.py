@@ -4,8 +4,8 @@
     python scripts/make_checkpoints.py --data ../shared/data [--device cuda] [--out tests/checkpoints]
 
 DATA holds wikitext2-valid.txt and sst2-train.tsv, which are trained on, and wikitext2-test.txt and sst2-dev.tsv,
-which are only measured on. Seeds are fixed; other numbers of threads or another device round differently. On two
-cores of a CPU all three take about half an hour.
+which are only measured on. Seeds are fixed; other numbers of threads or another device round differently. On one
+core of a CPU all three take about an hour.
 """
 
 import argparse
@@ -39,12 +39,12 @@ def main() -> None:
     parser.add_argument(
         "--only", choices=NAMES, action="append", help="one of the three (the classifier needs the first)"
     )
-    parser.add_argument("--resume", action="store_true", help="OUT holds what the first stage made: go on from there")
+    parser.add_argument("--stage", type=int, default=1, help="where to begin; OUT holds what the stage before made")
     arguments = parser.parse_args()
     for name in arguments.only or NAMES:
         print(name, flush=True)
         torch.manual_seed(0)
-        make(name, arguments.data, arguments.out, arguments.device, arguments.steps, int(arguments.resume))
+        make(name, arguments.data, arguments.out, arguments.device, arguments.steps, arguments.stage)
 
 
 def make(name: str, data: Path, out: Path, device: str, steps: int | None, first_stage: int) -> None:
@@ -66,12 +66,12 @@ def make(name: str, data: Path, out: Path, device: str, steps: int | None, first
         report_classifier(target, vocabulary, text.reviews(data / "sst2-dev.tsv"))
     else:
         values = folder.exaone4(vocabulary) if name == "tiny-exaone4" else folder.qwen2(vocabulary)
-        for stage, (count, rate, with_reviews) in enumerate(STAGES):
+        for stage, (count, rate, with_reviews) in enumerate(STAGES, 1):
             if stage < first_stage:
                 continue
-            model = Checkpoint(target).load() if stage else new(values)
+            model = Checkpoint(target).load() if stage > 1 else new(values)
             assert isinstance(model, CausalLM)
-            if not stage:
+            if stage == 1:
                 language.initialize(model)
             language.train(
                 model.to(device),
@@ -81,7 +81,7 @@ def make(name: str, data: Path, out: Path, device: str, steps: int | None, first
                 steps=steps or count,
                 rate=rate,
                 device=device,
-                seed=stage,
+                seed=stage - 1,
             )
             folder.save(target, values, vocabulary, model, shards=2 if name == "tiny-exaone4" else 1)
         report_language(target, vocabulary, text.articles(data / "wikitext2-test.txt"))
