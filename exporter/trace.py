@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from ..artifact import Target, Task
 from ..models.config import ModelConfig
 from ..models.heads import CausalLM, build, trunk
-from ..models.ops import FusedOps, KeyValue, lowered
+from ..models.ops import KeyValue, lowered
 from .instantiate import instantiate
 from .lowering.ort import OrtOps, refuse_inexpressible, rotates_inside
 from .lowering.standard import StandardOps
@@ -42,6 +42,7 @@ class _Traced(nn.Module):
     def __init__(self, config: ModelConfig, task: Task, table_rows: int) -> None:
         super().__init__()
         self.head = build(config, task)
+        self.task = task
         rotary = trunk(self.head, task).rotary_emb
         for name in ("cos", "sin") if table_rows else ():
             rotary.register_buffer(name, torch.empty(table_rows, config.head_dim // 2), persistent=False)
@@ -53,14 +54,7 @@ class _Traced(nn.Module):
             output = self.head(input_ids, attention_mask, past, logits_to_keep=logits_to_keep)
             return (output.logits.float(), *(tensor for pair in output.past_key_values for tensor in pair))
         output = self.head(input_ids, attention_mask)
-        return tuple(getattr(output, name).float() for name in _fields(output))
-
-
-def _fields(output: object) -> tuple[str, ...]:
-    for names in (("start_logits", "end_logits"), ("logits",), ("last_hidden_state",)):
-        if hasattr(output, names[0]):
-            return names
-    raise AssertionError(output)
+        return tuple(getattr(output, name).float() for name in OUTPUTS[self.task])
 
 
 def trace(config: ModelConfig, task: Task, target: Target, dtype: torch.dtype) -> ir.Model:
@@ -112,7 +106,7 @@ def _export(config: ModelConfig, task: Task, target: Target, dtype: torch.dtype)
             torch.ones(1, dtype=torch.int64),
         )
         ops = OrtOps(dtype, rotates_inside=rows > 0) if target == "ort" else StandardOps(windows, dtype)
-        with lowered(_checked(ops)):
+        with lowered(ops):
             program = torch.onnx.export(
                 module,
                 arguments,
@@ -134,10 +128,6 @@ def _export(config: ModelConfig, task: Task, target: Target, dtype: torch.dtype)
     with _quiet():
         optimize_ir(model)  # folds what torch leaves around shapes and slices
     return model
-
-
-def _checked(ops: FusedOps) -> FusedOps:
-    return ops  # a type checker's proof that both lowerings provide every operator
 
 
 def _past_names(config: ModelConfig, prefix: str) -> list[str]:

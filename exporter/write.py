@@ -19,7 +19,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from ..artifact import DATA, FileEntry, TensorEntry
+from ..artifact import DATA, MANIFEST, FileEntry, TensorEntry
 from ..errors import OutputError, UnsupportedError
 from ..models.checkpoint import Checkpoint
 from .graph import Graph
@@ -36,12 +36,15 @@ def staged(out: Path, *, force: bool) -> Iterator[Path]:
     """A new folder that becomes ``out`` when the block ends well, and disappears when it does not.
 
     Raises:
-        OutputError: ``out`` exists and ``force`` is false, or something about the disk.
+        OutputError: ``out`` exists and ``force`` is false, or is no artifact and so nothing to replace; or something
+            about the disk.
     """
     if out.exists() and not force:
         raise OutputError(f"{out} exists; choose another place, or replace it with --force")
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out} is a file; an artifact is a folder: choose another place")
+    if out.exists() and not (out / MANIFEST).exists() and any(out.iterdir()):
+        raise OutputError(f"{out} holds something else than an artifact and is not replaced; choose another place")
     out = out.absolute()
     prefix = f".{out.name}.intaglio-"
     try:

@@ -55,9 +55,15 @@ def test_existing_destination(tmp_path: Path, checkpoint: Path) -> None:
     (tmp_path / "out" / "precious").write_text("kept")
     with pytest.raises(OutputError, match=r"out exists; choose another place, or replace it with --force"):
         export(checkpoint, tmp_path / "out")
+    with pytest.raises(OutputError, match=r"out holds something else than an artifact and is not replaced"):
+        export(checkpoint, tmp_path / "out", force=True)
+    with pytest.raises(OutputError, match=r"checkpoint holds something else than an artifact and is not replaced"):
+        export(checkpoint, checkpoint, force=True)
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["precious"]
-    export(checkpoint, tmp_path / "out", force=True)
-    assert not (tmp_path / "out" / "precious").exists()
+    (tmp_path / "out" / "precious").unlink()
+    first = export(checkpoint, tmp_path / "out", force=True)  # an empty folder
+    assert export(checkpoint, tmp_path / "out", force=True, target="standard") != first
+    assert read_manifest(tmp_path / "out").target == "standard"
     assert left(tmp_path) == ["out"]
 
 
