@@ -76,11 +76,15 @@ def test_an_out_that_exists_is_kept_and_replaced_only_with_force(run: Run, sourc
     assert result.exit_code == 2
     assert str(out) in result.stderr
     assert "--force" in result.stderr
-    assert names(out) == ["precious"]
     result = run("export", source, out, "--force")
-    assert result.exit_code == 0, result.stderr
-    assert f"artifact  {out}\n" in result.stdout
-    assert not (out / "precious").exists()
+    assert result.exit_code == 2
+    assert f"{out} holds something else than an artifact and is not replaced; choose another place" in result.stderr
+    assert names(out) == ["precious"]
+    (out / "precious").unlink()
+    for _ in range(2):  # an empty folder, and then an artifact
+        result = run("export", source, out, "--force")
+        assert result.exit_code == 0, result.stderr
+        assert f"artifact  {out}\n" in result.stdout
     assert run("verify", out).exit_code == 0
     assert names(source.parent) == ["out", "source"]
 
