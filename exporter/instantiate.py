@@ -2,7 +2,7 @@
 
 A layer is known by the module path that torch leaves on every node. What a layer takes from outside is either shared
 by all (angles, masks, lengths: made before the layers), its own by name (weights, past), or the hidden state: the one
-value that comes from the layer before it.
+value that comes from the layer before it, or from the embedding.
 """
 
 import ast
@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
+EMBEDDING = "embed_tokens"
 SCOPES = "pkg.torch.onnx.name_scopes"
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)(?=\.|$)")
 _NUMBERED = re.compile(r"((?:^|\.)layers\.|^past_key_values\.|^present\.)(\d+)(?=\.|$)")
@@ -26,8 +27,7 @@ def module_path(node: ir.Node) -> str:
 def instantiate(model: ir.Model, templates: Sequence[int]) -> ir.Model:
     """A graph as deep as ``templates`` is long, in which layer i is a copy of the traced layer ``templates[i]``.
 
-    Names that carry a layer's number (module paths, initializers, past and present) are renumbered. The first entry
-    must be 0, and every other template a traced layer behind another one.
+    Names that carry a layer's number (module paths, initializers, past and present) are renumbered.
     """
     return _Instantiation(model, templates).model
 
@@ -52,8 +52,10 @@ class _Instantiation:
         self.nodes: list[ir.Node] = []
 
         prologue, blocks, epilogue = _split(old, max(templates) + 1)
-        # crossing[i] leaves the traced layer i; the last one goes to what follows the layers
-        crossing = [_crossing(block, after) for block, after in zip(blocks, [*blocks[1:], epilogue], strict=True)]
+        # The hidden state as the traced layer i takes it, and as it gives it.
+        leaves = [_crossing(block, after) for block, after in zip(blocks, [*blocks[1:], epilogue], strict=True)]
+        embedding = [node for node in prologue if module_path(node).rpartition(".")[2] == EMBEDDING]
+        enters = [_crossing(embedding, blocks[0]), *leaves[:-1]]
 
         inputs: list[ir.Value] = []
         past = [value for value in old.inputs if _NUMBERED.search(value.name or "")]
@@ -66,16 +68,15 @@ class _Instantiation:
         for node in prologue:
             self.shared.update(self._copy(node, {}, None))
         presents: list[ir.Value] = []
-        hidden: ir.Value | None = None
+        hidden = self.shared[enters[0]]
         for layer, template in enumerate(templates):
-            mapping = {} if hidden is None else {crossing[template - 1]: hidden}
+            mapping = {enters[template]: hidden}
             for node in blocks[template]:
                 copied = self._copy(node, mapping, layer)
                 presents += [new for old_value, new in copied.items() if old_value in self.outputs]
                 mapping |= copied
-            hidden = mapping[crossing[template]]
-        assert hidden is not None
-        self.shared[crossing[-1]] = hidden
+            hidden = mapping[leaves[template]]
+        self.shared[leaves[-1]] = hidden
         for node in epilogue:
             self.shared.update(self._copy(node, {}, None))
 

@@ -74,18 +74,12 @@ def trace(config: ModelConfig, task: Task, target: Target, dtype: torch.dtype) -
 
 
 def _shallow(config: ModelConfig) -> tuple[ModelConfig, list[int]]:
-    """A config with one layer of each kind, and for each layer of the model the one that stands for it.
-
-    Layer 0 stands for itself; each kind is then traced behind another layer, where what comes in is told from what
-    all layers share.
-    """
+    """A config with one layer of each kind, and for each layer of the model the one that stands for it."""
     kinds = list(zip(config.layer_windows, config.layer_rotary, strict=True))
-    traced = [kinds[0], *dict.fromkeys(kinds)]
-    if len(traced) >= len(kinds):
-        return config, list(range(len(kinds)))
+    traced = list(dict.fromkeys(kinds))
     windows, rotary = zip(*traced, strict=True)
     shallow = replace(config, num_hidden_layers=len(traced), layer_windows=windows, layer_rotary=rotary)
-    return shallow, [0, *(traced.index(kind, 1) for kind in kinds[1:])]
+    return shallow, [traced.index(kind) for kind in kinds]
 
 
 def _export(config: ModelConfig, task: Task, target: Target, dtype: torch.dtype) -> ir.Model:

@@ -52,9 +52,7 @@ def generator(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     return loaded
 
 
-def test_64_greedy_tokens_of_8_prompts_equal_transformers(
-    generator: TextGenerator, expected: list[list[int]]
-) -> None:
+def test_64_greedy_tokens_of_8_prompts_equal_transformers(generator: TextGenerator, expected: list[list[int]]) -> None:
     one_by_one = [
         generator.generate(prompt, max_new_tokens=64, temperature=0.0, repetition_penalty=1.0) for prompt in PROMPTS
     ]

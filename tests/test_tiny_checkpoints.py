@@ -54,8 +54,9 @@ def test_labels_equal_transformers(tmp_path: Path, target: str) -> None:
     for text, found in zip(TEXTS, classify(TEXTS), strict=True):
         with torch.inference_mode():
             scores = model(**tokenizer(text, return_tensors="pt")).logits.softmax(-1)[0]
-        assert found.label == model.config.id2label[int(scores.argmax())]
-        assert found.scores == pytest.approx({model.config.id2label[i]: float(s) for i, s in enumerate(scores)}, abs=1e-4)
+        expected = {model.config.id2label[i]: float(score) for i, score in enumerate(scores)}
+        assert found.label == max(expected, key=expected.__getitem__)
+        assert found.scores == pytest.approx(expected, abs=1e-4)
     assert {found.label for found in classify(TEXTS[:2])} == {"positive", "negative"}
 
 

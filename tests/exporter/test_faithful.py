@@ -18,17 +18,22 @@ from intaglio.tests.models.variants import VARIANTS, Variant
 TOLERANCE = 1e-4
 TARGETS = ("ort", "standard")
 QUICK = {
-    "qwen2": ("plain", "mqa", "tied", "head-dim-32", "max-window-layers", "rope-dynamic", "rope-longrope", "rope-yarn"),
-    "exaone4": ("plain", "tied", "mha", "pattern-LLLG", "rope-llama3", "rope-longrope", "one-layer"),
+    "ort": {
+        *("qwen2-plain", "qwen2-mqa", "qwen2-tied", "qwen2-max-window-layers", "qwen2-rope-dynamic"),
+        *("qwen2-rope-longrope", "qwen2-rope-yarn", "qwen2-rope-linear", "exaone4-plain", "exaone4-mha"),
+        *("exaone4-pattern-LLLG", "exaone4-rope-llama3", "exaone4-global"),
+    },
+    "standard": {"qwen2-max-window-layers", "qwen2-rope-longrope", "exaone4-plain", "exaone4-rope-llama3"},
 }
+CASES = [
+    pytest.param(v, target, id=f"{v}-{target}", marks=() if str(v) in QUICK[target] else pytest.mark.slow)
+    for v in VARIANTS
+    for target in TARGETS
+]
+assert all(QUICK[target] <= {str(v) for v in VARIANTS} for target in TARGETS)
 
 
-def _marked(variants: list[Variant]) -> list[object]:
-    return [pytest.param(v, id=str(v), marks=() if v.name in QUICK[v.family] else pytest.mark.slow) for v in variants]
-
-
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("variant", _marked(VARIANTS))
+@pytest.mark.parametrize(("variant", "target"), CASES)
 def test_generation(tmp_path: Path, variant: Variant, target: str) -> None:
     values = tiny.config(variant.family, spelling=variant.spelling, rope=variant.rope, **variant.changes)
     folder = tiny.write(tmp_path / "checkpoint", values)

@@ -97,7 +97,7 @@ def test_a_graph_that_onnx_runtime_refuses(artifact: Path) -> None:
 
 
 def test_a_graph_that_lacks_an_input_of_its_task(artifact: Path) -> None:
-    model = replace(read_manifest(artifact).model, num_hidden_layers=3)
+    model = replace(read_manifest(artifact).model, num_hidden_layers=3, layer_windows=(None,) * 3)
     with pytest.raises(
         ArtifactError, match=r"the graph has no input 'past_key_values\.2\.key'; export the model again"
     ):
