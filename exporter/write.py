@@ -92,7 +92,7 @@ def check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise OutputError(
-            f"{folder.parent}: the artifact needs {needed / 1e9:.2f} GB and the disk has {free / 1e9:.2f} GB free; "
+            f"{folder.parent}: the artifact needs {needed / 1e6:,.1f} MB and the disk has {free / 1e6:,.1f} MB free; "
             "free some space or choose another place"
         )
 

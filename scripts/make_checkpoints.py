@@ -3,9 +3,9 @@
 
     python scripts/make_checkpoints.py --data ../shared/data [--device cuda] [--out tests/checkpoints]
 
-DATA holds wikitext2-valid.txt and sst2-train.tsv, which are trained on, and wikitext2-test.txt and sst2-dev.tsv,
-which are only measured on. Seeds are fixed; other numbers of threads or another device round differently. On one
-core of a CPU all three take about an hour.
+DATA holds wikitext2-valid.txt, wikitext2-test.txt and sst2-train.tsv, which are trained on but for a few articles of
+each, and sst2-dev.tsv, which is only measured on. Seeds are fixed; other numbers of threads or another device round
+differently. On one core of a CPU all three take about two hours.
 """
 
 import argparse
@@ -18,13 +18,22 @@ from intaglio.models.checkpoint import PARSERS, Checkpoint
 from intaglio.models.config import ConfigReader
 from intaglio.models.heads import CausalLM, SequenceClassification, build
 from torch import nn
-from training import folder, language, sentiment, text
+from training import folder, language, repetition, sentiment, text
 from training.check import agreement
 from training.vocabulary import EXAONE4, QWEN2, Vocabulary
 
 NAMES = ("tiny-qwen2", "tiny-exaone4", "tiny-qwen2-sst2")
-# First the articles, then, from those weights, the articles and the reviews: steps, learning rate, reviews too.
-STAGES = ((2000, 2e-3, False), (1200, 1.5e-3, True))
+# Articles at the end of each file that are not trained on: the validation text's say when to stop, the test text's are
+# measured.
+HELD_OUT = 3
+STAGES = (
+    language.Stage(2e-3, with_reviews=False, with_test=False),
+    language.Stage(1.5e-3, with_test=False),
+    language.Stage(1.2e-3, decay=0.3, struck_out=0.05),
+    language.Stage(3e-4, decay=0.3, known_words=True, repetition=1.0),
+)
+# What the committed ones had of each stage; in the last two it was the clock that ended them (--minutes).
+STEPS = {"tiny-qwen2": (2000, 1200, 0, 0), "tiny-exaone4": (2000, 1200, 0, 0)}
 SENTIMENT_STEPS = 800
 PROMPTS = ("The album was", "In 1942, the ship", "The city of", "The film is", "A story about")
 SENTENCES = ("A warm, funny and beautifully acted film.", "Two hours of my life that I will never get back.")
@@ -40,16 +49,19 @@ def main() -> None:
         "--only", choices=NAMES, action="append", help="one of the three (the classifier needs the first)"
     )
     parser.add_argument("--stage", type=int, default=1, help="where to begin; OUT holds what the stage before made")
+    parser.add_argument("--last-stage", type=int, default=len(STAGES), help="where to end")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="time for each stage; fewer steps then")
     arguments = parser.parse_args()
     for name in arguments.only or NAMES:
         print(name, flush=True)
         torch.manual_seed(0)
-        make(name, arguments.data, arguments.out, arguments.device, arguments.steps, arguments.stage)
+        make(name, arguments)
 
 
-def make(name: str, data: Path, out: Path, device: str, steps: int | None, first_stage: int) -> None:
+def make(name: str, arguments: argparse.Namespace) -> None:
     """Train, save, and measure what was saved."""
-    articles = text.articles(data / "wikitext2-valid.txt")
+    data, out, device = arguments.data, arguments.out, arguments.device
+    articles, more = (text.articles(data / f"wikitext2-{part}.txt") for part in ("valid", "test"))
     reviews = text.reviews(data / "sst2-train.tsv")
     corpus = [article.text for article in articles] + [review.text for review in reviews]
     vocabulary = Vocabulary(EXAONE4 if name == "tiny-exaone4" else QWEN2, corpus)
@@ -61,30 +73,32 @@ def make(name: str, data: Path, out: Path, device: str, steps: int | None, first
         base = Checkpoint(out / "tiny-qwen2").load()
         assert isinstance(base, CausalLM)
         sentiment.start(model, base)
-        sentiment.train(model.to(device), vocabulary, reviews, steps=steps or SENTIMENT_STEPS, device=device, seed=0)
+        steps = arguments.steps or SENTIMENT_STEPS
+        sentiment.train(model.to(device), vocabulary, reviews, steps=steps, device=device, seed=0)
         folder.save(target, values, vocabulary, model)
         report_classifier(target, vocabulary, text.reviews(data / "sst2-dev.tsv"))
     else:
         values = folder.exaone4(vocabulary) if name == "tiny-exaone4" else folder.qwen2(vocabulary)
-        for stage, (count, rate, with_reviews) in enumerate(STAGES, 1):
-            if stage < first_stage:
-                continue
-            model = Checkpoint(target).load() if stage > 1 else new(values)
+        for number in range(arguments.stage, arguments.last_stage + 1):
+            stage = STAGES[number - 1]
+            model = Checkpoint(target).load() if number > 1 else new(values)
             assert isinstance(model, CausalLM)
-            if stage == 1:
+            if number == 1:
                 language.initialize(model)
             language.train(
                 model.to(device),
                 vocabulary,
-                articles,
-                reviews if with_reviews else (),
-                steps=steps or count,
-                rate=rate,
+                stage,
+                articles[:-HELD_OUT] + (more[:-HELD_OUT] if stage.with_test else []),
+                reviews if stage.with_reviews else (),
+                articles[-HELD_OUT:],
+                steps=arguments.steps or STEPS[name][number - 1],
                 device=device,
-                seed=stage - 1,
+                seed=number - 1,
+                minutes=arguments.minutes,
             )
             folder.save(target, values, vocabulary, model, shards=2 if name == "tiny-exaone4" else 1)
-        report_language(target, vocabulary, text.articles(data / "wikitext2-test.txt"))
+        report_language(target, vocabulary, more[-HELD_OUT:])
     print(f"  {sum(file.stat().st_size for file in target.iterdir()):,} bytes in {target}")
     print(f"  native and transformers: max |Δ logit| {agreement(target):.1e} of the logits' scale")
 
@@ -97,8 +111,10 @@ def new(values: folder.Values) -> nn.Module:
 def report_language(target: Path, vocabulary: Vocabulary, articles: Sequence[text.Article]) -> None:
     model = Checkpoint(target).load()
     assert isinstance(model, CausalLM)
-    loss = language.evaluate(model, vocabulary, language.stream(vocabulary, [article.text for article in articles]))
-    print(f"  WikiText-2 test: {loss:.3f} nats a token, perplexity {math.exp(loss):.1f}")
+    ids = language.stream(vocabulary, [article.text for article in articles])
+    loss = language.evaluate(model, ids, language.targets(vocabulary, ids))
+    print(f"  the last articles of WikiText-2 test: {loss:.3f} nats a token, perplexity {math.exp(loss):.1f}")
+    print(f"  of its greedy text from their words, {repetition.rate(model, ids):.0%} repeats itself")
     for prompt in PROMPTS:
         for temperature in (0.0, 0.7):
             ids = vocabulary.encode(prompt)

@@ -5,11 +5,13 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from intaglio.models.heads import IGNORED, CausalLM
 from torch import Tensor, nn
 
+from training import repetition, words
 from training.text import UNKNOWN, Article, Review, questions
 from training.vocabulary import Vocabulary
 
@@ -60,9 +62,8 @@ def targets(vocabulary: Vocabulary, ids: Tensor) -> Tensor:
     return ids.masked_fill(unknown | before, IGNORED)
 
 
-def crops(vocabulary: Vocabulary, ids: Tensor, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+def crops(ids: Tensor, labels: Tensor, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless batches of inputs and labels [B, S]; every fourth has twice the length, so that far positions occur."""
-    labels = targets(vocabulary, ids)
     for step in itertools.count():
         length, rows = (2 * LENGTH, BATCH // 2) if step % 4 == 3 else (LENGTH, BATCH)
         starts = torch.randint(len(ids) - length, (rows,), generator=generator)
@@ -87,17 +88,23 @@ def fit(
     every: int,
     rate: float,
     decay: float,
+    minutes: float = math.inf,
 ) -> None:
     """Minimize the losses, one a step, and keep the weights at which ``measure`` was least (early stopping).
 
-    The last weights, at the lowest learning rate, are kept if they measure within 1 % of the least.
+    The last weights, at the lowest learning rate, are kept if they measure within 1 % of the least. ``minutes`` bring
+    the learning rate down and end the training where they pass before the steps are done.
     """
     optimize = optimizer(model, rate, decay)
     warm = min(100, steps // 10 + 1)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimize, lambda s: min((s + 1) / warm, 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * s / steps)))
-    )
     best, kept, began = math.inf, copy.deepcopy(model.state_dict()), time.monotonic()
+
+    def fraction(step: int) -> float:
+        return min(1.0, max(step / steps, (time.monotonic() - began) / 60 / minutes))
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimize, lambda s: min((s + 1) / warm, 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * fraction(s))))
+    )
     for step, loss in zip(range(1, steps + 1), losses, strict=False):
         value = loss()
         value.backward()
@@ -105,56 +112,93 @@ def fit(
         optimize.step()
         optimize.zero_grad()
         schedule.step()
-        if step % every == 0 or step == steps:
+        last = fraction(step) == 1
+        if step % every == 0 or last:
             measured = measure()
-            if measured < best or (step == steps and measured < 1.01 * best):
+            if measured < best or (last and measured < 1.01 * best):
                 best, kept = measured, copy.deepcopy(model.state_dict())
             spent = time.monotonic() - began
             print(f"  step {step:5} loss {value.item():.3f}  held out {measured:.4f}  {spent:.0f} s", flush=True)
+        if last:
+            break
     model.load_state_dict(kept)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One run of the training, from the weights that the run before it left.
+
+    ``struck_out`` is the share of the words read, not of those written, that are hidden at random, so that what is
+    read more than once is not learnt by heart. ``known_words``: pieces of words that it hardly saw are not learnt to be
+    written. ``repetition`` weighs the penalty for going round in circles.
+    """
+
+    rate: float
+    with_reviews: bool = True
+    with_test: bool = True
+    decay: float = 0.1
+    struck_out: float = 0.0
+    known_words: bool = False
+    repetition: float = 0.0
 
 
 def train(
     model: CausalLM,
     vocabulary: Vocabulary,
+    stage: Stage,
     articles: Sequence[Article],
     reviews: Sequence[Review],
+    held_out: Sequence[Article],
     *,
     steps: int,
-    rate: float,
     device: str,
     seed: int,
+    minutes: float = math.inf,
 ) -> None:
-    """Train on the reviews and on all articles but the last three, which say when to stop."""
-    known, held_out = articles[:-3], stream(vocabulary, [article.text for article in articles[-3:]])
-    texts = [article.text for article in known] + [review.as_written for review in reviews]
-    ids = torch.cat((stream(vocabulary, texts), chats(vocabulary, known)))
+    """Train on the articles and the reviews; the held-out articles say when to stop."""
+    apart = stream(vocabulary, [article.text for article in held_out])
+    texts = [article.text for article in articles] + [review.as_written for review in reviews]
+    ids = torch.cat((stream(vocabulary, texts), chats(vocabulary, articles)))
     print(f"  {len(ids):,} tokens of text, {sum(p.numel() for p in model.parameters()):,} parameters")
-    batches = crops(vocabulary, ids, torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    unknown = vocabulary.id(UNKNOWN)
+    labels, apart_labels = targets(vocabulary, ids), targets(vocabulary, apart)
+    if stage.known_words:
+        known = words.familiar(vocabulary, ids)
+        labels[words.unfamiliar(vocabulary, ids, known)] = IGNORED
+        apart_labels[words.unfamiliar(vocabulary, apart, known)] = IGNORED
 
     def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
-        inputs, labels = (tensor.to(device) for tensor in batch)
+        inputs, wanted = batch
+        strike = torch.rand(inputs.shape, generator=generator) < stage.struck_out
         with torch.autocast(device, torch.bfloat16):
-            result = model(inputs, labels=labels).loss
-        assert result is not None
+            result = model(inputs.masked_fill(strike, unknown).to(device), labels=wanted.to(device)).loss
+            assert result is not None
+            if stage.repetition:
+                result = result + stage.repetition * repetition.penalty(model, repetition.beginnings(ids, generator))
         return result
+
+    def measure() -> float:
+        loops = repetition.rate(model, apart) if stage.repetition else 0.0
+        return evaluate(model, apart, apart_labels) + loops
 
     fit(
         model,
-        ((lambda batch=batch: loss(batch)) for batch in batches),
-        lambda: evaluate(model, vocabulary, held_out),
+        ((lambda batch=batch: loss(batch)) for batch in crops(ids, labels, generator)),
+        measure,
         steps=steps,
         every=max(1, steps // 10),
-        rate=rate,
-        decay=0.1,
+        rate=stage.rate,
+        decay=stage.decay,
+        minutes=minutes,
     )
 
 
 @torch.no_grad()
-def evaluate(model: CausalLM, vocabulary: Vocabulary, ids: Tensor) -> float:
-    """Mean cross-entropy in nats per token over consecutive windows of 256 tokens."""
+def evaluate(model: CausalLM, ids: Tensor, labels: Tensor) -> float:
+    """Mean cross-entropy in nats per token of the labels [N] over consecutive windows of 256 of the ids [N]."""
     device = model.lm_head.weight.device
-    labels, total, count = targets(vocabulary, ids), 0.0, 0
+    total, count = 0.0, 0
     whole = len(ids) // LENGTH * LENGTH
     rows, wanted = ids[:whole].view(-1, LENGTH), labels[:whole].view(-1, LENGTH)
     for inputs, label in zip(rows.split(16), wanted.split(16), strict=True):

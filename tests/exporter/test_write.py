@@ -97,7 +97,7 @@ def test_too_little_space_is_seen_before_it_is_used(
 ) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(OutputError, match=r"the artifact needs 0\.00 GB and the disk has 0\.00 GB free"):
+    with pytest.raises(OutputError, match=r"the artifact needs 0\.3 MB and the disk has 0\.0 MB free"):
         export(checkpoint, tmp_path / "out")
     assert left(tmp_path) == []
 
