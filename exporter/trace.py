@@ -7,7 +7,7 @@ fake tensors: nothing of the size of a weight is ever allocated.
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -146,6 +146,7 @@ def _dynamic(layers: int, batch: int) -> tuple[object, ...]:
 def _tidy_interface(model: ir.Model, config: ModelConfig, generates: bool) -> None:
     """Name the dimensions that torch could not, and drop or default ``logits_to_keep``."""
     graph = model.graph
+    _rename_dimensions(graph, {0: ["batch", "sequence"], 1: ["batch", "total_sequence" if generates else "sequence"]})
     keep = graph.inputs[-1]
     assert keep.name == "logits_to_keep"
     if generates:
@@ -160,6 +161,19 @@ def _tidy_interface(model: ir.Model, config: ModelConfig, generates: bool) -> No
             present.shape = ir.Shape(dims)
     else:
         graph.inputs.pop()
+
+
+def _rename_dimensions(graph: ir.Graph, names: Mapping[int, Sequence[str]]) -> None:
+    """Give the dimensions of inputs, by their place, these names wherever they occur."""
+    renamed = {
+        str(dim): name
+        for index, dims in names.items()
+        for dim, name in zip(graph.inputs[index].shape or (), dims, strict=True)
+        if isinstance(dim, ir.SymbolicDim)
+    }
+    for value in (*graph.inputs, *(output for node in graph for output in node.outputs)):
+        if value.shape is not None:
+            value.shape = ir.Shape([renamed.get(str(dim), dim) for dim in value.shape])
 
 
 def _forget_shapes(value: ir.Value) -> None:

@@ -33,7 +33,7 @@ STAGES = (
     language.Stage(3e-4, decay=0.3, known_words=True, repetition=1.0),
 )
 # What the committed ones had of each stage; in the last two it was the clock that ended them (--minutes).
-STEPS = {"tiny-qwen2": (2000, 1200, 0, 0), "tiny-exaone4": (2000, 1200, 0, 0)}
+STEPS = {"tiny-qwen2": (2000, 1200, 3152, 187), "tiny-exaone4": (2000, 1200, 2039, 121)}
 SENTIMENT_STEPS = 800
 PROMPTS = ("The album was", "In 1942, the ship", "The city of", "The film is", "A story about")
 SENTENCES = ("A warm, funny and beautifully acted film.", "Two hours of my life that I will never get back.")

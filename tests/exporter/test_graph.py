@@ -83,6 +83,14 @@ def test_interface(exported: Exported, target: str) -> None:
     assert [str(d) for d in model.graph.outputs[0].shape or ()] == ["batch", "kept", "288"]
 
 
+@pytest.mark.parametrize("target", ["ort", "standard"])
+def test_interface_of_a_head(exported: Exported, target: str) -> None:
+    graph = ir.load(exported(tiny.config("qwen2", "question-answering"), target) / "model.onnx").graph
+    dims = {value.name: [str(dim) for dim in value.shape or ()] for value in (*graph.inputs, *graph.outputs)}
+    names = ("input_ids", "attention_mask", "start_logits", "end_logits")
+    assert dims == {name: ["batch", "sequence"] for name in names}
+
+
 def test_only_the_last_position_unless_asked(exported: Exported) -> None:
     graph = drive.Graph(exported(tiny.config("qwen2")))
     feeds = {"input_ids": np.ones((2, 5), np.int64), "attention_mask": np.ones((2, 5), np.int64)}
