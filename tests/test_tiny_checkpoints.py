@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 PROMPTS = ["The history of the city", "In 1942, the ship", "The album was", "A"]
-NEW_TOKENS = 96  # past the window of 64, so that decoding leaves tokens behind
+NEW_TOKENS = 96  # past the window of 64, so that decoding leaves tokens behind; nothing ends the text earlier
 GREEDY = {"do_sample": False, "repetition_penalty": 1.0, "temperature": None, "top_p": None, "top_k": None}
 TEXTS = [
     "a delightful film",
@@ -33,11 +33,13 @@ def test_text_equals_transformers(tmp_path: Path, name: str, target: str) -> Non
     assert isinstance(lm, TextGenerator)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    options = {"max_new_tokens": NEW_TOKENS, "temperature": 0.0, "repetition_penalty": 1.0}
+    model.generation_config.eos_token_id = None
+    options = {"max_new_tokens": NEW_TOKENS, "temperature": 0.0, "repetition_penalty": 1.0, "eos_token_id": []}
     for prompt, found in zip(PROMPTS, lm.generate(PROMPTS, **options), strict=True):
         inputs = tokenizer(prompt, return_tensors="pt")
         expected = model.generate(**inputs, max_new_tokens=NEW_TOKENS, **GREEDY)[0, inputs["input_ids"].shape[1] :]
         assert list(found.token_ids) == expected.tolist()
+        assert len(found.token_ids) == NEW_TOKENS
         assert found.text == tokenizer.decode(expected, skip_special_tokens=True)
         assert found == lm.generate(prompt, **options)
         assert found.text == "".join(lm.stream(prompt, **options))
