@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import torch
+from intaglio.models.checkpoint import Checkpoint
 from intaglio.models.ops import KeyValue
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -109,3 +110,14 @@ def ragged(
         for row, reference in enumerate(references):
             difference.add(logits[row : row + 1], reference(new[row : row + 1]))
     return difference
+
+
+def rounding(checkpoint: Checkpoint, tokens: Tensor, chunks: Sequence[int]) -> float:
+    """How far the native definition in float32 is from itself in float64, in calls of the given lengths."""
+    difference, start = Difference(), 0
+    single, double = Native(checkpoint.load()), Native(checkpoint.load(dtype=torch.float64))
+    for length in chunks:
+        piece = tokens[:, start : start + length]
+        start += length
+        difference.add(single(piece), double(piece))
+    return difference.largest

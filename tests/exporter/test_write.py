@@ -163,10 +163,11 @@ def test_signal_at_any_moment(tmp_path: Path, checkpoint: Path, name: str, delay
     process.send_signal(getattr(signal, name))
     _, errors = process.communicate(timeout=60)
     assert "Traceback" not in errors
-    if process.returncode == 0:
+    if (tmp_path / "out").exists():  # the signal came behind the last step
         assert verify(tmp_path / "out") == []
         assert left(tmp_path) == ["out"]
     else:
+        assert process.returncode in (130, 143, -signal.SIGINT, -signal.SIGTERM)
         assert left(tmp_path) == []
 
 
