@@ -5,6 +5,7 @@ to the disk piece by piece; a second thread writes and hashes while the next pie
 """
 
 import errno
+import glob
 import hashlib
 import os
 import queue
@@ -27,6 +28,9 @@ from .graph import Graph
 PAGE = 4096
 """Weights start on page boundaries, so that a mapped file can be used in place."""
 
+OLD = "-old"
+"""The end of the name under which a replaced artifact waits until its successor is in place."""
+
 DTYPES = {ir.DataType.FLOAT: torch.float32, ir.DataType.FLOAT16: torch.float16, ir.DataType.BFLOAT16: torch.bfloat16}
 PRECISIONS = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 
@@ -39,41 +43,55 @@ def staged(out: Path, *, force: bool) -> Iterator[Path]:
         OutputError: ``out`` exists and ``force`` is false, or is no artifact and so nothing to replace; or something
             about the disk.
     """
-    if out.exists() and not force:
-        raise OutputError(f"{out} exists; choose another place, or replace it with --force")
-    if out.exists() and not out.is_dir():
-        raise OutputError(f"{out} is a file; an artifact is a folder: choose another place")
-    if out.exists() and not (out / MANIFEST).exists() and any(out.iterdir()):
-        raise OutputError(f"{out} holds something else than an artifact and is not replaced; choose another place")
-    out = out.absolute()
+    shown, out = out, out.absolute()
     prefix = f".{out.name}.intaglio-"
+    _clear_abandoned(out, prefix)
+    if out.exists() and not force:
+        raise OutputError(f"{shown} exists; choose another place, or replace it with --force")
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"{shown} is a file; an artifact is a folder: choose another place")
+    if out.exists() and not (out / MANIFEST).exists() and any(out.iterdir()):
+        raise OutputError(f"{shown} holds something else than an artifact and is not replaced; choose another place")
+    new_parents = [parent for parent in out.parents if not parent.exists()]
+    folder = out.parent / f"{prefix}{os.getpid()}"
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(out.parent, prefix)
-        folder = out.parent / f"{prefix}{os.getpid()}"
-        folder.mkdir()
+        folder.mkdir(parents=True)
     except OSError as error:
-        raise _explained(error, out) from None
+        raise _explained(error, shown) from None
     try:
         yield folder
-        if out.exists():
-            old = out.parent / f"{prefix}{os.getpid()}-old"
-            out.rename(old)
-            folder.rename(out)
-            shutil.rmtree(old)
-        else:
-            folder.rename(out)
+        _replace(out, folder)
     except OSError as error:
-        raise _explained(error, out) from error
+        raise _explained(error, shown) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        if not out.exists():
+            for parent in new_parents:
+                parent.rmdir()
 
 
-def _remove_abandoned(parent: Path, prefix: str) -> None:
-    """Remove what a killed export left: its process is in the name."""
-    for path in parent.glob(f"{prefix}*"):
-        process = path.name.removeprefix(prefix)
-        if process.isdigit() and not Path(f"/proc/{process}").exists() and Path("/proc").exists():
+def _replace(out: Path, folder: Path) -> None:
+    """Rename ``folder`` to ``out``; what was there goes only then, and comes back if the renaming fails."""
+    old = folder.with_name(f"{folder.name}{OLD}")
+    if out.exists():
+        out.rename(old)
+    try:
+        folder.rename(out)
+    finally:
+        if not out.exists() and old.exists():
+            old.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _clear_abandoned(out: Path, prefix: str) -> None:
+    """Remove what a killed export left, and put back what it was about to replace; its process is in the name."""
+    for path in out.parent.glob(f"{glob.escape(prefix)}*"):
+        process = path.name.removeprefix(prefix).removesuffix(OLD)
+        if not process.isdigit() or not Path("/proc").exists() or Path(f"/proc/{process}").exists():
+            continue
+        if path.name.endswith(OLD) and not out.exists():
+            path.rename(out)
+        else:
             shutil.rmtree(path, ignore_errors=True)
 
 

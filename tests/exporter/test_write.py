@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from intaglio.artifact import read_manifest, verify
-from intaglio.errors import CheckpointError, OutputError
+from intaglio.errors import CheckpointError, HubError, OutputError
 from intaglio.exporter import export, write
 from intaglio.tests import tiny
 
@@ -151,6 +151,37 @@ def test_what_a_killed_export_left_goes_with_the_next(tmp_path: Path, checkpoint
     export(checkpoint, tmp_path / "out")
     assert not abandoned.exists()
     assert running.exists()  # somebody is at it
+    (tmp_path / "out").rename(f"{abandoned}-old")  # killed between the two renamings
+    with pytest.raises(OutputError, match="out exists"):
+        export(checkpoint, tmp_path / "out")
+    assert verify(tmp_path / "out") == []
+    assert left(tmp_path) == [running.name, "out"]
+
+
+def test_folders_above_the_destination_go_when_the_export_fails(tmp_path: Path, checkpoint: Path) -> None:
+    with pytest.raises(HubError):
+        export(tmp_path / "nowhere", tmp_path / "a" / "b" / "out")
+    assert left(tmp_path) == []
+    export(checkpoint, tmp_path / "a" / "b" / "out")
+    assert verify(tmp_path / "a" / "b" / "out") == []
+
+
+def test_what_was_there_comes_back_when_it_cannot_be_replaced(
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = export(checkpoint, tmp_path / "out")
+    rename = Path.rename
+
+    def refuse(self: Path, target: Path) -> Path:
+        if Path(target).name == "out" and not self.name.endswith("-old"):
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(KeyboardInterrupt):
+        export(checkpoint, tmp_path / "out", target="standard", force=True)
+    assert read_manifest(tmp_path / "out") == before
+    assert left(tmp_path) == ["out"]
 
 
 @pytest.mark.slow
