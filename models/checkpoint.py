@@ -30,10 +30,9 @@ _SUFFIXES: Mapping[str, Task] = {
     "ForTokenClassification": "token-classification",
     "ForQuestionAnswering": "question-answering",
 }
+CLASS_NAMES: Mapping[str, str] = {"qwen2": "Qwen2", "exaone4": "Exaone4"}
 ARCHITECTURES: Mapping[str, tuple[str, Task]] = {
-    f"{name}{suffix}": (family, task)
-    for family, name in (("qwen2", "Qwen2"), ("exaone4", "Exaone4"))
-    for suffix, task in _SUFFIXES.items()
+    f"{name}{suffix}": (family, task) for family, name in CLASS_NAMES.items() for suffix, task in _SUFFIXES.items()
 }
 DTYPES: Mapping[str, torch.dtype] = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 TRUNK_PREFIXES = ("model.", "transformer.", "")
@@ -222,7 +221,7 @@ def _architecture(reader: ConfigReader) -> tuple[str, str, Task]:
     name = names[0] if isinstance(names, list) and names else None
     model_type = reader.get("model_type")
     if name is None and isinstance(model_type, str) and model_type in PARSERS:
-        name = {"qwen2": "Qwen2", "exaone4": "Exaone4"}[model_type] + "ForCausalLM"
+        name = CLASS_NAMES[model_type] + "ForCausalLM"
     if not isinstance(name, str) or name not in ARCHITECTURES:
         raise UnsupportedError(
             f"{reader.where}: architecture {name!r} (model_type {model_type!r}) is not supported; "
