@@ -74,18 +74,13 @@ class Checkpoint:
         reader = ConfigReader.open(self.folder)
         self.architecture, family, self.task = _architecture(reader)
         self.config = PARSERS[family](reader)
-        self.files = _weight_files(self.folder)
-        self.tensors = _headers(self.files, _index(self.folder))
-        self.trunk_prefix = self._find_trunk()
+        self.files, self.tensors = self._find()
+        self.trunk_prefix = find_trunk(self.tensors, self.folder)
 
-    def _find_trunk(self) -> str:
-        for prefix in TRUNK_PREFIXES:
-            if f"{prefix}embed_tokens.weight" in self.tensors:
-                return prefix
-        raise CheckpointError(
-            f"{self.folder}: no tensor model.embed_tokens.weight, transformer.embed_tokens.weight or "
-            "embed_tokens.weight; the weight files belong to another architecture or are incomplete"
-        )
+    def _find(self) -> tuple[tuple[Path, ...], dict[str, TensorInfo]]:
+        """The weight files, and what they hold."""
+        files = _weight_files(self.folder)
+        return files, _headers(files, _index(self.folder))
 
     def name_of(self, parameter: str, task: Task) -> str:
         """The checkpoint's name of a parameter of ``build(config, task)``, whatever prefix the trunk has there."""
@@ -169,8 +164,12 @@ class Checkpoint:
         row = max(1, torch.Size(info.shape[1:]).numel() * DTYPES[info.dtype].itemsize)
         step = max(1, chunk_bytes // row)
         for start in range(0, info.shape[0], step):
-            with self._open(name) as file:
-                yield start, file.get_slice(name)[start : start + step]
+            yield start, self._rows(name, start, min(start + step, info.shape[0]))
+
+    def _rows(self, name: str, start: int, stop: int) -> Tensor:
+        with self._open(name) as file:
+            piece: Tensor = file.get_slice(name)[start:stop]
+            return piece
 
     def columns(self, name: str, start: int, stop: int) -> Tensor:
         """The columns ``start`` to ``stop`` of a matrix."""
@@ -202,6 +201,22 @@ class Checkpoint:
         if isinstance(module, CausalLM) and self.config.tie_word_embeddings:
             module.lm_head.weight = module.model.embed_tokens.weight
         return module.eval()
+
+
+def find_trunk(tensors: Iterable[str], folder: Path) -> str:
+    """The prefix of the bare model's tensors: its embedding tells.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    names = set(tensors)
+    for prefix in TRUNK_PREFIXES:
+        if f"{prefix}embed_tokens.weight" in names:
+            return prefix
+    raise CheckpointError(
+        f"{folder}: no tensor model.embed_tokens.weight, transformer.embed_tokens.weight or "
+        "embed_tokens.weight; the weight files belong to another architecture or are incomplete"
+    )
 
 
 def _missing(count: int) -> str:
