@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from .errors import ArtifactError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "intaglio.json"
 GRAPH = "model.onnx"
 DATA = "model.onnx.data"
@@ -28,10 +28,12 @@ Task = Literal[
     "question-answering",
 ]
 Target = Literal["ort", "standard"]
-Precision = Literal["fp32", "fp16", "bf16"]
+Precision = Literal["fp32", "fp16", "bf16", "int8", "int4"]
+FloatPrecision = Literal["fp32", "fp16", "bf16"]
 TASKS: tuple[Task, ...] = typing.get_args(Task)
 TARGETS: tuple[Target, ...] = typing.get_args(Target)
 PRECISIONS: tuple[Precision, ...] = typing.get_args(Precision)
+FLOAT_PRECISIONS: tuple[FloatPrecision, ...] = typing.get_args(FloatPrecision)
 
 HASH_CHUNK = 1 << 22
 
@@ -72,12 +74,35 @@ class ModelFacts:
 
 
 @dataclass(frozen=True)
+class Quantization:
+    """How a weight was quantized, and what it cost.
+
+    ``accuracy_level`` is MatMulNBits': 4 multiplies by int8 activations, 0 by float ones. ``error`` is the root mean
+    square of the weight's error over that of the weight. ``damage`` is the Kullback-Leibler divergence in nats per
+    token that the error is estimated to cause by itself; None where nothing was calibrated.
+    """
+
+    bits: int
+    block_size: int
+    symmetric: bool
+    method: str
+    accuracy_level: int
+    error: float
+    damage: float | None = None
+
+
+@dataclass(frozen=True)
 class TensorEntry:
-    """One stored initializer: its precision, its shape, and the checkpoint tensors it was made from."""
+    """One stored initializer: its precision, its shape, and the checkpoint tensors it was made from.
+
+    The codes of a quantized weight have its shape [N, K], before blocks and padding; its scales and zero points are
+    entries of their own, without sources.
+    """
 
     precision: str
     shape: tuple[int, ...]
     sources: tuple[str, ...]
+    quantization: Quantization | None = None
 
 
 @dataclass(frozen=True)

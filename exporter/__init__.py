@@ -1,5 +1,6 @@
-"""From a checkpoint to an artifact folder: ``export``."""
+"""From a checkpoint to an artifact folder: ``export``, and ``quantize`` with its options."""
 
-from .export import export
+from .export import export, quantize
+from .quantize.options import QuantizeOptions
 
-__all__ = ["export"]
+__all__ = ["QuantizeOptions", "export", "quantize"]

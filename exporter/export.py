@@ -1,11 +1,10 @@
 """A checkpoint becomes an artifact: trace, rewrite, stream the weights, write the manifest."""
 
-import hashlib
 import platform
 import shutil
-import threading
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
@@ -22,6 +21,7 @@ from ..artifact import (
     TARGETS,
     TASKS,
     FileEntry,
+    FloatPrecision,
     Manifest,
     ModelFacts,
     Precision,
@@ -36,17 +36,22 @@ from ..models.checkpoint import COMPANIONS, PATTERNS, Checkpoint
 from ..models.config import ModelConfig
 from ..models.heads import build
 from ..models.rope import RotaryEmbedding
+from .artifact_checkpoint import ArtifactCheckpoint
+from .digest import Digest
 from .graph import Graph
 from .passes.fold_transpose import fold_transpose
 from .passes.fuse_skip_norm import fuse_skip_norm
 from .passes.pack_qkv import pack_qkv
+from .passes.quantize_ort import quantize_ort
 from .passes.tidy import tidy
+from .quantize.options import QUANTIZED, QuantizedPrecision, QuantizeOptions
+from .quantize.prepare import Choice, prepare, scratch_folder
 from .trace import HEAD, trace
 from .weights import Computed, Recipe, Stored
 from .write import check_space, staged, weight_bytes, write_graph, write_weights
 
-DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-CACHE_DTYPES: dict[Precision, Literal["float32", "float16", "bfloat16"]] = {
+DTYPES: dict[FloatPrecision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+CACHE_DTYPES: dict[FloatPrecision, Literal["float32", "float16", "bfloat16"]] = {
     "fp32": "float32",
     "fp16": "float16",
     "bf16": "bfloat16",
@@ -54,7 +59,8 @@ CACHE_DTYPES: dict[Precision, Literal["float32", "float16", "bfloat16"]] = {
 TOOLS = ("torch", "onnx", "onnx_ir", "onnxscript", "safetensors")
 
 Progress = Callable[[str, int, int], None]
-"""Hears (stage, done, total); the stages are graph (steps), weights (bytes) and source (bytes hashed)."""
+"""Hears (stage, done, total); the stages are sensitivity (layers) and calibration (tokens) where a quantization needs
+them, graph (steps), weights (bytes) and source (bytes hashed)."""
 
 
 def export(
@@ -64,6 +70,7 @@ def export(
     task: Task | Literal["auto"] = "auto",
     precision: Precision = "fp32",
     target: Target = "ort",
+    options: QuantizeOptions | None = None,
     revision: str | None = None,
     force: bool = False,
     progress: Progress | None = None,
@@ -71,11 +78,13 @@ def export(
     """Export a checkpoint to an artifact folder.
 
     Args:
-        source: a folder in Hugging Face layout, or a hub id.
+        source: a folder in Hugging Face layout, a hub id, or an artifact that is not quantized.
         out: the folder to make.
         task: which head; "auto" takes the one the checkpoint's architecture names.
-        precision: element type of weights, activations and cache. Logits are float32 in any.
+        precision: of the weights; activations and cache are of the same where it is a float, and as ``options`` say
+            where it is int8 or int4. Logits are float32 in any.
         target: "ort" for ONNX Runtime's fused operators, "standard" for ai.onnx opset 24.
+        options: how to quantize; for int8 and int4 only.
         revision: branch, tag or commit of a hub id.
         force: replace ``out`` if it exists.
         progress: hears how far the export is.
@@ -84,21 +93,35 @@ def export(
         the manifest, as written to ``out/intaglio.json``.
 
     Raises:
-        CheckpointError, UnsupportedError, HubError: the source.
+        CheckpointError, UnsupportedError, ArtifactError, HubError: the source.
         OutputError: the destination.
-        UsageError: an unknown task, precision or target.
+        UsageError: an unknown task, precision or target, or options that do not fit.
     """
     _check_choice("task", task, ("auto", *TASKS))
     _check_choice("precision", precision, PRECISIONS)
     _check_choice("target", target, TARGETS)
+    if options is not None and precision not in QUANTIZED:
+        raise UsageError(f"precision is {precision!r}, and quantization is for {' and '.join(QUANTIZED)}")
     report = progress or (lambda stage, done, total: None)
     out = Path(out)
     with staged(out, force=force) as folder:
         located = resolve(source, revision=revision, patterns=PATTERNS)
-        checkpoint = Checkpoint(located.folder)
+        checkpoint = open_source(located.folder)
         chosen = checkpoint.task if task == "auto" else task
-        with _Digest(checkpoint) as digest:
-            graph = build_graph(checkpoint, chosen, target, precision, report)
+        with ExitStack() as stack:
+            digest = None
+            if not isinstance(checkpoint, ArtifactCheckpoint):
+                digest = stack.enter_context(Digest(checkpoint))
+            choice = None
+            activations: FloatPrecision = "fp32"
+            if precision == "int8" or precision == "int4":
+                options = options or QuantizeOptions()
+                activations = options.activations
+                scratch = stack.enter_context(scratch_folder(out, resume=options.resume))
+                choice = prepare(checkpoint, chosen, precision, options, scratch, report)
+            else:
+                activations = precision
+            graph = build_graph(checkpoint, chosen, target, activations, report, choice)
             total = weight_bytes(graph)
             check_space(folder, total)
             done = 0
@@ -114,7 +137,11 @@ def export(
             for name in COMPANIONS:
                 if (located.folder / name).is_file():
                     shutil.copyfile(located.folder / name, folder / name)
-            source_digest = digest.wait(report)
+            if isinstance(checkpoint, ArtifactCheckpoint):
+                made_from = checkpoint.source
+            else:
+                assert digest is not None
+                made_from = Source(located.id, located.revision, digest.wait(report))
         files = {
             path.name: data if path.name == DATA else FileEntry(sha256_file(path), path.stat().st_size)
             for path in sorted(folder.iterdir())
@@ -124,8 +151,8 @@ def export(
             task=chosen,
             target=target,
             precision=precision,
-            source=Source(located.id, located.revision, source_digest),
-            model=_facts(checkpoint.config, chosen, precision),
+            source=made_from,
+            model=_facts(checkpoint.config, chosen, activations),
             tensors=tensors,
             operators=dict(sorted(operators.items())),
             tools=_tools(),
@@ -135,8 +162,51 @@ def export(
     return manifest
 
 
-def build_graph(checkpoint: Checkpoint, task: Task, target: Target, precision: Precision, report: Progress) -> Graph:
-    """The finished graph of a checkpoint with the recipes of its weights; nothing is read but headers."""
+def quantize(
+    source: str | Path,
+    out: str | Path,
+    *,
+    precision: QuantizedPrecision = "int4",
+    options: QuantizeOptions | None = None,
+    task: Task | Literal["auto"] = "auto",
+    target: Target = "ort",
+    revision: str | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Manifest:
+    """``export`` with a precision of int8 or int4; arguments and errors as there."""
+    _check_choice("precision", precision, QUANTIZED)
+    return export(
+        source,
+        out,
+        task=task,
+        precision=precision,
+        target=target,
+        options=options,
+        revision=revision,
+        force=force,
+        progress=progress,
+    )
+
+
+def open_source(folder: Path) -> Checkpoint:
+    """The checkpoint in a folder, or the one that an artifact was made from."""
+    return ArtifactCheckpoint(folder) if (folder / MANIFEST).exists() else Checkpoint(folder)
+
+
+def build_graph(
+    checkpoint: Checkpoint,
+    task: Task,
+    target: Target,
+    precision: FloatPrecision,
+    report: Progress,
+    choice: Choice | None = None,
+) -> Graph:
+    """The finished graph of a checkpoint with the recipes of its weights; nothing is read but headers.
+
+    Args:
+        precision: of the activations, and of the weights that ``choice`` does not quantize.
+    """
     config = checkpoint.config
     with torch.device("meta"):
         parameters = {name: tuple(p.shape) for name, p in build(config, task).state_dict().items()}
@@ -153,8 +223,15 @@ def build_graph(checkpoint: Checkpoint, task: Task, target: Target, precision: P
             graph.recipes[value.name] = _recipe(checkpoint, task, value)
     fold_transpose(graph)
     if target == "ort":
-        pack_qkv(graph)
+        pack_qkv(graph, choice.alike if choice else lambda tensors: True)
         fuse_skip_norm(graph)
+    if choice is not None:
+        if target == "ort":
+            quantize_ort(graph, choice)
+        else:
+            from .passes.quantize_standard import quantize_standard
+
+            quantize_standard(graph, choice)
     tidy(graph)
     report("graph", 2, 2)
     return graph
@@ -178,7 +255,7 @@ def _recipe(checkpoint: Checkpoint, task: Task, value: ir.Value) -> Recipe:
     return Computed(shape, compute)
 
 
-def _facts(config: ModelConfig, task: Task, precision: Precision) -> ModelFacts:
+def _facts(config: ModelConfig, task: Task, activations: FloatPrecision) -> ModelFacts:
     classes = task in ("text-classification", "token-classification")
     return ModelFacts(
         vocab_size=config.vocab_size,
@@ -189,7 +266,7 @@ def _facts(config: ModelConfig, task: Task, precision: Precision) -> ModelFacts:
         head_dim=config.head_dim,
         layer_windows=config.layer_windows,
         context_length=config.context_length,
-        cache_dtype=CACHE_DTYPES[precision],
+        cache_dtype=CACHE_DTYPES[activations],
         length_dependent_rope=config.rope.length_dependent,
         pad_token_id=config.pad_token_id,
         labels=config.labels if classes else (),
@@ -205,46 +282,3 @@ def _tools() -> dict[str, str]:
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise UsageError(f"{name} is {value!r}; choose one of {', '.join(choices)}")
-
-
-class _Digest:
-    """SHA-256 over the checkpoint's config and weight files, taken in a thread beside the export."""
-
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self.files = (checkpoint.folder / "config.json", *checkpoint.files)
-        self.total = sum(file.stat().st_size for file in self.files)
-        self.done = 0
-        self.sums: dict[str, str] = {}
-        self.error: OSError | None = None
-        self.stop = False
-        self.thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> "_Digest":
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop = True
-        self.thread.join()
-
-    def _run(self) -> None:
-        def advance(count: int) -> None:
-            self.done += count
-            if self.stop:
-                raise OSError("the export ended")
-
-        try:
-            for file in self.files:
-                self.sums[file.name] = sha256_file(file, advance)
-        except OSError as error:
-            self.error = error
-
-    def wait(self, report: Progress) -> str:
-        while self.thread.is_alive():
-            report("source", self.done, self.total)
-            self.thread.join(0.2)
-        if self.error is not None:
-            raise self.error
-        report("source", self.total, self.total)
-        lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(self.sums.items()))
-        return hashlib.sha256(lines.encode()).hexdigest()

@@ -1,6 +1,6 @@
 """A graph on its way to a file: the model, and for each of its weights the recipe that makes it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -10,10 +10,12 @@ from .weights import Recipe
 
 @dataclass
 class Graph:
-    """``recipes`` has one entry, by name, for every initializer that carries no value of its own."""
+    """``recipes`` has one entry, by name, for every initializer that carries no value of its own, unless it shares the
+    bytes of another: ``aliases`` has the other's name."""
 
     model: ir.Model
     recipes: dict[str, Recipe] = field(default_factory=dict)
+    aliases: dict[str, str] = field(default_factory=dict)
 
     def recipe_of(self, value: ir.Value | None) -> Recipe | None:
         """The recipe of a weight; None for anything else."""
@@ -23,16 +25,49 @@ class Graph:
         """The nodes of a type, safe against changes to the graph on the way."""
         return iter([node for node in self.model.graph if node.op_type == op_type])
 
-    def replace_weight(self, old: ir.Value, name: str, recipe: Recipe) -> ir.Value:
-        """A new weight beside ``old``, of the same element type; ``old`` goes when nothing uses it any more."""
-        weight = ir.Value(name=name, type=old.type, shape=ir.Shape(recipe.shape))
+    def add_weight(self, name: str, recipe: Recipe, type: ir.TypeProtocol | None) -> ir.Value:
+        """A new weight."""
+        weight = ir.Value(name=name, type=type, shape=ir.Shape(recipe.shape))
         self.model.graph.initializers.add(weight)
         self.recipes[name] = recipe
         return weight
 
+    def alias(self, weight: ir.Value, name: str, shape: tuple[int, ...]) -> ir.Value:
+        """The same bytes of the file under another shape."""
+        assert weight.name is not None
+        value = ir.Value(name=name, type=weight.type, shape=ir.Shape(shape))
+        self.model.graph.initializers.add(value)
+        self.aliases[name] = weight.name
+        return value
+
+    def constant(self, values: Sequence[int]) -> ir.Value:
+        """An int64 [n] that is part of the graph's file; equal ones are one."""
+        for value in self.model.graph.initializers.values():
+            held = value.const_value
+            if held is not None and held.dtype == ir.DataType.INT64 and not value.is_graph_input():
+                array = held.numpy()
+                if array.ndim == 1 and array.tolist() == list(values):
+                    return value
+        name = f"constant {list(values)}"
+        tensor = ir.tensor(list(values), dtype=ir.DataType.INT64, name=name)
+        value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape([len(values)]), const_value=tensor)
+        self.model.graph.initializers.add(value)
+        return value
+
+    def replace_output(self, old: ir.Value, new: ir.Value) -> None:
+        """Let ``new`` stand wherever ``old`` did, as an output of the graph too."""
+        new.type, new.shape = old.type, old.shape
+        if old.is_graph_output():
+            new.name, old.name = old.name, None
+        old.replace_all_uses_with(new, replace_graph_outputs=True)
+
     def drop_unused_weights(self) -> None:
-        """Forget the weights that no node takes."""
+        """Forget the weights that no node takes; one whose bytes are taken under another shape goes by that name."""
         initializers = self.model.graph.initializers
         for name in [n for n, value in initializers.items() if not value.uses() and not value.is_graph_input()]:
             del initializers[name]
-            self.recipes.pop(name, None)
+            recipe = self.recipes.pop(name, None)
+            other = next((alias for alias, original in self.aliases.items() if original == name), None)
+            if recipe is not None and other is not None:
+                del self.aliases[other]
+                self.recipes[other] = recipe

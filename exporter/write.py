@@ -24,6 +24,8 @@ from ..artifact import DATA, MANIFEST, FileEntry, TensorEntry
 from ..errors import OutputError, UnsupportedError
 from ..models.checkpoint import Checkpoint
 from .graph import Graph
+from .quantize.recipes import Codes
+from .weights import Recipe
 
 PAGE = 4096
 """Weights start on page boundaries, so that a mapped file can be used in place."""
@@ -31,8 +33,13 @@ PAGE = 4096
 OLD = "-old"
 """The end of the name under which a replaced artifact waits until its successor is in place."""
 
-DTYPES = {ir.DataType.FLOAT: torch.float32, ir.DataType.FLOAT16: torch.float16, ir.DataType.BFLOAT16: torch.bfloat16}
-PRECISIONS = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+DTYPES = {
+    ir.DataType.FLOAT: torch.float32,
+    ir.DataType.FLOAT16: torch.float16,
+    ir.DataType.BFLOAT16: torch.bfloat16,
+    ir.DataType.UINT8: torch.uint8,
+}
+PRECISIONS = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.uint8: "uint8"}
 
 
 @contextmanager
@@ -147,12 +154,26 @@ def write_weights(
                 advance(converted.numel() * converted.element_size())
             length = _numel(recipe.shape) * dtype.itemsize
             assert writer.position - offset == length, f"{name}: {writer.position - offset} bytes, expected {length}"
-            assert value.dtype is not None
-            value.const_value = ir.ExternalTensor(
-                DATA, offset, length, value.dtype, shape=ir.Shape(recipe.shape), name=name, base_dir=folder
-            )
-            entries[name] = TensorEntry(PRECISIONS[dtype], recipe.shape, recipe.sources)
+            for user in (name, *(alias for alias, original in graph.aliases.items() if original == name)):
+                _point(graph.model.graph.initializers[user], offset, length, folder)
+            entries[name] = _entry(recipe, dtype)
     return entries, writer.entry
+
+
+def _point(value: ir.Value, offset: int, length: int, folder: Path) -> None:
+    """Let an initializer be a range of the weights' file."""
+    assert value.dtype is not None
+    assert value.shape is not None
+    value.const_value = ir.ExternalTensor(
+        DATA, offset, length, value.dtype, shape=value.shape, name=value.name or "", base_dir=folder
+    )
+
+
+def _entry(recipe: Recipe, dtype: torch.dtype) -> TensorEntry:
+    if isinstance(recipe, Codes):
+        facts = recipe.weight.facts
+        return TensorEntry(f"int{facts.bits}", recipe.weight.shape, recipe.sources, facts)
+    return TensorEntry(PRECISIONS[dtype], recipe.shape, recipe.sources)
 
 
 def _convert(piece: Tensor, dtype: torch.dtype, name: str, sources: tuple[str, ...]) -> Tensor:

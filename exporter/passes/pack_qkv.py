@@ -3,7 +3,7 @@
 Where norms stand between (EXAONE 4.0), packing would need a Split, which copies: those stay three.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import onnx_ir as ir
 
@@ -12,7 +12,8 @@ from ..instantiate import SCOPES
 from ..weights import packed
 
 
-def pack_qkv(graph: Graph) -> int:
+def pack_qkv(graph: Graph, alike: Callable[[Sequence[str]], bool]) -> int:
+    """Pack them where ``alike`` says that tensors of these names are stored alike; returns how many attentions."""
     count = 0
     for attention in graph.nodes("GroupQueryAttention"):
         linears = [_linear(graph, value) for value in attention.inputs[:3]]
@@ -20,6 +21,8 @@ def pack_qkv(graph: Graph) -> int:
             continue
         matmuls, adds = zip(*[linear for linear in linears if linear is not None], strict=True)
         if len({node.inputs[0] for node in matmuls}) > 1 or len({add is None for add in adds}) > 1:
+            continue
+        if not alike([name for node in matmuls for name in graph.recipes[node.inputs[1].name].sources]):
             continue
         output = _packed(graph, matmuls, attention)
         if adds[0] is not None:
@@ -62,7 +65,7 @@ def _packed(graph: Graph, nodes: Sequence[ir.Node], before: ir.Node) -> ir.Value
     recipe = packed([graph.recipes[weight.name] for weight in weights if weight is not None and weight.name])
     assert weights[0] is not None
     name = (weights[0].name or "").replace("q_proj", "qkv_proj")
-    weight = graph.replace_weight(weights[0], name, recipe)
+    weight = graph.add_weight(name, recipe, weights[0].type)
     scopes = {SCOPES: first.metadata_props[SCOPES].replace("q_proj", "qkv_proj")}
     node = ir.Node("", first.op_type, [first.inputs[0], weight], num_outputs=1, metadata_props=scopes)
     shape = first.outputs[0].shape

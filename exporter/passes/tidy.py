@@ -32,7 +32,8 @@ def tidy(graph: Graph) -> int:
         value.metadata_props.clear()
     model.metadata_props.clear()
     model.graph.metadata_props.clear()
-    constants = [v for v in model.graph.initializers.values() if v.name not in graph.recipes and not v.is_graph_input()]
+    streamed = {*graph.recipes, *graph.aliases}
+    constants = [v for v in model.graph.initializers.values() if v.name not in streamed and not v.is_graph_input()]
     for number, value in enumerate(constants):
         value.name = f"constant_{number}"
     _declare_used_domains(model)

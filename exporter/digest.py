@@ -1,0 +1,51 @@
+"""What a checkpoint is known by: SHA-256 over its config and weight files, taken in a thread beside the export."""
+
+import hashlib
+import threading
+from collections.abc import Callable
+
+from ..artifact import sha256_file
+from ..models.checkpoint import Checkpoint
+
+
+class Digest:
+    """Computes from the moment it is entered; ``wait`` gives the result."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.files = (checkpoint.folder / "config.json", *checkpoint.files)
+        self.total = sum(file.stat().st_size for file in self.files)
+        self.done = 0
+        self.sums: dict[str, str] = {}
+        self.error: OSError | None = None
+        self.stop = False
+        self.thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> "Digest":
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop = True
+        self.thread.join()
+
+    def _run(self) -> None:
+        def advance(count: int) -> None:
+            self.done += count
+            if self.stop:
+                raise OSError("the export ended")
+
+        try:
+            for file in self.files:
+                self.sums[file.name] = sha256_file(file, advance)
+        except OSError as error:
+            self.error = error
+
+    def wait(self, report: Callable[[str, int, int], None]) -> str:
+        while self.thread.is_alive():
+            report("source", self.done, self.total)
+            self.thread.join(0.2)
+        if self.error is not None:
+            raise self.error
+        report("source", self.total, self.total)
+        lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(self.sums.items()))
+        return hashlib.sha256(lines.encode()).hexdigest()

@@ -1,0 +1,96 @@
+"""Weights in blocks: each run of ``block_size`` columns of a row shares a scale and a zero point.
+
+A weight is ``(code - zero_point) * scale``. The packed layout is that of ONNX Runtime's MatMulNBits
+(onnxruntime/docs/ContribOperators.md): codes uint8 [N, KB, block_size * bits / 8] and zero points
+[N, ceil(KB * bits / 8)], two 4-bit values to a byte, the first in the low half. KB is the number of blocks of a row,
+the last of which is padded with the code that stands for zero.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+BITS = (4, 8)
+BLOCK_SIZES = (16, 32, 64, 128, 256)
+
+
+@dataclass(frozen=True)
+class BlockFormat:
+    """How a weight [N, K] is quantized. A symmetric one has no zero points: its zero is ``middle``."""
+
+    bits: int
+    block_size: int
+    symmetric: bool
+
+    @property
+    def top(self) -> int:
+        """The largest code."""
+        return int(2**self.bits) - 1
+
+    @property
+    def middle(self) -> int:
+        return int(2 ** (self.bits - 1))
+
+    def blocks(self, columns: int) -> int:
+        return -(-columns // self.block_size)
+
+    def bytes(self, rows: int, columns: int, scale_bytes: int) -> int:
+        """What codes, scales and zero points of a weight take together."""
+        blocks = self.blocks(columns)
+        zero_points = 0 if self.symmetric else rows * -(-blocks * self.bits // 8)
+        return rows * blocks * (self.block_size * self.bits // 8 + scale_bytes) + zero_points
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Rows of a quantized weight: ``codes`` uint8 [N, K], ``scales`` float32 [N, KB], ``zero_points`` uint8 [N, KB]."""
+
+    format: BlockFormat
+    codes: Tensor
+    scales: Tensor
+    zero_points: Tensor
+
+    def dequantize(self) -> Tensor:
+        """The weight that the codes stand for, float32 [N, K]."""
+        rows, columns = self.codes.shape
+        codes = split(self.codes.float(), self.format.block_size)
+        values = (codes - self.zero_points[..., None].float()) * self.scales[..., None]
+        return values.reshape(rows, -1)[:, :columns]
+
+    def packed_codes(self) -> Tensor:
+        """uint8 [N, KB, block_size * bits / 8]."""
+        size = self.format.block_size
+        rows, columns = self.codes.shape
+        codes = self.codes
+        if gap := -columns % size:
+            codes = torch.cat([codes, self.zero_points[:, -1:].expand(rows, gap)], dim=1)
+        return pack(codes, self.format.bits).view(rows, -1, size * self.format.bits // 8)
+
+    def packed_zero_points(self) -> Tensor:
+        """uint8 [N, ceil(KB * bits / 8)]."""
+        points = self.zero_points
+        if self.format.bits == 4 and points.shape[1] % 2:
+            points = torch.nn.functional.pad(points, (0, 1))
+        return pack(points, self.format.bits)
+
+
+def split(matrix: Tensor, block_size: int) -> Tensor:
+    """[N, K] as [N, KB, block_size], the last block padded with zeros where K is no multiple."""
+    if gap := -matrix.shape[1] % block_size:
+        matrix = torch.nn.functional.pad(matrix, (0, gap))
+    return matrix.reshape(matrix.shape[0], -1, block_size)
+
+
+def pack(codes: Tensor, bits: int) -> Tensor:
+    """uint8 [N, M] as bytes [N, M * bits / 8]; of two 4-bit codes the first is the low half."""
+    if bits == 8:
+        return codes.contiguous()
+    return codes[:, ::2] | (codes[:, 1::2] << 4)
+
+
+def unpack(packed: Tensor, bits: int) -> Tensor:
+    """What ``pack`` packed."""
+    if bits == 8:
+        return packed
+    return torch.stack((packed & 15, packed >> 4), -1).flatten(1)

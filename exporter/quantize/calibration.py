@@ -1,0 +1,63 @@
+"""The text a model is calibrated on: windows of tokens, spread evenly over a file.
+
+The default text is ``calibration.txt`` beside this file: explanatory English prose (from the Jargon File 4.4.7, which
+is in the public domain), the Universal Declaration of Human Rights in a dozen languages, and Python source of this
+project. A model that serves another domain is better calibrated on a text from there.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from ...errors import CheckpointError, UsageError
+
+DEFAULT_TEXT = Path(__file__).with_name("calibration.txt")
+WINDOWS = 64
+WINDOW = 512
+LEAST_TOKENS = 2048
+"""Fewer say next to nothing of what a projection's inputs are like."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How much of which text: at most ``windows`` windows of ``length`` tokens."""
+
+    text: Path = DEFAULT_TEXT
+    windows: int = WINDOWS
+    length: int = WINDOW
+
+
+def read_windows(folder: Path, calibration: Calibration, context: int) -> Tensor:
+    """The text's windows in the model's tokens, int64 [W, S]; W and S may be less than asked for in a short text.
+
+    Args:
+        folder: where ``tokenizer.json`` is.
+        context: the most tokens the model takes.
+
+    Raises:
+        CheckpointError: there is no tokenizer to read the text with.
+        UsageError: the text is no text, or too short.
+    """
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing, and calibration reads text with it; add it, or use --method rtn")
+    try:
+        text = calibration.text.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{calibration.text}: {error.strerror}; give a text file as --calibration") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{calibration.text} is not text in UTF-8; give a text file as --calibration") from None
+    tokenizer = Tokenizer.from_file(str(path))
+    tokens = torch.tensor(tokenizer.encode(text, add_special_tokens=False).ids, dtype=torch.int64)
+    if len(tokens) < LEAST_TOKENS:
+        raise UsageError(
+            f"{calibration.text} has {len(tokens):,} tokens, and calibration needs at least {LEAST_TOKENS:,}; "
+            "give a longer text as --calibration, or use --method rtn"
+        )
+    length = min(calibration.length, context, len(tokens))
+    count = min(calibration.windows, len(tokens) // length)
+    starts = torch.linspace(0, len(tokens) - length, count).long() if count > 1 else torch.zeros(1, dtype=torch.int64)
+    return tokens[starts[:, None] + torch.arange(length)]

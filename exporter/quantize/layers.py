@@ -1,0 +1,141 @@
+"""A decoder one layer at a time: the calibration text's hidden states go through it without the model being in memory.
+
+In memory are one layer's weights in float32, the hidden states of all windows, and one stage's Hessian. A stage is the
+set of projections that take the same input: q, k and v; o; gate and up; down.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...models import ops
+from ...models.checkpoint import Checkpoint
+from ...models.heads import TRUNKS
+from ...models.rope import RotaryEmbedding
+
+ROWS = 4
+"""Windows that go through a layer at once."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Projections of one layer that share their input, by their names inside the layer."""
+
+    names: tuple[str, ...]
+    modules: tuple[nn.Linear, ...]
+
+
+class _Reached(Exception):  # noqa: N818 - not an error
+    """The stage in question has its input; the rest of the layer need not run."""
+
+
+class LayerStream:
+    """The layers of a checkpoint over windows of tokens, int64 [W, S]."""
+
+    def __init__(self, checkpoint: Checkpoint, windows: Tensor) -> None:
+        self.checkpoint = checkpoint
+        self.config = checkpoint.config
+        self.windows = windows
+        self.hidden = self._embed()
+        self._rotary = RotaryEmbedding(self.config.rope, self.config.head_dim)
+        self._plans: dict[tuple[int, int], Any] = {}
+
+    def _embed(self) -> Tensor:
+        """float32 [W, S, D], from the rows of the embedding that occur, read in the table's order."""
+        name = self.checkpoint.trunk_prefix + "embed_tokens.weight"
+        wanted, places = torch.unique(self.windows, return_inverse=True)
+        table = torch.empty(len(wanted), self.config.hidden_size)
+        for start, rows in self.checkpoint.rows(name):
+            inside = (wanted >= start) & (wanted < start + len(rows))
+            table[inside] = rows[wanted[inside] - start].float()
+        return table[places]
+
+    def load(self, index: int) -> nn.Module:
+        """Layer ``index`` in float32."""
+        with torch.device("meta"):
+            layer = TRUNKS[self.config.family].layer(self.config, index)
+        prefix = f"{self.checkpoint.trunk_prefix}layers.{index}."
+        state = {name: self.checkpoint.tensor(prefix + name).float() for name in layer.state_dict()}
+        layer.load_state_dict(state, assign=True)
+        return layer.eval().requires_grad_(False)
+
+    def stages(self, layer: nn.Module) -> list[Stage]:
+        """The layer's stages in the order in which they run."""
+        names = {module: name for name, module in layer.named_modules()}
+        seen: list[tuple[Tensor, list[nn.Linear]]] = []
+
+        def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            assert isinstance(module, nn.Linear)
+            for known, modules in seen:
+                if known is inputs[0]:
+                    modules.append(module)
+                    return
+            seen.append((inputs[0], [module]))
+
+        hooks = [m.register_forward_pre_hook(note) for m in layer.modules() if isinstance(m, nn.Linear)]
+        try:
+            self._run(layer, self.hidden[:1, :2])
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return [Stage(tuple(names[m] for m in modules), tuple(modules)) for _, modules in seen]
+
+    def inputs(self, layer: nn.Module, stage: Stage) -> Iterator[Tensor]:
+        """The stage's inputs, float32 [T, K] a few windows at a time."""
+        taken: list[Tensor] = []
+
+        def take(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            taken.append(inputs[0].flatten(0, -2))
+            raise _Reached
+
+        hook = stage.modules[0].register_forward_pre_hook(take)
+        try:
+            for batch in torch.split(self.hidden, ROWS):
+                try:
+                    self._run(layer, batch)
+                except _Reached:
+                    yield taken.pop()
+        finally:
+            hook.remove()
+
+    def advance(self, layer: nn.Module, heard: Callable[[int], None] = lambda _: None) -> None:
+        """Let the hidden states through the layer as it is now."""
+        for start in range(0, len(self.hidden), ROWS):
+            batch = self.hidden[start : start + ROWS]
+            self.hidden[start : start + ROWS] = self._run(layer, batch)
+            heard(batch.shape[0])
+
+    @torch.no_grad()
+    def _run(self, layer: nn.Module, hidden: Tensor) -> Tensor:
+        output, _ = layer(hidden, None, self.plan(hidden))
+        assert isinstance(output, Tensor)
+        return output
+
+    def plan(self, hidden: Tensor) -> Any:
+        """What the layers share for hidden states of this shape."""
+        rows, length, _ = hidden.shape
+        if (rows, length) not in self._plans:
+            ids = torch.zeros(rows, length, dtype=torch.int64)
+            self._plans[rows, length] = ops.plan(ids, None, 0, self._rotary)
+        return self._plans[rows, length]
+
+
+def energy(inputs: Sequence[Tensor] | Iterator[Tensor], width: int, heard: Callable[[int], None]) -> Tensor:
+    """The mean of x x^T over all tokens, float32 [K, K]; ``heard`` is told the tokens of each piece.
+
+    Only the blocks on and above the diagonal are computed.
+    """
+    total = torch.zeros(width, width)
+    tokens = 0
+    half = -(-width // 2)
+    for piece in inputs:
+        left, right = piece[:, :half], piece[:, half:]
+        total[:half].addmm_(left.t(), piece)
+        total[half:, half:].addmm_(right.t(), right)
+        tokens += len(piece)
+        heard(len(piece))
+    total[half:, :half] = total[:half, half:].t()
+    return total.div_(tokens)

@@ -1,0 +1,69 @@
+"""What a user may say about a quantization; the defaults are what measurements favour (benchmarks/quantization.md)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+
+from ...artifact import FloatPrecision
+from ...errors import UsageError
+from .blocks import BLOCK_SIZES
+
+Method = Literal["auto", "rtn", "gptq"]
+Kept = Literal["float", "int8", "int4"]
+QuantizedPrecision = Literal["int8", "int4"]
+METHODS: tuple[Method, ...] = get_args(Method)
+KEPT: tuple[Kept, ...] = get_args(Kept)
+QUANTIZED: tuple[QuantizedPrecision, ...] = get_args(QuantizedPrecision)
+
+
+@dataclass(frozen=True)
+class QuantizeOptions:
+    """How to quantize.
+
+    Args:
+        method: "rtn" rounds to the nearest and needs no text; "gptq" makes each column's error good by the next ones',
+            on calibration text; "auto" is gptq for int4 and rtn for int8.
+        block_size: columns that share a scale: 16, 32, 64, 128 or 256; None leaves it to the mix (32 without one).
+        calibration: a text file; None takes the one that comes with intaglio.
+        windows: how many windows of 512 tokens of it.
+        keep: patterns of module paths (``*.down_proj``, ``lm_head``) and what those weights are stored in, whatever
+            the mix says; the last pattern that matches counts.
+        target_size: bytes of the weights' file that the mix may spend; None with ``target_kl`` None spends 5 bits per
+            weight for int4 (as blocks of 32 with float32 scales would take) and does not mix for int8.
+        target_kl: mean Kullback-Leibler divergence in nats per token, as estimated, that the mix must reach.
+        activations: what the graph computes in; fp16 and bf16 are for CUDA.
+        resume: keep the layers that are done when interrupted, and go on from them.
+    """
+
+    method: Method = "auto"
+    block_size: int | None = None
+    calibration: Path | None = None
+    windows: int | None = None
+    keep: Mapping[str, Kept] = field(default_factory=dict)
+    target_size: int | None = None
+    target_kl: float | None = None
+    activations: FloatPrecision = "fp32"
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        """
+        Raises:
+            UsageError: a value that is none of those above.
+        """
+        if self.method not in METHODS:
+            raise UsageError(f"method is {self.method!r}; choose one of {', '.join(METHODS)}")
+        if self.block_size is not None and self.block_size not in BLOCK_SIZES:
+            sizes = ", ".join(map(str, BLOCK_SIZES))
+            raise UsageError(
+                f"block size {self.block_size} is none that ONNX Runtime's kernels take; choose one of {sizes}"
+            )
+        for pattern, kept in self.keep.items():
+            if kept not in KEPT:
+                raise UsageError(f"--keep {pattern}={kept}: {kept!r} is no precision; choose one of {', '.join(KEPT)}")
+        if self.target_size is not None and self.target_kl is not None:
+            raise UsageError("target size and target KL are both given; the mix can aim at one: leave the other out")
+        if self.target_kl is not None and not self.target_kl > 0:
+            raise UsageError(f"target KL is {self.target_kl}; it is a number of nats per token above 0, such as 0.05")
+        if self.windows is not None and self.windows < 1:
+            raise UsageError(f"{self.windows} windows of calibration text; give at least 1")

@@ -1,0 +1,172 @@
+"""Which weights are quantized, and into what: from the options, the patterns of ``--keep``, and the mix."""
+
+import fnmatch
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import nn
+
+from ...artifact import Task
+from ...errors import UsageError
+from ...models.checkpoint import Checkpoint
+from ...models.heads import build, trunk
+from .allocate import Choice, allocate
+from .blocks import BlockFormat
+from .options import Kept, QuantizedPrecision, QuantizeOptions
+from .sensitivity import Damages
+
+BLOCK_SIZE = 32
+SCALE_BYTES = 2
+BITS_A_WEIGHT = 5.0
+"""What the mix for int4 spends by default."""
+
+MIXED_BLOCKS = (32, 64, 128)
+EIGHT_BITS_GAIN = 256.0
+"""By how much 8 bits do less damage than 4 on the same blocks: the step is a sixteenth, its square what counts."""
+
+
+@dataclass(frozen=True)
+class WeightPlan:
+    """How one tensor of the checkpoint is quantized; ``damage`` is estimated, in nats per token."""
+
+    format: BlockFormat
+    method: str
+    accuracy_level: int = 4
+    damage: float | None = field(default=None, compare=False)
+
+
+Plan = Mapping[str, WeightPlan]
+"""By tensor of the checkpoint; a tensor that is not in it stays in float."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A weight that may be quantized: its module paths (two where it is tied), its tensor, its shape [N, K]."""
+
+    paths: tuple[str, ...]
+    tensor: str
+    shape: tuple[int, int]
+    gathered: bool
+
+    @property
+    def table(self) -> bool:
+        """Whether it has a row for each word of the vocabulary."""
+        return self.gathered or self.paths == ("lm_head",)
+
+
+def targets(checkpoint: Checkpoint, task: Task) -> list[Target]:
+    """The embedding, the LM head, and every projection of the layers; other heads' small projections stay in float."""
+    with torch.device("meta"):
+        module = build(checkpoint.config, task)
+    inner = trunk(module, task)
+    tied = checkpoint.config.tie_word_embeddings
+    found = []
+    for path, part in module.named_modules():
+        inside = any(part is m for m in inner.modules())
+        if isinstance(part, nn.Embedding):
+            paths = (path, "lm_head") if tied and task == "text-generation" else (path,)
+        elif isinstance(part, nn.Linear) and (inside or (path == "lm_head" and not tied)):
+            paths = (path,)
+        else:
+            continue
+        rows, columns = part.weight.shape
+        gathered = isinstance(part, nn.Embedding)
+        found.append(Target(paths, checkpoint.name_of(f"{path}.weight", task), (rows, columns), gathered))
+    return found
+
+
+def kept(found: list[Target], keep: Mapping[str, Kept]) -> dict[str, Kept]:
+    """What ``--keep`` says, by tensor.
+
+    Raises:
+        UsageError: a pattern that no weight's path matches.
+    """
+    answer: dict[str, Kept] = {}
+    for pattern, precision in keep.items():
+        hits = [t for t in found if any(fnmatch.fnmatchcase(path, pattern) for path in t.paths)]
+        if not hits:
+            some = ", ".join(dict.fromkeys(path for t in (found[0], *found[1:8], found[-1]) for path in t.paths))
+            raise UsageError(
+                f"--keep {pattern}: no weight that can be quantized has such a path; there are {some} and so on: "
+                "give one of them, or a pattern with * such as '*.down_proj'"
+            )
+        answer |= {t.tensor: precision for t in hits}
+    return answer
+
+
+def uniform(found: list[Target], precision: QuantizedPrecision, options: QuantizeOptions, method: str) -> Plan:
+    """Every weight in the same bits; ``--keep`` says what is not."""
+    special = kept(found, options.keep)
+    plan = {}
+    for target in found:
+        wanted = special.get(target.tensor, precision)
+        if wanted != "float":
+            format = _format(target, 4 if wanted == "int4" else 8, options.block_size or BLOCK_SIZE)
+            plan[target.tensor] = _planned(target, format, method)
+    return plan
+
+
+def mixed(found: list[Target], damages: Damages, options: QuantizeOptions, method: str) -> Plan:
+    """Bits and blocks where they help most, within ``target_size`` or down to ``target_kl``.
+
+    Raises:
+        UsageError: the target cannot be met, with what can be.
+    """
+    special = kept(found, options.keep)
+    floats = sum(4 * t.shape[0] * t.shape[1] for t in found if special.get(t.tensor) == "float")
+    choices = {
+        t.tensor: _choices(t, damages[t.tensor], special.get(t.tensor), options)
+        for t in found
+        if special.get(t.tensor) != "float"
+    }
+    size = options.target_size
+    if size is None and options.target_kl is None:
+        weights = sum(t.shape[0] * t.shape[1] for t in found)
+        size = int(weights * BITS_A_WEIGHT / 8)
+    taken = allocate(choices, size=None if size is None else size - floats, damage=options.target_kl)
+    total, harm = sum(c.bytes for c in taken.values()) + floats, sum(c.damage for c in taken.values())
+    if options.target_size is not None and total > options.target_size:
+        raise UsageError(
+            f"target size is {options.target_size:,} bytes, and the weights take at least {total:,}; "
+            "ask for more, or keep less in float or int8"
+        )
+    if options.target_kl is not None and harm > options.target_kl:
+        raise UsageError(
+            f"target KL is {options.target_kl:g} nats per token, and the best mix is estimated at {harm:.3g}; "
+            "ask for more than that, or for --precision int8"
+        )
+    return {
+        t.tensor: replace(_planned(t, taken[t.tensor].format, method), damage=taken[t.tensor].damage)
+        for t in found
+        if t.tensor in taken
+    }
+
+
+def measured_formats(options: QuantizeOptions) -> list[BlockFormat]:
+    """The 4-bit formats whose damage the mix must know; those of 8 bits follow from them."""
+    sizes = (options.block_size,) if options.block_size else MIXED_BLOCKS
+    return [BlockFormat(4, size, symmetric) for size in sizes for symmetric in (False, True)]
+
+
+def _choices(
+    target: Target, damages: Mapping[BlockFormat, float], only: Kept | None, options: QuantizeOptions
+) -> list[Choice[BlockFormat]]:
+    choices = []
+    for size in (options.block_size,) if options.block_size else MIXED_BLOCKS:
+        for bits in (4, 8):
+            if only in (None, f"int{bits}"):
+                format = _format(target, bits, size)
+                damage = damages[BlockFormat(4, size, format.symmetric)] / (EIGHT_BITS_GAIN if bits == 8 else 1)
+                choices.append(Choice(format, format.bytes(*target.shape, SCALE_BYTES), damage))
+    return choices
+
+
+def _format(target: Target, bits: int, block_size: int) -> BlockFormat:
+    # A gathered table has no zero points: their layouts in GatherBlockQuantized and MatMulNBits differ.
+    return BlockFormat(bits, block_size, symmetric=bits == 8 or target.gathered)
+
+
+def _planned(target: Target, format: BlockFormat, method: str) -> WeightPlan:
+    """8 bits and tables are rounded: there is next to no error to make good, or too many rows for what it gains."""
+    return WeightPlan(format, method if format.bits == 4 and not target.table else "rtn")

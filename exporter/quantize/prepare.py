@@ -1,0 +1,110 @@
+"""From options to an answer for every weight: what it is quantized to, and where its blocks come from."""
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from ...artifact import Task
+from ...errors import UsageError
+from ...models.checkpoint import Checkpoint
+from ..weights import Stacked, Stored
+from . import sensitivity
+from .calibration import WINDOWS, Calibration, read_windows
+from .options import QuantizedPrecision, QuantizeOptions
+from .plan import Plan, kept, measured_formats, mixed, targets, uniform
+from .recipes import Quantized, Rounded, Solved
+from .solve import solve
+
+Progress = Callable[[str, int, int], None]
+
+
+class Choice:
+    """What is to become of a weight: called with the recipe of one that a graph multiplies by or gathers from."""
+
+    def __init__(self, plan: Plan, solved: Path) -> None:
+        self.plan = plan
+        self.solved = solved
+
+    def alike(self, tensors: Sequence[str]) -> bool:
+        """Whether tensors can be one: they are quantized alike, or not at all."""
+        return all(self.plan.get(name) == self.plan.get(tensors[0]) for name in tensors)
+
+    def __call__(self, weight: Stored | Stacked) -> Quantized | None:
+        planned = self.plan.get(weight.sources[0])
+        if planned is None:
+            return None
+        assert self.alike(weight.sources)
+        damages = [self.plan[name].damage for name in weight.sources]
+        damage = sum(d for d in damages if d is not None) if None not in damages else None
+        if planned.method == "rtn":
+            return Quantized(Rounded(weight, planned.format), planned.accuracy_level, damage)
+        return Quantized(Solved(weight, planned.format, self.solved, planned.method), planned.accuracy_level, damage)
+
+
+@torch.no_grad()
+def prepare(
+    checkpoint: Checkpoint,
+    task: Task,
+    precision: QuantizedPrecision,
+    options: QuantizeOptions,
+    scratch: Path,
+    report: Progress,
+) -> Choice:
+    """Measure and solve what the options ask for; quick where they ask for rounding alone.
+
+    Args:
+        scratch: a folder for what is solved.
+        report: hears (stage, done, total) of the stages sensitivity (layers) and calibration (tokens).
+
+    Raises:
+        UsageError: options that contradict each other or the model.
+        CheckpointError, UnsupportedError: the checkpoint cannot be calibrated or quantized.
+    """
+    found = targets(checkpoint, task)
+    kept(found, options.keep)  # a pattern that matches nothing is told before anything long begins
+    mixes = options.target_size is not None or options.target_kl is not None
+    if options.target_kl is not None and task != "text-generation":
+        raise UsageError(f"target KL is a measure of next tokens, and the task is {task}; give a target size")
+    mixes |= precision == "int4" and options.method == "auto"
+    method = options.method
+    if method == "auto":
+        method = "gptq" if precision == "int4" or mixes else "rtn"
+    plan = uniform(found, precision, options, method)
+    if not mixes and method == "rtn":
+        if options.calibration is not None:
+            raise UsageError("--calibration is given, and rounding to the nearest reads no text; use --method gptq")
+        return Choice(plan, scratch)
+    text = Calibration(windows=options.windows or WINDOWS)
+    if options.calibration is not None:
+        text = replace(text, text=options.calibration)
+    windows = read_windows(checkpoint.folder, text, checkpoint.config.context_length)
+    if mixes:
+        few = windows[torch.linspace(0, len(windows) - 1, min(sensitivity.WINDOWS, len(windows))).long()]
+        formats = measured_formats(options)
+        damages = sensitivity.measure(
+            checkpoint, task, few, formats, lambda done, total: report("sensitivity", done, total)
+        )
+        plan = mixed(found, damages, options, method)
+    if any(item.method == "gptq" for item in plan.values()):
+        plan = solve(checkpoint, plan, windows, scratch, lambda done, total: report("calibration", done, total))
+    return Choice(plan, scratch)
+
+
+@contextmanager
+def scratch_folder(out: Path, *, resume: bool) -> Iterator[Path]:
+    """A hidden sibling of ``out`` that is gone afterwards; with ``resume`` it outlives a failure."""
+    folder = out.absolute().with_name(f".{out.name}.intaglio-layers")
+    if not resume:
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    done = False
+    try:
+        yield folder
+        done = True
+    finally:
+        if done or not resume:
+            shutil.rmtree(folder, ignore_errors=True)

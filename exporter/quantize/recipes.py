@@ -1,0 +1,215 @@
+"""Recipes of a quantized weight: its codes, its scales and its zero points are three initializers made in one pass."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from ...artifact import Quantization
+from ...errors import UnsupportedError
+from ...models.checkpoint import Checkpoint
+from ..weights import Stacked, Stored
+from .blocks import BlockFormat, Blocks
+from .rtn import HALF_MAX, round_to_nearest
+
+CHUNK = 1 << 20
+"""Weights that are rounded at once: with a search's temporaries they still fit a processor's cache."""
+
+
+class BlockSource(Protocol):
+    """Where the blocks of a weight [N, K] come from."""
+
+    @property
+    def inner(self) -> Stored | Stacked: ...
+
+    @property
+    def format(self) -> BlockFormat: ...
+
+    @property
+    def method(self) -> str: ...
+
+    def blocks(self, checkpoint: Checkpoint) -> Iterator[tuple[Tensor, Blocks]]:
+        """Consecutive rows: the weight, and what it became."""
+        ...
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """Rounded to the nearest on the way from the checkpoint."""
+
+    inner: Stored | Stacked
+    format: BlockFormat
+    importance: Tensor | None = None
+    method: str = "rtn"
+
+    def blocks(self, checkpoint: Checkpoint) -> Iterator[tuple[Tensor, Blocks]]:
+        for piece in self.inner.pieces(checkpoint):
+            for rows in torch.split(piece, max(1, CHUNK // piece.shape[1])):
+                weight = rows.float()
+                check_finite(weight, *self.inner.sources)
+                yield weight, round_to_nearest(weight, self.format, self.importance)
+
+
+@dataclass(frozen=True)
+class Solved:
+    """Solved beforehand, one file of ``codes``, ``scales`` and ``zero_points`` for each tensor of the checkpoint."""
+
+    inner: Stored | Stacked
+    format: BlockFormat
+    folder: Path
+    method: str
+
+    def blocks(self, checkpoint: Checkpoint) -> Iterator[tuple[Tensor, Blocks]]:
+        for part in self.inner.parts if isinstance(self.inner, Stacked) else (self.inner,):
+            with safe_open(solved_file(self.folder, part.name), "pt") as file:
+                codes, scales, zeros = (file.get_tensor(name) for name in ("codes", "scales", "zero_points"))
+            start = 0
+            for piece in part.pieces(checkpoint):
+                rows = slice(start, start + piece.shape[0])
+                yield piece.float(), Blocks(self.format, codes[rows], scales[rows], zeros[rows])
+                start = rows.stop
+
+
+def solved_file(folder: Path, tensor: str) -> Path:
+    return folder / f"{tensor}.safetensors"
+
+
+def check_finite(weight: Tensor, *tensors: str) -> None:
+    """Refuse what blocks cannot hold.
+
+    Raises:
+        UnsupportedError: with the tensors' names.
+    """
+    largest = weight.abs().max()
+    if not torch.isfinite(largest):
+        raise UnsupportedError(
+            f"{', '.join(tensors)}: holds NaN or infinite values, which cannot be quantized; "
+            "the checkpoint is damaged: fetch it again"
+        )
+    if largest > HALF_MAX:
+        raise UnsupportedError(
+            f"{', '.join(tensors)}: a value of {largest.item():.4g} is beyond what a float16 scale can reach; "
+            "leave this tensor in float with --keep"
+        )
+
+
+class Quantized:
+    """One weight on its way. The codes are streamed first; scales and zero points wait for their turn, being small.
+
+    ``accuracy_level`` is MatMulNBits': 4 computes with int8 activations, 0 with float ones.
+    """
+
+    def __init__(self, source: BlockSource, accuracy_level: int, damage: float | None = None) -> None:
+        self.source = source
+        self.damage = damage
+        self.format = source.format
+        self.accuracy_level = accuracy_level
+        self.shape = self._shape()
+        self.blocks = self.format.blocks(self.shape[1])
+        self._scales: list[Tensor] = []
+        self._zero_points: list[Tensor] = []
+        self._error = 0.0
+        self._power = 0.0
+
+    def _shape(self) -> tuple[int, int]:
+        rows, columns = self.source.inner.shape
+        return rows, columns
+
+    @property
+    def codes(self) -> "Codes":
+        return Codes(self)
+
+    @property
+    def scales(self) -> "Scales":
+        return Scales(self)
+
+    @property
+    def zero_points(self) -> "ZeroPoints":
+        return ZeroPoints(self)
+
+    @property
+    def facts(self) -> Quantization:
+        """What the manifest says; complete once the codes have been streamed."""
+        return Quantization(
+            bits=self.format.bits,
+            block_size=self.format.block_size,
+            symmetric=self.format.symmetric,
+            method=self.source.method,
+            accuracy_level=self.accuracy_level,
+            error=(self._error / self._power) ** 0.5 if self._power else 0.0,
+            damage=self.damage,
+        )
+
+    def stream(self, checkpoint: Checkpoint) -> Iterator[Tensor]:
+        self._scales.clear()
+        self._zero_points.clear()
+        self._error = self._power = 0.0
+        for weight, blocks in self.source.blocks(checkpoint):
+            self._power += weight.square().sum().item()
+            self._error += blocks.dequantize().sub_(weight).square_().sum().item()
+            self._scales.append(blocks.scales)
+            self._zero_points.append(blocks.packed_zero_points())
+            yield blocks.packed_codes()
+
+    def kept(self, pieces: list[Tensor]) -> Iterator[Tensor]:
+        assert pieces, "the codes are written before their scales"
+        yield from pieces
+
+
+@dataclass(frozen=True)
+class Codes:
+    """uint8 [N, KB, block_size * bits / 8]."""
+
+    weight: Quantized
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        size = self.weight.format.block_size * self.weight.format.bits // 8
+        return (self.weight.shape[0], self.weight.blocks, size)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return self.weight.source.inner.sources
+
+    def pieces(self, checkpoint: Checkpoint) -> Iterator[Tensor]:
+        return self.weight.stream(checkpoint)
+
+
+@dataclass(frozen=True)
+class Scales:
+    """[N, KB]."""
+
+    weight: Quantized
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.weight.shape[0], self.weight.blocks)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return ()
+
+    def pieces(self, checkpoint: Checkpoint) -> Iterator[Tensor]:
+        return self.weight.kept(self.weight._scales)
+
+
+@dataclass(frozen=True)
+class ZeroPoints:
+    """uint8 [N, ceil(KB * bits / 8)]."""
+
+    weight: Quantized
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.weight.shape[0], -(-self.weight.blocks * self.weight.format.bits // 8))
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return ()
+
+    def pieces(self, checkpoint: Checkpoint) -> Iterator[Tensor]:
+        return self.weight.kept(self.weight._zero_points)

@@ -1,0 +1,148 @@
+"""GPTQ over a decoder: layer by layer, stage by stage, each on inputs that went through what is quantized already.
+
+What is solved lies in a folder, one file for each tensor, until the artifact is written; with the hidden states beside
+it, an interrupted run goes on from the last whole layer.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ...models.checkpoint import Checkpoint
+from .blocks import Blocks, split
+from .gptq import Curvature, gptq
+from .layers import LayerStream, Stage, energy
+from .plan import Plan, WeightPlan
+from .recipes import check_finite, solved_file
+from .rtn import round_to_nearest
+
+STATE = "state.json"
+HIDDEN = "hidden.safetensors"
+FULL, FLOAT_ACTIVATIONS = 4, 0
+"""MatMulNBits' accuracy levels that have kernels on a CPU: int8 activations, and float ones."""
+
+
+def solve(checkpoint: Checkpoint, plan: Plan, windows: Tensor, folder: Path, heard: Callable[[int, int], None]) -> Plan:
+    """Quantize every projection of the decoder that ``plan`` says, into ``folder``.
+
+    Args:
+        windows: int64 [W, S], the calibration text.
+        heard: told (tokens done, tokens in all), counted once for each stage of each layer.
+
+    Returns:
+        the plan with accuracy levels as the activations' own damage makes them.
+    """
+    folder.mkdir(exist_ok=True)
+    fingerprint = _fingerprint(checkpoint, plan, windows)
+    stream = LayerStream(checkpoint, windows)
+    first, levels = _resume(folder, fingerprint, stream)
+    depth, tokens = checkpoint.config.num_hidden_layers, windows.numel()
+    for index in range(first, depth):
+        layer = stream.load(index)
+        prefix = f"{checkpoint.trunk_prefix}layers.{index}."
+        stages = stream.stages(layer)
+        total = depth * (len(stages) + 1) * tokens
+        done = index * (len(stages) + 1) * tokens
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            heard(done, total)  # noqa: B023 - called within this turn
+
+        for stage in stages:
+            wanted = {name: plan[f"{prefix}{name}.weight"] for name in stage.names if f"{prefix}{name}.weight" in plan}
+            if wanted:
+                levels |= _stage(stream, layer, stage, prefix, plan, folder, advance)
+            else:
+                advance(tokens)
+        stream.advance(layer, lambda rows: advance(rows * windows.shape[1]))
+        save_file({"hidden": stream.hidden}, folder / f"{HIDDEN}.new")
+        (folder / f"{HIDDEN}.new").rename(folder / HIDDEN)
+        state = {"fingerprint": fingerprint, "layers": index + 1, "levels": levels}
+        (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
+    return {name: replace(item, accuracy_level=levels.get(name, item.accuracy_level)) for name, item in plan.items()}
+
+
+def _stage(
+    stream: LayerStream,
+    layer: nn.Module,
+    stage: Stage,
+    prefix: str,
+    plan: Plan,
+    folder: Path,
+    advance: Callable[[int], None],
+) -> dict[str, int]:
+    """Solve one stage, put what the codes stand for into the layer, and return the accuracy levels."""
+    width = stage.modules[0].in_features
+    planned = [plan.get(f"{prefix}{name}.weight") for name in stage.names]
+    sizes = sorted({item.format.block_size for item in planned if item is not None})
+    rounding = {size: torch.zeros(width) for size in sizes}
+    hessian = energy(_overheard(stream.inputs(layer, stage), rounding), width, advance)
+    curvature = Curvature.of(hessian)
+    levels: dict[str, int] = {}
+    for name, module, item in zip(stage.names, stage.modules, planned, strict=True):
+        if item is None:
+            continue
+        tensor = f"{prefix}{name}.weight"
+        weight = module.weight.detach()
+        check_finite(weight, tensor)
+        blocks = _solve_one(weight, item, curvature)
+        found = blocks.dequantize()
+        own = curvature.damage(found - weight)
+        tokens = stream.windows.numel()
+        activations = (found.square() @ (rounding[item.format.block_size] / tokens)).sum().item()
+        levels[tensor] = accuracy_level(item, own, activations)
+        content = {"codes": blocks.codes, "scales": blocks.scales, "zero_points": blocks.zero_points}
+        save_file({key: value.contiguous() for key, value in content.items()}, solved_file(folder, tensor))
+        weight.copy_(found)
+    return levels
+
+
+def _solve_one(weight: Tensor, item: WeightPlan, curvature: Curvature) -> Blocks:
+    if item.method == "gptq":
+        return gptq(weight, item.format, curvature)
+    return round_to_nearest(weight, item.format)
+
+
+def accuracy_level(item: WeightPlan, weights: float, activations: float) -> int:
+    """Int8 activations, unless they would do more damage to the output than the weight's own error and there is a
+    kernel that does without: for 4 bits there is, at half the speed; for 8 bits there is none worth the name."""
+    return FLOAT_ACTIVATIONS if item.format.bits == 4 and activations > weights else FULL
+
+
+def _overheard(inputs: Iterator[Tensor], rounding: Mapping[int, Tensor]) -> Iterator[Tensor]:
+    """The inputs as they are; the squared errors of their int8 rounding, by block size, are added up on the way."""
+    for piece in inputs:
+        for size, total in rounding.items():
+            blocks = split(piece, size)
+            scale = blocks.abs().amax(-1, keepdim=True) / 127
+            rounded = torch.where(scale == 0, 0.0, (blocks / scale).round_() * scale)
+            total += (rounded - blocks).square_().sum(0).flatten()[: piece.shape[1]]
+        yield piece
+
+
+def _fingerprint(checkpoint: Checkpoint, plan: Plan, windows: Tensor) -> str:
+    """Of all that a layer's solution depends on; the weights stand in it by their files' sizes and times."""
+    digest = hashlib.sha256(windows.numpy().tobytes())
+    for file in checkpoint.files:
+        status = file.stat()
+        digest.update(f"{file.resolve()} {status.st_size} {status.st_mtime_ns}\n".encode())
+    digest.update(json.dumps({name: asdict(item) for name, item in plan.items()}, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def _resume(folder: Path, fingerprint: str, stream: LayerStream) -> tuple[int, dict[str, int]]:
+    """How many layers are done, and their accuracy levels; the stream then stands behind them."""
+    if not (folder / STATE).is_file():
+        return 0, {}
+    state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    if state["fingerprint"] != fingerprint:
+        return 0, {}
+    stream.hidden = load_file(folder / HIDDEN)["hidden"]
+    return state["layers"], state["levels"]
