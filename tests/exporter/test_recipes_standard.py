@@ -1,0 +1,148 @@
+"""Every layout of DequantizeLinear, unpacked with NumPy alone, holds what the blocks stand for."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from intaglio.exporter.quantize import recipes_standard as module
+from intaglio.exporter.quantize.blocks import BLOCK_SIZES, BlockFormat
+from intaglio.exporter.quantize.recipes import Codes, Quantized, Rounded
+from intaglio.exporter.quantize.recipes_standard import (
+    ColumnCodes,
+    ColumnScales,
+    ColumnZeroPoints,
+    FlatCodes,
+    RowCodes,
+    RowZeroPoints,
+)
+from intaglio.exporter.weights import Recipe, Stacked, Stored
+from intaglio.models.checkpoint import Checkpoint
+from intaglio.tests import tiny
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+SHAPES = [(64, 96), (33, 99), (7, 100), (1, 33), (5, 1), (64, 31)]
+NAME = "model.layers.0.mlp.down_proj.weight"
+
+
+class One(Checkpoint):
+    """A checkpoint of one tensor that comes in uneven pieces."""
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        self.weight = weight
+
+    def rows(self, name: str, chunk_bytes: int = 0) -> Any:
+        start = 0
+        for length in (3, 1, 20, 5, 1000):
+            if start < len(self.weight):
+                yield start, self.weight[start : start + length]
+            start += length
+
+
+def weight(shape: tuple[int, int]) -> torch.Tensor:
+    """Random, with blocks of zeros."""
+    made = torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
+    made[: shape[0] // 3, : shape[1] // 2] = 0
+    return made
+
+
+def collect(recipe: Recipe, checkpoint: Checkpoint) -> Array:
+    """A recipe's pieces as one flat array, of as many elements as its shape says."""
+    pieces = [piece.reshape(-1) for piece in recipe.pieces(checkpoint)]
+    found = torch.cat(pieces).numpy()
+    assert found.size == math.prod(recipe.shape)
+    return found
+
+
+def numbers(found: Array, shape: tuple[int, ...], format: BlockFormat, *, signed: bool) -> Array:
+    """Bytes as the numbers that an ONNX tensor of this shape holds."""
+    if format.bits == 4:
+        found = np.stack([found & 15, found >> 4], -1).reshape(-1)
+        assert (found[math.prod(shape) :] == 0).all()  # what fills the last byte
+        found = found[: math.prod(shape)].astype(np.int32)
+        if signed:
+            found = np.where(found >= 8, found - 16, found)
+    else:
+        assert found.dtype == (np.int8 if signed else np.uint8)
+    return found.reshape(shape).astype(np.int32)
+
+
+def expected(matrix: torch.Tensor, checkpoint: Checkpoint, quantized: Quantized) -> Array:
+    """What MatMulNBits' layout of a weight, unpacked here once more, stands for: float32 [N, K]."""
+    format = quantized.format
+    rows, blocks = quantized.shape[0], quantized.blocks
+    packed = collect(Codes(quantized), checkpoint).reshape(rows, blocks, -1)
+    codes = np.stack([packed & 15, packed >> 4], -1).reshape(rows, blocks, -1) if format.bits == 4 else packed
+    scales = collect(quantized.scales, checkpoint).reshape(rows, blocks, 1)
+    zeros = np.full((rows, blocks), format.middle)
+    if not format.symmetric:
+        stored = collect(quantized.zero_points, checkpoint).reshape(rows, -1)
+        zeros = (np.stack([stored & 15, stored >> 4], -1).reshape(rows, -1) if format.bits == 4 else stored)[:, :blocks]
+    values = (codes.astype(np.float32) - zeros[..., None].astype(np.float32)) * scales
+    found: Array = values.reshape(rows, -1)[:, : quantized.shape[1]]
+    assert np.abs(found - matrix.numpy()).max() <= 0.6  # of numbers up to about 3, in four bits
+    return found
+
+
+def spread(values: Array, block_size: int, length: int) -> Array:
+    return np.repeat(values, block_size, 0)[:length].astype(np.float32)
+
+
+FORMATS = [BlockFormat(bits, 32, symmetric) for bits in (4, 8) for symmetric in (True, False)]
+FORMATS += [BlockFormat(4, size, symmetric=False) for size in BLOCK_SIZES if size != 32]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("format", FORMATS, ids=str)
+def test_every_layout(shape: tuple[int, int], format: BlockFormat, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PIECE_ROWS", 6)
+    matrix = weight(shape)
+    checkpoint, (rows, columns) = One(matrix), shape
+    quantized = Quantized(Rounded(Stored(NAME, shape), format), accuracy_level=4)
+    wanted, blocks, signed = expected(matrix, checkpoint, quantized), quantized.blocks, format.symmetric
+
+    codes = numbers(collect(ColumnCodes(quantized), checkpoint), (columns, rows), format, signed=signed)
+    scales = collect(ColumnScales(quantized), checkpoint).reshape(blocks, rows)
+    zeros = np.zeros_like(scales)
+    if not format.symmetric:
+        zeros = numbers(collect(ColumnZeroPoints(quantized), checkpoint), (blocks, rows), format, signed=False)
+        points = collect(RowZeroPoints(quantized), checkpoint)
+        assert points.dtype == np.uint8
+        np.testing.assert_array_equal(points.reshape(rows, blocks), zeros.T)
+    found = (codes - spread(zeros, format.block_size, columns)) * spread(scales, format.block_size, columns)
+    np.testing.assert_array_equal(found.T, wanted)
+
+    by_row = collect(RowCodes(quantized), checkpoint).reshape(rows, -1)
+    if format.bits == 4:
+        assert by_row.shape == (rows, (columns + 1) // 2)
+        width = (columns + 1) // 2 * 2
+        padded = numbers(by_row.reshape(-1), (rows, width), format, signed=signed)
+        np.testing.assert_array_equal(padded[:, :columns], codes.T)
+        assert (padded[:, columns:] == 0).all()
+        flat = collect(FlatCodes(quantized), checkpoint)
+        np.testing.assert_array_equal(numbers(flat, shape, format, signed=signed), codes.T)
+        if columns % 2 == 0:
+            np.testing.assert_array_equal(by_row.reshape(-1), flat)
+    else:
+        np.testing.assert_array_equal(numbers(by_row, shape, format, signed=signed), codes.T)
+
+
+def test_what_is_stacked(tmp_path: Path) -> None:
+    """Rows of several tensors, from a real file."""
+    values = tiny.config("qwen2")
+    checkpoint = Checkpoint(tiny.write(tmp_path, values))
+    names = [f"model.layers.0.self_attn.{part}_proj.weight" for part in "qkv"]
+    stacked = Stacked(tuple(Stored(name, checkpoint.tensors[name].shape) for name in names))
+    format = BlockFormat(4, 32, symmetric=True)
+    quantized = Quantized(Rounded(stacked, format), accuracy_level=4)
+    codes = numbers(collect(ColumnCodes(quantized), checkpoint), (64, 128), format, signed=True)
+    scales = collect(ColumnScales(quantized), checkpoint).reshape(2, 128)
+    found = codes * spread(scales, 32, 64)
+    weights = torch.cat([checkpoint.tensor(name) for name in names])
+    np.testing.assert_array_equal(found.T, expected(weights, checkpoint, quantized))
+    assert quantized.facts.error == pytest.approx(
+        float(np.linalg.norm(found.T - weights.numpy()) / np.linalg.norm(weights.numpy())), rel=1e-4
+    )
