@@ -222,6 +222,10 @@ def _check(manifest: Manifest, where: str) -> None:
         wrong = "model: layer_windows: a window is at least 1"
     if any(length < 0 for tensor in manifest.tensors.values() for length in tensor.shape):
         wrong = "tensors: a shape has a negative length"
+    for name, tensor in manifest.tensors.items():
+        found = tensor.quantization
+        if found and (len(tensor.shape) != 2 or found.bits not in (4, 8) or found.block_size < 1):
+            wrong = f"tensors: {name}: no such quantization of {len(tensor.shape)} dimensions: {found}"
     if wrong:
         raise ArtifactError(f"{where}: {wrong}; export the model again")
 

@@ -1,9 +1,13 @@
 """What a checkpoint folder says of itself, from its config and the headers of its weight files."""
 
+from math import prod
 from pathlib import Path
 
-from .description import BITS, Description, group
+from .description import Description, group
 from .extras import export_extra
+
+BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I8": 8, "U8": 8, "BOOL": 8}
+"""Bits of an element, by the names in safetensors headers."""
 
 
 def of_checkpoint(path: Path) -> Description:
@@ -17,7 +21,8 @@ def of_checkpoint(path: Path) -> Description:
         from ..models.checkpoint import Checkpoint
     checkpoint = Checkpoint(path)
     config = checkpoint.config
-    groups = group([(info.dtype, info.shape) for info in checkpoint.tensors.values()])
+    tensors = [(info.dtype, prod(info.shape)) for info in checkpoint.tensors.values()]
+    groups = group((dtype, number, number * BITS.get(dtype, 0) // 8) for dtype, number in tensors)
     return Description(
         path=str(path),
         kind="checkpoint",
@@ -33,8 +38,8 @@ def of_checkpoint(path: Path) -> Description:
         context_length=config.context_length,
         labels=config.labels if checkpoint.task in ("text-classification", "token-classification") else (),
         runs_as="fp32",
-        resident_bytes=sum(g.elements for g in groups.values()) * BITS["fp32"] // 8,
-        cache_bits=BITS["fp32"] if checkpoint.task == "text-generation" else None,
+        resident_bytes=sum(g.elements for g in groups.values()) * BITS["F32"] // 8,
+        cache_bits=BITS["F32"] if checkpoint.task == "text-generation" else None,
         more={
             "architecture": checkpoint.architecture,
             "files": ", ".join(file.name for file in checkpoint.files),

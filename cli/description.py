@@ -2,23 +2,18 @@
 
 import textwrap
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from .show import size
+from .weights import Weight, by_kind, in_words
 
-# Bits of one element, by the names that artifacts and safetensors headers use.
-BITS: Mapping[str, int] = {
-    "fp64": 64, "F64": 64, "int64": 64, "I64": 64,
-    "fp32": 32, "F32": 32, "int32": 32, "I32": 32,
-    "fp16": 16, "F16": 16, "bf16": 16, "BF16": 16,
-    "int8": 8, "I8": 8, "uint8": 8, "U8": 8, "bool": 8, "BOOL": 8,
-    "int4": 4, "uint4": 4,
-}  # fmt: skip
+COMPUTED = " computed"
+"""Ends the names of groups that hold what follows from the config: rotary tables, constants."""
 
-
-COMPUTED = " computed"  # ends the names of groups that hold no parameters: tables, constants
+PARTS = (" scales", " zero points")
+"""End the names of groups that belong to quantized weights."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +30,9 @@ class Description:
     """A model as `inspect` shows it.
 
     ``runs_as`` is the precision in which the weights are held in memory, ``cache_bits`` those of one key or value
-    element (None without a cache), ``more`` what only a checkpoint or only an artifact has.
+    element (None without a cache), ``more`` what only a checkpoint or only an artifact has. ``weights`` are those of a
+    quantized artifact, ``bits_per_weight`` what they take with all that belongs to them, ``kl`` the estimate of their
+    damage in nats per token.
     """
 
     path: str
@@ -55,10 +52,13 @@ class Description:
     resident_bytes: int
     cache_bits: int | None
     more: Mapping[str, Any]
+    weights: Sequence[Weight] = ()
+    bits_per_weight: float | None = None
+    kl: float | None = None
 
     @property
     def parameters(self) -> int:
-        return sum(group.elements for name, group in self.groups.items() if not name.endswith(COMPUTED))
+        return sum(group.elements for name, group in self.groups.items() if not name.endswith((COMPUTED, *PARTS)))
 
     def cache_bytes(self, tokens: int) -> int | None:
         """Bytes of the KV cache of one sequence of ``tokens``: every layer keeps all of them, sliding ones too."""
@@ -87,7 +87,17 @@ class Description:
             "context_length": self.context_length,
             "labels": list(self.labels),
             "memory": {"precision": self.runs_as, "weight_bytes": self.resident_bytes, "kv_cache": caches},
+            **self._weights_to_json(),
             **self.more,
+        }
+
+    def _weights_to_json(self) -> dict[str, Any]:
+        if not self.weights:
+            return {}
+        return {
+            "bits_per_weight": self.bits_per_weight,
+            "estimated_kl": self.kl,
+            "weights": [weight.to_json() for weight in self.weights],
         }
 
     def to_lines(self, lengths: Sequence[int]) -> list[tuple[str, str]]:
@@ -99,6 +109,7 @@ class Description:
         ]
         for name, group in self.groups.items():
             lines.append(("", f"{name}: {group.elements:,} in {count(group.tensors, 'tensor')}, {size(group.bytes)}"))
+        lines += self._weights_to_lines()
         heads = f"{self.num_attention_heads} heads, {self.num_key_value_heads} for keys and values, of {self.head_dim}"
         lines += [
             (
@@ -123,21 +134,31 @@ class Description:
             lines += [(name, first), *(("", line) for line in rest)]
         return [(name, text.replace("\u00a0", " ")) for name, text in lines]
 
+    def _weights_to_lines(self) -> list[tuple[str, str]]:
+        """What became of each kind of projection, in columns."""
+        if not self.weights:
+            return []
+        lines = [("weights", f"{in_words(self.weights)}; {self.bits_per_weight:.2f} bits per weight")]
+        rows = list(by_kind(self.weights))
+        widths = [max(len(row[column]) for row in rows) for column in range(4)]
+        for row in rows:
+            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+            lines.append(("", "  ".join(cells).rstrip()))
+        if self.kl is not None:
+            lines.append(("damage", f"{self.kl:.3g} nats per token, as estimated for rounding to the nearest"))
+        return lines
 
-def group(tensors: Sequence[tuple[str, Sequence[int]]]) -> dict[str, Group]:
-    """(precision, shape) pairs added up by precision, the largest group first."""
+
+def group(tensors: Iterable[tuple[str, int, int]]) -> dict[str, Group]:
+    """(name, elements, bytes) of tensors added up by name, the largest group first."""
     tensor_count: Counter[str] = Counter()
     elements: Counter[str] = Counter()
-    for precision, shape in tensors:
-        product = 1
-        for length in shape:
-            product *= length
-        tensor_count[precision] += 1
-        elements[precision] += product
-    return {
-        name: Group(tensor_count[name], total, (total * BITS.get(name.removesuffix(COMPUTED), 0) + 7) // 8)
-        for name, total in elements.most_common()
-    }
+    taken: Counter[str] = Counter()
+    for name, number, size_ in tensors:
+        tensor_count[name] += 1
+        elements[name] += number
+        taken[name] += size_
+    return {name: Group(tensor_count[name], total, taken[name]) for name, total in elements.most_common()}
 
 
 def count(number: int, thing: str) -> str:

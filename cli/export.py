@@ -5,12 +5,11 @@ from pathlib import Path
 
 import click
 
-from ..artifact import PRECISIONS, TARGETS, TASKS, Manifest, Precision, Target, Task
+from ..artifact import PRECISIONS, Precision, Target, Task
 from .extras import export_extra
-from .memory import peak_rss
-from .options import example, json_option
-from .progress import progress
-from .show import print_facts, print_json, size
+from .options import example, json_option, source_options
+from .progress import Stopwatch, both, progress
+from .summary import print_summary
 
 
 @click.command(
@@ -23,22 +22,13 @@ from .show import print_facts, print_json, size
 @click.argument("source")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(
-    "--task",
-    type=click.Choice(["auto", *TASKS]),
-    default="auto",
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default="fp32",
     show_default=True,
-    help="What the model does; `auto` reads it from the architecture in config.json.",
+    help="Of the weights; int8 and int4 as `intaglio quantize` makes them, which has the options.",
 )
-@click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True, help="Of the weights.")
-@click.option(
-    "--target",
-    type=click.Choice(TARGETS),
-    default="ort",
-    show_default=True,
-    help="`ort`: ONNX Runtime's fused operators; `standard`: ONNX opset 24 alone.",
-)
-@click.option("--revision", help="Commit, tag or branch, where SOURCE is a hub id.")
-@click.option("--force", is_flag=True, help="Replace OUT, once the new artifact is complete.")
+@source_options
 @json_option
 def command(
     source: str,
@@ -54,6 +44,7 @@ def command(
     started = time.monotonic()
     with export_extra():
         from ..exporter import export
+    watch = Stopwatch()
     with progress() as report:
         manifest = export(
             source,
@@ -63,35 +54,6 @@ def command(
             target=target,
             revision=revision,
             force=force,
-            progress=report,
+            progress=both(watch, report),
         )
-    _summarise(out, manifest, time.monotonic() - started, as_json)
-
-
-def _summarise(out: Path, manifest: Manifest, seconds: float, as_json: bool) -> None:
-    total = sum(entry.size for entry in manifest.files.values())
-    peak = peak_rss()
-    if as_json:
-        print_json(
-            {
-                "artifact": str(out),
-                "family": manifest.family,
-                "task": manifest.task,
-                "target": manifest.target,
-                "precision": manifest.precision,
-                "source": {"id": manifest.source.id, "revision": manifest.source.revision},
-                "bytes": total,
-                "seconds": round(seconds, 3),
-                "peak_rss_bytes": peak,
-            }
-        )
-        return
-    print_facts(
-        [
-            ("artifact", str(out)),
-            ("model", f"{manifest.family}, {manifest.task}, {manifest.precision}, target {manifest.target}"),
-            ("size", f"{size(total)} in {len(manifest.files)} files"),
-            ("time", f"{seconds:.1f} s"),
-            *([("memory", f"{size(peak)} at its peak")] if peak is not None else []),
-        ]
-    )
+    print_summary(out, manifest, time.monotonic() - started, watch.seconds, as_json)

@@ -16,7 +16,7 @@ import click
 from .. import __version__
 from ..errors import IntaglioError
 
-VERBS = ("export", "inspect", "verify", "generate", "classify", "tag", "answer", "embed")
+VERBS = ("export", "quantize", "inspect", "verify", "generate", "classify", "tag", "answer", "embed")
 
 
 class Verbs(click.Group):
@@ -52,9 +52,10 @@ class Verbs(click.Group):
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="intaglio")
 def cli() -> None:
-    """Qwen2 and EXAONE 4.0 checkpoints as faithful ONNX artifacts: export, run, verify.
+    """Qwen2 and EXAONE 4.0 checkpoints as faithful ONNX artifacts: export, quantize, run, verify.
 
-    A SOURCE is a checkpoint: a local folder or a hub id. An ARTIFACT is what `intaglio export` writes.
+    A SOURCE is a checkpoint: a local folder or a hub id. An ARTIFACT is what `intaglio export` or
+    `intaglio quantize` writes.
     """
 
 

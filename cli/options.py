@@ -5,12 +5,40 @@ from typing import Any, Literal, TypeVar
 
 import click
 
+from ..artifact import TARGETS, TASKS
+
 Device = Literal["cpu", "cuda"]
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
 
 truncate_option = click.option("--truncate", is_flag=True, help="Cut texts longer than the context; else an error.")
+
+
+def source_options(function: Decorated) -> Decorated:
+    """``--task``, ``--target``, ``--revision`` and ``--force``: what an artifact is made from and where it goes."""
+    for option in reversed(
+        (
+            click.option(
+                "--task",
+                type=click.Choice(["auto", *TASKS]),
+                default="auto",
+                show_default=True,
+                help="What the model does; `auto` reads it from the architecture in config.json.",
+            ),
+            click.option(
+                "--target",
+                type=click.Choice(TARGETS),
+                default="ort",
+                show_default=True,
+                help="`ort`: ONNX Runtime's fused operators; `standard`: ONNX opset 24 alone.",
+            ),
+            click.option("--revision", help="Commit, tag or branch, where SOURCE is a hub id."),
+            click.option("--force", is_flag=True, help="Replace OUT, once the new artifact is complete."),
+        )
+    ):
+        function = option(function)
+    return function
 
 
 def runtime_options(function: Decorated) -> Decorated:

@@ -15,6 +15,8 @@ from .resources import usable_cpus
 
 Device = Literal["cpu", "cuda"]
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+ACTIVATIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
+"""The precision that a graph computes in, by the element type of its cache."""
 QUIET = 3  # onnxruntime's severity "error": warnings about its own fusions tell a user nothing
 
 
@@ -139,15 +141,25 @@ def _installed(name: str) -> bool:
 
 
 def _check_precision(folder: Path, manifest: Manifest, device: Device) -> None:
-    if manifest.precision == "bf16" and device == "cpu":
+    """A quantized artifact computes in the precision of its activations, which is the cache's too."""
+    if manifest.precision in ("int8", "int4"):
+        computes_in = ACTIVATIONS[manifest.model.cache_dtype]
+        kind = f"an {manifest.precision} artifact of {computes_in} activations"
+        to_cpu, to_cuda = "quantize the model with --activations fp32", "quantize the model with --activations fp16"
+    else:
+        computes_in = manifest.precision
+        kind = f"{'a' if computes_in == 'bf16' else 'an'} {computes_in} artifact"
+        to_cpu = "export the model with --precision fp32"
+        to_cuda = "export the model with --precision fp16 or bf16, or with --target standard"
+    if computes_in == "bf16" and device == "cpu":
         raise UnsupportedError(
-            f"{folder}: a bf16 artifact cannot run on the CPU, for which ONNX Runtime has no bf16 kernels; "
-            "load it with device='cuda', or export the model with --precision fp32"
+            f"{folder}: {kind} cannot run on the CPU, for which ONNX Runtime has no bf16 kernels; "
+            f"load it with device='cuda', or {to_cpu}"
         )
-    if manifest.precision == "fp32" and device == "cuda" and manifest.target == "ort":
+    if computes_in == "fp32" and device == "cuda" and manifest.target == "ort":
         raise UnsupportedError(
-            f"{folder}: an fp32 artifact of target 'ort' cannot run on CUDA, where ONNX Runtime's GroupQueryAttention "
-            "takes fp16 and bf16 only; export the model with --precision fp16 or bf16, or with --target standard"
+            f"{folder}: {kind}, target 'ort', cannot run on CUDA, where ONNX Runtime's GroupQueryAttention "
+            f"takes fp16 and bf16 only; {to_cuda}"
         )
 
 

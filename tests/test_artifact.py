@@ -12,6 +12,7 @@ from intaglio.artifact import (
     Manifest,
     ModelFacts,
     Parity,
+    Quantization,
     Source,
     TensorEntry,
     read_manifest,
@@ -42,7 +43,12 @@ SOUND = Manifest(
     precision="fp16",
     source=Source("org/name", None, "ab" * 32),
     model=MODEL,
-    tensors={"w": TensorEntry("fp16", (4, 3), ("a.weight", "b.weight")), "s": TensorEntry("int64", (), ())},
+    tensors={
+        "w": TensorEntry("fp16", (4, 3), ("a.weight", "b.weight")),
+        "s": TensorEntry("int64", (), ()),
+        "q": TensorEntry("int4", (4, 3), ("c.weight",), Quantization(4, 32, False, "gptq", 0, 0.085, 1.5e-3)),
+        "r": TensorEntry("int8", (4, 3), ("d.weight",), Quantization(8, 128, True, "rtn", 4, 0.0)),
+    },
     operators={"MatMul": 7},
     tools={"intaglio": "0.1.0", "torch": "2.13.0"},
     files={"model.onnx": FileEntry("0" * 64, 12)},
@@ -84,9 +90,10 @@ def test_no_folder_and_no_manifest(tmp_path: Path) -> None:
         (b"[]", "expected a JSON object"),
         (b"null", "expected a JSON object"),
         (b'{"format_version": ' + b"9" * 5000 + b"}", "cannot be read"),
-        (b"{}", "format_version is None, this intaglio reads 1; export the model again, or use the intaglio that"),
-        (b'{"format_version": 2}', "format_version is 2, this intaglio reads 1"),
-        (b'{"format_version": "1"}', "format_version is '1', this intaglio reads 1"),
+        (b"{}", "format_version is None, this intaglio reads 2; export the model again, or use the intaglio that"),
+        (b'{"format_version": 1}', "format_version is 1, this intaglio reads 2"),
+        (b'{"format_version": 3}', "format_version is 3, this intaglio reads 2"),
+        (b'{"format_version": "2"}', "format_version is '2', this intaglio reads 2"),
     ],
 )
 def test_what_is_no_manifest(tmp_path: Path, content: bytes, message: str) -> None:
@@ -147,6 +154,32 @@ def without(*path: str) -> Callable[[dict[str, Any]], None]:
         (at("model", "labels", to="ab"), ": model: labels: 'ab' is not a valid value"),
         (at("tensors", to=[]), ": tensors: [] is not a valid value"),
         (at("tensors", "w", "shape", to=[4, "3"]), ": tensors: w: shape: '3' is not a valid value"),
+        (without("tensors", "w", "quantization"), ": tensors: w: field 'quantization' is missing"),
+        (without("tensors", "q", "quantization", "damage"), ": tensors: q: quantization: field 'damage' is missing"),
+        (at("tensors", "q", "quantization", to="int4"), ": tensors: q: quantization: expected an object"),
+        (
+            at("tensors", "q", "quantization", "bits", to="4"),
+            ": tensors: q: quantization: bits: '4' is not a valid value",
+        ),
+        (
+            at("tensors", "q", "quantization", "symmetric", to=1),
+            ": tensors: q: quantization: symmetric: 1 is not a valid value",
+        ),
+        (
+            at("tensors", "q", "quantization", "error", to=None),
+            ": tensors: q: quantization: error: None is not a valid value",
+        ),
+        (
+            at("tensors", "q", "quantization", "block_size", to=0),
+            ": tensors: q: no such quantization of 2 dimensions: Quantization(bits=4, block_size=0, symmetric=False, "
+            "method='gptq', accuracy_level=0, error=0.085, damage=0.0015)",
+        ),
+        (
+            at("tensors", "r", "shape", to=[4]),
+            ": tensors: r: no such quantization of 1 dimensions: Quantization(bits=8, block_size=128, symmetric=True, "
+            "method='rtn', accuracy_level=4, error=0.0, damage=None)",
+        ),
+        (at("tensors", "q", "quantization", "group", to=1), ": tensors: q: quantization: unknown field 'group'"),
         (at("files", "model.onnx", to="abc"), ": files: model.onnx: expected an object"),
         (at("parity", "verdict", to="fine"), ": parity: verdict: 'fine' is not a valid value"),
         (

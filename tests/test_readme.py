@@ -17,6 +17,7 @@ from intaglio.artifact import (
     Manifest,
     ModelFacts,
     Parity,
+    Quantization,
     Source,
     TensorEntry,
 )
@@ -27,7 +28,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 SPECIFICATION = README.partition("## The artifact folder")[2].partition("## What is refused")[0]
 
 
-@pytest.mark.parametrize("kind", [Manifest, ModelFacts, Source, TensorEntry, FileEntry, Parity])
+@pytest.mark.parametrize("kind", [Manifest, ModelFacts, Source, TensorEntry, Quantization, FileEntry, Parity])
 def test_every_field_of_the_manifest_is_specified(kind: Any) -> None:
     assert [field.name for field in fields(kind) if f"`{field.name}`" not in SPECIFICATION] == []
 

@@ -158,8 +158,8 @@ def test_windows_in_words(layers: Sequence[int | None], words: str) -> None:
 
 
 def test_tensors_are_grouped_by_precision() -> None:
-    tensors = [("fp32", (3,)), ("int4", (5, 3)), ("int4", ()), ("fp32", (2, 2))]
-    assert group(tensors) == {"int4": Group(2, 16, 8), "fp32": Group(2, 7, 28)}
+    tensors = [("fp32", 3, 12), ("int4", 15, 8), ("int4", 1, 1), ("fp32", 4, 16)]
+    assert group(tensors) == {"int4": Group(2, 16, 9), "fp32": Group(2, 7, 28)}
 
 
 def test_long_lists_are_wrapped_between_their_entries(run: Run, make_artifact: MakeArtifact) -> None:
