@@ -1,4 +1,4 @@
-"""A scatter plot as SVG: labelled points, a logarithmic vertical axis, and a line through what nothing else beats."""
+"""A scatter plot as SVG: labelled points, logarithmic axes, and a line through what nothing else beats."""
 
 import math
 from dataclasses import dataclass
@@ -11,11 +11,13 @@ COLOURS = {"intaglio": "#0b6e8f", "onnxruntime-genai": "#d1495b", "llama.cpp": "
 OTHER = "#555555"
 STYLE = "font-family='system-ui, sans-serif' font-size='12'"
 CHARACTER, LINE = 6.4, 13  # of a label, in pixels
+HALO = "stroke='white' stroke-width='3' paint-order='stroke'"
+_QUARTERS = tuple(1 + quarter / 4 for quarter in range(36))
 
 
 @dataclass(frozen=True)
 class Point:
-    """``group`` chooses the colour; ``y`` is positive."""
+    """``group`` chooses the colour; ``x`` and ``y`` are positive."""
 
     label: str
     group: str
@@ -26,24 +28,22 @@ class Point:
 def draw(path: Path, points: list[Point], *, title: str, x_label: str, y_label: str, more_is_better: bool) -> None:
     """Write the plot; ``more_is_better`` says which end of the horizontal axis is the good one (low y always is)."""
     low, high = _span([p.x for p in points])
-    bottom, top = math.log10(min(p.y for p in points)) - 0.1, math.log10(max(p.y for p in points)) + 0.12
+    bottom, top = _span([p.y for p in points])
 
     def place(x: float, y: float) -> tuple[float, float]:
-        across = LEFT + (x - low) / (high - low) * (WIDTH - LEFT - RIGHT)
+        across = LEFT + (math.log10(x) - low) / (high - low) * (WIDTH - LEFT - RIGHT)
         return across, TOP + (top - math.log10(y)) / (top - bottom) * (HEIGHT - TOP - BOTTOM)
 
     parts = [f"<rect width='{WIDTH}' height='{HEIGHT}' fill='white'/>"]
     parts.append(_text(WIDTH / 2, 24, title, "middle", "#111111", "font-size='15' font-weight='600'"))
     for tick in _ticks(low, high):
-        across = place(tick, 10**bottom)[0]
+        across, _ = place(tick, 1)
         parts.append(_line(across, TOP, across, HEIGHT - BOTTOM, "#eeeeee"))
         parts.append(_text(across, HEIGHT - BOTTOM + 18, f"{tick:g}", "middle", "#444444"))
-    for power in range(math.floor(bottom), math.ceil(top) + 1):
-        for digit in (1, 2, 5):
-            if bottom <= math.log10(value := digit * 10.0**power) <= top:
-                down = place(low, value)[1]
-                parts.append(_line(LEFT, down, WIDTH - RIGHT, down, "#eeeeee"))
-                parts.append(_text(LEFT - 8, down + 4, f"{value:.6g}", "end", "#444444"))
+    for tick in _ticks(bottom, top):
+        _, down = place(1, tick)
+        parts.append(_line(LEFT, down, WIDTH - RIGHT, down, "#eeeeee"))
+        parts.append(_text(LEFT - 8, down + 4, f"{tick:.6g}", "end", "#444444"))
     parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 16, x_label, "middle", "#111111"))
     turn = f"transform='rotate(-90 18 {HEIGHT / 2})'"
     parts.append(_text(18, HEIGHT / 2, y_label, "middle", "#111111", turn))
@@ -84,8 +84,8 @@ def _label(text: str, x: float, y: float, colour: str, taken: list[tuple[float, 
             inside = box[0] > LEFT and box[2] < WIDTH - 2 and box[1] > TOP - 8 and box[3] < HEIGHT - BOTTOM
             if inside and not any(_overlap(box, other) for other in taken):
                 taken.append(box)
-                return _text(left, base, text, "start", colour)
-    return _text(x + 9, y + 4, text, "start", colour)
+                return _text(left, base, text, "start", colour, HALO)
+    return _text(x + 9, y + 4, text, "start", colour, HALO)
 
 
 def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
@@ -93,14 +93,17 @@ def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float,
 
 
 def _span(values: list[float]) -> tuple[float, float]:
-    room = (max(values) - min(values) or 1.0) * 0.08
-    return min(values) - room, max(values) + room
+    """The exponents of ten that an axis begins and ends with."""
+    low, high = math.log10(min(values)), math.log10(max(values))
+    room = (high - low or 1.0) * 0.07
+    return low - room, high + room
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    power = 10.0 ** math.floor(math.log10((high - low) / 4))
-    step = next(power * m for m in (1, 2, 5, 10) if (high - low) / (power * m) <= 8)
-    return [step * i for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
+    """Round numbers between two exponents: the more steps in a decade, the fewer decades there are."""
+    steps = (1, 2, 5) if high - low > 1 else (1, 1.5, 2, 3, 4, 5, 6, 8) if high - low > 0.4 else _QUARTERS
+    ticks = [step * 10.0**power for power in range(math.floor(low), math.ceil(high) + 1) for step in steps]
+    return [tick for tick in ticks if low <= math.log10(tick) <= high]
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, colour: str) -> str:
