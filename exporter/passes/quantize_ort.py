@@ -114,7 +114,8 @@ def _gather(graph: Graph, node: ir.Node, quantized: Quantized, parts: _Parts) ->
     size, blocks = quantized.format.block_size, quantized.blocks
     props = dict(node.metadata_props)
     # A row of blocks is gathered as [KB, block_size]; scales of [V, KB, 1] then need no copy of the codes.
-    scales = graph.alias(parts.scales, f"{parts.scales.name}.rows", (*quantized.scales.shape, 1))
+    stored = graph.alias(parts.scales, f"{parts.scales.name}.rows", (*quantized.scales.shape, 1))
+    scales = _as(graph, node, stored, output.dtype)
     rows = ir.Node(
         "com.microsoft",
         "GatherBlockQuantized",
@@ -132,9 +133,6 @@ def _gather(graph: Graph, node: ir.Node, quantized: Quantized, parts: _Parts) ->
     if blocks * size != quantized.shape[1]:
         ends = [graph.constant([value]) for value in (0, quantized.shape[1], -1)]
         new.append(ir.Node("", "Slice", [flat.outputs[0], *ends], metadata_props=props))
-    if output.dtype != ir.DataType.FLOAT16:
-        to = ir.AttrInt64("to", int(output.dtype))
-        new.append(ir.Node("", "Cast", [new[-1].outputs[0]], attributes=[to], metadata_props=props))
     graph.model.graph.insert_before(node, new)
     graph.replace_output(output, new[-1].outputs[0])
     graph.model.graph.remove(node, safe=True)

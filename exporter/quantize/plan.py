@@ -143,21 +143,27 @@ def mixed(found: list[Target], damages: Damages, options: QuantizeOptions, metho
     }
 
 
-def measured_formats(options: QuantizeOptions) -> list[BlockFormat]:
-    """The 4-bit formats whose damage the mix must know; those of 8 bits follow from them."""
-    sizes = (options.block_size,) if options.block_size else MIXED_BLOCKS
-    return [BlockFormat(4, size, symmetric) for size in sizes for symmetric in (False, True)]
+def measured_formats(found: list[Target], options: QuantizeOptions) -> dict[str, list[BlockFormat]]:
+    """The 4-bit formats whose damage the mix must know, by tensor; those of 8 bits follow from them."""
+    special = kept(found, options.keep)
+    return {
+        t.tensor: [_format(t, 4, size) for size in _sizes(options)] for t in found if special.get(t.tensor) != "float"
+    }
+
+
+def _sizes(options: QuantizeOptions) -> tuple[int, ...]:
+    return (options.block_size,) if options.block_size else MIXED_BLOCKS
 
 
 def _choices(
     target: Target, damages: Mapping[BlockFormat, float], only: Kept | None, options: QuantizeOptions
 ) -> list[Choice[BlockFormat]]:
     choices = []
-    for size in (options.block_size,) if options.block_size else MIXED_BLOCKS:
+    for size in _sizes(options):
         for bits in (4, 8):
             if only in (None, f"int{bits}"):
                 format = _format(target, bits, size)
-                damage = damages[BlockFormat(4, size, format.symmetric)] / (EIGHT_BITS_GAIN if bits == 8 else 1)
+                damage = damages[_format(target, 4, size)] / (EIGHT_BITS_GAIN if bits == 8 else 1)
                 choices.append(Choice(format, format.bytes(*target.shape, SCALE_BYTES), damage))
     return choices
 

@@ -84,7 +84,7 @@ def prepare(
     windows = read_windows(checkpoint.folder, text, checkpoint.config.context_length)
     if mixes:
         few = windows[torch.linspace(0, len(windows) - 1, min(sensitivity.WINDOWS, len(windows))).long()]
-        formats = measured_formats(options)
+        formats = measured_formats(found, options)
         damages = sensitivity.measure(
             checkpoint, task, few, formats, lambda done, total: report("sensitivity", done, total)
         )

@@ -8,7 +8,7 @@ one pass for each. For other heads g is the gradient of a random projection of t
 measure says which weight matters more, and not how much.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,7 @@ from .blocks import BlockFormat
 from .layers import LayerStream
 from .rtn import round_to_nearest
 
+Formats = Mapping[str, Sequence[BlockFormat]]
 Damages = dict[str, dict[BlockFormat, float]]
 """By tensor of the checkpoint and format."""
 
@@ -37,13 +38,14 @@ def measure(
     checkpoint: Checkpoint,
     task: Task,
     windows: Tensor,
-    formats: Sequence[BlockFormat],
+    formats: Formats,
     heard: Callable[[int, int], None],
 ) -> Damages:
-    """The damage of rounding each projection, the embedding and the head to the nearest in each format.
+    """The damage of rounding each of some weights to the nearest in each of its formats.
 
     Args:
         windows: int64 [W, S]; a few suffice.
+        formats: by tensor of the checkpoint: projections, the embedding, the head.
         heard: told (layers done, layers in all), each layer counted forward and back.
     """
     generator = torch.Generator().manual_seed(SEED)
@@ -60,11 +62,9 @@ def measure(
         gradient = _through_layer(stream, index, before.pop(), gradient, formats, damages)
         heard(2 * depth - index, 2 * depth)
     name = f"{checkpoint.trunk_prefix}embed_tokens.weight"
-    embedding = _of_embedding(checkpoint, name, windows, gradient, formats)
-    if name in damages:  # tied: one table, two uses
-        damages[name] = {format: damages[name][format] + embedding[format] for format in formats}
-    else:
-        damages[name] = embedding
+    embedding = _of_embedding(checkpoint, name, windows, gradient, formats.get(name, ()))
+    # Tied, it is one table with two uses.
+    damages[name] = {format: damage + damages.get(name, {}).get(format, 0.0) for format, damage in embedding.items()}
     return damages
 
 
@@ -73,7 +73,7 @@ def _through_layer(
     index: int,
     hidden: Tensor,
     gradient: Tensor,
-    formats: Sequence[BlockFormat],
+    formats: Formats,
     damages: Damages,
 ) -> Tensor:
     """Note the damages of a layer's projections; return the gradient in front of the layer."""
@@ -108,7 +108,8 @@ def _through_layer(
     prefix = f"{stream.checkpoint.trunk_prefix}layers.{index}."
     for name, module in linears.items():
         taken, felt = torch.cat(inputs.pop(name)), torch.cat(outputs.pop(name))
-        damages[f"{prefix}{name}.weight"] = {format: _damage(module.weight, format, taken, felt) for format in formats}
+        tensor = f"{prefix}{name}.weight"
+        damages[tensor] = {f: _damage(module.weight, f, taken, felt) for f in formats.get(tensor, ())}
     return back
 
 
@@ -125,7 +126,7 @@ def _gradient_of_head(
     checkpoint: Checkpoint,
     task: Task,
     hidden: Tensor,
-    formats: Sequence[BlockFormat],
+    formats: Formats,
     generator: torch.Generator,
     damages: Damages,
 ) -> Tensor:
@@ -137,10 +138,16 @@ def _gradient_of_head(
     if task == "text-generation":
         tied = checkpoint.config.tie_word_embeddings
         name = f"{checkpoint.trunk_prefix}embed_tokens.weight" if tied else "lm_head.weight"
-        head = _Head(checkpoint, name, formats, generator)
         rows = normed.detach().flatten(0, 1)
-        gradient = torch.cat([head(piece) for piece in torch.split(rows, HEAD_TOKENS)]).view_as(normed)
-        damages[name] = {format: value / len(rows) for format, value in head.sums.items()}
+        gradient = torch.empty_like(rows)
+        stride = -(-len(rows) // HEAD_TOKENS)
+        for start in range(stride):
+            # The head's own damage is measured on every stride-th position: rounding the whole table takes its time.
+            measured = formats.get(name, ()) if start == 0 else ()
+            piece = rows[start::stride]
+            gradient[start::stride], sums = _through_head(checkpoint, name, piece, measured, generator)
+            damages.setdefault(name, {format: value / len(piece) for format, value in sums.items()})
+        gradient = gradient.view_as(normed)
     else:
         gradient = torch.randn(normed.shape, generator=generator)
     torch.autograd.backward(normed, gradient)
@@ -148,36 +155,31 @@ def _gradient_of_head(
     return leaf.grad
 
 
-class _Head:
-    """Gradients of the log probability of sampled tokens with respect to the head's input; the table is streamed."""
-
-    def __init__(
-        self, checkpoint: Checkpoint, name: str, formats: Sequence[BlockFormat], generator: torch.Generator
-    ) -> None:
-        self.checkpoint, self.name, self.generator = checkpoint, name, generator
-        self.sums = dict.fromkeys(formats, 0.0)
-
-    def __call__(self, hidden: Tensor) -> Tensor:
-        """[T, D] to [T, D]."""
-        logits = torch.cat([hidden @ rows.float().t() for _, rows in self.checkpoint.rows(self.name)], 1)
-        probabilities = logits.softmax(-1)
-        sampled = torch.multinomial(probabilities, 1, generator=self.generator)
-        pull = -probabilities
-        pull.scatter_add_(1, sampled, torch.ones_like(sampled, dtype=pull.dtype))
-        gradient = torch.zeros_like(hidden)
-        first = {format: torch.zeros(len(hidden)) for format in self.sums}
-        second = {format: torch.zeros(len(hidden)) for format in self.sums}
-        for start, rows in self.checkpoint.rows(self.name):
-            weight = rows.float()
-            inside = slice(start, start + len(weight))
-            gradient += pull[:, inside] @ weight
-            for format in self.sums:
-                error = hidden @ (round_to_nearest(weight, format).dequantize() - weight).t()
-                first[format] += (probabilities[:, inside] * error).sum(-1)
-                second[format] += (probabilities[:, inside] * error.square()).sum(-1)
-        for format in self.sums:  # half the variance of the logits' error under the model's own probabilities
-            self.sums[format] += ((second[format] - first[format].square()) / 2).sum().item()
-        return gradient
+def _through_head(
+    checkpoint: Checkpoint, name: str, hidden: Tensor, formats: Sequence[BlockFormat], generator: torch.Generator
+) -> tuple[Tensor, dict[BlockFormat, float]]:
+    """For the head's inputs [T, D]: the gradients [T, D] of the log probability of sampled tokens, and the summed
+    damage of each format: half the variance of the logits' error under the model's own probabilities."""
+    logits = torch.cat([hidden @ rows.float().t() for _, rows in checkpoint.rows(name)], 1)
+    probabilities = logits.softmax(-1)
+    sampled = torch.multinomial(probabilities, 1, generator=generator)
+    pull = -probabilities
+    pull.scatter_add_(1, sampled, torch.ones_like(sampled, dtype=pull.dtype))
+    gradient = torch.zeros_like(hidden)
+    first = {format: torch.zeros(len(hidden)) for format in formats}
+    second = {format: torch.zeros(len(hidden)) for format in formats}
+    for start, rows in checkpoint.rows(name):
+        weight = rows.float()
+        inside = slice(start, start + len(weight))
+        gradient += pull[:, inside] @ weight
+        for format in formats:
+            for at in range(0, len(weight), ROWS):
+                some = weight[at : at + ROWS]
+                error = hidden @ (round_to_nearest(some, format).dequantize() - some).t()
+                chance = probabilities[:, start + at : start + at + len(some)]
+                first[format] += (chance * error).sum(-1)
+                second[format] += (chance * error.square()).sum(-1)
+    return gradient, {f: ((second[f] - first[f].square()) / 2).sum().item() for f in formats}
 
 
 def _of_embedding(

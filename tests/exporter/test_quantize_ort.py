@@ -1,0 +1,160 @@
+"""Quantized graphs against the native definition with the weights that the codes stand for.
+
+With float activations (accuracy level 0) the two differ by float32 rounding alone, so that a code, scale or zero point
+in the wrong place would show. With int8 activations (level 4, the default) they differ by those.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import torch
+from intaglio.artifact import DATA, read_manifest
+from intaglio.exporter import QuantizeOptions, quantize
+from intaglio.exporter.quantize import prepare as prepare_module
+from intaglio.exporter.quantize.plan import Plan
+from intaglio.exporter.quantize.prepare import Choice
+from intaglio.exporter.quantize.rtn import round_to_nearest
+from intaglio.models.checkpoint import Checkpoint
+from intaglio.tests import tiny
+from intaglio.tests.exporter import drive
+from torch import nn
+
+TOLERANCE = 2e-4
+
+
+@pytest.fixture
+def float_activations(monkeypatch: pytest.MonkeyPatch) -> dict[str, Plan]:
+    """Every node at accuracy level 0; the plan that was made is found under "plan"."""
+    seen: dict[str, Plan] = {}
+
+    def choice(plan: Plan, solved: Path) -> Choice:
+        seen["plan"] = {name: replace(item, accuracy_level=0) for name, item in plan.items()}
+        return Choice(seen["plan"], solved)
+
+    monkeypatch.setitem(prepare_module.__dict__, "Choice", choice)
+    return seen
+
+
+def rounded(folder: Path, plan: Plan) -> nn.Module:
+    """The native module with its weights rounded as planned."""
+    checkpoint = Checkpoint(folder)
+    module = checkpoint.load()
+    parameters = {checkpoint.name_of(name, checkpoint.task): p for name, p in module.named_parameters()}
+    with torch.no_grad():
+        for name, item in plan.items():
+            parameters[name].copy_(round_to_nearest(parameters[name], item.format).dequantize())
+    return module
+
+
+CASES: dict[str, Callable[[], dict[str, Any]]] = {
+    "qwen2": lambda: tiny.config("qwen2"),
+    "exaone4": lambda: tiny.config("exaone4"),
+    "tied": lambda: tiny.config("qwen2", tie_word_embeddings=True),
+    "tied exaone4": lambda: tiny.config("exaone4", tie_word_embeddings=True),
+    # 72 and 100 are no multiples of a block, 289 is odd
+    "padded": lambda: tiny.config("qwen2", hidden_size=72, head_dim=16, intermediate_size=100, vocab_size=289),
+    "padded tied": lambda: tiny.config(
+        "qwen2", hidden_size=72, head_dim=16, intermediate_size=100, vocab_size=289, tie_word_embeddings=True
+    ),
+}
+
+
+@pytest.mark.parametrize("precision", ["int4", "int8"])
+@pytest.mark.parametrize("case", CASES)
+def test_the_graph_computes_with_the_rounded_weights(
+    tmp_path: Path, float_activations: dict[str, Plan], case: str, precision: str
+) -> None:
+    config = CASES[case]()
+    folder = tiny.write(tmp_path / "checkpoint", config)
+    quantize(folder, tmp_path / "out", precision=precision, options=QuantizeOptions("rtn"))
+    native = rounded(folder, float_activations["plan"])
+    tokens = drive.ids(config["vocab_size"], 24)
+    difference = drive.chunked(drive.Graph(tmp_path / "out"), native, tokens, [13, *[1] * 11])
+    assert difference.largest <= TOLERANCE
+    original = drive.chunked(drive.Graph(tmp_path / "out"), Checkpoint(folder).load(), tokens, [24])
+    assert original.largest > 10 * difference.largest
+
+
+@pytest.mark.parametrize("block_size", [16, 64, 128])
+def test_other_blocks(tmp_path: Path, float_activations: dict[str, Plan], block_size: int) -> None:
+    folder = tiny.write(tmp_path / "checkpoint", tiny.config("qwen2"))
+    quantize(folder, tmp_path / "out", options=QuantizeOptions("rtn", block_size=block_size))
+    native = rounded(folder, float_activations["plan"])
+    assert drive.chunked(drive.Graph(tmp_path / "out"), native, drive.ids(288, 12), [12]).largest <= TOLERANCE
+    assert {t.quantization.block_size for t in read_manifest(tmp_path / "out").tensors.values() if t.quantization} == {
+        block_size
+    }
+
+
+def test_bits_per_tensor(tmp_path: Path, float_activations: dict[str, Plan]) -> None:
+    """Where q, k and v differ they stay three products, and what is kept in float is the float graph's."""
+    folder = tiny.write(tmp_path / "checkpoint", tiny.config("qwen2"))
+    keep = {"*.v_proj": "int8", "model.layers.1.*": "float", "lm_head": "float"}
+    quantize(folder, tmp_path / "out", options=QuantizeOptions("rtn", keep=keep))
+    native = rounded(folder, float_activations["plan"])
+    assert drive.chunked(drive.Graph(tmp_path / "out"), native, drive.ids(288, 12), [7, 5]).largest <= TOLERANCE
+    manifest = read_manifest(tmp_path / "out")
+    bits = {name: entry.quantization.bits for name, entry in manifest.tensors.items() if entry.quantization}
+    assert bits["model.layers.0.self_attn.v_proj.codes"] == 8
+    assert bits["model.layers.0.self_attn.q_proj.codes"] == 4
+    assert manifest.tensors["model.layers.1.self_attn.qkv_proj.weight"].precision == "fp32"
+    assert manifest.operators["com.microsoft::MatMulNBits"] == 3 * 7
+
+
+def test_int8_activations_cost_little(tmp_path: Path) -> None:
+    folder = tiny.write(tmp_path / "checkpoint", tiny.config("exaone4", tie_word_embeddings=True))
+    quantize(folder, tmp_path / "out", precision="int8")
+    native = Checkpoint(folder).load()
+    tokens = drive.ids(288, 40)
+    with torch.inference_mode():
+        scale = native(tokens).logits.abs().max().item()
+    assert 0 < drive.chunked(drive.Graph(tmp_path / "out"), native, tokens, [40]).largest <= 0.1 * scale
+
+
+def test_a_tied_table_is_stored_once(tmp_path: Path) -> None:
+    folder = tiny.write(tmp_path / "checkpoint", tiny.config("qwen2", tie_word_embeddings=True))
+    manifest = quantize(folder, tmp_path / "out", options=QuantizeOptions("rtn"))
+    graph = onnx.load(tmp_path / "out" / "model.onnx", load_external_data=False).graph
+    users = {node.op_type for node in graph.node if "model.embed_tokens.codes" in node.input}
+    assert users == {"GatherBlockQuantized", "MatMulNBits"}
+    places = {
+        value.name: {entry.key: entry.value for entry in value.external_data}
+        for value in graph.initializer
+        if value.name.startswith("model.embed_tokens.scales")
+    }
+    assert len(places) == 2
+    assert len({json.dumps(place) for place in places.values()}) == 1
+    stored = sum(288 * 64 // 2 + 288 * 2 * 2 for _ in [0])
+    body = sum(
+        entry.shape[0] * -(-entry.shape[1] // 32) * (16 + 2)
+        for name, entry in manifest.tensors.items()
+        if entry.quantization and "layers" in name
+    )
+    pages = 4096 * (len(manifest.tensors) + 1)
+    floats = 4 * sum(
+        torch.Size(entry.shape).numel() for entry in manifest.tensors.values() if entry.precision == "fp32"
+    )
+    assert (tmp_path / "out" / DATA).stat().st_size <= stored + body + floats + pages
+
+
+@pytest.mark.parametrize(
+    "task", ["text-classification", "token-classification", "question-answering", "feature-extraction"]
+)
+@pytest.mark.parametrize("family", ["qwen2", "exaone4"])
+def test_heads(tmp_path: Path, float_activations: dict[str, Plan], family: str, task: str) -> None:
+    folder = tiny.write(tmp_path / "checkpoint", tiny.config(family, task))
+    manifest = quantize(folder, tmp_path / "out", options=QuantizeOptions("rtn"))
+    assert not any(entry.quantization for name, entry in manifest.tensors.items() if name.startswith(("score", "qa_")))
+    tokens = drive.ids(288, 15)
+    feeds = {"input_ids": tokens.numpy(), "attention_mask": torch.ones_like(tokens).numpy()}
+    found = drive.session(tmp_path / "out").run(None, feeds)
+    with torch.inference_mode():
+        output = rounded(folder, float_activations["plan"])(tokens)
+    names = {"question-answering": ("start_logits", "end_logits"), "feature-extraction": ("last_hidden_state",)}
+    for name, array in zip(names.get(task, ("logits",)), found, strict=True):
+        assert (torch.from_numpy(array) - getattr(output, name)).abs().max() <= TOLERANCE
