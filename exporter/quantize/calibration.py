@@ -38,7 +38,7 @@ def read_windows(folder: Path, calibration: Calibration, context: int) -> Tensor
         context: the most tokens the model takes.
 
     Raises:
-        CheckpointError: there is no tokenizer to read the text with.
+        CheckpointError: there is no tokenizer to read the text with, or it is damaged.
         UsageError: the text is no text, or too short.
     """
     path = folder / "tokenizer.json"
@@ -50,7 +50,10 @@ def read_windows(folder: Path, calibration: Calibration, context: int) -> Tensor
         raise UsageError(f"{calibration.text}: {error.strerror}; give a text file as --calibration") from None
     except UnicodeDecodeError:
         raise UsageError(f"{calibration.text} is not text in UTF-8; give a text file as --calibration") from None
-    tokenizer = Tokenizer.from_file(str(path))
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise CheckpointError(f"{path} cannot be read ({error}); fetch the checkpoint again") from None
     tokens = torch.tensor(tokenizer.encode(text, add_special_tokens=False).ids, dtype=torch.int64)
     if len(tokens) < LEAST_TOKENS:
         raise UsageError(

@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...errors import CheckpointError, UnsupportedError
 from ...models import ops
 from ...models.checkpoint import Checkpoint
 from ...models.heads import TRUNKS
 from ...models.rope import RotaryEmbedding
+from .finite import check_finite
 
 ROWS = 4
 """Windows that go through a layer at once."""
@@ -36,15 +38,37 @@ class _Reached(Exception):  # noqa: N818 - not an error
 
 
 class LayerStream:
-    """The layers of a checkpoint over windows of tokens, int64 [W, S]."""
+    """The layers of a checkpoint over windows of tokens, int64 [W, S].
+
+    Loading and advancing raise UnsupportedError where NaN or infinite numbers are met, since nothing can be measured
+    with them.
+    """
 
     def __init__(self, checkpoint: Checkpoint, windows: Tensor) -> None:
+        """
+        Raises:
+            CheckpointError: the tokens are not those of the checkpoint's vocabulary.
+            UnsupportedError: a tensor outside the layers holds NaN or infinite values.
+        """
         self.checkpoint = checkpoint
         self.config = checkpoint.config
         self.windows = windows
+        self._check()
         self.hidden = self._embed()
         self._rotary = RotaryEmbedding(self.config.rope, self.config.head_dim)
         self._plans: dict[tuple[int, int], Any] = {}
+
+    def _check(self) -> None:
+        largest, size = int(self.windows.max()), self.config.vocab_size
+        if largest >= size:
+            raise CheckpointError(
+                f"{self.checkpoint.folder}: tokenizer.json makes token {largest:,} of the calibration text, and "
+                f"config.json has vocab_size {size:,}; the two belong to different models: fetch the checkpoint again"
+            )
+        for name in self.checkpoint.tensors:
+            if not name.startswith(f"{self.checkpoint.trunk_prefix}layers."):
+                for _, rows in self.checkpoint.rows(name):
+                    check_finite(rows, name)
 
     def _embed(self) -> Tensor:
         """float32 [W, S, D], from the rows of the embedding that occur, read in the table's order."""
@@ -62,6 +86,8 @@ class LayerStream:
             layer = TRUNKS[self.config.family].layer(self.config, index)
         prefix = f"{self.checkpoint.trunk_prefix}layers.{index}."
         state = {name: self.checkpoint.tensor(prefix + name).float() for name in layer.state_dict()}
+        for name, tensor in state.items():
+            check_finite(tensor, prefix + name)
         layer.load_state_dict(state, assign=True)
         return layer.eval().requires_grad_(False)
 
@@ -109,7 +135,16 @@ class LayerStream:
         for start in range(0, len(self.hidden), ROWS):
             batch = self.hidden[start : start + ROWS]
             self.hidden[start : start + ROWS] = self._run(layer, batch)
+            if not torch.isfinite(self.hidden[start : start + ROWS].sum()):
+                raise self.overflow()
             heard(batch.shape[0])
+
+    def overflow(self) -> UnsupportedError:
+        """What to raise where the layers' numbers leave float32's range."""
+        return UnsupportedError(
+            f"{self.checkpoint.folder}: its layers compute NaN or infinite values from the calibration text; "
+            "see whether the checkpoint is damaged, or quantize it with --method rtn"
+        )
 
     @torch.no_grad()
     def _run(self, layer: nn.Module, hidden: Tensor) -> Tensor:

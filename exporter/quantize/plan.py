@@ -56,9 +56,14 @@ class Target:
 
 
 def targets(checkpoint: Checkpoint, task: Task) -> list[Target]:
-    """The embedding, the LM head, and every projection of the layers; other heads' small projections stay in float."""
+    """The embedding, the LM head, and every projection of the layers; other heads' small projections stay in float.
+
+    Raises:
+        CheckpointError, UnsupportedError: its tensors are not those of the task's module.
+    """
     with torch.device("meta"):
         module = build(checkpoint.config, task)
+    checkpoint.check(task, {name: tuple(parameter.shape) for name, parameter in module.state_dict().items()})
     inner = trunk(module, task)
     tied = checkpoint.config.tie_word_embeddings
     found = []

@@ -11,7 +11,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ...models.checkpoint import Checkpoint
@@ -22,8 +23,8 @@ from .plan import Plan, WeightPlan
 from .recipes import check_finite, solved_file
 from .rtn import round_to_nearest
 
-STATE = "state.json"
 HIDDEN = "hidden.safetensors"
+HIDDEN_STATES, STATE = "hidden", "state"
 FULL, FLOAT_ACTIVATIONS = 4, 0
 """MatMulNBits' accuracy levels that have kernels on a CPU: int8 activations, and float ones."""
 
@@ -62,10 +63,7 @@ def solve(checkpoint: Checkpoint, plan: Plan, windows: Tensor, folder: Path, hea
             else:
                 advance(tokens)
         stream.advance(layer, lambda rows: advance(rows * windows.shape[1]))
-        save_file({"hidden": stream.hidden}, folder / f"{HIDDEN}.new")
-        (folder / f"{HIDDEN}.new").rename(folder / HIDDEN)
-        state = {"fingerprint": fingerprint, "layers": index + 1, "levels": levels}
-        (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
+        _keep(folder, stream.hidden, {"fingerprint": fingerprint, "layers": index + 1, "levels": levels})
     return {name: replace(item, accuracy_level=levels.get(name, item.accuracy_level)) for name, item in plan.items()}
 
 
@@ -84,7 +82,10 @@ def _stage(
     sizes = sorted({item.format.block_size for item in planned if item is not None})
     rounding = {size: torch.zeros(width) for size in sizes}
     hessian = energy(_overheard(stream.inputs(layer, stage), rounding), width, advance)
-    curvature = Curvature.of(hessian)
+    try:
+        curvature = Curvature.of(hessian)
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+        raise stream.overflow() from None
     levels: dict[str, int] = {}
     for name, module, item in zip(stage.names, stage.modules, planned, strict=True):
         if item is None:
@@ -137,12 +138,21 @@ def _fingerprint(checkpoint: Checkpoint, plan: Plan, windows: Tensor) -> str:
     return digest.hexdigest()
 
 
+def _keep(folder: Path, hidden: Tensor, state: Mapping[str, object]) -> None:
+    """Hidden states and how far they are go into one file, which is there whole or not at all: the states of one layer
+    with the count of another would be solved to something else."""
+    new = folder / f"{HIDDEN}.new"
+    save_file({HIDDEN_STATES: hidden}, new, {STATE: json.dumps(state)})
+    new.rename(folder / HIDDEN)
+
+
 def _resume(folder: Path, fingerprint: str, stream: LayerStream) -> tuple[int, dict[str, int]]:
     """How many layers are done, and their accuracy levels; the stream then stands behind them."""
-    if not (folder / STATE).is_file():
+    if not (folder / HIDDEN).is_file():
         return 0, {}
-    state = json.loads((folder / STATE).read_text(encoding="utf-8"))
-    if state["fingerprint"] != fingerprint:
-        return 0, {}
-    stream.hidden = load_file(folder / HIDDEN)["hidden"]
+    with safe_open(folder / HIDDEN, "pt") as file:
+        state = json.loads(file.metadata()[STATE])
+        if state["fingerprint"] != fingerprint:
+            return 0, {}
+        stream.hidden = file.get_tensor(HIDDEN_STATES)
     return state["layers"], state["levels"]
