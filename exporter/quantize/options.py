@@ -30,7 +30,8 @@ class QuantizeOptions:
         keep: patterns of module paths (``*.down_proj``, ``lm_head``) and what those weights are stored in, whatever
             the mix says; the last pattern that matches counts.
         target_size: bytes of the weights' file that the mix may spend; None with ``target_kl`` None spends 5 bits per
-            weight for int4 (as blocks of 32 with float32 scales would take) and does not mix for int8.
+            weight for int4 (as blocks of 32 with float32 scales would take), beside what is kept, and does not mix for
+            int8.
         target_kl: mean Kullback-Leibler divergence in nats per token, as estimated, that the mix must reach.
         activations: what the graph computes in; fp16 and bf16 are for CUDA.
         resume: keep the layers that are done when interrupted, and go on from them.

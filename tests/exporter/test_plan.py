@@ -1,0 +1,221 @@
+"""Which weights are quantized, and into what: by task, by ``--keep``, and by the mix."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from intaglio.errors import CheckpointError, UsageError
+from intaglio.exporter.quantize.blocks import BlockFormat
+from intaglio.exporter.quantize.options import QuantizeOptions
+from intaglio.exporter.quantize.plan import Plan, Target, kept, measured_formats, mixed, targets, uniform
+from intaglio.exporter.quantize.sensitivity import Damages
+from intaglio.models.checkpoint import Checkpoint
+from intaglio.tests import tiny
+
+PROJECTIONS = [
+    *(f"self_attn.{name}_proj" for name in "qkvo"),
+    *(f"mlp.{name}_proj" for name in ("gate", "up", "down")),
+]
+Found = Callable[..., list[Target]]
+
+
+@pytest.fixture
+def found(tmp_path: Path) -> Found:
+    """``found("qwen2", task)`` -> the targets of a tiny checkpoint of two layers."""
+
+    def make(family: str = "qwen2", task: str = "text-generation", **changes: Any) -> list[Target]:
+        if family == "exaone4":
+            changes |= {"layer_types": ["sliding_attention", "full_attention"]}
+        values = tiny.config(family, task, num_hidden_layers=2, **changes)
+        checkpoint = Checkpoint(tiny.write(tmp_path / "checkpoint", values))
+        return targets(checkpoint, checkpoint.task)
+
+    return make
+
+
+@pytest.mark.parametrize("family", ["qwen2", "exaone4"])
+@pytest.mark.parametrize("task", tiny.SUFFIXES)
+def test_the_trunk_is_quantized_and_small_heads_are_not(found: Found, family: str, task: str) -> None:
+    prefix = tiny.PREFIXES[task]
+    expected = [f"{prefix}embed_tokens.weight"]
+    expected += [f"{prefix}layers.{index}.{name}.weight" for index in range(2) for name in PROJECTIONS]
+    if task == "text-generation":
+        expected.append("lm_head.weight")
+    assert [target.tensor for target in found(family, task)] == expected
+
+
+def test_a_tied_table_is_one_weight_of_two_paths(found: Found) -> None:
+    first, *others = found(tie_word_embeddings=True)
+    assert first == Target(("model.embed_tokens", "lm_head"), "model.embed_tokens.weight", (288, 64), gathered=True)
+    assert first.table
+    assert not any(target.table or target.gathered for target in others)
+    head = found()[-1]
+    assert (head.paths, head.table, head.gathered) == (("lm_head",), True, False)
+
+
+def test_a_damaged_checkpoint_is_named_before_anything_long_begins(tmp_path: Path) -> None:
+    values = tiny.config("qwen2", num_hidden_layers=2)
+    tensors = tiny.weights(values)
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    checkpoint = Checkpoint(tiny.write(tmp_path, values, tensors=tensors))
+    with pytest.raises(CheckpointError, match=r"model\.layers\.1\.mlp\.up_proj\.weight"):
+        targets(checkpoint, "text-generation")
+
+
+def formats(plan: Plan) -> dict[str, tuple[int, int, bool, str]]:
+    return {
+        name.removesuffix(".weight"): (w.format.bits, w.format.block_size, w.format.symmetric, w.method)
+        for name, w in plan.items()
+    }
+
+
+def test_uniform_formats(found: Found) -> None:
+    weights = found()
+    four = formats(uniform(weights, "int4", QuantizeOptions(), "gptq"))
+    assert set(four) == {target.tensor.removesuffix(".weight") for target in weights}
+    # A gathered table has no zero points; tables are rounded, whatever the method.
+    assert four.pop("model.embed_tokens") == (4, 32, True, "rtn")
+    assert four.pop("lm_head") == (4, 32, False, "rtn")
+    assert set(four.values()) == {(4, 32, False, "gptq")}
+    eight = formats(uniform(weights, "int8", QuantizeOptions(block_size=128), "gptq"))
+    assert set(eight.values()) == {(8, 128, True, "rtn")}
+
+
+def test_keep(found: Found) -> None:
+    weights = found()
+    options = QuantizeOptions(keep={"*.layers.1.*": "float", "*.v_proj": "int8", "lm_head": "int8"})
+    plan = formats(uniform(weights, "int4", options, "rtn"))
+    assert not [name for name in plan if ".layers.1." in name and "v_proj" not in name]
+    assert plan["model.layers.0.self_attn.v_proj"] == plan["model.layers.1.self_attn.v_proj"] == (8, 32, True, "rtn")
+    assert plan["lm_head"] == (8, 32, True, "rtn")
+    assert plan["model.layers.0.self_attn.k_proj"] == (4, 32, False, "rtn")
+
+
+def test_of_two_patterns_that_fit_the_last_counts(found: Found) -> None:
+    weights = found()
+    one, other = "*.layers.0.*", "*.q_proj"
+    name = "model.layers.0.self_attn.q_proj.weight"
+    assert kept(weights, {one: "float", other: "int8"})[name] == "int8"
+    assert kept(weights, {other: "int8", one: "float"})[name] == "float"
+
+
+def test_a_tied_table_is_kept_by_either_path(found: Found) -> None:
+    weights = found(tie_word_embeddings=True)
+    for path in ("lm_head", "model.embed_tokens"):
+        assert kept(weights, {path: "int8"}) == {"model.embed_tokens.weight": "int8"}
+
+
+@pytest.mark.parametrize("pattern", ["down_proj", "*.norm", "model.layers.2.*", "LM_HEAD", "score", ""])
+def test_a_pattern_that_no_path_fits(found: Found, pattern: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        kept(found(), {"*.down_proj": "int8", pattern: "float"})
+    layer = "model.layers.0."
+    assert str(caught.value) == (
+        f"--keep {pattern}: no weight that can be quantized has such a path; there are model.embed_tokens, "
+        f"{', '.join(layer + name for name in PROJECTIONS)}, lm_head and so on: "
+        "give one of them, or a pattern with * such as '*.down_proj'"
+    )
+
+
+def made_up(weights: list[Target], options: QuantizeOptions, **damage: float) -> Damages:
+    """A damage for every weight that is asked for: that given for the last part of its name, or a little; worse with
+    larger blocks."""
+    measured: Damages = {}
+    for tensor, asked in measured_formats(weights, options).items():
+        own = damage.get(tensor.split(".")[-2], 1e-4)
+        measured[tensor] = {format: own * format.block_size / 32 for format in asked}
+    return measured
+
+
+def plan_of(weights: list[Target], options: QuantizeOptions, **damage: float) -> Plan:
+    return mixed(weights, made_up(weights, options, **damage), options, "gptq")
+
+
+def bytes_of(weights: list[Target], plan: Plan) -> int:
+    shapes = {target.tensor: target.shape for target in weights}
+    return sum(plan[name].format.bytes(*shape, 2) if name in plan else 4 * shape[0] * shape[1]
+               for name, shape in shapes.items())  # fmt: skip
+
+
+def test_the_default_mix_spends_five_bits_a_weight_where_they_help(found: Found) -> None:
+    weights = found()
+    plan = plan_of(weights, QuantizeOptions(), v_proj=0.1, down_proj=0.02)
+    number = sum(target.shape[0] * target.shape[1] for target in weights)
+    assert 4.8 < 8 * bytes_of(weights, plan) / number <= 5.0
+    bits = {name.split(".")[-2]: item.format.bits for name, item in plan.items()}
+    assert bits["v_proj"] == 8
+    assert bits["gate_proj"] == 4
+    assert all((item.method == "rtn") == (item.format.bits == 8 or "proj" not in name) for name, item in plan.items())
+    for name, item in plan.items():
+        base = {"v_proj": 0.1, "down_proj": 0.02}.get(name.split(".")[-2], 1e-4) * item.format.block_size / 32
+        assert item.damage == pytest.approx(base / (256 if item.format.bits == 8 else 1))
+
+
+@pytest.mark.parametrize("special", [{"lm_head": "float"}, {"lm_head": "int8"}, {"model.embed_tokens": "int4"}])
+def test_what_is_kept_is_not_paid_for_by_the_others(found: Found, special: dict[str, Any]) -> None:
+    weights = found()
+    (path,) = special
+    plan = plan_of(weights, QuantizeOptions(keep=special), down_proj=0.01)
+    others = [target for target in weights if target.paths != (path,)]
+    number = sum(target.shape[0] * target.shape[1] for target in others)
+    assert 8 * bytes_of(others, plan) / number > 4.8
+    bits = {"float": 32, "int8": 8.5, "int4": 4.5}[special[path]]
+    assert 8 * bytes_of(weights, plan) <= 5 * number + bits * 288 * 64
+    assert (f"{path}.weight" in plan) == (special[path] != "float")
+    if special[path] != "float":
+        assert plan[f"{path}.weight"].format.bits == int(special[path][-1])
+
+
+def test_a_target_size_is_kept_to(found: Found) -> None:
+    weights = found()
+    least = bytes_of(weights, plan_of(weights, QuantizeOptions(target_kl=1e9)))
+    previous = None
+    for size in (least, least + 2000, least + 30_000):
+        plan = plan_of(weights, QuantizeOptions(target_size=size), o_proj=0.01)
+        assert bytes_of(weights, plan) <= size
+        harm = sum(item.damage or 0 for item in plan.values())
+        assert previous is None or harm < previous
+        previous = harm
+    with pytest.raises(UsageError) as caught:
+        plan_of(weights, QuantizeOptions(target_size=least - 1))
+    assert str(caught.value) == (
+        f"target size is {least - 1:,} bytes, and the weights take at least {least:,}; "
+        "ask for more, or keep less in float or int8"
+    )
+
+
+def test_a_target_kl_is_reached_with_the_fewest_bytes(found: Found) -> None:
+    weights = found()
+    sizes = []
+    for kl in (1.0, 0.05, 0.01):
+        plan = plan_of(weights, QuantizeOptions(target_kl=kl), down_proj=0.02, o_proj=0.01)
+        assert sum(item.damage or 0 for item in plan.values()) <= kl
+        sizes.append(bytes_of(weights, plan))
+    assert sizes == sorted(sizes)
+    assert sizes[0] < sizes[-1]
+    with pytest.raises(UsageError) as caught:
+        plan_of(weights, QuantizeOptions(target_kl=1e-6))
+    assert str(caught.value) == (
+        "target KL is 1e-06 nats per token, and the best mix is estimated at 6.25e-06; "
+        "ask for more than that, or for --precision int8"
+    )
+
+
+def test_a_block_size_leaves_only_the_bits_to_the_mix(found: Found) -> None:
+    weights = found()
+    options = QuantizeOptions(block_size=64)
+    plan = plan_of(weights, options, k_proj=0.1)
+    assert {item.format.block_size for item in plan.values()} == {64}
+    assert {item.format.bits for item in plan.values()} == {4, 8}
+    assert measured_formats(weights, options)["lm_head.weight"] == [BlockFormat(4, 64, symmetric=False)]
+
+
+def test_what_stays_in_float_counts_for_the_size_and_is_not_measured(found: Found) -> None:
+    weights = found()
+    options = QuantizeOptions(keep={"*_proj": "float"}, target_size=10**6)
+    assert set(measured_formats(weights, options)) == {"model.embed_tokens.weight", "lm_head.weight"}
+    assert set(plan_of(weights, options)) == {"model.embed_tokens.weight", "lm_head.weight"}
+    floats = 4 * sum(t.shape[0] * t.shape[1] for t in weights if not t.table)
+    with pytest.raises(UsageError, match="keep less in float or int8"):
+        plan_of(weights, QuantizeOptions(keep={"*_proj": "float"}, target_size=floats))
