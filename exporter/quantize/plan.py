@@ -129,7 +129,7 @@ def mixed(found: list[Target], damages: Damages, options: QuantizeOptions, metho
     if size is None and options.target_kl is None:
         # What is kept takes what it takes: the mix of the others must not pay for it.
         free = sum(t.shape[0] * t.shape[1] for t in found if t.tensor not in special)
-        fixed = sum(max(c.bytes for c in choices[name]) for name in choices if name in special)
+        fixed = sum(choices[name][0].bytes for name in choices if name in special)
         size = int(free * BITS_A_WEIGHT / 8) + fixed + floats
     taken = allocate(choices, size=None if size is None else size - floats, damage=options.target_kl)
     total, harm = sum(c.bytes for c in taken.values()) + floats, sum(c.damage for c in taken.values())
