@@ -65,7 +65,7 @@ def test_a_stage_sees_its_inputs_divided(family: str, tmp_path: Path) -> None:
         expected, found = (
             torch.cat(list(s.inputs(m, g))) for s, m, g in ((before, layer, stage), (after, other, same))
         )
-        assert torch.allclose(found * scales, expected, rtol=1e-3, atol=1e-5)
+        assert (found * scales - expected).norm() < 0.02 * expected.norm()  # streams may multiply in bfloat16
         seen += fold is not None
     assert seen == (4 if family == "qwen2" else 2)
 
