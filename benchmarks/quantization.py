@@ -27,7 +27,7 @@ from quality_cache import prepare
 from rows import OWN, PEERS, REFERENCE, Row
 from sizes import sizes
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 TOOLS = {"genai": "onnxruntime-genai", "llama": "llama.cpp", "openvino": "OpenVINO"}
 
 
@@ -105,13 +105,13 @@ def _make(row: Row, checkpoint: Path, scratch: Path, gguf: str | None, python: s
     if row.command:
         if "{gguf}" in row.command and gguf is None:
             raise click.UsageError("llama.cpp's rows need --gguf")
-        command = [python, *(part.format(source=checkpoint, gguf=gguf, out=out) for part in row.command)]
+        command = [python, *(part.format(here=HERE, source=checkpoint, gguf=gguf, out=out) for part in row.command)]
     else:
         command = [python, str(HERE / "make.py"), str(checkpoint), str(out), json.dumps(row.options)]
     out.parent.mkdir(exist_ok=True)
     begin = time.perf_counter()
     log = (scratch / "rows" / f"{row.name}.log").open("w+")
-    process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=HERE)
+    process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
     _, status, usage = os.wait4(process.pid, 0)
     if status != 0:
         log.seek(0)

@@ -15,8 +15,8 @@ class Row:
     """``name`` is the folder's and what ``--only`` takes; ``method``, ``bits`` and ``block`` are the table's words.
 
     Ours have ``options``: the keyword arguments of ``quantize``, or of ``export`` for an unquantized artifact. Peers
-    have a ``command`` for their own interpreter; {source}, {gguf} (the same weights unquantized in a GGUF file) and
-    {out} are filled in, and ``out`` is the file or folder that it makes.
+    have a ``command`` for their own interpreter; {source}, {gguf} (the same weights unquantized in a GGUF
+    file), {out} and {here} (this folder) are filled in, and ``out`` is the file or folder that it makes.
     """
 
     name: str
@@ -36,7 +36,7 @@ def _genai(name: str, method: str, bits: str, block: str, *arguments: str) -> Ro
 
 def _llama(kind: str, bits: str, block: str) -> Row:
     name = f"llama-{kind.lower().replace('_', '-')}"
-    command = ("llama_quantize.py", "{gguf}", "{out}", kind)
+    command = ("{here}/llama_quantize.py", "{gguf}", "{out}", kind)
     return Row(name, kind, bits, block, "llama.cpp", command=command, out="{name}.gguf")
 
 

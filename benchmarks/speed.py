@@ -25,7 +25,7 @@ def measure(path: Path, windows: Path) -> dict[str, float]:
     """``load`` in s, ``decode`` and ``prefill`` in tokens/s, ``peak`` in MB."""
     text = np.load(windows)
     begin = time.perf_counter()
-    model = open_model(path, threads=THREADS, capacity=LONG + 64)
+    model = open_model(path, threads=THREADS, capacity=LONG)
     figures = {"load": time.perf_counter() - begin}
     token = model.prefill(text[0, :PROMPT])
     for _ in range(WARM_UP):
