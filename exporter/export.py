@@ -43,6 +43,7 @@ from .passes.fold_transpose import fold_transpose
 from .passes.fuse_skip_norm import fuse_skip_norm
 from .passes.pack_qkv import pack_qkv
 from .passes.quantize_ort import quantize_ort
+from .passes.quantize_standard import quantize_standard
 from .passes.tidy import tidy
 from .quantize.options import QUANTIZED, QuantizedPrecision, QuantizeOptions
 from .quantize.prepare import Choice, prepare, scratch_folder
@@ -118,7 +119,7 @@ def export(
                 options = options or QuantizeOptions()
                 activations = options.activations
                 scratch = stack.enter_context(scratch_folder(out, resume=options.resume))
-                choice = prepare(checkpoint, chosen, precision, options, scratch, report)
+                choice = prepare(checkpoint, chosen, target, precision, options, scratch, report)
             else:
                 activations = precision
             graph = build_graph(checkpoint, chosen, target, activations, report, choice)
@@ -226,12 +227,7 @@ def build_graph(
         pack_qkv(graph, choice.alike if choice else lambda tensors: True)
         fuse_skip_norm(graph)
     if choice is not None:
-        if target == "ort":
-            quantize_ort(graph, choice)
-        else:
-            from .passes.quantize_standard import quantize_standard
-
-            quantize_standard(graph, choice)
+        (quantize_ort if target == "ort" else quantize_standard)(graph, choice)
     tidy(graph)
     report("graph", 2, 2)
     return graph

@@ -12,7 +12,7 @@ import queue
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -38,6 +38,9 @@ DTYPES = {
     ir.DataType.FLOAT16: torch.float16,
     ir.DataType.BFLOAT16: torch.bfloat16,
     ir.DataType.UINT8: torch.uint8,
+    ir.DataType.INT8: torch.int8,
+    ir.DataType.INT4: torch.uint8,  # two to a byte, which is what their recipes give
+    ir.DataType.UINT4: torch.uint8,
 }
 PRECISIONS = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.uint8: "uint8"}
 
@@ -73,8 +76,9 @@ def staged(out: Path, *, force: bool) -> Iterator[Path]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         if not out.exists():
-            for parent in new_parents:
-                parent.rmdir()
+            with suppress(OSError):  # what is kept for --resume lies there
+                for parent in new_parents:
+                    parent.rmdir()
 
 
 def _replace(out: Path, folder: Path) -> None:

@@ -146,6 +146,12 @@ class LayerStream:
             "see whether the checkpoint is damaged, or quantize it with --method rtn"
         )
 
+    def normed(self) -> Iterator[Tensor]:
+        """The hidden states behind the final norm, float32 [T, D] a few windows at a time; for after the last layer."""
+        scale = self.checkpoint.tensor(f"{self.checkpoint.trunk_prefix}norm.weight").float()
+        for batch in torch.split(self.hidden, ROWS):
+            yield ops.rms_norm(batch.flatten(0, 1), scale, self.config.rms_norm_eps)
+
     @torch.no_grad()
     def _run(self, layer: nn.Module, hidden: Tensor) -> Tensor:
         # Products in bfloat16, twice as fast, disturb an input by less than the tokens' own variety by far.

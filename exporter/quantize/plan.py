@@ -2,7 +2,7 @@
 
 import fnmatch
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -18,12 +18,15 @@ from .sensitivity import Damages
 
 BLOCK_SIZE = 32
 SCALE_BYTES = 2
-BITS_A_WEIGHT = 5.0
+BITS_A_WEIGHT = 4.9
 """What the mix for int4 spends by default."""
 
-MIXED_BLOCKS = (32, 64, 128)
+MIXED_BLOCKS = (16, 32, 64, 128)
 EIGHT_BITS_GAIN = 256.0
 """By how much 8 bits do less damage than 4 on the same blocks: the step is a sixteenth, its square what counts."""
+
+GPTQ_GAIN = 1.7
+"""By how much GPTQ's 4 bits do less than those that are rounded to the nearest, which is what is measured."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +123,9 @@ def mixed(found: list[Target], damages: Damages, options: QuantizeOptions, metho
     """
     special = kept(found, options.keep)
     floats = sum(4 * t.shape[0] * t.shape[1] for t in found if special.get(t.tensor) == "float")
+    gain = GPTQ_GAIN if method == "gptq" else 1.0
     choices = {
-        t.tensor: _choices(t, damages[t.tensor], special.get(t.tensor), options)
+        t.tensor: _choices(t, damages[t.tensor], special.get(t.tensor), gain, options)
         for t in found
         if special.get(t.tensor) != "float"
     }
@@ -144,7 +148,11 @@ def mixed(found: list[Target], damages: Damages, options: QuantizeOptions, metho
             "ask for more than that, or for --precision int8"
         )
     return {
-        t.tensor: replace(_planned(t, taken[t.tensor].format, method), damage=taken[t.tensor].damage)
+        t.tensor: WeightPlan(
+            taken[t.tensor].format,
+            method if taken[t.tensor].format.bits == 4 else "rtn",
+            damage=taken[t.tensor].damage,
+        )
         for t in found
         if t.tensor in taken
     }
@@ -163,14 +171,14 @@ def _sizes(options: QuantizeOptions) -> tuple[int, ...]:
 
 
 def _choices(
-    target: Target, damages: Mapping[BlockFormat, float], only: Kept | None, options: QuantizeOptions
+    target: Target, damages: Mapping[BlockFormat, float], only: Kept | None, gain: float, options: QuantizeOptions
 ) -> list[Choice[BlockFormat]]:
     choices = []
     for size in _sizes(options):
         for bits in (4, 8):
             if only in (None, f"int{bits}"):
                 format = _format(target, bits, size)
-                damage = damages[_format(target, 4, size)] / (EIGHT_BITS_GAIN if bits == 8 else 1)
+                damage = damages[_format(target, 4, size)] / (EIGHT_BITS_GAIN if bits == 8 else gain)
                 choices.append(Choice(format, format.bytes(*target.shape, SCALE_BYTES), damage))
     return choices
 
@@ -181,5 +189,6 @@ def _format(target: Target, bits: int, block_size: int) -> BlockFormat:
 
 
 def _planned(target: Target, format: BlockFormat, method: str) -> WeightPlan:
-    """8 bits and tables are rounded: there is next to no error to make good, or too many rows for what it gains."""
+    """8 bits are rounded: there is next to no error to make good. So are tables, since what an error of an embedding
+    costs is known where sensitivities are measured only."""
     return WeightPlan(format, method if format.bits == 4 and not target.table else "rtn")

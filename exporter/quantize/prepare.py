@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ...artifact import Task
+from ...artifact import Target, Task
 from ...errors import UsageError
 from ...models.checkpoint import Checkpoint
 from ..weights import Stacked, Stored
@@ -49,6 +49,7 @@ class Choice:
 def prepare(
     checkpoint: Checkpoint,
     task: Task,
+    target: Target,
     precision: QuantizedPrecision,
     options: QuantizeOptions,
     scratch: Path,
@@ -82,15 +83,21 @@ def prepare(
     if options.calibration is not None:
         text = replace(text, text=options.calibration)
     windows = read_windows(checkpoint.folder, text, checkpoint.config.context_length)
+    embedding = None
     if mixes:
         few = windows[torch.linspace(0, len(windows) - 1, min(sensitivity.WINDOWS, len(windows))).long()]
         formats = measured_formats(found, options)
-        damages = sensitivity.measure(
+        measured = sensitivity.measure(
             checkpoint, task, few, formats, lambda done, total: report("sensitivity", done, total)
         )
-        plan = mixed(found, damages, options, method)
+        embedding = measured.embedding
+        plan = mixed(found, measured.damages, options, method)
     if any(item.method == "gptq" for item in plan.values()):
-        plan = solve(checkpoint, plan, windows, scratch, lambda done, total: report("calibration", done, total))
+        solved = solve(
+            checkpoint, plan, windows, embedding, scratch, lambda done, total: report("calibration", done, total)
+        )
+        if target == "ort":  # standard operators do not say what activations are multiplied in
+            plan = solved
     return Choice(plan, scratch)
 
 

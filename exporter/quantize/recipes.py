@@ -65,13 +65,14 @@ class Solved:
 
     def blocks(self, checkpoint: Checkpoint) -> Iterator[tuple[Tensor, Blocks]]:
         for part in self.inner.parts if isinstance(self.inner, Stacked) else (self.inner,):
-            with safe_open(solved_file(self.folder, part.name), "pt") as file:
-                codes, scales, zeros = (file.get_tensor(name) for name in ("codes", "scales", "zero_points"))
             start = 0
             for piece in part.pieces(checkpoint):
-                rows = slice(start, start + piece.shape[0])
-                yield piece.float(), Blocks(self.format, codes[rows], scales[rows], zeros[rows])
-                start = rows.stop
+                for weight in torch.split(piece, max(1, CHUNK // piece.shape[1])):
+                    rows = slice(start, start + len(weight))
+                    start = rows.stop
+                    with safe_open(solved_file(self.folder, part.name), "pt") as file:
+                        found = [file.get_slice(name)[rows] for name in ("codes", "scales", "zero_points")]
+                    yield weight.float(), Blocks(self.format, *found)
 
 
 def solved_file(folder: Path, tensor: str) -> Path:
@@ -110,8 +111,7 @@ class Quantized:
         self.accuracy_level = accuracy_level
         self.shape = self._shape()
         self.blocks = self.format.blocks(self.shape[1])
-        self._scales: list[Tensor] = []
-        self._zero_points: list[Tensor] = []
+        self._aside: tuple[Tensor, Tensor] | None = None
         self._error = 0.0
         self._power = 0.0
 
@@ -145,19 +145,27 @@ class Quantized:
         )
 
     def stream(self, checkpoint: Checkpoint) -> Iterator[Tensor]:
-        self._scales.clear()
-        self._zero_points.clear()
+        """The packed codes by rows; scales and zero points are put aside on the way."""
+        scales = torch.empty(self.scales.shape)
+        zero_points = torch.empty(0 if self.format.symmetric else self.zero_points.shape, dtype=torch.uint8)
         self._error = self._power = 0.0
+        start = 0
         for weight, blocks in self.source.blocks(checkpoint):
+            rows = slice(start, start + len(weight))
+            start = rows.stop
             self._power += weight.square().sum().item()
             self._error += blocks.dequantize().sub_(weight).square_().sum().item()
-            self._scales.append(blocks.scales)
-            self._zero_points.append(blocks.packed_zero_points())
+            scales[rows] = blocks.scales
+            if not self.format.symmetric:
+                zero_points[rows] = blocks.packed_zero_points()
             yield blocks.packed_codes()
+        self._aside = (scales, zero_points)
 
-    def kept(self, pieces: list[Tensor]) -> Iterator[Tensor]:
-        assert pieces, "the codes are written before their scales"
-        yield from pieces
+    @property
+    def aside(self) -> tuple[Tensor, Tensor]:
+        """Scales and packed zero points."""
+        assert self._aside is not None, "the codes are written before their scales"
+        return self._aside
 
 
 @dataclass(frozen=True)
@@ -194,7 +202,7 @@ class Scales:
         return ()
 
     def pieces(self, checkpoint: Checkpoint) -> Iterator[Tensor]:
-        return self.weight.kept(self.weight._scales)
+        yield self.weight.aside[0]
 
 
 @dataclass(frozen=True)
@@ -212,4 +220,4 @@ class ZeroPoints:
         return ()
 
     def pieces(self, checkpoint: Checkpoint) -> Iterator[Tensor]:
-        return self.weight.kept(self.weight._zero_points)
+        yield self.weight.aside[1]

@@ -9,6 +9,7 @@ measure says which weight matters more, and not how much.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,16 @@ from .rtn import round_to_nearest
 Formats = Mapping[str, Sequence[BlockFormat]]
 Damages = dict[str, dict[BlockFormat, float]]
 """By tensor of the checkpoint and format."""
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """``damages`` in nats per token; ``embedding`` [D, D], the mean of g g^T behind the embedding: what an error of the
+    embedded token costs, in the measure in which the mean of x x^T says what an error of the LM head's row costs."""
+
+    damages: Damages
+    embedding: Tensor
+
 
 HEAD_TOKENS = 256
 """Positions whose logits are in memory at once."""
@@ -40,7 +51,7 @@ def measure(
     windows: Tensor,
     formats: Formats,
     heard: Callable[[int, int], None],
-) -> Damages:
+) -> Sensitivity:
     """The damage of rounding each of some weights to the nearest in each of its formats.
 
     Args:
@@ -65,7 +76,8 @@ def measure(
     embedding = _of_embedding(checkpoint, name, windows, gradient, formats.get(name, ()))
     # Tied, it is one table with two uses.
     damages[name] = {format: damage + damages.get(name, {}).get(format, 0.0) for format, damage in embedding.items()}
-    return damages
+    rows = gradient.flatten(0, 1)
+    return Sensitivity(damages, rows.t() @ rows / len(rows))
 
 
 def _through_layer(
@@ -189,6 +201,8 @@ def _of_embedding(
     sums = dict.fromkeys(formats, 0.0)
     for start, rows in checkpoint.rows(name):
         inside = ((wanted >= start) & (wanted < start + len(rows))).nonzero()[:, 0]
+        if not len(inside):
+            continue
         weight = rows[wanted[inside] - start].float()
         at = torch.isin(places, inside)
         local = torch.searchsorted(inside, places[at])

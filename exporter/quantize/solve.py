@@ -6,7 +6,7 @@ it, an interrupted run goes on from the last whole layer.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -25,15 +25,26 @@ from .rtn import round_to_nearest
 
 HIDDEN = "hidden.safetensors"
 HIDDEN_STATES, STATE = "hidden", "state"
+TABLE_BYTES = 1 << 24
+"""Of a table's rows that are solved at once, as they are stored."""
+
 FULL, FLOAT_ACTIVATIONS = 4, 0
 """MatMulNBits' accuracy levels that have kernels on a CPU: int8 activations, and float ones."""
 
 
-def solve(checkpoint: Checkpoint, plan: Plan, windows: Tensor, folder: Path, heard: Callable[[int, int], None]) -> Plan:
-    """Quantize every projection of the decoder that ``plan`` says, into ``folder``.
+def solve(
+    checkpoint: Checkpoint,
+    plan: Plan,
+    windows: Tensor,
+    embedding: Tensor | None,
+    folder: Path,
+    heard: Callable[[int, int], None],
+) -> Plan:
+    """Quantize every weight whose method is gptq in ``plan``, into ``folder``.
 
     Args:
         windows: int64 [W, S], the calibration text.
+        embedding: float32 [D, D], what errors of the embedded tokens cost (``Sensitivity.embedding``).
         heard: told (tokens done, tokens in all), counted once for each stage of each layer.
 
     Returns:
@@ -64,6 +75,9 @@ def solve(checkpoint: Checkpoint, plan: Plan, windows: Tensor, folder: Path, hea
                 advance(tokens)
         stream.advance(layer, lambda rows: advance(rows * windows.shape[1]))
         _keep(folder, stream.hidden, {"fingerprint": fingerprint, "layers": index + 1, "levels": levels})
+    for name, item in plan.items():
+        if item.method == "gptq" and not name.startswith(f"{checkpoint.trunk_prefix}layers."):
+            _table(stream, name, item, embedding, folder)
     return {name: replace(item, accuracy_level=levels.get(name, item.accuracy_level)) for name, item in plan.items()}
 
 
@@ -99,8 +113,7 @@ def _stage(
         tokens = stream.windows.numel()
         activations = (found.square() @ (rounding[item.format.block_size] / tokens)).sum().item()
         levels[tensor] = accuracy_level(item, own, activations)
-        content = {"codes": blocks.codes, "scales": blocks.scales, "zero_points": blocks.zero_points}
-        save_file({key: value.contiguous() for key, value in content.items()}, solved_file(folder, tensor))
+        _save(folder, tensor, [blocks])
         weight.copy_(found)
     return levels
 
@@ -109,6 +122,38 @@ def _solve_one(weight: Tensor, item: WeightPlan, curvature: Curvature) -> Blocks
     if item.method == "gptq":
         return gptq(weight, item.format, curvature)
     return round_to_nearest(weight, item.format)
+
+
+def _table(stream: LayerStream, tensor: str, item: WeightPlan, embedding: Tensor | None, folder: Path) -> None:
+    """Solve the LM head or the embedding, or the one table that is both.
+
+    A token is as frequent where it is read as where it is predicted, so that a row's error costs in proportion to
+    either's curvature, and a tied table's in proportion to their sum.
+    """
+    checkpoint = stream.checkpoint
+    gathered = tensor == f"{checkpoint.trunk_prefix}embed_tokens.weight"
+    curvature = torch.zeros(checkpoint.config.hidden_size, checkpoint.config.hidden_size)
+    if not gathered or checkpoint.config.tie_word_embeddings:
+        curvature += energy(stream.normed(), len(curvature), lambda _: None)
+    if gathered:
+        assert embedding is not None, "a table is solved where sensitivities are measured"
+        curvature += embedding
+    of = Curvature.of(curvature)
+    pieces = []
+    for _, rows in checkpoint.rows(tensor, TABLE_BYTES):
+        weight = rows.float()
+        check_finite(weight, tensor)
+        pieces.append(gptq(weight, item.format, of))
+    _save(folder, tensor, pieces)
+
+
+def _save(folder: Path, tensor: str, pieces: Sequence[Blocks]) -> None:
+    content = {
+        "codes": torch.cat([piece.codes for piece in pieces]),
+        "scales": torch.cat([piece.scales for piece in pieces]),
+        "zero_points": torch.cat([piece.zero_points for piece in pieces]),
+    }
+    save_file(content, solved_file(folder, tensor))
 
 
 def accuracy_level(item: WeightPlan, weights: float, activations: float) -> int:

@@ -1,0 +1,111 @@
+"""GPTQ against rounding to the nearest, and where the two must agree; the layers it streams against the whole model."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from intaglio.exporter.quantize import layers
+from intaglio.exporter.quantize.blocks import BlockFormat
+from intaglio.exporter.quantize.gptq import Curvature, gptq
+from intaglio.exporter.quantize.layers import LayerStream, energy
+from intaglio.exporter.quantize.rtn import round_to_nearest
+from intaglio.models.checkpoint import Checkpoint
+from intaglio.tests import tiny
+from torch import Tensor, nn
+
+CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
+FORMATS = [
+    BlockFormat(bits, size, symmetric) for bits, size, symmetric in ((4, 32, True), (4, 16, False), (8, 64, False))
+]
+
+
+def correlated(count: int, width: int, seed: int = 0) -> Tensor:
+    """Inputs that a few directions explain, as those of a language model are."""
+    generator = torch.Generator().manual_seed(seed)
+    mixing = torch.randn(width // 4, width, generator=generator)
+    common = torch.randn(count, width // 4, generator=generator) @ mixing
+    return common + 0.3 * torch.randn(count, width, generator=generator)
+
+
+@pytest.mark.parametrize("format", FORMATS, ids=str)
+@pytest.mark.parametrize("columns", [64, 100])
+def test_outputs_suffer_less_than_from_rounding(format: BlockFormat, columns: int) -> None:
+    weight = torch.randn(24, columns, generator=torch.Generator().manual_seed(1))
+    inputs = correlated(400, columns)
+    curvature = Curvature.of(inputs.t() @ inputs / len(inputs))
+    solved = gptq(weight, format, curvature)
+    assert solved.codes.shape == (24, columns)
+    assert int(solved.codes.max()) <= format.top
+    fresh = correlated(400, columns, seed=0) + 0.1 * correlated(400, columns, seed=5)
+    error, rounding = solved.dequantize() - weight, round_to_nearest(weight, format).dequantize() - weight
+    assert (fresh @ error.t()).square().mean() < 0.6 * (fresh @ rounding.t()).square().mean()
+    again = gptq(weight, format, Curvature.of(inputs.t() @ inputs / len(inputs)))
+    assert torch.equal(again.codes, solved.codes)
+    assert torch.equal(again.scales, solved.scales)
+
+
+@pytest.mark.parametrize("format", FORMATS, ids=str)
+def test_inputs_without_correlation_leave_nothing_to_make_good(format: BlockFormat) -> None:
+    weight = torch.randn(8, 96, generator=torch.Generator().manual_seed(2))
+    importance = torch.rand(96, generator=torch.Generator().manual_seed(3)) + 0.1
+    solved = gptq(weight, format, Curvature.of(importance.diag()))
+    assert torch.equal(solved.codes, round_to_nearest(weight, format, solved_importance(importance)).codes)
+
+
+def solved_importance(importance: Tensor) -> Tensor:
+    return Curvature.of(importance.diag()).hessian.diagonal()
+
+
+def test_columns_that_no_input_reaches() -> None:
+    inputs = correlated(200, 64)
+    inputs[:, 10:20] = 0
+    weight = torch.randn(4, 64, generator=torch.Generator().manual_seed(1))
+    solved = gptq(weight, BlockFormat(4, 32, False), Curvature.of(inputs.t() @ inputs / len(inputs)))
+    assert solved.dequantize().isfinite().all()
+    nothing = gptq(weight, BlockFormat(4, 32, False), Curvature.of(torch.zeros(64, 64)))
+    assert (nothing.dequantize() - weight).abs().max() <= nothing.scales.abs().max()
+
+
+def test_energy() -> None:
+    for width in (5, 64, 97):
+        inputs, heard = torch.randn(50, width), []
+        found = energy(iter([inputs[:20], inputs[20:]]), width, heard.append)
+        assert torch.allclose(found, inputs.t() @ inputs / 50, atol=1e-6)
+        assert heard == [20, 30]
+
+
+@pytest.mark.parametrize("family", ["qwen2", "exaone4"])
+def test_the_stream_is_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str) -> None:
+    monkeypatch.setattr(layers, "_multiplies_bf16", lambda: False)
+    folder = tiny.write(tmp_path, tiny.config(family))
+    checkpoint = Checkpoint(folder)
+    windows = torch.randint(0, 288, (5, 12), generator=torch.Generator().manual_seed(0))
+    native = checkpoint.load()
+    with torch.inference_mode():
+        states = native(windows, hidden_states=True).hidden_states
+    stream = LayerStream(checkpoint, windows)
+    assert torch.equal(stream.hidden, states[0])
+    for index in range(3):  # the last layer's output is given behind the final norm
+        layer = stream.load(index)
+        stages = stream.stages(layer)
+        assert [stage.names for stage in stages] == [
+            ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+            ("self_attn.o_proj",),
+            ("mlp.gate_proj", "mlp.up_proj"),
+            ("mlp.down_proj",),
+        ]
+        for stage in stages:
+            taken = torch.cat(list(stream.inputs(layer, stage)))
+            expected = _inputs_of(native, f"model.layers.{index}.{stage.names[0]}", windows)
+            assert torch.allclose(taken, expected, atol=1e-5)
+        stream.advance(layer)
+        assert torch.allclose(stream.hidden, states[index + 1], atol=1e-5)
+
+
+def _inputs_of(native: nn.Module, name: str, windows: Tensor) -> Tensor:
+    seen: list[Tensor] = []
+    hook = native.get_submodule(name).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].flatten(0, -2)))
+    with torch.inference_mode():
+        native(windows)
+    hook.remove()
+    return seen[0]
