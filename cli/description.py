@@ -145,7 +145,7 @@ class Description:
             cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
             lines.append(("", "  ".join(cells).rstrip()))
         if self.kl is not None:
-            lines.append(("damage", f"{self.kl:.3g} nats per token, as estimated for rounding to the nearest"))
+            lines.append(("damage", f"{self.kl:.3g} nats per token, as estimated"))
         return lines
 
 

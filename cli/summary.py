@@ -46,7 +46,7 @@ def print_summary(out: Path, manifest: Manifest, seconds: float, stages: Mapping
     if weights:
         facts += [("weights", in_words(weights)), ("", f"{bits_per_weight(manifest):.2f} bits per weight")]
         if kl is not None:
-            facts.append(("damage", f"{kl:.3g} nats per token, as estimated for rounding to the nearest"))
+            facts.append(("damage", f"{kl:.3g} nats per token, as estimated"))
         took += f": {', '.join(f'{name} {taken:.1f} s' for name, taken in stages.items())}"
     facts.append(("time", took))
     if peak is not None:

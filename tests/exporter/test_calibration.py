@@ -56,9 +56,7 @@ def test_one_window_is_the_beginning(folder: Path, text: Path) -> None:
     ]
 
 
-def test_a_window_is_no_longer_than_the_models_context_and_the_text_is_not_read_twice(
-    folder: Path, text: Path
-) -> None:
+def test_a_window_is_no_longer_than_the_models_context_and_the_text_is_not_read_twice(folder: Path, text: Path) -> None:
     tokens = len(tokens_of(folder, text))
     windows = read_windows(folder, Calibration(text, windows=10_000), 128)
     assert windows.shape == (tokens // 128, 128)

@@ -1,0 +1,219 @@
+"""``intaglio quantize``: what its options mean to the exporter, what it says, and what an interruption leaves."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import intaglio.exporter
+import pytest
+from intaglio.artifact import Manifest, read_manifest
+from intaglio.cli import quantize as quantize_module
+from intaglio.exporter import QuantizeOptions
+from intaglio.exporter.quantize import blocks, options
+from intaglio.tests import tiny
+
+from .conftest import MakeArtifact, Run
+
+Asked = list[tuple[tuple[Any, ...], dict[str, Any]]]
+
+
+@pytest.fixture
+def asked(make_artifact: MakeArtifact, monkeypatch: pytest.MonkeyPatch) -> Asked:
+    """What the exporter was asked for; it answers with a made-up manifest."""
+    calls: Asked = []
+    manifest = read_manifest(make_artifact("answer"))
+
+    def quantize(*arguments: Any, **keywords: Any) -> Manifest:
+        calls.append((arguments, keywords))
+        keywords["progress"]("graph", 2, 2)
+        return manifest
+
+    monkeypatch.setattr(intaglio.exporter, "quantize", quantize)
+    return calls
+
+
+def test_the_choices_are_the_exporters() -> None:
+    assert options.METHODS == quantize_module.METHODS
+    assert set(options.QUANTIZED) == set(quantize_module.QUANTIZED)
+    assert blocks.BLOCK_SIZES == quantize_module.BLOCK_SIZES
+
+
+def test_without_options_the_defaults_are_the_exporters(run: Run, asked: Asked) -> None:
+    assert run("quantize", "source", "out").exit_code == 0
+    (arguments, keywords), *others = asked
+    assert not others
+    assert arguments == ("source", Path("out"))
+    assert callable(keywords.pop("progress"))
+    assert keywords == {
+        "precision": "int4",
+        "options": QuantizeOptions(),
+        "task": "auto",
+        "target": "ort",
+        "revision": None,
+        "force": False,
+    }
+
+
+def test_every_option_reaches_the_exporter(run: Run, asked: Asked) -> None:
+    result = run(
+        *("quantize", "org/name", "out", "--precision", "int8", "--method", "gptq", "--block-size", 64),
+        *("--calibration", "text.txt", "--windows", 7, "--target-size", "330MB", "--activations", "bf16", "--resume"),
+        *("--keep", "*.v_proj=int8", "--keep", "lm_head=float", "--keep", "*.v_proj=int4"),
+        *("--task", "text-generation", "--target", "standard", "--revision", "v1", "--force", "--json"),
+    )
+    assert result.exit_code == 0, result.stderr
+    keywords = asked[0][1]
+    del keywords["progress"]
+    assert keywords == {
+        "precision": "int8",
+        "options": QuantizeOptions(
+            method="gptq",
+            block_size=64,
+            calibration=Path("text.txt"),
+            windows=7,
+            keep={"lm_head": "float", "*.v_proj": "int4"},
+            target_size=330_000_000,
+            activations="bf16",
+            resume=True,
+        ),
+        "task": "text-generation",
+        "target": "standard",
+        "revision": "v1",
+        "force": True,
+    }
+    # Of two that fit the last counts, so their order is part of what was said.
+    assert list(keywords["options"].keep) == ["lm_head", "*.v_proj"]
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("300MB", 300_000_000),
+        ("1.2GB", 1_200_000_000),
+        ("1.2 gb", 1_200_000_000),
+        ("314572800", 314_572_800),
+        ("314572800B", 314_572_800),
+        ("512kB", 512_000),
+        ("300MiB", 314_572_800),
+        ("0", 0),
+    ],
+)
+def test_sizes(run: Run, asked: Asked, text: str, size: int) -> None:
+    assert run("quantize", "source", "out", "--target-size", text).exit_code == 0
+    assert asked[0][1]["options"].target_size == size
+
+
+@pytest.mark.parametrize("text", ["", "MB", "300 apples", "-5MB", "1,2GB", "1e9", "300M B", "3.MB"])
+def test_what_is_no_size(run: Run, asked: Asked, text: str) -> None:
+    result = run("quantize", "source", "out", "--target-size", text)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "Invalid value for '--target-size': " in result.stderr
+    assert f"{text!r} is no size; write it like 300MB, 1.2GB or 314572800." in " ".join(result.stderr.split())
+    assert not asked
+
+
+@pytest.mark.parametrize("text", ["lm_head", "=int8", "lm_head=", "="])
+def test_what_keeps_nothing(run: Run, asked: Asked, text: str) -> None:
+    result = run("quantize", "source", "out", "--keep", text)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"Invalid value for '--keep': {text!r} is no PATTERN=PRECISION" in result.stderr
+    assert "write it like 'lm_head=float'." in result.stderr
+    assert not asked
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--precision", "int3"), "Invalid value for '--precision': 'int3' is not one of 'int4', 'int8'."),
+        (("--precision", "fp16"), "Invalid value for '--precision'"),
+        (("--method", "awq"), "Invalid value for '--method': 'awq' is not one of 'auto', 'rtn', 'gptq'."),
+        (("--windows", "0"), "Invalid value for '--windows'"),
+        (("--activations", "int8"), "Invalid value for '--activations'"),
+        (("--block-size", "48"), "Error: block size 48 is none that ONNX Runtime's kernels take; choose one of 16, 32"),
+        (("--keep", "lm_head=int3"), "Error: --keep lm_head=int3: 'int3' is no precision; choose one of float, int8"),
+        (("--target-kl", "-1"), "Error: target KL is -1.0; it is a number of nats per token above 0, such as 0.05"),
+        (
+            ("--target-kl", "0.1", "--target-size", "1GB"),
+            "Error: target size and target KL are both given; the mix can aim at one: leave the other out",
+        ),
+    ],
+)
+def test_options_that_say_nothing_sound(
+    run: Run, asked: Asked, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    result = run("quantize", tmp_path, tmp_path / "out", *arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in result.stderr
+    assert not asked
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("quantize") / "source"
+    return tiny.write(folder, tiny.config("qwen2", num_hidden_layers=1), tokenizer=True)
+
+
+def test_what_is_written_is_told_verified_inspected_and_run(run: Run, source: Path) -> None:
+    out = source.parent / "out"
+    result = run("quantize", source, out, "--windows", 4, "--json")
+    assert result.exit_code == 0, result.stderr
+    told = json.loads(result.stdout)
+    assert (told["task"], told["precision"], told["target"]) == ("text-generation", "int4", "ort")
+    assert list(told["stages"]) == ["sensitivity", "calibration", "graph", "weights", "source"]
+    assert 0 < sum(told["stages"].values()) <= told["seconds"] + 0.01
+    assert 4 < told["bits_per_weight"] < 6
+    assert told["estimated_kl"] > 0
+    assert run("verify", out).exit_code == 0
+    seen = json.loads(run("inspect", out, "--json").stdout)
+    assert seen["parameters"] == json.loads(run("inspect", source, "--json").stdout)["parameters"]
+    assert seen["bits_per_weight"] == told["bits_per_weight"]
+    assert seen["estimated_kl"] == pytest.approx(sum(w["quantization"]["damage"] for w in seen["weights"]))
+    assert run("generate", out, "The stone", "--max-new-tokens", 4).exit_code == 0
+
+
+def test_the_summary_for_people(run: Run, source: Path) -> None:
+    out = source.parent / "told"
+    result = run("export", source, out, "--precision", "int8")
+    assert result.exit_code == 0, result.stderr
+    lines = dict(line.split("  ", 1) for line in result.stdout.splitlines() if line.strip() and line[0] != " ")
+    assert lines["artifact"].strip() == str(out)
+    assert lines["model"].strip() == "qwen2, text-generation, int8, target ort"
+    assert lines["weights"].strip() == "int8: 9 weights, blocks of 32"
+    assert " bits per weight\n" in result.stdout
+    assert "damage" not in lines  # nothing was measured
+    second = r"\d+\.\d s"
+    assert re.fullmatch(rf" *{second}: graph {second}, weights {second}, source {second}", lines["time"])
+
+
+def test_a_quantized_source_is_refused_and_nothing_is_left(run: Run, source: Path) -> None:
+    out = source.parent / "once"
+    assert run("quantize", source, out, "--method", "rtn").exit_code == 0
+    before = sorted(path.name for path in source.parent.iterdir())
+    result = run("quantize", out, source.parent / "twice")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == (
+        f"Error: {out} is quantized already, to int4; quantize the checkpoint it was made from (source) "
+        "or its unquantized artifact\n"
+    )
+    assert sorted(path.name for path in source.parent.iterdir()) == before
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_an_interruption(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resume: bool) -> None:
+    @contextmanager
+    def interrupt() -> Iterator[Callable[[str, int, int], None]]:
+        def report(stage: str, done: int, total: int) -> None:
+            if stage == "calibration" and done > 0.7 * total:
+                raise KeyboardInterrupt
+
+        yield report
+
+    monkeypatch.setattr(quantize_module, "progress", interrupt)
+    folder = tiny.write(tmp_path / "source", tiny.config("qwen2", num_hidden_layers=2), tokenizer=True)
+    result = run("quantize", folder, tmp_path / "out", "--windows", 4, *(["--resume"] if resume else []))
+    assert (result.exit_code, result.stdout, result.stderr) == (130, "", "interrupted\n")
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ([".out.intaglio-layers"] if resume else []) + ["source"]
