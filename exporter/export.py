@@ -42,6 +42,7 @@ from .graph import Graph
 from .passes.fold_transpose import fold_transpose
 from .passes.fuse_skip_norm import fuse_skip_norm
 from .passes.pack_qkv import pack_qkv
+from .passes.quantize_dynamic import quantize_dynamic
 from .passes.quantize_ort import quantize_ort
 from .passes.quantize_standard import quantize_standard
 from .passes.tidy import tidy
@@ -132,7 +133,8 @@ def export(
                 done += count
                 report("weights", done, total)
 
-            tensors, data = write_weights(graph, checkpoint, folder, advance)
+            weights = choice.checkpoint if choice is not None else checkpoint
+            tensors, data = write_weights(graph, weights, folder, advance)
             operators = Counter(f"{n.domain}::{n.op_type}" if n.domain else n.op_type for n in graph.model.graph)
             write_graph(graph.model, folder / GRAPH)
             for name in COMPANIONS:
@@ -227,6 +229,7 @@ def build_graph(
         pack_qkv(graph, choice.alike if choice else lambda tensors: True)
         fuse_skip_norm(graph)
     if choice is not None:
+        quantize_dynamic(graph, choice.channels)
         (quantize_ort if target == "ort" else quantize_standard)(graph, choice)
     tidy(graph)
     report("graph", 2, 2)

@@ -104,14 +104,19 @@ def kept(found: list[Target], keep: Mapping[str, Kept]) -> dict[str, Kept]:
 
 
 def uniform(found: list[Target], precision: QuantizedPrecision, options: QuantizeOptions, method: str) -> Plan:
-    """Every weight in the same bits; ``--keep`` says what is not."""
+    """Every weight in the same bits; ``--keep`` says what is not.
+
+    Tables are rounded: what an error of an embedding costs is known where sensitivities are measured only. So is what
+    is kept in 8 bits among 4: there is next to no error to make good.
+    """
     special = kept(found, options.keep)
     plan = {}
     for target in found:
         wanted = special.get(target.tensor, precision)
         if wanted != "float":
             format = _format(target, 4 if wanted == "int4" else 8, options.block_size or BLOCK_SIZE)
-            plan[target.tensor] = _planned(target, format, method)
+            solves = method == "gptq" and not target.table and (format.bits == 4 or precision == "int8")
+            plan[target.tensor] = WeightPlan(format, "gptq" if solves else "rtn")
     return plan
 
 
@@ -186,9 +191,3 @@ def _choices(
 def _format(target: Target, bits: int, block_size: int) -> BlockFormat:
     # A gathered table has no zero points: their layouts in GatherBlockQuantized and MatMulNBits differ.
     return BlockFormat(bits, block_size, symmetric=bits == 8 or target.gathered)
-
-
-def _planned(target: Target, format: BlockFormat, method: str) -> WeightPlan:
-    """8 bits are rounded: there is next to no error to make good. So are tables, since what an error of an embedding
-    costs is known where sensitivities are measured only."""
-    return WeightPlan(format, method if format.bits == 4 and not target.table else "rtn")

@@ -7,35 +7,49 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ...artifact import Target, Task
-from ...errors import UsageError
+from ...errors import UnsupportedError, UsageError
 from ...models.checkpoint import Checkpoint
 from ..weights import Stacked, Stored
 from . import sensitivity
 from .calibration import WINDOWS, Calibration, read_windows
+from .channels import ChannelWeight, channel_format
 from .options import QuantizedPrecision, QuantizeOptions
-from .plan import Plan, kept, measured_formats, mixed, targets, uniform
+from .plan import Plan, WeightPlan, kept, measured_formats, mixed, targets, uniform
 from .recipes import Quantized, Rounded, Solved
+from .rescale import RescaledCheckpoint
+from .smooth import integer_product, smoothing
 from .solve import solve
 
 Progress = Callable[[str, int, int], None]
 
+SMOOTHQUANT = "smoothquant"
+SMOOTHED = (".mlp.gate_proj.weight", ".mlp.up_proj.weight", ".self_attn.o_proj.weight")
+SMOOTHING_WINDOWS = 16
+
 
 class Choice:
-    """What is to become of a weight: called with the recipe of one that a graph multiplies by or gathers from."""
+    """What is to become of a weight: called with the recipe of one that a graph multiplies by or gathers from.
 
-    def __init__(self, plan: Plan, solved: Path) -> None:
+    ``checkpoint`` is where weights are read from: the one that was given, or one that computes the same with other
+    numbers.
+    """
+
+    def __init__(self, plan: Plan, solved: Path, checkpoint: Checkpoint) -> None:
         self.plan = plan
         self.solved = solved
+        self.checkpoint = checkpoint
 
     def alike(self, tensors: Sequence[str]) -> bool:
         """Whether tensors can be one: they are quantized alike, or not at all."""
         return all(self.plan.get(name) == self.plan.get(tensors[0]) for name in tensors)
 
     def __call__(self, weight: Stored | Stacked) -> Quantized | None:
+        """The weight in blocks; None where it stays in float, or goes into an integer product."""
         planned = self.plan.get(weight.sources[0])
-        if planned is None:
+        if planned is None or planned.method == SMOOTHQUANT:
             return None
         assert self.alike(weight.sources)
         damages = [self.plan[name].damage for name in weight.sources]
@@ -43,6 +57,13 @@ class Choice:
         if planned.method == "rtn":
             return Quantized(Rounded(weight, planned.format), planned.accuracy_level, damage)
         return Quantized(Solved(weight, planned.format, self.solved, planned.method), planned.accuracy_level, damage)
+
+    def channels(self, weight: Stored | Stacked) -> ChannelWeight | None:
+        """The weight of an integer product; None where it is none."""
+        planned = self.plan.get(weight.sources[0])
+        if planned is None or planned.method != SMOOTHQUANT:
+            return None
+        return ChannelWeight(Solved(weight, planned.format, self.solved, planned.method))
 
 
 @torch.no_grad()
@@ -78,7 +99,7 @@ def prepare(
     if not mixes and method == "rtn":
         if options.calibration is not None:
             raise UsageError("--calibration is given, and rounding to the nearest reads no text; use --method gptq")
-        return Choice(plan, scratch)
+        return Choice(plan, scratch, checkpoint)
     text = Calibration(windows=options.windows or WINDOWS)
     if options.calibration is not None:
         text = replace(text, text=options.calibration)
@@ -92,13 +113,54 @@ def prepare(
         )
         embedding = measured.embedding
         plan = mixed(found, measured.damages, options, method)
+    if method == SMOOTHQUANT:
+        return _smoothed(checkpoint, target, precision, options, plan, windows, scratch, report)
     if any(item.method == "gptq" for item in plan.values()):
         solved = solve(
             checkpoint, plan, windows, embedding, scratch, lambda done, total: report("calibration", done, total)
         )
         if target == "ort":  # standard operators do not say what activations are multiplied in
             plan = solved
-    return Choice(plan, scratch)
+    return Choice(plan, scratch, checkpoint)
+
+
+def _smoothed(
+    checkpoint: Checkpoint,
+    target: Target,
+    precision: QuantizedPrecision,
+    options: QuantizeOptions,
+    plan: Plan,
+    windows: Tensor,
+    scratch: Path,
+    report: Progress,
+) -> Choice:
+    """Gate, up and o as integer products with a scale for each token; blocks of 8 bits for the rest, as planned.
+
+    Gate and up are more than half of a prefill. The inputs of q, k, v and of down are too uneven for one scale a token,
+    smoothed or not. Weights with one scale a row are coarse: GPTQ makes their error good.
+    """
+    if precision != "int8" or target != "ort" or options.activations != "fp32":
+        raise UsageError(
+            f"method {SMOOTHQUANT} makes integer products of ONNX Runtime's CPU kernels: it is for --precision int8, "
+            "--target ort and --activations fp32; leave the method out for others"
+        )
+    wanted = {name for name, item in plan.items() if name.endswith(SMOOTHED) and item.format.bits == 8}
+    few = windows[:SMOOTHING_WINDOWS]
+    folded = smoothing(checkpoint, few, wanted, integer_product, lambda done, total: report("sensitivity", done, total))
+    if not any(name.endswith(SMOOTHED[0]) for fold in folded for name in fold.carrier.multiplied):
+        raise UnsupportedError(
+            f"{checkpoint.folder}: method {SMOOTHQUANT} folds scales into the norm in front of gate and up, and "
+            f"{checkpoint.config.family} has none there, or --keep keeps them; use --method rtn"
+        )
+    channels = {
+        name: WeightPlan(channel_format(checkpoint.tensors[name].shape[1]), SMOOTHQUANT)
+        for fold in folded
+        for name in fold.carrier.multiplied
+    }
+    even = RescaledCheckpoint(checkpoint, folded)
+    plan = {**plan, **channels}
+    solve(even, plan, windows, None, scratch, lambda done, total: report("calibration", done, total))
+    return Choice(plan, scratch, even)
 
 
 @contextmanager

@@ -146,7 +146,7 @@ class Quantized:
 
     def stream(self, checkpoint: Checkpoint) -> Iterator[Tensor]:
         """The packed codes by rows; scales and zero points are put aside on the way."""
-        scales = torch.empty(self.scales.shape)
+        scales = torch.empty(self.shape[0], self.blocks)
         zero_points = torch.empty(0 if self.format.symmetric else self.zero_points.shape, dtype=torch.uint8)
         self._error = self._power = 0.0
         start = 0

@@ -40,7 +40,7 @@ def solve(
     folder: Path,
     heard: Callable[[int, int], None],
 ) -> Plan:
-    """Quantize every weight whose method is gptq in ``plan``, into ``folder``.
+    """Quantize every weight whose method in ``plan`` is more than rounding, into ``folder``.
 
     Args:
         windows: int64 [W, S], the calibration text.
@@ -119,9 +119,7 @@ def _stage(
 
 
 def _solve_one(weight: Tensor, item: WeightPlan, curvature: Curvature) -> Blocks:
-    if item.method == "gptq":
-        return gptq(weight, item.format, curvature)
-    return round_to_nearest(weight, item.format)
+    return round_to_nearest(weight, item.format) if item.method == "rtn" else gptq(weight, item.format, curvature)
 
 
 def _table(stream: LayerStream, tensor: str, item: WeightPlan, embedding: Tensor | None, folder: Path) -> None:

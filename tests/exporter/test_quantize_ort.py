@@ -5,6 +5,7 @@ in the wrong place would show. With int8 activations (level 4, the default) they
 """
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import onnx
 import pytest
 import torch
 from intaglio.artifact import DATA, read_manifest
+from intaglio.errors import InputError
 from intaglio.exporter import QuantizeOptions, quantize
 from intaglio.exporter.quantize import prepare as prepare_module
 from intaglio.exporter.quantize.plan import Plan
@@ -32,9 +34,9 @@ def float_activations(monkeypatch: pytest.MonkeyPatch) -> dict[str, Plan]:
     """Every node at accuracy level 0; the plan that was made is found under "plan"."""
     seen: dict[str, Plan] = {}
 
-    def choice(plan: Plan, solved: Path) -> Choice:
+    def choice(plan: Plan, solved: Path, checkpoint: Checkpoint) -> Choice:
         seen["plan"] = {name: replace(item, accuracy_level=0) for name, item in plan.items()}
-        return Choice(seen["plan"], solved)
+        return Choice(seen["plan"], solved, checkpoint)
 
     monkeypatch.setitem(prepare_module.__dict__, "Choice", choice)
     return seen
@@ -158,3 +160,39 @@ def test_heads(tmp_path: Path, float_activations: dict[str, Plan], family: str, 
     names = {"question-answering": ("start_logits", "end_logits"), "feature-extraction": ("last_hidden_state",)}
     for name, array in zip(names.get(task, ("logits",)), found, strict=True):
         assert (torch.from_numpy(array) - getattr(output, name)).abs().max() <= TOLERANCE
+
+
+def test_smoothquant_multiplies_gate_and_up_in_integers(tmp_path: Path) -> None:
+    folder = tiny.write(tmp_path / "checkpoint", tiny.config("qwen2"), tokenizer=True)
+    text = tmp_path / "text.txt"
+    text.write_text("some words of no meaning " * 400, encoding="utf-8")
+    options = QuantizeOptions("smoothquant", calibration=text)
+    manifest = quantize(folder, tmp_path / "out", precision="int8", options=options)
+    assert manifest.operators["com.microsoft::MatMulIntegerToFloat"] == 3 * 4
+    assert manifest.operators["com.microsoft::MatMulNBits"] == 2 * 4 + 1
+    entry = manifest.tensors["model.layers.0.mlp.gate_proj.codes"].quantization
+    assert entry is not None
+    assert (entry.method, entry.bits, entry.block_size) == ("smoothquant", 8, 64)
+    native = Checkpoint(folder).load()
+    tokens = drive.ids(288, 40)
+    with torch.inference_mode():
+        scale = native(tokens).logits.abs().max().item()
+    assert 0 < drive.chunked(drive.Graph(tmp_path / "out"), native, tokens, [39, 1]).largest <= 0.15 * scale
+
+
+@pytest.mark.parametrize(
+    ("family", "precision", "target", "message"),
+    [
+        ("exaone4", "int8", "ort", "exaone4 has none there, or --keep keeps them; use --method rtn"),
+        ("qwen2", "int4", "ort", "it is for --precision int8, --target ort and --activations fp32"),
+        ("qwen2", "int8", "standard", "it is for --precision int8, --target ort and --activations fp32"),
+    ],
+)
+def test_smoothquant_is_refused(tmp_path: Path, family: str, precision: Any, target: Any, message: str) -> None:
+    folder = tiny.write(tmp_path / "checkpoint", tiny.config(family), tokenizer=True)
+    text = tmp_path / "text.txt"
+    text.write_text("some words of no meaning " * 400, encoding="utf-8")
+    options = QuantizeOptions("smoothquant", calibration=text)
+    with pytest.raises(InputError, match=re.escape(message)):
+        quantize(folder, tmp_path / "out", precision=precision, target=target, options=options)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", "text.txt"]
