@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..exporter.quantize.options import Kept, Method, QuantizedPrecision
 
 # The exporter has these too, but importing it means importing torch; a test compares them.
-METHODS = ("auto", "rtn", "gptq")
+METHODS = ("auto", "rtn", "gptq", "awq", "smoothquant")
 QUANTIZED = ("int4", "int8")
 BLOCK_SIZES = (16, 32, 64, 128, 256)
 
@@ -74,7 +74,8 @@ def parse_keep(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -
     default="auto",
     show_default=True,
     help="`rtn` rounds to the nearest: quick, and reads no text; `gptq` makes good each column's error in the next; "
-    "`auto` is gptq with mixed bits for int4, and rtn for int8.",
+    "`awq` folds scales into the norms first; `smoothquant`, for int8, multiplies by int8 activations with a scale for "
+    "each token: faster prefill; `auto` is gptq with mixed bits for int4, and rtn for int8.",
 )
 @click.option(
     "--block-size",

@@ -9,7 +9,7 @@ from ...artifact import FloatPrecision
 from ...errors import UsageError
 from .blocks import BLOCK_SIZES
 
-Method = Literal["auto", "rtn", "gptq", "smoothquant"]
+Method = Literal["auto", "rtn", "gptq", "awq", "smoothquant"]
 Kept = Literal["float", "int8", "int4"]
 QuantizedPrecision = Literal["int8", "int4"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -23,8 +23,9 @@ class QuantizeOptions:
 
     Args:
         method: "rtn" rounds to the nearest and needs no text; "gptq" makes each column's error good by the next ones',
-            on calibration text; "smoothquant", for int8, multiplies gate and up with int8 activations, a scale for
-            each token, which makes prefill faster; "auto" is gptq for int4 and rtn for int8.
+            on calibration text; "awq" folds scales into what feeds a projection before it rounds; "smoothquant", for
+            int8, multiplies gate, up and o with int8 activations, a scale for each token, which makes prefill faster;
+            "auto" is gptq with mixed bits for int4 and rtn for int8.
         block_size: columns that share a scale: 16, 32, 64, 128 or 256; None leaves it to the mix (32 without one).
         calibration: a text file; None takes the one that comes with intaglio.
         windows: how many windows of 512 tokens of it.

@@ -20,12 +20,12 @@ from .options import QuantizedPrecision, QuantizeOptions
 from .plan import Plan, WeightPlan, kept, measured_formats, mixed, targets, uniform
 from .recipes import Quantized, Rounded, Solved
 from .rescale import RescaledCheckpoint
-from .smooth import integer_product, smoothing
+from .smooth import integer_product, smoothing, weight_product
 from .solve import solve
 
 Progress = Callable[[str, int, int], None]
 
-SMOOTHQUANT = "smoothquant"
+AWQ, SMOOTHQUANT = "awq", "smoothquant"
 SMOOTHED = (".mlp.gate_proj.weight", ".mlp.up_proj.weight", ".self_attn.o_proj.weight")
 SMOOTHING_WINDOWS = 16
 
@@ -54,8 +54,9 @@ class Choice:
         assert self.alike(weight.sources)
         damages = [self.plan[name].damage for name in weight.sources]
         damage = sum(d for d in damages if d is not None) if None not in damages else None
-        if planned.method == "rtn":
-            return Quantized(Rounded(weight, planned.format), planned.accuracy_level, damage)
+        if planned.method in ("rtn", AWQ):
+            rounded = Rounded(weight, planned.format, method=planned.method)
+            return Quantized(rounded, planned.accuracy_level, damage)
         return Quantized(Solved(weight, planned.format, self.solved, planned.method), planned.accuracy_level, damage)
 
     def channels(self, weight: Stored | Stacked) -> ChannelWeight | None:
@@ -113,6 +114,8 @@ def prepare(
         )
         embedding = measured.embedding
         plan = mixed(found, measured.damages, options, method)
+    if method == AWQ:
+        return _folded(checkpoint, plan, windows, scratch, report)
     if method == SMOOTHQUANT:
         return _smoothed(checkpoint, target, precision, options, plan, windows, scratch, report)
     if any(item.method == "gptq" for item in plan.values()):
@@ -122,6 +125,22 @@ def prepare(
         if target == "ort":  # standard operators do not say what activations are multiplied in
             plan = solved
     return Choice(plan, scratch, checkpoint)
+
+
+def _folded(checkpoint: Checkpoint, plan: Plan, windows: Tensor, scratch: Path, report: Progress) -> Choice:
+    """Scales that spread the columns that matter most over more codes, wherever something can carry them."""
+    formats = {item.format for name, item in plan.items() if ".layers." in name or name.startswith("layers.")}
+    product = weight_product(min(formats, key=lambda format: format.bits))
+    folded = smoothing(
+        checkpoint,
+        windows[:SMOOTHING_WINDOWS],
+        set(plan),
+        product,
+        lambda done, total: report("sensitivity", done, total),
+    )
+    scaled = {name for fold in folded for name in fold.carrier.multiplied}
+    methods = {name: replace(item, method=AWQ) if name in scaled else item for name, item in plan.items()}
+    return Choice(methods, scratch, RescaledCheckpoint(checkpoint, folded))
 
 
 def _smoothed(

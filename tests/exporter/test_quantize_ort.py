@@ -179,6 +179,23 @@ def test_smoothquant_multiplies_gate_up_and_o_in_integers(tmp_path: Path) -> Non
     assert 0 < drive.chunked(drive.Graph(tmp_path / "out"), native, tokens, [39, 1]).largest <= 0.1 * scale
 
 
+@pytest.mark.parametrize("name", ["tiny-qwen2", "tiny-exaone4"])
+def test_awq_rounds_what_it_scaled(tmp_path: Path, name: str) -> None:
+    folder = CHECKPOINTS / name
+    manifest = quantize(folder, tmp_path / "out", options=QuantizeOptions("awq", windows=4))
+    methods = {tensor: entry.quantization.method for tensor, entry in manifest.tensors.items() if entry.quantization}
+    assert methods["model.layers.0.mlp.down_proj.codes"] == "awq"
+    assert methods["model.embed_tokens.codes"] == "rtn"
+    # No norm feeds EXAONE's queries, keys and values: nothing can carry their scale.
+    qkv = [method for tensor, method in methods.items() if ".q" in tensor]
+    assert set(qkv) == {"awq" if name == "tiny-qwen2" else "rtn"}
+    native = Checkpoint(folder).load()
+    tokens = drive.ids(manifest.model.vocab_size, 40)
+    with torch.inference_mode():
+        scale = native(tokens).logits.abs().max().item()
+    assert 0 < drive.chunked(drive.Graph(tmp_path / "out"), native, tokens, [40]).largest <= 0.5 * scale
+
+
 @pytest.mark.parametrize(
     ("family", "precision", "target", "message"),
     [

@@ -1,0 +1,28 @@
+"""A classifier keeps its accuracy: SST-2's development set, on ONNX Runtime."""
+
+from pathlib import Path
+
+import pytest
+from intaglio.exporter import export
+from intaglio.runtime import SequenceClassifier, load
+from intaglio.tests.test_tiny_checkpoints import CHECKPOINTS
+
+DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "sst2-dev.tsv"
+LOSS = 0.005
+"""The share of right answers that may get lost."""
+
+
+@pytest.mark.skipif(not DATA.is_file(), reason=f"needs {DATA.name}, which is not part of the project")
+def test_sentiment(tmp_path: Path) -> None:
+    lines = [line.rpartition("\t") for line in DATA.read_text(encoding="utf-8").splitlines()]
+    lines = [line for line in lines if line[2] in ("0", "1")]
+    wanted = ["positive" if label == "1" else "negative" for _, _, label in lines]
+    accuracy: dict[str, float] = {}
+    for precision in ("fp32", "int8", "int4"):
+        export(CHECKPOINTS / "tiny-qwen2-sst2", tmp_path / precision, precision=precision)
+        classify = load(tmp_path / precision, threads=1)
+        assert isinstance(classify, SequenceClassifier)
+        found = classify([text for text, _, _ in lines])
+        accuracy[precision] = sum(f.label == w for f, w in zip(found, wanted, strict=True)) / len(wanted)
+    assert accuracy["fp32"] > 0.7
+    assert min(accuracy["int8"], accuracy["int4"]) >= accuracy["fp32"] - LOSS
