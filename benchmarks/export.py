@@ -3,6 +3,7 @@
     python benchmarks/export.py CHECKPOINT                      a real checkpoint
     python benchmarks/export.py --shape qwen2-7b --precision bf16    random weights of that shape
     python benchmarks/export.py --shape exaone4-32b --graph-only     the graph alone
+    python benchmarks/export.py CHECKPOINT --precision int4          rounded to the nearest
 
 Peak memory is the kernel's VmHWM of the process; the base is the same of an interpreter that imports nothing. Times
 are medians of ``--runs`` runs; the graph's includes everything from the first call to the finished graph, the total
@@ -81,6 +82,7 @@ def _run(arguments: list[str], out: Path) -> dict[str, float]:
 
 def worker(checkpoint: str, out: str, precision: str, target: str, graph_only: str) -> None:
     start = time.perf_counter()
+    from intaglio.exporter import QuantizeOptions
     from intaglio.exporter import export as room
     from intaglio.exporter.export import build_graph
     from intaglio.models.checkpoint import Checkpoint
@@ -96,7 +98,8 @@ def worker(checkpoint: str, out: str, precision: str, target: str, graph_only: s
         opened = Checkpoint(checkpoint)
         build_graph(opened, opened.task, target, precision, progress)  # type: ignore[arg-type]
     else:
-        room(checkpoint, out, precision=precision, target=target, progress=progress)  # type: ignore[arg-type]
+        options = QuantizeOptions("rtn") if precision in ("int8", "int4") else None
+        room(checkpoint, out, precision=precision, target=target, options=options, progress=progress)  # type: ignore[arg-type]
     end = time.perf_counter()
     times["graph"] = marks["graph", 2] - begin
     if graph_only != "1":

@@ -1,6 +1,5 @@
 """The estimated damage of each weight against the divergence that is measured when it alone is quantized."""
 
-
 import pytest
 import torch
 from intaglio.exporter.quantize import sensitivity
