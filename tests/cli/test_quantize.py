@@ -129,7 +129,10 @@ def test_what_keeps_nothing(run: Run, asked: Asked, text: str) -> None:
     [
         (("--precision", "int3"), "Invalid value for '--precision': 'int3' is not one of 'int4', 'int8'."),
         (("--precision", "fp16"), "Invalid value for '--precision'"),
-        (("--method", "awq"), "Invalid value for '--method': 'awq' is not one of 'auto', 'rtn', 'gptq'."),
+        (
+            ("--method", "nf4"),
+            "Invalid value for '--method': 'nf4' is not one of 'auto', 'rtn', 'gptq', 'awq', 'smoothquant'.",
+        ),
         (("--windows", "0"), "Invalid value for '--windows'"),
         (("--activations", "int8"), "Invalid value for '--activations'"),
         (("--block-size", "48"), "Error: block size 48 is none that ONNX Runtime's kernels take; choose one of 16, 32"),

@@ -56,7 +56,7 @@ def test_block_sizes_without_kernels(size: int) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "awq"}, "method is 'awq'; choose one of auto, rtn, gptq"),
+        ({"method": "nf4"}, "method is 'nf4'; choose one of auto, rtn, gptq, awq, smoothquant"),
         ({"keep": {"lm_head": "int3"}}, "--keep lm_head=int3: 'int3' is no precision; choose one of float, int8, int4"),
         ({"keep": {"lm_head": "fp32"}}, "--keep lm_head=fp32: 'fp32' is no precision; choose one of float, int8, int4"),
         (
