@@ -175,3 +175,23 @@ def test_a_target_kl_where_no_next_token_is_predicted(tmp_path: Path, task: str)
     assert refused(folder, UsageError, target_kl=0.1) == (
         f"target KL is a measure of next tokens, and the task is {task}; give a target size"
     )
+
+
+@pytest.mark.parametrize(
+    ("precision", "options"), [("int4", {}), ("int8", {"activations": "fp16"})], ids=["int4", "activations"]
+)
+def test_integer_products_where_there_is_no_kernel(folder: Path, precision: str, options: dict[str, Any]) -> None:
+    assert refused(folder, UsageError, precision, method="smoothquant", windows=2, **options) == (
+        "method smoothquant makes integer products of ONNX Runtime's CPU kernels: it is for --precision int8, "
+        "--target ort and --activations fp32; leave the method out for others"
+    )
+
+
+def test_smoothing_where_no_norm_stands_in_front(tmp_path: Path) -> None:
+    layers = ["sliding_attention", "full_attention"]
+    config = tiny.config("exaone4", num_hidden_layers=2, layer_types=layers)
+    folder = tiny.write(tmp_path / "checkpoint", config, tokenizer=True)
+    assert refused(folder, UnsupportedError, "int8", method="smoothquant", windows=2) == (
+        f"{folder}: method smoothquant folds scales into the norm in front of gate and up, and exaone4 has none there, "
+        "or --keep keeps them; use --method rtn"
+    )
