@@ -53,7 +53,13 @@ OWN = (
     Row("int4-rtn-b128", "RTN", "4", "128", options={"precision": "int4", "method": "rtn", "block_size": 128}),
     Row("int4-gptq-b32", "GPTQ", "4", "32", options={"precision": "int4", "method": "gptq", "windows": 128}),
     Row("int8", "auto: RTN", "8", "32", options={"precision": "int8"}),
-    Row("int8-smoothquant", "smoothquant", "8", "32, row", options={"precision": "int8", "method": "smoothquant"}),
+    Row(
+        "int8-smoothquant",
+        "smoothquant",
+        "8",
+        "32, row",
+        options={"precision": "int8", "method": "smoothquant", "windows": 32},
+    ),
 )
 
 PEERS = (
