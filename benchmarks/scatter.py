@@ -11,7 +11,7 @@ COLOURS = {"intaglio": "#0b6e8f", "onnxruntime-genai": "#d1495b", "llama.cpp": "
 OTHER = "#555555"
 STYLE = "font-family='system-ui, sans-serif' font-size='12'"
 CHARACTER, LINE = 6.4, 13  # of a label, in pixels
-HALO = "stroke='white' stroke-width='3' paint-order='stroke'"
+HALO = "stroke='white' stroke-width='3'"
 _QUARTERS = tuple(1 + quarter / 4 for quarter in range(36))
 
 
@@ -84,8 +84,13 @@ def _label(text: str, x: float, y: float, colour: str, taken: list[tuple[float, 
             inside = box[0] > LEFT and box[2] < WIDTH - 2 and box[1] > TOP - 8 and box[3] < HEIGHT - BOTTOM
             if inside and not any(_overlap(box, other) for other in taken):
                 taken.append(box)
-                return _text(left, base, text, "start", colour, HALO)
-    return _text(x + 9, y + 4, text, "start", colour, HALO)
+                return _labelled(left, base, text, colour)
+    return _labelled(x + 9, y + 4, text, colour)
+
+
+def _labelled(x: float, y: float, text: str, colour: str) -> str:
+    """The text over its own white outline; twice, since not every viewer knows which of the two to paint first."""
+    return _text(x, y, text, "start", colour, HALO) + _text(x, y, text, "start", colour)
 
 
 def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
