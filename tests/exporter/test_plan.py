@@ -89,7 +89,10 @@ def test_uniform_formats(found: Found) -> None:
     assert four.pop("lm_head") == (4, 32, False, "rtn")
     assert set(four.values()) == {(4, 32, False, "gptq")}
     eight = formats(uniform(weights, "int8", QuantizeOptions(block_size=128), "gptq"))
-    assert set(eight.values()) == {(8, 128, True, "rtn")}
+    assert {eight.pop("model.embed_tokens"), eight.pop("lm_head")} == {(8, 128, True, "rtn")}
+    assert set(eight.values()) == {(8, 128, True, "gptq")}
+    kept = formats(uniform(weights, "int4", QuantizeOptions(keep={"*.v_proj": "int8"}), "gptq"))
+    assert {kept[name] for name in kept if name.endswith("v_proj")} == {(8, 32, True, "rtn")}
 
 
 def test_keep(found: Found) -> None:

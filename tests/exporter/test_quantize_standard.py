@@ -45,6 +45,9 @@ class Choice:
         format = self.formats(weight.sources[0])
         return None if format is None else Quantized(Rounded(weight, format), accuracy_level=4)
 
+    def channels(self, weight: Stored | Stacked) -> None:
+        """No integer products: they are no standard operators."""
+
 
 def everywhere(projection: BlockFormat | None, table: BlockFormat | None = None) -> Formats:
     return lambda name: projection if "proj" in name else table or projection
