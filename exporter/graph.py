@@ -1,9 +1,11 @@
 """A graph on its way to a file: the model, and for each of its weights the recipe that makes it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from .weights import Recipe
 
@@ -40,19 +42,20 @@ class Graph:
         self.aliases[name] = weight.name
         return value
 
-    def constant(self, values: Sequence[int]) -> ir.Value:
-        """An int64 [n] that is part of the graph's file; equal ones are one."""
-        for value in self.model.graph.initializers.values():
-            held = value.const_value
-            if held is not None and held.dtype == ir.DataType.INT64 and not value.is_graph_input():
-                array = held.numpy()
-                if array.ndim == 1 and array.tolist() == list(values):
-                    return value
-        name = f"constant {list(values)}"
-        tensor = ir.tensor(list(values), dtype=ir.DataType.INT64, name=name)
-        value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape([len(values)]), const_value=tensor)
-        self.model.graph.initializers.add(value)
-        return value
+    def constant(self, value: np.generic | NDArray[np.generic]) -> ir.Value:
+        """A number, or a few, of their own element type, as part of the graph's file; equal ones are one."""
+        wanted = ir.tensor(np.asarray(value), name=f"constant {value.dtype} {value.tolist()}")
+        for known in self.model.graph.initializers.values():
+            held = known.const_value
+            if held is None or known.is_graph_input() or held.dtype != wanted.dtype or held.shape != wanted.shape:
+                continue
+            if np.array_equal(held.numpy(), value):
+                return known
+        constant = ir.Value(
+            name=wanted.name, type=ir.TensorType(wanted.dtype), shape=ir.Shape(value.shape), const_value=wanted
+        )
+        self.model.graph.initializers.add(constant)
+        return constant
 
     def replace_output(self, old: ir.Value, new: ir.Value) -> None:
         """Let ``new`` stand wherever ``old`` did, as an output of the graph too."""

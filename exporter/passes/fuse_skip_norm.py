@@ -29,14 +29,10 @@ def fuse_skip_norm(graph: Graph) -> int:
             metadata_props=dict(norm.metadata_props),
         )
         normed, mean, deviation, summed = fused.outputs
-        for new, old in ((normed, norm.outputs[0]), (summed, total)):
-            new.type, new.shape = old.type, old.shape
         mean.name = deviation.name = ""  # not wanted: an empty name leaves an optional output out
         graph.model.graph.insert_after(add, fused)
-        if norm.outputs[0].is_graph_output():
-            normed.name, norm.outputs[0].name = norm.outputs[0].name, None
-        norm.outputs[0].replace_all_uses_with(normed, replace_graph_outputs=True)
-        total.replace_all_uses_with(summed)
+        graph.replace_output(norm.outputs[0], normed)
+        graph.replace_output(total, summed)
         if not summed.uses():
             summed.name = ""
         graph.model.graph.remove([norm, add], safe=True)

@@ -57,8 +57,8 @@ def quantize_dynamic(graph: Graph, choose: Callable[[Stored | Stacked], ChannelW
 
 def _quantize(graph: Graph, before: ir.Node, value: ir.Value) -> _Activations:
     magnitude = _insert(graph, before, "Abs", [value])
-    largest = _insert(graph, before, "ReduceMax", [magnitude, graph.constant([-1])], keepdims=1)
-    divisor = _insert(graph, before, "Max", [largest, _scalar(graph, np.float32(LEAST))])
+    largest = _insert(graph, before, "ReduceMax", [magnitude, graph.constant(np.array([-1]))], keepdims=1)
+    divisor = _insert(graph, before, "Max", [largest, graph.constant(np.float32(LEAST))])
     even = _insert(graph, before, "Div", [value, divisor])
     codes = _insert(graph, before, "QuantizeLinear", [even, *_grid(graph)])
     return _Activations(codes, divisor)
@@ -78,7 +78,7 @@ def _multiply(graph: Graph, node: ir.Node, activations: _Activations, weight: Ch
 
 def _grid(graph: Graph) -> tuple[ir.Value, ir.Value]:
     """The step between two codes of activations within -1 and 1, and the code of zero."""
-    return _scalar(graph, np.float32(1 / TOP)), _scalar(graph, np.uint8(ZERO))
+    return graph.constant(np.float32(1 / TOP)), graph.constant(np.uint8(ZERO))
 
 
 def _insert(
@@ -88,15 +88,3 @@ def _insert(
     new = ir.Node(domain, op_type, inputs, attributes=listed, metadata_props=dict(before.metadata_props))
     graph.model.graph.insert_before(before, new)
     return new.outputs[0]
-
-
-def _scalar(graph: Graph, number: np.generic) -> ir.Value:
-    """A constant that is part of the graph's file; equal ones are one."""
-    name = f"constant {number.dtype} {number}"
-    known = graph.model.graph.initializers.get(name)
-    if known is not None:
-        return known
-    tensor = ir.tensor(np.asarray(number), name=name)
-    value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape([]), const_value=tensor)
-    graph.model.graph.initializers.add(value)
-    return value

@@ -5,9 +5,10 @@ lie once in the file under two shapes. Scales are stored in float16 and widened 
 it loads the graph.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
 from ..graph import Graph
@@ -27,20 +28,15 @@ class _Parts:
 
 def quantize_ort(graph: Graph, choose: Callable[[Stored | Stacked], Quantized | None]) -> int:
     """Replace the multiplications and gathers by weights for which ``choose`` has an answer; returns how many."""
-    parts: dict[str, tuple[Quantized, _Parts]] = {}
+    parts: dict[ir.Value, tuple[Quantized, _Parts]] = {}
     count = 0
-    for node in list(graph.model.graph):
-        weight = _weight(node)
-        recipe = graph.recipe_of(weight)
-        inner = recipe.inner if isinstance(recipe, Transposed) else recipe
-        if weight is None or weight.name is None or not isinstance(inner, Stored | Stacked):
-            continue
-        if weight.name not in parts:
+    for node, weight, inner in weight_uses(graph, _weight):
+        if weight not in parts:
             quantized = choose(inner)
             if quantized is None:
                 continue
-            parts[weight.name] = (quantized, _store(graph, weight, quantized))
-        quantized, stored = parts[weight.name]
+            parts[weight] = (quantized, _store(graph, weight, quantized))
+        quantized, stored = parts[weight]
         if node.op_type == "Gather":
             _gather(graph, node, quantized, stored)
         else:
@@ -48,6 +44,21 @@ def quantize_ort(graph: Graph, choose: Callable[[Stored | Stacked], Quantized | 
         count += 1
     graph.drop_unused_weights()
     return count
+
+
+def weight_uses(
+    graph: Graph, operand: Callable[[ir.Node], ir.Value | None]
+) -> Iterator[tuple[ir.Node, ir.Value, Stored | Stacked]]:
+    """The nodes whose ``operand`` is a weight of the checkpoint: node, weight, and its recipe as [N, K].
+
+    Safe against changes to the graph on the way.
+    """
+    for node in list(graph.model.graph):
+        weight = operand(node)
+        recipe = graph.recipe_of(weight)
+        inner = recipe.inner if isinstance(recipe, Transposed) else recipe
+        if weight is not None and isinstance(inner, Stored | Stacked):
+            yield node, weight, inner
 
 
 def _weight(node: ir.Node) -> ir.Value | None:
@@ -131,7 +142,7 @@ def _gather(graph: Graph, node: ir.Node, quantized: Quantized, parts: _Parts) ->
     flat = _reshape(graph, rows.outputs[0], blocks * size, props)
     new = [rows, flat]
     if blocks * size != quantized.shape[1]:
-        ends = [graph.constant([value]) for value in (0, quantized.shape[1], -1)]
+        ends = [graph.constant(np.array([value])) for value in (0, quantized.shape[1], -1)]
         new.append(ir.Node("", "Slice", [flat.outputs[0], *ends], metadata_props=props))
     graph.model.graph.insert_before(node, new)
     graph.replace_output(output, new[-1].outputs[0])
@@ -139,7 +150,7 @@ def _gather(graph: Graph, node: ir.Node, quantized: Quantized, parts: _Parts) ->
 
 
 def _reshape(graph: Graph, value: ir.Value, width: int, props: dict[str, str]) -> ir.Node:
-    return ir.Node("", "Reshape", [value, graph.constant([0, 0, width])], metadata_props=props)
+    return ir.Node("", "Reshape", [value, graph.constant(np.array([0, 0, width]))], metadata_props=props)
 
 
 def _as(graph: Graph, node: ir.Node, value: ir.Value, dtype: ir.DataType) -> ir.Value:

@@ -13,7 +13,6 @@ from collections.abc import Callable
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from ..graph import Graph
 from ..quantize.recipes import Quantized
@@ -25,8 +24,8 @@ from ..quantize.recipes_standard import (
     RowCodes,
     RowZeroPoints,
 )
-from ..weights import Recipe, Stacked, Stored, Transposed
-from .quantize_ort import CODES, SCALES, ZERO_POINTS
+from ..weights import Recipe, Stacked, Stored
+from .quantize_ort import CODES, SCALES, ZERO_POINTS, weight_uses
 
 HALF = ir.TensorType(ir.DataType.FLOAT16)
 BYTE = ir.TensorType(ir.DataType.UINT8)
@@ -41,16 +40,11 @@ TYPES = {
 
 def quantize_standard(graph: Graph, choose: Callable[[Stored | Stacked], Quantized | None]) -> int:
     """Replace the multiplications and gathers by weights for which ``choose`` has an answer; returns how many."""
-    tables: dict[str, _Table] = {}
+    tables: dict[ir.Value, _Table] = {}
     count = 0
-    for node in list(graph.model.graph):
-        weight = _weight(node)
-        recipe = graph.recipe_of(weight)
-        inner = recipe.inner if isinstance(recipe, Transposed) else recipe
-        if weight is None or weight.name is None or not isinstance(inner, Stored | Stacked):
-            continue
-        if weight.name in tables:
-            table = tables[weight.name]
+    for node, weight, inner in weight_uses(graph, _weight):
+        if weight in tables:
+            table = tables[weight]
         else:
             quantized = choose(inner)
             if quantized is None:
@@ -59,7 +53,7 @@ def quantize_standard(graph: Graph, choose: Callable[[Stored | Stacked], Quantiz
                 node.replace_input_with(1, _dequantized(graph, node, weight, quantized))
                 count += 1
                 continue
-            table = tables[weight.name] = _Table(graph, weight, quantized)
+            table = tables[weight] = _Table(graph, weight, quantized)
         (table.gather if node.op_type == "Gather" else table.multiply)(node)
         count += 1
     graph.drop_unused_weights()
@@ -118,7 +112,7 @@ class _Table:
             zeros = write.cast(write("Gather", points, ids), ir.DataType.FLOAT)
             values = write("Sub", values, self._spread(write, zeros))
         elif self.four:
-            values = write("Sub", values, write.constant(np.float32(self.quantized.format.middle)))
+            values = write("Sub", values, write.graph.constant(np.float32(self.quantized.format.middle)))
         scales = write.cast(write("Gather", self.scales, ids), ir.DataType.FLOAT)
         rows = write("Mul", values, self._spread(write, scales))
         self.graph.replace_output(output, write.cast(rows, output.dtype))
@@ -127,11 +121,11 @@ class _Table:
     def _halves(self, write: "_Writer", packed: ir.Value) -> ir.Value:
         """Bytes [B, S, ceil(K / 2)] as codes from 0 to 15 [B, S, K]."""
         if self.quantized.format.symmetric:
-            packed = write("BitwiseXor", packed, write.constant(np.uint8(0x88)))  # as if they were unsigned
+            packed = write("BitwiseXor", packed, write.graph.constant(np.uint8(0x88)))  # as if they were unsigned
         columns = self.quantized.shape[1]
         each = write("Unsqueeze", packed, write.ints(-1))
-        halves = write("BitShift", each, write.constant(np.array([0, 4], np.uint8)), direction="RIGHT")
-        codes = write("BitwiseAnd", halves, write.constant(np.uint8(15)))
+        halves = write("BitShift", each, write.graph.constant(np.array([0, 4], np.uint8)), direction="RIGHT")
+        codes = write("BitwiseAnd", halves, write.graph.constant(np.uint8(15)))
         return write.rows(codes, columns + columns % 2, columns)
 
     def _spread(self, write: "_Writer", values: ir.Value) -> ir.Value:
@@ -208,16 +202,4 @@ class _Writer:
         return flat if width == columns else self("Slice", flat, self.ints(0), self.ints(columns), self.ints(-1))
 
     def ints(self, *values: int) -> ir.Value:
-        return self.graph.constant(values)
-
-    def constant(self, value: np.generic | NDArray[np.generic]) -> ir.Value:
-        """A number, or a few, of their own element type; equal ones are one."""
-        name = f"constant {value.dtype} {value.tolist()}"
-        initializers = self.graph.model.graph.initializers
-        if name not in initializers:
-            tensor = ir.tensor(np.asarray(value), name=name)
-            constant = ir.Value(
-                name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(value.shape), const_value=tensor
-            )
-            initializers.add(constant)
-        return initializers[name]
+        return self.graph.constant(np.array(values))

@@ -155,7 +155,7 @@ def mixed(found: list[Target], damages: Damages, options: QuantizeOptions, metho
     return {
         t.tensor: WeightPlan(
             taken[t.tensor].format,
-            method if taken[t.tensor].format.bits == 4 else "rtn",
+            "gptq" if method == "gptq" and taken[t.tensor].format.bits == 4 else "rtn",
             damage=taken[t.tensor].damage,
         )
         for t in found

@@ -92,6 +92,8 @@ def prepare(
     mixes = options.target_size is not None or options.target_kl is not None
     if options.target_kl is not None and task != "text-generation":
         raise UsageError(f"target KL is a measure of next tokens, and the task is {task}; give a target size")
+    if options.method == SMOOTHQUANT:
+        _check_smoothquant(target, precision, options)
     mixes |= precision == "int4" and options.method == "auto"
     method = options.method
     if method == "auto":
@@ -117,7 +119,7 @@ def prepare(
     if method == AWQ:
         return _folded(checkpoint, plan, windows, scratch, report)
     if method == SMOOTHQUANT:
-        return _smoothed(checkpoint, target, precision, options, plan, windows, scratch, report)
+        return _smoothed(checkpoint, plan, windows, scratch, report)
     if any(item.method == "gptq" for item in plan.values()):
         solved = solve(
             checkpoint, plan, windows, embedding, scratch, lambda done, total: report("calibration", done, total)
@@ -143,26 +145,28 @@ def _folded(checkpoint: Checkpoint, plan: Plan, windows: Tensor, scratch: Path, 
     return Choice(methods, scratch, RescaledCheckpoint(checkpoint, folded))
 
 
-def _smoothed(
-    checkpoint: Checkpoint,
-    target: Target,
-    precision: QuantizedPrecision,
-    options: QuantizeOptions,
-    plan: Plan,
-    windows: Tensor,
-    scratch: Path,
-    report: Progress,
-) -> Choice:
-    """Gate, up and o as integer products with a scale for each token; blocks of 8 bits for the rest, as planned.
-
-    Gate and up are more than half of a prefill. The inputs of q, k, v and of down are too uneven for one scale a token,
-    smoothed or not. Weights with one scale a row are coarse: GPTQ makes their error good.
+def _check_smoothquant(target: Target, precision: QuantizedPrecision, options: QuantizeOptions) -> None:
+    """
+    Raises:
+        UsageError: options that the method cannot go with.
     """
     if precision != "int8" or target != "ort" or options.activations != "fp32":
         raise UsageError(
             f"method {SMOOTHQUANT} makes integer products of ONNX Runtime's CPU kernels: it is for --precision int8, "
             "--target ort and --activations fp32; leave the method out for others"
         )
+    if options.target_size is not None or options.target_kl is not None:
+        raise UsageError(
+            f"method {SMOOTHQUANT} stores weights in 8 bits, and a target mixes bits; leave one of them out"
+        )
+
+
+def _smoothed(checkpoint: Checkpoint, plan: Plan, windows: Tensor, scratch: Path, report: Progress) -> Choice:
+    """Gate, up and o as integer products with a scale for each token; blocks of 8 bits for the rest, as planned.
+
+    Gate and up are more than half of a prefill. The inputs of q, k, v and of down are too uneven for one scale a token,
+    smoothed or not. Weights with one scale a row are coarse: GPTQ makes their error good.
+    """
     wanted = {name for name, item in plan.items() if name.endswith(SMOOTHED) and item.format.bits == 8}
     few = windows[:SMOOTHING_WINDOWS]
     folded = smoothing(checkpoint, few, wanted, integer_product, lambda done, total: report("sensitivity", done, total))

@@ -10,11 +10,11 @@ from safetensors import safe_open
 from torch import Tensor
 
 from ...artifact import Quantization
-from ...errors import UnsupportedError
 from ...models.checkpoint import Checkpoint
 from ..weights import Stacked, Stored
 from .blocks import BlockFormat, Blocks
-from .rtn import HALF_MAX, round_to_nearest
+from .finite import check_quantizable
+from .rtn import round_to_nearest
 
 CHUNK = 1 << 20
 """Weights that are rounded at once: with a search's temporaries they still fit a processor's cache."""
@@ -50,7 +50,7 @@ class Rounded:
         for piece in self.inner.pieces(checkpoint):
             for rows in torch.split(piece, max(1, CHUNK // piece.shape[1])):
                 weight = rows.float()
-                check_finite(weight, *self.inner.sources)
+                check_quantizable(weight, *self.inner.sources)
                 yield weight, round_to_nearest(weight, self.format, self.importance)
 
 
@@ -77,25 +77,6 @@ class Solved:
 
 def solved_file(folder: Path, tensor: str) -> Path:
     return folder / f"{tensor}.safetensors"
-
-
-def check_finite(weight: Tensor, *tensors: str) -> None:
-    """Refuse what blocks cannot hold.
-
-    Raises:
-        UnsupportedError: with the tensors' names.
-    """
-    largest = weight.abs().max()
-    if not torch.isfinite(largest):
-        raise UnsupportedError(
-            f"{', '.join(tensors)}: holds NaN or infinite values, which cannot be quantized; "
-            "the checkpoint is damaged: fetch it again"
-        )
-    if largest > HALF_MAX:
-        raise UnsupportedError(
-            f"{', '.join(tensors)}: a value of {largest.item():.4g} is beyond what a float16 scale can reach; "
-            "leave this tensor in float with --keep"
-        )
 
 
 class Quantized:

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from ...models.checkpoint import Checkpoint
 from .blocks import Blocks, split
+from .finite import check_quantizable
 from .gptq import Curvature, gptq
 from .layers import LayerStream, Stage, energy
 from .plan import Plan, WeightPlan
-from .recipes import check_finite, solved_file
+from .recipes import solved_file
 from .rtn import round_to_nearest
 
 HIDDEN = "hidden.safetensors"
@@ -106,7 +107,7 @@ def _stage(
             continue
         tensor = f"{prefix}{name}.weight"
         weight = module.weight.detach()
-        check_finite(weight, tensor)
+        check_quantizable(weight, tensor)
         blocks = _solve_one(weight, item, curvature)
         found = blocks.dequantize()
         own = curvature.damage(found - weight)
@@ -140,7 +141,7 @@ def _table(stream: LayerStream, tensor: str, item: WeightPlan, embedding: Tensor
     pieces = []
     for _, rows in checkpoint.rows(tensor, TABLE_BYTES):
         weight = rows.float()
-        check_finite(weight, tensor)
+        check_quantizable(weight, tensor)
         pieces.append(gptq(weight, item.format, of))
     _save(folder, tensor, pieces)
 

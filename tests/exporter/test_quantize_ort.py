@@ -179,6 +179,13 @@ def test_smoothquant_multiplies_gate_up_and_o_in_integers(tmp_path: Path) -> Non
     assert 0 < drive.chunked(drive.Graph(tmp_path / "out"), native, tokens, [39, 1]).largest <= 0.1 * scale
 
 
+def test_smoothquant_does_not_mix(tmp_path: Path) -> None:
+    options = QuantizeOptions("smoothquant", target_kl=0.05)
+    with pytest.raises(InputError, match="stores weights in 8 bits, and a target mixes bits; leave one of them out"):
+        quantize(CHECKPOINTS / "tiny-qwen2", tmp_path / "out", precision="int8", options=options)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("name", ["tiny-qwen2", "tiny-exaone4"])
 def test_awq_rounds_what_it_scaled(tmp_path: Path, name: str) -> None:
     folder = CHECKPOINTS / name
