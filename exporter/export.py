@@ -37,7 +37,7 @@ from ..models.config import ModelConfig
 from ..models.heads import build
 from ..models.rope import RotaryEmbedding
 from .artifact_checkpoint import ArtifactCheckpoint
-from .digest import Digest
+from ..models.digest import Digest
 from .graph import Graph
 from .passes.fold_transpose import fold_transpose
 from .passes.fuse_skip_norm import fuse_skip_norm

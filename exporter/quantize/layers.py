@@ -11,11 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...errors import CheckpointError, UnsupportedError
-from ...models import ops
+from ...errors import UnsupportedError
 from ...models.checkpoint import Checkpoint
-from ...models.heads import TRUNKS
-from ...models.rope import RotaryEmbedding
+from ...models.layerwise import Layerwise
 from .finite import check_finite
 
 ROWS = 4
@@ -53,43 +51,24 @@ class LayerStream:
         self.checkpoint = checkpoint
         self.config = checkpoint.config
         self.windows = windows
+        self._model = Layerwise(checkpoint)
+        self.hidden = self._model.embed(windows)
         self._check()
-        self.hidden = self._embed()
-        self._rotary = RotaryEmbedding(self.config.rope, self.config.head_dim)
         self._plans: dict[tuple[int, int], Any] = {}
 
     def _check(self) -> None:
-        largest, size = int(self.windows.max()), self.config.vocab_size
-        if largest >= size:
-            raise CheckpointError(
-                f"{self.checkpoint.folder}: tokenizer.json makes token {largest:,} of the calibration text, and "
-                f"config.json has vocab_size {size:,}; the two belong to different models: fetch the checkpoint again"
-            )
         for name in self.checkpoint.tensors:
             if not name.startswith(f"{self.checkpoint.trunk_prefix}layers."):
                 for _, rows in self.checkpoint.rows(name):
                     check_finite(rows, name)
 
-    def _embed(self) -> Tensor:
-        """float32 [W, S, D], from the rows of the embedding that occur, read in the table's order."""
-        name = self.checkpoint.trunk_prefix + "embed_tokens.weight"
-        wanted, places = torch.unique(self.windows, return_inverse=True)
-        table = torch.empty(len(wanted), self.config.hidden_size)
-        for start, rows in self.checkpoint.rows(name):
-            inside = (wanted >= start) & (wanted < start + len(rows))
-            table[inside] = rows[wanted[inside] - start].float()
-        return table[places]
-
     def load(self, index: int) -> nn.Module:
         """Layer ``index`` in float32."""
-        with torch.device("meta"):
-            layer = TRUNKS[self.config.family].layer(self.config, index)
+        layer = self._model.layer(index)
         prefix = f"{self.checkpoint.trunk_prefix}layers.{index}."
-        state = {name: self.checkpoint.tensor(prefix + name).float() for name in layer.state_dict()}
-        for name, tensor in state.items():
+        for name, tensor in layer.state_dict().items():
             check_finite(tensor, prefix + name)
-        layer.load_state_dict(state, assign=True)
-        return layer.eval().requires_grad_(False)
+        return layer
 
     def stages(self, layer: nn.Module) -> list[Stage]:
         """The layer's stages in the order in which they run."""
@@ -148,9 +127,8 @@ class LayerStream:
 
     def normed(self) -> Iterator[Tensor]:
         """The hidden states behind the final norm, float32 [T, D] a few windows at a time; for after the last layer."""
-        scale = self.checkpoint.tensor(f"{self.checkpoint.trunk_prefix}norm.weight").float()
         for batch in torch.split(self.hidden, ROWS):
-            yield ops.rms_norm(batch.flatten(0, 1), scale, self.config.rms_norm_eps)
+            yield self._model.norm(batch.flatten(0, 1))
 
     @torch.no_grad()
     def _run(self, layer: nn.Module, hidden: Tensor) -> Tensor:
@@ -164,8 +142,7 @@ class LayerStream:
         """What the layers share for hidden states of this shape."""
         rows, length, _ = hidden.shape
         if (rows, length) not in self._plans:
-            ids = torch.zeros(rows, length, dtype=torch.int64)
-            self._plans[rows, length] = ops.plan(ids, None, 0, self._rotary)
+            self._plans[rows, length] = self._model.plan(rows, length)
         return self._plans[rows, length]
 
 

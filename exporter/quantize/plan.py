@@ -17,11 +17,15 @@ from .options import Kept, QuantizedPrecision, QuantizeOptions
 from .sensitivity import Damages
 
 BLOCK_SIZE = 32
+UNEVEN = ("q_proj.weight", "k_proj.weight", "v_proj.weight", "o_proj.weight", "down_proj.weight")
+UNEVEN_BLOCK_SIZE = 16
+"""For int8: activations have a scale for each block as well, and the inputs of these projections are the most uneven."""
+
 SCALE_BYTES = 2
 BITS_A_WEIGHT = 4.9
 """What the mix for int4 spends by default."""
 
-MIXED_BLOCKS = (16, 32, 64, 128)
+MIXED_BLOCKS = (32, 64, 128)
 EIGHT_BITS_GAIN = 256.0
 """By how much 8 bits do less damage than 4 on the same blocks: the step is a sixteenth, its square what counts."""
 
@@ -114,7 +118,9 @@ def uniform(found: list[Target], precision: QuantizedPrecision, options: Quantiz
     for target in found:
         wanted = special.get(target.tensor, precision)
         if wanted != "float":
-            format = _format(target, 4 if wanted == "int4" else 8, options.block_size or BLOCK_SIZE)
+            fine = precision == wanted == "int8" and target.tensor.endswith(UNEVEN)
+            size = options.block_size or (UNEVEN_BLOCK_SIZE if fine else BLOCK_SIZE)
+            format = _format(target, 4 if wanted == "int4" else 8, size)
             solves = method == "gptq" and not target.table and (format.bits == 4 or precision == "int8")
             plan[target.tensor] = WeightPlan(format, "gptq" if solves else "rtn")
     return plan

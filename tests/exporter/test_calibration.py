@@ -109,7 +109,7 @@ def test_a_tokenizer_of_another_model(folder: Path, text: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         LayerStream(Checkpoint(folder), windows)
     assert str(caught.value) == (
-        f"{folder}: tokenizer.json makes token {largest} of the calibration text, and config.json has vocab_size "
+        f"{folder}: tokenizer.json makes token {largest} of the text, and config.json has vocab_size "
         f"{largest}; the two belong to different models: fetch the checkpoint again"
     )
     tiny.write(folder, tiny.config("qwen2", num_hidden_layers=1, vocab_size=largest + 1))

@@ -1,11 +1,11 @@
-"""What a checkpoint is known by: SHA-256 over its config and weight files, taken in a thread beside the export."""
+"""What a checkpoint is known by: SHA-256 over its config and weight files, taken in a thread beside other work."""
 
 import hashlib
 import threading
 from collections.abc import Callable
 
 from ..artifact import sha256_file
-from ..models.checkpoint import Checkpoint
+from .checkpoint import Checkpoint
 
 
 class Digest:

@@ -1,0 +1,88 @@
+"""A decoder one layer at a time: a checkpoint larger than memory can be run, since one layer's weights are all it needs.
+
+    stream = Layerwise(checkpoint)
+    hidden, plan = stream.embed(tokens), stream.plan(*tokens.shape)
+    for index in range(checkpoint.config.num_hidden_layers):
+        hidden, _ = stream.layer(index)(hidden, None, plan)
+    logits = stream.logits(stream.norm(hidden))
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..artifact import Task
+from ..errors import CheckpointError
+from . import ops
+from .checkpoint import Checkpoint
+from .heads import TRUNKS, build
+from .rope import RotaryEmbedding
+
+
+class Layerwise:
+    """The parts of a checkpoint's model, in float32, each read when it is asked for."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+        self.config = checkpoint.config
+        self._rotary = RotaryEmbedding(self.config.rope, self.config.head_dim)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """float32 [B, S, D] of tokens int64 [B, S], from the rows of the embedding that occur, in the table's order.
+
+        Raises:
+            CheckpointError: a token outside the vocabulary.
+        """
+        largest, size = int(tokens.max()), self.config.vocab_size
+        if largest >= size:
+            raise CheckpointError(
+                f"{self.checkpoint.folder}: tokenizer.json makes token {largest:,} of the text, and config.json has "
+                f"vocab_size {size:,}; the two belong to different models: fetch the checkpoint again"
+            )
+        wanted, places = torch.unique(tokens, return_inverse=True)
+        table = torch.empty(len(wanted), self.config.hidden_size)
+        for start, rows in self.checkpoint.rows(self._trunk("embed_tokens.weight")):
+            inside = (wanted >= start) & (wanted < start + len(rows))
+            table[inside] = rows[wanted[inside] - start].float()
+        return table[places]
+
+    def layer(self, index: int) -> nn.Module:
+        """Layer ``index``; called as ``layer(hidden, past, plan)``."""
+        with torch.device("meta"):
+            layer = TRUNKS[self.config.family].layer(self.config, index)
+        prefix = self._trunk(f"layers.{index}.")
+        state = {name: self.checkpoint.tensor(prefix + name).float() for name in layer.state_dict()}
+        layer.load_state_dict(state, assign=True)
+        return layer.eval().requires_grad_(False)
+
+    def plan(self, rows: int, length: int, past: int = 0) -> Any:
+        """What the layers share for ``length`` new tokens behind ``past`` ones, in rows without padding."""
+        return ops.plan(torch.zeros(rows, length, dtype=torch.int64), None, past, self._rotary)
+
+    def norm(self, hidden: Tensor) -> Tensor:
+        """The final norm, [..., D]."""
+        scale = self.checkpoint.tensor(self._trunk("norm.weight")).float()
+        return ops.rms_norm(hidden, scale, self.config.rms_norm_eps)
+
+    def logits(self, normed: Tensor) -> Tensor:
+        """Next-token logits [..., V] of normed hidden states [..., D]; the table is read in pieces of its rows."""
+        tied = self.config.tie_word_embeddings
+        name = self._trunk("embed_tokens.weight") if tied else "lm_head.weight"
+        logits = torch.empty(*normed.shape[:-1], self.config.vocab_size)
+        for start, rows in self.checkpoint.rows(name):
+            logits[..., start : start + len(rows)] = normed @ rows.float().t()
+        return logits
+
+    def head(self, task: Task) -> nn.Module:
+        """The final projection of a task that does not generate: ``score`` or ``qa_outputs``."""
+        with torch.device("meta"):
+            module = build(self.config, task)
+        name = "qa_outputs" if task == "question-answering" else "score"
+        head = module.get_submodule(name)
+        state = {leaf: self.checkpoint.tensor(f"{name}.{leaf}").float() for leaf in head.state_dict()}
+        head.load_state_dict(state, assign=True)
+        return head.eval().requires_grad_(False)
+
+    def _trunk(self, name: str) -> str:
+        return self.checkpoint.trunk_prefix + name
