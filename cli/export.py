@@ -9,6 +9,7 @@ from ..artifact import PRECISIONS, Precision, Target, Task
 from .extras import export_extra
 from .options import example, json_option, source_options
 from .progress import Stopwatch, both, progress
+from .proof import check_runtime, prove
 from .summary import print_summary
 
 
@@ -38,12 +39,15 @@ def command(
     target: Target,
     revision: str | None,
     force: bool,
+    no_parity: bool,
     as_json: bool,
 ) -> None:
     """Write the checkpoint SOURCE, a folder or a hub id, as an ONNX artifact into the new folder OUT."""
     started = time.monotonic()
     with export_extra():
         from ..exporter import export
+    if not no_parity:
+        check_runtime(out)
     watch = Stopwatch()
     with progress() as report:
         manifest = export(
@@ -56,4 +60,5 @@ def command(
             force=force,
             progress=both(watch, report),
         )
-    print_summary(out, manifest, time.monotonic() - started, watch.seconds, as_json)
+        verdict = "not checked" if no_parity else prove(source, out, revision, both(watch, report))
+    print_summary(out, manifest, verdict, time.monotonic() - started, watch.seconds, as_json)

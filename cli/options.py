@@ -16,7 +16,7 @@ truncate_option = click.option("--truncate", is_flag=True, help="Cut texts longe
 
 
 def source_options(function: Decorated) -> Decorated:
-    """``--task``, ``--target``, ``--revision`` and ``--force``: what an artifact is made from and where it goes."""
+    """``--task``, ``--target``, ``--revision``, ``--force`` and ``--no-parity``: what an artifact is made from and where it goes."""
     for option in reversed(
         (
             click.option(
@@ -35,6 +35,7 @@ def source_options(function: Decorated) -> Decorated:
             ),
             click.option("--revision", help="Commit, tag or branch, where SOURCE is a hub id."),
             click.option("--force", is_flag=True, help="Replace OUT, once the new artifact is complete."),
+            click.option("--no-parity", is_flag=True, help="Do not compare OUT with SOURCE; it is then `not checked`."),
         )
     ):
         function = option(function)

@@ -9,8 +9,8 @@ from .show import size
 
 Report = Callable[[str, int, int], None]
 
-COUNTED = frozenset({"graph", "sensitivity"})
-"""Stages that count steps or layers."""
+COUNTED = frozenset({"graph", "sensitivity", "layers", "trials", "operators"})
+"""Stages that count steps, layers or trials."""
 
 SHARED_OUT = frozenset({"calibration"})
 """Stages that count the same thing several times, so that only the share of it says something. All others count bytes.

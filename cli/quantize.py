@@ -11,6 +11,7 @@ from ..artifact import FLOAT_PRECISIONS, FloatPrecision, Target, Task
 from .extras import export_extra
 from .options import example, json_option, source_options
 from .progress import Stopwatch, both, progress
+from .proof import check_runtime, prove
 from .summary import print_summary
 
 if TYPE_CHECKING:
@@ -134,6 +135,7 @@ def command(
     target: Target,
     revision: str | None,
     force: bool,
+    no_parity: bool,
     as_json: bool,
 ) -> None:
     """Write SOURCE, a checkpoint or an artifact that is not quantized, with int4 or int8 weights into the new OUT.
@@ -155,6 +157,8 @@ def command(
         activations=activations,
         resume=resume,
     )
+    if not no_parity:
+        check_runtime(out)
     watch = Stopwatch()
     with progress() as report:
         manifest = quantize(
@@ -168,4 +172,5 @@ def command(
             force=force,
             progress=both(watch, report),
         )
-    print_summary(out, manifest, time.monotonic() - started, watch.seconds, as_json)
+        verdict = "not checked" if no_parity else prove(source, out, revision, both(watch, report))
+    print_summary(out, manifest, verdict, time.monotonic() - started, watch.seconds, as_json)

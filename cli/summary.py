@@ -4,15 +4,18 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..artifact import Manifest
-from .memory import peak_rss
+from ..runtime.resources import peak_rss
 from .show import print_facts, print_json, size
 from .weights import bits_per_weight, estimated_kl, in_words, weights_of
 
 
-def print_summary(out: Path, manifest: Manifest, seconds: float, stages: Mapping[str, float], as_json: bool) -> None:
+def print_summary(
+    out: Path, manifest: Manifest, verdict: str, seconds: float, stages: Mapping[str, float], as_json: bool
+) -> None:
     """Print it.
 
     Args:
+        verdict: of the comparison with the source.
         seconds: the whole took.
         stages: of that, each stage took.
     """
@@ -29,6 +32,7 @@ def print_summary(out: Path, manifest: Manifest, seconds: float, stages: Mapping
             "precision": manifest.precision,
             "source": {"id": manifest.source.id, "revision": manifest.source.revision},
             "bytes": total,
+            "parity": verdict,
             "seconds": round(seconds, 3),
             "stages": {name: round(taken, 3) for name, taken in stages.items()},
             "peak_rss_bytes": peak,
@@ -42,6 +46,7 @@ def print_summary(out: Path, manifest: Manifest, seconds: float, stages: Mapping
         ("model", f"{manifest.family}, {manifest.task}, {manifest.precision}, target {manifest.target}"),
         ("size", f"{size(total)} in {len(manifest.files)} files"),
     ]
+    facts.append(("parity", verdict))
     took = f"{seconds:.1f} s"
     if weights:
         facts += [("weights", in_words(weights)), ("", f"{bits_per_weight(manifest):.2f} bits per weight")]

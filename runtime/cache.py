@@ -78,6 +78,16 @@ class SharedCache:
         return (self.rows, self._facts.num_key_value_heads, capacity, self._facts.head_dim)
 
 
+def empty_past(session: Session, rows: int) -> Any:
+    """A past of no positions, [B, K, 0, E], for a graph whose presents grow."""
+    facts = session.manifest.model
+    shape = [rows, facts.num_key_value_heads, 0, facts.head_dim]
+    make = session.ort.OrtValue
+    if facts.cache_dtype == "bfloat16":
+        return make.ortvalue_from_shape_and_type(shape, BOUND["bfloat16"], session.device, 0)
+    return make.ortvalue_from_numpy(np.zeros(shape, dtype=STORAGE[facts.cache_dtype]), session.device, 0)
+
+
 def first_capacity(prompt: int, limit: int) -> int:
     """Positions for a longest prompt and some room; never more than ``limit``, the most that can be needed."""
     return min(limit, _round_up(prompt + HEADROOM))

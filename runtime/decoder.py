@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .cache import BOUND, STORAGE, SharedCache, first_capacity, next_capacity
+from .cache import SharedCache, empty_past, first_capacity, next_capacity
 from .session import Session
 
 Floats = NDArray[np.float32]
@@ -138,7 +138,7 @@ class ConcatDecoder:
         self._mask = np.zeros((rows, 0), dtype=np.int64)
 
     def prefill(self, row: int, tokens: Tokens) -> Floats:
-        past = [self._empty() for _ in self._inputs]
+        past = [empty_past(self._session, 1) for _ in self._inputs]
         logits: Floats = np.empty(0, dtype=np.float32)
         for start, end in chunks(self._session, tokens.size):
             logits, past = self._run(tokens[None, start:end], np.ones((1, end), dtype=np.int64), past)
@@ -181,14 +181,6 @@ class ConcatDecoder:
         self._session.run_bound(binding)
         logits, *present = binding.get_outputs()
         return logits.numpy()[:, -1], present
-
-    def _empty(self) -> Any:
-        facts = self._session.manifest.model
-        shape = [1, facts.num_key_value_heads, 0, facts.head_dim]
-        if facts.cache_dtype == "bfloat16":
-            make = self._session.ort.OrtValue.ortvalue_from_shape_and_type
-            return make(shape, BOUND["bfloat16"], self._session.device, 0)
-        return self._ortvalue(np.zeros(shape, dtype=STORAGE[facts.cache_dtype]))
 
     def _ortvalue(self, array: NDArray[Any]) -> Any:
         return self._session.ort.OrtValue.ortvalue_from_numpy(array, self._session.device, 0)

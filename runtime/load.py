@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from ..errors import ArtifactError
 from .answer import QuestionAnswerer
 from .classify import SequenceClassifier
 from .defaults import read_defaults
@@ -30,6 +31,11 @@ def load(
         HubError, ArtifactError, DependencyError, UnsupportedError, UsageError: each names the thing and the remedy.
     """
     folder, manifest = open_folder(source, revision)
+    if manifest.parity.verdict == "broken":
+        raise ArtifactError(
+            f"{folder} is not the model that it was made from: its parity report says broken; "
+            f"read {folder / 'parity.html'}, and export the model again"
+        )
     if manifest.task == "text-generation":
         tokenizer = try_tokenizer(folder)
         defaults = read_defaults(folder, tokenizer)

@@ -1,6 +1,7 @@
 """What this process may use of the machine: processors and memory, containers' limits included."""
 
 import os
+import sys
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
@@ -37,6 +38,24 @@ def available_memory(cgroup: Path = CGROUP, meminfo: Path = MEMINFO) -> int | No
         if most.isdigit() and now.isdigit():
             free.append(max(0, int(most) - int(now)))
     return min(free, default=None)
+
+
+def peak_rss() -> int | None:
+    """The most memory that was ever resident, in bytes; None where the system does not tell.
+
+    On Linux /proc is asked first: getrusage's figure survives an exec, so that a large parent would count.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    try:
+        import resource
+    except ModuleNotFoundError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _lines(path: Path) -> list[str]:

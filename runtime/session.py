@@ -17,7 +17,7 @@ Device = Literal["cpu", "cuda"]
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 ACTIVATIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 """The precision that a graph computes in, by the element type of its cache."""
-QUIET = 3  # onnxruntime's severity "error": warnings about its own fusions tell a user nothing
+QUIET = 4  # severity "fatal": what goes wrong is raised, and warnings about its own fusions tell a user nothing
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,14 @@ class Session:
         try:
             results: list[NDArray[Any]] = self.raw.run(list(outputs), dict(feeds))
         except Exception as error:  # onnxruntime's exceptions have no common class of their own
+            raise self._failure(error) from error
+        return results
+
+    def run_values(self, feeds: Mapping[str, Any], outputs: tuple[str, ...]) -> list[Any]:
+        """One pass over OrtValues, which may be of types that numpy lacks."""
+        try:
+            results: list[Any] = self.raw.run_with_ort_values(list(outputs), dict(feeds))
+        except Exception as error:  # as above
             raise self._failure(error) from error
         return results
 

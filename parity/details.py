@@ -1,0 +1,54 @@
+"""What a report shows beside its figures: the worst tokens, the divergence by position, logits side by side."""
+
+import numpy as np
+
+from ..runtime.tokenizer import Tokenizer
+from .measures import Tally
+from .result import WorstToken
+from .trials import Trial
+
+CONTEXT = 24
+"""Tokens before each of the worst."""
+PAIRS = 2000
+SEED = 20_240_607
+
+
+def worst_tokens(tally: Tally, trial: Trial, tokenizer: Tokenizer | None) -> tuple[WorstToken, ...]:
+    """The positions that the tally found to diverge most, in words."""
+
+    def text(tokens: list[int]) -> str:
+        return tokenizer.decode(tokens) if tokenizer is not None else " ".join(map(str, tokens))
+
+    found = []
+    for flip in tally.worst:
+        tokens = trial.passages[flip.passage].tokens
+        found.append(
+            WorstToken(
+                case=trial.name,
+                position=flip.position,
+                before=text(tokens[max(0, flip.position + 1 - CONTEXT) : flip.position + 1].tolist()),
+                wanted=text([flip.wanted]),
+                got=text([flip.got]),
+                wanted_probability=flip.wanted_probability,
+                got_probability=flip.got_probability,
+                kl=flip.kl,
+            )
+        )
+    return tuple(found)
+
+
+def by_position(tally: Tally, trial: Trial) -> tuple[tuple[float, ...], ...]:
+    """The divergence at each position, passage by passage; four digits are enough for a picture."""
+    values = np.concatenate(tally.kl)
+    ends = np.cumsum([passage.tokens.size for passage in trial.passages])
+    return tuple(tuple(float(f"{kl:.4g}") for kl in part) for part in np.split(values, ends[:-1]))
+
+
+def pairs(tally: Tally) -> tuple[tuple[float, float], ...]:
+    """Logits of the source and of the artifact, at most ``PAIRS`` of those that the tally kept."""
+    if not tally.pairs:
+        return ()
+    every = np.concatenate(tally.pairs)
+    if len(every) > PAIRS:
+        every = np.random.default_rng(SEED).permutation(every)[:PAIRS]
+    return tuple((float(f"{a:.5g}"), float(f"{b:.5g}")) for a, b in np.nan_to_num(every, posinf=1e30, neginf=-1e30))

@@ -1,0 +1,197 @@
+"""From two sets of numbers to figures: differences, divergences, and what the model would have said."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..artifact import ModelFacts, Task
+from .result import Figures
+
+Floats = NDArray[Any]
+
+Kind = Literal["distribution", "independent", "values"]
+"""What a row of numbers is: the logits of one choice, of several yes and no, or plain numbers."""
+
+ROWS = 32
+"""Positions at once: 40 MB for each temporary of 150,000 words."""
+
+
+def kind_of(task: Task, facts: ModelFacts) -> Kind:
+    """What a row of the task's outputs is."""
+    if task == "feature-extraction" or facts.problem_type == "regression":
+        return "values"
+    if task == "text-classification":
+        if facts.problem_type == "multi_label_classification":
+            return "independent"
+        return "values" if len(facts.labels) == 1 else "distribution"
+    return "distribution"
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A position where much diverges: the passage's place in its case, the token's place in the passage, the source's
+    and the artifact's choice with the probability that each gives its own."""
+
+    passage: int
+    position: int
+    wanted: int
+    got: int
+    wanted_probability: float
+    got_probability: float
+    kl: float
+
+
+@dataclass
+class Tally:
+    """Rows of the source and of the artifact, compared as they come.
+
+    Args:
+        noise: of the precision: how large a difference rounding alone makes, in units of the spread of a row's logits.
+        keep: how many of the worst positions are remembered.
+    """
+
+    kind: Kind
+    noise: float
+    keep: int = 0
+    kl: list[Floats] = field(default_factory=list)
+    worst: list[Flip] = field(default_factory=list)
+    pairs: list[Floats] = field(default_factory=list)
+    positions: int = 0
+    _largest: float = 0.0
+    _absolute: float = 0.0
+    _squares: float = 0.0
+    _spread: float = 0.0
+    _numbers: int = 0
+    _agree: int = 0
+    _in_five: int = 0
+    _near: int = 0
+    _loss: list[Floats] = field(default_factory=list)
+    _source_loss: list[Floats] = field(default_factory=list)
+
+    def add(
+        self,
+        source: Floats,
+        artifact: Floats,
+        *,
+        following: NDArray[np.int64] | None = None,
+        passage: int = 0,
+        first: int = 0,
+    ) -> None:
+        """Compare rows [N, C] with rows [N, C].
+
+        Args:
+            following: the token after each of the first positions, int64 [at most N]; None where there is none.
+            passage: which one they are from, and ``first`` the first row's position there.
+        """
+        assert source.shape == artifact.shape, (source.shape, artifact.shape)
+        for start in range(0, len(source), ROWS):
+            rows = slice(start, start + ROWS)
+            part = following[rows] if following is not None else None
+            self._add(source[rows].astype(np.float32), artifact[rows].astype(np.float32), part, passage, first + start)
+
+    def _add(
+        self, source: Floats, artifact: Floats, following: NDArray[np.int64] | None, passage: int, first: int
+    ) -> None:
+        difference = np.abs(artifact - source)
+        # A row with NaN is as wrong as can be; the figures must stay numbers.
+        difference[~np.isfinite(difference)] = np.float32(1e30)
+        self.positions += len(source)
+        self._largest = max(self._largest, float(difference.max()))
+        self._absolute += float(difference.sum(dtype=np.float64))
+        self._squares += float(np.square(difference, dtype=np.float64).sum())
+        centred = source - source.mean(-1, keepdims=True) if self.kind == "distribution" else source
+        self._spread += float(np.square(centred, dtype=np.float64).sum())
+        self._numbers += source.size
+        self._pair(source, artifact)
+        if self.kind == "values":
+            return
+        sound = np.where(np.isfinite(artifact), artifact, np.float32(-1e30))
+        if self.kind == "independent":
+            self._agree += int(((source > 0) == (sound > 0)).all(-1).sum())
+            return
+        self._choices(source, sound, centred.std(-1), following, passage, first)
+
+    def _choices(
+        self,
+        source: Floats,
+        artifact: Floats,
+        spread: Floats,
+        following: NDArray[np.int64] | None,
+        passage: int,
+        first: int,
+    ) -> None:
+        wanted, got = source.argmax(-1), artifact.argmax(-1)
+        row = np.arange(len(source))
+        margin = source[row, wanted] - source[row, got]
+        differs = wanted != got
+        near = differs & (margin <= self.noise * spread)
+        self._agree += int((~differs).sum())
+        self._near += int(near.sum())
+        if source.shape[-1] > 5:
+            # Among the artifact's five where at most four are likelier; ties do not count against it.
+            self._in_five += int(((artifact > artifact[row, wanted][:, None]).sum(-1) < 5).sum())
+        expected, found = log_softmax(source), log_softmax(artifact)
+        kl = np.maximum((np.exp(expected) * (expected - found)).sum(-1, dtype=np.float64), 0)
+        self.kl.append(kl)
+        if following is not None and len(following):
+            places = row[: len(following)]
+            self._source_loss.append(-expected[places, following])
+            self._loss.append(-found[places, following])
+        if self.keep:
+            self.worst += [
+                Flip(
+                    passage,
+                    first + int(i),
+                    int(wanted[i]),
+                    int(got[i]),
+                    float(np.exp(expected[i, wanted[i]])),
+                    float(np.exp(found[i, got[i]])),
+                    float(kl[i]),
+                )
+                for i in np.argsort(-kl)[: self.keep]
+            ]
+            self.worst = sorted(self.worst, key=lambda flip: -flip.kl)[: self.keep]
+
+    def _pair(self, source: Floats, artifact: Floats) -> None:
+        """A few numbers of each row side by side: the source's largest, and some from anywhere."""
+        if not self.keep:
+            return
+        columns = np.linspace(0, source.shape[-1] - 1, 6).astype(int)
+        row = np.arange(len(source))[:, None]
+        chosen = np.concatenate([np.broadcast_to(columns, (len(source), 6)), source.argmax(-1)[:, None]], axis=-1)
+        self.pairs.append(np.stack([source[row, chosen], artifact[row, chosen]], -1).reshape(-1, 2))
+
+    def figures(self) -> Figures:
+        """All rows so far."""
+        kl = np.concatenate(self.kl) if self.kl else None
+        choice = self.kind == "distribution"
+        return Figures(
+            positions=self.positions,
+            max_difference=self._largest,
+            mean_difference=self._absolute / max(1, self._numbers),
+            relative_error=float(np.sqrt(self._squares / max(self._spread, 1e-30))),
+            top1=self._agree / self.positions if self.kind != "values" else None,
+            top5=self._in_five / self.positions if choice and self._in_five else None,
+            flips=self.positions - self._agree - self._near if self.kind != "values" else 0,
+            near_ties=self._near,
+            kl_mean=float(kl.mean()) if kl is not None else None,
+            kl_p99=float(np.quantile(kl, 0.99)) if kl is not None else None,
+            kl_max=float(kl.max()) if kl is not None else None,
+            perplexity=_perplexity(self._loss),
+            source_perplexity=_perplexity(self._source_loss),
+        )
+
+
+def log_softmax(logits: Floats) -> Floats:
+    """Log-probabilities in nats, [..., C]."""
+    shifted = logits - logits.max(-1, keepdims=True)
+    shifted -= np.log(np.exp(shifted).sum(-1, keepdims=True))
+    result: Floats = shifted
+    return result
+
+
+def _perplexity(losses: list[Floats]) -> float | None:
+    # The exponent's bound keeps a ruined model's figure a number.
+    return float(np.exp(min(np.concatenate(losses).mean(dtype=np.float64), 80.0))) if losses else None

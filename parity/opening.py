@@ -1,0 +1,83 @@
+"""Opening both sides, and being sure that they belong together."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ..artifact import MANIFEST, Manifest, verify
+from ..errors import ArtifactError, UsageError
+from ..hub import resolve
+from ..models.checkpoint import PATTERNS, Checkpoint
+from ..models.digest import Digest
+
+Progress = Callable[[str, int, int], None]
+"""Hears (stage, done, total); the stages are files, digest and audit (bytes of the artifact, of the source, of the
+weights), layers (of the source), trials and operators."""
+
+
+def open_source(
+    folder: Path, manifest: Manifest, source: str | Path | None, revision: str | None
+) -> tuple[Checkpoint, str]:
+    """The checkpoint, and what it is called.
+
+    Raises:
+        UsageError: none is given and the manifest names no hub id, or it is of another model.
+    """
+    if source is None:
+        if manifest.source.revision is None:
+            raise UsageError(
+                f"{folder} was made from the folder {manifest.source.id!r}, and a manifest does not say where that is; "
+                "give it as --source"
+            )
+        source, revision = manifest.source.id, manifest.source.revision
+    located = resolve(source, revision=revision, patterns=PATTERNS)
+    if (located.folder / MANIFEST).exists():
+        raise UsageError(f"{source} is an artifact; give the checkpoint that it was made from as --source")
+    checkpoint = Checkpoint(located.folder)
+    config, facts = checkpoint.config, manifest.model
+    for what, theirs, ours in (
+        ("family", config.family, manifest.family),
+        ("vocab_size", config.vocab_size, facts.vocab_size),
+        ("hidden_size", config.hidden_size, facts.hidden_size),
+        ("num_hidden_layers", config.num_hidden_layers, facts.num_hidden_layers),
+        ("num_attention_heads", config.num_attention_heads, facts.num_attention_heads),
+        ("num_key_value_heads", config.num_key_value_heads, facts.num_key_value_heads),
+        ("head_dim", config.head_dim, facts.head_dim),
+    ):
+        if theirs != ours:
+            raise UsageError(
+                f"{source} is another model than {folder} was made from: its {what} is {theirs}, the artifact's "
+                f"{ours}; give the checkpoint of {manifest.source.id} as --source"
+            )
+    return checkpoint, str(source)
+
+
+def verify_files(folder: Path, manifest: Manifest, report: Progress) -> None:
+    """
+    Raises:
+        ArtifactError: a file is not what the manifest says.
+    """
+    total, done = sum(entry.size for entry in manifest.files.values()), 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        report("files", done, total)
+
+    problems = verify(folder, manifest, advance)
+    if problems:
+        raise ArtifactError(f"{folder} is damaged: {'; '.join(problems)}; copy it again, or export the model again")
+
+
+def verify_source(checkpoint: Checkpoint, manifest: Manifest, name: str, report: Progress) -> None:
+    """
+    Raises:
+        UsageError: the checkpoint's files are not those that the artifact was made from.
+    """
+    with Digest(checkpoint) as digest:
+        found = digest.wait(lambda _, done, total: report("digest", done, total))
+    if found != manifest.source.digest:
+        raise UsageError(
+            f"{name} has the digest {found[:12]}…, and the artifact was made from {manifest.source.id} with "
+            f"{manifest.source.digest[:12]}…: its config or its weights are others; give the same checkpoint "
+            "as --source"
+        )

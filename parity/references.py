@@ -1,0 +1,30 @@
+"""The same text through another implementation of the source."""
+
+from ..artifact import Manifest
+from ..models.checkpoint import Checkpoint
+from ..runtime.session import Session
+from .measures import Tally, kind_of
+from .reference import transformers_logits
+from .result import Reference
+from .source import Source
+from .thresholds import NOISE
+from .trials import Trial
+
+
+def against(
+    checkpoint: Checkpoint, manifest: Manifest, session: Session, model: Source, trial: Trial
+) -> tuple[Reference, ...]:
+    """transformers' distance from the source, and the artifact's from transformers, over a trial's passages.
+
+    Raises:
+        DependencyError: transformers is not installed.
+        UnsupportedError: it cannot read this checkpoint.
+    """
+    kind = kind_of(manifest.task, manifest.model)
+    ours, theirs = Tally(kind, NOISE["fp32"]), Tally(kind, NOISE[manifest.precision])
+    outputs = {index: rows for index, _, rows in trial.run(session)}
+    found = transformers_logits(checkpoint.folder, manifest.task, [passage.tokens for passage in trial.passages])
+    for index, (passage, rows) in enumerate(zip(trial.passages, found, strict=True)):
+        ours.add(model.outputs(passage, 0, passage.tokens.size), rows, following=None)
+        theirs.add(rows, outputs[index])
+    return (Reference("transformers", ours.figures(), theirs.figures()),)

@@ -1,0 +1,125 @@
+"""The source: a checkpoint's native definition in float32, run layer by layer, so that no model is too large."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..artifact import Task
+from ..errors import CheckpointError
+from ..models.checkpoint import Checkpoint
+from ..models.heads import build
+from ..models.layerwise import Layerwise
+
+Floats = NDArray[np.float32]
+Tokens = NDArray[np.int64]
+
+PIECE = 512
+"""New tokens at once: attention's scores [H, S, T] stay small however long a sequence is."""
+ROWS = 4
+"""Sequences that go through a layer at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class Passage:
+    """Tokens int64 [S], and the lengths of the pieces in which they are read, one behind the other."""
+
+    tokens: Tokens
+    pieces: tuple[int, ...]
+
+
+class Source:
+    """A checkpoint as the task's model; ``read`` runs it over sequences, ``outputs`` then gives what its head says."""
+
+    def __init__(self, checkpoint: Checkpoint, task: Task) -> None:
+        """
+        Raises:
+            CheckpointError, UnsupportedError: its tensors are not those of the task's module.
+        """
+        with torch.device("meta"):
+            module = build(checkpoint.config, task)
+        checkpoint.check(task, {name: tuple(parameter.shape) for name, parameter in module.state_dict().items()})
+        self.config = checkpoint.config
+        self.task = task
+        self.model = Layerwise(checkpoint)
+        self._head = None if task in ("text-generation", "feature-extraction") else self.model.head(task)
+        self._states: dict[int, Tensor] = {}
+
+    @torch.inference_mode()
+    def read(
+        self, sequences: Sequence[Passage], advance: Callable[[int, int], None] = lambda done, total: None
+    ) -> None:
+        """Run sequences; their hidden states are kept for ``outputs``.
+
+        Rows never influence each other, so that those of one shape go through together. Where frequencies depend on
+        the length, a sequence is read in its own pieces; otherwise in any, as the result is the same.
+
+        Raises:
+            CheckpointError: the model computes NaN or infinite values.
+        """
+        groups: dict[tuple[int, tuple[int, ...]], list[Passage]] = {}
+        for sequence in sequences:
+            size = sequence.tokens.size
+            pieces = sequence.pieces if self.config.rope.length_dependent else _pieces(size)
+            members = groups.setdefault((size, pieces), [])
+            members.append(sequence)
+        batches = [
+            (pieces, members[start : start + ROWS])
+            for (_, pieces), members in groups.items()
+            for start in range(0, len(members), ROWS)
+        ]
+        hidden = [self.model.embed(torch.from_numpy(np.stack([s.tokens for s in rows]))) for _, rows in batches]
+        plans: dict[tuple[int, int, int], Any] = {}
+        for index in range(self.config.num_hidden_layers):
+            layer = self.model.layer(index)
+            for place, (pieces, rows) in enumerate(batches):
+                past, start, outputs = None, 0, []
+                for length in pieces:
+                    shape = (len(rows), length, start)
+                    if shape not in plans:
+                        plans[shape] = self.model.plan(*shape)
+                    output, past = layer(hidden[place][:, start : start + length], past, plans[shape])
+                    outputs.append(output)
+                    start += length
+                hidden[place] = torch.cat(outputs, 1)
+            advance(index + 1, self.config.num_hidden_layers)
+        for (_, rows), states in zip(batches, hidden, strict=True):
+            normed = self.model.norm(states)
+            if not torch.isfinite(normed).all():
+                raise CheckpointError(
+                    f"{self.model.checkpoint.folder}: the model computes NaN or infinite values from this text; "
+                    "the checkpoint is damaged: fetch it again"
+                )
+            for row, sequence in enumerate(rows):
+                self._states[id(sequence)] = normed[row]
+
+    @torch.inference_mode()
+    def outputs(self, sequence: Passage, first: int, count: int) -> Floats:
+        """What the head says at ``count`` positions from ``first`` on, float32.
+
+        Logits [count, V] of a causal LM, [count, L] of token classification, [1, L] of sequence classification (from
+        the last position, whichever are asked for), start and end logits [2, S] of question answering, hidden states
+        [count, D] of the bare model.
+        """
+        states = self._states[id(sequence)]
+        if self.task == "text-generation":
+            found = self.model.logits(states[first : first + count])
+        elif self._head is None:
+            found = states[first : first + count]
+        elif self.task == "text-classification":
+            found = self._head(states[-1:])
+        elif self.task == "question-answering":
+            found = self._head(states).t()
+        else:
+            found = self._head(states[first : first + count])
+        array: Floats = found.contiguous().numpy()
+        return array
+
+
+def _pieces(size: int) -> tuple[int, ...]:
+    whole, rest = divmod(size, PIECE)
+    return (PIECE,) * whole + ((rest,) if rest else ())
