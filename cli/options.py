@@ -16,7 +16,7 @@ truncate_option = click.option("--truncate", is_flag=True, help="Cut texts longe
 
 
 def source_options(function: Decorated) -> Decorated:
-    """``--task``, ``--target``, ``--revision``, ``--force`` and ``--no-parity``: what an artifact is made from and where it goes."""
+    """``--task``, ``--target``, ``--revision``, ``--force``, ``--no-parity``: from what an artifact is made, and how."""
     for option in reversed(
         (
             click.option(

@@ -58,7 +58,7 @@ def parse_limits(_: click.Context, __: click.Parameter, values: tuple[str, ...])
     callback=parse_limits,
     multiple=True,
     metavar="MEASURE=NUMBER",
-    help="Break where kl_mean, relative_error or flips (a share of the positions) is beyond this; several may be given.",
+    help="Broken is where kl_mean, relative_error or flips (a share of the positions) is beyond this; repeatable.",
 )
 @click.option("--reference", type=click.Choice(["transformers"]), help="Compare with this as well.")
 @click.option("--html", type=click.Path(path_type=Path), metavar="OUT", help="Write the report as one page.")

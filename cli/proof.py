@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from ..artifact import MANIFEST, Manifest
+from ..artifact import MANIFEST
 from ..errors import CheckError, DependencyError, UnsupportedError
 from ..runtime.session import import_onnxruntime
 from .verdict import note
