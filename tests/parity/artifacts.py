@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from intaglio.exporter import export
 from intaglio.exporter.quantize.options import QuantizeOptions
 from intaglio.tests import tiny
+from safetensors import safe_open
 
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 
@@ -19,7 +21,8 @@ class Base:
     """A checkpoint and how it was exported.
 
     ``changes`` and ``rope`` go to ``tiny.config``; ``options`` are those of a quantization; ``trained`` is the folder
-    of one of the tests' own checkpoints, which then stands in place of a random one.
+    of one of the tests' own checkpoints, which then stands in place of a random one: for another task than its own
+    under a random head.
     """
 
     family: str
@@ -37,7 +40,7 @@ class Base:
     @property
     def checkpoint_key(self) -> str:
         told = (self.family, self.task, self.changes, self.rope, self.spelling, self.seed, self.shards)
-        return self.trained or json.dumps(told, default=repr)
+        return f"{self.trained} {self.task}" if self.trained else json.dumps(told, default=repr)
 
     @property
     def key(self) -> str:
@@ -62,13 +65,11 @@ class Shelf:
         self._artifacts: dict[str, Pair] = {}
 
     def checkpoint(self, base: Base) -> Path:
-        if base.trained is not None:
+        if base.trained is not None and base.task == _task(CHECKPOINTS / base.trained):
             return CHECKPOINTS / base.trained
         if base.checkpoint_key not in self._checkpoints:
-            values = tiny.config(base.family, base.task, spelling=base.spelling, rope=base.rope, **base.changes)
             folder = self.folder / f"checkpoint-{len(self._checkpoints)}"
-            tiny.write(folder, values, seed=base.seed, shards=base.shards, tokenizer=True)
-            self._checkpoints[base.checkpoint_key] = folder
+            self._checkpoints[base.checkpoint_key] = _written(base, folder)
         return self._checkpoints[base.checkpoint_key]
 
     def pair(self, base: Base) -> Pair:
@@ -85,3 +86,40 @@ class Shelf:
         sound = self.pair(base)
         shutil.copytree(sound.artifact, out)
         return Pair(out, sound.checkpoint)
+
+
+def _written(base: Base, folder: Path) -> Path:
+    if base.trained is not None:
+        return _another_head(CHECKPOINTS / base.trained, base.task, folder)
+    values = tiny.config(base.family, base.task, spelling=base.spelling, rope=base.rope, **base.changes)
+    return tiny.write(folder, values, seed=base.seed, shards=base.shards, tokenizer=True)
+
+
+def _task(folder: Path) -> str:
+    return tiny.task_of(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+
+
+def _another_head(trained: Path, task: str, folder: Path) -> Path:
+    """A trained causal LM's trunk under a random head."""
+    values = json.loads((trained / "config.json").read_text(encoding="utf-8"))
+    values["architectures"] = [tiny.CLASSES[values["model_type"]] + tiny.SUFFIXES[task]]
+    if "classification" in task:
+        values |= {"id2label": {"0": "bad", "1": "fair", "2": "good"}, "label2id": {"bad": 0, "fair": 1, "good": 2}}
+    tensors = {}
+    for name, shape in tiny.shapes(values).items():
+        if "layers." in name or "norm" in name or "embed" in name:
+            tensors[name] = _tensor(trained, "model." + name.removeprefix(tiny.PREFIXES[task]))
+        else:
+            tensors[name] = 0.2 * torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    tiny.write(folder, values, tensors=tensors)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(trained / name, folder / name)
+    return folder
+
+
+def _tensor(folder: Path, name: str) -> torch.Tensor:
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            if name in file.keys():  # noqa: SIM118 - it is no mapping
+                return file.get_tensor(name)
+    raise KeyError(name)

@@ -1,4 +1,4 @@
-"""What an artifact answers, way by way, on ONNX Runtime alone: to show that a planted fault makes a difference there."""
+"""What an artifact answers, way by way, on ONNX Runtime alone: whether a planted fault makes a difference there."""
 
 from pathlib import Path
 
@@ -8,14 +8,14 @@ from intaglio.artifact import Manifest, read_manifest
 from intaglio.tests.exporter import drive
 from numpy.typing import NDArray
 
-from .faults import BATCH, CHUNK, DECODE, LEFT, PROMPT
+from .fault import BATCH, CHUNK, DECODE, LEFT, PROMPT
 
 LENGTHS = (17, 5, 6)
 STEPS = 4
 
 
 def answers(folder: Path) -> dict[str, NDArray[np.float32]]:
-    """The outputs at every position that is no padding, by the way of running; see ``faults.py`` for the ways."""
+    """The outputs at every position that is no padding, by the way of running; see ``fault.py`` for the ways."""
     manifest = read_manifest(folder)
     ways = _causal(folder, manifest) if manifest.task == "text-generation" else _head(folder, manifest)
     return {name: np.concatenate([part.ravel() for part in parts]) for name, parts in ways.items()}

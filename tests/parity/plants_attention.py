@@ -159,7 +159,9 @@ def short_at_chunks(s: Surgery) -> None:
 def _shorter(s: Surgery, test: str) -> None:
     new = s.insert("Shape", [s.value("input_ids")], "model", start=1, end=2)
     total = s.value("model/Shape:out")
-    met = s.insert("And", [s.insert(test, [new, s.constant([1])], "model"), s.insert("Less", [new, total], "model")], "model")
+    met = s.insert(
+        "And", [s.insert(test, [new, s.constant([1])], "model"), s.insert("Less", [new, total], "model")], "model"
+    )
     last = s.value("model/Where:out")
     users = list(last.uses())
     short = s.insert("Sub", [last, s.insert("Cast", [met], "model", to=int(ir.DataType.INT64))], "model")
@@ -171,7 +173,9 @@ def last_cached_unseen(s: Surgery) -> None:
     """The standard target's masks hide, from a single new token, the token before it."""
     new = s.insert("Shape", [s.value("input_ids")], "model", start=1, end=2)
     total = s.insert("Shape", [s.value("attention_mask")], "model", start=1, end=2)
-    before = s.insert("Equal", [s.value("model/Range:out"), s.insert("Sub", [total, s.constant([2])], "model")], "model")
+    before = s.insert(
+        "Equal", [s.value("model/Range:out"), s.insert("Sub", [total, s.constant([2])], "model")], "model"
+    )
     hidden = s.insert("And", [before, s.insert("Equal", [new, s.constant([1])], "model")], "model")
     seen = s.insert("Not", [hidden], "model")
     for node in s.attention():

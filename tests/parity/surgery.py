@@ -15,8 +15,10 @@ Array = NDArray[Any]
 
 
 class Surgery:
-    """``with Surgery(folder) as s:`` change nodes, bytes and the manifest (``s.manifest``, its JSON); then it is sealed:
-    operators are counted and files hashed again, so that nothing but the numbers tells of the change."""
+    """``with Surgery(folder) as s:`` change nodes, bytes and the manifest (``s.manifest``, its JSON).
+
+    Then it is sealed: operators are counted and files hashed again, so that only the numbers tell of the change.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -54,7 +56,9 @@ class Surgery:
 
     def nodes(self, *types: str, under: str = "") -> list[ir.Node]:
         """Nodes of these types whose module is ``under`` or inside it."""
-        found = [n for n in self.graph if n.op_type in types and f"{_module(n)}.".startswith(f"{under}." if under else "")]
+        found = [
+            n for n in self.graph if n.op_type in types and f"{_module(n)}.".startswith(f"{under}." if under else "")
+        ]
         assert found, f"no {types} under {under!r}"
         return found
 

@@ -7,7 +7,8 @@ from intaglio.artifact import read_manifest, verify
 
 from .artifacts import Shelf
 from .bite import answers, differing
-from .faults import FAULTS, Fault
+from .fault import Fault
+from .faults import FAULTS
 from .surgery import Surgery
 
 NOISE = 1e-5

@@ -1,0 +1,60 @@
+"""Faults of the tasks that do not generate."""
+
+from . import plants_attention as attention
+from . import plants_heads as heads
+from . import plants_layers as layers
+from . import plants_weights as weights
+from .fault import (
+    BATCH,
+    EXAONE_ANSWERS,
+    LEFT,
+    QWEN_CLASSES,
+    QWEN_CLASSES_STANDARD,
+    QWEN_STATES,
+    QWEN_TAGS,
+    Fault,
+    inside,
+)
+
+HEADS = [
+    Fault(
+        "mask ignored, classes",
+        QWEN_CLASSES_STANDARD,
+        attention.mask_ignored,
+        ("model", *inside(0, "self_attn")),
+        ("mask|padding",),
+        shows=frozenset({LEFT}),
+    ),
+    Fault("pools the first token", QWEN_CLASSES, heads.pools_the_first, ("score", "model", ""), ("first|token|pool",)),
+    Fault(
+        "pools the padding",
+        QWEN_CLASSES,
+        heads.pools_the_padding,
+        ("score", "model", ""),
+        ("padding|pool",),
+        shows=frozenset({BATCH}),
+    ),
+    Fault(
+        "labels in another order",
+        QWEN_CLASSES,
+        heads.labels_in_another_order,
+        ("score", ""),
+        ("label",),
+        shows=frozenset(),
+    ),
+    Fault(
+        "rows of score",
+        QWEN_CLASSES,
+        weights.rewritten("score.weight", lambda w: w[[1, 2, 0]]),
+        ("score",),
+        ("row|permut|order|label",),
+        slow=True,
+    ),
+    Fault("bias of score zero", QWEN_TAGS, weights.zeroed("score.bias"), ("score",), ("bias", "zero")),
+    Fault(
+        "start and end exchanged", EXAONE_ANSWERS, heads.start_and_end_exchanged, ("qa_outputs", ""), ("start", "end")
+    ),
+    Fault(
+        "final norm skipped, states", QWEN_STATES, layers.norm_skipped("norm"), ("norm",), ("norm", "skip|missing|not")
+    ),
+]
