@@ -1,0 +1,162 @@
+"""The report as one HTML file that needs nothing else: no network, no fonts, no scripts but its own."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from . import mosaic, numerals, pictures, visible, words
+from .margins import bound, margins
+from .plots import log_axis
+from .result import VERDICTS, Case, Figures, Limit, Report
+
+_TEMPLATE = "report.html.jinja"
+
+
+class Column(NamedTuple):
+    """A column of the table of cases: the field of Figures, its heading, the group it stands in, how it is shown."""
+
+    field: str
+    heading: str
+    group: str
+    show: Any
+
+
+COLUMNS = (
+    Column("positions", "positions", "", "{:,}".format),
+    Column("max_difference", "max", "difference", numerals.number),
+    Column("mean_difference", "mean", "difference", numerals.number),
+    Column("relative_error", "relative", "difference", numerals.number),
+    Column("kl_mean", "mean", "KL divergence, nats", numerals.number),
+    Column("kl_p99", "99th pct.", "KL divergence, nats", numerals.number),
+    Column("kl_max", "max", "KL divergence, nats", numerals.number),
+    Column("top1", "top-1", "same choice", numerals.share),
+    Column("top5", "top-5", "same choice", numerals.share),
+    Column("flips", "flips", "same choice", "{:,}".format),
+    Column("near_ties", "near-ties", "same choice", "{:,}".format),
+    Column("source_perplexity", "source", "perplexity", numerals.number),
+    Column("perplexity", "artifact", "perplexity", numerals.number),
+)
+
+
+def render(report: Report) -> str:
+    """The page of a report. Texts of tokens may hold anything: whatever could be markup is escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent, encoding="utf-8"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        number=numerals.number,
+        share=numerals.share,
+        size=numerals.size,
+        duration=numerals.duration,
+        times=numerals.times,
+        token=visible.token,
+        passage=visible.passage,
+        reason=lambda text: words.reason(text, report.task),
+    )
+    page = environment.get_template(_TEMPLATE).render(
+        report=report,
+        verdict=words.VERDICT[report.verdict],
+        meaning=words.meaning(report),
+        card=words.card(report),
+        copy=words.copy_of(report),
+        unit=words.unit(report.task),
+        worst=worst_case(report),
+        columns=columns([case.figures for case in report.cases], report),
+        reference_columns=columns([f for r in report.references for f in (r.source, r.artifact)], report),
+        headlines=headlines(report),
+        skipped=words.POINTLESS.get(report.task, ()),
+        limits=[(words.measure(limit.measure, report.task), *_bounds(limit), limit.reason) for limit in report.limits],
+        findings=_findings(report),
+        faulty=[tensor for tensor in report.tensors if tensor.fault],
+        costly=mosaic.worst(mosaic.matrices(report.tensors), 3),
+        form=mosaic.form,
+        plots=_plots(report),
+        heat=pictures.heat_range(report.kl_by_position) if report.kl_by_position else None,
+        shades=mosaic.shades(mosaic.matrices(report.tensors)),
+        fit=pictures.fit(report.logits),
+        strips=[
+            Markup(pictures.tokens(f"continuation-{index}", c.agreed, c.tokens))
+            for index, c in enumerate(report.continuations)
+        ],
+        sum=sum,
+    )
+    # A token may hold half of a surrogate pair, which UTF-8 cannot.
+    return page.encode("utf-8", "replace").decode("utf-8")
+
+
+def worst_case(report: Report) -> Case | None:
+    """The case that is furthest from the source, of those that ran."""
+    ran = [case for case in report.cases if case.figures]
+    return max(ran, key=lambda c: (VERDICTS.index(c.verdict), *_distance(c.figures)), default=None)
+
+
+def _distance(figures: Figures | None) -> tuple[float, float]:
+    return (figures.kl_mean or 0.0, figures.relative_error) if figures else (0.0, 0.0)
+
+
+def columns(figures: list[Figures | None], report: Report) -> list[tuple[str, list[Column]]]:
+    """The columns that have something to say, by group."""
+    groups: dict[str, list[Column]] = {}
+    for column in COLUMNS:
+        values = [getattr(entry, column.field) for entry in figures if entry]
+        if any(value is not None for value in values) and column.field not in words.POINTLESS.get(report.task, ()):
+            heading = words.heading(column.field, report.task) or column.heading
+            groups.setdefault(column.group, []).append(column._replace(heading=heading))
+    return list(groups.items())
+
+
+def headlines(report: Report) -> list[tuple[str, str, str]]:
+    """The few figures of the worst case that say most: (name, figure, remark)."""
+    case = worst_case(report)
+    if case is None or case.figures is None:
+        return []
+    found, skipped = case.figures, words.POINTLESS.get(report.task, ())
+    lines = []
+    if found.kl_mean is not None:
+        lines.append(("KL divergence", numerals.number(found.kl_mean), "nats a position, mean"))
+    else:
+        lines.append(("Relative error", numerals.number(found.relative_error), "of the outputs, root mean square"))
+    if "top1" not in skipped:
+        flips = f"{found.flips:,} {'flip' if found.flips == 1 else 'flips'} in {found.positions:,}"
+        lines.append((words.measure("top1", report.task), numerals.share(found.top1), flips))
+    if found.perplexity is not None and found.source_perplexity is not None:
+        remark = f"from {numerals.number(found.source_perplexity)}"
+        lines.append(("Perplexity", numerals.change(found.source_perplexity, found.perplexity), remark))
+    lines.append((f"Largest difference of {words.unit(report.task)}", numerals.number(found.max_difference), ""))
+    return lines
+
+
+def _bounds(limit: Limit) -> tuple[str, str]:
+    return bound(limit, limit.faithful), bound(limit, limit.drifted)
+
+
+def _findings(report: Report) -> list[tuple[Any, Markup]]:
+    axis = log_axis(value for f in report.findings for value in (f.budget / 3, f.error * 2))
+    return [
+        (finding, Markup(pictures.over_budget(f"finding-{index}", finding.error, finding.budget, axis)))
+        for index, finding in enumerate(report.findings)
+    ]
+
+
+def _plots(report: Report) -> dict[str, Markup | None]:
+    """Markup by name; None where there is nothing to draw."""
+    unit = words.unit(report.task)
+    drawn = {
+        "margins": margins(report),
+        "layers": pictures.error_by_layer(report.layers, report.findings) if report.layers else None,
+        "positions": pictures.divergence_by_position(windows) if (windows := _windows(report)) else None,
+        "calibration": pictures.calibration(report.logits, unit) if report.logits else None,
+        "differences": pictures.differences(report.logits, unit) if report.logits else None,
+        "mosaic": mosaic.mosaic(report.tensors),
+    }
+    return {name: Markup(svg) if svg else None for name, svg in drawn.items()}
+
+
+def _windows(report: Report) -> list[tuple[float, ...]]:
+    return [window for window in report.kl_by_position if window]

@@ -1,0 +1,144 @@
+"""Plots as inline SVG: axes, lines, dots and heat, in the colours of the page around them.
+
+Across, places are percentages of the width, so that a plot fits a phone and a desk while its type keeps its size;
+down, they are pixels. Lines and cells lie in an inner drawing that is stretched. Colours are classes of report.css.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from html import escape
+
+from .numerals import tick
+
+LEVELS = 9
+"""Shades of heat: the classes ``h0`` (least) to ``h8``."""
+LEFT, RIGHT, TOP, BOTTOM = 5.0, 2.0, 18, 26
+"""The margins: percent on the sides, pixels above and below."""
+UNITS = 1000
+"""The width of the inner drawing."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An axis from ``low`` to ``high``; on a logarithmic one whatever is not above ``low`` lies at its end."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def share(self, value: float) -> float:
+        """Where a value lies, from 0 to 1."""
+        if self.log:
+            low, high, value = math.log10(self.low), math.log10(self.high), math.log10(max(value, self.low))
+        else:
+            low, high = self.low, self.high
+        return min(max((value - low) / (high - low), 0.0), 1.0)
+
+    def ticks(self) -> list[float]:
+        """A few round numbers on it."""
+        if not self.log:
+            step = _round_step((self.high - self.low) / 5)
+            first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
+            return [number * step for number in range(first, last + 1)]
+        low, high = math.log10(self.low), math.log10(self.high)
+        every = max(1, math.ceil((high - low) / 6))
+        steps = (1, 2, 5) if high - low < 2 else (1,)
+        powers = range(math.floor(low), math.ceil(high) + 1)
+        found = [step * 10.0**power for power in powers if power % every == 0 for step in steps]
+        return [value for value in found if low - 1e-9 <= math.log10(value) <= high + 1e-9]
+
+
+def log_axis(values: Iterable[float], decades: int = 12) -> Axis:
+    """Whole decades around the positive values, the last ``decades`` of them at most."""
+    positive = [value for value in values if 0 < value < math.inf]
+    if not positive:
+        return Axis(0.1, 1.0, log=True)
+    high = math.ceil(math.log10(max(positive)) + 1e-9)
+    low = max(math.floor(math.log10(min(positive)) + 1e-9), high - decades)
+    return Axis(10.0 ** min(low, high - 1), 10.0**high, log=True)
+
+
+def level(share: float) -> int:
+    """The shade for a share between 0 and 1."""
+    return min(max(int(share * LEVELS), 0), LEVELS - 1)
+
+
+@dataclass
+class Plot:
+    """A drawing of two axes. ``name`` is unique on its page; ``title`` and ``description`` are for those who cannot
+    see it, and the title for whoever points at it."""
+
+    name: str
+    title: str
+    description: str
+    x: Axis
+    y: Axis
+    height: int
+    bottom: int = BOTTOM
+    parts: list[str] = field(default_factory=list)
+
+    def across(self, x: float) -> float:
+        return LEFT + self.x.share(x) * (100 - LEFT - RIGHT)
+
+    def down(self, y: float) -> float:
+        return TOP + (1 - self.y.share(y)) * (self.height - TOP - self.bottom)
+
+    def grid(self, show: Callable[[float], str] = tick) -> None:
+        """Level lines with their numbers, which sit on them at the left."""
+        for value in self.y.ticks():
+            y = self.down(value)
+            self.parts.append(f'<line class="grid" x1="0" x2="100%" y1="{y:.1f}" y2="{y:.1f}"/>')
+            self.parts.append(f'<text class="tick" x="0" y="{y - 4:.1f}">{escape(show(value))}</text>')
+
+    def x_label(self, x: float, text: str, anchor: str = "middle") -> None:
+        place = f'x="{self.across(x):.2f}%" y="{self.height - 6}"'
+        self.parts.append(f'<text class="tick" text-anchor="{anchor}" {place}>{escape(text)}</text>')
+
+    def line(self, points: Sequence[tuple[float, float]], kind: str = "line") -> None:
+        path = " ".join(f"{self.x.share(x) * UNITS:.1f},{self.down(y):.1f}" for x, y in points)
+        self.stretch(f'<polyline class="{kind}" points="{path}"/>')
+
+    def stretch(self, drawing: str) -> None:
+        """Put what is drawn from 0 to UNITS across, and in pixels down, between the margins."""
+        place = f'x="{LEFT}%" y="0" width="{100 - LEFT - RIGHT}%" height="{self.height}"'
+        self.parts.append(
+            f'<svg {place} viewBox="0 0 {UNITS} {self.height}" preserveAspectRatio="none">{drawing}</svg>'
+        )
+
+    def dot(self, x: float, y: float, title: str = "", kind: str = "dot", radius: float = 3) -> None:
+        place = f'cx="{self.across(x):.2f}%" cy="{self.down(y):.1f}" r="{radius:g}"'
+        inside = f"><title>{escape(title)}</title></circle>" if title else "/>"
+        self.parts.append(f'<circle class="{kind}" {place}{inside}')
+
+    def upright(self, x: float, text: str) -> None:
+        """A dashed line down the plot, with a word at its top."""
+        at = self.across(x)
+        anchor, aside = ("end", -6) if at > 60 else ("start", 6)
+        self.parts.append(f'<line class="mark" x1="{at:.2f}%" x2="{at:.2f}%" y1="4" y2="{self.height - self.bottom}"/>')
+        word = f'<text class="marked" text-anchor="{anchor}" x="{at:.2f}%" dx="{aside}" y="14">{escape(text)}</text>'
+        self.parts.append(word if text else "")
+
+    def cells(self, cells: Iterable[tuple[float, float, float, float, int]]) -> None:
+        """Rectangles (left, top, right, bottom, level), in units of the inner drawing and pixels: a path a shade."""
+        paths: dict[int, list[str]] = {}
+        for left, top, right, bottom, shade in cells:
+            wide = f"{right - left:.5g}"
+            paths.setdefault(shade, []).append(f"M{left:.5g} {top:.5g}h{wide}V{bottom:.5g}h-{wide}z")
+        drawn = "".join(f'<path class="h{shade}" d="{"".join(paths[shade])}"/>' for shade in sorted(paths))
+        self.stretch(f'<g shape-rendering="crispEdges">{drawn}</g>')
+
+    def svg(self) -> str:
+        return picture(self.name, self.title, self.description, self.height, "".join(self.parts))
+
+
+def picture(name: str, title: str, description: str, height: float, inside: str) -> str:
+    """An SVG as wide as its place, with a name and a description."""
+    about = f'<title id="{name}-title">{escape(title)}</title><desc id="{name}-about">{escape(description)}</desc>'
+    labels = f'role="img" aria-labelledby="{name}-title" aria-describedby="{name}-about"'
+    return f'<svg class="plot" {labels} width="100%" height="{height:g}">{about}{inside}</svg>'
+
+
+def _round_step(step: float) -> float:
+    power = 10.0 ** math.floor(math.log10(step))
+    return next(nice * power for nice in (1, 2, 5, 10) if step <= nice * power * (1 + 1e-9))

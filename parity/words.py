@@ -1,0 +1,114 @@
+"""What the page says of verdicts, tasks and measures."""
+
+import re
+from collections.abc import Mapping
+
+from ..artifact import Task
+from . import numerals
+from .result import Report, Verdict
+
+VERDICT: Mapping[Verdict, str] = {"faithful": "Faithful", "drifted": "Drifted", "broken": "Broken"}
+_PRECISIONS = {
+    "fp32": "float32",
+    "fp16": "float16",
+    "bf16": "bfloat16",
+    "int8": "8-bit weights",
+    "int4": "4-bit weights",
+}
+_TARGETS = {"ort": "ONNX Runtime’s fused operators", "standard": "standard ONNX operators"}
+_FAMILIES = {"qwen2": "Qwen2", "exaone4": "EXAONE 4.0"}
+_UNITS: Mapping[Task, str] = {"feature-extraction": "hidden states"}
+_CHOICES: Mapping[Task, str] = {
+    "text-classification": "Same label",
+    "token-classification": "Same tag",
+    "question-answering": "Same span",
+}
+POINTLESS: Mapping[Task, tuple[str, ...]] = {
+    "feature-extraction": ("top1", "top5", "flips", "near_ties"),
+    "text-classification": ("top5",),
+    "token-classification": ("top5",),
+    "question-answering": ("top5",),
+}
+"""Figures that say nothing of a task."""
+SHARES = ("top1", "top5", "flips")
+"""Measures whose limits are shares of the positions."""
+_MEASURES = {
+    "relative_error": "relative error",
+    "max_difference": "largest difference",
+    "mean_difference": "mean difference",
+    "kl_mean": "mean KL divergence",
+    "kl_p99": "99th percentile of the KL divergence",
+    "kl_max": "greatest KL divergence",
+    "top1": "Top-1 agreement",
+    "top5": "Top-5 agreement",
+    "near_ties": "near-ties",
+}
+_NAMES = {"flips": "share of flips"}
+"""Measures as reasons call them."""
+
+
+def meaning(report: Report) -> str:
+    """What the verdict means to who wants to use the artifact."""
+    precision = _PRECISIONS[report.precision]
+    if report.verdict == "faithful":
+        cause = f"{precision} may cost a faithful copy" if "bit" in precision else f"rounding in {precision}"
+        return f"The artifact says what its source says. Whatever differs is no more than {cause}."
+    if report.verdict == "drifted":
+        return (
+            "The artifact is its source, less exactly told. It differs by more than a faithful copy may, "
+            f"and stays within what is allowed to {precision}; whether that is good enough is for its use to decide."
+        )
+    return "The artifact is not its source. It should not be used: what it says is not what the checkpoint says."
+
+
+def copy_of(report: Report) -> str:
+    """``int4 copy``, with the right article."""
+    return f"an {report.precision}" if report.precision.startswith("int") else f"a {report.precision}"
+
+
+def card(report: Report) -> list[tuple[str, str, str]]:
+    """The facts of the model: (name, value, kind), the kind ``code`` for what is to be copied letter by letter."""
+    bits = report.bytes * 8 / report.parameters if report.parameters else 0
+    memory = "" if report.peak_rss_bytes is None else f", {numerals.size(report.peak_rss_bytes)} of memory at the peak"
+    return [
+        ("Model", f"{_FAMILIES.get(report.family, report.family)}, {report.task}", ""),
+        ("Precision", f"{report.precision}: {_PRECISIONS[report.precision]}", ""),
+        ("Target", f"{report.target}: {_TARGETS[report.target]}", ""),
+        ("Parameters", f"{numerals.parameters(report.parameters)} ({report.parameters:,})", ""),
+        ("On disk", f"{numerals.size(report.bytes)}, {numerals.number(bits)} bits a parameter", ""),
+        ("Text", report.text, ""),
+        ("Check", f"{numerals.duration(report.seconds)} on {report.device}{memory}", ""),
+        ("Source", report.source, ""),
+        ("Digest", report.digest, "code"),
+    ]
+
+
+def unit(task: Task) -> str:
+    """What the outputs are called."""
+    return _UNITS.get(task, "logits")
+
+
+def measure(name: str, task: Task) -> str:
+    """A measure in words."""
+    if name == "top1":
+        return _CHOICES.get(task, "Top-1 agreement")
+    if name == "flips":
+        return "flips, share of positions"
+    return _MEASURES.get(name, name)
+
+
+def heading(field: str, task: Task) -> str | None:
+    """The heading of a column where a task calls it differently."""
+    return {"top1": _CHOICES.get(task, "").removeprefix("Same ")}.get(field) or None
+
+
+def reason(text: str, task: Task) -> str:
+    """A reason with its measures in words, and shares in percent."""
+
+    def told(found: re.Match[str]) -> str:
+        name, rest = found[1], found[2]
+        if name in SHARES:
+            rest = re.sub(r"\d[\d.e+-]*", lambda figure: numerals.percent(float(figure[0])), rest)
+        return f"{_NAMES.get(name) or measure(name, task)}{rest}"
+
+    return re.sub(rf"\b({'|'.join((*_MEASURES, 'flips'))})\b( is \S+, above \S+)", told, text)

@@ -1,0 +1,267 @@
+"""The page: well-formed, self-contained, closed to hostile texts, and with every figure in its place."""
+
+import re
+from dataclasses import fields, replace
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from intaglio.parity import numerals
+from intaglio.parity import page as page_module
+from intaglio.parity.page import COLUMNS, render, worst_case
+from intaglio.parity.result import Report
+from intaglio.tests.parity import reports
+
+VOID = {"meta", "br", "hr", "img", "link", "input", "col", "wbr"}
+MAKERS = ("faithful", "drifted", "broken", "classifier", "hostile", "empty")
+
+
+class Page(HTMLParser):
+    """Elements with their attributes, texts, and whatever is not balanced."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.inside: list[str] = []
+        self.children: list[list[str]] = []
+        self.firsts: list[tuple[str, str | None]] = []
+        self.wrong: list[str] = []
+        self.words: list[str] = []
+        self.comments: list[str] = []
+        self.feed(html)
+        self.close()
+        self.wrong += [f"<{name}> is never closed" for name in self.inside]
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if len({name for name, _ in attrs}) != len(attrs):
+            self.wrong.append(f"<{tag}> has an attribute twice")
+        if self.children:
+            self.children[-1].append(tag)
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.inside.append(tag)
+            self.children.append([])
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.inside or self.inside[-1] != tag:
+            self.wrong.append(f"</{tag}> closes {self.inside[-1:]}")
+            return
+        self.inside.pop()
+        self.firsts.append((tag, next(iter(self.children.pop()), None)))
+
+    def handle_data(self, data: str) -> None:
+        if self.inside and self.inside[-1] not in ("style", "script"):
+            self.words.append(data)
+
+    def handle_comment(self, data: str) -> None:
+        self.comments.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def made(name: str) -> Report:
+    report: Report = getattr(reports, name)()
+    return report
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_is_well_formed(name: str) -> None:
+    page = Page(render(made(name)))
+    assert page.wrong == []
+    assert page.comments == []
+    ids = [found["id"] for _, found in page.elements if "id" in found]
+    assert len(ids) == len(set(ids))
+    targets = {str(found["href"])[1:] for tag, found in page.elements if tag == "a"}
+    assert targets <= set(ids)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_needs_nothing_from_elsewhere(name: str) -> None:
+    html = render(made(name))
+    page = Page(html)
+    links = [
+        (tag, attribute, value)
+        for tag, found in page.elements
+        for attribute, value in found.items()
+        if attribute in ("src", "href", "xlink:href", "srcset", "action", "data", "style")
+        and not (tag == "a" and str(value).startswith("#"))
+    ]
+    assert links == []
+    assert {tag for tag, _ in page.elements} & {"link", "img", "iframe", "object", "embed", "form", "base"} == set()
+    for block in re.findall(r"<(?:style|script)>(.*?)</(?:style|script)>", html, re.DOTALL):
+        assert not re.search(r"@import|url\(|https?:|//\w|fetch\(|XMLHttpRequest|innerHTML|eval\(", block)
+    policy = next(found for tag, found in page.elements if found.get("http-equiv") == "Content-Security-Policy")
+    assert str(policy["content"]).startswith("default-src 'none'")
+
+
+@pytest.mark.parametrize("name", ["faithful", "drifted", "broken", "classifier"])
+def test_every_plot_has_a_title_and_a_description(name: str) -> None:
+    page = Page(render(made(name)))
+    plots = [found for tag, found in page.elements if tag == "svg" and found.get("role") == "img"]
+    ids = {found["id"] for _, found in page.elements if "id" in found}
+    assert len(plots) >= 4
+    for plot in plots:
+        assert plot["aria-labelledby"] in ids
+        assert plot["aria-describedby"] in ids
+    decorative = [found for tag, found in page.elements if tag == "svg" and found.get("role") != "img"]
+    assert all(found.get("aria-hidden") == "true" or "viewbox" in found for found in decorative)
+
+
+def test_tables_name_their_rows_and_columns() -> None:
+    page = Page(render(made("drifted")))
+    assert all(found.get("scope") for tag, found in page.elements if tag == "th")
+    headings = [int(tag[1]) for tag, _ in page.elements if re.fullmatch(r"h\d", tag)]
+    assert headings[0] == 1
+    assert headings.count(1) == 1
+    assert all(after <= before + 1 for before, after in zip(headings, headings[1:], strict=False))
+
+
+def test_hostile_texts_are_shown_and_do_nothing() -> None:
+    html = render(made("hostile"))
+    page = Page(html)
+    assert [tag for tag, _ in page.elements].count("script") == 1
+    assert not any(name.startswith("on") for _, found in page.elements for name in found)
+    assert "<script>alert(1)" not in html
+    assert reports.HOSTILE[0] in page.text
+    assert "{{ 7 * 7 }}" in page.text
+    assert "49" not in re.findall(r"\d+", page.text.split("Worst tokens")[-1].split("Continuations")[0])
+    for character in "\u202e\u200b\ufeff\x00\x1b":
+        assert character not in "".join(re.findall(r'<bdi class="token.*?</bdi>', html, re.DOTALL))
+    for shown in ("U+202E", "U+200B", "U+0000", "U+001B", "↵", "⇥", "␣␣␣", "U+D83D", "empty", "◌\u0301"):
+        assert shown in re.sub(r"</?span[^>]*>", "", html)
+    html.encode("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("field", "identity"),
+    [
+        ("cases", "cases"),
+        ("layers", "layers"),
+        ("kl_by_position", "positions"),
+        ("logits", "calibration"),
+        ("worst_tokens", "worst"),
+        ("continuations", "continuations"),
+        ("tensors", "tensors"),
+        ("references", "references"),
+        ("not_compared", "omitted"),
+    ],
+)
+def test_empty_sections_disappear(field: str, identity: str) -> None:
+    report = replace(made("faithful"), worst_tokens=made("drifted").worst_tokens)
+    sections = [found["id"] for tag, found in Page(render(report)).elements if tag == "section"]
+    without = Page(render(replace(report, **{field: ()})))  # type: ignore[arg-type]
+    assert sections.count(identity) == 1
+    assert [found["id"] for tag, found in without.elements if tag == "section"] == [
+        s for s in sections if s != identity
+    ]
+    assert not any(found.get("href") == f"#{identity}" for _, found in without.elements)
+
+
+def test_findings_appear_when_there_are_any() -> None:
+    assert 'id="findings"' not in render(made("faithful"))
+    report = made("broken")
+    text = Page(render(report)).text
+    for finding in report.findings:
+        assert finding.module in text
+        assert finding.cause in text
+        assert numerals.number(finding.error) in text
+    assert "is the source's model.layers.12.mlp.down_proj.weight, bit for bit" in text
+
+
+@pytest.mark.parametrize("name", ["faithful", "drifted", "broken"])
+def test_every_figure_of_the_worst_case_appears(name: str) -> None:
+    report = made(name)
+    case = worst_case(report)
+    assert case
+    assert case.figures
+    row = re.search(r'<tr class="worst">.*?</tr>', render(report), re.DOTALL)
+    assert row
+    cells = [unescape(re.sub(r"<[^>]+>", "", cell)).strip() for cell in re.findall(r"<td.*?</td>", row[0], re.DOTALL)]
+    assert cells == [c.show(getattr(case.figures, c.field)) for c in COLUMNS]
+    assert {column.field for column in COLUMNS} == {field.name for field in fields(case.figures)}
+    assert all(reason.split(" is ")[1] in row[0] for reason in case.reasons)
+
+
+def test_the_verdict_and_the_card_come_first() -> None:
+    report = made("drifted")
+    text = Page(render(report)).text
+    card = (report.digest, "494 million (494,032,768)", "330 MB, 5.34 bits a parameter", "5 min", report.text)
+    for fact in ("Drifted", "qwen2-0.5b-int4 , an int4 copy of qwen2-0.5b", "mean KL divergence is 0.0317", *card):
+        assert 0 <= text.index(fact) < text.index("The ways in which the artifact was run")
+    assert report.command in text
+
+
+def test_a_head_has_no_columns_for_what_it_cannot_have() -> None:
+    text = Page(render(made("classifier"))).text
+    assert "Same label" in text
+    assert "KL divergence" not in text
+    assert "erplexity" not in text
+    assert "top-5" not in text
+
+
+def test_a_refusal_is_told_in_place_of_figures() -> None:
+    report = made("faithful")
+    assert f"refused: {report.cases[-1].refused}" in Page(render(report)).text
+
+
+def test_the_largest_model_makes_a_page_of_bounded_size() -> None:
+    report = replace(made("drifted"), layers=reports.curve(64, lambda x: x + 0.01, 0.0))
+    rng = __import__("random").Random(5)
+    tensors = reports.quantized_tensors(64, rng)
+    windows = reports.divergences(rng, 64, 2048, 0.01)
+    many = replace(report, tensors=tensors, kl_by_position=windows, logits=reports.logits(rng, 20_000, 0.3))
+    html = render(many)
+    assert len(tensors) >= 64 * 7
+    assert len(html.encode()) < 1_500_000
+    assert html.count("<title>model.layers.63.mlp.down_proj: int") == 1
+    assert Page(html).wrong == []
+
+
+def test_zeros_and_single_values_can_be_drawn() -> None:
+    """A copy without any difference has neither a greatest error nor a range of logits."""
+    report = made("faithful")
+    same = replace(
+        report,
+        layers=tuple(replace(layer, error=0.0) for layer in report.layers),
+        kl_by_position=((0.0, 0.0, 0.0), (0.0,), ()),
+        logits=((1.0, 1.0), (1.0, 1.0), (1.0, 1.0)),
+    )
+    assert Page(render(same)).wrong == []
+    assert (
+        Page(render(replace(same, layers=report.layers[:1], kl_by_position=((0.5,),), logits=((0.0, 0.0),)))).wrong
+        == []
+    )
+
+
+def _luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    red, green, blue = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def _contrast(one: str, other: str) -> float:
+    high, low = sorted((_luminance(one), _luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("theme", [0, 1])
+def test_texts_stand_out(theme: int) -> None:
+    """WCAG 2.1 AA asks for a contrast of 4.5 (https://www.w3.org/TR/WCAG21/#contrast-minimum)."""
+    css = (Path(page_module.__file__).parent / "report.css").read_text(encoding="utf-8")
+    colours = {
+        found[1]: (found[2], found[3])[theme] for found in re.finditer(r"--(\w+): light-dark\((\S+), (\S+)\)", css)
+    }
+    for name in ("ink", "quiet", "faithful", "drifted", "broken"):
+        for ground in ("paper", "sheet"):
+            assert _contrast(colours[name], colours[ground]) >= 4.5, (name, ground)
+    on = {str(n): colours["ink"] for n in range(5)} | {str(n): colours["paper"] for n in (6, 7, 8)} | {"5": "#12100e"}
+    for shade, text in on.items():
+        assert _contrast(text, colours[f"h{shade}"]) >= 4.5, shade
+    shades = [_luminance(colours[f"h{n}"]) for n in range(9)]
+    assert shades == sorted(shades, reverse=theme == 0)
