@@ -1,12 +1,12 @@
 """How near each case comes to its limits: a scale a measure, with a dot a case."""
 
 from dataclasses import fields
-from html import escape
 
 from .numerals import number, percent, share, tick
 from .plots import Axis, picture
 from .result import VERDICTS, Figures, Limit, Report
 from .thresholds import measure
+from .visible import escaped
 from .words import SHARES
 from .words import measure as in_words
 
@@ -17,7 +17,8 @@ ZERO = 3.0
 
 def margins(report: Report) -> str | None:
     """The picture, or None where no case has a figure with a limit."""
-    rows, told = [], []
+    rows: list[str] = []
+    told: list[str] = []
     known = {field.name for field in fields(Figures)}
     for limit in report.limits:
         if limit.measure not in known:
@@ -43,7 +44,8 @@ def bound(limit: Limit, value: float) -> str:
 def _row(limit: Limit, found: list[tuple[str, float]], top: int, name: str) -> str:
     positive = [value for _, value in found if value > 0]
     low = min([*positive, (limit.faithful or limit.drifted / 100) / 30, limit.drifted / 30])
-    axis = Axis(low, max([*positive, limit.drifted * 10]), log=True)
+    # The second limit lies at seven tenths at most, so that there is room for the words behind it.
+    axis = Axis(low, max([*positive, low * (limit.drifted / low) ** (1 / 0.7)]), log=True)
 
     def place(value: float) -> float:
         return ZERO + axis.share(value) * (98 - ZERO) if value > 0 else ZERO / 2
@@ -51,18 +53,19 @@ def _row(limit: Limit, found: list[tuple[str, float]], top: int, name: str) -> s
     show = share if limit.measure in SHARES else number
     edges = [0.0, place(limit.faithful) if limit.faithful else ZERO, place(limit.drifted), 100.0]
     middle = top + BAR
-    parts = [f'<text class="name" x="0" y="{top + 14}">{escape(name)}</text>']
+    parts = [f'<text class="name" x="0" y="{top + 14}">{escaped(name)}</text>']
     for verdict, left, right in zip(VERDICTS, edges, edges[1:], strict=False):
         place_ = f'x="{left:.2f}%" width="{max(right - left, 0):.2f}%" y="{middle - THICK / 2:g}" height="{THICK}"'
         parts.append(f'<rect class="band {verdict}" {place_}/>')
     words = (f"faithful up to {bound(limit, limit.faithful)}", f"broken above {bound(limit, limit.drifted)}")
-    anchors = ("end" if edges[1] > 34 else "start", "start" if edges[2] < 66 else "end")
-    for edge, text, anchor in zip(edges[1:3], words, anchors, strict=True):
+    anchors = ("end" if edges[1] > 34 else "start", "start")
+    below = (20, 33 if anchors[0] == "start" and edges[2] - edges[1] < 36 else 20)
+    for edge, text, anchor, down in zip(edges[1:3], words, anchors, below, strict=True):
         parts.append(f'<line class="limit" x1="{edge:.2f}%" x2="{edge:.2f}%" y1="{middle - 7}" y2="{middle + 7}"/>')
-        at = f'text-anchor="{anchor}" x="{edge:.2f}%" y="{middle + 20}"'
-        parts.append(f'<text class="tick" {at}>{escape(text)}</text>')
+        at = f'text-anchor="{anchor}" x="{edge:.2f}%" y="{middle + down}"'
+        parts.append(f'<text class="tick" {at}>{escaped(text)}</text>')
     for case, value in sorted(found, key=lambda pair: pair[1]):
         verdict = VERDICTS[(value > limit.faithful) + (value > limit.drifted)]
-        title = f"<title>{escape(f'{case}: {show(value)}')}</title>"
+        title = f"<title>{escaped(f'{case}: {show(value)}')}</title>"
         parts.append(f'<circle class="case {verdict}" cx="{place(value):.2f}%" cy="{middle}" r="5">{title}</circle>')
     return "".join(parts)

@@ -1,12 +1,12 @@
 """The quantized weights as a picture: layers down, kinds of projection across, coloured by the error of each."""
 
 from collections.abc import Sequence
-from html import escape
 
 from .numerals import number
 from .paths import kind_of, layer_of, rank, short
 from .plots import Axis, level, picture
 from .result import TensorError
+from .visible import escaped
 
 ROW, HEAD, GAP = 21, 24, 8
 LABEL, BARS = 7.5, 13.0
@@ -49,7 +49,7 @@ def mosaic(tensors: Sequence[TensorError]) -> str | None:
             if tensor_ := layered.get((layer, kind)):
                 parts.append(_cell(tensor_, LABEL + column * wide, y, wide, axis, id(tensor_) in outlined))
         if most:
-            title = escape(f"layer {layer}: {number(bars[layer])} nats")
+            title = escaped(f"layer {layer}: {number(bars[layer])} nats")
             left, bar = LABEL + across + 0.8, bars[layer] / most * (BARS - 0.8)
             place = f'x="{left:.2f}%" width="{bar:.2f}%" y="{y + 6}" height="{ROW - 13}"'
             parts.append(f'<rect class="bar" {place}><title>{title}</title></rect>')
@@ -111,14 +111,17 @@ def _cell(
     tensor: TensorError, x: float, y: float, wide: float, axis: Axis, outlined: bool, *, words: bool = False
 ) -> str:
     shade = level(axis.share(tensor.error)) if tensor.error > 0 else 0
-    kind = f"cell h{shade}" + (" faulty" if tensor.fault else " outlined" if outlined else "")
     text = f"{short(tensor.module)} · {form(tensor)} · {number(tensor.error)}" if words else form(tensor)
     text = f"✕ {text}" if tensor.fault else text
     place = f'x="{x + 0.15:.2f}%" y="{y + 1}" width="{wide - 0.3:.2f}%" height="{ROW - 2}"'
     middle = f'x="{x + wide / 2:.2f}%" y="{y + 14}"'
-    label = f'<text class="on{shade}" text-anchor="middle" {middle}>{escape(text)}</text>'
-    return f'<g><title>{escape(told(tensor))}</title><rect class="{kind}" {place}/>{label}</g>'
+    label = f'<text class="on{shade}" text-anchor="middle" {middle}>{escaped(text)}</text>'
+    edge = ""
+    if outlined or tensor.fault:
+        kind = "outlined faulty" if tensor.fault else "outlined"
+        edge = f'<rect class="halo" {place}/><rect class="{kind}" {place}/>'
+    return f'<g><title>{escaped(told(tensor))}</title><rect class="h{shade}" {place}/>{edge}{label}</g>'
 
 
 def _text(x: float, y: float, text: str, anchor: str = "middle") -> str:
-    return f'<text class="tick" text-anchor="{anchor}" x="{x:.2f}%" y="{y}">{escape(text)}</text>'
+    return f'<text class="tick" text-anchor="{anchor}" x="{x:.2f}%" y="{y}">{escaped(text)}</text>'

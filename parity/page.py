@@ -48,9 +48,11 @@ def render(report: Report) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=lambda value: visible.plain(value) if type(value) is str else value,
     )
     environment.filters.update(
         number=numerals.number,
+        tick=numerals.tick,
         share=numerals.share,
         size=numerals.size,
         duration=numerals.duration,
@@ -59,7 +61,7 @@ def render(report: Report) -> str:
         passage=visible.passage,
         reason=lambda text: words.reason(text, report.task),
     )
-    page = environment.get_template(_TEMPLATE).render(
+    return environment.get_template(_TEMPLATE).render(
         report=report,
         verdict=words.VERDICT[report.verdict],
         meaning=words.meaning(report),
@@ -79,15 +81,13 @@ def render(report: Report) -> str:
         plots=_plots(report),
         heat=pictures.heat_range(report.kl_by_position) if report.kl_by_position else None,
         shades=mosaic.shades(mosaic.matrices(report.tensors)),
-        fit=pictures.fit(report.logits),
+        fit=pictures.fit(pictures.finite(report.logits)),
+        overflown=len(report.logits) - len(pictures.finite(report.logits)),
         strips=[
             Markup(pictures.tokens(f"continuation-{index}", c.agreed, c.tokens))
             for index, c in enumerate(report.continuations)
         ],
-        sum=sum,
     )
-    # A token may hold half of a surrogate pair, which UTF-8 cannot.
-    return page.encode("utf-8", "replace").decode("utf-8")
 
 
 def worst_case(report: Report) -> Case | None:
@@ -151,8 +151,8 @@ def _plots(report: Report) -> dict[str, Markup | None]:
         "margins": margins(report),
         "layers": pictures.error_by_layer(report.layers, report.findings) if report.layers else None,
         "positions": pictures.divergence_by_position(windows) if (windows := _windows(report)) else None,
-        "calibration": pictures.calibration(report.logits, unit) if report.logits else None,
-        "differences": pictures.differences(report.logits, unit) if report.logits else None,
+        "calibration": pictures.calibration(pairs, unit) if (pairs := pictures.finite(report.logits)) else None,
+        "differences": pictures.differences(pairs, unit) if pairs else None,
         "mosaic": mosaic.mosaic(report.tensors),
     }
     return {name: Markup(svg) if svg else None for name, svg in drawn.items()}

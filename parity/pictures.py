@@ -28,10 +28,10 @@ def error_by_layer(layers: Sequence[LayerError], findings: Sequence[Finding]) ->
     labelled = {entry.module: index for index, entry in enumerate(layers)}
     _layer_labels(plot, layers)
     marked: list[int] = []
-    for finding in findings:
+    for order, finding in enumerate(findings, 1):
         inside = [index for module, index in labelled.items() if f"{finding.module}.".startswith(f"{module}.")]
         if inside and inside[0] not in marked:
-            plot.upright(inside[0], "" if marked else short(finding.module))
+            plot.upright(inside[0], f"{order}" if marked else f"{order}: {short(finding.module)}")
             marked.append(inside[0])
     plot.line([(index, entry.error) for index, entry in enumerate(layers)])
     for index, entry in enumerate(layers):
@@ -100,6 +100,15 @@ def _binned(window: Sequence[float], longest: int, columns: int) -> list[tuple[f
     edges = [round(column * longest / columns) for column in range(columns + 1)]
     pieces = [window[first:last] for first, last in pairwise(edges)]
     return [(sum(piece) / len(piece), max(piece)) for piece in pieces if piece]
+
+
+OVERFLOWN = 1e29
+"""What a report holds for infinities is beyond it."""
+
+
+def finite(pairs: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The pairs that have a place on a plot."""
+    return [pair for pair in pairs if max(map(abs, pair)) < OVERFLOWN]
 
 
 def calibration(pairs: Sequence[tuple[float, float]], unit: str) -> str:
@@ -181,7 +190,7 @@ def over_budget(name: str, error: float, budget: float, axis: Axis) -> str:
     """One finding's error and its budget, on the logarithmic scale that all findings share."""
     excess = f", {times(error / budget)} as much" if budget else ""
     about = f"The budget is {number(budget)}, the error {number(error)}{excess}."
-    plot = Plot(name, "Error against its budget", about, axis, Axis(0, 1), 22)
+    plot = Plot(name, "Error against its budget", about, axis, Axis(0, 1), 22, left=0, right=1)
     allowed, reached = axis.share(budget) * UNITS, axis.share(error) * UNITS
     plot.stretch(
         f'<rect class="allowed" width="{allowed:.1f}" y="9" height="4"/>'

@@ -7,9 +7,9 @@ down, they are pixels. Lines and cells lie in an inner drawing that is stretched
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from html import escape
 
 from .numerals import tick
+from .visible import escaped
 
 LEVELS = 9
 """Shades of heat: the classes ``h0`` (least) to ``h8``."""
@@ -76,10 +76,12 @@ class Plot:
     y: Axis
     height: int
     bottom: int = BOTTOM
+    left: float = LEFT
+    right: float = RIGHT
     parts: list[str] = field(default_factory=list)
 
     def across(self, x: float) -> float:
-        return LEFT + self.x.share(x) * (100 - LEFT - RIGHT)
+        return self.left + self.x.share(x) * (100 - self.left - self.right)
 
     def down(self, y: float) -> float:
         return TOP + (1 - self.y.share(y)) * (self.height - TOP - self.bottom)
@@ -89,11 +91,11 @@ class Plot:
         for value in self.y.ticks():
             y = self.down(value)
             self.parts.append(f'<line class="grid" x1="0" x2="100%" y1="{y:.1f}" y2="{y:.1f}"/>')
-            self.parts.append(f'<text class="tick" x="0" y="{y - 4:.1f}">{escape(show(value))}</text>')
+            self.parts.append(f'<text class="tick" x="0" y="{y - 4:.1f}">{escaped(show(value))}</text>')
 
     def x_label(self, x: float, text: str, anchor: str = "middle") -> None:
         place = f'x="{self.across(x):.2f}%" y="{self.height - 6}"'
-        self.parts.append(f'<text class="tick" text-anchor="{anchor}" {place}>{escape(text)}</text>')
+        self.parts.append(f'<text class="tick" text-anchor="{anchor}" {place}>{escaped(text)}</text>')
 
     def line(self, points: Sequence[tuple[float, float]], kind: str = "line") -> None:
         path = " ".join(f"{self.x.share(x) * UNITS:.1f},{self.down(y):.1f}" for x, y in points)
@@ -101,14 +103,14 @@ class Plot:
 
     def stretch(self, drawing: str) -> None:
         """Put what is drawn from 0 to UNITS across, and in pixels down, between the margins."""
-        place = f'x="{LEFT}%" y="0" width="{100 - LEFT - RIGHT}%" height="{self.height}"'
+        place = f'x="{self.left}%" y="0" width="{100 - self.left - self.right}%" height="{self.height}"'
         self.parts.append(
             f'<svg {place} viewBox="0 0 {UNITS} {self.height}" preserveAspectRatio="none">{drawing}</svg>'
         )
 
     def dot(self, x: float, y: float, title: str = "", kind: str = "dot", radius: float = 3) -> None:
         place = f'cx="{self.across(x):.2f}%" cy="{self.down(y):.1f}" r="{radius:g}"'
-        inside = f"><title>{escape(title)}</title></circle>" if title else "/>"
+        inside = f"><title>{escaped(title)}</title></circle>" if title else "/>"
         self.parts.append(f'<circle class="{kind}" {place}{inside}')
 
     def upright(self, x: float, text: str) -> None:
@@ -116,7 +118,7 @@ class Plot:
         at = self.across(x)
         anchor, aside = ("end", -6) if at > 60 else ("start", 6)
         self.parts.append(f'<line class="mark" x1="{at:.2f}%" x2="{at:.2f}%" y1="4" y2="{self.height - self.bottom}"/>')
-        word = f'<text class="marked" text-anchor="{anchor}" x="{at:.2f}%" dx="{aside}" y="14">{escape(text)}</text>'
+        word = f'<text class="marked" text-anchor="{anchor}" x="{at:.2f}%" dx="{aside}" y="14">{escaped(text)}</text>'
         self.parts.append(word if text else "")
 
     def cells(self, cells: Iterable[tuple[float, float, float, float, int]]) -> None:
@@ -134,7 +136,7 @@ class Plot:
 
 def picture(name: str, title: str, description: str, height: float, inside: str) -> str:
     """An SVG as wide as its place, with a name and a description."""
-    about = f'<title id="{name}-title">{escape(title)}</title><desc id="{name}-about">{escape(description)}</desc>'
+    about = f'<title id="{name}-title">{escaped(title)}</title><desc id="{name}-about">{escaped(description)}</desc>'
     labels = f'role="img" aria-labelledby="{name}-title" aria-describedby="{name}-about"'
     return f'<svg class="plot" {labels} width="100%" height="{height:g}">{about}{inside}</svg>'
 

@@ -1,11 +1,14 @@
 """Text of tokens as a page can show it: what is invisible, or would disturb what is around it, becomes a mark."""
 
 import unicodedata
+from html import escape
 from typing import NamedTuple
 
 _NAMED = {"\n": "↵", "\t": "⇥", "\r": "␍"}
 _JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"  # Persian and emoji need them between letters
 _INVISIBLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs")
+_HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+_HARMLESS = "\n\t" + _JOINERS
 DOTTED_CIRCLE = "\N{DOTTED CIRCLE}"
 
 
@@ -34,6 +37,16 @@ def passage(text: str, *, last: int | None = None, breaks: bool = False) -> list
     if breaks:
         pieces = [Piece(p.text + "\n", True) if p == Piece("↵", True) else p for p in pieces]
     return [Piece("…", True), *pieces] if cut else pieces
+
+
+def plain(text: str) -> str:
+    """Any other text: what would be invisible or turn the line around stands as ``U+202E``."""
+    return "".join(f"U+{ord(c):04X}" if c not in _HARMLESS and unicodedata.category(c) in _HIDDEN else c for c in text)
+
+
+def escaped(text: str) -> str:
+    """``plain``, as markup."""
+    return escape(plain(text))
 
 
 def _pieces(text: str, keep: str) -> list[Piece]:

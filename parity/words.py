@@ -63,7 +63,7 @@ def meaning(report: Report) -> str:
 
 def copy_of(report: Report) -> str:
     """``int4 copy``, with the right article."""
-    return f"an {report.precision}" if report.precision.startswith("int") else f"a {report.precision}"
+    return f"{'a' if report.precision == 'bf16' else 'an'} {report.precision}"
 
 
 def card(report: Report) -> list[tuple[str, str, str]]:

@@ -165,8 +165,8 @@ def broken(layers: int = 32) -> Report:
     )
 
     def error(x: float) -> float:
-        layer = x * layers
-        return 2e-7 * (1 + layer) if layer < 3.5 else (0.02 if layer < 11.5 else 0.4) * (1 + x) * rng.uniform(0.9, 1.1)
+        layer = round(x * layers)
+        return 2e-7 * (1 + layer) if layer < 3 else (0.02 if layer < 11 else 0.4) * (1 + x) * rng.uniform(0.9, 1.1)
 
     tensors = [
         replace(t, error=1.41, fault="is the source's model.layers.12.mlp.down_proj.weight, bit for bit")
@@ -329,25 +329,14 @@ def quantized_tensors(layers: int, rng: random.Random, eight: float = 0.3) -> tu
     for module in ["model.embed_tokens", *paths, "lm_head"]:
         bits = 8 if rng.random() < (eight if "mlp" in module else 2 * eight) else 4
         block = rng.choice((32, 64, 128)) if bits == 8 else rng.choice((32, 32, 32, 64))
+        method = "rtn" if bits == 8 else "gptq"
         error = rng.uniform(0.005, 0.0095) if bits == 8 else rng.uniform(0.082, 0.121)
         elements = math.prod(PROJECTIONS.get(module.split(".", 3)[-1], (151_936, 896)))
         damage = error**2 * rng.lognormvariate(-3.2, 0.8)
-        found.append(
-            TensorError(
-                f"{module}.codes",
-                module,
-                f"int{bits}",
-                bits,
-                block,
-                "rtn" if bits == 8 else "gptq",
-                elements,
-                error,
-                error,
-                damage,
-                error * rng.uniform(1.4, 2.6),
-                rng.randrange(896),
-            )  # fmt: skip
+        exact = TensorError(
+            f"{module}.codes", module, f"int{bits}", bits, block, method, elements, error, error, damage
         )
+        found.append(replace(exact, worst_block=error * rng.uniform(1.4, 2.6), worst_row=rng.randrange(896)))
     norms = [f"model.layers.{i}.{name}_layernorm" for i in range(layers) for name in ("input", "post_attention")]
     return (*found, *(TensorError(f"{n}.weight", n, "fp32", None, None, None, 896, 0.0) for n in norms))
 

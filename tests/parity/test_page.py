@@ -1,9 +1,11 @@
 """The page: well-formed, self-contained, closed to hostile texts, and with every figure in its place."""
 
+import random
 import re
 from dataclasses import fields, replace
 from html import unescape
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -119,7 +121,7 @@ def test_tables_name_their_rows_and_columns() -> None:
     headings = [int(tag[1]) for tag, _ in page.elements if re.fullmatch(r"h\d", tag)]
     assert headings[0] == 1
     assert headings.count(1) == 1
-    assert all(after <= before + 1 for before, after in zip(headings, headings[1:], strict=False))
+    assert all(after <= before + 1 for before, after in pairwise(headings))
 
 
 def test_hostile_texts_are_shown_and_do_nothing() -> None:
@@ -212,7 +214,7 @@ def test_a_refusal_is_told_in_place_of_figures() -> None:
 
 def test_the_largest_model_makes_a_page_of_bounded_size() -> None:
     report = replace(made("drifted"), layers=reports.curve(64, lambda x: x + 0.01, 0.0))
-    rng = __import__("random").Random(5)
+    rng = random.Random(5)
     tensors = reports.quantized_tensors(64, rng)
     windows = reports.divergences(rng, 64, 2048, 0.01)
     many = replace(report, tensors=tensors, kl_by_position=windows, logits=reports.logits(rng, 20_000, 0.3))
