@@ -14,6 +14,10 @@ from .result import VERDICTS, Case, Figures, Limit, Report
 _TEMPLATE = "report.html.jinja"
 
 
+REASONS = 4
+"""So many reasons stand under the verdict."""
+
+
 class Column(NamedTuple):
     """A column of the table of cases: the field of Figures, its heading, the group it stands in, how it is shown."""
 
@@ -63,6 +67,9 @@ def render(report: Report) -> str:
     )
     return environment.get_template(_TEMPLATE).render(
         report=report,
+        shown=REASONS,
+        name=words.last_part(report.artifact),
+        source=words.last_part(report.source) if Path(report.source).is_absolute() else report.source,
         verdict=words.VERDICT[report.verdict],
         meaning=words.meaning(report),
         card=words.card(report),

@@ -71,6 +71,7 @@ def card(report: Report) -> list[tuple[str, str, str]]:
     bits = report.bytes * 8 / report.parameters if report.parameters else 0
     memory = "" if report.peak_rss_bytes is None else f", {numerals.size(report.peak_rss_bytes)} of memory at the peak"
     return [
+        ("Artifact", report.artifact, ""),
         ("Model", f"{_FAMILIES.get(report.family, report.family)}, {report.task}", ""),
         ("Precision", f"{report.precision}: {_PRECISIONS[report.precision]}", ""),
         ("Target", f"{report.target}: {_TARGETS[report.target]}", ""),
@@ -81,6 +82,11 @@ def card(report: Report) -> list[tuple[str, str, str]]:
         ("Source", report.source, ""),
         ("Digest", report.digest, "code"),
     ]
+
+
+def last_part(path: str) -> str:
+    """The name of a folder without the way to it."""
+    return re.split(r"[/\\]", path.rstrip("/\\"))[-1] or path
 
 
 def unit(task: Task) -> str:

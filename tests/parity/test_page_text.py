@@ -1,0 +1,130 @@
+"""How the page tells numbers, token texts, measures and places, and where its axes begin and end."""
+
+import pytest
+from intaglio.parity import numerals, words
+from intaglio.parity.mosaic import matrices, shades, worst
+from intaglio.parity.paths import layer_of, short
+from intaglio.parity.plots import Axis, level, log_axis
+from intaglio.parity.result import TensorError
+from intaglio.parity.visible import Piece, passage, plain, token
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"),
+        (4.2e-6, "4.2e-6"),
+        (9.96e-5, "1.0e-4"),
+        (0.00099949, "1.0e-3"),
+        (0.0009996, "0.00100"),
+        (0.0317, "0.0317"),
+        (0.99999, "1.00"),
+        (14.23, "14.2"),
+        (99.97, "100"),
+        (1923.4, "1,923"),
+        (-0.5, "−0.500"),
+        (1e30, "1.00e30"),
+        (float("inf"), "∞"),
+        (float("nan"), "not a number"),
+        (None, "–"),
+    ],
+)
+def test_numbers_by_their_magnitude(value: float | None, text: str) -> None:
+    assert numerals.number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.904, "90.4 %"), (1.0, "100 %"), (0.99996, "99.996 %"), (0.0, "0 %"), (0.0001, "0.01 %"), (None, "–")],
+)
+def test_a_hundred_percent_only_where_nothing_is_missing(value: float | None, text: str) -> None:
+    assert numerals.share(value).replace(numerals.SPACE, " ") == text
+
+
+def test_sizes_times_and_changes() -> None:
+    found = (
+        numerals.size(329_903_833),
+        numerals.size(512),
+        numerals.parameters(31_960_000_000),
+        numerals.parameters(12_345),
+        numerals.duration(2.4),
+        numerals.duration(8041),
+        numerals.times(20_600),
+        numerals.times(1.53),
+        numerals.change(21.43, 22.71),
+        numerals.change(21.43, 21.43),
+        numerals.percent(0.35),
+        numerals.tick(-5e-6),
+    )
+    plain_spaces = [text.replace(numerals.SPACE, " ") for text in found]
+    assert plain_spaces == [
+        "330 MB", "512 B", "32.0 billion", "12,345", "2.40 s", "2 h 14 min", "21,000 ×", "1.50 ×", "+6.0 %", "±0 %",
+        "35 %", "−5e-6",
+    ]  # fmt: skip
+
+
+def test_blanks_of_a_token_are_visible() -> None:
+    assert token(" a\n") == [Piece("␣", True), Piece("a", False), Piece("↵", True)]
+    assert token("") == [Piece("empty", True)]
+    assert token("\u0301a") == [Piece("◌\u0301a", False)]
+    assert token("\u200d") == [Piece("U+200D", True)]
+
+
+def test_a_passage_keeps_its_spaces_and_its_end() -> None:
+    assert passage("one two\n", last=4) == [Piece("…", True), Piece("two", False), Piece("↵", True)]
+    assert passage("a\nb", breaks=True) == [Piece("a", False), Piece("↵\n", True), Piece("b", False)]
+    assert passage("👩\u200d👧\u202e") == [Piece("👩\u200d👧", False), Piece("U+202E", True)]
+    assert passage("") == []
+
+
+def test_other_texts_cannot_turn_the_line_around() -> None:
+    assert plain("\u202egnp.exe\x1b[1m\ud800") == "U+202Egnp.exeU+001B[1mU+D800"
+    assert plain("مرحبا\nb") == "مرحبا\nb"
+
+
+def test_reasons_call_measures_by_their_names() -> None:
+    told = words.reason("prompt: kl_mean is 0.0317, above 0.02", "text-generation")
+    assert told == "prompt: mean KL divergence is 0.0317, above 0.02"
+    told = words.reason("prompt: flips is 0.0595, above 0.05", "text-generation")
+    assert told.replace(numerals.SPACE, " ") == "prompt: share of flips is 5.95 %, above 5 %"
+    assert words.reason("the artifact does not run", "text-generation") == "the artifact does not run"
+
+
+def test_places_are_told_in_short() -> None:
+    assert short("model.layers.3.self_attn.q_proj") == "layer 3 · self_attn.q_proj"
+    assert short("model.layers.12") == "layer 12"
+    assert short("model.embed_tokens") == "embedding"
+    assert short("score") == "score"
+    assert layer_of("model.layers.12.mlp") == 12
+    assert layer_of("model.norm") is None
+
+
+def test_axes_end_at_round_numbers() -> None:
+    assert log_axis([3e-6, 2e-4]) == Axis(1e-6, 1e-3, log=True)
+    assert log_axis([]) == log_axis([0.0]) == Axis(0.1, 1.0, log=True)
+    assert log_axis([1e-3]).share(1e-3) == pytest.approx(0)
+    assert log_axis([1e-30, 1.0], decades=8).share(1e-30) == 0
+    assert Axis(0.0, 508.0).ticks() == [0, 200, 400]
+    assert Axis(-11.0, 17.0).ticks() == [-10, 0, 10]
+    assert Axis(1e-6, 1e-3, log=True).ticks() == pytest.approx([1e-6, 1e-5, 1e-4, 1e-3])
+    assert [level(share) for share in (-1.0, 0.0, 0.5, 1.0)] == [0, 0, 4, 8]
+
+
+def _tensor(module: str, bits: int | None, error: float, **more: float) -> TensorError:
+    found = TensorError(f"{module}.codes", module, f"int{bits}", bits, 32, "rtn", 100, error)
+    return TensorError(**{**vars(found), **more})
+
+
+def test_the_picture_of_weights_shows_what_costs_most() -> None:
+    q, k = (
+        _tensor("model.layers.0.self_attn.q_proj", 4, 0.1, damage=2e-4),
+        _tensor("model.layers.0.mlp.up_proj", 8, 0.01),
+    )
+    kept = _tensor("model.layers.1.self_attn.q_proj", None, 0.0)
+    norm = _tensor("model.layers.1.input_layernorm", None, 0.0)
+    assert matrices([q, k, kept, norm]) == [q, k, kept]
+    assert matrices([kept, norm]) == []
+    assert worst([k, q, kept], 1) == [q]
+    assert worst([_tensor("a", 4, 0.1), _tensor("b", 4, 0.2), kept], 5)[0].module == "b"
+    wrong = TensorError(**{**vars(q), "error": 1.4, "fault": "zeroed"})
+    assert shades([k, wrong]).high == 0.01
