@@ -41,13 +41,14 @@ def error_by_layer(layers: Sequence[LayerError], findings: Sequence[Finding]) ->
 
 
 def _layer_labels(plot: Plot, layers: Sequence[LayerError]) -> None:
+    last = len(layers) - 1
     every = next(step for step in (1, 2, 4, 8, 16, 32, 64) if len(layers) / step <= 13)
     for index, entry in enumerate(layers):
         number_ = layer_of(entry.module)
-        ends = index in (0, len(layers) - 1)
+        ends = index in (0, last)
         if number_ is None and ends:
             plot.x_label(index, "emb." if kind_of(entry.module) == "embed_tokens" else kind_of(entry.module))
-        elif number_ is not None and number_ % every == 0 and (ends or every * 0.7 < index < len(layers) - every * 1.2):
+        elif number_ is not None and number_ % every == 0 and (ends or min(index, last - index) >= 0.7 * every):
             plot.x_label(index, str(number_))
 
 
@@ -78,7 +79,7 @@ def divergence_by_position(windows: Sequence[Sequence[float]]) -> str:
             column * UNITS / columns,
             lines + 8 + index * row,
             (column + 1) * UNITS / columns,
-            lines + 8 + (index + 1) * row - (1 if row > ROW[0] else 0),
+            lines + 8 + (index + 1) * row - (1 if row >= 8 else 0),
             level(axis.share(top)),
         )
         for index, cells in enumerate(binned)
