@@ -10,7 +10,7 @@ from torch import Tensor
 from ..models.config import ModelConfig
 from ..models.ops import KeyValue
 from ..models.rope import RopeConfig, inverse_frequencies
-from .hypotheses import FAMILIES, Candidate, Cause, Symptom
+from .symptoms import FAMILIES, Candidate, Cause, Symptom, listed, matched
 
 THETAS = (10_000.0, 100_000.0, 500_000.0, 1_000_000.0, 10_000_000.0, 1_000.0, 500.0)
 FITTED = 48
@@ -78,7 +78,8 @@ class Attention:
             seen = seen & (self.positions[:, -size:, None] - self.positions[:, None] < self.window)
         if self.seen is not None:
             seen = seen & self.seen
-        return (seen | (slots == new))[:, None] if self.seen is None else seen[:, None]
+            return seen[:, None]
+        return (seen | (slots == new))[:, None]
 
 
 def rotate(x_BHSE: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool = False) -> Tensor:
@@ -186,9 +187,8 @@ def _rotations(symptom: Symptom, right: Attention) -> Iterator[Candidate]:
             yield words, turned(table_rotation(replace(rope, theta=theta), dim))
     if rope.type == "longrope":
         for long in (False, True):
-            kind, length = ("long", "short")[not long], rope.original_max_position_embeddings
+            length = rope.original_max_position_embeddings
             words = f"RoPE takes {'long' if long else 'short'}_factor whatever the length; it changes beyond {length}"
-            del kind
             yield words, turned(table_rotation(rope, dim, long=long))
     cos, sin = symptom.step.plan.cos, symptom.step.plan.sin
     yield "RoPE's cos and sin are exchanged", turned(lambda positions: (sin, cos))
@@ -203,6 +203,22 @@ def _rotations(symptom: Symptom, right: Attention) -> Iterator[Candidate]:
         for late, word in ((1, "late"), (-1, "early")):
             words = f"the new tokens are rotated one position too {word}"
             yield words, replace(right, query_rotation=moved, key_rotation=moved, late=late)()
+    last = last_right(symptom)
+    if last is not None:
+        own = _own_rotation(symptom, right.positions[:, -1:] + 1)
+        words = f"RoPE's angles end at position {last}: those of later positions repeat it"
+        yield words, turned(lambda positions: own(positions.clamp(max=last)))
+
+
+def last_right(symptom: Symptom) -> int | None:
+    """The position up to which all is right, where something behind it is not."""
+    wanted, found = symptom.wanted.double(), symptom.found.double()
+    if wanted.shape != found.shape or symptom.step.batch.padded:
+        return None
+    off = (wanted - found).norm(dim=-1) > 2 * symptom.budget * wanted.norm(dim=-1)
+    wrong = off.any(0).nonzero().flatten()
+    first = symptom.step.batch.past + int(wrong[0]) if len(wrong) else 0
+    return first - 1 if len(wrong) and int(wrong[0]) > 0 else None
 
 
 def _own_rotation(symptom: Symptom, length_B1: Tensor) -> Rotation:
@@ -235,10 +251,15 @@ def _masks(symptom: Symptom, right: Attention) -> Iterator[Candidate]:
     without = right.mask(size)[:, 0].clone()
     last = _last_cached(right, length)
     without &= ~last[:, None]
-    rotation = right.query_rotation and _own_rotation(symptom, right.positions[:, -1:])
-    early = replace(right, seen=without, query_rotation=rotation, key_rotation=rotation, late=-1)
-    yield "the new tokens take the place of the last cached one, a position too early", early()
     yield "the last cached token is not seen", replace(right, seen=without)()
+    rotation = right.query_rotation and _own_rotation(symptom, right.positions[:, -1:])
+    positions = torch.cat((right.positions[:, :length], right.positions[:, length:] - 1), 1)
+    early = replace(right, positions=positions, query_rotation=rotation, key_rotation=rotation)
+    seen = early.mask(size)[:, 0] & ~last[:, None]
+    words = (
+        "the new tokens take the place of the last cached one, a position too early: the cache is taken to be shorter"
+    )
+    yield words, replace(early, seen=seen)()
     first = torch.zeros(length + size, dtype=torch.bool)
     first[0] = True
     yield "the first cached token is not seen", replace(right, seen=right.mask(size)[:, 0] & ~first)()
@@ -268,15 +289,11 @@ def _heads(symptom: Symptom, right: Attention) -> Iterator[Candidate]:
         (1 / config.head_dim, "1/head_dim"),
         (config.hidden_size**-0.5, "1/sqrt(hidden_size)"),
     ):
-        yield f"scores are multiplied by {name} in place of 1/sqrt(head_dim)", replace(right, scale=scale)()
-    dim = config.head_dim
-    wanted, found = (t.unflatten(-1, (-1, dim)) for t in (symptom.wanted, symptom.found))
-    if wanted.shape == found.shape:
-        one, other = (torch.nn.functional.normalize(t.movedim(-2, 0).flatten(1), dim=-1) for t in (wanted, found))
-        order = (other @ one.t()).argmax(-1)
-        if sorted(order.tolist()) != order.tolist():
-            listed = ", ".join(map(str, order[:8].tolist())) + (", ..." if len(order) > 8 else "")
-            yield f"its heads are in another order ({listed})", wanted[..., order, :].flatten(-2)
+        yield f"the scale of the scores is {name}, expected 1/sqrt(head_dim)", replace(right, scale=scale)()
+    order = matched(*(t.unflatten(-1, (-1, config.head_dim)) for t in (symptom.wanted, symptom.found)))
+    if order is not None:
+        heads = symptom.wanted.unflatten(-1, (-1, config.head_dim))
+        yield f"its heads are in another order ({listed(order)})", heads[..., order, :].flatten(-2)
 
 
 def _fits(symptom: Symptom, right: Attention) -> Iterator[Candidate]:
@@ -289,7 +306,7 @@ def _fits(symptom: Symptom, right: Attention) -> Iterator[Candidate]:
     usual = config.head_dim**-0.5
     scale = search(lambda x: symptom.off(scaled(usual * x)), 1 / 64, 64) * usual
     if abs(scale / usual - 1) > 1e-3:
-        yield f"scores are multiplied by {scale:.4g} in place of 1/sqrt(head_dim) = {usual:.4g}", scaled(scale)
+        yield f"the scale of the scores is {scale:.4g}, expected 1/sqrt(head_dim) = {usual:.4g}", scaled(scale)
     if right.query_rotation is None or rope.length_dependent:
         return
     for kind in dict.fromkeys((rope.type, "default")):

@@ -13,7 +13,7 @@ from ..artifact import Manifest
 from ..models import ops
 from ..models.ops import KeyValue
 from ..models.rope import RotaryEmbedding
-from .places import Place
+from .places import CACHED, Place
 
 PROMPT = 256
 """How many tokens of a longer text a prompt has, where later tokens are tried behind a cache."""
@@ -179,11 +179,12 @@ def feeds(batch: Batch, manifest: Manifest, past: Mapping[int, KeyValue | None])
         "attention_mask": batch.mask.numpy(),
         "logits_to_keep": np.array([0]),
     }
+    zeros = np.zeros(shape, model.cache_dtype)
     for index in range(model.num_hidden_layers):
         pair = past.get(index)
-        for place, part in enumerate(("key", "value")):
-            array = pair[place].numpy() if pair is not None else np.zeros(shape)
-            found[f"past_key_values.{index}.{part}"] = array.astype(model.cache_dtype)
+        for place, part in enumerate(CACHED):
+            array = pair[place].numpy().astype(model.cache_dtype) if pair is not None else zeros
+            found[f"past_key_values.{index}.{part}"] = array
     return found
 
 

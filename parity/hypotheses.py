@@ -4,22 +4,20 @@ A cause is named only where it explains the numbers: with the mistake made on th
 what rounding allows. Otherwise the report says no more than that the operator differs.
 """
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import chain
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..models.config import ModelConfig
 from ..models.layers import HeadNorm, RMSNorm
-from .batches import Step, relative_error
-from .places import HIDDEN, MIDDLE, OUT, Place
+from .attention import attention_mistakes, last_right
+from .places import HIDDEN, MIDDLE, OUT, Kind
+from .symptoms import FAMILIES, WHAT, Candidate, Cause, Symptom, listed, matched, plausible, scaled, unexplained
 
 EPSILONS = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-12, 0.0)
-FAMILIES = {"qwen2": "Qwen2", "exaone4": "EXAONE 4.0"}
 WORDS = {
     HIDDEN: "the layer's input",
     MIDDLE: "the sum behind attention",
@@ -29,85 +27,25 @@ WORDS = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class Symptom:
-    """A place that is off: ``found`` by the artifact where the source has ``wanted``, from the same inputs.
-
-    ``ratios`` are the scales, by key and channel, that a quantization has folded into the artifact's numbers.
-    ``sibling`` reads the same place's weight in another layer.
-    """
-
-    config: ModelConfig
-    layer: int
-    place: Place
-    module: nn.Module
-    step: Step
-    wanted: Tensor
-    found: Tensor
-    error: float
-    budget: float
-    ratios: Mapping[str, Tensor]
-    sibling: Callable[[int], Tensor]
-
-    def value(self, key: str) -> Tensor:
-        """What the source has at a place of the layer, as the artifact was given it."""
-        value = self.step.hidden if key == HIDDEN else self.step.values[key]
-        return value * self.ratios[key] if key in self.ratios else value
-
-    def off(self, candidate: Tensor) -> float:
-        """How far the artifact is from what a mistake would have given."""
-        return relative_error(candidate, self.found, self.step.batch.new)
-
-
-@dataclass(frozen=True)
-class Cause:
-    """In words; ``rounding`` where the function is the source's and only its precision is not. ``key`` is the place
-    to blame, if it is another one."""
-
-    words: str
-    rounding: bool = False
-    key: str | None = None
-
-
-Candidate = tuple[Cause | str, Tensor]
-
-
-def explain(symptom: Symptom) -> Cause | None:
-    """The first usual mistake that explains the symptom; None where none does."""
-    from .attention import attention_mistakes  # the longest list, of use to few
-
-    lists: dict[str, Callable[[Symptom], Iterable[Candidate]]] = {
+def explain(symptom: Symptom) -> Cause:
+    """The first usual mistake that explains the symptom, or what can be said of it in general."""
+    lists: dict[Kind, Callable[[Symptom], Iterable[Candidate]]] = {
         "norm": norm_mistakes,
         "projection": projection_mistakes,
         "activation": activation_mistakes,
         "residual": residual_mistakes,
         "attention": attention_mistakes,
     }
-    return first_that_explains(symptom, chain(lists[symptom.place.kind](symptom), scaled(symptom)))
-
-
-def first_that_explains(symptom: Symptom, candidates: Iterable[Candidate]) -> Cause | None:
-    """The candidate whose numbers are the artifact's, up to what rounding allows."""
-    for cause, candidate in candidates:
-        if candidate.shape == symptom.found.shape and explains(symptom, symptom.off(candidate)):
+    mistakes: Iterable[Candidate] = lists[symptom.place.kind](symptom)
+    for cause, candidate in chain(mistakes, scaled(symptom.wanted, symptom.found)):
+        if candidate.shape == symptom.found.shape and plausible(symptom.off(candidate), symptom.error, symptom.budget):
             return Cause(cause) if isinstance(cause, str) else cause
-    return None
-
-
-def explains(symptom: Symptom, off: float) -> bool:
-    return off <= min(2 * symptom.budget, symptom.error / 5)
-
-
-def scaled(symptom: Symptom) -> Iterator[Candidate]:
-    """Mistakes that any operator can have."""
-    wanted, found = symptom.wanted.double(), symptom.found.double()
-    yield "its output is all zeros", torch.zeros_like(symptom.wanted)
-    factor = float((wanted * found).sum() / wanted.square().sum().clamp(min=1e-30))
-    if math.isfinite(factor):
-        words = (
-            "its sign is flipped" if abs(factor + 1) < 1e-3 else f"its output is {factor:.4g} times what it should be"
-        )
-        yield words, symptom.wanted * factor
+    rows = symptom.step.batch.new
+    wanted, found = symptom.wanted[rows], symptom.found
+    found = found[rows] if found.shape[: rows.dim()] == rows.shape else found
+    cause = unexplained(WHAT[symptom.place.kind], wanted, found, symptom.error, symptom.budget)
+    last = last_right(symptom) if symptom.place.kind == "attention" else None
+    return cause if last is None else replace(cause, words=f"{cause.words}; it is right up to position {last}")
 
 
 def norm_mistakes(symptom: Symptom) -> Iterator[Candidate]:
@@ -135,7 +73,7 @@ def norm_mistakes(symptom: Symptom) -> Iterator[Candidate]:
         yield "the norm is taken over all heads together, not over each", whole
     for other in range(symptom.config.num_hidden_layers):
         if other != symptom.layer:
-            yield f"its weight is that of layer {other}", with_(scale=symptom.sibling(other))
+            yield f"its weight is that of {symptom.path(other)}", with_(scale=symptom.sibling(other))
     yield from _other_inputs(symptom, lambda value: with_(given=value) if value.shape == split.shape else None)
 
 
@@ -164,10 +102,12 @@ def projection_mistakes(symptom: Symptom) -> Iterator[Candidate]:
         return F.linear(given / column, matrix, added) * row
 
     if bias is not None:
-        yield "its bias is missing", times(weight, added=None)
+        yield "its bias is missing or zero", times(weight, added=None)
         yield "its bias is added twice", times(weight, added=2 * bias)
         yield "its bias is subtracted", times(weight, added=-bias)
     yield "its weight is zero", times(torch.zeros_like(weight))
+    for dtype, name in ((torch.float16, "float16"), (torch.bfloat16, "bfloat16")):
+        yield Cause(f"its weight is rounded to {name}", rounding=True), times(weight.to(dtype).float())
     if weight.shape[0] == weight.shape[1]:
         yield "its weight is transposed", times(weight.t())
     yield "its weight is negated", times(-weight)
@@ -176,25 +116,14 @@ def projection_mistakes(symptom: Symptom) -> Iterator[Candidate]:
         order = matched(symptom.wanted.unflatten(-1, (-1, dim)), symptom.found.unflatten(-1, (-1, dim)))
         if order is not None:
             yield (
-                f"its heads are in another order ({_listed(order)})",
+                f"its heads are in another order ({listed(order)})",
                 symptom.wanted.unflatten(-1, (-1, dim))[..., order, :].flatten(-2),
             )
     yield from _other_inputs(symptom, lambda value: times(weight, value) if value.shape == x.shape else None)
     if symptom.error > 0.1:
         for other in sorted(range(symptom.config.num_hidden_layers), key=lambda i: abs(i - symptom.layer)):
             if other != symptom.layer:
-                yield f"its weight is that of layer {other}", times(symptom.sibling(other))
-
-
-def matched(wanted: Tensor, found: Tensor) -> list[int] | None:
-    """Which of the wanted heads [..., H, E] each found one is most like; None where each is most like itself."""
-    one, other = (F.normalize(t.movedim(-2, 0).flatten(1).double(), dim=-1) for t in (wanted, found))
-    order: list[int] = (other @ one.t()).argmax(-1).tolist()
-    return order if sorted(order) == list(range(len(order))) and order != sorted(order) else None
-
-
-def _listed(order: list[int]) -> str:
-    return ", ".join(map(str, order[:8])) + (", ..." if len(order) > 8 else "")
+                yield f"its weight is that of {symptom.path(other)}", times(symptom.sibling(other))
 
 
 def activation_mistakes(symptom: Symptom) -> Iterator[Candidate]:
@@ -219,7 +148,7 @@ def residual_mistakes(symptom: Symptom) -> Iterator[Candidate]:
     values = {key: symptom.value(key) for key in (HIDDEN, *symptom.step.values)}
     alike = {key: value for key, value in values.items() if value.shape == stream.shape}
     for key, value in alike.items():
-        words = f"adds {_the(key)} in place of {_the(symptom.place.takes[0])}"
+        words = f"the residual is {_the(key)} in place of {_the(symptom.place.takes[0])}"
         yield words, value + branch
     for key, value in alike.items():
         yield _misplaced(symptom, symptom.place.takes[1], key), stream + value

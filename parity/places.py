@@ -17,6 +17,10 @@ from ..models.heads import TRUNK_ATTRIBUTE
 MODULE = "intaglio.module"
 """The metadata key that holds a node's module path."""
 
+SUM = ":sum"
+"""What a node that adds to the residual stream has at the end of its name, where another half of it normalizes."""
+CACHED = ("key", "value")
+
 Kind = Literal["norm", "projection", "attention", "activation", "residual"]
 HIDDEN, MIDDLE, OUT = "hidden", "middle", "out"
 """The residual stream in front of a layer, between its halves, and behind it."""
@@ -199,16 +203,20 @@ class Anatomy:
         made: set[ir.Value] = set()
         prefix = f"{self.trunk}layers."
         for node in graph:
-            if node.op_type not in ("Add", "SkipSimplifiedLayerNormalization"):
+            split = (node.name or "").endswith(SUM)
+            if node.op_type != "Add" and not split:
                 continue
-            value = node.outputs[0 if node.op_type == "Add" else 3]
+            value = node.outputs[3 if split else 0]
+            places: dict[str, int] = {}
             for given in node.inputs[:2]:
                 giver = given.producer() if given is not None and given not in made else None
                 layer, _, key = module_path(giver).removeprefix(prefix).partition(".") if giver else ("", "", "")
-                place = _BRANCH_ENDS.get(key)
-                if place is not None and layer.isdigit() and module_path(node) != module_path(giver):
-                    found.setdefault((int(layer), place), Spot(value, node))
-                    made.add(value)
+                if key in _BRANCH_ENDS and layer.isdigit() and module_path(node) != module_path(giver):
+                    places[_BRANCH_ENDS[key]] = int(layer)
+            if places:
+                place = OUT if OUT in places else MIDDLE
+                found.setdefault((places[place], place), Spot(value, node))
+                made.add(value)
         return found
 
 

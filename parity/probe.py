@@ -21,14 +21,12 @@ from ..models.layerwise import Layerwise
 from ..runtime.resources import usable_cpus
 from ..runtime.session import QUIET, import_onnxruntime
 from .batches import relative_error
-from .places import MODULE, OUT, Anatomy, ancestors
+from .places import MODULE, OUT, SUM, Anatomy, ancestors
 from .result import LayerError
 
 GIVEN = "given:"
 """What the name of an input begins with that stands for a value of the graph."""
 _SKIP_NORM = "SkipSimplifiedLayerNormalization"
-SUM = ":sum"
-"""What the half of such a node that adds has at the end of its name."""
 
 
 class Probe:
