@@ -16,6 +16,8 @@ _TEMPLATE = "report.html.jinja"
 
 REASONS = 4
 """So many reasons stand under the verdict."""
+ROUNDING = 1e-5
+"""Divergences up to here are rounding, also where they are greatest: no word is worth showing for them."""
 
 
 class Column(NamedTuple):
@@ -76,6 +78,7 @@ def render(report: Report) -> str:
         copy=words.copy_of(report),
         unit=words.unit(report.task),
         worst=worst_case(report),
+        worst_tokens=[found for found in report.worst_tokens if found.kl > ROUNDING],
         columns=columns([case.figures for case in report.cases], report),
         reference_columns=columns([f for r in report.references for f in (r.source, r.artifact)], report),
         headlines=headlines(report),

@@ -13,6 +13,8 @@ COLUMNS = 160
 """Cells of the strip of divergences; more positions than that share them."""
 ROW = (5, 16)
 """Least and greatest height of a window's row, in pixels."""
+DECADES, FLOOR = 8, 1e-8
+"""What a scale of divergences spans, and where it ends: float32 leaves nothing to tell below."""
 FEW = 400
 """Up to so many pairs are drawn as dots, more as density."""
 BINS = 64
@@ -58,7 +60,7 @@ def divergence_by_position(windows: Sequence[Sequence[float]]) -> str:
     columns = min(longest, COLUMNS)
     binned = [_binned(window, longest, columns) for window in windows]
     values = [value for window in windows for value in window]
-    axis = log_axis([*values, sum(values) / len(values)], decades=8)
+    axis = log_axis([*values, sum(values) / len(values)], DECADES, FLOOR)
     row = min(max(160 // len(windows), ROW[0]), ROW[1])
     lines, strip = 200, row * len(windows)
     worst = max(values)
@@ -92,7 +94,7 @@ def divergence_by_position(windows: Sequence[Sequence[float]]) -> str:
 
 def heat_range(windows: Sequence[Sequence[float]]) -> tuple[float, float]:
     """What the lightest and the darkest shade of the strip stand for."""
-    axis = log_axis((value for window in windows for value in window), decades=8)
+    axis = log_axis((value for window in windows for value in window), DECADES, FLOOR)
     return axis.low, axis.high
 
 

@@ -49,14 +49,24 @@ class Axis:
         return [value for value in found if low - 1e-9 <= math.log10(value) <= high + 1e-9]
 
 
-def log_axis(values: Iterable[float], decades: int = 12) -> Axis:
-    """Whole decades around the positive values, the last ``decades`` of them at most."""
+def log_axis(values: Iterable[float], decades: int = 12, floor: float = 0.0) -> Axis:
+    """Round numbers around the positive values: the last ``decades`` of them at most, and nothing below ``floor``."""
     positive = [value for value in values if 0 < value < math.inf]
     if not positive:
         return Axis(0.1, 1.0, log=True)
-    high = math.ceil(math.log10(max(positive)) + 1e-9)
-    low = max(math.floor(math.log10(min(positive)) + 1e-9), high - decades)
-    return Axis(10.0 ** min(low, high - 1), 10.0**high, log=True)
+    high = max(positive)
+    low = max(min(positive), high * 10.0**-decades, min(floor, high / 10))
+    steps = (1.0, 2.0, 5.0, 10.0) if high / low < 100 else (1.0, 10.0)
+    low, high = _around(low, steps)[0], _around(high, steps)[1]
+    return Axis(min(low, _around(high / 5, steps)[0]), high, log=True)
+
+
+def _around(value: float, steps: tuple[float, ...]) -> tuple[float, float]:
+    """The next numbers of these steps and powers of ten, from below and from above."""
+    power = math.floor(math.log10(value) + 1e-9)
+    found = [float(f"{step:g}e{power}") for step in steps]
+    below = [number for number in found if number <= value * (1 + 1e-9)]
+    return below[-1], next(number for number in found if number >= value * (1 - 1e-9))
 
 
 def level(share: float) -> int:

@@ -220,6 +220,12 @@ def test_many_reasons_are_counted() -> None:
     assert "/some/where/else/out/" in text
 
 
+def test_words_for_which_only_rounding_differs_are_not_shown() -> None:
+    report, (word, *_) = made("faithful"), made("drifted").worst_tokens
+    assert 'id="worst"' in render(replace(report, worst_tokens=(word,)))
+    assert 'id="worst"' not in render(replace(report, worst_tokens=(replace(word, kl=4e-7),)))
+
+
 def test_overflowing_logits_are_left_out_and_counted() -> None:
     report = made("classifier")
     page = Page(render(replace(report, logits=(*report.logits, (1e30, 2.0), (1.0, -1e30)))))
@@ -238,7 +244,7 @@ def test_a_head_has_no_columns_for_what_it_cannot_have() -> None:
 
 def test_a_refusal_is_told_in_place_of_figures() -> None:
     report = made("faithful")
-    assert f"refused: {report.cases[-1].refused}" in Page(render(report)).text
+    assert f"Refused: {report.cases[-1].refused}" in Page(render(report)).text
 
 
 def test_the_largest_model_makes_a_page_of_bounded_size() -> None:

@@ -100,7 +100,10 @@ def test_places_are_told_in_short() -> None:
 
 
 def test_axes_end_at_round_numbers() -> None:
-    assert log_axis([3e-6, 2e-4]) == Axis(1e-6, 1e-3, log=True)
+    assert log_axis([3e-6, 2e-3]) == Axis(1e-6, 1e-2, log=True)
+    assert log_axis([0.11, 0.43]) == Axis(0.1, 0.5, log=True)
+    assert log_axis([0.11, 0.15]) == Axis(0.02, 0.2, log=True)
+    assert log_axis([1e-12, 3e-7], floor=1e-8) == Axis(1e-8, 5e-7, log=True)
     assert log_axis([]) == log_axis([0.0]) == Axis(0.1, 1.0, log=True)
     assert log_axis([1e-3]).share(1e-3) == pytest.approx(0)
     assert log_axis([1e-30, 1.0], decades=8).share(1e-30) == 0
