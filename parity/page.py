@@ -69,6 +69,7 @@ def render(report: Report) -> str:
     )
     return environment.get_template(_TEMPLATE).render(
         report=report,
+        reasons=reasons(report),
         shown=REASONS,
         name=words.last_part(report.artifact),
         source=words.last_part(report.source) if Path(report.source).is_absolute() else report.source,
@@ -98,6 +99,12 @@ def render(report: Report) -> str:
             for index, c in enumerate(report.continuations)
         ],
     )
+
+
+def reasons(report: Report) -> list[str]:
+    """The report's reasons, causes before symptoms: places and weights first, then the figures of cases."""
+    causes = {f"{f.module}: {f.cause}" for f in report.findings} | {f"{t.name}: {t.fault}" for t in report.tensors}
+    return sorted(report.reasons, key=lambda text: text not in causes)
 
 
 def worst_case(report: Report) -> Case | None:

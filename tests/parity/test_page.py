@@ -220,6 +220,14 @@ def test_many_reasons_are_counted() -> None:
     assert "/some/where/else/out/" in text
 
 
+def test_causes_stand_before_symptoms() -> None:
+    report = made("broken")
+    finding = report.findings[0]
+    symptoms = tuple(f"prompt: flips is 0.{n}, above 0.01" for n in range(10, 30))
+    page = Page(render(replace(report, reasons=(*symptoms, f"{finding.module}: {finding.cause}"))))
+    assert 0 < page.text.index(f"{finding.module}: {finding.cause}") < page.text.index("share of flips is 10")
+
+
 def test_words_for_which_only_rounding_differs_are_not_shown() -> None:
     report, (word, *_) = made("faithful"), made("drifted").worst_tokens
     assert 'id="worst"' in render(replace(report, worst_tokens=(word,)))

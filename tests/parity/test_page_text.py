@@ -105,7 +105,7 @@ def test_axes_end_at_round_numbers() -> None:
     assert log_axis([0.11, 0.15]) == Axis(0.02, 0.2, log=True)
     assert log_axis([1e-12, 3e-7], floor=1e-8) == Axis(1e-8, 5e-7, log=True)
     assert log_axis([]) == log_axis([0.0]) == Axis(0.1, 1.0, log=True)
-    assert log_axis([1e-3]).share(1e-3) == pytest.approx(0)
+    assert log_axis([1e-3]).share(1e-3) == pytest.approx(1)
     assert log_axis([1e-30, 1.0], decades=8).share(1e-30) == 0
     assert Axis(0.0, 508.0).ticks() == [0, 200, 400]
     assert Axis(-11.0, 17.0).ticks() == [-10, 0, 10]
