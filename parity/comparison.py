@@ -9,7 +9,7 @@ from torch.nn.functional import pad
 
 from .expected import Expected
 from .layouts import Weight
-from .stored import BlockPiece, FloatWeight
+from .stored import BlockPiece, FloatWeight, spread
 
 LEAST_COLUMNS = 8
 """Of a block whose direction says something."""
@@ -123,13 +123,13 @@ class Comparison:
         error = self._sum(values, wanted, rows)
         assert self.block_size is not None
         if self.strict:
-            self._nearest(piece, wanted, noise, rows, columns)
+            self.unrounded.add(not_nearest(piece, wanted, noise, self.block_size), rows, columns.start)
         if self.block_size >= self.shape[1]:  # a block is a row, and may come in parts: see finish()
             self.shifted[rows.start : rows.stop] += _sum(error)
             self.row_scales[rows.start : rows.stop] = piece.scales[:, 0]
             return
         terms = (error.square(), wanted.square(), values.square(), wanted * values, error)
-        self._blocks(Blocks.of([_by_block(term, self.block_size) for term in terms], piece.scales), rows, columns)
+        self._blocks(Blocks.of([by_block(term, self.block_size) for term in terms], piece.scales), rows, columns)
 
     def finish(self) -> None:
         """The blocks that are rows."""
@@ -146,18 +146,6 @@ class Comparison:
         self.stored[part] += _sum(values.square())
         self.product[part] += _sum(values * wanted)
         return error
-
-    def _nearest(self, piece: BlockPiece, wanted: Tensor, noise: float, rows: range, columns: range) -> None:
-        assert self.block_size is not None
-        scales = piece.scales.repeat_interleave(self.block_size, 1)[:, : len(columns)]
-        if piece.scales.shape[1] == 1:
-            scales = piece.scales.expand(-1, len(columns))
-        # Without a scale a block is zeros.
-        ideal = torch.where(scales == 0, torch.where(wanted == 0, piece.codes, torch.inf), wanted / scales)
-        bits = 4 if piece.low.numel() and piece.low.min() >= -15 else 8
-        nearest = torch.minimum(torch.maximum(ideal, piece.low), piece.low + (2**bits - 1))
-        allowed = 0.5 + TIE + (4 * noise + 1e-5) * ideal.abs()
-        self.unrounded.add((piece.codes - nearest).abs() > allowed, rows, columns.start)
 
     def _blocks(self, sums: Blocks, rows: range, columns: range) -> None:
         assert self.block_size is not None
@@ -193,6 +181,15 @@ def compare(weight: Weight, expected: Expected, *, strict: bool = False) -> Comp
     return found
 
 
+def not_nearest(piece: BlockPiece, wanted: Tensor, noise: float, block_size: int) -> Tensor:
+    """Bool [n, k]: which codes are not the nearest to the source's numbers on the grid of their block."""
+    scales = spread(piece.scales, block_size, wanted.shape[1])
+    # Without a scale a block is zeros.
+    ideal = torch.where(scales == 0, torch.where(wanted == 0, piece.codes, torch.inf), wanted / scales)
+    nearest = torch.minimum(torch.maximum(ideal, piece.low), piece.high)
+    return (piece.codes - nearest).abs() > 0.5 + TIE + (8 * noise + 1e-5) * ideal.abs()
+
+
 def _multiple(weight: Weight, block: int) -> int:
     return 1 if block >= weight.shape[1] else block
 
@@ -201,7 +198,7 @@ def _sum(rows: Tensor) -> Tensor:
     return rows.sum(1, dtype=torch.float64)
 
 
-def _by_block(values: Tensor, size: int) -> Tensor:
+def by_block(values: Tensor, size: int) -> Tensor:
     """Sums [n, KB] over the blocks of [n, k]."""
     if gap := -values.shape[1] % size:
         values = pad(values, (0, gap))

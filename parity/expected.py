@@ -90,18 +90,13 @@ class Expected:
                         start += len(few)
                         yield down, range(columns), self._scaled(few, down, range(columns))
 
-    def first_rows(self, count: int) -> Tensor:
-        """The first rows of the first source, or all of a vector: float32 [n, K]."""
-        if self.vector:
-            return torch.cat([part for _, _, part in self.pieces(by_columns=False)], 1)
-        row = 4 * self.shape[1]
-        _, part = next(iter(self.checkpoint.rows(self.sources[0], count * row)))
-        part = part[:count]
-        return self._scaled(part, range(len(part)), range(self.shape[1]))
+    def whole(self) -> Tensor:
+        """All of it at once, float32 [N, K]."""
+        return torch.cat([part for _, _, part in self.pieces(by_columns=False)])
 
     def of(self, sources: Sequence[str]) -> "Expected":
-        """The same of other tensors."""
-        return replace(self, sources=tuple(sources))
+        """The same of other tensors, without the scales that were folded into these."""
+        return replace(self, sources=tuple(sources), rows_by=None, columns_by=None)
 
     def _numbers(self, part: Tensor, source: str) -> Tensor:
         return self._scaled(part, range(1), self.place(source))

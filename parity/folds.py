@@ -172,10 +172,10 @@ def _wrong(exact: Tensor, fitted: Tensor, usable: Tensor, fold: Fold) -> str:
     behind = ", ".join(name.removesuffix(".weight").rpartition(".")[2] for name in fold.multiplied)
     if not usable.any():
         return f"its numbers are not the source's divided by positive scales, as those of {behind} need it"
-    ratio = (exact / fitted)[usable].median().item()
+    factor = (fitted / exact)[usable].median().item()
     return (
-        f"its numbers are not the source's divided by the scales in the columns of {behind}: where the two should be "
-        f"equal, they differ by a factor of {ratio:.4g} in the middle"
+        f"its numbers are not the source's divided by the scales in the columns of {behind}: in the middle they are "
+        f"{factor:.4g} times that"
     )
 
 

@@ -1,16 +1,149 @@
-"""What an artifact computed from the config and stored: the tables and frequencies of rotary embeddings."""
+"""What an artifact computed from the config and stored: tables and frequencies of its rotary embeddings."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import onnx_ir as ir
+import torch
+from torch import Tensor
 
 from ..artifact import Manifest
 from ..models.config import ModelConfig
+from ..models.rope import RopeConfig, RotaryEmbedding, inverse_frequencies
+from .folds import ROUNDING
 from .result import TensorError
+from .stored import ROUNDED, Array
+
+THETAS = (10_000.0, 500_000.0, 1_000_000.0, 5_000_000.0)
+"""Bases that checkpoints of these families have, and so are taken for each other."""
+
+ULPS = 4
+"""By how many roundings cosines of different machines differ at most."""
+
+FIRST = 16
+"""Positions by which a table is recognized."""
 
 
 def computed(
     folder: Path, manifest: Manifest, config: ModelConfig, values: Mapping[str, ir.Value]
 ) -> list[TensorError]:
-    return []
+    """Compare every initializer of a rotary embedding with the one that the config makes.
+
+    Raises:
+        ArtifactError: an initializer reaches beyond its file.
+    """
+    found = []
+    for name, entry in manifest.tensors.items():
+        owner, _, leaf = name.rpartition(".")
+        if entry.sources or not owner.endswith("rotary_emb"):
+            continue
+        array = Array.of(values[name], folder) if name in values else None
+        error, fault = 1.0, "the graph has no such initializer"
+        if array is not None:
+            stored = array.flat(0, array.elements).view(array.shape)
+            error, found_fault = _compare(stored, leaf, config, ROUNDED.get(array.type, torch.float32))
+            fault = found_fault or ""
+        found.append(
+            TensorError(
+                name=name,
+                module=owner,
+                precision=entry.precision,
+                bits=None,
+                block_size=None,
+                method=None,
+                elements=torch.Size(entry.shape).numel(),
+                error=error,
+                fault=fault or None,
+            )
+        )
+    return found
+
+
+def _compare(stored: Tensor, leaf: str, config: ModelConfig, dtype: torch.dtype) -> tuple[float, str | None]:
+    """The relative error, and what is wrong."""
+    wanted = _wanted(leaf, config.rope, config.head_dim, stored)
+    if wanted is None or wanted.shape != stored.shape:
+        return 1.0, f"it has the shape {tuple(stored.shape)}, which config.json gives no {leaf}"
+    finite = torch.where(stored.isfinite(), stored, 0.0)
+    error = ((finite - wanted).square().sum() / wanted.square().sum().clamp(min=1e-30)).sqrt().item()
+    if not stored.isfinite().all():
+        return error, f"{int((~stored.isfinite()).sum()):,} of its numbers are NaN or infinite"
+    scale = wanted.abs() if wanted.dim() == 1 else wanted.abs().max()
+    if bool(((stored - wanted).abs() <= ULPS * ROUNDING[dtype] * scale).all()):
+        return 0.0, None
+    cause = _cause(stored, wanted, leaf, config)
+    figures = f"a relative error of {error:.3g}"
+    return error, f"{cause}, {figures}" if cause else f"its numbers are not those that config.json gives, {figures}"
+
+
+def _wanted(leaf: str, rope: RopeConfig, head_dim: int, like: Tensor) -> Tensor | None:
+    rotary = RotaryEmbedding(rope, head_dim)
+    if leaf in ("cos", "sin") and like.dim() == 2 and not rope.length_dependent:
+        return rotary.table(like.shape[0])[0 if leaf == "cos" else 1]
+    return dict(rotary.named_buffers()).get(leaf)
+
+
+def _cause(stored: Tensor, wanted: Tensor, leaf: str, config: ModelConfig) -> str | None:
+    rope = config.rope
+    if not stored.any():
+        return "it is all zeros"
+    if leaf in ("cos", "sin"):
+        other = "sin" if leaf == "cos" else "cos"
+        swapped = _wanted(other, rope, config.head_dim, stored)
+        if swapped is not None and _alike(stored, swapped):
+            return f"it holds the {other} of each angle: cos and sin are exchanged"
+        for late in (1, -1):
+            ours, theirs = (stored[late:], wanted[:-late]) if late > 0 else (stored[:late], wanted[-late:])
+            if len(theirs) and _alike(ours, theirs):
+                return f"its rows are one position {'late' if late > 0 else 'early'}"
+    for changed, words in _alternatives(rope, config.head_dim, stored, leaf):
+        table = _wanted(leaf, changed, config.head_dim, stored)
+        # The first positions: what theta is taken for is rounded, and far out that is magnified.
+        near = slice(FIRST) if stored.dim() == 2 else slice(None)
+        if table is not None and table.shape == stored.shape and _alike(stored[near], table[near]):
+            return words
+    factor = ((stored * wanted).sum() / wanted.square().sum()).item()
+    if _alike(stored, factor * wanted):
+        own = inverse_frequencies(rope, config.head_dim)[2]
+        return f"it is {factor:.6g} times what it should be (an attention factor of {own:g} is in that)"
+    return None
+
+
+def _alternatives(rope: RopeConfig, head_dim: int, stored: Tensor, leaf: str) -> list[tuple[RopeConfig, str]]:
+    """Other configs that the numbers may be of."""
+    found: list[tuple[RopeConfig, str]] = []
+    plain = replace(rope, type="default")
+    if rope.type != "default":
+        found.append((plain, f"RoPE is of the default type, and config.json has {rope.type}"))
+    bases = [theta for theta in THETAS if theta != rope.theta]
+    exact = _base(stored, head_dim, leaf)
+    if exact is not None:
+        bases.insert(0, exact)
+    for base in bases:
+        words = f"RoPE has a theta of {base:,.6g}, and config.json has {rope.theta:,.6g}"
+        found.append((replace(rope, theta=base), words))
+        if rope.type != "default":
+            found.append((replace(plain, theta=base), f"{words}; its type is the default, not {rope.type}"))
+    if rope.factor != 1:
+        words = f"RoPE is of the linear type, and config.json has {rope.type}"
+        found.append((replace(rope, type="linear"), words))
+    return found
+
+
+def _base(stored: Tensor, head_dim: int, leaf: str) -> float | None:
+    """The theta of plain frequencies, to as many digits as the numbers give away."""
+    if head_dim < 4 or (stored.dim() == 2 and len(stored) < 2):
+        return None
+    row = stored if stored.dim() == 1 else stored[1]
+    second = row[1].double()
+    angle = {"cos": torch.acos, "sin": torch.asin}.get(leaf, torch.clone)(second.clamp(-1, 1)).item()
+    if not 0 < angle < 1:
+        return None
+    base = angle ** (-head_dim / 2)
+    return float(f"{base:.3g}")
+
+
+def _alike(ours: Tensor, theirs: Tensor) -> bool:
+    power = theirs.square().sum().item()
+    return power > 0 and (ours - theirs).square().sum().item() < 1e-4 * power

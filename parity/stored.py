@@ -142,11 +142,16 @@ class Piece:
 @dataclass(frozen=True)
 class BlockPiece(Piece):
     """Part of a weight in blocks: values are ``codes`` [n, k], less their zero points, times ``scales`` [n, KB].
-    ``low`` [n, k] is the least that a code less its zero point can be."""
+    ``low`` [n, k] and ``high`` are the least and the most that a code less its zero point can be."""
 
     codes: Tensor
     scales: Tensor
     low: Tensor
+    bits: int
+
+    @property
+    def high(self) -> Tensor:
+        return self.low + float(2**self.bits - 1)
 
 
 @dataclass(frozen=True)
@@ -210,7 +215,7 @@ class BlockWeight:
         codes = codes - zeros
         signed = (self.codes.as_type or self.codes.array.type) in SIGNED
         low = -zeros - 2.0 ** (self.bits - 1) if signed else -zeros
-        return BlockPiece(codes * spread(scales, size, len(columns)), codes, scales, low)
+        return BlockPiece(codes * spread(scales, size, len(columns)), codes, scales, low, self.bits)
 
 
 def spread(blocks: Tensor, size: int, columns: int) -> Tensor:

@@ -53,7 +53,7 @@ class GatheredTable:
         difference = _given(self.product, 0).producer()
         if difference is not None and difference.op_type == "Sub":
             low = -self._rows(_given(difference, 1), known).expand_as(codes)
-        return BlockPiece(codes * scales, codes, scales[:, :: self.block_size], low)
+        return BlockPiece(codes * scales, codes, scales[:, :: self.block_size], low, self.bits)
 
     def _rows(self, value: ir.Value, known: dict[ir.Value, Values]) -> Tensor:
         """[n, K] of [1, n, K], or a number."""

@@ -152,19 +152,19 @@ class _Audit:
     def _weight(self, name: str, entry: TensorEntry) -> TensorError:
         wanted = self.factors.apply(replace(expected_of(self.checkpoint, entry.sources, name), through=self.through))
         fault = self.faults.get(name)
+        wrong = [self.factors.wrong[source] for source in entry.sources if source in self.factors.wrong]
         quantization = entry.quantization
         strict = quantization is not None and quantization.method in ROUNDING_METHODS
         first: Comparison | None = None
         for holder in self.holders.get(name, ()):
             found = compare(holder.weight, wanted, strict=strict)
             suspicion = self._suspicion(entry, holder.weight, wanted, found)
-            if suspicion is not None and fault is None:
+            if wrong and found.stored.any():
+                fault = fault or wrong[0]
+            elif suspicion is not None and fault is None:
                 suspect = Suspect(name, entry, holder.weight, wanted, found, suspicion)
-                fault = explain(suspect, self.checkpoint, self.manifest)
+                fault = explain(suspect, self.checkpoint)
             first = first or found
-        carriers = [self.factors.wrong[source] for source in entry.sources if source in self.factors.wrong]
-        if carriers and fault is None:
-            fault = carriers[0]
         blocks = first if first is not None and quantization is not None else None
         return TensorError(
             name=name,
