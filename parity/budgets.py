@@ -5,9 +5,11 @@ that can be reckoned: an error that knows nothing of the inputs, spread evenly o
 about error * |W| * |x| / sqrt(K), whatever W x itself is.
 """
 
+import math
 from collections.abc import Iterable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..artifact import Manifest, Quantization
@@ -35,22 +37,28 @@ def quantization_of(names: Iterable[str], manifest: Manifest) -> Quantization | 
     return max(found, key=lambda q: q.error, default=None)
 
 
-def product(base: float, weight: Tensor, given: Tensor, wanted: Tensor, quantization: Quantization | None) -> float:
+def energies(weight: Tensor) -> Tensor:
+    """The squared length of each column of a weight [N, K]: float64 [K]."""
+    lengths: Tensor = torch.linalg.vector_norm(weight.detach(), dim=0)
+    return lengths.double().square()
+
+
+def product(base: float, columns: Tensor, given: Tensor, wanted: Tensor, quantization: Quantization | None) -> float:
     """The budget of W x, relative to ``wanted``.
 
     Args:
-        weight: [N, K].
+        columns: the weight's ``energies``.
         given: x, [..., K].
         wanted: [..., N], with the bias where there is one.
     """
-    weight, x = weight.double(), given.reshape(-1, given.shape[-1]).double()
-    size = float(wanted.double().square().sum().sqrt()) or 1e-30
-    even = float(weight.square().sum().sqrt() * x.square().sum().sqrt()) / x.shape[-1] ** 0.5 / size
+    x = given.reshape(-1, len(columns)).double()
+    size = max(math.sqrt(wanted.double().square().sum()), 1e-30)
+    even = math.sqrt(columns.mean() * x.square().sum()) / size
     if quantization is None:
         return base * max(1.0, even)
     # Activations become codes of 8 bits, a scale for each run of columns.
-    step = _largest(x, quantization.block_size) / INT8
-    activations = float(((step.square() / 12) @ weight.square().sum(0)).sum().sqrt()) / size
+    steps = _largest(x, quantization.block_size) / INT8
+    activations = math.sqrt((steps.square() @ columns).sum() / 12) / size
     return base * max(1.0, even) + MARGIN * (quantization.error * even + activations)
 
 
@@ -60,12 +68,13 @@ def attention(base: float, unit: float, query: Tensor, key: Tensor, dim: int) ->
     Args:
         query: [..., H * E]; key: [..., K * E].
     """
-    longest = [x.reshape(-1, dim).double().norm(dim=-1).mean() for x in (query, key)]
-    return base + unit * float(longest[0] * longest[1]) / dim**0.5
+    longest = [float(x.reshape(-1, dim).norm(dim=-1).mean()) for x in (query, key)]
+    return base + unit * longest[0] * longest[1] / math.sqrt(dim)
 
 
 def _largest(x: Tensor, block: int) -> Tensor:
     """For each element of [M, K] the largest magnitude of its block."""
     size = min(block, x.shape[-1])
-    padded = torch.nn.functional.pad(x.abs(), (0, -x.shape[-1] % size))
-    return padded.unflatten(-1, (-1, size)).amax(-1).repeat_interleave(size, -1)[:, : x.shape[-1]]
+    padded = F.pad(x.abs(), (0, -x.shape[-1] % size))
+    blocks: Tensor = padded.reshape(len(x), -1, size).amax(-1)
+    return blocks.repeat_interleave(size, -1)[:, : x.shape[-1]]

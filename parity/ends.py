@@ -13,7 +13,7 @@ from ..errors import ArtifactError
 from ..models.layers import RMSNorm
 from ..models.layerwise import Layerwise
 from .batches import Batch, Step, Trail, feeds, relative_error
-from .budgets import MARGIN, product, quantization_of
+from .budgets import MARGIN, energies, product, quantization_of
 from .heads import KEPT, head_mistakes, outputs
 from .hypotheses import explain
 from .judgement import Judgement
@@ -150,12 +150,12 @@ class Ends:
         quantization = quantization_of(names, self.manifest)
         if self.task != "text-generation":
             head = self.stream.head(self.task)
-            return product(self.base, head.get_parameter("weight").detach(), normed, head(normed), quantization)
+            return product(self.base, energies(head.get_parameter("weight")), normed, head(normed), quantization)
         config = self.stream.config
         rows = torch.linspace(0, config.vocab_size - 1, min(SAMPLE, config.vocab_size)).long()
         tied = config.tie_word_embeddings
         weight = self.stream.embed(rows[None])[0] if tied else self._picked("lm_head.weight", rows)
-        return product(self.base, weight, normed[:, -KEPT:], wanted[..., rows], quantization)
+        return product(self.base, energies(weight), normed[:, -KEPT:], wanted[..., rows], quantization)
 
     def _picked(self, name: str, wanted: Tensor) -> Tensor:
         """Some rows of a table, which are asked for in its order."""

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..models.layers import HeadNorm, RMSNorm
-from .attention import attention_mistakes, last_right
+from .attention_mistakes import attention_mistakes, last_right
 from .places import HIDDEN, MIDDLE, OUT, Kind
-from .symptoms import FAMILIES, WHAT, Candidate, Cause, Symptom, listed, matched, plausible, scaled, unexplained
+from .symptoms import FAMILIES, WHAT, Candidate, Cause, Symptom, listed, matched, plausible, scaled, split, unexplained
 
 EPSILONS = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-12, 0.0)
 WORDS = {
@@ -54,27 +54,27 @@ def norm_mistakes(symptom: Symptom) -> Iterator[Candidate]:
     assert isinstance(norm, RMSNorm)
     ratio = symptom.ratios.get(symptom.place.key, torch.ones(()))
     weight = norm.weight.detach()
-    split = x.unflatten(-1, (-1, weight.shape[0])) if isinstance(norm, HeadNorm) else x
+    rows = split(x, weight.shape[0]) if isinstance(norm, HeadNorm) else x
 
-    def with_(eps: float = norm.eps, scale: Tensor = weight, given: Tensor = split) -> Tensor:
+    def with_(eps: float = norm.eps, scale: Tensor = weight, given: Tensor = rows) -> Tensor:
         normed = given * torch.rsqrt(given.square().mean(-1, keepdim=True) + eps) * scale
         return normed.reshape(symptom.wanted.shape) * ratio
 
     yield "the norm is skipped: what goes in comes out", x * ratio
-    for eps in (*EPSILONS, _fitted_epsilon(symptom, split, weight)):
+    for eps in (*EPSILONS, _fitted_epsilon(symptom, rows, weight)):
         if eps is not None and eps != norm.eps and eps >= 0:
             words = f"its epsilon is {eps:.3g}, config.json's rms_norm_eps is {norm.eps:g}"
             yield Cause(words, rounding=True), with_(eps=eps)
     yield "the norm's weight is left out", with_(scale=torch.ones_like(weight))
     yield "the norm multiplies by 1 + weight", with_(scale=1 + weight)
-    yield "the mean is subtracted, as in LayerNorm", with_(given=split - split.mean(-1, keepdim=True))
+    yield "the mean is subtracted, as in LayerNorm", with_(given=rows - rows.mean(-1, keepdim=True))
     if isinstance(norm, HeadNorm):
         whole = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + norm.eps) * weight.repeat(norm.heads)
         yield "the norm is taken over all heads together, not over each", whole
     for other in range(symptom.config.num_hidden_layers):
         if other != symptom.layer:
             yield f"its weight is that of {symptom.path(other)}", with_(scale=symptom.sibling(other))
-    yield from _other_inputs(symptom, lambda value: with_(given=value) if value.shape == split.shape else None)
+    yield from _other_inputs(symptom, lambda value: with_(given=value) if value.shape == rows.shape else None)
 
 
 def _fitted_epsilon(symptom: Symptom, x: Tensor, weight: Tensor) -> float | None:
@@ -113,11 +113,11 @@ def projection_mistakes(symptom: Symptom) -> Iterator[Candidate]:
     yield "its weight is negated", times(-weight)
     dim = symptom.config.head_dim
     if symptom.place.key.startswith("self_attn.") and not symptom.place.key.endswith("o_proj"):
-        order = matched(symptom.wanted.unflatten(-1, (-1, dim)), symptom.found.unflatten(-1, (-1, dim)))
+        order = matched(split(symptom.wanted, dim), split(symptom.found, dim))
         if order is not None:
             yield (
                 f"its heads are in another order ({listed(order)})",
-                symptom.wanted.unflatten(-1, (-1, dim))[..., order, :].flatten(-2),
+                split(symptom.wanted, dim)[..., order, :].flatten(-2),
             )
     yield from _other_inputs(symptom, lambda value: times(weight, value) if value.shape == x.shape else None)
     if symptom.error > 0.1:

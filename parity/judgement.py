@@ -44,14 +44,19 @@ def findings_of(judgements: Sequence[Judgement], tensors: Sequence[TensorError])
         tensors: what an audit found.
     """
     blamed: dict[int, list[TensorError]] = {}
+    alone = []
     for tensor in tensors:
+        if tensor.fault is None:
+            continue
         users = [i for i, judgement in enumerate(judgements) if tensor.name in judgement.weights]
-        if tensor.fault is None or not users:
+        users = users or [i for i, judgement in enumerate(judgements) if tensor.module == judgement.module]
+        if not users:  # a table that all layers share
+            alone.append(Finding(tensor.module, None, tensor.error, 0.0, f"{tensor.name}: {tensor.fault}"))
             continue
         exceeding = [i for i in users if judgements[i].exceeds]
         for i in exceeding or [max(users, key=lambda i: judgements[i].error)]:
             blamed.setdefault(i, []).append(tensor)
-    return [
+    return alone + [
         _finding(judgement, blamed.get(i, []))
         for i, judgement in enumerate(judgements)
         if judgement.exceeds or i in blamed

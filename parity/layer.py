@@ -14,7 +14,7 @@ from ..models.layerwise import Layerwise
 from ..models.ops import Heads
 from ..models.rope import RotaryEmbedding
 from .batches import Batch, Step, feeds, relative_error
-from .budgets import UNIT, attention, product, quantization_of
+from .budgets import UNIT, attention, energies, product, quantization_of
 from .hypotheses import explain
 from .judgement import Judgement
 from .places import CACHED, HIDDEN, SUM, Place, Spot, weights_of
@@ -47,6 +47,7 @@ class LayerProbe:
         quantized = [manifest.tensors[name].quantization for names in self.weights.values() for name in names]
         self.folded = FOLDED if any(q is not None and q.method in FOLDING for q in quantized) else ()
         self.ratios: dict[str, Tensor] = {}
+        self.energies: dict[str, Tensor] = {}
 
     def judgements(self, steps: Sequence[Step], rotary: RotaryEmbedding) -> list[Judgement]:
         """Of each place, in the order of execution: how it does in the first way of running in which it exceeds its
@@ -228,7 +229,10 @@ class LayerProbe:
             assert isinstance(module, nn.Linear)
             quantization = quantization_of(self.weights[place.key], self.probe.manifest)
             source = step.hidden if place.takes[0] == HIDDEN else step.values[place.takes[0]]
-            return product(self.base, module.weight, source[rows], step.values[place.key][rows], quantization)
+            if place.key not in self.energies:
+                self.energies[place.key] = energies(module.weight)
+            columns, wanted = self.energies[place.key], step.values[place.key][rows]
+            return product(self.base, columns, source[rows], wanted, quantization)
         if place.kind == "attention":
             query, key = (self._given(taken, step)[rows] for taken in place.takes[:2])
             unit = UNIT[self.probe.manifest.model.cache_dtype]

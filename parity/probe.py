@@ -169,7 +169,7 @@ class Piece:
         arrays = {name: array for name, array in feeds.items() if name in taken}
         for value, tensor in given.items():
             if f"{GIVEN}{value.name}" in taken:
-                arrays[f"{GIVEN}{value.name}"] = tensor.numpy().astype(self.probe.dtype)
+                arrays[f"{GIVEN}{value.name}"] = np.ascontiguousarray(tensor.numpy(), self.probe.dtype)
         try:
             results = self._session.run([value.name for value in wanted], arrays)
         except Exception as error:  # as above

@@ -109,5 +109,10 @@ def matched(wanted: Tensor, found: Tensor) -> list[int] | None:
     return order if sorted(order) == list(range(len(order))) and order != sorted(order) else None
 
 
+def split(x: Tensor, dim: int) -> Tensor:
+    """[..., n * dim] as [..., n, dim]."""
+    return x.reshape(*x.shape[:-1], -1, dim)
+
+
 def listed(order: list[int]) -> str:
     return ", ".join(map(str, order[:8])) + (", ..." if len(order) > 8 else "")
