@@ -1,4 +1,4 @@
-"""A decoder one layer at a time: a checkpoint larger than memory can be run, since one layer's weights are all it needs.
+"""A decoder one layer at a time: one layer's weights are all it needs, so that a checkpoint may be larger than memory.
 
     stream = Layerwise(checkpoint)
     hidden, plan = stream.embed(tokens), stream.plan(*tokens.shape)
@@ -18,6 +18,9 @@ from . import ops
 from .checkpoint import Checkpoint
 from .heads import TRUNKS, build
 from .rope import RotaryEmbedding
+
+PIECE_BYTES = 1 << 24
+"""Of the table, as stored, for one product with it: widened and multiplied, it must stay small beside a layer."""
 
 
 class Layerwise:
@@ -70,7 +73,7 @@ class Layerwise:
         tied = self.config.tie_word_embeddings
         name = self._trunk("embed_tokens.weight") if tied else "lm_head.weight"
         logits = torch.empty(*normed.shape[:-1], self.config.vocab_size)
-        for start, rows in self.checkpoint.rows(name):
+        for start, rows in self.checkpoint.rows(name, chunk_bytes=PIECE_BYTES):
             logits[..., start : start + len(rows)] = normed @ rows.float().t()
         return logits
 

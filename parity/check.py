@@ -5,6 +5,7 @@ import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
@@ -28,11 +29,14 @@ from .result import Case, Finding, Limit, Reference, Report, TensorError, Verdic
 from .source import Source
 from .texts import Tokens, read_tokens, windows
 from .thresholds import NOISE, judge, limits_for, worst
-from .trials import Trial, generation_trials, head_trials
+from .trials import Trial, blocks, generation_trials, head_trials
 from .weights import audit
 
 WORST = 12
 """How many of the worst tokens a report shows."""
+
+
+REFUSED = "rows that begin with padding are refused, not computed wrongly; target standard takes them"
 
 
 @dataclass(frozen=True)
@@ -164,6 +168,7 @@ def check(
         bytes=sum(entry.size for entry in manifest.files.values()),
         device=device,
         text=_text_in_words(options, tokenizer, texts),
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=time.monotonic() - started,
         peak_rss_bytes=peak_rss(),
         limits=limits,
@@ -185,14 +190,14 @@ def check(
 
 def _case(trial: Trial, session: Session, model: Source, tally: Tally, limits: tuple[Limit, ...]) -> Case:
     try:
-        for index, first, rows in trial.run(session):
+        for index, first, rows in blocks(trial.run(session)):
             passage = trial.passages[index]
             following = passage.tokens[first + 1 : first + 1 + len(rows)] if model.task == "text-generation" else None
             wanted = model.outputs(passage, first, len(rows))
             tally.add(wanted, rows, following=following, passage=index, first=first)
     except InputError as error:
         if trial.may_refuse:
-            return Case(trial.name, trial.what, "faithful", refused=str(error))
+            return Case(trial.name, trial.what, "faithful", refused=REFUSED)
         return Case(trial.name, trial.what, "broken", refused=str(error), reasons=("the artifact does not run",))
     figures = tally.figures()
     verdict, reasons = judge(figures, limits)

@@ -51,4 +51,4 @@ def pairs(tally: Tally) -> tuple[tuple[float, float], ...]:
     every = np.concatenate(tally.pairs)
     if len(every) > PAIRS:
         every = np.random.default_rng(SEED).permutation(every)[:PAIRS]
-    return tuple((float(f"{a:.5g}"), float(f"{b:.5g}")) for a, b in np.nan_to_num(every, posinf=1e30, neginf=-1e30))
+    return tuple((float(f"{a:.9g}"), float(f"{b:.9g}")) for a, b in np.nan_to_num(every, posinf=1e30, neginf=-1e30))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..runtime.decoder import open_decoder
+from ..runtime.decoder import open_decoder, rows_together
 from ..runtime.session import Session
 from ..runtime.tokenizer import Tokenizer
 from .result import Continuation
@@ -17,7 +17,7 @@ from .texts import Tokens
 from .trials import stepwise
 
 PROMPT = 24
-"""Tokens of a prompt."""
+"""Tokens of the first prompt; each further one has one more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,17 +29,26 @@ class Run:
 
 
 def greedy(session: Session, texts: list[Tokens], steps: int) -> list[Run]:
-    """The beginning of each text continued by ``steps`` tokens, or to the end of the context."""
-    runs = []
-    for text in texts:
-        prompt = text[: min(PROMPT, max(1, text.size // 2))]
-        count = min(steps, session.manifest.model.context_length - prompt.size)
-        decoder = open_decoder(session, 1, prompt.size, prompt.size + count)
-        tokens = [int(decoder.prefill(0, prompt).argmax())]
-        while len(tokens) < count:
-            tokens.append(int(decoder.step(np.array([tokens[-1]]), np.array([True]))[0].argmax()))
-        runs.append(Run(prompt.size, stepwise(np.concatenate([prompt, np.array(tokens, dtype=np.int64)]), prompt.size)))
-    return runs
+    """The beginning of each text continued by ``steps`` tokens, or to the end of the context, all together."""
+    size = rows_together(session, len(texts))
+    return [
+        run for start in range(0, len(texts), size) for run in _together(session, texts[start : start + size], steps)
+    ]
+
+
+def _together(session: Session, texts: list[Tokens], steps: int) -> list[Run]:
+    prompts = [text[: min(PROMPT + index, max(1, text.size // 2))] for index, text in enumerate(texts)]
+    longest = max(prompt.size for prompt in prompts)
+    count = min(steps, session.manifest.model.context_length - longest)
+    decoder = open_decoder(session, len(prompts), longest, longest + count)
+    made = [[int(decoder.prefill(row, prompt).argmax()) for row, prompt in enumerate(prompts)]]
+    while len(made) < count:
+        logits = decoder.step(np.array(made[-1]), np.ones(len(prompts), dtype=bool))
+        made.append(logits.argmax(-1).tolist())
+    return [
+        Run(prompt.size, stepwise(np.concatenate([prompt, tokens]), prompt.size))
+        for prompt, tokens in zip(prompts, np.array(made, dtype=np.int64).T, strict=True)
+    ]
 
 
 def continuations(
@@ -50,20 +59,21 @@ def continuations(
     Args:
         noise: how undecided the source may be for a difference to count as a near tie, in units of the logits' spread.
     """
+
+    def text(tokens: Tokens) -> str:
+        return tokenizer.decode(tokens.tolist()) if tokenizer is not None else " ".join(map(str, tokens))
+
     found = []
     for run in runs:
-        made = run.passage.tokens[run.prompt :]
+        prompt, made = np.split(run.passage.tokens, [run.prompt])
         logits = model.outputs(run.passage, run.prompt - 1, made.size)
-        differs = np.flatnonzero(logits.argmax(-1) != made)
-        agreed, near = made.size, False
-        if differs.size:
-            agreed = int(differs[0])
+        likeliest = logits.argmax(-1)
+        differs = np.flatnonzero(likeliest != made)
+        agreed = int(differs[0]) if differs.size else made.size
+        near, wanted = False, ""
+        if agreed < made.size:
             row = logits[agreed]
             near = bool(row.max() - row[made[agreed]] <= noise * row.std())
-        prompt, text = (
-            (tokenizer.decode(part.tolist()) for part in (run.passage.tokens[: run.prompt], made))
-            if tokenizer is not None
-            else (" ".join(map(str, part)) for part in (run.passage.tokens[: run.prompt], made))
-        )
-        found.append(Continuation(prompt, text, made.size, agreed, near))
+            wanted = text(likeliest[agreed : agreed + 1])
+        found.append(Continuation(text(prompt), text(made), made.size, agreed, near, text(made[:agreed]), wanted))
     return tuple(found)

@@ -63,7 +63,8 @@ class Case:
 class Continuation:
     """A greedy continuation by the artifact, which the source would have gone on with for ``agreed`` tokens.
 
-    ``near_tie`` tells whether the source was undecided, within the noise, at the first token that differs.
+    ``agreed_text`` is what the text begins with and both say, ``wanted`` what the source would have gone on with, empty
+    where it agrees to the end. ``near_tie`` tells whether the source was undecided, within the noise, at that token.
     """
 
     prompt: str
@@ -71,6 +72,8 @@ class Continuation:
     tokens: int
     agreed: int
     near_tie: bool = False
+    agreed_text: str = ""
+    wanted: str = ""
 
 
 @dataclass(frozen=True)
@@ -163,7 +166,7 @@ class Limit:
 class Report:
     """A whole check. ``kl_by_position`` is the divergence at each position of the text, window by window;
     ``logits`` are pairs (source's, artifact's) drawn from the text; ``not_compared`` says what was left out, and why;
-    ``command`` makes the report again."""
+    ``command`` makes the report again; ``date`` is when this one was made, in UTC."""
 
     verdict: Verdict
     reasons: tuple[str, ...]
@@ -178,6 +181,7 @@ class Report:
     bytes: int
     device: str
     text: str
+    date: str
     seconds: float
     peak_rss_bytes: int | None
     limits: tuple[Limit, ...]

@@ -17,9 +17,10 @@ from .options import Kept, QuantizedPrecision, QuantizeOptions
 from .sensitivity import Damages
 
 BLOCK_SIZE = 32
-UNEVEN = ("q_proj.weight", "k_proj.weight", "v_proj.weight", "o_proj.weight", "down_proj.weight")
-UNEVEN_BLOCK_SIZE = 16
-"""For int8: activations have a scale for each block as well, and the inputs of these projections are the most uneven."""
+FINE = ("embed_tokens.weight", "lm_head.weight", "q_proj.weight", "k_proj.weight", "v_proj.weight", "o_proj.weight")
+FINE_BLOCK_SIZE = 16
+"""For int8: what gains most a byte from smaller blocks. Activations have a scale for each block as well, and the head's
+errors go straight into the choice of a token."""
 
 SCALE_BYTES = 2
 BITS_A_WEIGHT = 4.9
@@ -118,8 +119,8 @@ def uniform(found: list[Target], precision: QuantizedPrecision, options: Quantiz
     for target in found:
         wanted = special.get(target.tensor, precision)
         if wanted != "float":
-            fine = precision == wanted == "int8" and target.tensor.endswith(UNEVEN)
-            size = options.block_size or (UNEVEN_BLOCK_SIZE if fine else BLOCK_SIZE)
+            fine = precision == wanted == "int8" and target.tensor.endswith(FINE)
+            size = options.block_size or (FINE_BLOCK_SIZE if fine else BLOCK_SIZE)
             format = _format(target, 4 if wanted == "int4" else 8, size)
             solves = method == "gptq" and not target.table and (format.bits == 4 or precision == "int8")
             plan[target.tensor] = WeightPlan(format, "gptq" if solves else "rtn")

@@ -1,0 +1,58 @@
+"""A checkpoint that is larger than memory is checked all the same."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from intaglio.exporter import QuantizeOptions, quantize
+from intaglio.tests import tiny
+
+LIMIT = 256 << 20
+"""What the process may allocate beyond what the interpreter and the libraries take."""
+
+SHAPE = {
+    "hidden_size": 512,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 84,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 64,
+    "layer_types": tiny.ABSENT,
+    "sliding_window": None,
+    "sliding_window_pattern": tiny.ABSENT,
+}
+
+CHECK = """
+import resource, sys
+import torch, onnxruntime, onnx_ir
+from intaglio.parity import CheckOptions, check
+torch.set_num_threads(1)
+torch.ones(8, 8) @ torch.ones(8, 8)
+held = next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmData:"))
+resource.setrlimit(resource.RLIMIT_DATA, (held + {limit}, held + {limit}))
+report = check(sys.argv[1], sys.argv[2], options=CheckOptions(windows=1, window=32, steps=4), threads=1)
+print(report.verdict, len(report.layers), len(report.tensors))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_DATA counts what a process allocates on Linux alone")
+def test_a_checkpoint_of_four_times_the_memory(tmp_path: Path) -> None:
+    source = tiny.write(tmp_path / "source", tiny.config("exaone4", **SHAPE))
+    size = sum(file.stat().st_size for file in source.glob("*.safetensors"))
+    assert size > 4 * LIMIT
+    quantize(source, tmp_path / "out", options=QuantizeOptions(method="rtn", block_size=64))
+    code = CHECK.format(limit=LIMIT)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "out"), str(source)],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    verdict, layers, tensors = done.stdout.split()
+    assert verdict in ("faithful", "drifted")
+    assert int(layers) >= SHAPE["num_hidden_layers"]  # type: ignore[operator]
+    assert int(tensors) > 7 * SHAPE["num_hidden_layers"]  # type: ignore[operator]

@@ -1,0 +1,71 @@
+"""The table of limits, and the verdicts that follow from it."""
+
+from typing import get_args
+
+import pytest
+from intaglio.artifact import Precision
+from intaglio.errors import UsageError
+from intaglio.parity.result import Figures
+from intaglio.parity.thresholds import LIMITS, NOISE, judge, limits_for, worst
+
+
+def figures(**changes: float) -> Figures:
+    values = {"max_difference": 0.0, "mean_difference": 0.0, "relative_error": 0.0, "kl_mean": 0.0}
+    return Figures(positions=100, **{**values, **changes})  # type: ignore[arg-type]
+
+
+def test_every_precision_has_limits_and_noise_with_a_reason() -> None:
+    assert set(LIMITS) == set(NOISE) == set(get_args(Precision))
+    for limits in LIMITS.values():
+        assert {limit.measure for limit in limits} == {"relative_error", "kl_mean", "flips"}
+        assert all(limit.faithful < limit.drifted and limit.reason for limit in limits)
+
+
+def test_limits_widen_from_precision_to_precision() -> None:
+    for measure in ("relative_error", "kl_mean", "flips"):
+        drifted = [next(x.drifted for x in LIMITS[p] if x.measure == measure) for p in ("fp32", "int8", "int4")]
+        assert drifted == sorted(drifted)
+
+
+@pytest.mark.parametrize(
+    ("precision", "changes", "verdict", "reason"),
+    [
+        ("fp32", {"relative_error": 2e-6}, "faithful", None),
+        ("fp32", {"relative_error": 5e-4}, "drifted", "relative_error is 0.0005, above 1e-05"),
+        ("fp32", {"relative_error": 0.5}, "broken", "relative_error is 0.5, above 0.01"),
+        ("fp32", {"flips": 1}, "drifted", "flips is 0.01, above 0"),
+        ("int4", {"kl_mean": 0.01, "relative_error": 0.1}, "faithful", None),
+        ("int4", {"kl_mean": 0.07}, "drifted", "kl_mean is 0.07, above 0.02"),
+        ("int4", {"kl_mean": 2.0}, "broken", "kl_mean is 2, above 0.5"),
+    ],
+)
+def test_the_verdict(precision: Precision, changes: dict[str, float], verdict: str, reason: str | None) -> None:
+    found = judge(figures(**changes), limits_for(precision, {}))
+    assert found == (verdict, (reason,) if reason else ())
+
+
+def test_a_given_limit_breaks_what_is_beyond_it() -> None:
+    limits = limits_for("int4", {"kl_mean": 0.05})
+    assert judge(figures(kl_mean=0.04), limits)[0] == "drifted"
+    verdict, reasons = judge(figures(kl_mean=0.06), limits)
+    assert verdict == "broken"
+    assert reasons == ("kl_mean is 0.06, above 0.05",)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"kl": 0.1}, "--limit kl: no such measure; choose one of relative_error, kl_mean, flips"),
+        ({"kl_mean": -1.0}, "--limit kl_mean=-1: a limit is a number of 0 or more"),
+        ({"kl_mean": float("nan")}, "--limit kl_mean=nan: a limit is a number of 0 or more"),
+    ],
+)
+def test_limits_that_are_none(given: dict[str, float], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        limits_for("fp32", given)
+    assert str(caught.value) == message
+
+
+def test_the_worst_of_several() -> None:
+    assert worst(["faithful", "broken", "drifted"]) == "broken"
+    assert worst([]) == "faithful"
