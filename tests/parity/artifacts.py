@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from intaglio.exporter import export
 from intaglio.exporter.quantize.options import QuantizeOptions
+from intaglio.parity import CheckOptions
 from intaglio.tests import tiny
 from safetensors import safe_open
 
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
+QUICK = CheckOptions(windows=2, window=96, steps=8)
 
 
 @dataclass(frozen=True)

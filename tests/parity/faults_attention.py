@@ -64,7 +64,7 @@ ROPE = [
     Fault("a table half as long", QWEN, attention.short_table, ROTARY, ("rope",), shows=frozenset({PROMPT})),
 ]
 ATTENTION = [
-    Fault("scale", EXAONE, attention.scale(2, 1 / 16), inside(2, "self_attn"), ("scale",)),
+    Fault("scale", EXAONE, attention.scale(2, 1 / 16), inside(2, "self_attn"), ("1/head_dim",)),
     Fault("key/value heads in turn", EXAONE, attention.wrong_groups(1), inside(1, "self_attn"), ("head",)),
     Fault(
         "future tokens seen",

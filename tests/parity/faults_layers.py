@@ -53,7 +53,7 @@ NORMS = [
         QWEN,
         weights.rewritten("model.layers.1.input_layernorm.weight", lambda w: w + 1),
         inside(1, "input_layernorm"),
-        (r"\b1\b|one",),
+        (r"1 \+|plus (1|one)|(1|one) (too|more|higher|larger)",),
     ),
     Fault(
         "another norm's weight",

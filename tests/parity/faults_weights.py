@@ -32,7 +32,7 @@ WEIGHTS = [
         QWEN,
         weights.rewritten("model.layers.0.mlp.up_proj.weight", lambda w: -w),
         inside(0, "mlp.up_proj"),
-        ("negat|sign",),
+        (r"negat|\bsign\b",),
         slow=True,
     ),
     Fault(
@@ -56,8 +56,7 @@ WEIGHTS = [
         QWEN,
         weights.half_precision("model.layers.1.mlp.down_proj.weight"),
         inside(1, "mlp.down_proj"),
-        ("fp16|float16|half|round",),
-        "drifted",
+        ("fp16|float16",),
     ),
     Fault(
         "infinite in float32",
@@ -74,21 +73,21 @@ QUANTIZED = [
         EXAONE_INT4,
         weights.sign_flipped(projection(1, "o"), 5, 1),
         inside(1, "self_attn.o_proj"),
-        ("sign|negat",),
+        (r"\bsign\b|negat",),
     ),
     Fault(
         "sign of a scale, int8",
         EXAONE_INT8,
         weights.sign_flipped(projection(2, "down"), 9, 0),
         inside(2, "mlp.down_proj"),
-        ("sign|negat",),
+        (r"\bsign\b|negat",),
     ),
     Fault(
         "sign of a scale, standard",
         QWEN_INT4_STANDARD,
         weights.sign_flipped(projection(2, "up"), 7, 1, columns=True),
         inside(2, "mlp.up_proj"),
-        ("sign|negat",),
+        (r"\bsign\b|negat",),
         slow=True,
     ),
     Fault(
@@ -141,7 +140,7 @@ QUANTIZED = [
         QWEN_INT4,
         weights.nibbles_exchanged(projection(2, "up")),
         inside(2, "mlp.up_proj"),
-        ("code|permut|order|half|column",),
+        ("nibble|half of each byte|halves|permut|order",),
         slow=True,
     ),
     Fault(
