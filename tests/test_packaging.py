@@ -1,4 +1,4 @@
-"""What is built from the tree is the tree: every module, and nothing of the workshop."""
+"""What is built from the tree is the tree: every module with the data it reads, and nothing of the workshop."""
 
 import subprocess
 import sys
@@ -15,9 +15,16 @@ BUILD = "from setuptools import build_meta; print(build_meta.build_wheel({out!r}
 
 
 def tree_modules() -> set[str]:
-    """The files that belong to the package: the modules of the root and of every room."""
+    """The modules of the root and of every room."""
     paths = [*ROOT.glob("*.py"), *(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))]
     return {f"intaglio/{path.relative_to(ROOT).as_posix()}" for path in paths}
+
+
+def tree_data() -> set[str]:
+    """What lies beside the modules of the rooms: texts, templates."""
+    paths = [path for room in ROOMS for path in (ROOT / room).rglob("*") if path.is_file()]
+    data = [path for path in paths if path.suffix not in (".py", ".pyc") and not path.name.startswith(".")]
+    return {"intaglio/py.typed", *(f"intaglio/{path.relative_to(ROOT).as_posix()}" for path in data)}
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +33,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     import shutil
 
     copy, out = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("wheel")
-    for name in sorted(tree_modules()) + [
-        f"intaglio/{n}" for n in ("pyproject.toml", "README.md", "LICENSE", "py.typed")
-    ]:
+    root = {f"intaglio/{name}" for name in ("pyproject.toml", "README.md", "LICENSE")}
+    for name in sorted(tree_modules() | tree_data() | root):
         relative = name.removeprefix("intaglio/")
         (copy / relative).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / relative, copy / relative)
@@ -40,9 +46,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
-def test_the_wheel_holds_every_module_and_no_other_file(wheel: zipfile.ZipFile) -> None:
+def test_the_wheel_holds_every_module_with_its_data_and_no_other_file(wheel: zipfile.ZipFile) -> None:
     code = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    assert code == tree_modules() | {"intaglio/py.typed"}
+    assert code == tree_modules() | tree_data()
+    assert {"intaglio/parity/page/report.html.jinja", "intaglio/exporter/quantize/calibration.txt"} <= code
 
 
 def test_every_folder_of_modules_is_a_package() -> None:

@@ -58,6 +58,7 @@ def faithful(layers: int = 24) -> Report:
         bytes=1_998_203_112,
         device="cpu",
         text="the text that comes with intaglio, 2 windows of 508 tokens",
+        date="2026-03-14T15:09:26+00:00",
         seconds=47.3,
         peak_rss_bytes=2_911_000_000,
         limits=LIMITS["fp32"],

@@ -10,9 +10,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from intaglio.parity import numerals, words
 from intaglio.parity import page as page_module
-from intaglio.parity.page import COLUMNS, render, worst_case
+from intaglio.parity.page import numerals, render, words
+from intaglio.parity.page.render import COLUMNS, worst_case
 from intaglio.parity.result import Report
 from intaglio.tests.parity import reports
 

@@ -1,12 +1,12 @@
 """How the page tells numbers, token texts, measures and places, and where its axes begin and end."""
 
 import pytest
-from intaglio.parity import numerals, words
-from intaglio.parity.mosaic import matrices, shades, worst
-from intaglio.parity.paths import layer_of, short
-from intaglio.parity.plots import Axis, level, log_axis
+from intaglio.parity.page import numerals, words
+from intaglio.parity.page.mosaic import matrices, shades, worst
+from intaglio.parity.page.paths import layer_of, short
+from intaglio.parity.page.plots import Axis, level, log_axis
+from intaglio.parity.page.visible import Piece, passage, plain, token
 from intaglio.parity.result import TensorError
-from intaglio.parity.visible import Piece, passage, plain, token
 
 
 @pytest.mark.parametrize(

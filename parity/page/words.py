@@ -3,9 +3,9 @@
 import re
 from collections.abc import Mapping
 
-from ..artifact import Task
+from ...artifact import Task
+from ..result import Report, Verdict
 from . import numerals
-from .result import Report, Verdict
 
 VERDICT: Mapping[Verdict, str] = {"faithful": "Faithful", "drifted": "Drifted", "broken": "Broken"}
 _PRECISIONS = {

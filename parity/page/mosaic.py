@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
+from ..result import TensorError
 from .numerals import number
 from .paths import kind_of, layer_of, rank, short
 from .plots import Axis, level, picture
-from .result import TensorError
 from .visible import escaped
 
 ROW, HEAD, GAP = 21, 24, 8

@@ -2,10 +2,10 @@
 
 from dataclasses import fields
 
+from ..result import VERDICTS, Figures, Limit, Report
+from ..thresholds import measure
 from .numerals import number, percent, share, tick
 from .plots import Axis, picture
-from .result import VERDICTS, Figures, Limit, Report
-from .thresholds import measure
 from .visible import escaped
 from .words import SHARES
 from .words import measure as in_words

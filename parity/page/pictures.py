@@ -4,10 +4,10 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
+from ..result import Finding, LayerError
 from .numerals import number, times
 from .paths import kind_of, layer_of, short
 from .plots import LEVELS, UNITS, Axis, Plot, level, log_axis, picture
-from .result import Finding, LayerError
 
 COLUMNS = 160
 """Cells of the strip of divergences; more positions than that share them."""

@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs nothing else: no network, no fonts, no scripts but its own."""
+"""From a report to its page: what of it is shown, and in which order."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from ..result import VERDICTS, Case, Figures, Limit, Report
 from . import mosaic, numerals, pictures, visible, words
 from .margins import bound, margins
 from .plots import log_axis
-from .result import VERDICTS, Case, Figures, Limit, Report
 
 _TEMPLATE = "report.html.jinja"
 
