@@ -1,6 +1,7 @@
 """Figures as people read them: ``4.2e-6``, ``0.0317``, ``1,923``, ``90.4 %``."""
 
 import math
+from datetime import UTC, datetime
 
 SPACE = "\N{NO-BREAK SPACE}"
 MINUS = "\N{MINUS SIGN}"
@@ -85,6 +86,14 @@ def duration(seconds: float) -> str:
         return f"{number(seconds)}{SPACE}s"
     minutes = round(seconds / 60)
     return f"{minutes}{SPACE}min" if minutes < 100 else f"{minutes // 60}{SPACE}h {minutes % 60}{SPACE}min"
+
+
+def moment(date: str) -> str:
+    """``2026-03-14 15:09 UTC`` of a date in ISO 8601; what is none stays as it is."""
+    try:
+        return f"{datetime.fromisoformat(date).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    except ValueError:
+        return date
 
 
 def times(ratio: float) -> str:

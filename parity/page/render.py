@@ -1,12 +1,13 @@
 """From a report to its page: what of it is shown, and in which order."""
 
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from ..result import VERDICTS, Case, Figures, Limit, Report
+from ..result import VERDICTS, Case, Continuation, Figures, Limit, Report
 from . import mosaic, numerals, pictures, visible, words
 from .margins import bound, margins
 from .plots import log_axis
@@ -65,6 +66,7 @@ def render(report: Report) -> str:
         times=numerals.times,
         token=visible.token,
         passage=visible.passage,
+        onward=visible.onward,
         reason=lambda text: words.reason(text, report.task),
     )
     return environment.get_template(_TEMPLATE).render(
@@ -94,8 +96,8 @@ def render(report: Report) -> str:
         shades=mosaic.shades(mosaic.matrices(report.tensors)),
         fit=pictures.fit(pictures.finite(report.logits)),
         overflown=len(report.logits) - len(pictures.finite(report.logits)),
-        strips=[
-            Markup(pictures.tokens(f"continuation-{index}", c.agreed, c.tokens))
+        continuations=[
+            (c, *parted(c), Markup(pictures.tokens(f"continuation-{index}", c.agreed, c.tokens)))
             for index, c in enumerate(report.continuations)
         ],
     )
@@ -151,6 +153,18 @@ def headlines(report: Report) -> list[tuple[str, str, str]]:
 
 def _bounds(limit: Limit) -> tuple[str, str]:
     return bound(limit, limit.faithful), bound(limit, limit.drifted)
+
+
+def parted(found: Continuation) -> tuple[str, str]:
+    """What artifact and source both write, and what the artifact alone does.
+
+    Tokens may part within a character, which is then the artifact's alone.
+    """
+    if found.agreed >= found.tokens:
+        return found.text, ""
+    pairs = zip(found.text, found.agreed_text, strict=False)
+    shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    return found.text[:shared], found.text[shared:]
 
 
 def _findings(report: Report) -> list[tuple[Any, Markup]]:

@@ -39,6 +39,11 @@ def passage(text: str, *, last: int | None = None, breaks: bool = False) -> list
     return [Piece("…", True), *pieces] if cut else pieces
 
 
+def onward(text: str) -> list[Piece]:
+    """Running text that goes on behind other: as a passage, but the blank that it begins with is visible."""
+    return [*token(text[:1]), *passage(text[1:], breaks=True)]
+
+
 def plain(text: str) -> str:
     """Any other text: what would be invisible or turn the line around stands as ``U+202E``."""
     return "".join(f"U+{ord(c):04X}" if c not in _HARMLESS and unicodedata.category(c) in _HIDDEN else c for c in text)

@@ -70,6 +70,7 @@ def card(report: Report) -> list[tuple[str, str, str]]:
     """The facts of the model: (name, value, kind), the kind ``code`` for what is to be copied letter by letter."""
     bits = report.bytes * 8 / report.parameters if report.parameters else 0
     memory = "" if report.peak_rss_bytes is None else f", {numerals.size(report.peak_rss_bytes)} of memory at the peak"
+    took = f"in {numerals.duration(report.seconds)} on {report.device}"
     return [
         ("Artifact", report.artifact, ""),
         ("Model", f"{_FAMILIES.get(report.family, report.family)}, {report.task}", ""),
@@ -78,7 +79,7 @@ def card(report: Report) -> list[tuple[str, str, str]]:
         ("Parameters", f"{numerals.parameters(report.parameters)} ({report.parameters:,})", ""),
         ("On disk", f"{numerals.size(report.bytes)}, {numerals.number(bits)} bits a parameter", ""),
         ("Text", report.text, ""),
-        ("Check", f"{numerals.duration(report.seconds)} on {report.device}{memory}", ""),
+        ("Checked", f"{numerals.moment(report.date)}, {took}{memory}", ""),
         ("Source", report.source, ""),
         ("Digest", report.digest, "code"),
     ]

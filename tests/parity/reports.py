@@ -66,7 +66,7 @@ def faithful(layers: int = 24) -> Report:
             *(Case(name, what, "faithful", found) for name, what, found in cases),
             Case("padded-left", "the same padded on the left: right, or refused", "faithful", refused=refused),
         ),
-        continuations=(Continuation("The history of the city", " is a long and complicated one.", 32, 32),),
+        continuations=(agreeing("The history of the city", " is a long and complicated one.", 32),),
         layers=curve(layers, lambda x: 1e-7 * (1 + 12 * x) * rng.uniform(0.8, 1.3), first=0.0),
         tensors=float_tensors(layers),
         findings=(),
@@ -116,11 +116,9 @@ def drifted(layers: int = 24) -> Report:
         limits=LIMITS["int4"],
         cases=tuple(Case(n, what, "drifted" if why else "faithful", found, None, why) for n, what, found, why in cases),
         continuations=(
-            Continuation("The history of the city", " of London is a long and complicated one, and it begins", 32, 9),
-            Continuation(
-                "def fibonacci(n):\n", "    if n <= 1:\n        return n\n    return fibonacci(n - 1)", 32, 32
-            ),
-            Continuation("The capital of France is", " Paris. It is the largest city in the country.", 32, 21, True),
+            parting("The history of the city", " of London is a long", " and complicated one, and begins", " one", 9),
+            agreeing("def fibonacci(n):\n", "    if n <= 1:\n        return n\n    return fibonacci(n - 1)", 32),
+            parting("The capital of France is", " Paris. It is the largest city", " in the country.", " of", 21, True),
         ),
         layers=curve(layers, lambda x: 0.031 * math.exp(1.4 * x) * rng.uniform(0.9, 1.1), first=0.083),
         tensors=quantized_tensors(layers, rng),
@@ -200,7 +198,7 @@ def broken(layers: int = 32) -> Report:
             ),
             Case("padded-left", "the same padded on the left", "broken", refused="Non-zero status code returned"),
         ),
-        continuations=(Continuation("The history of", " the the the the the", 32, 0),),
+        continuations=(parting("The history of", "", " the the the the the", " the", 0),),
         layers=curve(layers, error, first=0.0),
         tensors=tuple(tensors),
         findings=findings,
@@ -267,13 +265,14 @@ def hostile() -> Report:
         source=HOSTILE[1],
         digest=HOSTILE[8],
         text=HOSTILE[7],
+        date=HOSTILE[4],
         device=HOSTILE[0],
         machine=HOSTILE[5],
         command="intaglio parity '" + HOSTILE[0] + '\' && echo "x"',
         reasons=HOSTILE,
         cases=(*base.cases, Case(HOSTILE[0], HOSTILE[1], "broken", None, HOSTILE[8], HOSTILE[:3])),
         findings=tuple(Finding(text, text, 1.0, 0.1, text) for text in HOSTILE),
-        continuations=tuple(Continuation(text, text, 8, 3) for text in HOSTILE),
+        continuations=tuple(parting(text, text, HOSTILE[i - 1], text, 3) for i, text in enumerate(HOSTILE)),
         worst_tokens=tuple(
             WorstToken(HOSTILE[0], i, text * 3, text, HOSTILE[i - 1], 0.5, 0.4, 1.0) for i, text in enumerate(HOSTILE)
         ),
@@ -303,6 +302,18 @@ def _first(report: Report) -> Figures:
     found = report.cases[0].figures
     assert found
     return found
+
+
+def agreeing(prompt: str, text: str, tokens: int) -> Continuation:
+    """A continuation that the source would have written to its end."""
+    return Continuation(prompt, text, tokens, tokens, agreed_text=text)
+
+
+def parting(
+    prompt: str, both: str, alone: str, wanted: str, agreed: int, near_tie: bool = False, tokens: int = 32
+) -> Continuation:
+    """One of which the source would have written the beginning, and then something else."""
+    return Continuation(prompt, both + alone, tokens, agreed, near_tie, both, wanted)
 
 
 def curve(layers: int, error: Any, first: float) -> tuple[LayerError, ...]:

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from intaglio.parity import page as page_module
 from intaglio.parity.page import numerals, render, words
-from intaglio.parity.page.render import COLUMNS, worst_case
-from intaglio.parity.result import Report
+from intaglio.parity.page.render import COLUMNS, parted, worst_case
+from intaglio.parity.result import Continuation, Report
 from intaglio.tests.parity import reports
 
 VOID = {"meta", "br", "hr", "img", "link", "input", "col", "wbr"}
@@ -206,7 +206,8 @@ def test_every_figure_of_the_worst_case_appears(name: str) -> None:
 def test_the_verdict_and_the_card_come_first() -> None:
     report = made("drifted")
     text = Page(render(report)).text
-    card = (report.digest, "494 million (494,032,768)", "330 MB, 5.34 bits a parameter", "5 min", report.text)
+    checked = "2026-03-14 15:09 UTC, in 5 min on cpu"
+    card = (report.digest, "494 million (494,032,768)", "330 MB, 5.34 bits a parameter", checked, report.text)
     for fact in ("Drifted", "qwen2-0.5b-int4 , an int4 copy of qwen2-0.5b", "mean KL divergence is 0.0317", *card):
         assert 0 <= text.index(fact) < text.index("The ways in which the artifact was run")
     assert report.command in text
@@ -240,6 +241,27 @@ def test_overflowing_logits_are_left_out_and_counted() -> None:
     assert "2 pairs are infinite or no numbers, and left out." in page.text
     assert "96 pairs from" in page.text
     assert 'id="calibration"' not in render(replace(report, logits=((1e30, 1e30),)))
+
+
+def test_a_continuation_parts_where_the_source_goes_on_otherwise() -> None:
+    page = shown("drifted")
+    articles = [Page(part).text for part in re.findall(r"<article.*?</article>", page, re.DOTALL)]
+    both = "The history of the city of London is a long"
+    assert articles[0].startswith(f"{both} source ␣ one … artifact ␣ and complicated one, and begins ")
+    assert "The first 9 of 32 tokens are the source’s; token 10 differs." in articles[0]
+    assert "return fibonacci(n - 1)" in articles[1].replace("  ", " ")
+    assert "artifact" not in articles[1]
+    assert "token 22 differs, where the source itself was undecided within the noise." in articles[2]
+    none = Page(render(made("broken"))).text
+    assert "The history of source ␣ the … artifact ␣ the the the the the" in none
+
+
+def test_a_continuation_parts_between_characters() -> None:
+    """The bytes of one character may come from two tokens; half of them read as U+FFFD."""
+    found = Continuation("p", "ab鯨", 4, 3, agreed_text="ab\ufffd", wanted="\ufffd")
+    assert parted(found) == ("ab", "鯨")
+    assert parted(replace(found, text="ab", agreed_text="ab")) == ("ab", "")
+    assert parted(replace(found, agreed=4)) == ("ab鯨", "")
 
 
 def test_a_head_has_no_columns_for_what_it_cannot_have() -> None:

@@ -5,7 +5,7 @@ from intaglio.parity.page import numerals, words
 from intaglio.parity.page.mosaic import matrices, shades, worst
 from intaglio.parity.page.paths import layer_of, short
 from intaglio.parity.page.plots import Axis, level, log_axis
-from intaglio.parity.page.visible import Piece, passage, plain, token
+from intaglio.parity.page.visible import Piece, onward, passage, plain, token
 from intaglio.parity.result import TensorError
 
 
@@ -75,6 +75,18 @@ def test_a_passage_keeps_its_spaces_and_its_end() -> None:
     assert passage("a\nb", breaks=True) == [Piece("a", False), Piece("↵\n", True), Piece("b", False)]
     assert passage("👩\u200d👧\u202e") == [Piece("👩\u200d👧", False), Piece("U+202E", True)]
     assert passage("") == []
+
+
+def test_what_goes_on_behind_other_text_shows_its_first_blank() -> None:
+    assert onward(" a b\n") == [Piece("␣", True), Piece("a b", False), Piece("↵\n", True)]
+    assert onward("\n\nb") == [Piece("↵", True), Piece("↵\n", True), Piece("b", False)]
+    assert onward("") == [Piece("empty", True)]
+
+
+def test_dates_are_told_in_utc() -> None:
+    assert numerals.moment("2026-03-14T15:09:26+00:00") == "2026-03-14 15:09 UTC"
+    assert numerals.moment("2026-03-14T00:09:26+09:00") == "2026-03-13 15:09 UTC"
+    assert numerals.moment("some day") == "some day"
 
 
 def test_other_texts_cannot_turn_the_line_around() -> None:
