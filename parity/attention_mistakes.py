@@ -13,6 +13,8 @@ from .attention import Attention, Rotation, sound, table_rotation
 from .symptoms import FAMILIES, Candidate, Cause, Symptom, listed, matched, split
 
 THETAS = (10_000.0, 100_000.0, 500_000.0, 1_000_000.0, 10_000_000.0, 1_000.0, 500.0)
+ROWS = (2048, 4096)
+"""Usual lengths of a table of angles."""
 FITTED = 48
 """Steps of a search for the number that fits."""
 
@@ -103,11 +105,17 @@ def _rotations(symptom: Symptom, right: Attention) -> Iterator[Candidate]:
         for late, word in ((1, "late"), (-1, "early")):
             words = f"the new tokens are rotated one position too {word}"
             yield words, replace(right, query_rotation=moved, key_rotation=moved, late=late)()
-    last = last_right(symptom)
-    if last is not None:
-        own = _own_rotation(symptom, right.positions[:, -1:] + 1)
-        words = f"RoPE's angles end at position {last}: those of later positions repeat it"
-        yield words, turned(lambda positions: own(positions.clamp(max=last)))
+    own = _own_rotation(symptom, right.positions[:, -1:] + 1)
+    for last in _last_angles(symptom, int(right.positions.max())):
+        words = f"RoPE's angles end at position {last:,}: those of later positions repeat it"
+        yield words, turned(lambda positions, last=last: own(positions.clamp(max=last)))  # type: ignore[misc]
+
+
+def _last_angles(symptom: Symptom, last: int) -> list[int]:
+    """Where a table of angles may end, before the last position."""
+    config, seen = symptom.config, last_right(symptom)
+    rows = {config.context_length // 2, config.context_length // 4, config.rope.original_max_position_embeddings, *ROWS}
+    return [*([seen] if seen is not None else []), *sorted(count - 1 for count in rows if 1 < count <= last)]
 
 
 def last_right(symptom: Symptom) -> int | None:

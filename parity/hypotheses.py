@@ -44,7 +44,7 @@ def explain(symptom: Symptom) -> Cause:
     wanted, found = symptom.wanted[rows], symptom.found
     found = found[rows] if found.shape[: rows.dim()] == rows.shape else found
     cause = unexplained(WHAT[symptom.place.kind], wanted, found, symptom.error, symptom.budget)
-    last = last_right(symptom) if symptom.place.kind == "attention" else None
+    last = last_right(symptom) if symptom.place.kind == "attention" and not cause.rounding else None
     return cause if last is None else replace(cause, words=f"{cause.words}; it is right up to position {last}")
 
 

@@ -71,7 +71,7 @@ def _finding(judgement: Judgement, faulty: Sequence[TensorError]) -> Finding:
     module = judgement.module
     if cause is not None and not (faults and cause.general):
         words.insert(0, f"with {judgement.when}: {cause.words}" if judgement.when else cause.words)
-        verdict = "drifted" if cause.rounding else "broken"
+        verdict = "drifted" if cause.rounding and not faults else "broken"
         if cause.key is not None:
             module = f"{_layer(module)}.{cause.key}"
     return Finding(module, judgement.operator, judgement.error, judgement.budget, "; ".join(words), verdict)

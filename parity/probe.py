@@ -79,7 +79,8 @@ class Probe:
 
 
 class Piece:
-    """A part of a graph as a session of its own; ``inputs`` are the names of what it takes."""
+    """A part of a graph as a session of its own; ``inputs`` are the names of what it takes, ``weights`` those of the
+    initializers that it has."""
 
     def __init__(self, probe: Probe, wanted: Sequence[ir.Value], cuts: Sequence[ir.Value]) -> None:
         """
@@ -105,6 +106,7 @@ class Piece:
         )
         model = ir.Model(graph, ir_version=probe.ir_version)
         self.inputs = tuple(value.name or "" for value in self._inputs)
+        self.weights = tuple(value.name or "" for value in self._initializers)
         self._session = self._open(ir.to_proto(model).SerializeToString())
 
     def _open(self, data: bytes) -> Any:
