@@ -195,7 +195,7 @@ def layer_errors(
     threads: int | None = None,
 ) -> tuple[LayerError, ...]:
     """The error of the hidden state behind the embedding, every layer and the final norm, when the artifact runs by
-    itself; it needs the memory of the whole artifact.
+    itself: each layer takes what the artifact's layer before it gave. One layer is in memory at a time.
 
     Args:
         tokens: int64 [B, S], without padding.
@@ -210,25 +210,23 @@ def layer_errors(
     if manifest.model.cache_dtype == "bfloat16":
         return ()
     probe = Probe(folder, manifest, stream.config, threads)
-    anatomy = probe.anatomy
+    anatomy, feeds = probe.anatomy, whole_feeds(manifest, tokens)
     spots = {f"{anatomy.trunk}embed_tokens": anatomy.embedding}
     spots |= {anatomy.path(index): layer.get(OUT) for index, layer in enumerate(anatomy.layers)}
     spots[f"{anatomy.trunk}norm"] = anatomy.norm
-    found = {name: spot.value for name, spot in spots.items() if spot is not None and not spot.missing}
-    if not found:
-        return ()
-    wanted = list(dict.fromkeys(found.values()))
-    results = dict(zip(wanted, probe.piece(wanted).run(whole_feeds(manifest, tokens), {}, wanted), strict=True))
     errors = []
+    given: dict[ir.Value, Tensor] = {}
     with torch.inference_mode():
-        hidden, plan = stream.embed(tokens), stream.plan(*tokens.shape)
-        for index, name in enumerate(spots):
+        wanted, plan = stream.embed(tokens), stream.plan(*tokens.shape)
+        for index, (name, spot) in enumerate(spots.items()):
             if 0 < index <= len(anatomy.layers):
-                hidden, _ = stream.layer(index - 1)(hidden, None, plan)
+                wanted, _ = stream.layer(index - 1)(wanted, None, plan)
             elif index:
-                hidden = stream.norm(hidden)
-            if name in found:
-                errors.append(LayerError(name, relative_error(hidden, results[found[name]])))
+                wanted = stream.norm(wanted)
+            if spot is not None:
+                found = probe.piece([spot.value], list(given)).run(feeds, given, [spot.value])[0]
+                given = {spot.value: found}
+                errors.append(LayerError(name, relative_error(wanted, found)))
     return tuple(errors)
 
 

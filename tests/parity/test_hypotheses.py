@@ -13,7 +13,7 @@ from intaglio.models.config import ModelConfig
 from intaglio.models.heads import TRUNKS
 from intaglio.models.layerwise import Layerwise
 from intaglio.models.rope import RotaryEmbedding
-from intaglio.parity.batches import Batch, Record, Step, Trail
+from intaglio.parity.batches import Batch, Record, Step, Trail, relative_error
 from intaglio.parity.hypotheses import explain
 from intaglio.parity.places import PLACES
 from intaglio.parity.symptoms import Cause, Symptom, matched, plausible
@@ -55,7 +55,7 @@ class Ward:
     def symptom(self, key: str, found: Tensor) -> Symptom:
         place = next(place for place in PLACES[self.config.family] if place.key == key)
         wanted = self.step.values[key]
-        error = float((found - wanted).norm() / wanted.norm())
+        error = relative_error(wanted, found)
         prefix = self.stream.checkpoint.trunk_prefix
         return Symptom(
             self.config,
