@@ -169,8 +169,7 @@ class Comparison:
 def compare(weight: Weight, expected: Expected, *, strict: bool = False) -> Comparison:
     """Compare all of a weight, a few million numbers at a time."""
     found = Comparison(expected.shape, weight.block_size, strict)
-    multiple = min(weight.block_size or 1, expected.shape[1])
-    for rows, columns, wanted in expected.pieces(by_columns=weight.by_columns, multiple=_multiple(weight, multiple)):
+    for rows, columns, wanted in expected.pieces(by_columns=weight.by_columns, multiple=weight.multiple):
         piece = weight.read(rows, columns)
         if isinstance(piece, BlockPiece):
             found.add_blocks(piece, wanted, expected.noise, rows, columns)
@@ -188,10 +187,6 @@ def not_nearest(piece: BlockPiece, wanted: Tensor, noise: float, block_size: int
     ideal = torch.where(scales == 0, torch.where(wanted == 0, piece.codes, torch.inf), wanted / scales)
     nearest = torch.minimum(torch.maximum(ideal, piece.low), piece.high)
     return (piece.codes - nearest).abs() > 0.5 + TIE + (8 * noise + 1e-5) * ideal.abs()
-
-
-def _multiple(weight: Weight, block: int) -> int:
-    return 1 if block >= weight.shape[1] else block
 
 
 def _sum(rows: Tensor) -> Tensor:

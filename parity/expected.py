@@ -92,7 +92,7 @@ class Expected:
 
     def whole(self) -> Tensor:
         """All of it at once, float32 [N, K]."""
-        return torch.cat([part for _, _, part in self.pieces(by_columns=False)])
+        return torch.cat([part for _, _, part in self.pieces(by_columns=False)], 1 if self.vector else 0)
 
     def of(self, sources: Sequence[str]) -> "Expected":
         """The same of other tensors, without the scales that were folded into these."""

@@ -9,17 +9,16 @@ A vector that was divided gives the scales away: they are the source's numbers o
 none, the scales are those that fit the rows and the columns best.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from ..artifact import TensorEntry
 from ..models.checkpoint import Checkpoint
-from .expected import Expected, expected_of
+from .expected import Expected
 from .layouts import Weight
-from .stored import FloatWeight
 
 METHODS = ("awq", "smoothquant")
 """Of the manifest, those that fold scales into the columns of a weight."""
@@ -31,11 +30,10 @@ NORMS: Mapping[str, Mapping[str, str]] = {
 }
 """Of each family, the norms that feed nothing but the projections after them."""
 
+COARSE = 2.0**-9
+"""How uncertain scales may be for single codes to be judged by them."""
+
 ROUNDING = {torch.float32: 2.0**-23, torch.float16: 2.0**-10, torch.bfloat16: 2.0**-7}
-
-
-Wanted = Callable[[str], Expected]
-"""What holds a tensor of the checkpoint should hold, with what was folded into it as far as that is known."""
 
 
 @dataclass(frozen=True)
@@ -68,14 +66,20 @@ class Fold:
 @dataclass
 class Factors:
     """What was folded into each tensor of the checkpoint: by rows [N] (of a vector by its numbers), by columns [K], and
-    how uncertain that is. ``carriers`` are the vectors that gave scales away, and ``wrong`` says of which they cannot
-    be right."""
+    how uncertain that is, relatively. ``wrong`` says which vectors cannot have been divided by the scales."""
 
-    rows: dict[str, Tensor]
-    columns: dict[str, Tensor]
-    noise: dict[str, float]
-    carriers: set[str]
-    wrong: dict[str, str]
+    rows: dict[str, Tensor] = field(default_factory=dict)
+    columns: dict[str, Tensor] = field(default_factory=dict)
+    noise: dict[str, float] = field(default_factory=dict)
+    wrong: dict[str, str] = field(default_factory=dict)
+
+    def add(self, fold: "Fold", scales: Tensor, noise: float) -> None:
+        for name in fold.divided:
+            self.rows[name] = 1 / scales
+        for name in fold.multiplied:
+            self.columns[name] = fold.spread(scales)
+        for name in (*fold.divided, *fold.multiplied):
+            self.noise[name] = max(noise, self.noise.get(name, 0.0))
 
     def apply(self, expected: Expected) -> Expected:
         """The source as it was folded."""
@@ -124,126 +128,3 @@ def folds(checkpoint: Checkpoint, holders: Mapping[str, Holder]) -> list[Fold]:
 
 def _method(holder: Holder) -> str | None:
     return holder.entry.quantization.method if holder.entry.quantization else None
-
-
-def factors(checkpoint: Checkpoint, holders: Mapping[str, Holder], through: torch.dtype | None) -> Factors:
-    """The scales of every fold."""
-    known = Factors({}, {}, {}, set(), {})
-    for fold in folds(checkpoint, holders):
-        _find(checkpoint, holders, fold, known, through)
-    return known
-
-
-def _find(
-    checkpoint: Checkpoint,
-    holders: Mapping[str, Holder],
-    fold: Fold,
-    known: Factors,
-    through: torch.dtype | None,
-) -> None:
-    def expected(name: str) -> Expected:
-        wanted = expected_of(checkpoint, holders[name].entry.sources, holders[name].name)
-        return known.apply(replace(wanted, through=through))
-
-    fitted, noise = _fitted(fold, holders, expected)
-    exact, rounding = _given(fold, holders, expected)
-    if exact is not None:
-        usable = exact.isfinite() & (exact > 0)
-        off = (exact / fitted - 1).abs() > 6 * noise + 8 * rounding
-        share = (off & usable & (fitted > 0)).sum().item() / max(1, int(usable.sum()))
-        vector = next(name for name in fold.divided if expected(name).vector)
-        if not usable.any() or share > 0.05:
-            known.wrong[vector] = _wrong(exact, fitted, usable, fold)
-            usable = torch.zeros_like(usable)
-        else:
-            known.carriers.add(vector)
-        fitted = torch.where(usable, exact, fitted)
-        noise = rounding if usable.all() else noise
-    scales = torch.where(fitted.isfinite() & (fitted > 0), fitted, 1.0)
-    for name in fold.divided:
-        known.rows[name] = 1 / scales
-        known.noise[name] = max(noise, known.noise.get(name, 0.0))
-    for name in fold.multiplied:
-        known.columns[name] = fold.spread(scales)
-        known.noise[name] = max(noise, known.noise.get(name, 0.0))
-
-
-def _wrong(exact: Tensor, fitted: Tensor, usable: Tensor, fold: Fold) -> str:
-    behind = ", ".join(name.removesuffix(".weight").rpartition(".")[2] for name in fold.multiplied)
-    if not usable.any():
-        return f"its numbers are not the source's divided by positive scales, as those of {behind} need it"
-    factor = (fitted / exact)[usable].median().item()
-    return (
-        f"its numbers are not the source's divided by the scales in the columns of {behind}: in the middle they are "
-        f"{factor:.4g} times that"
-    )
-
-
-def _given(fold: Fold, holders: Mapping[str, Holder], expected: Wanted) -> tuple[Tensor | None, float]:
-    """The scales [n] that a divided vector gives away, NaN where it is zero, and how it was rounded."""
-    for name in fold.divided:
-        wanted = expected(name)
-        if wanted.vector:
-            weight = holders[name].weight
-            assert isinstance(weight, FloatWeight)
-            source = torch.cat([part for _, _, part in wanted.pieces(by_columns=False)], 1)
-            place = wanted.place(name)
-            stored = weight.read(range(1), range(wanted.shape[1])).values
-            both = (source[0] / stored[0])[place.start : place.stop]
-            return torch.where(source[0][place.start : place.stop] == 0, torch.nan, both), ROUNDING[weight.dtype]
-    return None, 0.0
-
-
-def _fitted(fold: Fold, holders: Mapping[str, Holder], expected: Wanted) -> tuple[Tensor, float]:
-    """The scales [n] that fit best, by least squares over rows divided and columns multiplied, and their noise."""
-    ratios: list[tuple[Tensor, float]] = []
-    for name in fold.multiplied:
-        product, power = _sums(holders[name].weight, expected(name), name, by_rows=False)
-        count = expected(name).lengths[0] * fold.repeats
-        ratios.append((fold.gather(product) / fold.gather(power), _certainty(holders[name], count)))
-    for name in fold.divided:
-        if not expected(name).vector:
-            product, power = _sums(holders[name].weight, expected(name), name, by_rows=True)
-            ratios.append((power / product, _certainty(holders[name], expected(name).shape[1])))
-    certainty = sum(weight for _, weight in ratios)
-    scales = torch.stack([ratio * (weight / certainty) for ratio, weight in ratios]).sum(0)
-    return scales.float(), certainty**-0.5
-
-
-def _certainty(holder: Holder, count: int) -> float:
-    """The inverse of a ratio's variance."""
-    quantization = holder.entry.quantization
-    dtype = holder.weight.dtype if isinstance(holder.weight, FloatWeight) else torch.float32
-    error = quantization.error if quantization else ROUNDING[dtype]
-    return count / max(error, 1e-7) ** 2
-
-
-def _weight(holder: Holder, count: int) -> float:
-    """The inverse of a ratio's variance."""
-    quantization = holder.entry.quantization
-    dtype = holder.weight.dtype if isinstance(holder.weight, FloatWeight) else torch.float32
-    error = quantization.error if quantization else ROUNDING[dtype]
-    return count / max(error, 1e-7) ** 2
-
-
-def _sums(weight: Weight, expected: Expected, name: str, *, by_rows: bool) -> tuple[Tensor, Tensor]:
-    """Products of the source's and the stored numbers of one tensor, and the source's squares, float64 by row or
-    column."""
-    place = expected.place(name)
-    axis = 1 if by_rows else 0
-    length = len(place) if by_rows else expected.shape[1]
-    product, power = torch.zeros(length, dtype=torch.float64), torch.zeros(length, dtype=torch.float64)
-    multiple = weight.block_size or 1
-    multiple = multiple if multiple < expected.shape[1] else 1
-    for rows, columns, wanted in expected.pieces(by_columns=weight.by_columns, multiple=multiple):
-        inside = range(max(rows.start, place.start), min(rows.stop, place.stop))
-        if not inside:
-            continue
-        some = slice(inside.start - rows.start, inside.stop - rows.start)
-        source, stored = wanted[some], weight.read(rows, columns).values[some]
-        stored = torch.where(stored.isfinite(), stored, 0.0)
-        first = inside.start - place.start if by_rows else columns.start
-        at = slice(first, first + (len(inside) if by_rows else len(columns)))
-        product[at] += (source * stored).sum(axis, dtype=torch.float64)
-        power[at] += source.square().sum(axis, dtype=torch.float64)
-    return product, power

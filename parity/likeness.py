@@ -101,7 +101,7 @@ def _stored(weight: Weight, rows: Sequence[int]) -> Tensor:
 def _picked(expected: Expected, rows: Sequence[int]) -> Tensor:
     """Some rows [n, K] of the source, in order."""
     if expected.vector:
-        return torch.cat([part for _, _, part in expected.pieces(by_columns=False)], 1)
+        return expected.whole()
     found, wanted = [], torch.tensor(rows)
     for place, _, part in expected.pieces(by_columns=False):
         inside = wanted[(wanted >= place.start) & (wanted < place.stop)]

@@ -162,6 +162,7 @@ class FloatWeight:
 
     bits = None
     block_size = None
+    multiple = 1
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -203,6 +204,11 @@ class BlockWeight:
     def by_columns(self) -> bool:
         """Whether whole columns are read at less cost than whole rows."""
         return self.codes.transposed
+
+    @property
+    def multiple(self) -> int:
+        """Of so many columns a range must be; 1 where a block is a whole row."""
+        return self.block_size if self.block_size < self.columns else 1
 
     def read(self, rows: range, columns: range) -> BlockPiece:
         """``columns`` begin with a block, and end with one or with the matrix; or are within one."""

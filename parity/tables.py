@@ -44,6 +44,7 @@ class GatheredTable:
     block_size: int
 
     by_columns = False
+    multiple = 1
 
     def read(self, rows: range, columns: range) -> BlockPiece:
         assert columns == range(self.shape[1])

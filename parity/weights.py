@@ -19,12 +19,13 @@ from ..models.heads import build
 from .comparison import Comparison, compare
 from .diagnosis import Suspect, explain
 from .expected import Expected, expected_of
-from .folds import Factors, Holder, factors
+from .folds import COARSE, METHODS, Factors, Holder
 from .layouts import Weight, weights_of
 from .result import TensorError
 from .rotary import computed
 from .stored import FloatWeight
 from .tables import Unreadable
+from .unfold import factors
 
 ROUNDING_METHODS = ("rtn", "awq")
 """Of the manifest: every code is the nearest on its block's grid."""
@@ -136,13 +137,15 @@ class _Audit:
 
         Vectors without scales folded in tell: those outside the layers, and in them all where nothing is folded.
         """
+        quantized = [entry.quantization for entry in self.manifest.tensors.values() if entry.quantization]
+        folding = any(quantization.method in METHODS for quantization in quantized)
         vectors = [
-            h[0] for h in self.holders.values() if isinstance(h[0].weight, FloatWeight) and h[0].weight.shape[0] == 1
+            holders[0]
+            for holders in self.holders.values()
+            if isinstance(holders[0].weight, FloatWeight)
+            and holders[0].weight.shape[0] == 1
+            and not (folding and ".layers." in f".{holders[0].name}")
         ]
-        folding = any(
-            e.quantization and e.quantization.method in ("awq", "smoothquant") for e in self.manifest.tensors.values()
-        )
-        vectors = [holder for holder in vectors if not (folding and ".layers." in f".{holder.name}")]
         for through in (None, torch.float16, torch.bfloat16):
             wanted = [replace(expected_of(self.checkpoint, h.entry.sources, h.name), through=through) for h in vectors]
             if all(compare(h.weight, w).same for h, w in zip(vectors, wanted, strict=True)):
@@ -154,12 +157,12 @@ class _Audit:
         fault = self.faults.get(name)
         wrong = [self.factors.wrong[source] for source in entry.sources if source in self.factors.wrong]
         quantization = entry.quantization
-        strict = quantization is not None and quantization.method in ROUNDING_METHODS
+        strict = quantization is not None and quantization.method in ROUNDING_METHODS and wanted.noise < COARSE
         first: Comparison | None = None
         for holder in self.holders.get(name, ()):
             found = compare(holder.weight, wanted, strict=strict)
             suspicion = self._suspicion(entry, holder.weight, wanted, found)
-            if wrong and found.stored.any():
+            if wrong and found.stored.any() and not found.not_finite.count:
                 fault = fault or wrong[0]
             elif suspicion is not None and fault is None:
                 suspect = Suspect(name, entry, holder.weight, wanted, found, suspicion)
