@@ -29,12 +29,12 @@ def error_by_layer(layers: Sequence[LayerError], findings: Sequence[Finding]) ->
     plot.grid()
     labelled = {entry.module: index for index, entry in enumerate(layers)}
     _layer_labels(plot, layers)
-    marked: list[int] = []
+    marked: dict[int, str] = {}
     for order, finding in enumerate(findings, 1):
         inside = [index for module, index in labelled.items() if f"{finding.module}.".startswith(f"{module}.")]
-        if inside and inside[0] not in marked:
-            plot.upright(inside[0], f"{order}" if marked else f"{order}: {short(finding.module)}")
-            marked.append(inside[0])
+        if inside:
+            marked.setdefault(inside[0], str(order) if len(findings) > 1 else short(finding.module))
+    plot.uprights(marked)
     plot.line([(index, entry.error) for index, entry in enumerate(layers)])
     for index, entry in enumerate(layers):
         kind = "dot" if entry.error > axis.low else "dot none"
@@ -205,13 +205,14 @@ def over_budget(name: str, error: float, budget: float, axis: Axis) -> str:
     return plot.svg()
 
 
-def tokens(name: str, agreed: int, count: int) -> str:
+def tokens(name: str, agreed: int, count: int, undecided: bool = False) -> str:
     """A continuation as a strip: a cell a token, the first that differs taller."""
     what = f"All {count} tokens agree." if agreed >= count else f"{agreed} of {count} tokens agree, then one differs."
     cells = []
     for index in range(count):
-        kind = "agreed" if index < agreed else "differs" if index == agreed else "after"
-        top, tall = (0, 14) if kind == "differs" else (3, 8)
+        parts = "undecided" if undecided else "differs"
+        kind = "agreed" if index < agreed else parts if index == agreed else "after"
+        top, tall = (0, 14) if index == agreed else (3, 8)
         left, wide = 100 * index / count, 100 / count
         cells.append(f'<rect class="{kind}" x="{left:.3f}%" width="{wide * 0.82:.3f}%" y="{top}" height="{tall}"/>')
     return picture(name, "Tokens as the source's", what, 14, "".join(cells))

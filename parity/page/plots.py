@@ -5,7 +5,7 @@ down, they are pixels. Lines and cells lie in an inner drawing that is stretched
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .numerals import tick
@@ -15,6 +15,8 @@ LEVELS = 9
 """Shades of heat: the classes ``h0`` (least) to ``h8``."""
 LEFT, RIGHT, TOP, BOTTOM = 5.0, 2.0, 18, 26
 """The margins: percent on the sides, pixels above and below."""
+NEAR = 4.0
+"""Percent of the width that a mark's number needs."""
 UNITS = 1000
 """The width of the inner drawing."""
 
@@ -123,13 +125,19 @@ class Plot:
         inside = f"><title>{escaped(title)}</title></circle>" if title else "/>"
         self.parts.append(f'<circle class="{kind}" {place}{inside}')
 
-    def upright(self, x: float, text: str) -> None:
-        """A dashed line down the plot, with a word at its top."""
-        at = self.across(x)
-        anchor, aside = ("end", -6) if at > 60 else ("start", 6)
-        self.parts.append(f'<line class="mark" x1="{at:.2f}%" x2="{at:.2f}%" y1="4" y2="{self.height - self.bottom}"/>')
-        word = f'<text class="marked" text-anchor="{anchor}" x="{at:.2f}%" dx="{aside}" y="14">{escaped(text)}</text>'
-        self.parts.append(word if text else "")
+    def uprights(self, marks: Mapping[int, str]) -> None:
+        """Dashed lines down the plot with a word at the top of each, unless that of another is in its place."""
+        bottom, last = self.height - self.bottom, -math.inf
+        words = []
+        for x, text in sorted(marks.items()):
+            at = self.across(x)
+            self.parts.append(f'<line class="mark" x1="{at:.2f}%" x2="{at:.2f}%" y1="4" y2="{bottom}"/>')
+            if at - last >= NEAR:
+                anchor, aside = ("end", -6) if at > (60 if len(text) > 3 else 96) else ("start", 6)
+                place = f'x="{at:.2f}%" dx="{aside}" y="14"'
+                words.append(f'<text class="marked" text-anchor="{anchor}" {place}>{escaped(text)}</text>')
+                last = at
+        self.parts += words
 
     def cells(self, cells: Iterable[tuple[float, float, float, float, int]]) -> None:
         """Rectangles (left, top, right, bottom, level), in units of the inner drawing and pixels: a path a shade."""

@@ -11,6 +11,7 @@ from ..result import VERDICTS, Case, Continuation, Figures, Limit, Report
 from . import mosaic, numerals, pictures, visible, words
 from .margins import bound, margins
 from .plots import log_axis
+from .reasons import faulty, reasons
 
 _TEMPLATE = "report.html.jinja"
 
@@ -67,6 +68,7 @@ def render(report: Report) -> str:
         token=visible.token,
         passage=visible.passage,
         onward=visible.onward,
+        operator=words.operator,
         reason=lambda text: words.reason(text, report.task),
     )
     return environment.get_template(_TEMPLATE).render(
@@ -74,13 +76,14 @@ def render(report: Report) -> str:
         reasons=reasons(report),
         shown=REASONS,
         name=words.last_part(report.artifact),
-        source=words.last_part(report.source) if Path(report.source).is_absolute() else report.source,
+        source=words.model_name(report.source),
         verdict=words.VERDICT[report.verdict],
         meaning=words.meaning(report),
         card=words.card(report),
         copy=words.copy_of(report),
         unit=words.unit(report.task),
         worst=worst_case(report),
+        others=others(report),
         worst_tokens=[found for found in report.worst_tokens if found.kl > ROUNDING],
         columns=columns([case.figures for case in report.cases], report),
         reference_columns=columns([f for r in report.references for f in (r.source, r.artifact)], report),
@@ -88,7 +91,7 @@ def render(report: Report) -> str:
         skipped=words.POINTLESS.get(report.task, ()),
         limits=[(words.measure(limit.measure, report.task), *_bounds(limit), limit.reason) for limit in report.limits],
         findings=_findings(report),
-        faulty=[tensor for tensor in report.tensors if tensor.fault],
+        faulty=faulty(report),
         costly=mosaic.worst(mosaic.matrices(report.tensors), 3),
         form=mosaic.form,
         plots=_plots(report),
@@ -97,26 +100,36 @@ def render(report: Report) -> str:
         fit=pictures.fit(pictures.finite(report.logits)),
         overflown=len(report.logits) - len(pictures.finite(report.logits)),
         continuations=[
-            (c, *parted(c), Markup(pictures.tokens(f"continuation-{index}", c.agreed, c.tokens)))
+            (c, *parted(c), Markup(pictures.tokens(f"continuation-{index}", c.agreed, c.tokens, c.near_tie)))
             for index, c in enumerate(report.continuations)
         ],
     )
 
 
-def reasons(report: Report) -> list[str]:
-    """The report's reasons, causes before symptoms: places and weights first, then the figures of cases."""
-    causes = {f"{f.module}: {f.cause}" for f in report.findings} | {f"{t.name}: {t.fault}" for t in report.tensors}
-    return sorted(report.reasons, key=lambda text: text not in causes)
-
-
 def worst_case(report: Report) -> Case | None:
-    """The case that is furthest from the source, of those that ran."""
-    ran = [case for case in report.cases if case.figures]
-    return max(ran, key=lambda c: (VERDICTS.index(c.verdict), *_distance(c.figures)), default=None)
+    """The case that speaks for all: with the worst verdict, and the most positions of those that are at least half as
+    far from the source as the furthest of that verdict."""
+    distances = _distances(report)
+    verdict = max((VERDICTS.index(case.verdict) for case, _, _ in distances), default=0)
+    found = [entry for entry in distances if VERDICTS.index(entry[0].verdict) == verdict]
+    furthest = max((distance for _, _, distance in found), default=0.0)
+    near = [(case, positions) for case, positions, distance in found if distance >= furthest / 2]
+    return max(near, key=lambda pair: pair[1], default=(None, 0))[0]
 
 
-def _distance(figures: Figures | None) -> tuple[float, float]:
-    return (figures.kl_mean or 0.0, figures.relative_error) if figures else (0.0, 0.0)
+def others(report: Report) -> int:
+    """How many other cases ran, if none of them is twice as far from the source as the one that speaks for all."""
+    distances = _distances(report)
+    told = [distance for case, _, distance in distances if case is worst_case(report)]
+    return len(distances) - 1 if told and all(distance <= 2 * told[0] for _, _, distance in distances) else 0
+
+
+def _distances(report: Report) -> list[tuple[Case, int, float]]:
+    """The cases that ran, with their positions and how far they are from the source: by one measure for all."""
+    ran = [(case, case.figures) for case in report.cases if case.figures]
+    if all(figures.kl_mean is not None for _, figures in ran):
+        return [(case, figures.positions, figures.kl_mean or 0.0) for case, figures in ran]
+    return [(case, figures.positions, figures.relative_error) for case, figures in ran]
 
 
 def columns(figures: list[Figures | None], report: Report) -> list[tuple[str, list[Column]]]:

@@ -90,6 +90,17 @@ def last_part(path: str) -> str:
     return re.split(r"[/\\]", path.rstrip("/\\"))[-1] or path
 
 
+def model_name(source: str) -> str:
+    """A hub id as it is, of a folder its name."""
+    folder = re.match(r"[/\\.~]|[A-Za-z]:", source) or len(re.split(r"[/\\]", source)) > 2
+    return last_part(source) if folder else source
+
+
+def operator(name: str, module: str) -> str:
+    """A node's name without the module's that stands before it."""
+    return name.removeprefix(f"{module}/") or name
+
+
 def unit(task: Task) -> str:
     """What the outputs are called."""
     return _UNITS.get(task, "logits")

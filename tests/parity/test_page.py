@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from intaglio.parity import page as page_module
 from intaglio.parity.page import numerals, render, words
+from intaglio.parity.page.reasons import reasons
 from intaglio.parity.page.render import COLUMNS, parted, worst_case
 from intaglio.parity.result import Continuation, Report
 from intaglio.tests.parity import reports
@@ -229,6 +230,65 @@ def test_causes_stand_before_symptoms() -> None:
     assert 0 < page.text.index(f"{finding.module}: {finding.cause}") < page.text.index("share of flips is 10")
 
 
+def test_a_measure_beyond_its_limit_in_many_cases_is_one_reason() -> None:
+    report = made("drifted")
+    beyond = [f"{case.name}: {text}" for case in report.cases for text in case.reasons]
+    assert reasons(replace(report, reasons=tuple(beyond))) == [
+        "prompt: kl_mean is 0.0317, above 0.02; above its limit in 2 other cases, too",
+        "prompt: flips is 0.0595, above 0.05",
+    ]
+
+
+def test_what_a_finding_tells_of_a_weight_is_told_once() -> None:
+    report = made("broken")
+    (tensor,) = [tensor for tensor in report.tensors if tensor.fault]
+    assert tensor.fault
+    finding = replace(report.findings[1], cause=f"another weight; {tensor.name}: {tensor.fault}")
+    told = (f"{finding.module}: {finding.cause}", f"{tensor.name}: {tensor.fault}")
+    both = replace(report, findings=(finding,), reasons=told)
+    assert reasons(both) == [f"{finding.module}: another weight"]
+    page = render(both)
+    assert "Weights that are not the source" not in page
+    assert tensor.fault in Page(page[page.index('id="findings"') :]).text
+    alone = replace(both, findings=(), reasons=told[1:])
+    assert reasons(alone) == [told[1]]
+    assert "Weights that are not the source" in render(alone)
+
+
+def test_the_case_that_speaks_for_all_has_many_positions() -> None:
+    """What a score of positions give is chance."""
+    report = made("faithful")
+    first, few = report.cases[0], report.cases[3]
+    assert first.figures
+    assert few.figures
+
+    def further(times: float) -> Report:
+        figures = replace(few.figures, kl_mean=times * (first.figures.kl_mean or 0))  # type: ignore[type-var, union-attr]
+        return replace(report, cases=(first, replace(few, figures=figures)))
+
+    slightly, much = further(1.5), further(3.0)
+    assert worst_case(slightly) is first
+    assert "Figures of the case prompt : whole windows" in Page(render(slightly)).text
+    assert "The other one is not twice as far from the source." in Page(render(slightly)).text
+    assert worst_case(much) is much.cases[1]
+    worse = replace(slightly, cases=(first, replace(slightly.cases[1], verdict="drifted")))
+    assert worst_case(worse) is worse.cases[1]
+    farther = replace(much, cases=(replace(first, verdict="drifted"), much.cases[1]))
+    assert worst_case(farther) is farther.cases[0]
+    assert "twice as far" not in Page(render(farther)).text
+
+
+def test_findings_are_marked_where_layers_go_wrong() -> None:
+    page = read("broken")
+    marks = re.findall(r'class="marked"[^>]*>([^<]*)<', shown("broken"))
+    assert marks == ["1", "2", "3"]
+    one = replace(made("broken"), findings=made("broken").findings[:1])
+    assert re.findall(r'class="marked"[^>]*>([^<]*)<', render(one)) == ["layer 3 · self_attn"]
+    crowd = tuple(replace(one.findings[0], module=f"model.layers.{layer}") for layer in (7, 8, 9, 20))
+    assert re.findall(r'class="marked"[^>]*>([^<]*)<', render(replace(one, findings=crowd))) == ["1", "3", "4"]
+    assert "mark" in {found.get("class") for tag, found in page.elements if tag == "line"}
+
+
 def test_words_for_which_only_rounding_differs_are_not_shown() -> None:
     report, (word, *_) = made("faithful"), made("drifted").worst_tokens
     assert 'id="worst"' in render(replace(report, worst_tokens=(word,)))
@@ -252,8 +312,12 @@ def test_a_continuation_parts_where_the_source_goes_on_otherwise() -> None:
     assert "return fibonacci(n - 1)" in articles[1].replace("  ", " ")
     assert "artifact" not in articles[1]
     assert "token 22 differs, where the source itself was undecided within the noise." in articles[2]
-    none = Page(render(made("broken"))).text
+    none = read("broken").text
     assert "The history of source ␣ the … artifact ␣ the the the the the" in none
+    assert "The first of 32 tokens already differs." in none
+    (second,) = (replace(found, agreed=1) for found in made("broken").continuations)
+    page = Page(render(replace(made("broken"), continuations=(second,))))
+    assert "The first of 32 tokens is the source’s; the second differs." in page.text
 
 
 def test_a_continuation_parts_between_characters() -> None:

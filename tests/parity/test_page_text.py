@@ -111,6 +111,14 @@ def test_places_are_told_in_short() -> None:
     assert layer_of("model.norm") is None
 
 
+def test_a_source_is_called_by_its_name() -> None:
+    folders = ("/models/qwen2-0.5b/", "./qwen2-0.5b", "tests/checkpoints/qwen2-0.5b", "C:\\models\\qwen2-0.5b")
+    assert {words.model_name(source) for source in folders} == {"qwen2-0.5b"}
+    assert words.model_name("org/qwen2-0.5b") == "org/qwen2-0.5b"
+    assert words.operator("model.norm/RMSNormalization", "model.norm") == "RMSNormalization"
+    assert words.operator("MatMul", "model.norm") == "MatMul"
+
+
 def test_axes_end_at_round_numbers() -> None:
     assert log_axis([3e-6, 2e-3]) == Axis(1e-6, 1e-2, log=True)
     assert log_axis([0.11, 0.43]) == Axis(0.1, 0.5, log=True)
