@@ -29,17 +29,22 @@ def error_by_layer(layers: Sequence[LayerError], findings: Sequence[Finding]) ->
     plot.grid()
     labelled = {entry.module: index for index, entry in enumerate(layers)}
     _layer_labels(plot, layers)
-    marked: dict[int, str] = {}
+    marked: dict[int, list[int]] = {}
     for order, finding in enumerate(findings, 1):
         inside = [index for module, index in labelled.items() if f"{finding.module}.".startswith(f"{module}.")]
         if inside:
-            marked.setdefault(inside[0], str(order) if len(findings) > 1 else short(finding.module))
-    plot.uprights(marked)
+            marked.setdefault(inside[0], []).append(order)
+    alone = short(findings[0].module) if len(findings) == 1 else ""
+    plot.uprights({index: alone or _numbers(orders) for index, orders in marked.items()})
     plot.line([(index, entry.error) for index, entry in enumerate(layers)])
     for index, entry in enumerate(layers):
         kind = "dot" if entry.error > axis.low else "dot none"
         plot.dot(index, entry.error, f"{entry.module}: {number(entry.error)}", kind)
     return plot.svg()
+
+
+def _numbers(orders: list[int]) -> str:
+    return ", ".join(map(str, orders)) if len(orders) < 3 else f"{orders[0]}, {orders[1]} …"
 
 
 def _layer_labels(plot: Plot, layers: Sequence[LayerError]) -> None:

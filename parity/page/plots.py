@@ -133,7 +133,7 @@ class Plot:
             at = self.across(x)
             self.parts.append(f'<line class="mark" x1="{at:.2f}%" x2="{at:.2f}%" y1="4" y2="{bottom}"/>')
             if at - last >= NEAR:
-                anchor, aside = ("end", -6) if at > (60 if len(text) > 3 else 96) else ("start", 6)
+                anchor, aside = ("end", -6) if at > (60 if len(text) > 6 else 94) else ("start", 6)
                 place = f'x="{at:.2f}%" dx="{aside}" y="14"'
                 words.append(f'<text class="marked" text-anchor="{anchor}" {place}>{escaped(text)}</text>')
                 last = at

@@ -82,6 +82,7 @@ def render(report: Report) -> str:
         card=words.card(report),
         copy=words.copy_of(report),
         unit=words.unit(report.task),
+        place=words.place(report.task),
         worst=worst_case(report),
         others=others(report),
         worst_tokens=[found for found in report.worst_tokens if found.kl > ROUNDING],
@@ -151,7 +152,7 @@ def headlines(report: Report) -> list[tuple[str, str, str]]:
     found, skipped = case.figures, words.POINTLESS.get(report.task, ())
     lines = []
     if found.kl_mean is not None:
-        lines.append(("KL divergence", numerals.number(found.kl_mean), "nats a position, mean"))
+        lines.append(("KL divergence", numerals.number(found.kl_mean), f"nats a {words.place(report.task)}, mean"))
     else:
         lines.append(("Relative error", numerals.number(found.relative_error), "of the outputs, root mean square"))
     if "top1" not in skipped:

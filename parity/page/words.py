@@ -18,6 +18,7 @@ _PRECISIONS = {
 _TARGETS = {"ort": "ONNX Runtime’s fused operators", "standard": "standard ONNX operators"}
 _FAMILIES = {"qwen2": "Qwen2", "exaone4": "EXAONE 4.0"}
 _UNITS: Mapping[Task, str] = {"feature-extraction": "hidden states"}
+_PLACES: Mapping[Task, str] = {"text-classification": "text"}
 _CHOICES: Mapping[Task, str] = {
     "text-classification": "Same label",
     "token-classification": "Same tag",
@@ -111,13 +112,19 @@ def measure(name: str, task: Task) -> str:
     if name == "top1":
         return _CHOICES.get(task, "Top-1 agreement")
     if name == "flips":
-        return "flips, share of positions"
+        return f"flips, share of {place(task)}s"
     return _MEASURES.get(name, name)
+
+
+def place(task: Task) -> str:
+    """What a row of outputs belongs to."""
+    return _PLACES.get(task, "position")
 
 
 def heading(field: str, task: Task) -> str | None:
     """The heading of a column where a task calls it differently."""
-    return {"top1": _CHOICES.get(task, "").removeprefix("Same ")}.get(field) or None
+    told = {"top1": _CHOICES.get(task, "").removeprefix("Same "), "positions": f"{place(task)}s"}
+    return told.get(field) or None
 
 
 def reason(text: str, task: Task) -> str:
