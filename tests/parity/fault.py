@@ -28,7 +28,7 @@ QWEN_INT4_STANDARD = Base("qwen2", precision="int4", target="standard", options=
 QWEN_CLASSES = Base("qwen2", "text-classification")
 QWEN_CLASSES_STANDARD = Base("qwen2", "text-classification", target="standard")
 QWEN_TAGS = Base("qwen2", "token-classification")
-EXAONE_ANSWERS = Base("exaone4", "question-answering")
+QWEN_ANSWERS = Base("qwen2", "question-answering")
 QWEN_STATES = Base("qwen2", "feature-extraction")
 
 PROMPT, DECODE, CHUNK, BATCH, LEFT = "prompt", "decode", "chunk", "batch", "left"

@@ -30,7 +30,14 @@ WINDOWS = [
     Fault(
         "Qwen2 window + 1", QWEN_SLIDING, attention.window(7), inside(2, "self_attn"), ("window", r"\b7\b"), slow=True
     ),
-    Fault("Qwen2 window - 1", QWEN_SLIDING, attention.window(5, 3), inside(3, "self_attn"), ("window", r"\b5\b")),
+    Fault(
+        "Qwen2 window - 1",
+        QWEN_SLIDING,
+        attention.window(5, 3),
+        inside(3, "self_attn"),
+        ("window", r"\b5\b"),
+        slow=True,
+    ),
     Fault(
         "window + 1 in a mask", EXAONE_STANDARD, attention.mask_window(7), inside(0, "self_attn"), ("window", r"\b7\b")
     ),
@@ -53,19 +60,21 @@ ROPE = [
         ("rope", "global|has none"),
         slow=True,
     ),
-    Fault("no RoPE", EXAONE, attention.no_rotation(1), inside(1, "self_attn"), ("rope",)),
+    Fault("no RoPE", EXAONE, attention.no_rotation(1), inside(1, "self_attn"), ("rope",), slow=True),
     Fault("theta", QWEN, attention.plain_angles(1e6), ROTARY, ("rope", "theta", r"1e\+?0?6|1,?000,?000")),
     Fault("theta, standard", EXAONE_STANDARD, attention.plain_angles(5e5), ROTARY, ("rope", "theta"), slow=True),
     Fault("llama3 left out", EXAONE_LLAMA3, attention.plain_angles(1e4), ROTARY, ("rope", "llama3", "default")),
-    Fault("linear left out", QWEN_STANDARD, attention.plain_angles(1e4), ROTARY, ("rope", "linear", "default")),
+    Fault(
+        "linear left out", QWEN_STANDARD, attention.plain_angles(1e4), ROTARY, ("rope", "linear", "default"), slow=True
+    ),
     Fault("yarn left out", QWEN_YARN, attention.plain_angles(1e4), ROTARY, ("rope", "yarn", "default"), slow=True),
-    Fault("cos and sin exchanged", QWEN, attention.cos_and_sin_exchanged, ROTARY, ("rope", "cos", "sin")),
+    Fault("cos and sin exchanged", QWEN, attention.cos_and_sin_exchanged, ROTARY, ("rope", "cos", "sin"), slow=True),
     Fault("interleaved pairs", QWEN, attention.interleaved, ROTARY, ("rope", "pairs|interleaved"), slow=True),
-    Fault("a table half as long", QWEN, attention.short_table, ROTARY, ("rope",), shows=frozenset({PROMPT})),
+    Fault("a table half as long", QWEN, attention.short_table, ROTARY, ("rope",), shows=frozenset({PROMPT}), slow=True),
 ]
 ATTENTION = [
     Fault("scale", EXAONE, attention.scale(2, 1 / 16), inside(2, "self_attn"), ("1/head_dim",)),
-    Fault("key/value heads in turn", EXAONE, attention.wrong_groups(1), inside(1, "self_attn"), ("head",)),
+    Fault("key/value heads in turn", EXAONE, attention.wrong_groups(1), inside(1, "self_attn"), ("head",), slow=True),
     Fault(
         "future tokens seen",
         EXAONE_STANDARD,
@@ -81,6 +90,7 @@ ATTENTION = [
         ("model", *inside(0, "self_attn")),
         ("mask|padding",),
         shows=frozenset({BATCH}),
+        slow=True,
     ),
     Fault(
         "mask ignored, standard",
@@ -113,14 +123,16 @@ ATTENTION = [
         ("model", *inside(0, "self_attn")),
         ("cache",),
         shows=frozenset({CHUNK}),
+        slow=True,
     ),
     Fault(
         "one position late behind a cache",
-        QWEN_STANDARD,
+        EXAONE_STANDARD,
         attention.late_behind_cache,
         ROTARY,
         ("position",),
         shows=PER_ROW,
+        slow=True,
     ),
     Fault(
         "keys and values of a cache exchanged",
@@ -129,6 +141,7 @@ ATTENTION = [
         inside(2, "self_attn"),
         ("cache",),
         shows=PER_ROW,
+        slow=True,
     ),
     Fault(
         "caches of two layers exchanged",

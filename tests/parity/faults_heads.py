@@ -6,8 +6,8 @@ from . import plants_layers as layers
 from . import plants_weights as weights
 from .fault import (
     BATCH,
-    EXAONE_ANSWERS,
     LEFT,
+    QWEN_ANSWERS,
     QWEN_CLASSES,
     QWEN_CLASSES_STANDARD,
     QWEN_STATES,
@@ -25,20 +25,27 @@ HEADS = [
         ("mask|padding",),
         shows=frozenset({LEFT}),
     ),
-    Fault("pools the first token", QWEN_CLASSES, heads.pools_the_first, ("score", "model", ""), ("first|token|pool",)),
+    Fault(
+        "pools the first token",
+        QWEN_CLASSES_STANDARD,
+        heads.pools_the_first,
+        ("score",),
+        ("first|token|pool",),
+    ),
     Fault(
         "pools the padding",
-        QWEN_CLASSES,
+        QWEN_CLASSES_STANDARD,
         heads.pools_the_padding,
-        ("score", "model", ""),
+        ("score",),
         ("padding|pool",),
         shows=frozenset({BATCH}),
+        slow=True,
     ),
     Fault(
         "labels in another order",
-        QWEN_CLASSES,
+        QWEN_CLASSES_STANDARD,
         heads.labels_in_another_order,
-        ("score", ""),
+        ("score",),
         ("label",),
         shows=frozenset(),
     ),
@@ -50,11 +57,14 @@ HEADS = [
         ("row|permut|order|label",),
         slow=True,
     ),
-    Fault("bias of score zero", QWEN_TAGS, weights.zeroed("score.bias"), ("score",), ("bias", "zero")),
+    Fault("bias of score zero", QWEN_TAGS, weights.zeroed("score.bias"), ("score",), ("bias", "zero"), slow=True),
+    Fault("start and end exchanged", QWEN_ANSWERS, heads.start_and_end_exchanged, ("qa_outputs",), ("start", "end")),
     Fault(
-        "start and end exchanged", EXAONE_ANSWERS, heads.start_and_end_exchanged, ("qa_outputs", ""), ("start", "end")
-    ),
-    Fault(
-        "final norm skipped, states", QWEN_STATES, layers.norm_skipped("norm"), ("norm",), ("norm", "skip|missing|not")
+        "final norm skipped, states",
+        QWEN_STATES,
+        layers.norm_skipped("norm"),
+        ("norm",),
+        ("norm", "skip|missing|not"),
+        slow=True,
     ),
 ]

@@ -28,7 +28,14 @@ NORMS = [
         ("norm", "skip|missing|not"),
         slow=True,
     ),
-    Fault("final norm skipped", QWEN, layers.norm_skipped("model.norm"), ("model.norm",), ("norm", "skip|missing|not")),
+    Fault(
+        "final norm skipped",
+        QWEN,
+        layers.norm_skipped("model.norm"),
+        ("model.norm",),
+        ("norm", "skip|missing|not"),
+        slow=True,
+    ),
     Fault(
         "pre-norm",
         EXAONE,
@@ -54,6 +61,7 @@ NORMS = [
         weights.rewritten("model.layers.1.input_layernorm.weight", lambda w: w + 1),
         inside(1, "input_layernorm"),
         (r"1 \+|plus (1|one)|(1|one) (too|more|higher|larger)",),
+        slow=True,
     ),
     Fault(
         "another norm's weight",
@@ -61,6 +69,7 @@ NORMS = [
         weights.copied("model.layers.2.input_layernorm.weight", "model.layers.1.input_layernorm.weight"),
         inside(1, "input_layernorm"),
         ("layers.2",),
+        slow=True,
     ),
     Fault(
         "infinite norm",
@@ -68,6 +77,7 @@ NORMS = [
         weights.overflowed("model.layers.2.post_attention_layernorm.weight"),
         inside(2, "post_attention_layernorm"),
         ("inf|finite",),
+        slow=True,
     ),
 ]
 STRUCTURE = [
@@ -89,7 +99,7 @@ STRUCTURE = [
         ),
         ("residual",),
     ),
-    Fault("gate and up exchanged", EXAONE, layers.gate_and_up_exchanged(1), inside(1, "mlp"), ("gate",)),
+    Fault("gate and up exchanged", EXAONE, layers.gate_and_up_exchanged(1), inside(1, "mlp"), ("gate",), slow=True),
     Fault("GELU for SiLU", QWEN, layers.gelu(2), inside(2, "mlp"), ("silu|activation",), slow=True),
     Fault(
         "bias dropped",
@@ -104,6 +114,7 @@ STRUCTURE = [
         weights.zeroed("model.layers.2.self_attn.qkv_proj.bias", slice(64, 96)),
         inside(2, "self_attn.qkv_proj", "self_attn.k_proj"),
         ("bias", "zero"),
+        slow=True,
     ),
     Fault(
         "bias of v dropped, standard",
@@ -115,6 +126,11 @@ STRUCTURE = [
     ),
     Fault("tied", QWEN, layers.tied, ("lm_head",), ("embed",)),
     Fault(
-        "tied bytes", EXAONE, weights.copied("model.embed_tokens.weight", "lm_head.weight"), ("lm_head",), ("embed",)
+        "tied bytes",
+        EXAONE,
+        weights.copied("model.embed_tokens.weight", "lm_head.weight"),
+        ("lm_head",),
+        ("embed",),
+        slow=True,
     ),
 ]

@@ -41,8 +41,9 @@ WEIGHTS = [
         weights.heads_permuted("model.layers.2.self_attn.q_proj.weight", (1, 0, 2, 3)),
         inside(2, "self_attn.q_proj"),
         ("head|rows|permut",),
+        slow=True,
     ),
-    Fault("half of the head's rows", QWEN, weights.rows_late("lm_head.weight", 144), ("lm_head",), ("row",)),
+    Fault("half of the head's rows", QWEN, weights.rows_late("lm_head.weight", 144), ("lm_head",), ("row",), slow=True),
     Fault(
         "half of the embedding's rows",
         EXAONE,
@@ -70,7 +71,7 @@ WEIGHTS = [
 QUANTIZED = [
     Fault(
         "sign of a scale, int4",
-        EXAONE_INT4,
+        QWEN_INT4,
         weights.sign_flipped(projection(1, "o"), 5, 1),
         inside(1, "self_attn.o_proj"),
         (r"\bsign\b|negat",),
@@ -81,6 +82,7 @@ QUANTIZED = [
         weights.sign_flipped(projection(2, "down"), 9, 0),
         inside(2, "mlp.down_proj"),
         (r"\bsign\b|negat",),
+        slow=True,
     ),
     Fault(
         "sign of a scale, standard",
@@ -134,6 +136,7 @@ QUANTIZED = [
         weights.scales_out_of_order(projection(3, "gate")),
         inside(3, "mlp.gate_proj"),
         ("scale",),
+        slow=True,
     ),
     Fault(
         "halves of bytes exchanged",

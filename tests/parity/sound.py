@@ -98,7 +98,5 @@ SOUND = [*FLOAT, *HALF, *INT8, *INT4]
 
 def name(base: Base) -> str:
     """For the tests' names."""
-    what = base.trained or base.family
-    parts = [what, base.task, base.precision, str(base.options.get("method", "")), base.target]
-    parts += [f"seed {base.seed}"] if base.trained is None else []
-    return " ".join(filter(None, parts))
+    parts = [base.trained or f"{base.family} {base.seed}", base.task, base.precision, base.target]
+    return " ".join([*parts, *(str(value) for key, value in base.options.items() if key != "windows")])

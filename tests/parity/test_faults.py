@@ -1,29 +1,53 @@
-"""A check finds every planted fault: the verdict, the module where it sits, and the cause in words.
-
-That each plant makes the difference it is meant to make is ``test_planted.py``'s concern.
-"""
+"""Each planted fault bites, and a check finds it: the verdict, the module where it sits, and the cause in words."""
 
 from pathlib import Path
 
 import pytest
+from intaglio.artifact import read_manifest, verify
 from intaglio.parity import check
 
-from .artifacts import QUICK, Shelf
+from .artifacts import QUICK, Pair, Shelf
+from .bite import answers, differing
 from .fault import Fault
 from .faults import FAULTS
 from .surgery import Surgery
 
 CASES = [pytest.param(f, id=f.name, marks=[pytest.mark.slow] if f.slow else []) for f in FAULTS]
+NOISE = 1e-5
+BITE = 1e-3
+"""A fault must show by a hundred times what runs of the same graph differ by."""
+
+
+def planted(fault: Fault, shelf: Shelf, folder: Path) -> Pair:
+    pair = shelf.copy(fault.base, folder)
+    with Surgery(pair.artifact) as surgery:
+        fault.plant(surgery)
+    return pair
+
+
+@pytest.mark.parametrize("fault", CASES)
+def test_bites(fault: Fault, shelf: Shelf, tmp_path: Path) -> None:
+    """In the ways of running that it should and in no other; and nothing but the numbers tells."""
+    folder, sound = planted(fault, shelf, tmp_path / "planted").artifact, shelf.pair(fault.base).artifact
+    assert verify(folder) == []
+    facts, known = read_manifest(folder), read_manifest(sound)
+    assert (facts.source, facts.precision) == (known.source, known.precision)
+    right, wrong = answers(sound), answers(folder)
+    shows = fault.shows & right.keys()
+    assert differing(right, wrong, BITE) == shows
+    assert differing(right, wrong, NOISE) == shows
 
 
 @pytest.mark.parametrize("fault", CASES)
 def test_found(fault: Fault, shelf: Shelf, tmp_path: Path) -> None:
-    pair = shelf.copy(fault.base, tmp_path / "planted")
-    with Surgery(pair.artifact) as surgery:
-        fault.plant(surgery)
+    pair = planted(fault, shelf, tmp_path / "planted")
     report = check(pair.artifact, pair.checkpoint, options=QUICK, threads=1)
     told = [(finding.module, finding.cause) for finding in report.findings]
     assert report.verdict == fault.verdict, (report.reasons, told)
     assert told
     assert report.findings[0].module in fault.modules, told
     assert any(fault.found_by(finding) for finding in report.findings), told
+
+
+def test_names_are_told_apart() -> None:
+    assert len({fault.name for fault in FAULTS}) == len(FAULTS)
