@@ -33,4 +33,4 @@ def _symptoms(texts: list[str]) -> list[str]:
 
 
 def _as_well(count: int) -> str:
-    return f"; above its limit in {count} other {'case' if count == 1 else 'cases'}, too" if count else ""
+    return f"; also in {count} other {'case' if count == 1 else 'cases'}" if count else ""

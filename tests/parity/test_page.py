@@ -211,7 +211,8 @@ def test_the_verdict_and_the_card_come_first() -> None:
     card = (report.digest, "494 million (494,032,768)", "330 MB, 5.34 bits a parameter", checked, report.text)
     for fact in ("Drifted", "qwen2-0.5b-int4 , an int4 copy of qwen2-0.5b", "mean KL divergence is 0.0317", *card):
         assert 0 <= text.index(fact) < text.index("The ways in which the artifact was run")
-    assert report.command in text
+    (command,) = re.findall(r'<pre id="command">(.*?)</pre>', render(report), re.DOTALL)
+    assert unescape(re.sub(r"<[^>]+>", "", command)) == report.command
 
 
 def test_many_reasons_are_counted() -> None:
@@ -234,7 +235,7 @@ def test_a_measure_beyond_its_limit_in_many_cases_is_one_reason() -> None:
     report = made("drifted")
     beyond = [f"{case.name}: {text}" for case in report.cases for text in case.reasons]
     assert reasons(replace(report, reasons=tuple(beyond))) == [
-        "prompt: kl_mean is 0.0317, above 0.02; above its limit in 2 other cases, too",
+        "prompt: kl_mean is 0.0317, above 0.02; also in 2 other cases",
         "prompt: flips is 0.0595, above 0.05",
     ]
 
