@@ -16,7 +16,7 @@ truncate_option = click.option("--truncate", is_flag=True, help="Cut texts longe
 
 
 def source_options(function: Decorated) -> Decorated:
-    """``--task``, ``--target``, ``--revision``, ``--force``, ``--no-parity``: from what an artifact is made, and how."""
+    """``--task``, ``--target``, ``--revision``, ``--force``, ``--no-parity``: what it is made from, and how."""
     for option in reversed(
         (
             click.option(

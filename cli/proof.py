@@ -5,7 +5,6 @@ from pathlib import Path
 
 from ..artifact import MANIFEST
 from ..errors import CheckError, DependencyError, UnsupportedError
-from ..runtime.session import import_onnxruntime
 from .verdict import note
 
 Report = Callable[[str, int, int], None]
@@ -17,6 +16,8 @@ def check_runtime(out: Path) -> None:
     Raises:
         DependencyError: there is no onnxruntime to run the artifact with.
     """
+    from ..runtime.session import import_onnxruntime
+
     try:
         import_onnxruntime()
     except DependencyError as error:

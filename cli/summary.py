@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..artifact import Manifest
-from ..runtime.resources import peak_rss
 from .show import print_facts, print_json, size
 from .weights import bits_per_weight, estimated_kl, in_words, weights_of
 
@@ -19,6 +18,8 @@ def print_summary(
         seconds: the whole took.
         stages: of that, each stage took.
     """
+    from ..runtime.resources import peak_rss
+
     total = sum(entry.size for entry in manifest.files.values())
     peak = peak_rss()
     weights = weights_of(manifest)

@@ -34,10 +34,10 @@ from ..errors import UsageError
 from ..hub import resolve
 from ..models.checkpoint import COMPANIONS, PATTERNS, Checkpoint
 from ..models.config import ModelConfig
+from ..models.digest import Digest
 from ..models.heads import build
 from ..models.rope import RotaryEmbedding
 from .artifact_checkpoint import ArtifactCheckpoint
-from ..models.digest import Digest
 from .graph import Graph
 from .passes.fold_transpose import fold_transpose
 from .passes.fuse_skip_norm import fuse_skip_norm

@@ -1,10 +1,10 @@
 """A decoder one layer at a time: one layer's weights are all it needs, so that a checkpoint may be larger than memory.
 
-    stream = Layerwise(checkpoint)
-    hidden, plan = stream.embed(tokens), stream.plan(*tokens.shape)
-    for index in range(checkpoint.config.num_hidden_layers):
-        hidden, _ = stream.layer(index)(hidden, None, plan)
-    logits = stream.logits(stream.norm(hidden))
+stream = Layerwise(checkpoint)
+hidden, plan = stream.embed(tokens), stream.plan(*tokens.shape)
+for index in range(checkpoint.config.num_hidden_layers):
+    hidden, _ = stream.layer(index)(hidden, None, plan)
+logits = stream.logits(stream.norm(hidden))
 """
 
 from typing import Any

@@ -208,13 +208,14 @@ def _verdict(
     cases: list[Case], findings: tuple[Finding, ...], tensors: tuple[TensorError, ...]
 ) -> tuple[Verdict, tuple[str, ...]]:
     """The worst of everything, and why; a weight that is not the source's breaks a copy whatever its outputs say."""
-    verdicts: list[Verdict] = [case.verdict for case in cases]
-    reasons = [f"{case.name}: {reason}" for case in cases if case.verdict != "faithful" for reason in case.reasons]
-    verdicts += [finding.verdict for finding in findings]
-    reasons += [f"{finding.module}: {finding.cause}" for finding in findings]
     faults = [tensor for tensor in tensors if tensor.fault is not None]
+    verdicts: list[Verdict] = [finding.verdict for finding in findings]
     verdicts += ["broken"] * len(faults)
+    verdicts += [case.verdict for case in cases]
+    # Causes before symptoms.
+    reasons = [f"{finding.module}: {finding.cause}" for finding in findings]
     reasons += [f"{tensor.name}: {tensor.fault}" for tensor in faults]
+    reasons += [f"{case.name}: {reason}" for case in cases if case.verdict != "faithful" for reason in case.reasons]
     return worst(verdicts), tuple(dict.fromkeys(reasons))
 
 
@@ -250,8 +251,8 @@ def _command(artifact: str | Path, source: str, options: CheckOptions, device: D
         ("--max-length", options.longest, default.longest),
     ):
         words += [option, str(value)] if value != usual else []
-    for measure, value in options.limits.items():
-        words += ["--limit", f"{measure}={value:g}"]
+    for measure, limit in options.limits.items():
+        words += ["--limit", f"{measure}={limit:g}"]
     words += ["--reference", options.reference] if options.reference else []
     words += ["--device", device] if device != "cpu" else []
     return shlex.join(words)

@@ -137,20 +137,20 @@ def _gather(graph: Graph, node: ir.Node, quantized: Quantized, parts: _Parts) ->
             ir.AttrInt64("gather_axis", 0),
             ir.AttrInt64("quantize_axis", 2),
         ],
-        metadata_props=props,
+        metadata_props=dict(props),
     )
     flat = _reshape(graph, rows.outputs[0], blocks * size, props)
     new = [rows, flat]
     if blocks * size != quantized.shape[1]:
         ends = [graph.constant(np.array([value])) for value in (0, quantized.shape[1], -1)]
-        new.append(ir.Node("", "Slice", [flat.outputs[0], *ends], metadata_props=props))
+        new.append(ir.Node("", "Slice", [flat.outputs[0], *ends], metadata_props=dict(props)))
     graph.model.graph.insert_before(node, new)
     graph.replace_output(output, new[-1].outputs[0])
     graph.model.graph.remove(node, safe=True)
 
 
 def _reshape(graph: Graph, value: ir.Value, width: int, props: dict[str, str]) -> ir.Node:
-    return ir.Node("", "Reshape", [value, graph.constant(np.array([0, 0, width]))], metadata_props=props)
+    return ir.Node("", "Reshape", [value, graph.constant(np.array([0, 0, width]))], metadata_props=dict(props))
 
 
 def _as(graph: Graph, node: ir.Node, value: ir.Value, dtype: ir.DataType) -> ir.Value:
