@@ -49,5 +49,18 @@ def test_found(fault: Fault, shelf: Shelf, tmp_path: Path) -> None:
     assert any(fault.found_by(finding) for finding in report.findings), told
 
 
+def test_the_drift_of_an_epsilon_has_its_size(shelf: Shelf, tmp_path: Path) -> None:
+    """Embeddings of a mean square of 0.01 are scaled by sqrt(0.01 / (0.01 + 9e-6)) too little: 4.5e-4 of their size."""
+    fault = next(fault for fault in FAULTS if fault.name == "epsilon 1e-5")
+    pair = planted(fault, shelf, tmp_path / "planted")
+    report = check(pair.artifact, pair.checkpoint, options=QUICK, threads=1)
+    (finding,) = report.findings
+    assert finding.verdict == "drifted"
+    assert finding.error == pytest.approx(4.5e-4, rel=0.2)
+    prompt = report.cases[0].figures
+    assert prompt is not None
+    assert 1e-4 < prompt.relative_error < 1e-2
+
+
 def test_names_are_told_apart() -> None:
     assert len({fault.name for fault in FAULTS}) == len(FAULTS)
