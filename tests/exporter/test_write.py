@@ -188,7 +188,15 @@ def test_what_was_there_comes_back_when_it_cannot_be_replaced(
 @pytest.mark.parametrize("delay", [0.3, 1.0, 2.0, 3.0, 4.0, 5.0, 6.5, 8.0])
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_signal_at_any_moment(tmp_path: Path, checkpoint: Path, name: str, delay: float) -> None:
-    command = [sys.executable, "-m", "intaglio.cli.main", "export", str(checkpoint), str(tmp_path / "out"), "--no-parity"]
+    command = [
+        sys.executable,
+        "-m",
+        "intaglio.cli.main",
+        "export",
+        str(checkpoint),
+        str(tmp_path / "out"),
+        "--no-parity",
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     time.sleep(delay)
     process.send_signal(getattr(signal, name))

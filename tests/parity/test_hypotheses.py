@@ -13,10 +13,10 @@ from intaglio.models.config import ModelConfig
 from intaglio.models.heads import TRUNKS
 from intaglio.models.layerwise import Layerwise
 from intaglio.models.rope import RotaryEmbedding
-from intaglio.parity.batches import Batch, Record, Step, Trail, relative_error
-from intaglio.parity.hypotheses import explain
-from intaglio.parity.places import PLACES
-from intaglio.parity.symptoms import Cause, Symptom, matched, plausible
+from intaglio.parity.locate.batches import Batch, Record, Step, Trail, relative_error
+from intaglio.parity.locate.hypotheses import explain
+from intaglio.parity.locate.places import PLACES
+from intaglio.parity.locate.symptoms import Cause, Symptom, matched, plausible
 from intaglio.tests import tiny
 from intaglio.tests.models.variants import GLOBAL, LLAMA3, LONGROPE, YARN
 from torch import Tensor, nn

@@ -11,8 +11,8 @@ from intaglio.artifact import read_manifest
 from intaglio.exporter import QuantizeOptions, export
 from intaglio.models.checkpoint import Checkpoint
 from intaglio.models.layerwise import Layerwise
-from intaglio.parity.judgement import ranges, together
 from intaglio.parity.locate import locate
+from intaglio.parity.locate.judgement import ranges, together
 from intaglio.parity.result import Finding, TensorError
 from intaglio.tests import tiny
 

@@ -36,7 +36,9 @@ def test_divergence_and_perplexity_are_the_textbook_s() -> None:
     assert figures.perplexity == pytest.approx(np.exp(-np.log(q[np.arange(69), following]).mean()), rel=1e-5)
     assert figures.source_perplexity == pytest.approx(np.exp(-np.log(p[np.arange(69), following]).mean()), rel=1e-5)
     centred = source - source.mean(-1, keepdims=True)
-    assert figures.relative_error == pytest.approx(np.linalg.norm(artifact - source) / np.linalg.norm(centred), rel=1e-4)
+    assert figures.relative_error == pytest.approx(
+        np.linalg.norm(artifact - source) / np.linalg.norm(centred), rel=1e-4
+    )
     assert figures.max_difference == pytest.approx(np.abs(artifact - source).max())
 
 

@@ -11,9 +11,9 @@ from intaglio.artifact import GRAPH, read_manifest
 from intaglio.errors import ArtifactError
 from intaglio.models.checkpoint import Checkpoint
 from intaglio.models.layerwise import Layerwise
-from intaglio.parity.batches import Trail, batches, feeds
-from intaglio.parity.places import HIDDEN
-from intaglio.parity.probe import GIVEN, Probe, layer_errors, whole_feeds
+from intaglio.parity.locate.batches import Trail, batches, feeds
+from intaglio.parity.locate.places import HIDDEN
+from intaglio.parity.locate.probe import GIVEN, Probe, layer_errors, whole_feeds
 
 from .artifacts import Base, Pair, Shelf
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..models.config import ModelConfig
+from ...models.config import ModelConfig
 from .batches import Step, relative_error
 from .places import HIDDEN, Kind, Place
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..models.layers import HeadNorm, RMSNorm
+from ...models.layers import HeadNorm, RMSNorm
 from .attention_mistakes import attention_mistakes, last_right
 from .places import HIDDEN, MIDDLE, OUT, Kind
 from .symptoms import FAMILIES, WHAT, Candidate, Cause, Symptom, listed, matched, plausible, scaled, split, unexplained

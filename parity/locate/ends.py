@@ -8,10 +8,10 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-from ..artifact import Task
-from ..errors import ArtifactError
-from ..models.layers import RMSNorm
-from ..models.layerwise import Layerwise
+from ...artifact import Task
+from ...errors import ArtifactError
+from ...models.layers import RMSNorm
+from ...models.layerwise import Layerwise
 from .batches import Batch, Step, Trail, feeds, relative_error
 from .budgets import MARGIN, energies, product, quantization_of
 from .heads import KEPT, head_mistakes, outputs

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..models.rope import RotaryEmbedding
+from ...models.rope import RotaryEmbedding
 from .attention import Attention, Rotation, sound, table_rotation
 from .symptoms import FAMILIES, Candidate, Cause, Symptom, listed, matched, split
 

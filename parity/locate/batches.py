@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..artifact import Manifest
-from ..models import ops
-from ..models.ops import KeyValue
-from ..models.rope import RotaryEmbedding
+from ...artifact import Manifest
+from ...models import ops
+from ...models.ops import KeyValue
+from ...models.rope import RotaryEmbedding
 from .places import CACHED, Place
 
 PROMPT = 256

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..models.config import ModelConfig
-from ..models.ops import KeyValue
-from ..models.rope import RopeConfig, inverse_frequencies
+from ...models.config import ModelConfig
+from ...models.ops import KeyValue
+from ...models.rope import RopeConfig, inverse_frequencies
 from .symptoms import Symptom, split
 
 Rotation = Callable[[Tensor], tuple[Tensor, Tensor]]

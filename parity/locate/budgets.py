@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..artifact import Manifest, Quantization
+from ...artifact import Manifest, Quantization
 
 ROUNDING = {"float32": 2e-5, "float16": 4e-3}
 """What the order of sums, and the rounding of inputs and outputs, may change; by the element type of activations."""

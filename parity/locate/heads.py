@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ..artifact import Task
-from ..models.layerwise import Layerwise
+from ...artifact import Task
+from ...models.layerwise import Layerwise
 from .batches import Batch, Trail
 from .symptoms import Candidate, listed, matched
 

@@ -10,9 +10,9 @@ from typing import Literal
 
 import onnx_ir as ir
 
-from ..artifact import Manifest, Task
-from ..models.config import ModelConfig
-from ..models.heads import TRUNK_ATTRIBUTE
+from ...artifact import Manifest, Task
+from ...models.config import ModelConfig
+from ...models.heads import TRUNK_ATTRIBUTE
 
 MODULE = "intaglio.module"
 """The metadata key that holds a node's module path."""

@@ -8,11 +8,11 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-from ..errors import ArtifactError
-from ..models import ops
-from ..models.layerwise import Layerwise
-from ..models.ops import Heads
-from ..models.rope import RotaryEmbedding
+from ...errors import ArtifactError
+from ...models import ops
+from ...models.layerwise import Layerwise
+from ...models.ops import Heads
+from ...models.rope import RotaryEmbedding
 from .batches import Batch, Step, feeds, relative_error
 from .budgets import UNIT, attention, energies, product, quantization_of
 from .hypotheses import explain

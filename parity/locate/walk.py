@@ -10,17 +10,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..artifact import Manifest
-from ..models.layerwise import Layerwise
-from ..models.rope import RotaryEmbedding
+from ...artifact import Manifest
+from ...models.layerwise import Layerwise
+from ...models.rope import RotaryEmbedding
+from ..result import Finding, TensorError
 from .batches import PROMPT, Trail, batches
 from .budgets import rounding
 from .ends import Ends
 from .judgement import Judgement, findings_of, together
 from .layer import LayerProbe
 from .probe import Probe
-from .probe import layer_errors as layer_errors
-from .result import Finding, TensorError
 
 Progress = Callable[[int, int], None]
 

@@ -14,15 +14,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..artifact import GRAPH, Manifest
-from ..errors import ArtifactError
-from ..models.config import ModelConfig
-from ..models.layerwise import Layerwise
-from ..runtime.resources import usable_cpus
-from ..runtime.session import QUIET, import_onnxruntime
+from ...artifact import GRAPH, Manifest
+from ...errors import ArtifactError
+from ...models.config import ModelConfig
+from ...models.layerwise import Layerwise
+from ...runtime.resources import usable_cpus
+from ...runtime.session import QUIET, import_onnxruntime
+from ..result import LayerError
 from .batches import relative_error
 from .places import MODULE, OUT, SUM, Anatomy, ancestors
-from .result import LayerError
 
 GIVEN = "given:"
 """What the name of an input begins with that stands for a value of the graph."""
