@@ -44,7 +44,8 @@ def _cause(suspect: Suspect, checkpoint: Checkpoint) -> str | None:
         return f"{place.count:,} of its {suspect.numel:,} numbers, the first in {where}, are NaN or infinite"
     if not found.stored.any() and found.power.any():
         rms = (found.power.sum().item() / suspect.numel) ** 0.5
-        return f"it is all zeros, and the source's numbers have a root mean square of {rms:.3g}"
+        subject = "the bias" if suspect.name.endswith(".bias") else "it"
+        return f"{subject} is all zeros, and the source's numbers have a root mean square of {rms:.3g}"
     if isinstance(weight, FloatWeight):
         wrong = found.error > 0
     else:

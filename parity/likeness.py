@@ -40,6 +40,9 @@ def likeness(weight: Weight, expected: Expected, rows: Sequence[int], checkpoint
     factor = ((stored * source).sum() / source.square().sum()).item()
     if abs(factor) > 0.05 and abs(factor - 1) > 0.01 and alike(stored, factor * source):
         return f"{which} are {factor:.4g} times the source's"
+    difference = (stored - source).mean().item()
+    if abs(difference) > 1e-3 and alike(stored, source + difference):
+        return f"{which} are the source's {'plus' if difference > 0 else 'minus'} {abs(difference):.4g}"
     for dtype in (torch.float16, torch.bfloat16):
         if isinstance(weight, FloatWeight) and torch.equal(stored, source.to(dtype).float()):
             return f"{which} are the source's rounded to {'fp16' if dtype == torch.float16 else 'bf16'}"

@@ -39,11 +39,11 @@ def computed(
         if entry.sources or not owner.endswith("rotary_emb"):
             continue
         array = Array.of(values[name], folder) if name in values else None
-        error, fault = 1.0, "the graph has no such initializer"
+        error: float = 1.0
+        fault: str | None = "the graph has no such initializer"
         if array is not None:
             stored = array.flat(0, array.elements).view(array.shape)
-            error, found_fault = _compare(stored, leaf, config, ROUNDED.get(array.type, torch.float32))
-            fault = found_fault or ""
+            error, fault = _compare(stored, leaf, config, ROUNDED.get(array.type, torch.float32))
         found.append(
             TensorError(
                 name=name,
@@ -54,7 +54,7 @@ def computed(
                 method=None,
                 elements=torch.Size(entry.shape).numel(),
                 error=error,
-                fault=fault or None,
+                fault=fault,
             )
         )
     return found
@@ -74,7 +74,7 @@ def _compare(stored: Tensor, leaf: str, config: ModelConfig, dtype: torch.dtype)
         return 0.0, None
     cause = _cause(stored, wanted, leaf, config)
     figures = f"a relative error of {error:.3g}"
-    return error, f"{cause}, {figures}" if cause else f"its numbers are not those that config.json gives, {figures}"
+    return error, f"{cause or 'its angles of RoPE are not those that config.json gives'}, {figures}"
 
 
 def _wanted(leaf: str, rope: RopeConfig, head_dim: int, like: Tensor) -> Tensor | None:
@@ -87,22 +87,28 @@ def _wanted(leaf: str, rope: RopeConfig, head_dim: int, like: Tensor) -> Tensor 
 def _cause(stored: Tensor, wanted: Tensor, leaf: str, config: ModelConfig) -> str | None:
     rope = config.rope
     if not stored.any():
-        return "it is all zeros"
+        return f"RoPE's {leaf} is all zeros"
     if leaf in ("cos", "sin"):
         other = "sin" if leaf == "cos" else "cos"
         swapped = _wanted(other, rope, config.head_dim, stored)
         if swapped is not None and _alike(stored, swapped):
-            return f"it holds the {other} of each angle: cos and sin are exchanged"
+            return f"it holds the {other} of each angle of RoPE: cos and sin are exchanged"
         for late in (1, -1):
             ours, theirs = (stored[late:], wanted[:-late]) if late > 0 else (stored[:late], wanted[-late:])
             if len(theirs) and _alike(ours, theirs):
-                return f"its rows are one position {'late' if late > 0 else 'early'}"
-    for changed, words in _alternatives(rope, config.head_dim, stored, leaf):
+                return f"RoPE turns each position by the angles of the one {'before' if late > 0 else 'after'} it"
+    for changed, words in _alternatives(rope):
         table = _wanted(leaf, changed, config.head_dim, stored)
+        if table is not None and table.shape == stored.shape and _alike(stored, table):
+            return words
+    if stored.dim() == 2 and (right := int(((stored - wanted).abs().amax(1) < 1e-3).int().cumprod(0).sum())) > FIRST:
+        return f"RoPE's angles are right up to position {right - 1:,}, and wrong from there on"
+    if (base := _base(stored, config.head_dim, leaf)) is not None and base != rope.theta:
         # The first positions: what theta is taken for is rounded, and far out that is magnified.
         near = slice(FIRST) if stored.dim() == 2 else slice(None)
+        table = _wanted(leaf, replace(rope, type="default", theta=base), config.head_dim, stored)
         if table is not None and table.shape == stored.shape and _alike(stored[near], table[near]):
-            return words
+            return f"RoPE has a theta of {base:,.10g}, and config.json has {rope.theta:,.10g} and the type {rope.type}"
     factor = ((stored * wanted).sum() / wanted.square().sum()).item()
     if _alike(stored, factor * wanted):
         own = inverse_frequencies(rope, config.head_dim)[2]
@@ -110,18 +116,15 @@ def _cause(stored: Tensor, wanted: Tensor, leaf: str, config: ModelConfig) -> st
     return None
 
 
-def _alternatives(rope: RopeConfig, head_dim: int, stored: Tensor, leaf: str) -> list[tuple[RopeConfig, str]]:
+def _alternatives(rope: RopeConfig) -> list[tuple[RopeConfig, str]]:
     """Other configs that the numbers may be of."""
     found: list[tuple[RopeConfig, str]] = []
     plain = replace(rope, type="default")
     if rope.type != "default":
         found.append((plain, f"RoPE is of the default type, and config.json has {rope.type}"))
     bases = [theta for theta in THETAS if theta != rope.theta]
-    exact = _base(stored, head_dim, leaf)
-    if exact is not None:
-        bases.insert(0, exact)
     for base in bases:
-        words = f"RoPE has a theta of {base:,.6g}, and config.json has {rope.theta:,.6g}"
+        words = f"RoPE has a theta of {base:,.10g}, and config.json has {rope.theta:,.10g}"
         found.append((replace(rope, theta=base), words))
         if rope.type != "default":
             found.append((replace(plain, theta=base), f"{words}; its type is the default, not {rope.type}"))

@@ -232,12 +232,25 @@ class _Audit:
         for name, parameter in state.items():
             tied = config.tie_word_embeddings and name == "lm_head.weight"
             if self.checkpoint.name_of(name, task) not in held and not tied:
-                fault = "no initializer of the graph was made from it"
                 own = module_of(name)
+                fault = (
+                    f"{_lack(name)}: no initializer of the graph was made from {self.checkpoint.name_of(name, task)}"
+                )
                 found.append(
                     TensorError(name, own, "none", None, None, None, parameter.numel(), error=1.0, fault=fault)
                 )
         return found
+
+
+def _lack(name: str) -> str:
+    """What is missing with a tensor."""
+    if name.endswith(".bias"):
+        return "the bias is missing"
+    if name.endswith("norm.weight"):
+        return "the norm's weight is missing: the norm is skipped, or does without it"
+    if name == "lm_head.weight":
+        return "the head has no weight of its own, as if it were the embedding (config.json has no tied embeddings)"
+    return "the weight is missing"
 
 
 def module_of(name: str) -> str:

@@ -166,7 +166,7 @@ PLANTED = [
         STANDARD,
         without_bias,
         f"{LAYER}self_attn.q_proj.bias",
-        "no initializer of the graph was made from it",
+        r"the bias is missing: no initializer of the graph was made from model.layers.1.self_attn.q_proj.bias",
     ),
     Planted(
         "one number",
@@ -393,7 +393,13 @@ PLANTED = [
         "cos and sin are exchanged",
         ("model.rotary_emb.sin",),
     ),
-    Planted("position", TABLES, position_late("model.rotary_emb.cos"), "model.rotary_emb.cos", "one position early"),
+    Planted(
+        "position",
+        TABLES,
+        position_late("model.rotary_emb.cos"),
+        "model.rotary_emb.cos",
+        "RoPE turns each position by the angles of the one after it",
+    ),
     Planted(
         "type",
         TABLES,
@@ -403,7 +409,25 @@ PLANTED = [
         ("model.rotary_emb.sin",),
     ),
     Planted(
-        "theta", STANDARD, theta(123_000), "model.rotary_emb.inv_freq", "theta of 123,000, and config.json has 10,000"
+        "a table half as long",
+        TABLES,
+        plants.rewritten("model.rotary_emb.sin", lambda table: np.concatenate([table[:64], table[:64]])),
+        "model.rotary_emb.sin",
+        "right up to position 63, and wrong from there on",
+    ),
+    Planted(
+        "one more",
+        FLOAT,
+        plants.rewritten("model.norm.weight", lambda weight: weight + 1),
+        "model.norm.weight",
+        "are the source's plus 1",
+    ),
+    Planted(
+        "theta",
+        STANDARD,
+        theta(123_000),
+        "model.rotary_emb.inv_freq",
+        "theta of 123,000, and config.json has 10,000 and the type default",
     ),
 ]
 
