@@ -116,7 +116,7 @@ def check(
     least = min(options.window, manifest.model.context_length - 1)
     tokens = read_tokens(options.text, tokenizer, manifest.model.vocab_size, least)
     texts = windows(tokens, options.windows, least)
-    session = open_session(folder, manifest, device=device, threads=threads)
+    session = open_session(folder, manifest, device=device, threads=threads, arena=False)
     generates = manifest.task == "text-generation"
     if generates:
         trials, left_out = generation_trials(model.config, texts, tokens, options.steps, options.longest)
@@ -195,6 +195,7 @@ def _case(trial: Trial, session: Session, model: Source, tally: Tally, limits: t
             following = passage.tokens[first + 1 : first + 1 + len(rows)] if model.task == "text-generation" else None
             wanted = model.outputs(passage, first, len(rows))
             tally.add(wanted, rows, following=following, passage=index, first=first)
+            del wanted, rows  # the next pass needs the memory
     except InputError as error:
         if trial.may_refuse:
             return Case(trial.name, trial.what, "faithful", refused=REFUSED)

@@ -14,8 +14,10 @@ Floats = NDArray[Any]
 Kind = Literal["distribution", "independent", "values"]
 """What a row of numbers is: the logits of one choice, of several yes and no, or plain numbers."""
 
-ROWS = 32
-"""Positions at once: 40 MB for each temporary of 150,000 words."""
+ROWS = 16
+"""Positions at once: 10 MB for each temporary of 150,000 words."""
+WRONG = np.float32(1e15)
+"""What stands for NaN and infinity: as wrong as can be, and its square is still a number."""
 
 
 def kind_of(task: Task, facts: ModelFacts) -> Kind:
@@ -95,23 +97,22 @@ class Tally:
         self, source: Floats, artifact: Floats, following: NDArray[np.int64] | None, passage: int, first: int
     ) -> None:
         difference = np.abs(artifact - source)
-        # A row with NaN is as wrong as can be; the figures must stay numbers.
-        difference[~np.isfinite(difference)] = np.float32(1e30)
+        difference[~(difference < WRONG)] = WRONG
         self.positions += len(source)
         self._largest = max(self._largest, float(difference.max()))
         self._absolute += float(difference.sum(dtype=np.float64))
-        self._squares += float(np.square(difference, dtype=np.float64).sum())
-        centred = source - source.mean(-1, keepdims=True) if self.kind == "distribution" else source
-        self._spread += float(np.square(centred, dtype=np.float64).sum())
+        self._squares += float(np.vdot(difference, difference))
+        spread = _spread(source) if self.kind == "distribution" else source
+        self._spread += float(np.vdot(spread, spread)) * source.size / spread.size
         self._numbers += source.size
         self._pair(source, artifact)
         if self.kind == "values":
             return
-        sound = np.where(np.isfinite(artifact), artifact, np.float32(-1e30))
+        sound = np.where(np.isfinite(artifact), artifact, -WRONG)
         if self.kind == "independent":
             self._agree += int(((source > 0) == (sound > 0)).all(-1).sum())
             return
-        self._choices(source, sound, centred.std(-1), following, passage, first)
+        self._choices(source, sound, spread, following, passage, first)
 
     def _choices(
         self,
@@ -182,6 +183,14 @@ class Tally:
             perplexity=_perplexity(self._loss),
             source_perplexity=_perplexity(self._source_loss),
         )
+
+
+def _spread(rows: Floats) -> Floats:
+    """How far the numbers of each row are apart: their standard deviation. A row of nearly equal numbers has but its
+    rounding there, and counts a tenth of its size instead."""
+    size = np.sqrt(np.square(rows).mean(-1))
+    found: Floats = np.maximum(rows.std(-1), np.float32(0.1) * size)
+    return found
 
 
 def log_softmax(logits: Floats) -> Floats:

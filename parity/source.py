@@ -50,29 +50,36 @@ class Source:
         self._states: dict[int, Tensor] = {}
 
     @torch.inference_mode()
-    def read(
-        self, sequences: Sequence[Passage], advance: Callable[[int, int], None] = lambda done, total: None
-    ) -> None:
-        """Run sequences; their hidden states are kept for ``outputs``.
+    def read(self, passages: Sequence[Passage], advance: Callable[[int, int], None] = lambda done, total: None) -> None:
+        """Run passages; their hidden states are kept for ``outputs``.
 
         Rows never influence each other, so that those of one shape go through together. Where frequencies depend on
-        the length, a sequence is read in its own pieces; otherwise in any, as the result is the same.
+        the length, a passage is read in its own pieces; otherwise in any, as the result is the same.
 
         Raises:
             CheckpointError: the model computes NaN or infinite values.
         """
+        dependent = self.config.rope.length_dependent
+        read: list[Passage] = []
+        begun: list[tuple[Passage, Passage]] = []
+        for passage in sorted(passages, key=lambda p: -p.tokens.size):
+            # Nothing that follows a token has a say in it: the beginning of a passage is read once.
+            longer = next((other for other in read if not dependent and _begins(other.tokens, passage.tokens)), None)
+            if longer is None:
+                read.append(passage)
+            else:
+                begun.append((passage, longer))
         groups: dict[tuple[int, tuple[int, ...]], list[Passage]] = {}
-        for sequence in sequences:
-            size = sequence.tokens.size
-            pieces = sequence.pieces if self.config.rope.length_dependent else _pieces(size)
-            members = groups.setdefault((size, pieces), [])
-            members.append(sequence)
+        for passage in read:
+            size = passage.tokens.size
+            pieces = passage.pieces if dependent else _pieces(size)
+            groups.setdefault((size, pieces), []).append(passage)
         batches = [
             (pieces, members[start : start + ROWS])
             for (_, pieces), members in groups.items()
             for start in range(0, len(members), ROWS)
         ]
-        hidden = [self.model.embed(torch.from_numpy(np.stack([s.tokens for s in rows]))) for _, rows in batches]
+        hidden = [self.model.embed(torch.from_numpy(np.stack([p.tokens for p in rows]))) for _, rows in batches]
         plans: dict[tuple[int, int, int], Any] = {}
         for index in range(self.config.num_hidden_layers):
             layer = self.model.layer(index)
@@ -94,18 +101,20 @@ class Source:
                     f"{self.model.checkpoint.folder}: the model computes NaN or infinite values from this text; "
                     "the checkpoint is damaged: fetch it again"
                 )
-            for row, sequence in enumerate(rows):
-                self._states[id(sequence)] = normed[row]
+            for row, passage in enumerate(rows):
+                self._states[id(passage)] = normed[row]
+        for passage, longer in begun:
+            self._states[id(passage)] = self._states[id(longer)][: passage.tokens.size]
 
     @torch.inference_mode()
-    def outputs(self, sequence: Passage, first: int, count: int) -> Floats:
+    def outputs(self, passage: Passage, first: int, count: int) -> Floats:
         """What the head says at ``count`` positions from ``first`` on, float32.
 
         Logits [count, V] of a causal LM, [count, L] of token classification, [1, L] of sequence classification (from
         the last position, whichever are asked for), start and end logits [2, S] of question answering, hidden states
         [count, D] of the bare model.
         """
-        states = self._states[id(sequence)]
+        states = self._states[id(passage)]
         if self.task == "text-generation":
             found = self.model.logits(states[first : first + count])
         elif self._head is None:
@@ -118,6 +127,10 @@ class Source:
             found = self._head(states[first : first + count])
         array: Floats = found.contiguous().numpy()
         return array
+
+
+def _begins(tokens: Tokens, start: Tokens) -> bool:
+    return bool((tokens[: start.size] == start).all())
 
 
 def _pieces(size: int) -> tuple[int, ...]:

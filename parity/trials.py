@@ -56,20 +56,31 @@ def stepwise(tokens: Tokens, prompt: int) -> Passage:
 
 
 def blocks(rows: Rows) -> Rows:
-    """The same outputs in blocks of up to ``BLOCK`` positions: the source reads its whole table for each."""
+    """The same outputs in blocks of up to ``BLOCK`` positions: the source reads its whole table for each.
+
+    What has been given is let go before the next outputs are made, since the logits of a prompt are large.
+    """
     held: dict[int, list[Floats]] = {}
     begun: dict[int, int] = {}
     for index, first, found in rows:
         for start in range(0, len(found), BLOCK):
-            piece = found[start : start + BLOCK]
             size = sum(map(len, held.get(index, [])))
-            if size and (size + len(piece) > BLOCK or begun[index] + size != first + start):
-                yield index, begun[index], np.concatenate(held.pop(index))
-            if index not in held:
-                held[index], begun[index] = [], first + start
-            held[index].append(piece)
+            count = min(BLOCK, len(found) - start)
+            if size and (size + count > BLOCK or begun[index] + size != first + start):
+                yield index, begun[index], _joined(held.pop(index))
+                size = 0
+            begun[index] = first + start - size
+            if size + count == BLOCK:
+                yield index, begun[index], _joined([*held.pop(index, []), found[start : start + count]])
+            else:
+                held.setdefault(index, []).append(found[start : start + count].copy())
+        del found
     for index, pieces in held.items():
-        yield index, begun[index], np.concatenate(pieces)
+        yield index, begun[index], _joined(pieces)
+
+
+def _joined(pieces: list[Floats]) -> Floats:
+    return np.concatenate(pieces) if len(pieces) > 1 else pieces[0]
 
 
 def edges(config: ModelConfig) -> dict[int, str]:

@@ -67,11 +67,19 @@ class Session:
         )
 
 
-def open_session(folder: Path, manifest: Manifest, *, device: Device = "cpu", threads: int | None = None) -> Session:
+def open_session(
+    folder: Path,
+    manifest: Manifest,
+    *,
+    device: Device = "cpu",
+    threads: int | None = None,
+    arena: bool = True,
+) -> Session:
     """Load ``folder/model.onnx`` with its external data, which ONNX Runtime maps into memory.
 
     Args:
         threads: of one operator; None for every processor this process may use.
+        arena: keep what a pass needed for the next one; without it, memory is given back at once.
 
     Raises:
         UsageError: an unknown device, or fewer than one thread.
@@ -95,6 +103,7 @@ def open_session(folder: Path, manifest: Manifest, *, device: Device = "cpu", th
     options.intra_op_num_threads = count
     options.inter_op_num_threads = 1  # the graph is a chain: there is nothing to run beside a node
     options.log_severity_level = QUIET
+    options.enable_cpu_mem_arena = arena
     try:
         raw = ort.InferenceSession(str(folder / GRAPH), options, providers=[PROVIDERS[device]])
     except Exception as error:  # onnxruntime's exceptions have no common class of their own

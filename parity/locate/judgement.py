@@ -25,10 +25,8 @@ class Judgement:
     when: str = ""
 
     def settled(self) -> "Judgement":
-        """The same with its cause, if it needs one, found out by now."""
-        if not self.exceeds:
-            return self
-        cause = self.why()
+        """The same with its cause, if it needs one, found out by now: what that took, a layer's weights, is let go."""
+        cause = self.why() if self.exceeds else Cause("")
         return replace(self, why=lambda: cause)
 
     @property

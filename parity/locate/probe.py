@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...artifact import GRAPH, Manifest
+from ...artifact import FLOAT_PRECISIONS, GRAPH, Manifest
 from ...errors import ArtifactError
 from ...models.config import ModelConfig
 from ...models.layerwise import Layerwise
@@ -116,6 +116,9 @@ class Piece:
         options.inter_op_num_threads = 1
         options.log_severity_level = QUIET
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(self.probe.folder))
+        if self.probe.manifest.precision in FLOAT_PRECISIONS:
+            # Packed copies are for many runs; MatMulNBits is slow without them.
+            options.add_session_config_entry("session.disable_prepacking", "1")
         try:
             return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions have no common class of their own

@@ -68,7 +68,7 @@ def test_numbers_that_are_none_are_as_wrong_as_can_be() -> None:
     artifact[3, 4] = np.nan
     artifact[5] = np.inf
     figures = tally(logits(), artifact).figures()
-    assert figures.max_difference >= 1e29
+    assert figures.max_difference >= 0.99e15
     assert np.isfinite([figures.kl_mean, figures.relative_error, figures.perplexity]).all()  # type: ignore[list-item]
 
 
