@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from ..artifact import MANIFEST
+from ..artifact import MANIFEST, read_manifest
 from ..errors import CheckError, DependencyError, UnsupportedError
 from .verdict import note
 
@@ -31,9 +31,13 @@ def prove(source: str, out: Path, revision: str | None, progress: Report) -> str
         CheckError: it is broken; the artifact says so, and the runtime does not load it.
     """
     from ..parity import CheckOptions, check, record
+    from ..parity.opening import memory_shortage
 
     if (Path(source) / MANIFEST).exists():
         note(f"{out} is not checked: {source} is an artifact; run `intaglio parity {out} --source CHECKPOINT --record`")
+        return "not checked"
+    if shortage := memory_shortage(out, read_manifest(out)):
+        note(f"{out} is not checked: {shortage}")
         return "not checked"
     try:
         report = check(out, source, options=CheckOptions(verified=True), revision=revision, progress=progress)

@@ -2,7 +2,7 @@
 
     check ─▶ source (layer by layer) ┐
          └─▶ trials (the artifact)   ┴─▶ measures ─▶ thresholds ─▶ Report ─▶ page, record
-         └─▶ weights, probe ─▶ locate ─▶ hypotheses ──────────────────┘
+         └─▶ audit (weights), locate (operators) ─────────────────────┘
 
 ``check(artifact, source)`` gives a ``Report``, ``render`` makes a page of it, ``record`` puts it into the artifact.
 """

@@ -19,23 +19,25 @@ from ..runtime.folder import open_folder
 from ..runtime.resources import peak_rss, usable_cpus
 from ..runtime.session import Device, Session, import_onnxruntime, open_session
 from ..runtime.tokenizer import Tokenizer, try_tokenizer
+from .audit import audit
 from .details import by_position, pairs, worst_tokens
 from .greedy import continuations, greedy
 from .locate import layer_errors, locate
 from .measures import Tally, kind_of
-from .opening import Progress, open_source, verify_files, verify_source
-from .references import against
+from .opening import Progress, memory_shortage, open_source, verify_files, verify_source
+from .reference import against
 from .result import Case, Finding, Limit, Reference, Report, TensorError, Verdict
 from .source import Source
 from .texts import Tokens, read_tokens, windows
 from .thresholds import NOISE, judge, limits_for, worst
 from .trials import Trial, blocks, generation_trials, head_trials
-from .weights import audit
 
 WORST = 12
 """How many of the worst tokens a report shows."""
 
 
+PROBED = 128
+"""Tokens that the instrumented graph reads."""
 REFUSED = "rows that begin with padding are refused, not computed wrongly; target standard takes them"
 
 
@@ -101,16 +103,36 @@ def check(
         UsageError: the source is another model's, the text cannot be used, or an option is out of range.
         DependencyError: onnxruntime, or the reference, is not installed.
     """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or usable_cpus())
+    try:
+        return _check(artifact, source, options or CheckOptions(), device, threads, revision, progress or _silent)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    """Progress that nobody hears."""
+
+
+def _check(
+    artifact: str | Path,
+    source: str | Path | None,
+    options: CheckOptions,
+    device: Device,
+    threads: int | None,
+    revision: str | None,
+    report: Progress,
+) -> Report:
     started = time.monotonic()
-    options = options or CheckOptions()
-    report = progress or (lambda stage, done, total: None)
     folder, manifest = open_folder(artifact)
     limits = limits_for(manifest.precision, options.limits)
     checkpoint, name = open_source(folder, manifest, source, revision)
+    if device == "cpu" and (shortage := memory_shortage(folder, manifest)):
+        raise UsageError(shortage)
     if not options.verified:
         verify_files(folder, manifest, report)
         verify_source(checkpoint, manifest, name, report)
-    torch.set_num_threads(threads or usable_cpus())
     tokenizer = try_tokenizer(folder)
     model = Source(checkpoint, manifest.task)
     least = min(options.window, manifest.model.context_length - 1)
@@ -142,7 +164,7 @@ def check(
         references = against(checkpoint, manifest, session, model, trials[0])
     del session  # the instrumented graph needs the memory
     tensors = audit(folder, manifest, checkpoint, lambda done, total: report("audit", done, total))
-    probe = torch.from_numpy(np.ascontiguousarray(texts[0][None]))
+    probe = torch.from_numpy(texts[0][None, :PROBED].copy())
     layers = layer_errors(folder, manifest, model.model, probe, threads=threads)
     findings = locate(
         folder,

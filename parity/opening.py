@@ -3,15 +3,19 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from ..artifact import MANIFEST, Manifest, verify
+from ..artifact import DATA, MANIFEST, Manifest, verify
 from ..errors import ArtifactError, UsageError
 from ..hub import resolve
 from ..models.checkpoint import PATTERNS, Checkpoint
 from ..models.digest import Digest
+from ..runtime.resources import available_memory
 
 Progress = Callable[[str, int, int], None]
 """Hears (stage, done, total); the stages are files, digest and audit (bytes of the artifact, of the source, of the
 weights), layers (of the source), trials and operators."""
+
+REPACKED = 1.4
+"""Memory of a loaded artifact over the size of its weights: 1.4 for fp32, 1.3 for int4."""
 
 
 def open_source(
@@ -49,6 +53,21 @@ def open_source(
                 f"{ours}; give the checkpoint of {manifest.source.id} as --source"
             )
     return checkpoint, str(source)
+
+
+def memory_shortage(folder: Path, manifest: Manifest) -> str | None:
+    """Why the artifact cannot be run here; None where it can, or where the system does not say how much memory is left.
+
+    ONNX Runtime repacks weights as it loads them. Asking first is better than being killed later.
+    """
+    entry, free = manifest.files.get(DATA), available_memory()
+    needed = REPACKED * entry.size if entry is not None else 0
+    if free is None or needed <= free:
+        return None
+    return (
+        f"{folder}: running it takes about {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free; "
+        "check it on a larger machine"
+    )
 
 
 def verify_files(folder: Path, manifest: Manifest, report: Progress) -> None:

@@ -9,7 +9,7 @@ import torch
 from intaglio.artifact import MANIFEST, read_manifest, verify
 from intaglio.errors import ArtifactError, UsageError
 from intaglio.models.checkpoint import Checkpoint
-from intaglio.parity import CheckOptions, Report, check, record
+from intaglio.parity import CheckOptions, Report, check, opening, record
 from intaglio.parity.source import Passage, Source
 from intaglio.runtime import load
 from intaglio.tests import tiny
@@ -134,6 +134,15 @@ def test_a_source_that_is_an_artifact(pair: Pair) -> None:
         check(pair.artifact, pair.artifact)
     assert str(caught.value) == (
         f"{pair.artifact} is an artifact; give the checkpoint that it was made from as --source"
+    )
+
+
+def test_more_memory_than_there_is(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "available_memory", lambda: 1000)
+    with pytest.raises(UsageError) as caught:
+        check(pair.artifact, pair.checkpoint)
+    assert str(caught.value) == (
+        f"{pair.artifact}: running it takes about 0.0 GB of memory, and 0.0 GB are free; check it on a larger machine"
     )
 
 

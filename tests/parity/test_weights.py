@@ -10,8 +10,8 @@ import onnx_ir as ir
 import pytest
 from intaglio.artifact import read_manifest
 from intaglio.models.checkpoint import Checkpoint
+from intaglio.parity.audit.weights import audit
 from intaglio.parity.result import TensorError
-from intaglio.parity.weights import audit
 
 from . import plants_weights as plants
 from .artifacts import Base, Shelf

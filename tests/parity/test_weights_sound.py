@@ -12,7 +12,7 @@ from intaglio.exporter import export
 from intaglio.exporter.quantize.options import QuantizeOptions
 from intaglio.models.checkpoint import Checkpoint
 from intaglio.parity import expected
-from intaglio.parity.weights import audit
+from intaglio.parity.audit.weights import audit
 from intaglio.tests import tiny
 from intaglio.tests.test_imports import environment
 
@@ -140,7 +140,7 @@ MEMORY = """
 import resource, sys
 from intaglio.artifact import read_manifest
 from intaglio.models.checkpoint import Checkpoint
-from intaglio.parity.weights import audit
+from intaglio.parity.audit.weights import audit
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 errors = audit(sys.argv[1], read_manifest(sys.argv[1]), Checkpoint(sys.argv[2]))
 assert not [error.fault for error in errors if error.fault]

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from ..errors import ArtifactError
-from ..models.checkpoint import Checkpoint
+from ...errors import ArtifactError
+from ...models.checkpoint import Checkpoint
 
 PIECE = 1 << 21
 """About how many weights are compared at once."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..artifact import TensorEntry
+from ...artifact import TensorEntry
 from .comparison import Comparison, by_block, not_nearest
 from .expected import Expected
 from .layouts import Weight

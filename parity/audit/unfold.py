@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..models.checkpoint import Checkpoint
+from ...models.checkpoint import Checkpoint
 from .comparison import compare
 from .expected import Expected, expected_of
 from .folds import ROUNDING, Factors, Fold, Holder, folds

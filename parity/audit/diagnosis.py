@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from ..artifact import TensorEntry
-from ..models.checkpoint import Checkpoint
+from ...artifact import TensorEntry
+from ...models.checkpoint import Checkpoint
 from .blockwise import blocks_at_fault
 from .comparison import Comparison
 from .expected import Expected

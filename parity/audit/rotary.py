@@ -8,11 +8,11 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from ..artifact import Manifest
-from ..models.config import ModelConfig
-from ..models.rope import RopeConfig, RotaryEmbedding, inverse_frequencies
+from ...artifact import Manifest
+from ...models.config import ModelConfig
+from ...models.rope import RopeConfig, RotaryEmbedding, inverse_frequencies
+from ..result import TensorError
 from .folds import ROUNDING
-from .result import TensorError
 from .stored import ROUNDED, Array
 
 THETAS = (10_000.0, 500_000.0, 1_000_000.0, 5_000_000.0)

@@ -12,16 +12,16 @@ from pathlib import Path
 import onnx_ir as ir
 import torch
 
-from ..artifact import GRAPH, Manifest, TensorEntry
-from ..errors import ArtifactError
-from ..models.checkpoint import Checkpoint
-from ..models.heads import build
+from ...artifact import GRAPH, Manifest, TensorEntry
+from ...errors import ArtifactError
+from ...models.checkpoint import Checkpoint
+from ...models.heads import build
+from ..result import TensorError
 from .comparison import Comparison, compare
 from .diagnosis import Suspect, explain
 from .expected import Expected, expected_of
 from .folds import COARSE, METHODS, Factors, Holder
 from .layouts import Weight, weights_of
-from .result import TensorError
 from .rotary import computed
 from .stored import FloatWeight
 from .tables import Unreadable

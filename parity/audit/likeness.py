@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..models.checkpoint import Checkpoint
+from ...models.checkpoint import Checkpoint
 from .expected import Expected
 from .folds import ROUNDING
 from .layouts import Weight

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from ..artifact import TensorEntry
-from ..models.checkpoint import Checkpoint
+from ...artifact import TensorEntry
+from ...models.checkpoint import Checkpoint
 from .expected import Expected
 from .layouts import Weight
 

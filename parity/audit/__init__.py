@@ -1,0 +1,10 @@
+"""Every stored weight against the checkpoint's: decoded from the operators' specifications, not by the exporter's code.
+
+stored, layouts, tables (what the bytes are) ┐
+expected, folds, unfold (the source's numbers) ┴─▶ comparison ─▶ weights ─▶ TensorError
+diagnosis, blockwise, likeness, rotary: what is wrong with one, in words
+"""
+
+from .weights import audit
+
+__all__ = ["audit"]
