@@ -11,7 +11,7 @@ from intaglio.errors import ArtifactError
 from intaglio.exporter import export
 from intaglio.exporter.quantize.options import QuantizeOptions
 from intaglio.models.checkpoint import Checkpoint
-from intaglio.parity import expected
+from intaglio.parity.audit import expected
 from intaglio.parity.audit.weights import audit
 from intaglio.tests import tiny
 from intaglio.tests.test_imports import environment
