@@ -26,7 +26,8 @@ class QuantizeOptions:
             on calibration text; "awq" folds scales into what feeds a projection before it rounds; "smoothquant", for
             int8, multiplies gate, up and o with int8 activations, a scale for each token, which makes prefill faster;
             "auto" is gptq with mixed bits for int4 and rtn for int8.
-        block_size: columns that share a scale: 16, 32, 64, 128 or 256; None leaves it to the mix (32 without one).
+        block_size: columns that share a scale: 16, 32, 64, 128 or 256; None leaves it to the mix, and without one takes
+            32, or 16 where int8 gains most by it.
         calibration: a text file; None takes the one that comes with intaglio.
         windows: how many windows of 512 tokens of it.
         keep: patterns of module paths (``*.down_proj``, ``lm_head``) and what those weights are stored in, whatever

@@ -1,0 +1,141 @@
+"""How a causal LM is run: prompts, decoding, pieces, batches, padding, and across every edge of its attention."""
+
+import numpy as np
+
+from ..models.config import ModelConfig
+from ..runtime.decoder import open_decoder, rows_together
+from ..runtime.session import Session
+from .drive import Graph
+from .source import Passage
+from .texts import Tokens
+from .trials import ACROSS, Floats, Parts, Rows, Trial, around, pad_side, stepwise, tried, whole
+
+TAIL = 8
+"""Positions of a long prompt whose logits are compared."""
+BATCH_STEPS = 12
+
+
+def generation_trials(
+    config: ModelConfig, windows: list[Tokens], tokens: Tokens, steps: int, longest: int
+) -> tuple[list[Trial], list[str]]:
+    """The trials of a causal LM, and what is not tried because it takes more than ``longest`` tokens."""
+    first, last = windows[0], windows[-1]
+    size = first.size
+    half = max(1, size // 2)
+    three = [windows[i % len(windows)] for i in range(3)]
+    lengths = [max(1, size // 3), max(1, size // 8), max(1, size // 2)]
+    trials = [
+        Trial("prompt", "whole windows of text, the logits of every position", *_prompts(windows)),
+        Trial(
+            "decode",
+            f"{half} tokens prefilled, {min(steps, size - half)} decoded one by one through the cache",
+            *_decoded([first[: half + steps]], [half]),
+        ),
+        Trial("chunks", "a window in pieces of unequal length behind each other", *_chunks(last)),
+        Trial(
+            "batch",
+            "three prompts of unequal length decoded together",
+            *_decoded([w[: n + BATCH_STEPS] for w, n in zip(three, lengths, strict=True)], lengths),
+        ),
+    ]
+    padded = [w[:n] for w, n in zip(three, lengths, strict=True)]
+    trials += [
+        Trial("padded-right", "a batch padded on the right, in one call of the graph", *_padded(padded, left=False)),
+        Trial(
+            "padded-left",
+            "the same padded on the left: right, or refused",
+            *_padded(padded, left=True),
+            may_refuse=True,
+        ),
+    ]
+
+    def across(length: int, why: str) -> list[Trial]:
+        prompt = max(1, length - ACROSS // 2)
+        texts = around(tokens, length)
+        return [
+            Trial(f"edge-{length}-decode", f"{why}: decoding across it", *_decoded([texts[-1]], [prompt])),
+            Trial(f"edge-{length}-prompt", f"{why}: prompts below, at and above it", *_tails(texts)),
+        ]
+
+    more, left_out = tried(config, longest, across)
+    return trials + more, left_out
+
+
+def _prompts(windows: list[Tokens]) -> Parts:
+    passages = tuple(whole(w) for w in windows)
+
+    def run(session: Session) -> Rows:
+        for index, passage in enumerate(passages):
+            yield index, 0, _call(session, passage.tokens)[0]
+
+    return passages, run
+
+
+def _tails(texts: list[Tokens]) -> Parts:
+    passages = tuple(whole(text) for text in texts)
+
+    def run(session: Session) -> Rows:
+        for index, passage in enumerate(passages):
+            keep = min(TAIL, passage.tokens.size)
+            yield index, passage.tokens.size - keep, _call(session, passage.tokens, keep)[0]
+
+    return passages, run
+
+
+def _chunks(tokens: Tokens) -> Parts:
+    cuts = sorted({0, tokens.size // 4, tokens.size // 4 + 1, tokens.size // 2, tokens.size})
+    pieces = tuple(np.diff(cuts).tolist())
+    passage = Passage(tokens, pieces)
+
+    def run(session: Session) -> Rows:
+        graph, start = Graph(session, ("logits",)), 0
+        for length in pieces:
+            end = start + length
+            (logits,) = graph(tokens[None, start:end], np.ones((1, end), dtype=np.int64))
+            yield 0, start, logits[0]
+            start = end
+
+    return (passage,), run
+
+
+def _decoded(texts: list[Tokens], prompts: list[int]) -> Parts:
+    passages = tuple(stepwise(t, p) for t, p in zip(texts, prompts, strict=True))
+
+    def run(session: Session) -> Rows:
+        together = rows_together(session, len(passages))
+        for start in range(0, len(passages), together):
+            yield from _decode(session, range(start, min(start + together, len(passages))))
+
+    def _decode(session: Session, members: range) -> Rows:
+        limit = max(passages[i].tokens.size for i in members)
+        decoder = open_decoder(session, len(members), max(prompts[i] for i in members), limit)
+        for row, i in enumerate(members):
+            yield i, prompts[i] - 1, decoder.prefill(row, texts[i][: prompts[i]])[None].copy()
+        places = np.array([prompts[i] for i in members])
+        sizes = np.array([texts[i].size for i in members])
+        while (active := places < sizes).any():
+            read = np.array([texts[i][min(p, texts[i].size - 1)] for i, p in zip(members, places, strict=True)])
+            logits = decoder.step(read, active)
+            for row in np.flatnonzero(active).tolist():
+                yield members[row], int(places[row]), logits[row : row + 1].copy()
+            places = places + active
+
+    return passages, run
+
+
+def _padded(texts: list[Tokens], *, left: bool) -> Parts:
+    passages = tuple(whole(t) for t in texts)
+
+    def run(session: Session) -> Rows:
+        tokens, mask = pad_side(texts, 0, left=left)
+        (logits,) = Graph(session, ("logits",))(tokens, mask)
+        for index, text in enumerate(texts):
+            first = tokens.shape[1] - text.size if left else 0
+            yield index, 0, logits[index, first : first + text.size]
+
+    return passages, run
+
+
+def _call(session: Session, tokens: Tokens, keep: int = 0) -> Floats:
+    (logits,) = Graph(session, ("logits",))(tokens[None], np.ones((1, tokens.size), dtype=np.int64), keep)
+    return logits

@@ -1,0 +1,98 @@
+"""How the heads that do not generate are run: texts alone, in padded batches, and across every edge of attention."""
+
+import numpy as np
+
+from ..artifact import Manifest, Task
+from ..models.config import ModelConfig
+from ..runtime.batching import run_batches
+from ..runtime.session import Session
+from .drive import Graph
+from .texts import Tokens
+from .trials import Floats, Parts, Rows, Trial, around, pad_side, tried, whole
+
+SHORT = 3
+"""Tokens of the shortest texts."""
+
+OUTPUTS: dict[Task, tuple[str, ...]] = {
+    "text-generation": ("logits",),
+    "feature-extraction": ("last_hidden_state",),
+    "text-classification": ("logits",),
+    "token-classification": ("logits",),
+    "question-answering": ("start_logits", "end_logits"),
+}
+
+
+def head_trials(
+    config: ModelConfig, manifest: Manifest, windows: list[Tokens], tokens: Tokens, longest: int
+) -> tuple[list[Trial], list[str]]:
+    """The trials of a task without generation: texts alone, and in padded batches."""
+    texts = [window[: max(1, window.size // (4 + i))] for i, window in enumerate(windows)]
+    texts += [window[:SHORT] for window in windows]
+    trials = [Trial("alone", "each text by itself", *_alone(texts, manifest))]
+    if manifest.task != "text-classification" or config.pad_token_id is not None:
+        trials += [
+            Trial("batch", "batches padded on the right, as the runtime makes them", *_batched(texts, manifest)),
+            Trial(
+                "padded-left",
+                "a batch padded on the left: right, or refused",
+                *_left(texts[:4], manifest),
+                may_refuse=True,
+            ),
+        ]
+
+    def across(length: int, why: str) -> list[Trial]:
+        texts = around(tokens, length)
+        return [Trial(f"edge-{length}", f"{why}: texts below, at and above it", *_alone(texts, manifest))]
+
+    more, left_out = tried(config, longest, across)
+    return trials + more, left_out
+
+
+def _alone(texts: list[Tokens], manifest: Manifest) -> Parts:
+    passages = tuple(whole(t) for t in texts)
+
+    def run(session: Session) -> Rows:
+        for index, passage in enumerate(passages):
+            found = [output[0] for output in _call_outputs(session, passage.tokens)]
+            yield _head_rows(manifest, index, found, passage.tokens.size)
+
+    return passages, run
+
+
+def _batched(texts: list[Tokens], manifest: Manifest) -> Parts:
+    passages = tuple(whole(t) for t in texts)
+
+    def run(session: Session) -> Rows:
+        rows = [t.tolist() for t in texts]
+        for index, found in run_batches(session, rows, OUTPUTS[manifest.task], batch_size=4):
+            yield _head_rows(manifest, index, found, texts[index].size)
+
+    return passages, run
+
+
+def _left(texts: list[Tokens], manifest: Manifest) -> Parts:
+    passages = tuple(whole(t) for t in texts)
+
+    def run(session: Session) -> Rows:
+        tokens, mask = pad_side(texts, manifest.model.pad_token_id or 0, left=True)
+        outputs = Graph(session, OUTPUTS[manifest.task])(tokens, mask)
+        for index, text in enumerate(texts):
+            first = tokens.shape[1] - text.size
+            found = [o[index] if manifest.task == "text-classification" else o[index, first:] for o in outputs]
+            yield _head_rows(manifest, index, found, text.size)
+
+    return passages, run
+
+
+def _head_rows(manifest: Manifest, index: int, found: list[Floats], size: int) -> tuple[int, int, Floats]:
+    """Rows as ``Source.outputs`` gives them."""
+    if manifest.task == "text-classification":
+        return index, 0, found[0][None]
+    if manifest.task == "question-answering":
+        return index, 0, np.stack([output[:size] for output in found])
+    return index, 0, found[0][:size]
+
+
+def _call_outputs(session: Session, tokens: Tokens) -> list[Floats]:
+    outputs = OUTPUTS[session.manifest.task]
+    return Graph(session, outputs)(tokens[None], np.ones((1, tokens.size), dtype=np.int64))
