@@ -43,7 +43,7 @@ def parse_limits(_: click.Context, __: click.Parameter, values: tuple[str, ...])
 @click.option("--revision", help="Commit, tag or branch, where CHECKPOINT is a hub id.")
 @click.option("--text", type=click.Path(path_type=Path), metavar="FILE", help="What both read, in UTF-8.")
 @click.option("--windows", type=click.IntRange(min=1), default=4, show_default=True, help="How much of that text.")
-@click.option("--window", type=click.IntRange(min=8), default=256, show_default=True, help="Tokens of one window.")
+@click.option("--window", type=click.IntRange(min=8), default=192, show_default=True, help="Tokens of one window.")
 @click.option("--steps", type=click.IntRange(min=1), default=32, show_default=True, help="Tokens decoded one by one.")
 @click.option(
     "--max-length",

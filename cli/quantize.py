@@ -82,7 +82,7 @@ def parse_keep(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -
     "--block-size",
     type=int,
     metavar="N",
-    help=f"Columns that share a scale: {', '.join(map(str, BLOCK_SIZES))}.  [default: mixed; without a mix 32, or 16 too]",
+    help=f"Columns that share a scale: {', '.join(map(str, BLOCK_SIZES))}.  [default: mixed, or 32, or 16 and 32]",
 )
 @click.option(
     "--calibration",

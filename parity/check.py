@@ -61,7 +61,7 @@ class CheckOptions:
 
     text: Path | None = None
     windows: int = 4
-    window: int = 256
+    window: int = 192
     steps: int = 32
     longest: int = 8192
     limits: Mapping[str, float] = field(default_factory=dict)
