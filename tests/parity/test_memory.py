@@ -14,7 +14,7 @@ LIMIT = 256 << 20
 SHAPE = {
     "hidden_size": 512,
     "intermediate_size": 1536,
-    "num_hidden_layers": 84,
+    "num_hidden_layers": 88,
     "num_attention_heads": 8,
     "num_key_value_heads": 4,
     "head_dim": 64,
