@@ -48,7 +48,7 @@ def _openvino(name: str, method: str, bits: str, block: str, weights: str) -> Ro
 
 OWN = (
     Row(REFERENCE, "none", "32", "", options={"precision": "fp32"}),
-    Row("int4", "auto: GPTQ, mixed", "4 and 8", "32 to 128", options={"precision": "int4"}),
+    Row("int4", "auto: GPTQ, mixed", "4 and 8", "16 to 128", options={"precision": "int4"}),
     Row("int4-rtn-b32", "RTN", "4", "32", options={"precision": "int4", "method": "rtn"}),
     Row("int4-rtn-b128", "RTN", "4", "128", options={"precision": "int4", "method": "rtn", "block_size": 128}),
     Row("int4-gptq-b32", "GPTQ", "4", "32", options={"precision": "int4", "method": "gptq", "windows": 128}),

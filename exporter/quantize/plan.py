@@ -26,7 +26,7 @@ SCALE_BYTES = 2
 BITS_A_WEIGHT = 4.9
 """What the mix for int4 spends by default."""
 
-MIXED_BLOCKS = (32, 64, 128)
+MIXED_BLOCKS = (16, 32, 64, 128)
 EIGHT_BITS_GAIN = 256.0
 """By how much 8 bits do less damage than 4 on the same blocks: the step is a sixteenth, its square what counts."""
 

@@ -210,7 +210,7 @@ def test_a_target_kl_is_reached_with_the_fewest_bytes(found: Found) -> None:
     with pytest.raises(UsageError) as caught:
         plan_of(weights, QuantizeOptions(target_kl=1e-6))
     assert str(caught.value) == (
-        "target KL is 1e-06 nats per token, and the best mix is estimated at 6.25e-06; "
+        "target KL is 1e-06 nats per token, and the best mix is estimated at 3.13e-06; "
         "ask for more than that, or for --precision int8"
     )
 
