@@ -99,10 +99,7 @@ def open_session(
             "pip uninstall onnxruntime, then pip install 'intaglio[gpu]'"
         )
     count = threads if threads is not None else usable_cpus()
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = count
-    options.inter_op_num_threads = 1  # the graph is a chain: there is nothing to run beside a node
-    options.log_severity_level = QUIET
+    options = session_options(ort, count)
     options.enable_cpu_mem_arena = arena
     try:
         raw = ort.InferenceSession(str(folder / GRAPH), options, providers=[PROVIDERS[device]])
@@ -122,6 +119,15 @@ def open_session(
     if missing:
         raise ArtifactError(f"{folder / GRAPH}: the graph has no input {missing[0]!r}; export the model again")
     return Session(folder, manifest, device, count, ort, raw)
+
+
+def session_options(ort: Any, threads: int) -> Any:
+    """What every session over a graph of ours has in common."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1  # the graph is a chain: there is nothing to run beside a node
+    options.log_severity_level = QUIET
+    return options
 
 
 def expected_inputs(manifest: Manifest) -> list[str]:

@@ -19,7 +19,7 @@ from ...errors import ArtifactError
 from ...models.config import ModelConfig
 from ...models.layerwise import Layerwise
 from ...runtime.resources import usable_cpus
-from ...runtime.session import QUIET, import_onnxruntime
+from ...runtime.session import import_onnxruntime, session_options
 from ..result import LayerError
 from .batches import relative_error
 from .places import MODULE, OUT, SUM, Anatomy, ancestors
@@ -111,10 +111,7 @@ class Piece:
 
     def _open(self, data: bytes) -> Any:
         ort = import_onnxruntime()
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = self.probe.threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = QUIET
+        options = session_options(ort, self.probe.threads)
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(self.probe.folder))
         if self.probe.manifest.precision in FLOAT_PRECISIONS:
             # Packed copies are for many runs; MatMulNBits is slow without them.
