@@ -1,6 +1,6 @@
 """Text generation: prompts in, text out, whole or as a stream."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypedDict, Unpack, overload
 
@@ -16,6 +16,7 @@ from .row import FinishReason, Row
 from .sampling import Sampler, SamplingSettings
 from .session import Session
 from .stopping import StopStrings, stop_strings
+from .textstream import TextStream
 from .tokenizer import Tokenizer
 
 DEFAULT_NEW_TOKENS = 256  # where neither the caller nor generation_config.json says a number
@@ -138,8 +139,10 @@ class TextGenerator:
         seed: int | None = None,
         stop: str | Sequence[str] | None = None,
         eos_token_id: int | Sequence[int] | None = None,
-    ) -> Iterator[str]:
+    ) -> TextStream[Generation]:
         """The text of ``generate`` piece by piece: whole characters, and never a part of a stop string.
+
+        The iterator's ``generation`` is what ``generate`` would have returned, once the pieces have ended.
 
         Raises:
             PromptError, UsageError: as ``generate``, at the call and not at the first piece.
@@ -151,7 +154,16 @@ class TextGenerator:
         if listed:
             raise UsageError("stream takes one prompt; use generate for several")
         row = self._row(prompts[0], plan, 0, "the prompt")
-        return (piece for _, piece in advance(self._open([row]), [row]) if piece)
+        said: list[str] = []
+
+        def pieces() -> Generator[str, None, None]:
+            for _, piece in steps:
+                if piece:
+                    said.append(piece)
+                    yield piece
+
+        steps = advance(self._open([row]), [row])
+        return TextStream(pieces(), lambda: _generation(row, "".join(said)))
 
     def _plan(
         self,
@@ -228,10 +240,11 @@ class TextGenerator:
         texts: list[list[str]] = [[] for _ in rows]
         for index, piece in advance(self._open(rows), rows):
             texts[index].append(piece)
-        return [
-            Generation("".join(text), tuple(row.token_ids), tuple(row.prompt.tolist()), row.finish_reason or "length")
-            for row, text in zip(rows, texts, strict=True)
-        ]
+        return [_generation(row, "".join(text)) for row, text in zip(rows, texts, strict=True)]
+
+
+def _generation(row: Row, text: str) -> Generation:
+    return Generation(text, tuple(row.token_ids), tuple(row.prompt.tolist()), row.finish_reason or "length")
 
 
 def advance(decoder: Decoder, rows: list[Row]) -> Iterator[tuple[int, str]]:

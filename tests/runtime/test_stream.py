@@ -134,8 +134,11 @@ def lm(tmp_path_factory: pytest.TempPathFactory) -> TextGenerator:
 def test_stream_gives_the_text_of_generate(lm: TextGenerator, seed: int) -> None:
     """At this temperature most tokens are stray bytes."""
     settings = {"max_new_tokens": 60, "temperature": 3.0, "seed": seed, "eos_token_id": []}
-    given = list(lm.stream("The stone", **settings))
+    stream = lm.stream("The stone", **settings)
+    assert stream.generation is None
+    given = list(stream)
     whole = lm.generate("The stone", **settings)
+    assert stream.generation == whole
     assert "".join(given) == whole.text == lm.tokenizer.backend.decode(list(whole.token_ids))
     assert len(given) > 10
     assert all(given)
@@ -157,7 +160,7 @@ def test_a_stop_string_ends_generation_wherever_its_tokens_split_it(lm: TextGene
 def test_a_stream_can_be_left_early(lm: TextGenerator) -> None:
     stream = lm.stream("The stone", max_new_tokens=400)
     first = next(stream)
-    stream.close()  # type: ignore[attr-defined]
+    stream.close()
     assert lm.generate("The stone", max_new_tokens=400).text.startswith(first)
 
 
