@@ -1,7 +1,7 @@
 """Text generation: prompts in, text out, whole or as a stream."""
 
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypedDict, Unpack, overload
 
 import numpy as np
@@ -11,11 +11,13 @@ from ..artifact import Manifest
 from ..errors import PromptError, UsageError
 from .decoder import Decoder, open_decoder, rows_together
 from .defaults import GenerationDefaults
+from .logprobs import TokenLogprob, check_count
 from .prompts import Prompt, Prompts, as_list, prompt_tokens
 from .row import FinishReason, Row
 from .sampling import Sampler, SamplingSettings
 from .session import Session
 from .stopping import StopStrings, stop_strings
+from .structured import Constraint, Grammars, Schema
 from .textstream import TextStream
 from .tokenizer import Tokenizer
 
@@ -27,13 +29,18 @@ class Generation:
     """What one prompt became.
 
     ``text`` has no special tokens and ends before a stop string; without a tokenizer.json it is empty. ``token_ids``
-    are all generated tokens, with the end token and those that spelled the stop string.
+    are all generated tokens, with the end token and those that spelled the stop string. ``logprobs`` has an entry for
+    each of them where they were asked for.
+
+    ``finish_reason`` is "eos" for an end token, "stop" for a stop string or a text that its grammar ends, and "length"
+    where the tokens were spent first: a structured text is then unfinished.
     """
 
     text: str
     token_ids: tuple[int, ...]
     prompt_token_ids: tuple[int, ...]
     finish_reason: FinishReason
+    logprobs: tuple[TokenLogprob, ...] | None = None
 
 
 class Options(TypedDict, total=False):
@@ -48,6 +55,10 @@ class Options(TypedDict, total=False):
     seed: int | None
     stop: str | Sequence[str] | None
     eos_token_id: int | Sequence[int] | None
+    json_schema: Schema | None
+    regex: str | None
+    grammar: str | None
+    logprobs: int | None
     batch_size: int
 
 
@@ -60,6 +71,8 @@ class _Plan:
     end_tokens: frozenset[int]
     max_new_tokens: int | None
     seed: int
+    constraint: Constraint | None = None
+    logprobs: int | None = None
 
 
 class TextGenerator:
@@ -69,6 +82,7 @@ class TextGenerator:
         self._session = session
         self.tokenizer = tokenizer
         self.defaults = defaults
+        self._grammars = Grammars(tokenizer, session.manifest.model.vocab_size)
 
     @property
     def manifest(self) -> Manifest:
@@ -91,6 +105,10 @@ class TextGenerator:
         seed: int | None = None,
         stop: str | Sequence[str] | None = None,
         eos_token_id: int | Sequence[int] | None = None,
+        json_schema: Schema | None = None,
+        regex: str | None = None,
+        grammar: str | None = None,
+        logprobs: int | None = None,
         batch_size: int = 8,
     ) -> Generation | list[Generation]:
         """Continue a prompt, or each of several.
@@ -108,15 +126,20 @@ class TextGenerator:
                 seed and its place in the list, so that its sample does not depend on its neighbours.
             stop: text that ends the generation and is left out of the result.
             eos_token_id: tokens that end the generation; an empty list for none.
+            json_schema, regex, grammar: at most one of them, which the whole text then fits: a JSON schema (an object,
+                or as JSON text), a regular expression, or a grammar in Lark's notation.
+            logprobs: log-probabilities of the generated tokens, and of so many likeliest ones in place of each.
             batch_size: how many prompts are decoded together; the results do not depend on it.
 
         Raises:
             PromptError: an empty prompt, one that fills the context, ids out of range, no memory for the KV cache.
-            UsageError: a setting out of its range.
+            UsageError: a setting out of its range; a schema, expression or grammar that cannot be used.
+            DependencyError: one of these needs a package that is not installed.
         """
         plan = self._plan(
             max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, stop, eos_token_id
         )
+        plan = self._with(plan, json_schema, regex, grammar, logprobs)
         if batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, not {batch_size}")
         prompts, listed = as_list(prompt)
@@ -139,6 +162,10 @@ class TextGenerator:
         seed: int | None = None,
         stop: str | Sequence[str] | None = None,
         eos_token_id: int | Sequence[int] | None = None,
+        json_schema: Schema | None = None,
+        regex: str | None = None,
+        grammar: str | None = None,
+        logprobs: int | None = None,
     ) -> TextStream[Generation]:
         """The text of ``generate`` piece by piece: whole characters, and never a part of a stop string.
 
@@ -150,6 +177,7 @@ class TextGenerator:
         plan = self._plan(
             max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, stop, eos_token_id
         )
+        plan = self._with(plan, json_schema, regex, grammar, logprobs)
         prompts, listed = as_list(prompt)
         if listed:
             raise UsageError("stream takes one prompt; use generate for several")
@@ -205,6 +233,14 @@ class TextGenerator:
             seed=int(np.random.SeedSequence().entropy) if seed is None else seed,  # type: ignore[arg-type]
         )
 
+    def _with(
+        self, plan: _Plan, json_schema: Schema | None, regex: str | None, grammar: str | None, logprobs: int | None
+    ) -> _Plan:
+        """The plan with what its tokens are held to, and what is told of them."""
+        logprobs = check_count(logprobs, self.manifest.model.vocab_size)
+        constraint = self._grammars.constraint(plan.end_tokens, json_schema=json_schema, regex=regex, grammar=grammar)
+        return replace(plan, constraint=constraint, logprobs=logprobs)
+
     def _row(self, prompt: Prompt, plan: _Plan, index: int, name: str) -> Row:
         facts = self._session.manifest.model
         tokens = prompt_tokens(prompt, self.tokenizer, facts, name)
@@ -214,7 +250,9 @@ class TextGenerator:
             sampler=Sampler(plan.sampling, tokens, facts.vocab_size, seed=[plan.seed, index]),
             end_tokens=plan.end_tokens,
             stops=StopStrings(plan.stops),
-            detokenizer=self.tokenizer.detokenizer() if self.tokenizer else None,
+            tokenizer=self.tokenizer,
+            constraint=plan.constraint.fresh() if plan.constraint else None,
+            top_logprobs=plan.logprobs,
         )
 
     def _limit(self, prompt: int, plan: _Plan, name: str) -> int:
@@ -244,7 +282,13 @@ class TextGenerator:
 
 
 def _generation(row: Row, text: str) -> Generation:
-    return Generation(text, tuple(row.token_ids), tuple(row.prompt.tolist()), row.finish_reason or "length")
+    return Generation(
+        text,
+        tuple(row.token_ids),
+        tuple(row.prompt.tolist()),
+        row.finish_reason or "length",
+        None if row.logprobs is None else tuple(row.logprobs),
+    )
 
 
 def advance(decoder: Decoder, rows: list[Row]) -> Iterator[tuple[int, str]]:

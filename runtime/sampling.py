@@ -66,7 +66,7 @@ class Sampler:
             logits = penalise(logits, np.flatnonzero(self._seen), self._settings.repetition_penalty)
         if self._settings.temperature == 0:
             token = int(logits.argmax())
-            _check_number(logits[token])
+            check_number(logits[token])
         else:
             tokens, weights = distribution(logits, self._settings)
             token = int(tokens[draw(weights, self._random.random())])
@@ -87,7 +87,7 @@ def penalise(logits: Floats, seen: Indices, penalty: float) -> Floats:
 def distribution(logits: Floats, settings: SamplingSettings) -> tuple[Indices, NDArray[np.float64]]:
     """The tokens that may be drawn, and their weights (not normalised; the largest is 1)."""
     top = logits.max()
-    _check_number(top)
+    check_number(top)
     tokens = np.arange(logits.size)
     if 0 < settings.top_k < logits.size:
         # A positive temperature does not change the order, so the k best can be found before it is applied.
@@ -126,12 +126,15 @@ def nucleus(scores: Floats, top_p: float) -> Indices:
 
 
 def draw(weights: NDArray[np.float64], uniform: float) -> int:
-    """The position that a uniform number in [0, 1) selects in proportion to the weights."""
+    """The position that a uniform number in [0, 1) selects in proportion to the weights; never one of weight 0."""
     edges = np.cumsum(weights)
-    return min(int(np.searchsorted(edges, uniform * edges[-1], side="right")), weights.size - 1)
+    # The product may round up to the last edge, behind which only weights of 0 are left.
+    place = min(uniform * edges[-1], np.nextafter(edges[-1], 0.0))
+    return int(np.searchsorted(edges, place, side="right"))
 
 
-def _check_number(logit: np.float32) -> None:
+def check_number(logit: np.float32) -> None:
+    """Raises ArtifactError where the best of a model's logits is no finite number."""
     if not np.isfinite(logit):
         raise ArtifactError(
             "the model's logits are no finite numbers; check the artifact with `intaglio verify`, "

@@ -1,0 +1,211 @@
+"""Text held to a JSON schema, a regular expression or a grammar, through llguidance.
+
+Before each token the grammar says which tokens may come next, and the others cannot be chosen. An end token may come
+exactly where the text may end; where nothing but the end may come, generation ends by itself.
+"""
+
+import json
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from importlib import import_module
+from threading import Lock
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DependencyError, UnsupportedError, UsageError
+from .sampling import Floats
+from .tokenizer import Tokenizer
+
+Schema = Mapping[str, Any] | str | bool
+
+# JSON as people and models write it: compact, with single spaces, or a line for each entry. Without a bound, a model
+# that has lost its way writes spaces until its tokens are spent.
+WHITESPACE = r" |\n[ \t]{0,32}"
+REASON = 500  # characters of llguidance's explanation, which would go on with its parser's state
+
+
+class Constraint(Protocol):
+    """Which tokens one row may take, and what it has taken."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether the text is complete and nothing can follow it."""
+
+    def allow(self, logits: Floats) -> Floats:
+        """A copy of logits [V] where every token that may not come next is minus infinity."""
+
+    def accept(self, token: int) -> None:
+        """The token that was chosen; not called for the end token."""
+
+    def fresh(self) -> "Constraint":
+        """The same constraint at the beginning of a text."""
+
+
+class Grammars:
+    """Makes constraints for one model's vocabulary; several threads may use it.
+
+    The vocabulary is prepared for llguidance with the first constraint, which takes about a second for 150,000 tokens.
+    """
+
+    def __init__(self, tokenizer: Tokenizer | None, vocab_size: int) -> None:
+        self._tokenizer = tokenizer
+        self._vocab_size = vocab_size
+        self._prepared: Any = None
+        self._lock = Lock()
+
+    def constraint(
+        self,
+        end_tokens: AbstractSet[int],
+        *,
+        json_schema: Schema | None = None,
+        regex: str | None = None,
+        grammar: str | None = None,
+    ) -> Constraint | None:
+        """The constraint that a call asks for; None where it asks for none.
+
+        Raises:
+            UsageError: several are asked for; or the schema, the expression or the grammar cannot be used.
+            UnsupportedError: the tokenizer is of a kind that llguidance does not know.
+            DependencyError: llguidance is not installed.
+        """
+        asked = {"json_schema": json_schema, "regex": regex, "grammar": grammar}
+        given = [name for name, value in asked.items() if value is not None]
+        if not given:
+            return None
+        if len(given) > 1:
+            raise UsageError(f"{given[0]} and {given[1]} cannot be combined; give one of them")
+        if self._tokenizer is None:
+            raise UsageError(f"{given[0]} needs text, and this artifact has no tokenizer.json; leave it out")
+        library = import_llguidance()
+        source = _source(library, given[0], asked[given[0]])
+        matcher = library.LLMatcher(self._prepare(library, self._tokenizer), source, log_level=0)
+        what = f"the {given[0].replace('_', ' ').replace('json', 'JSON')}"
+        if matcher.is_error():
+            raise UsageError(f"{what} cannot be used: {_reason(matcher.get_error())}")
+        made = GrammarConstraint(matcher, what, self._prepared.eos_token, end_tokens, self._vocab_size)
+        made.check()
+        return made
+
+    def _prepare(self, library: Any, tokenizer: Tokenizer) -> Any:
+        with self._lock:
+            if self._prepared is None:
+                try:
+                    # Any special token will do as llguidance's own end of text: it only tells that an end may come.
+                    self._prepared = library.LLTokenizer(tokenizer.backend.to_str(), eos_token=tokenizer.eos_token_id)
+                except Exception as error:  # ValueError, and whatever its reader of tokenizer.json raises
+                    raise UnsupportedError(
+                        f"tokenizer.json is of a kind that llguidance cannot constrain ({_reason(str(error))}); "
+                        "generate without json_schema, regex and grammar"
+                    ) from None
+            return self._prepared
+
+
+class GrammarConstraint:
+    """One row's place in a grammar.
+
+    Args:
+        matcher: a ``llguidance.LLMatcher`` that has taken no token yet.
+        what: what messages call it.
+        end: the token by which the matcher tells that the text may end here.
+        end_tokens: those that end this generation; they mean nothing else.
+    """
+
+    def __init__(self, matcher: Any, what: str, end: int, end_tokens: AbstractSet[int], vocab_size: int) -> None:
+        self._matcher = matcher
+        self._start = matcher.deep_copy()
+        self._what = what
+        self._end = end
+        self._end_tokens = np.fromiter(end_tokens, dtype=np.int64)
+        self._vocab_size = vocab_size
+        self._count = 0
+        self.finished = False
+
+    def fresh(self) -> "GrammarConstraint":
+        ends = frozenset(self._end_tokens.tolist())
+        return GrammarConstraint(self._start.deep_copy(), self._what, self._end, ends, self._vocab_size)
+
+    def check(self) -> None:
+        """Look for a first token already before any text is asked for.
+
+        Raises:
+            UsageError: no text fits.
+        """
+        self.fresh()._allowed()
+
+    def allow(self, logits: Floats) -> Floats:
+        """As ``Constraint.allow``.
+
+        Raises:
+            UsageError: the grammar cannot go on, by its limits or because nothing fits.
+        """
+        return np.where(self._allowed(), logits, np.float32(-np.inf))
+
+    def accept(self, token: int) -> None:
+        self._matcher.consume_token(token)
+        self._require(not self._matcher.is_error(), self._matcher.get_error())
+        self._count += 1
+        self.finished = bool(self._matcher.is_stopped()) and bool(self._matcher.is_accepting())
+
+    def _allowed(self) -> NDArray[np.bool_]:
+        """Bool [V]."""
+        bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+        self._require(not self._matcher.is_error(), self._matcher.get_error())
+        known = np.unpackbits(bits, bitorder="little").view(np.bool_)
+        may_end = bool(known[self._end]) and bool(self._matcher.is_accepting())
+        allowed = np.zeros(self._vocab_size, dtype=np.bool_)
+        shared = min(known.size, allowed.size)  # of padding in either, nothing is allowed
+        allowed[:shared] = known[:shared]
+        if self._end < allowed.size:
+            allowed[self._end] = False
+        allowed[self._end_tokens] = may_end
+        self._require(bool(allowed.any()), "no token of the vocabulary fits")
+        return allowed
+
+    def _require(self, holds: bool, reason: str) -> None:
+        if not holds:
+            where = f"no further than {self._count} tokens" if self._count else "no text at all"
+            raise UsageError(f"{self._what} allows {where}: {_reason(reason)}; mend or simplify it")
+
+
+def import_llguidance() -> Any:
+    """The module, or a DependencyError that says which extra installs it."""
+    try:
+        return import_module("llguidance")
+    except ImportError as error:
+        raise DependencyError(
+            f"structured output needs the package llguidance, which cannot be imported ({error}); "
+            "pip install 'intaglio[structured]'"
+        ) from None
+
+
+def _source(library: Any, kind: str, value: Any) -> str:
+    """The grammar in llguidance's own words."""
+    if kind == "json_schema":
+        schema = _schema(value)
+        made: str = library.LLMatcher.grammar_from_json_schema(schema, {"whitespace_pattern": WHITESPACE})
+        return made
+    if not isinstance(value, str):
+        raise UsageError(f"{kind} must be text, not {type(value).__name__}")
+    compile_text = library.LLMatcher.grammar_from_regex if kind == "regex" else library.LLMatcher.grammar_from_lark
+    source: str = compile_text(value)
+    return source
+
+
+def _schema(value: Any) -> str:
+    """A JSON schema as text, from a mapping, a boolean, or text already."""
+    try:
+        schema = json.loads(value) if isinstance(value, str) else value
+        text = json.dumps(schema, allow_nan=False)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UsageError(f"the JSON schema is no JSON ({error}); give an object such as {{'type': 'object'}}") from None
+    if not isinstance(schema, Mapping | bool):
+        raise UsageError(f"the JSON schema must be an object or a boolean, not {text[:60]}; see json-schema.org")
+    return text
+
+
+def _reason(error: str) -> str:
+    """llguidance's explanation without what it knows of its own state."""
+    text = error.partition("<state>")[0].strip()
+    return text if len(text) <= REASON else text[:REASON] + " ..."
