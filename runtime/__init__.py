@@ -1,6 +1,7 @@
 """Artifacts on ONNX Runtime, without torch: text, labels, tags, spans and embeddings.
 
     load ─▶ session ─▶ generate (decoder, cache, sampling, stopping, detokenize) ─▶ Generation
+                  ├──▶ score (decoder, logprobs) ─▶ Score
                   └──▶ classify, tag, answer, embed (batching) ─▶ Classification, Tag, Answer, array
 
 ``load(path_or_hub_id)`` reads the manifest and returns the object for the artifact's task. Importing this room loads
@@ -12,17 +13,22 @@ from .classify import Classification, SequenceClassifier
 from .embed import Embedder
 from .generate import Generation, TextGenerator
 from .load import load
+from .logprobs import Candidate, TokenLogprob
+from .score import Score
 from .tag import Tag, TokenClassifier
 
 __all__ = [
     "Answer",
+    "Candidate",
     "Classification",
     "Embedder",
     "Generation",
     "QuestionAnswerer",
+    "Score",
     "SequenceClassifier",
     "Tag",
     "TextGenerator",
     "TokenClassifier",
+    "TokenLogprob",
     "load",
 ]

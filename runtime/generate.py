@@ -15,6 +15,7 @@ from .logprobs import TokenLogprob, check_count
 from .prompts import Prompt, Prompts, as_list, prompt_tokens
 from .row import FinishReason, Row
 from .sampling import Sampler, SamplingSettings
+from .score import Score, score
 from .session import Session
 from .stopping import StopStrings, stop_strings
 from .structured import Constraint, Grammars, Schema
@@ -192,6 +193,45 @@ class TextGenerator:
 
         steps = advance(self._open([row]), [row])
         return TextStream(pieces(), lambda: _generation(row, "".join(said)))
+
+    @overload
+    def score(
+        self, text: Prompt, *, context: Prompt | None = None, window: int | None = None, stride: int | None = None
+    ) -> Score: ...
+    @overload
+    def score(
+        self,
+        text: Prompts,
+        *,
+        context: Prompt | Prompts | None = None,
+        window: int | None = None,
+        stride: int | None = None,
+    ) -> list[Score]: ...
+    def score(
+        self,
+        text: Prompt | Prompts,
+        *,
+        context: Prompt | Prompts | None = None,
+        window: int | None = None,
+        stride: int | None = None,
+    ) -> Score | list[Score]:
+        """The log-probability of each token of a text, or of each of several texts, given the tokens before it.
+
+        Args:
+            text: text or token ids, or a list of either. Results keep the order.
+            context: what stands before the text and is not scored itself; one for all, or a list with one for each.
+                Context and text are tokenized together, and a token that the border runs through is scored. Without a
+                context the first token is not scored.
+            window: how many tokens the model reads at most to score one; None for its context length.
+            stride: a text longer than the window is scored in windows, each of which scores so many tokens further;
+                a token then sees at least ``window - stride + 1`` tokens before it, where there are so many. None
+                refuses such a text.
+
+        Raises:
+            PromptError: an empty text, one token without a context, a text too long, ids out of range, no memory.
+            UsageError: window or stride out of range, or another number of contexts than of texts.
+        """
+        return score(self._session, self.tokenizer, text, context, window, stride)
 
     def _plan(
         self,

@@ -31,7 +31,22 @@ def prompt_tokens(prompt: Prompt, tokenizer: Tokenizer | None, facts: ModelFacts
     """The prompt's token ids, int64 [S]. ``name`` is what messages call it.
 
     Raises:
-        PromptError: text without a tokenizer, no tokens, ids out of range, or no room for a new token.
+        PromptError: as ``token_ids``, or no room for a new token.
+    """
+    tokens = token_ids(prompt, tokenizer, facts, name)
+    if tokens.size >= facts.context_length:
+        raise PromptError(
+            f"{name} has {tokens.size:,} tokens, the model's context is {facts.context_length:,}, "
+            "and that leaves no room for a new one; shorten it"
+        )
+    return tokens
+
+
+def token_ids(prompt: Prompt, tokenizer: Tokenizer | None, facts: ModelFacts, name: str) -> NDArray[np.int64]:
+    """Text or token ids as int64 [S], of any length.
+
+    Raises:
+        PromptError: text without a tokenizer, no tokens, or ids out of range.
     """
     if isinstance(prompt, str):
         if tokenizer is None:
@@ -42,11 +57,6 @@ def prompt_tokens(prompt: Prompt, tokenizer: Tokenizer | None, facts: ModelFacts
     if tokens.size == 0:
         raise PromptError(f"{name} is empty: it has no tokens; give at least one")
     check_range(tokens, facts, name)
-    if tokens.size >= facts.context_length:
-        raise PromptError(
-            f"{name} has {tokens.size:,} tokens, the model's context is {facts.context_length:,}, "
-            "and that leaves no room for a new one; shorten it"
-        )
     return tokens
 
 
