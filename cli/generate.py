@@ -1,20 +1,24 @@
 """``intaglio generate``: continue a prompt."""
 
 from dataclasses import asdict
+from typing import Any
 
 import click
 
+from ..errors import UsageError
 from .loading import load_as
 from .options import Device, example, json_option, runtime_options
 from .show import print_json
-from .texts import read_text
+from .texts import read_file, read_text
 
 
 @click.command(
     short_help="Continue a prompt.",
     epilog=example(
         "intaglio generate out 'The capital of France is' --max-new-tokens 16 --temperature 0",
-        "cat prompt.txt | intaglio generate out - --stop '</s>' --json",
+        "echo 'In 1942, the ship' | intaglio generate out - --stop . --logprobs 3 --json",
+        "intaglio generate out 'It was built in ' --regex '1[0-9]{3}'",
+        """echo '{"enum": ["yes", "no"]}' | intaglio generate out 'Is it so? ' --json-schema -""",
     ),
 )
 @click.argument("artifact")
@@ -27,57 +31,50 @@ from .texts import read_text
 @click.option("--repetition-penalty", type=float, help="Above 1 makes tokens seen before less likely.")
 @click.option("--seed", type=int, help="Makes sampling repeatable.")
 @click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; may be given several times.")
+@click.option("--json-schema", metavar="FILE", help="Write JSON that fits the schema in FILE.")
+@click.option("--regex", metavar="REGEX", help="Write text that fits a regular expression.")
+@click.option("--grammar", metavar="FILE", help="Write text that fits the grammar in FILE, in Lark's notation.")
+@click.option(
+    "--logprobs", type=int, metavar="N", help="With --json: each token's log-probability, and the N likeliest."
+)
 @runtime_options
 @json_option
 def command(
     artifact: str,
     prompt: str,
-    max_new_tokens: int | None,
-    temperature: float | None,
-    top_k: int | None,
-    top_p: float | None,
-    min_p: float | None,
-    repetition_penalty: float | None,
-    seed: int | None,
-    stop: tuple[str, ...],
+    json_schema: str | None,
+    grammar: str | None,
+    logprobs: int | None,
     device: Device,
     threads: int | None,
     revision: str | None,
     as_json: bool,
+    **settings: Any,
 ) -> None:
     """Continue PROMPT with the text-generation model in ARTIFACT, printing the text as it comes.
 
-    PROMPT `-` reads standard input. What is not given comes from the model's generation_config.json.
+    PROMPT or FILE `-` reads standard input. What is not given comes from the model's generation_config.json. A text
+    that has spent its tokens before it fits its schema, expression or grammar is given as it is; `finish_reason` in
+    --json is then `length`.
     """
+    if logprobs is not None and not as_json:
+        raise UsageError("--logprobs are printed as JSON only; add --json")
     from ..runtime import TextGenerator
 
+    settings |= {
+        "json_schema": None if json_schema is None else read_file(json_schema),
+        "grammar": None if grammar is None else read_file(grammar),
+        "logprobs": logprobs,
+    }
     text = read_text(prompt)
     model = load_as(TextGenerator, "text-generation", artifact, device=device, threads=threads, revision=revision)
     if as_json:
-        generation = model.generate(
-            text,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
-            repetition_penalty=repetition_penalty,
-            seed=seed,
-            stop=stop,
-        )
-        print_json(asdict(generation))
+        generation = asdict(model.generate(text, **settings))
+        if logprobs is None:
+            del generation["logprobs"]
+        print_json(generation)
         return
-    pieces = model.stream(
-        text,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
-        repetition_penalty=repetition_penalty,
-        seed=seed,
-        stop=stop,
-    )
+    pieces = model.stream(text, **settings)
     try:
         for piece in pieces:
             click.echo(piece, nl=False)

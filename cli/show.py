@@ -44,6 +44,11 @@ def print_facts(facts: Sequence[tuple[str, str]]) -> None:
         click.echo(f"{name:<{width}}  {value}".rstrip())
 
 
+def one_line(text: str) -> str:
+    """A text with its newlines, tabs and escapes as ``\\n``, ``\\t``, ``\\e``."""
+    return text.translate(_ESCAPES)
+
+
 def size(count: float) -> str:
     """Bytes in decimal units, three digits: ``512 B``, ``1.05 MB``, ``1.98 GB``."""
     if count < 1000:
@@ -56,4 +61,4 @@ def size(count: float) -> str:
 
 
 def _cell(value: object) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else str(value).translate(_ESCAPES)
+    return f"{value:.4f}" if isinstance(value, float) else one_line(str(value))

@@ -44,6 +44,19 @@ def read_text_or_file(value: str) -> str:
     return _decode(path.read_bytes(), str(path)).removesuffix("\n")
 
 
+def read_file(name: str) -> str:
+    """What a file of UTF-8 holds; ``-`` stands for standard input.
+
+    Raises:
+        UsageError: there is no such file, or it is not UTF-8.
+    """
+    if name == "-":
+        return _stdin()
+    if not Path(name).is_file():
+        raise UsageError(f"{name}: no such file; give one that exists, or - for standard input")
+    return _decode(Path(name).read_bytes(), name)
+
+
 def _stdin() -> str:
     return _decode(sys.stdin.buffer.read(), "standard input")
 

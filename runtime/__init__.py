@@ -1,6 +1,7 @@
 """Artifacts on ONNX Runtime, without torch: text, labels, tags, spans and embeddings.
 
-    load ─▶ session ─▶ generate (decoder, cache, sampling, stopping, detokenize) ─▶ Generation
+    load ─▶ session ─▶ generate (plan, row, decoder, cache, speculation) ─▶ Generation
+                  ├──▶ conversation, scheduler (batch) ─▶ Generation, Event
                   ├──▶ score (decoder, logprobs) ─▶ Score
                   └──▶ classify, tag, answer, embed (batching) ─▶ Classification, Tag, Answer, array
 
@@ -10,10 +11,13 @@ neither torch nor onnx, and onnxruntime only with the first ``load``.
 
 from .answer import Answer, QuestionAnswerer
 from .classify import Classification, SequenceClassifier
+from .conversation import Conversation
 from .embed import Embedder
-from .generate import Generation, TextGenerator
+from .generate import TextGenerator
+from .generation import Generation
 from .load import load
 from .logprobs import Candidate, TokenLogprob
+from .scheduler import Event, Scheduler
 from .score import Score
 from .tag import Tag, TokenClassifier
 
@@ -21,9 +25,12 @@ __all__ = [
     "Answer",
     "Candidate",
     "Classification",
+    "Conversation",
     "Embedder",
+    "Event",
     "Generation",
     "QuestionAnswerer",
+    "Scheduler",
     "Score",
     "SequenceClassifier",
     "Tag",
