@@ -1,116 +1,55 @@
-"""Text generation: prompts in, text out, whole or as a stream."""
+"""Text generation: prompts in, text out; whole, as a stream, in batches, as a conversation."""
 
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TypedDict, Unpack, overload
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Generator
+from typing import Protocol, Unpack, overload
+from weakref import WeakSet
 
 from ..artifact import Manifest
-from ..errors import PromptError, UsageError
+from ..errors import UsageError
+from .batch import Batch
+from .conversation import Conversation
 from .decoder import Decoder, open_decoder, rows_together
 from .defaults import GenerationDefaults
-from .logprobs import TokenLogprob, check_count
-from .prompts import Prompt, Prompts, as_list, prompt_tokens
-from .row import FinishReason, Row
-from .sampling import Sampler, SamplingSettings
+from .draft import DraftModel, check_draft
+from .generation import Generation, generation
+from .plan import Options, Plan, Planner, positions
+from .prompts import Prompt, Prompts, as_list
+from .row import Row
+from .scheduler import Scheduler, run
 from .score import Score, score
 from .session import Session
-from .stopping import StopStrings, stop_strings
-from .structured import Constraint, Grammars, Schema
+from .speculation import PromptLookup, Speculation, decode
 from .textstream import TextStream
 from .tokenizer import Tokenizer
 
-DEFAULT_NEW_TOKENS = 256  # where neither the caller nor generation_config.json says a number
 
+class Closable(Protocol):
+    """What ends with the model that it came from."""
 
-@dataclass(frozen=True)
-class Generation:
-    """What one prompt became.
-
-    ``text`` has no special tokens and ends before a stop string; without a tokenizer.json it is empty. ``token_ids``
-    are all generated tokens, with the end token and those that spelled the stop string. ``logprobs`` has an entry for
-    each of them where they were asked for.
-
-    ``finish_reason`` is "eos" for an end token, "stop" for a stop string or a text that its grammar ends, and "length"
-    where the tokens were spent first: a structured text is then unfinished.
-    """
-
-    text: str
-    token_ids: tuple[int, ...]
-    prompt_token_ids: tuple[int, ...]
-    finish_reason: FinishReason
-    logprobs: tuple[TokenLogprob, ...] | None = None
-
-
-class Options(TypedDict, total=False):
-    """The keyword arguments of ``TextGenerator.generate``, for its overloads."""
-
-    max_new_tokens: int | None
-    temperature: float | None
-    top_k: int | None
-    top_p: float | None
-    min_p: float | None
-    repetition_penalty: float | None
-    seed: int | None
-    stop: str | Sequence[str] | None
-    eos_token_id: int | Sequence[int] | None
-    json_schema: Schema | None
-    regex: str | None
-    grammar: str | None
-    logprobs: int | None
-    batch_size: int
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What one call asks for, the checkpoint's defaults included."""
-
-    sampling: SamplingSettings
-    stops: tuple[str, ...]
-    end_tokens: frozenset[int]
-    max_new_tokens: int | None
-    seed: int
-    constraint: Constraint | None = None
-    logprobs: int | None = None
+    def close(self) -> None: ...
 
 
 class TextGenerator:
-    """A loaded text-generation artifact. A call leaves nothing behind, so that several threads may call."""
+    """A loaded text-generation artifact. A call leaves nothing behind, so that several threads may call.
+
+    ``close``, or the end of a ``with`` block, lets the weights go, and ends its conversations and schedulers; what
+    another thread is generating just then comes to its end.
+    """
 
     def __init__(self, session: Session, tokenizer: Tokenizer | None, defaults: GenerationDefaults) -> None:
-        self._session = session
+        self._loaded: Session | None = session
+        self._planner = Planner(session.manifest.model, tokenizer, defaults)
+        self._children: WeakSet[Closable] = WeakSet()
+        self.manifest: Manifest = session.manifest
         self.tokenizer = tokenizer
         self.defaults = defaults
-        self._grammars = Grammars(tokenizer, session.manifest.model.vocab_size)
-
-    @property
-    def manifest(self) -> Manifest:
-        return self._session.manifest
 
     @overload
-    def generate(self, prompt: Prompt, **options: Unpack[Options]) -> Generation: ...
+    def generate(self, prompt: Prompt, *, batch_size: int = 8, **options: Unpack[Options]) -> Generation: ...
     @overload
-    def generate(self, prompt: Prompts, **options: Unpack[Options]) -> list[Generation]: ...
+    def generate(self, prompt: Prompts, *, batch_size: int = 8, **options: Unpack[Options]) -> list[Generation]: ...
     def generate(
-        self,
-        prompt: Prompt | Prompts,
-        *,
-        max_new_tokens: int | None = None,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        min_p: float | None = None,
-        repetition_penalty: float | None = None,
-        seed: int | None = None,
-        stop: str | Sequence[str] | None = None,
-        eos_token_id: int | Sequence[int] | None = None,
-        json_schema: Schema | None = None,
-        regex: str | None = None,
-        grammar: str | None = None,
-        logprobs: int | None = None,
-        batch_size: int = 8,
+        self, prompt: Prompt | Prompts, *, batch_size: int = 8, **options: Unpack[Options]
     ) -> Generation | list[Generation]:
         """Continue a prompt, or each of several.
 
@@ -119,6 +58,10 @@ class TextGenerator:
 
         Args:
             prompt: text or token ids, or a list of either. Results keep the order.
+            batch_size: how many prompts are decoded together: when one ends, the next takes its place. The results do
+                not depend on it.
+
+        Options:
             max_new_tokens: generation ends with "length" after so many, or where the context is full.
             temperature: 0 is greedy; above 0 samples, whatever generation_config.json says about ``do_sample``.
             top_k, top_p, min_p: filters of sampling; they do not change a greedy choice.
@@ -130,44 +73,37 @@ class TextGenerator:
             json_schema, regex, grammar: at most one of them, which the whole text then fits: a JSON schema (an object,
                 or as JSON text), a regular expression, or a grammar in Lark's notation.
             logprobs: log-probabilities of the generated tokens, and of so many likeliest ones in place of each.
-            batch_size: how many prompts are decoded together; the results do not depend on it.
+            speculate: guess tokens from the text so far and check several in one pass; the results are the same. None
+                does so where a prompt is decoded alone, with as many guesses as come true; False never; True refuses
+                where it cannot be done, with target "standard" or frequencies that depend on the length.
+            draft: a smaller model of the same vocabulary, which guesses instead.
 
         Raises:
             PromptError: an empty prompt, one that fills the context, ids out of range, no memory for the KV cache.
-            UsageError: a setting out of its range; a schema, expression or grammar that cannot be used.
+            UsageError: a setting out of its range; a schema, expression or grammar that cannot be used; a draft of
+                another vocabulary; the model is closed.
             DependencyError: one of these needs a package that is not installed.
         """
-        plan = self._plan(
-            max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, stop, eos_token_id
-        )
-        plan = self._with(plan, json_schema, regex, grammar, logprobs)
+        session, plan = self._session, self._planner.plan(**options)
         if batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, not {batch_size}")
         prompts, listed = as_list(prompt)
-        if not listed:
-            return self._finish([self._row(prompts[0], plan, 0, "the prompt")])[0]
-        rows = [self._row(one, plan, index, f"prompt {index}") for index, one in enumerate(prompts)]
-        size = rows_together(self._session, batch_size)
-        return [done for start in range(0, len(rows), size) for done in self._finish(rows[start : start + size])]
+        rows = [
+            self._planner.row(one, plan, f"prompt {index}" if listed else "the prompt", index)
+            for index, one in enumerate(prompts)
+        ]
+        together = min(rows_together(session, batch_size), len(rows))
+        results: dict[int, Generation] = {}
+        if together == 1:
+            for index, row in enumerate(rows):
+                results[index] = generation(row, "".join(self._alone(row, plan)))
+        else:
+            if plan.speculate or plan.draft is not None:
+                raise UsageError("a batch does not speculate: leave out speculate and draft, or give batch_size=1")
+            run(Batch(self._open(rows, together)), rows, lambda i, text: results.update({i: generation(rows[i], text)}))
+        return [results[index] for index in range(len(rows))] if listed else results[0]
 
-    def stream(
-        self,
-        prompt: Prompt,
-        *,
-        max_new_tokens: int | None = None,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        min_p: float | None = None,
-        repetition_penalty: float | None = None,
-        seed: int | None = None,
-        stop: str | Sequence[str] | None = None,
-        eos_token_id: int | Sequence[int] | None = None,
-        json_schema: Schema | None = None,
-        regex: str | None = None,
-        grammar: str | None = None,
-        logprobs: int | None = None,
-    ) -> TextStream[Generation]:
+    def stream(self, prompt: Prompt, **options: Unpack[Options]) -> TextStream[Generation]:
         """The text of ``generate`` piece by piece: whole characters, and never a part of a stop string.
 
         The iterator's ``generation`` is what ``generate`` would have returned, once the pieces have ended.
@@ -175,24 +111,49 @@ class TextGenerator:
         Raises:
             PromptError, UsageError: as ``generate``, at the call and not at the first piece.
         """
-        plan = self._plan(
-            max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, stop, eos_token_id
-        )
-        plan = self._with(plan, json_schema, regex, grammar, logprobs)
+        plan = self._planner.plan(**options)
         prompts, listed = as_list(prompt)
         if listed:
             raise UsageError("stream takes one prompt; use generate for several")
-        row = self._row(prompts[0], plan, 0, "the prompt")
+        row = self._planner.row(prompts[0], plan, "the prompt")
         said: list[str] = []
+        steps = self._alone(row, plan)
 
         def pieces() -> Generator[str, None, None]:
-            for _, piece in steps:
+            for piece in steps:
                 if piece:
                     said.append(piece)
                     yield piece
 
-        steps = advance(self._open([row]), [row])
-        return TextStream(pieces(), lambda: _generation(row, "".join(said)))
+        return TextStream(pieces(), lambda: generation(row, "".join(said)))
+
+    def conversation(self) -> Conversation:
+        """A cache that is kept from call to call, each of which is given the whole history."""
+        conversation = Conversation(self._session, self._planner, self._speculation)
+        self._children.add(conversation)
+        return conversation
+
+    def scheduler(self, *, slots: int = 8, max_length: int | None = None) -> Scheduler:
+        """Continuous batching: prompts join and leave while others are generated.
+
+        Args:
+            slots: how many are generated together.
+            max_length: the most tokens of one, prompt and answer together; None for the model's context.
+
+        Raises:
+            UsageError: fewer than one slot, or a max_length beyond the context.
+            PromptError: there is not enough memory for the KV cache.
+        """
+        context = self.manifest.model.context_length
+        if slots < 1:
+            raise UsageError(f"slots must be at least 1, not {slots}")
+        if max_length is not None and not 2 <= max_length <= context:
+            raise UsageError(f"max_length must be between 2 and the model's context of {context:,}, not {max_length}")
+        if rows_together(self._session, slots) < slots:
+            raise UsageError("a bfloat16 artifact of target 'standard' generates one prompt at a time; give slots=1")
+        scheduler = Scheduler(self._session, self._planner, slots, max_length or context)
+        self._children.add(scheduler)
+        return scheduler
 
     @overload
     def score(
@@ -233,118 +194,51 @@ class TextGenerator:
         """
         return score(self._session, self.tokenizer, text, context, window, stride)
 
-    def _plan(
-        self,
-        max_new_tokens: int | None,
-        temperature: float | None,
-        top_k: int | None,
-        top_p: float | None,
-        min_p: float | None,
-        repetition_penalty: float | None,
-        seed: int | None,
-        stop: str | Sequence[str] | None,
-        eos_token_id: int | Sequence[int] | None,
-    ) -> _Plan:
-        default = self.defaults.sampling
-        sampling = SamplingSettings(
-            temperature=default.temperature if temperature is None else temperature,
-            top_k=default.top_k if top_k is None else top_k,
-            top_p=default.top_p if top_p is None else top_p,
-            min_p=default.min_p if min_p is None else min_p,
-            repetition_penalty=default.repetition_penalty if repetition_penalty is None else repetition_penalty,
-        )
-        if max_new_tokens is not None and max_new_tokens < 1:
-            raise UsageError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
-        if seed is not None and seed < 0:
-            raise UsageError(f"seed must be 0 or more, not {seed}")
-        stops = stop_strings(self.defaults.stop if stop is None else stop)
-        if stops and self.tokenizer is None:
-            raise UsageError("stop strings need text, and this artifact has no tokenizer.json; use eos_token_id")
-        ends = self.defaults.eos_token_ids if eos_token_id is None else eos_token_id
-        end_tokens = frozenset([ends] if isinstance(ends, int | np.integer) else ends)
-        vocab_size = self._session.manifest.model.vocab_size
-        if wrong := [token for token in end_tokens if not 0 <= token < vocab_size]:
-            raise UsageError(f"eos_token_id {wrong[0]} is out of range, the model's ids are 0 to {vocab_size - 1}")
-        return _Plan(
-            sampling=sampling,
-            stops=stops,
-            end_tokens=end_tokens,
-            max_new_tokens=self.defaults.max_new_tokens if max_new_tokens is None else max_new_tokens,
-            seed=int(np.random.SeedSequence().entropy) if seed is None else seed,  # type: ignore[arg-type]
-        )
+    def close(self) -> None:
+        """Let the weights go. Calls that come later are refused with a UsageError; to close twice is no harm."""
+        self._loaded = None
+        for child in list(self._children):
+            child.close()
 
-    def _with(
-        self, plan: _Plan, json_schema: Schema | None, regex: str | None, grammar: str | None, logprobs: int | None
-    ) -> _Plan:
-        """The plan with what its tokens are held to, and what is told of them."""
-        logprobs = check_count(logprobs, self.manifest.model.vocab_size)
-        constraint = self._grammars.constraint(plan.end_tokens, json_schema=json_schema, regex=regex, grammar=grammar)
-        return replace(plan, constraint=constraint, logprobs=logprobs)
+    def __enter__(self) -> "TextGenerator":
+        return self
 
-    def _row(self, prompt: Prompt, plan: _Plan, index: int, name: str) -> Row:
-        facts = self._session.manifest.model
-        tokens = prompt_tokens(prompt, self.tokenizer, facts, name)
-        return Row(
-            tokens,
-            limit=self._limit(tokens.size, plan, name),
-            sampler=Sampler(plan.sampling, tokens, facts.vocab_size, seed=[plan.seed, index]),
-            end_tokens=plan.end_tokens,
-            stops=StopStrings(plan.stops),
-            tokenizer=self.tokenizer,
-            constraint=plan.constraint.fresh() if plan.constraint else None,
-            top_logprobs=plan.logprobs,
-        )
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
-    def _limit(self, prompt: int, plan: _Plan, name: str) -> int:
-        """How many tokens this prompt may get: what was asked for, within the context."""
-        wanted = plan.max_new_tokens
-        if wanted is None and self.defaults.max_length is not None:
-            wanted = self.defaults.max_length - prompt
-            if wanted < 1:
-                raise PromptError(
-                    f"{name} has {prompt:,} tokens, generation_config.json's max_length is "
-                    f"{self.defaults.max_length:,}; give max_new_tokens"
-                )
-        context = self._session.manifest.model.context_length
-        return min(DEFAULT_NEW_TOKENS if wanted is None else wanted, context - prompt)
+    @property
+    def _session(self) -> Session:
+        if self._loaded is None:
+            raise UsageError("the model is closed; load it again")
+        return self._loaded
 
-    def _open(self, rows: list[Row]) -> Decoder:
+    def _open(self, rows: list[Row], together: int) -> Decoder:
         longest = max(row.prompt.size for row in rows)
-        # The last token of a row is never read back, so a row needs one position less than its tokens.
-        limit = max(row.prompt.size + row.limit - 1 for row in rows)
-        return open_decoder(self._session, len(rows), longest, limit)
+        return open_decoder(self._session, together, longest, max(map(positions, rows)))
 
-    def _finish(self, rows: list[Row]) -> list[Generation]:
-        texts: list[list[str]] = [[] for _ in rows]
-        for index, piece in advance(self._open(rows), rows):
-            texts[index].append(piece)
-        return [_generation(row, "".join(text)) for row, text in zip(rows, texts, strict=True)]
+    def _alone(self, row: Row, plan: Plan) -> Generator[str, None, None]:
+        """The pieces of one row's text; memory is asked for now, and not at the first piece."""
+        decoder = self._open([row], 1)
+        speculation = self._speculation(plan, row.prompt.size)
 
+        def pieces() -> Generator[str, None, None]:
+            yield from decode(decoder, row, decoder.prefill(0, row.prompt), speculation)
 
-def _generation(row: Row, text: str) -> Generation:
-    return Generation(
-        text,
-        tuple(row.token_ids),
-        tuple(row.prompt.tolist()),
-        row.finish_reason or "length",
-        None if row.logprobs is None else tuple(row.logprobs),
-    )
+        return pieces()
 
-
-def advance(decoder: Decoder, rows: list[Row]) -> Iterator[tuple[int, str]]:
-    """Generate until every row has ended; yields each row's index with each piece of its text.
-
-    A row's first token follows its own prefill, the others come from steps that all rows take together.
-    """
-    for index, row in enumerate(rows):
-        yield index, row.accept(decoder.prefill(index, row.prompt))
-    active = _active(rows)
-    while active.any():
-        logits = decoder.step(np.array([row.token_ids[-1] for row in rows], dtype=np.int64), active)
-        for index in np.flatnonzero(active).tolist():
-            yield index, rows[index].accept(logits[index])
-        active = _active(rows)
-
-
-def _active(rows: list[Row]) -> NDArray[np.bool_]:
-    return np.array([row.finish_reason is None for row in rows])
+    def _speculation(self, plan: Plan, prompt: int) -> Speculation | None:
+        """How a single row of so many prompt tokens speculates, if at all."""
+        session = self._session
+        if plan.speculate is False:
+            return None
+        if session.manifest.target == "standard" or session.manifest.model.length_dependent_rope:
+            if plan.speculate or plan.draft is not None:
+                raise UsageError(
+                    f"{session.folder} cannot speculate: that takes target 'ort', and rotary frequencies that do not "
+                    "depend on the length; leave out speculate and draft"
+                )
+            return None
+        if plan.draft is None:
+            return Speculation(PromptLookup())
+        check_draft(session, self.tokenizer, plan.draft._session, plan.draft.tokenizer)
+        return Speculation(DraftModel(plan.draft._session, prompt))

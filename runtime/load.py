@@ -39,7 +39,7 @@ def load(
     if manifest.task == "text-generation":
         tokenizer = try_tokenizer(folder)
         defaults = read_defaults(folder, tokenizer)
-        session = open_session(folder, manifest, device=device, threads=threads)
+        session = open_session(folder, manifest, device=device, threads=threads, windowed=True)
         return TextGenerator(session, tokenizer, defaults)
     encoder = load_tokenizer(folder)
     session = open_session(folder, manifest, device=device, threads=threads)

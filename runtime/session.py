@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..artifact import GRAPH, Manifest
 from ..errors import ArtifactError, DependencyError, InputError, PromptError, UnsupportedError, UsageError
 from .resources import usable_cpus
+from .windowed import has_windows, windowed_graph
 
 Device = Literal["cpu", "cuda"]
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -24,6 +25,8 @@ QUIET = 4  # severity "fatal": what goes wrong is raised, and warnings about its
 class Session:
     """A loaded graph. ``raw`` is the ``onnxruntime.InferenceSession``, which several threads may run at once.
 
+    ``windowed`` says that sliding layers take only buffers of ``windowed.window_capacity``; their past cannot grow.
+
     Running raises PromptError where memory does not suffice, and ArtifactError where ONNX Runtime refuses the graph.
     """
 
@@ -33,6 +36,7 @@ class Session:
     threads: int
     ort: Any
     raw: Any
+    windowed: bool = False
 
     def run(self, feeds: Mapping[str, NDArray[Any]], outputs: tuple[str, ...]) -> list[NDArray[Any]]:
         """One pass over host arrays; used where nothing is kept between passes."""
@@ -74,12 +78,14 @@ def open_session(
     device: Device = "cpu",
     threads: int | None = None,
     arena: bool = True,
+    windowed: bool = False,
 ) -> Session:
     """Load ``folder/model.onnx`` with its external data, which ONNX Runtime maps into memory.
 
     Args:
         threads: of one operator; None for every processor this process may use.
         arena: keep what a pass needed for the next one; without it, memory is given back at once.
+        windowed: let sliding layers keep only their window, where the device can and there are any.
 
     Raises:
         UsageError: an unknown device, or fewer than one thread.
@@ -101,8 +107,13 @@ def open_session(
     count = threads if threads is not None else usable_cpus()
     options = session_options(ort, count)
     options.enable_cpu_mem_arena = arena
+    windowed = windowed and device == "cpu" and manifest.target == "ort" and has_windows(manifest.model)
+    graph: str | bytes = str(folder / GRAPH)
+    if windowed:
+        graph, weights = windowed_graph(folder)
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(weights))
     try:
-        raw = ort.InferenceSession(str(folder / GRAPH), options, providers=[PROVIDERS[device]])
+        raw = ort.InferenceSession(graph, options, providers=[PROVIDERS[device]])
     except Exception as error:  # onnxruntime's exceptions have no common class of their own
         raise ArtifactError(
             f"{folder / GRAPH}: ONNX Runtime {ort.__version__} cannot load it "
@@ -118,7 +129,7 @@ def open_session(
     missing = [name for name in expected_inputs(manifest) if name not in given]
     if missing:
         raise ArtifactError(f"{folder / GRAPH}: the graph has no input {missing[0]!r}; export the model again")
-    return Session(folder, manifest, device, count, ort, raw)
+    return Session(folder, manifest, device, count, ort, raw, windowed)
 
 
 def session_options(ort: Any, threads: int) -> Any:

@@ -101,7 +101,7 @@ def test_batches_chunks_and_growth_change_no_token(
     assert lm.generate(PROMPTS, max_new_tokens=60, eos_token_id=[]) == single
     monkeypatch.setattr("intaglio.runtime.cache.STEP", 8)
     monkeypatch.setattr("intaglio.runtime.cache.HEADROOM", 1)
-    monkeypatch.setattr("intaglio.runtime.decoder.PREFILL_CHUNK", 4)
+    monkeypatch.setattr("intaglio.runtime.chunks.PREFILL_CHUNK", 4)
     assert lm.generate(PROMPTS, max_new_tokens=60, eos_token_id=[]) == single
 
 

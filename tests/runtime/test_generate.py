@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from intaglio.errors import PromptError, UsageError
 from intaglio.runtime import TextGenerator, load
-from intaglio.runtime.cache import HEADROOM
+from intaglio.runtime.cache import SharedCache, reserve
 from intaglio.runtime.session import Session
 from intaglio.tests.runtime import fakes
 
@@ -73,26 +73,45 @@ def test_a_row_that_ends_early_does_not_disturb_the_others(lm: TextGenerator) ->
 
 
 def test_the_cache_grows_without_changing_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no memory for the longest text at first, but for what comes of it later."""
     lm = load(fakes.language_model(tmp_path / "lm", context_length=400))
     roomy = lm.generate(PROMPTS, max_new_tokens=300)
     capacities = []
+    grow = SharedCache.grow
+
+    def recorded(cache: SharedCache, needed: int, limit: int, used: int) -> None:
+        grow(cache, needed, limit, used)
+        capacities.append((needed, cache.capacity))
+
+    monkeypatch.setattr(SharedCache, "grow", recorded)
     monkeypatch.setattr("intaglio.runtime.cache.STEP", 8)
     monkeypatch.setattr("intaglio.runtime.cache.HEADROOM", 1)
-
-    def recorded(capacity: int, limit: int) -> int:
-        capacities.append(min(limit, 2 * capacity))
-        return capacities[-1]
-
-    monkeypatch.setattr("intaglio.runtime.decoder.next_capacity", recorded)
+    free = iter([0])
+    monkeypatch.setattr("intaglio.runtime.cache.available_memory", lambda: next(free, 10**9))
     assert lm.generate(PROMPTS, max_new_tokens=300) == roomy
-    assert len(capacities) == 3  # 72, 144, 288, 369: the last is all that is needed
-    assert capacities[-1] == 70 + 300 - 1
-    assert HEADROOM == 256
+    # By half, to a multiple of 8; the last is all that is needed: 70 + 300 - 1.
+    assert capacities == [(73, 112), (113, 168), (169, 256), (257, 369)]
+
+
+def test_memory_is_taken_as_it_is_written_to() -> None:
+    """A page of each region where something was written, whatever the room that was reserved."""
+    before = resident()
+    area = reserve((1, 2, 1_000_000, 64), np.float32)
+    area[0, :, :1000] = 1
+    assert area.nbytes == 512_000_000
+    assert 400_000 < resident() - before < 4_000_000
+    assert not area[0, :, 1000:1100].any()
+
+
+def resident() -> int:
+    """Bytes of this process in memory."""
+    status = Path("/proc/self/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmRSS:")).split()[1]) * 1024
 
 
 def test_a_prompt_prefilled_in_chunks_gives_the_same_tokens(lm: TextGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = lm.generate(PROMPTS, max_new_tokens=12)
-    monkeypatch.setattr("intaglio.runtime.decoder.PREFILL_CHUNK", 3)
+    monkeypatch.setattr("intaglio.runtime.chunks.PREFILL_CHUNK", 3)
     assert lm.generate(PROMPTS, max_new_tokens=12) == whole
 
 
@@ -102,7 +121,7 @@ def test_frequencies_that_depend_on_the_length_keep_prompts_whole(
 ) -> None:
     options = {"target": target, "length_dependent_rope": True}
     lm = load(fakes.language_model(tmp_path / "lm", **options))
-    monkeypatch.setattr("intaglio.runtime.decoder.PREFILL_CHUNK", 3)
+    monkeypatch.setattr("intaglio.runtime.chunks.PREFILL_CHUNK", 3)
     seen: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
 
     def watch(session: Session, binding: object) -> None:
@@ -230,12 +249,12 @@ def test_memory_for_the_cache_that_cannot_be_had(tmp_path: Path, monkeypatch: py
 
 
 def test_growing_counts_the_memory_that_is_held_already(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From 64 to 128 positions of 512 bytes: 65,536 bytes, of which 32,768 are there."""
+    """Positions take 512 bytes. From 64 to 120 there are 28,672 to be had; from 192 to 300 more than are free."""
     lm = load(fakes.language_model(tmp_path / "lm"))
     monkeypatch.setattr("intaglio.runtime.cache.HEADROOM", 1)
     monkeypatch.setattr("intaglio.runtime.cache.available_memory", lambda: 33_000)
     assert len(lm.generate([5], max_new_tokens=120, eos_token_id=[]).token_ids) == 120
-    with pytest.raises(PromptError, match=r"the KV cache for 1 prompt\(s\) of 256 tokens"):
+    with pytest.raises(PromptError, match=r"the KV cache for 1 prompt\(s\) of 300 tokens needs 0 MB, and 0 MB"):
         lm.generate([5], max_new_tokens=300, eos_token_id=[])
 
 

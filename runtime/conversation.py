@@ -1,0 +1,106 @@
+"""A conversation: one cache that lives from turn to turn, so that a turn prefills only what is new."""
+
+from collections.abc import Callable, Generator
+from typing import Unpack
+
+import numpy as np
+
+from .decoder import Decoder, open_decoder
+from .generation import Generation, generation
+from .guard import Guard
+from .plan import Options, Planner
+from .prompts import Prompt
+from .row import Row
+from .session import Session
+from .speculation import Speculation, decode
+from .textstream import TextStream
+
+Speculator = Callable[..., Speculation | None]
+
+
+class Conversation:
+    """Made by ``TextGenerator.conversation``. Each call is given the whole history, as text or token ids.
+
+    What the cache holds of it already, the longest common beginning, is not read again, whatever was changed behind it;
+    the results are those of ``TextGenerator.generate``. For one thread at a time. In a model with sliding layers a
+    history that is changed far back is read anew, because their caches have dropped what stood there; where the rotary
+    frequencies depend on the length every history is.
+    """
+
+    def __init__(self, session: Session, planner: Planner, speculator: Speculator) -> None:
+        self._session = session
+        self._planner = planner
+        self._speculator = speculator
+        self._decoder: Decoder | None = None
+        self._history: list[int] = []  # the tokens of the last call, of which the decoder has read the first ones
+        self._guard = Guard("the conversation", "open another one with TextGenerator.conversation()")
+        self.reused = 0
+        """How many tokens of the last call's prompt were in the cache already."""
+
+    def generate(self, prompt: Prompt, **options: Unpack[Options]) -> Generation:
+        """As ``TextGenerator.generate`` for one prompt.
+
+        Raises:
+            UsageError: also where the conversation is closed, or in use.
+        """
+        stream = self.stream(prompt, **options)
+        for _ in stream:
+            pass
+        assert stream.generation is not None
+        return stream.generation
+
+    def stream(self, prompt: Prompt, **options: Unpack[Options]) -> TextStream[Generation]:
+        """As ``TextGenerator.stream``. The conversation is in use from the first piece until the stream ends.
+
+        A stream that is closed early leaves a sound conversation, whose cache holds what was generated.
+        """
+        self._guard.check()
+        plan = self._planner.plan(**options)
+        row = self._planner.row(prompt, plan, "the prompt")
+        speculation = self._speculator(plan, row.prompt.size)
+        said: list[str] = []
+        return TextStream(self._pieces(row, speculation, said), lambda: generation(row, "".join(said)))
+
+    def close(self) -> None:
+        """Let the cache go. A stream that is running ends as it would have."""
+        self._guard.closed = True
+        self._decoder = None
+
+    def __enter__(self) -> "Conversation":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _pieces(self, row: Row, speculation: Speculation | None, said: list[str]) -> Generator[str, None, None]:
+        with self._guard.held():
+            decoder = self._open(row)
+            prompt = row.prompt.tolist()
+            known = self._common(prompt, decoder.length(0))
+            self._history = []  # until it is known what the decoder has read
+            try:
+                self.reused = decoder.rollback(0, known)
+                for piece in decode(decoder, row, decoder.extend(0, row.prompt[self.reused :])[0], speculation):
+                    if piece:
+                        said.append(piece)
+                        yield piece
+            except GeneratorExit:
+                self._history = prompt + row.token_ids
+                raise
+            except BaseException:
+                decoder.rollback(0, 0)
+                raise
+            self._history = prompt + row.token_ids
+
+    def _open(self, row: Row) -> Decoder:
+        if self._decoder is None:
+            self._decoder = open_decoder(self._session, 1, row.prompt.size, self._session.manifest.model.context_length)
+        return self._decoder
+
+    def _common(self, prompt: list[int], held: int) -> int:
+        """How many tokens the prompt and the cache have in common; the prompt's last one is read in any case."""
+        if self._session.manifest.model.length_dependent_rope:
+            return 0
+        most = min(held, len(self._history), len(prompt) - 1)
+        differs = np.flatnonzero(np.array(self._history[:most]) != np.array(prompt[:most]))
+        return int(differs[0]) if differs.size else most

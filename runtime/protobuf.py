@@ -1,0 +1,101 @@
+"""Just enough of protobuf's wire format to change a serialized ONNX graph without the onnx package.
+
+Source: https://protobuf.dev/programming-guides/encoding. A message is a row of fields, each a tag (number and wire
+type) and a value; what is not touched keeps its bytes.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+VARINT, FIXED64, LENGTH_DELIMITED, FIXED32 = 0, 1, 2, 5
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field and where its bytes lie in the message: the tag from ``start``, the value from ``value`` to ``end``."""
+
+    number: int
+    wire_type: int
+    start: int
+    value: int
+    end: int
+
+
+def fields(message: bytes) -> Iterator[Field]:
+    """The fields of a message in their order.
+
+    Raises:
+        ValueError: the bytes are no protobuf message.
+    """
+    at = 0
+    while at < len(message):
+        start = at
+        tag, at = read_varint(message, at)
+        wire_type, value = tag & 7, at
+        if wire_type == VARINT:
+            _, at = read_varint(message, at)
+        elif wire_type == LENGTH_DELIMITED:
+            length, value = read_varint(message, at)
+            at = value + length
+        elif wire_type in (FIXED64, FIXED32):
+            at += 8 if wire_type == FIXED64 else 4
+        else:
+            raise ValueError(f"no protobuf message: wire type {wire_type}")
+        if at > len(message):
+            raise ValueError("no protobuf message: a field is longer than what holds it")
+        yield Field(tag >> 3, wire_type, start, value, at)
+
+
+def texts(message: bytes, number: int) -> list[bytes]:
+    """The values of the strings, bytes or messages of this field."""
+    return [message[f.value : f.end] for f in fields(message) if (f.number, f.wire_type) == (number, LENGTH_DELIMITED)]
+
+
+def integers(message: bytes, number: int) -> list[int]:
+    """The values of the int64 of this field."""
+    found = [read_varint(message, f.value)[0] for f in fields(message) if (f.number, f.wire_type) == (number, VARINT)]
+    return [value - (1 << 64) if value >> 63 else value for value in found]
+
+
+def edit(message: bytes, number: int, change: Callable[[bytes], bytes]) -> bytes:
+    """The message with ``change`` applied to every value of a string or message field."""
+    parts = []
+    for field in fields(message):
+        if (field.number, field.wire_type) == (number, LENGTH_DELIMITED):
+            parts.append(delimited(number, change(message[field.value : field.end])))
+        else:
+            parts.append(message[field.start : field.end])
+    return b"".join(parts)
+
+
+def delimited(number: int, value: bytes) -> bytes:
+    """A field of a string, bytes or message."""
+    return varint(number << 3 | LENGTH_DELIMITED) + varint(len(value)) + value
+
+
+def integer(number: int, value: int) -> bytes:
+    """A field of a whole number, 0 or more."""
+    return varint(number << 3 | VARINT) + varint(value)
+
+
+def varint(value: int) -> bytes:
+    parts = bytearray()
+    while value > 0x7F:
+        parts.append(value & 0x7F | 0x80)
+        value >>= 7
+    parts.append(value)
+    return bytes(parts)
+
+
+def read_varint(message: bytes, at: int) -> tuple[int, int]:
+    """The number that begins at ``at``, and where it ends."""
+    value = shift = 0
+    while True:
+        if at >= len(message) or shift > 63:
+            raise ValueError("no protobuf message: a number does not end")
+        byte = message[at]
+        value |= (byte & 0x7F) << shift
+        at += 1
+        if byte < 0x80:
+            return value, at
+        shift += 7
