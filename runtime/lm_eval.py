@@ -9,6 +9,8 @@ so that both give the same figures for the same model.
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
+from logging import getLogger
+from pathlib import Path
 from typing import Any
 
 from ..errors import ArtifactError, DependencyError, PromptError, UnsupportedError
@@ -40,7 +42,7 @@ class ArtifactLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
         pretrained: the artifact's folder or hub id.
         max_length: the longest text in tokens; None for the model's context.
         batch_size: how many texts are generated together. Scores do not depend on it.
-        device: ``cpu`` or ``cuda``.
+        device: ``cpu``, or ``cuda``, which the harness also says by itself: where that cannot be, the CPU runs it.
 
     Raises:
         ArtifactError: the artifact is for another task, or has no tokenizer or no end token.
@@ -58,7 +60,7 @@ class ArtifactLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
     ) -> None:
         super().__init__()
         folder, manifest = open_folder(pretrained, revision)
-        model = load(folder, device="cuda" if str(device or "").startswith("cuda") else "cpu", threads=threads)
+        model = _load(folder, device, threads)
         if not isinstance(model, TextGenerator):
             raise ArtifactError(f"{folder} is a {manifest.task} artifact; the harness runs text-generation artifacts")
         if model.tokenizer is None:
@@ -182,6 +184,15 @@ def generation_options(settings: dict[str, Any]) -> dict[str, Any]:
     if left:
         raise UnsupportedError(f"generation_kwargs: intaglio has no {sorted(left)[0]!r}; leave it out of --gen_kwargs")
     return options
+
+
+def _load(folder: Path, device: str | None, threads: int | None) -> Any:
+    if device and device.startswith("cuda"):
+        try:
+            return load(folder, device="cuda", threads=threads)
+        except (DependencyError, UnsupportedError) as error:
+            getLogger(__name__).info("on the CPU, since: %s", error)
+    return load(folder, device="cpu", threads=threads)
 
 
 def _batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
