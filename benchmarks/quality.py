@@ -52,16 +52,17 @@ def write_reference(model: Model, cache: Path) -> None:
     (cache / "partial.npy").replace(cache / "reference.npy")
 
 
-def compare(model: Model, cache: Path) -> dict[str, Any]:
+def compare(model: Model, cache: Path, every: int = 1) -> dict[str, Any]:
     """Figures for each text and for all; ``kl`` in nats per token, ``loss`` in nats per predicted token.
 
-    ``kl_error`` is the standard error of the mean over the windows.
+    ``kl_error`` is the standard error of the mean over the windows, of which each ``every``-th is read.
     """
-    windows, names = np.load(cache / "windows.npy"), json.loads((cache / "names.json").read_text())
-    reference = np.load(cache / "reference.npy", mmap_mode="r")
+    windows = np.load(cache / "windows.npy")[::every]
+    names = json.loads((cache / "names.json").read_text())[::every]
+    reference = np.load(cache / "reference.npy", mmap_mode="r")[::every]
     kl, agrees = np.empty(windows.shape), np.empty(windows.shape)
     loss = np.empty((windows.shape[0], windows.shape[1] - 1))
-    top = np.load(cache / "top.npy")
+    top = np.load(cache / "top.npy")[::every]
     for number, tokens in enumerate(windows):
         logits = model.logits(tokens)
         agrees[number] = logits.argmax(-1) == top[number]
@@ -72,7 +73,7 @@ def compare(model: Model, cache: Path) -> dict[str, Any]:
             np.subtract(expected, rows, out=rows)
             kl[number, begin : begin + ROWS] = (np.exp(expected) * rows).sum(-1)
     figures: dict[str, Any] = {"windows": len(windows), "tokens": int(windows.shape[1]), "texts": {}}
-    expected_loss = np.load(cache / "loss.npy")
+    expected_loss = np.load(cache / "loss.npy")[::every]
     for name in dict.fromkeys(names):
         chosen = np.array([other == name for other in names])
         figures["texts"][name] = _figures(kl[chosen], agrees[chosen], loss[chosen], expected_loss[chosen])

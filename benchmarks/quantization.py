@@ -7,13 +7,11 @@
         --speed 5                                                       that many rounds of timing, on a quiet machine
         --report benchmarks                                             where to write the table and the plots
 
-The rows stand in rows.py. Every figure is cached in DIR/rows/NAME.json, so that rows can be measured one by one. A row
-is made anew when its options change. Seconds and peak memory of making it are those of a whole process, interpreter
-and imports included. Sizes and memory in megabytes of 10^6 bytes.
+The rows stand in rows.py; shelf.py says what DIR holds. Every figure is cached there, so that rows can be measured one
+by one. Sizes and memory in megabytes of 10^6 bytes.
 """
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -25,9 +23,9 @@ import click
 import report
 from quality_cache import prepare
 from rows import OWN, PEERS, REFERENCE, Row
+from shelf import HERE, Shelf, interpreters
 from sizes import sizes
 
-HERE = Path(__file__).resolve().parent
 TOOLS = {"genai": "onnxruntime-genai", "llama": "llama.cpp", "openvino": "OpenVINO"}
 
 
@@ -54,93 +52,46 @@ def main(
     windows: int,
     rounds: int,
     place: Path | None,
-    **interpreters: str | None,
+    **given: str | None,
 ) -> None:
-    pythons = {"intaglio": sys.executable, "": sys.executable}
-    pythons |= {tool: python for key, tool in TOOLS.items() if (python := interpreters[key])}
-    (scratch / "rows").mkdir(parents=True, exist_ok=True)
+    pythons = interpreters({tool: given[key] for key, tool in TOOLS.items()})
+    shelf = Shelf(scratch, checkpoint, gguf)
     rows = [row for row in (*OWN, *PEERS) if row.tool in pythons]
-    for given in extra:
-        name, _, folder = given.partition("=")
+    for named in extra:
+        name, _, folder = named.partition("=")
         rows.append(Row(name, name, "", "", "", out=str(Path(folder).absolute())))
     if unknown := set(only) - {row.name for row in rows}:
         raise click.UsageError(f"no such row: {', '.join(sorted(unknown))}; known: {', '.join(r.name for r in rows)}")
     chosen = [row for row in rows if not only or row.name in only]
     for row in chosen:
         if again and only:
-            _file(scratch, row).unlink(missing_ok=True)
-        _make(row, checkpoint, scratch, gguf, pythons[row.tool])
+            shelf.file(row).unlink(missing_ok=True)
+        shelf.make(row, pythons[row.tool])
     reference = next(row for row in OWN if row.name == REFERENCE)
     cache = scratch / f"quality-{windows}x512"
-    _make(reference, checkpoint, scratch, gguf, sys.executable)
-    prepare(cache, checkpoint, windows, _out(scratch, reference))
+    shelf.make(reference, sys.executable)
+    prepare(cache, checkpoint, windows, shelf.path(reference))
     for row in chosen:
-        figures = _read(scratch, row)
+        figures = shelf.read(row)
         if f"quality-{windows}" not in figures:
             click.echo(f"{row.name}: quality")
-            found = _worker(pythons[row.tool], "quality.py", "compare", str(_out(scratch, row)), str(cache))
-            _write(scratch, row, **{f"quality-{windows}": found, "sizes": asdict(sizes(_out(scratch, row)))})
+            found = _worker(pythons[row.tool], "quality.py", "compare", str(shelf.path(row)), str(cache))
+            shelf.write(row, **{f"quality-{windows}": found, "sizes": asdict(sizes(shelf.path(row)))})
     for number in range(rounds):
         stamp = time.time()
         for row in chosen:
             click.echo(f"round {number + 1} of {rounds}: {row.name}")
-            found = _worker(pythons[row.tool], "speed.py", str(_out(scratch, row)), str(cache))
-            _write(scratch, row, speed=[*_read(scratch, row).get("speed", []), found | {"round": stamp}])
+            found = _worker(pythons[row.tool], "speed.py", str(shelf.path(row)), str(cache))
+            shelf.write(row, speed=[*shelf.read(row).get("speed", []), found | {"round": stamp}])
     if place is not None:
-        everything = [(row, figures) for row in rows if f"quality-{windows}" in (figures := _read(scratch, row))]
+        everything = [(row, figures) for row in rows if f"quality-{windows}" in (figures := shelf.read(row))]
         report.write(place, everything, windows)
-
-
-def _make(row: Row, checkpoint: Path, scratch: Path, gguf: str | None, python: str) -> None:
-    """The artifact, unless it is there and was made with the same options."""
-    recipe = json.loads(json.dumps({"options": row.options, "command": row.command, "out": row.out}))
-    out, figures = _out(scratch, row), _read(scratch, row)
-    if out.exists() and figures.get("recipe") == recipe:
-        return
-    _file(scratch, row).unlink(missing_ok=True)
-    if not row.options and not row.command:
-        _write(scratch, row, recipe=recipe)
-        return
-    click.echo(f"{row.name}: making it")
-    if row.command:
-        if "{gguf}" in row.command and gguf is None:
-            raise click.UsageError("llama.cpp's rows need --gguf")
-        command = [python, *(part.format(here=HERE, source=checkpoint, gguf=gguf, out=out) for part in row.command)]
-    else:
-        command = [python, str(HERE / "make.py"), str(checkpoint), str(out), json.dumps(row.options)]
-    out.parent.mkdir(exist_ok=True)
-    begin = time.perf_counter()
-    log = (scratch / "rows" / f"{row.name}.log").open("w+")
-    process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status != 0:
-        log.seek(0)
-        raise click.ClickException(f"{row.name} could not be made:\n{log.read()[-3000:]}")
-    making = {"seconds": time.perf_counter() - begin, "peak": usage.ru_maxrss * 1024 / 1e6, "command": command[1:]}
-    _write(scratch, row, recipe=recipe, making=making)
 
 
 def _worker(python: str, *arguments: str) -> Any:
     command = [python, str(HERE / arguments[0]), *arguments[1:]]
     output = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout
     return json.loads(output.splitlines()[-1])
-
-
-def _out(scratch: Path, row: Row) -> Path:
-    return (scratch / "artifacts" / row.out.format(name=row.name)).absolute()
-
-
-def _file(scratch: Path, row: Row) -> Path:
-    return scratch / "rows" / f"{row.name}.json"
-
-
-def _read(scratch: Path, row: Row) -> dict[str, Any]:
-    file = _file(scratch, row)
-    return dict(json.loads(file.read_text())) if file.is_file() else {}
-
-
-def _write(scratch: Path, row: Row, **figures: Any) -> None:
-    _file(scratch, row).write_text(json.dumps(_read(scratch, row) | figures, indent=1) + "\n")
 
 
 if __name__ == "__main__":

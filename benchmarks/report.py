@@ -4,11 +4,11 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from marks import fill
 from rows import BASELINE, REFERENCE, Row
 from scatter import Point, draw
 
 Measured = list[tuple[Row, dict[str, Any]]]
-BEGIN, END = "<!-- begin: written by quantization.py -->", "<!-- end -->"
 COLUMNS = (
     *("tool", "row", "method", "bits", "block", "disk MB", "MB per token", "KL", "KL WikiText / Python", "top-1"),
     *("perplexity ratio", "decode tok/s", f"× {BASELINE}", "prefill tok/s", "load s", "peak RSS MB"),
@@ -21,17 +21,13 @@ def write(folder: Path, measured: Measured, windows: int) -> None:
     """``folder/quantization.md``, between its marks if it has them, and the plots beside it."""
     folder.mkdir(parents=True, exist_ok=True)
     measured = sorted(measured, key=lambda item: item[1]["sizes"]["folder"])
-    page = folder / "quantization.md"
-    text = page.read_text(encoding="utf-8") if page.is_file() else f"# Quantization\n\n{BEGIN}\n{END}\n"
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
     body = table(measured, windows)
     plots = [("KL against size", "quantization-size.svg"), ("KL against decode speed", "quantization-speed.svg")]
     _plot_sizes(folder / plots[0][1], measured, windows)
     if not _plot_speeds(folder / plots[1][1], measured, windows):
         plots.pop()
     images = "\n".join(f"![{label}]({name})" for label, name in plots)
-    page.write_text(f"{before}{BEGIN}\n\n{body}\n\n{images}\n\n{END}{after}", encoding="utf-8")
+    fill(folder / "quantization.md", "Quantization", "quantization.py", f"{body}\n\n{images}")
 
 
 def table(measured: Measured, windows: int) -> str:

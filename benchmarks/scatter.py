@@ -2,14 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
+
+from svg import COLOURS, OTHER, TITLE, line, save, text
 
 WIDTH, HEIGHT = 860, 560
 LEFT, RIGHT, TOP, BOTTOM = 78, 24, 46, 60
-COLOURS = {"intaglio": "#0b6e8f", "onnxruntime-genai": "#d1495b", "llama.cpp": "#8a6d1d", "OpenVINO": "#6a4c93"}
-OTHER = "#555555"
-STYLE = "font-family='system-ui, sans-serif' font-size='12'"
 CHARACTER, LINE = 6.4, 13  # of a label, in pixels
 HALO = "stroke='white' stroke-width='3'"
 _QUARTERS = tuple(1 + quarter / 4 for quarter in range(36))
@@ -34,21 +32,20 @@ def draw(path: Path, points: list[Point], *, title: str, x_label: str, y_label: 
         across = LEFT + (math.log10(x) - low) / (high - low) * (WIDTH - LEFT - RIGHT)
         return across, TOP + (top - math.log10(y)) / (top - bottom) * (HEIGHT - TOP - BOTTOM)
 
-    parts = [f"<rect width='{WIDTH}' height='{HEIGHT}' fill='white'/>"]
-    parts.append(_text(WIDTH / 2, 24, title, "middle", "#111111", "font-size='15' font-weight='600'"))
+    parts = [text(WIDTH / 2, 24, title, "middle", "#111111", TITLE)]
     for tick in _ticks(low, high):
         across, _ = place(tick, 1)
-        parts.append(_line(across, TOP, across, HEIGHT - BOTTOM, "#eeeeee"))
-        parts.append(_text(across, HEIGHT - BOTTOM + 18, f"{tick:g}", "middle", "#444444"))
+        parts.append(line(across, TOP, across, HEIGHT - BOTTOM, "#eeeeee"))
+        parts.append(text(across, HEIGHT - BOTTOM + 18, f"{tick:g}", "middle", "#444444"))
     for tick in _ticks(bottom, top):
         _, down = place(1, tick)
-        parts.append(_line(LEFT, down, WIDTH - RIGHT, down, "#eeeeee"))
-        parts.append(_text(LEFT - 8, down + 4, f"{tick:.6g}", "end", "#444444"))
-    parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 16, x_label, "middle", "#111111"))
+        parts.append(line(LEFT, down, WIDTH - RIGHT, down, "#eeeeee"))
+        parts.append(text(LEFT - 8, down + 4, f"{tick:.6g}", "end", "#444444"))
+    parts.append(text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 16, x_label, "middle", "#111111"))
     turn = f"transform='rotate(-90 18 {HEIGHT / 2})'"
-    parts.append(_text(18, HEIGHT / 2, y_label, "middle", "#111111", turn))
-    line = " ".join("{:.1f},{:.1f}".format(*place(p.x, p.y)) for p in front(points, more_is_better))
-    parts.append(f"<polyline points='{line}' fill='none' stroke='#999999' stroke-dasharray='4 4'/>")
+    parts.append(text(18, HEIGHT / 2, y_label, "middle", "#111111", turn))
+    corners = " ".join("{:.1f},{:.1f}".format(*place(p.x, p.y)) for p in front(points, more_is_better))
+    parts.append(f"<polyline points='{corners}' fill='none' stroke='#999999' stroke-dasharray='4 4'/>")
     spots = [place(p.x, p.y) for p in points]
     taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in spots]
     for point, (x, y) in zip(points, spots, strict=True):
@@ -59,9 +56,8 @@ def draw(path: Path, points: list[Point], *, title: str, x_label: str, y_label: 
         down = TOP + 16 + 18 * number
         x = LEFT + 14 if more_is_better else WIDTH - RIGHT - 150
         parts.append(f"<circle cx='{x}' cy='{down - 4}' r='5' fill='{COLOURS.get(group, OTHER)}'/>")
-        parts.append(_text(x + 12, down, group, "start", "#111111"))
-    size = f"viewBox='0 0 {WIDTH} {HEIGHT}' width='{WIDTH}' height='{HEIGHT}'"
-    path.write_text(f"<svg xmlns='http://www.w3.org/2000/svg' {size} {STYLE}>\n" + "\n".join(parts) + "\n</svg>\n")
+        parts.append(text(x + 12, down, group, "start", "#111111"))
+    save(path, WIDTH, HEIGHT, parts)
 
 
 def front(points: list[Point], more_is_better: bool) -> list[Point]:
@@ -73,9 +69,9 @@ def front(points: list[Point], more_is_better: bool) -> list[Point]:
     return kept[::-1]
 
 
-def _label(text: str, x: float, y: float, colour: str, taken: list[tuple[float, float, float, float]]) -> str:
+def _label(words: str, x: float, y: float, colour: str, taken: list[tuple[float, float, float, float]]) -> str:
     """The text beside its point, at the first of several places where it covers nothing."""
-    wide = CHARACTER * len(text)
+    wide = CHARACTER * len(words)
     for distance in range(0, 60, 6):
         for side, down in ((1, 0), (-1, 0), (1, -1), (1, 1), (-1, -1), (-1, 1), (0, -1), (0, 1)):
             left = x + (9 if side > 0 else -9 - wide if side < 0 else -wide / 2)
@@ -84,13 +80,13 @@ def _label(text: str, x: float, y: float, colour: str, taken: list[tuple[float, 
             inside = box[0] > LEFT and box[2] < WIDTH - 2 and box[1] > TOP - 8 and box[3] < HEIGHT - BOTTOM
             if inside and not any(_overlap(box, other) for other in taken):
                 taken.append(box)
-                return _labelled(left, base, text, colour)
-    return _labelled(x + 9, y + 4, text, colour)
+                return _labelled(left, base, words, colour)
+    return _labelled(x + 9, y + 4, words, colour)
 
 
-def _labelled(x: float, y: float, text: str, colour: str) -> str:
+def _labelled(x: float, y: float, words: str, colour: str) -> str:
     """The text over its own white outline; twice, since not every viewer knows which of the two to paint first."""
-    return _text(x, y, text, "start", colour, HALO) + _text(x, y, text, "start", colour)
+    return text(x, y, words, "start", colour, HALO) + text(x, y, words, "start", colour)
 
 
 def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
@@ -109,11 +105,3 @@ def _ticks(low: float, high: float) -> list[float]:
     steps = (1, 2, 5) if high - low > 1 else (1, 1.5, 2, 3, 4, 5, 6, 8) if high - low > 0.4 else _QUARTERS
     ticks = [step * 10.0**power for power in range(math.floor(low), math.ceil(high) + 1) for step in steps]
     return [tick for tick in ticks if low <= math.log10(tick) <= high]
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, colour: str) -> str:
-    return f"<line x1='{x1:.1f}' y1='{y1:.1f}' x2='{x2:.1f}' y2='{y2:.1f}' stroke='{colour}'/>"
-
-
-def _text(x: float, y: float, text: str, anchor: str, colour: str, more: str = "") -> str:
-    return f"<text x='{x:.1f}' y='{y:.1f}' text-anchor='{anchor}' fill='{colour}' {more}>{escape(text)}</text>"
