@@ -74,17 +74,20 @@ def write_artifact(
 
 
 def language_model(folder: Path, *, target: str = "ort", seed: int = 0, sharpness: float = 3.0, **options: Any) -> Path:
-    """A causal language model whose next token depends on everything before it."""
+    """A causal language model whose next token depends on everything before it, or within ``layer_windows``."""
+    windows = options.get("layer_windows", (None,) * LAYERS)
     return write_artifact(
         folder,
-        language_graph(target, options.get("context_length", 512), seed, sharpness),
+        language_graph(target, options.get("context_length", 512), seed, sharpness, windows),
         "text-generation",
         target=target,
         **options,
     )
 
 
-def language_graph(target: str, context: int, seed: int, sharpness: float) -> onnx.GraphProto:
+def language_graph(
+    target: str, context: int, seed: int, sharpness: float, windows: Sequence[int | None] = (None,) * LAYERS
+) -> onnx.GraphProto:
     """Embedding, two residual layers of attention, and logits of the last ``logits_to_keep`` positions."""
     random = np.random.default_rng(seed)
 
@@ -133,6 +136,7 @@ def language_graph(target: str, context: int, seed: int, sharpness: float) -> on
                 num_heads=HEADS,
                 kv_num_heads=KV_HEADS,
                 do_rotary=1,
+                local_window_size=windows[layer] or -1,
             )
         else:
             node = helper.make_node(

@@ -1,0 +1,176 @@
+"""Decoders against single passes without a cache: rows that read, step, go back and move, in any order."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from intaglio.runtime import TextGenerator, load
+from intaglio.runtime.decoder import Decoder, open_decoder
+from intaglio.runtime.session import Session, open_session
+from intaglio.tests.runtime import fakes
+
+CONTEXT, ROWS = 160, 3
+WINDOW = 6
+Reference = Callable[[list[int]], np.ndarray]
+
+
+def reference_of(folder: Path) -> Reference:
+    """Logits [S, V] of every position, from one pass without any past, by the graph as it lies in the folder."""
+    lm = load(folder)
+    assert isinstance(lm, TextGenerator)
+    session, model = open_session(folder, lm.manifest), lm.manifest.model
+
+    def logits(tokens: list[int]) -> np.ndarray:
+        feeds = {"input_ids": np.array([tokens]), "attention_mask": np.ones((1, len(tokens)), dtype=np.int64)}
+        feeds["logits_to_keep"] = np.array([0])
+        for layer in range(model.num_hidden_layers):
+            for part in ("key", "value"):
+                shape = (1, model.num_key_value_heads, 0, model.head_dim)
+                feeds[f"past_key_values.{layer}.{part}"] = np.zeros(shape, dtype=np.float32)
+        return session.run(feeds, ("logits",))[0][0]
+
+    return logits
+
+
+KINDS = {
+    "shared": {},
+    "windowed": {"layer_windows": (WINDOW, None)},
+    "windows alone": {"layer_windows": (WINDOW, 2 * WINDOW)},
+    "standard": {"target": "standard"},
+}
+
+
+@pytest.fixture(scope="module", params=list(KINDS))
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Session, Reference]:
+    folder = tmp_path_factory.mktemp("decoder") / "lm"
+    fakes.language_model(folder, context_length=CONTEXT, **KINDS[request.param])
+    lm = load(folder)
+    assert isinstance(lm, TextGenerator)
+    assert lm._session.windowed == ("window" in request.param)
+    return lm._session, reference_of(folder)
+
+
+def close(found: np.ndarray, wanted: np.ndarray) -> None:
+    np.testing.assert_allclose(found, wanted, atol=2e-4)
+
+
+class Walk:
+    """Rows that do something at random, and what they must have read by then."""
+
+    def __init__(self, decoder: Decoder, reference: Reference, seed: int) -> None:
+        self.decoder, self.reference = decoder, reference
+        self.random = np.random.default_rng(seed)
+        self.texts: list[list[int]] = [[] for _ in range(ROWS)]
+        self.back: list[bool] = []  # whether each rollback went where it was asked to
+
+    def tokens(self, count: int) -> list[int]:
+        return self.random.integers(3, fakes.VOCAB, count).tolist()
+
+    def prefill(self, row: int) -> None:
+        self.texts[row] = self.tokens(int(self.random.integers(1, 50)))
+        close(self.decoder.prefill(row, np.array(self.texts[row])), self.reference(self.texts[row])[-1])
+
+    def extend(self, row: int) -> None:
+        read = self.tokens(int(self.random.integers(1, 20)))
+        keep = int(self.random.integers(1, len(read) + 1))
+        if len(self.texts[row]) + len(read) < CONTEXT:
+            self.texts[row] = self.texts[row] + read
+            close(self.decoder.extend(row, np.array(read), keep), self.reference(self.texts[row])[-keep:])
+
+    def step(self) -> None:
+        count = int(self.random.integers(1, ROWS + 1))
+        if all(0 < len(text) < CONTEXT for text in self.texts[:count]):
+            read = self.tokens(count)
+            logits = self.decoder.step(np.array(read)).copy()
+            for row, token in enumerate(read):
+                self.texts[row] = [*self.texts[row], token]
+                close(logits[row], self.reference(self.texts[row])[-1])
+
+    def rollback(self, row: int) -> None:
+        wanted = int(self.random.integers(0, len(self.texts[row]) + 1))
+        left = self.decoder.rollback(row, wanted)
+        self.back.append(left == wanted)
+        assert left in (wanted, 0)
+        self.texts[row] = self.texts[row][:left]
+
+    def move(self, source: int, target: int) -> None:
+        self.decoder.move(source, target)
+        self.texts[target] = list(self.texts[source])
+
+    def go(self) -> None:
+        row, other = self.random.integers(0, ROWS, 2).tolist()
+        kind = self.random.integers(0, 12)
+        if kind == 0:
+            self.prefill(row)
+        elif kind < 4:
+            self.extend(row)
+        elif kind < 9:
+            self.step()
+        elif kind < 11:
+            self.rollback(row)
+        elif row != other:
+            self.move(row, other)
+        assert [self.decoder.length(r) for r in range(ROWS)] == [len(text) for text in self.texts]
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("slack", [1, 5, 64])
+def test_whatever_rows_do_they_read_their_own_text(
+    model: tuple[Session, Reference], seed: int, slack: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("intaglio.runtime.windowed.LEAST_SLACK", slack)
+    monkeypatch.setattr("intaglio.runtime.chunks.PREFILL_CHUNK", 7)
+    monkeypatch.setattr("intaglio.runtime.shared.MASK_STEP", 16)
+    session, reference = model
+    walk = Walk(open_decoder(session, ROWS, 10, CONTEXT), reference, seed)
+    for row in range(ROWS):
+        walk.prefill(row)
+    for _ in range(100):
+        walk.go()
+    assert any(walk.back)
+    assert all(walk.back) or session.windowed
+
+
+def test_rows_grow_where_memory_comes_later(model: tuple[Session, Reference], monkeypatch: pytest.MonkeyPatch) -> None:
+    free = iter([0])
+    monkeypatch.setattr("intaglio.runtime.cache.available_memory", lambda: next(free, 10**9))
+    monkeypatch.setattr("intaglio.runtime.cache.STEP", 4)
+    monkeypatch.setattr("intaglio.runtime.cache.HEADROOM", 1)
+    session, reference = model
+    walk = Walk(open_decoder(session, ROWS, 1, CONTEXT), reference, 0)
+    for row in range(ROWS):
+        walk.prefill(row)
+    for _ in range(100):
+        walk.go()
+
+
+@pytest.mark.parametrize("slack", [1, 5, 64])
+def test_the_reach_is_how_far_one_can_go_and_come_back(
+    tmp_path: Path, slack: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("intaglio.runtime.windowed.LEAST_SLACK", slack)
+    lm = load(fakes.language_model(tmp_path / "lm", context_length=CONTEXT, layer_windows=(WINDOW, None)))
+    decoder = open_decoder(lm._session, 1, 1, CONTEXT)
+    for length in range(1, 130, 3):
+        decoder.prefill(0, np.full(length, 9))
+        reach = decoder.reach(0)
+        assert 1 <= reach <= CONTEXT - length
+        decoder.extend(0, np.full(reach, 8))
+        assert decoder.rollback(0, length + 1) == length + 1
+        if length + reach < CONTEXT:
+            decoder.prefill(0, np.full(length, 9))
+            decoder.extend(0, np.full(reach + 1, 8))
+            assert decoder.rollback(0, length + 1) == 0
+
+
+def test_rows_that_stand_still_hold_nobody_up(model: tuple[Session, Reference]) -> None:
+    session, reference = model
+    decoder = open_decoder(session, 2, 100, CONTEXT)
+    decoder.prefill(0, np.full(CONTEXT, 7))  # full to the last place
+    decoder.prefill(1, np.array([5, 6]))
+    text = [5, 6]
+    for token in range(20, 40):
+        text.append(token)
+        close(decoder.step(np.array([3, token]), np.array([False, True]))[1], reference(text)[-1])
+    assert (decoder.length(0), decoder.length(1)) == (CONTEXT, 22)
