@@ -2,6 +2,7 @@
 
     load ─▶ session ─▶ generate (plan, row, decoder, cache, speculation) ─▶ Generation
                   ├──▶ conversation, scheduler (batch) ─▶ Generation, Event
+                  ├──▶ chat (templates, reasoning, tools; toolloop) ─▶ ChatReply
                   ├──▶ score (decoder, logprobs) ─▶ Score
                   └──▶ classify, tag, answer, embed (batching) ─▶ Classification, Tag, Answer, array
 
@@ -10,6 +11,7 @@ neither torch nor onnx, and onnxruntime only with the first ``load``.
 """
 
 from .answer import Answer, QuestionAnswerer
+from .chat import ChatEvent, ChatReply, ChatStream
 from .classify import Classification, SequenceClassifier
 from .conversation import Conversation
 from .embed import Embedder
@@ -20,10 +22,16 @@ from .logprobs import Candidate, TokenLogprob
 from .scheduler import Event, Scheduler
 from .score import Score
 from .tag import Tag, TokenClassifier
+from .toolloop import ToolResult, ToolRun, run_tools
+from .tools import BrokenToolCall, ToolCall
 
 __all__ = [
     "Answer",
+    "BrokenToolCall",
     "Candidate",
+    "ChatEvent",
+    "ChatReply",
+    "ChatStream",
     "Classification",
     "Conversation",
     "Embedder",
@@ -37,5 +45,9 @@ __all__ = [
     "TextGenerator",
     "TokenClassifier",
     "TokenLogprob",
+    "ToolCall",
+    "ToolResult",
+    "ToolRun",
     "load",
+    "run_tools",
 ]

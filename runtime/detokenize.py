@@ -13,6 +13,10 @@ from tokenizers import decoders
 
 REPLACEMENT = "�"
 
+SHOWN = frozenset({"<think>", "</think>", "<tool_call>", "</tool_call>"})
+"""Tags that are part of the text, even where a tokenizer counts them among its special tokens: without them a thought
+could not be told from the answer, nor a call from either."""
+
 
 class Detokenizer(Protocol):
     """Takes token ids; special tokens, and ids the tokenizer does not know, add no text."""
@@ -36,7 +40,8 @@ class ByteLevelDetokenizer:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self._special = {id for id, token in backend.get_added_tokens_decoder().items() if token.special}
+        added = backend.get_added_tokens_decoder().items()
+        self._special = {id for id, token in added if token.special and token.content not in SHOWN}
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token_id: int) -> str:

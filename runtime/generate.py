@@ -1,12 +1,13 @@
 """Text generation: prompts in, text out; whole, as a stream, in batches, as a conversation."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Protocol, Unpack, overload
 from weakref import WeakSet
 
 from ..artifact import Manifest
 from ..errors import UsageError
 from .batch import Batch
+from .chat import ChatOptions, ChatReply, ChatStream, finish, stream_chat
 from .conversation import Conversation
 from .decoder import Decoder, open_decoder, rows_together
 from .defaults import GenerationDefaults
@@ -19,6 +20,7 @@ from .scheduler import Scheduler, run
 from .score import Score, score
 from .session import Session
 from .speculation import PromptLookup, Speculation, decode
+from .templates import ChatFormat, Message
 from .textstream import TextStream
 from .tokenizer import Tokenizer
 
@@ -36,13 +38,20 @@ class TextGenerator:
     another thread is generating just then comes to its end.
     """
 
-    def __init__(self, session: Session, tokenizer: Tokenizer | None, defaults: GenerationDefaults) -> None:
+    def __init__(
+        self,
+        session: Session,
+        tokenizer: Tokenizer | None,
+        defaults: GenerationDefaults,
+        chat_format: ChatFormat | None = None,
+    ) -> None:
         self._loaded: Session | None = session
         self._planner = Planner(session.manifest.model, tokenizer, defaults)
         self._children: WeakSet[Closable] = WeakSet()
         self.manifest: Manifest = session.manifest
         self.tokenizer = tokenizer
         self.defaults = defaults
+        self.chat_format = chat_format or ChatFormat("the artifact")
 
     @overload
     def generate(self, prompt: Prompt, *, batch_size: int = 8, **options: Unpack[Options]) -> Generation: ...
@@ -126,6 +135,32 @@ class TextGenerator:
                     yield piece
 
         return TextStream(pieces(), lambda: generation(row, "".join(said)))
+
+    def chat(self, messages: Sequence[Message], **options: Unpack[ChatOptions]) -> ChatReply:
+        """The model's turn in a conversation, with the checkpoint's chat template.
+
+        Args:
+            messages: the history, each with ``role`` and ``content``; ``ChatReply.message`` goes on with it.
+
+        Options:
+            tools: functions, or JSON schemas, that the model may call; ``toolloop.run_tools`` carries the calls out.
+            enable_thinking: for templates that know it; None is the template's own default.
+            documents, template_variables: what else a template may ask for.
+            continue_final_message: go on with the last message instead of answering it.
+            template: the name of one of several templates.
+            conversation: of ``conversation()``; a turn then reads only what is new.
+            all others: as ``generate``.
+
+        Raises:
+            ArtifactError: no chat template, or one that is refused.
+            PromptError: messages that the template fails on; a conversation that fills the context.
+            UsageError: a tool that cannot be described, a setting out of its range.
+        """
+        return finish(self.stream_chat(messages, **options))
+
+    def stream_chat(self, messages: Sequence[Message], **options: Unpack[ChatOptions]) -> ChatStream:
+        """``chat`` as it comes: events, whose ``reply`` is what ``chat`` would have returned."""
+        return stream_chat(self, self.chat_format, self.tokenizer, messages, options)
 
     def conversation(self) -> Conversation:
         """A cache that is kept from call to call, each of which is given the whole history."""

@@ -11,6 +11,7 @@ from .folder import open_folder
 from .generate import TextGenerator
 from .session import Device, open_session
 from .tag import TokenClassifier
+from .templates import read_chat_format
 from .tokenizer import load_tokenizer, try_tokenizer
 
 Model = TextGenerator | SequenceClassifier | TokenClassifier | QuestionAnswerer | Embedder
@@ -40,7 +41,7 @@ def load(
         tokenizer = try_tokenizer(folder)
         defaults = read_defaults(folder, tokenizer)
         session = open_session(folder, manifest, device=device, threads=threads, windowed=True)
-        return TextGenerator(session, tokenizer, defaults)
+        return TextGenerator(session, tokenizer, defaults, read_chat_format(folder))
     encoder = load_tokenizer(folder)
     session = open_session(folder, manifest, device=device, threads=threads)
     match manifest.task:
