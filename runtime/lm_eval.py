@@ -19,6 +19,7 @@ from .generate import TextGenerator
 from .load import load
 
 try:
+    import lm_eval.models  # noqa: F401  # else the harness would take this model for the only one
     from lm_eval.api.model import TemplateLM
     from lm_eval.api.registry import register_model
     from tqdm import tqdm

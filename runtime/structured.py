@@ -184,6 +184,7 @@ def _source(library: Any, kind: str, value: Any) -> str:
     """The grammar in llguidance's own words."""
     if kind == "json_schema":
         schema = _schema(value)
+        # Defaults: a schema may say otherwise under "x-guidance".
         made: str = library.LLMatcher.grammar_from_json_schema(schema, {"whitespace_pattern": WHITESPACE})
         return made
     if not isinstance(value, str):
@@ -202,7 +203,9 @@ def _schema(value: Any) -> str:
         raise UsageError(f"the JSON schema is no JSON ({error}); give an object such as {{'type': 'object'}}") from None
     if not isinstance(schema, Mapping | bool):
         raise UsageError(f"the JSON schema must be an object or a boolean, not {text[:60]}; see json-schema.org")
-    return text
+    if schema is False:
+        raise UsageError("the JSON schema is false, which nothing fits; give an object")
+    return "{}" if schema is True else text
 
 
 def _reason(error: str) -> str:
