@@ -1,0 +1,191 @@
+"""Conversations: what is in the cache is not read again, and no token changes for it."""
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from intaglio.errors import PromptError, UsageError
+from intaglio.runtime import Conversation, TextGenerator, load
+from intaglio.runtime.sampling import Sampler
+from intaglio.tests.runtime import fakes
+
+KINDS = {
+    "shared": {},
+    "windowed": {"layer_windows": (6, None)},
+    "standard": {"target": "standard"},
+    "length": {"length_dependent_rope": True},
+}
+
+
+@pytest.fixture(scope="module", params=list(KINDS))
+def lm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TextGenerator:
+    model = load(fakes.language_model(tmp_path_factory.mktemp("lm") / "lm", **KINDS[request.param]))
+    assert isinstance(model, TextGenerator)
+    return model
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_turn_gives_what_a_fresh_call_gives(
+    lm: TextGenerator, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Histories that go on, that are cut, and that are changed in their midst."""
+    monkeypatch.setattr("intaglio.runtime.windowed.LEAST_SLACK", 20)
+    random = np.random.default_rng(seed)
+    history: list[int] = [5, 6, 7]
+    conversation = lm.conversation()
+    reused = 0
+    for _ in range(12):
+        options = {"max_new_tokens": int(random.integers(1, 30)), "seed": 3, "temperature": random.choice([0.0, 1.0])}
+        result = conversation.generate(history, **options, eos_token_id=[])
+        assert result == lm.generate(history, **options, eos_token_id=[])
+        reused += conversation.reused
+        history = history + list(result.token_ids)
+        kind = random.integers(0, 4)
+        if kind == 0:
+            history = history[: random.integers(1, len(history) + 1)]
+        elif kind == 1:
+            history[int(random.integers(0, len(history)))] = 17
+        history += random.integers(3, 288, random.integers(0, 6)).tolist()
+    assert (reused > 0) != lm.manifest.model.length_dependent_rope
+
+
+def test_a_turn_reads_only_what_is_new(lm: TextGenerator) -> None:
+    if lm.manifest.model.length_dependent_rope:
+        pytest.skip("frequencies that depend on the length: everything is read anew")
+    conversation = lm.conversation()
+    first = conversation.generate([5, 6, 7], max_new_tokens=10, eos_token_id=[])
+    assert conversation.reused == 0
+    history = [5, 6, 7, *first.token_ids, 9, 8]
+    conversation.generate(history, max_new_tokens=4, eos_token_id=[])
+    assert conversation.reused == 12  # the last token of an answer has not been read when it is given
+    conversation.generate(history, max_new_tokens=4, eos_token_id=[])
+    assert conversation.reused == len(history) - 1  # its logits are wanted, so that the last one is read again
+    conversation.generate([5, 6, 8], max_new_tokens=4, eos_token_id=[])
+    assert conversation.reused == 2
+
+
+def test_a_window_that_has_moved_on_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("intaglio.runtime.windowed.LEAST_SLACK", 10)
+    lm = load(fakes.language_model(tmp_path / "lm", layer_windows=(6, None)))
+    conversation = lm.conversation()
+    text = list(range(10, 50))
+    for history, reused in ((text[:10], 0), (text[:12], 9 + 1), (text, 12 + 1), (text[:30], 0), (text[:31], 30)):
+        conversation.generate(history, max_new_tokens=2, eos_token_id=[])
+        held = [*history, 1, 1]
+        assert conversation.reused in (reused, reused - 1), held
+
+
+def test_a_stream_that_is_left_early_keeps_what_it_has(lm: TextGenerator) -> None:
+    conversation = lm.conversation()
+    stream = conversation.stream([5, 6, 7], max_new_tokens=40, eos_token_id=[], speculate=False)
+    pieces = [next(stream) for _ in range(5)]
+    with pytest.raises(
+        UsageError, match="the conversation is in use, by another thread or by a stream that has not end"
+    ):
+        conversation.generate([5], max_new_tokens=1)
+    stream.close()
+    assert "".join(pieces) == lm.generate([5, 6, 7], max_new_tokens=40, eos_token_id=[]).text[: len("".join(pieces))]
+    again = conversation.generate([5, 6, 7], max_new_tokens=20, eos_token_id=[])
+    assert again == lm.generate([5, 6, 7], max_new_tokens=20, eos_token_id=[])
+    assert list(conversation.stream([5], max_new_tokens=3)) == list(lm.stream([5], max_new_tokens=3))
+
+
+def test_a_turn_that_fails_leaves_a_sound_conversation(lm: TextGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
+    conversation = lm.conversation()
+    history = list(conversation.generate([5, 6, 7], max_new_tokens=5, eos_token_id=[]).token_ids)
+    choose, calls = Sampler.choose, iter(range(100))
+
+    def fails(sampler: Sampler, logits: np.ndarray) -> int:
+        if next(calls) == 3:
+            raise KeyboardInterrupt
+        return choose(sampler, logits)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Sampler, "choose", fails)
+        with pytest.raises(KeyboardInterrupt):
+            conversation.generate([5, 6, 7, *history], max_new_tokens=10, eos_token_id=[])
+    again = conversation.generate([5, 6, 7, *history], max_new_tokens=10, eos_token_id=[])
+    assert conversation.reused == 0
+    assert again == lm.generate([5, 6, 7, *history], max_new_tokens=10, eos_token_id=[])
+
+
+def test_settings_and_prompts_are_checked_at_the_call(lm: TextGenerator) -> None:
+    conversation = lm.conversation()
+    with pytest.raises(UsageError, match="temperature must be 0 or more, not -2"):
+        conversation.stream([5], temperature=-2)
+    with pytest.raises(PromptError, match="the prompt has 512 tokens, the model's context is 512"):
+        conversation.stream([5] * 512)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'temprature'"):
+        conversation.generate([5], temprature=1)  # type: ignore[call-arg]
+
+
+def test_a_conversation_that_is_closed(lm: TextGenerator) -> None:
+    with lm.conversation() as conversation:
+        conversation.generate([5], max_new_tokens=2)
+    with pytest.raises(
+        UsageError, match=r"the conversation is closed; open another one with TextGenerator.conversation"
+    ):
+        conversation.generate([5], max_new_tokens=2)
+
+
+def test_two_threads_cannot_use_one_conversation_at_once(lm: TextGenerator) -> None:
+    conversation = lm.conversation()
+    stream = conversation.stream([5], max_new_tokens=30, eos_token_id=[])
+    next(stream)
+    refused: list[UsageError] = []
+
+    def use(held: Conversation) -> None:
+        try:
+            held.generate([6], max_new_tokens=1)
+        except UsageError as error:
+            refused.append(error)
+
+    thread = threading.Thread(target=use, args=(conversation,))
+    thread.start()
+    thread.join()
+    assert [str(error) for error in refused] == [
+        "the conversation is in use, by another thread or by a stream that has not ended; "
+        "open another one with TextGenerator.conversation()"
+    ]
+    assert len(list(stream)) > 1
+
+
+class TestClosing:
+    """A model that is closed."""
+
+    @pytest.fixture
+    def lm(self, tmp_path: Path) -> TextGenerator:
+        model = load(fakes.language_model(tmp_path / "lm"))
+        assert isinstance(model, TextGenerator)
+        return model
+
+    def test_every_call_is_refused(self, lm: TextGenerator) -> None:
+        conversation, scheduler = lm.conversation(), lm.scheduler(max_length=50)
+        with lm:
+            lm.generate([5], max_new_tokens=1)
+        lm.close()
+        calls = (
+            lambda: lm.generate([5]),
+            lambda: lm.generate([[5], [6]]),
+            lambda: lm.stream([5]),
+            lambda: lm.score([5, 6]),
+            lm.conversation,
+            lm.scheduler,
+        )
+        for call in calls:
+            with pytest.raises(UsageError, match="the model is closed; load it again"):
+                call()
+        with pytest.raises(UsageError, match="the conversation is closed"):
+            conversation.generate([5])
+        with pytest.raises(UsageError, match="the scheduler is closed"):
+            scheduler.step()
+        assert lm.manifest.task == "text-generation"
+
+    def test_what_is_running_comes_to_its_end(self, lm: TextGenerator) -> None:
+        expected = lm.generate([5], max_new_tokens=20, eos_token_id=[]).text
+        stream, talk = (make([5], max_new_tokens=20, eos_token_id=[]) for make in (lm.stream, lm.conversation().stream))
+        pieces, said = [next(stream)], [next(talk)]
+        lm.close()
+        assert "".join(pieces + list(stream)) == expected
+        assert "".join(said + list(talk)) == expected

@@ -1,0 +1,180 @@
+"""Continuous batching: requests that come and go in any order get what they would have got alone."""
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from intaglio.errors import PromptError, UsageError
+from intaglio.runtime import Event, Generation, Scheduler, TextGenerator, load
+from intaglio.runtime.batch import Batch
+from intaglio.tests.runtime import fakes
+
+KINDS = {"shared": {}, "windowed": {"layer_windows": (6, None)}, "standard": {"target": "standard"}}
+
+
+@pytest.fixture(scope="module", params=list(KINDS))
+def lm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TextGenerator:
+    model = load(fakes.language_model(tmp_path_factory.mktemp("lm") / "lm", **KINDS[request.param]))
+    assert isinstance(model, TextGenerator)
+    return model
+
+
+def results_of(events: list[Event]) -> dict[int, Generation]:
+    return {event.request: event.result for event in events if event.result is not None}
+
+
+def finish(scheduler: Scheduler) -> dict[int, Generation]:
+    """Steps until all is done; the results."""
+    results = {}
+    while scheduler.busy:
+        results |= results_of(scheduler.step())
+    return results
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_requests_that_join_and_leave_at_random_get_what_they_get_alone(lm: TextGenerator, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    prompts = [random.integers(3, 288, random.integers(1, 90)).tolist() for _ in range(14)]
+    options = [
+        {"max_new_tokens": int(n), "temperature": float(t), "seed": 5, "eos_token_id": [7, 8, 9]}
+        for n, t in zip(random.integers(1, 40, 14), random.choice([0.0, 1.5], 14), strict=True)
+    ]
+    expected = [lm.generate(p, speculate=False, **o) for p, o in zip(prompts, options, strict=True)]
+    events: list[Event] = []
+    with lm.scheduler(slots=3, max_length=200) as scheduler:
+        numbers = []
+        for prompt, how in zip(prompts, options, strict=True):
+            numbers.append(scheduler.submit(prompt, **how))
+            for _ in range(random.integers(0, 12)):
+                events += scheduler.step()
+        while scheduler.busy:
+            events += scheduler.step()
+    assert [results_of(events)[number] for number in numbers] == expected
+    for number, alone in zip(numbers, expected, strict=True):
+        heard = [event for event in events if event.request == number]
+        assert "".join(event.text for event in heard) == alone.text
+        assert [event.result is not None for event in heard] == [False] * (len(heard) - 1) + [True]
+
+
+def test_a_list_of_prompts_fills_the_places_that_become_free(
+    lm: TextGenerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = [[5, 6, 7], [9] * 70, [20, 30, 40], [11], [200, 3], [60] * 12, [8, 8]]
+    single = [lm.generate(prompt, max_new_tokens=n, seed=1) for n, prompt in enumerate(prompts, 2)]
+    together = []
+    step = Batch.step
+    monkeypatch.setattr(Batch, "step", lambda batch: together.append(batch.running) or step(batch))
+    free = lm.generate(prompts, max_new_tokens=8, batch_size=3)
+    assert [r.token_ids for r in free][6] == single[6].token_ids
+    assert max(together) == 3
+    assert len(together) < 30  # 7 tokens each behind the first: 49 in steps of up to three
+    ends = [r.token_ids[1] for r in free[:3]]
+    assert lm.generate(prompts, max_new_tokens=8, batch_size=3, eos_token_id=ends) == [
+        lm.generate(prompt, max_new_tokens=8, eos_token_id=ends) for prompt in prompts
+    ]
+
+
+def test_a_cancelled_request_is_heard_of_no_more(lm: TextGenerator) -> None:
+    with lm.scheduler(slots=2, max_length=100) as scheduler:
+        numbers = [scheduler.submit([5 + n], max_new_tokens=20, eos_token_id=[]) for n in range(4)]
+        scheduler.step()
+        scheduler.cancel(numbers[0])  # running
+        scheduler.cancel(numbers[3])  # waiting
+        scheduler.cancel(99)  # never was
+        results = finish(scheduler)
+    assert set(results) == {numbers[1], numbers[2]}
+    assert results[numbers[1]] == lm.generate([6], max_new_tokens=20, eos_token_id=[], seed=0)
+
+
+def test_requests_come_from_other_threads_while_one_thread_steps(lm: TextGenerator) -> None:
+    expected = {n: lm.generate([n + 5, 6], max_new_tokens=10, eos_token_id=[]) for n in range(12)}
+    asked: dict[int, int] = {}
+    results: dict[int, Generation] = {}
+    with lm.scheduler(slots=4, max_length=100) as scheduler:
+
+        def submit(first: int) -> None:
+            for n in range(first, 12, 3):
+                asked[scheduler.submit([n + 5, 6], max_new_tokens=10, eos_token_id=[])] = n
+
+        threads = [threading.Thread(target=submit, args=(first,)) for first in range(3)]
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads) or scheduler.busy:
+            results |= results_of(scheduler.step())
+        for thread in threads:
+            thread.join()
+    assert {asked[number]: result for number, result in results.items()} == expected
+
+
+def test_what_a_scheduler_refuses(lm: TextGenerator) -> None:
+    with pytest.raises(UsageError, match="slots must be at least 1, not 0"):
+        lm.scheduler(slots=0)
+    with pytest.raises(UsageError, match="max_length must be between 2 and the model's context of 512, not 513"):
+        lm.scheduler(max_length=513)
+    with lm.scheduler(slots=2, max_length=20) as scheduler:
+        with pytest.raises(
+            UsageError, match="the prompt's 15 tokens and 7 new ones are more than the 20 of a slot; give fewer"
+        ):
+            scheduler.submit([5] * 15, max_new_tokens=7)
+        with pytest.raises(UsageError, match="temperature must be 0 or more, not -1"):
+            scheduler.submit([5], temperature=-1)
+        with pytest.raises(PromptError, match="the prompt is empty"):
+            scheduler.submit("")
+        with pytest.raises(UsageError, match="a batch does not speculate"):
+            scheduler.submit([5], speculate=True)
+        assert scheduler.step() == []
+        number = scheduler.submit([5] * 15, max_new_tokens=6, eos_token_id=[])
+        assert list(finish(scheduler)) == [number]
+    with pytest.raises(
+        UsageError, match=r"the scheduler is closed; open another one with TextGenerator\.scheduler\(\)"
+    ):
+        scheduler.submit([5])
+    with pytest.raises(UsageError, match="the scheduler is closed"):
+        scheduler.step()
+
+
+def test_two_threads_cannot_step_at_once(lm: TextGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside, go_on = threading.Event(), threading.Event()
+    with lm.scheduler(slots=1, max_length=50) as scheduler:
+        number = scheduler.submit([5], max_new_tokens=3, eos_token_id=[])
+        join = Batch.join
+
+        def slow(batch: Batch, row: object) -> str:
+            inside.set()
+            assert go_on.wait(10)
+            return join(batch, row)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(Batch, "join", slow)
+        thread = threading.Thread(target=scheduler.step)
+        thread.start()
+        assert inside.wait(10)
+        with pytest.raises(UsageError, match="the scheduler is in use, by another thread"):
+            scheduler.step()
+        go_on.set()
+        thread.join()
+        assert list(finish(scheduler)) == [number]
+
+
+def test_a_batch_beyond_memory_is_refused_before_it_is_allocated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lm = load(fakes.language_model(tmp_path / "lm"))
+    monkeypatch.setattr("intaglio.runtime.cache.available_memory", lambda: 1_000_000)
+    monkeypatch.setattr("intaglio.runtime.cache.reserve", lambda *_: pytest.fail("allocated"))
+    with pytest.raises(PromptError, match=r"the KV cache for 40 prompt\(s\) of 320 tokens needs 7 MB, and 1 MB of mem"):
+        lm.generate([[5]] * 40, max_new_tokens=400, batch_size=64)
+    with pytest.raises(PromptError, match=r"the KV cache for 9 prompt\(s\) of 320 tokens .* fewer prompts at once"):
+        lm.scheduler(slots=9)
+
+
+def test_a_step_that_fails_loses_its_requests_and_no_more(lm: TextGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = lm.generate([9, 8], max_new_tokens=5, eos_token_id=[])
+    with lm.scheduler(slots=1, max_length=50) as scheduler:
+        scheduler.submit([5], max_new_tokens=3)
+        number = scheduler.submit([9, 8], max_new_tokens=5, eos_token_id=[])
+        with monkeypatch.context() as patch:
+            patch.setattr(Batch, "step", lambda batch: (_ for _ in ()).throw(PromptError("no memory")))
+            with pytest.raises(PromptError, match="no memory"):
+                scheduler.step()
+        assert finish(scheduler) == {number: expected}

@@ -1,0 +1,184 @@
+"""Speculation: the same tokens from fewer passes, whoever guesses and however badly."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from intaglio.errors import UsageError
+from intaglio.runtime import TextGenerator, load
+from intaglio.runtime.shared import SharedDecoder
+from intaglio.runtime.speculation import MOST_GUESSES, PromptLookup, Speculation
+from intaglio.tests.runtime import fakes
+
+KINDS = {"shared": {}, "windowed": {"layer_windows": (6, None)}}
+PROMPTS = [[5, 6, 7] * 12, [11], [20, 30, 40, 50, 60, 2, 1], list(range(3, 60)) * 2]
+
+
+@pytest.fixture(scope="module", params=list(KINDS))
+def lm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TextGenerator:
+    model = load(fakes.language_model(tmp_path_factory.mktemp("lm") / "lm", **KINDS[request.param]))
+    assert isinstance(model, TextGenerator)
+    return model
+
+
+class Oracle:
+    """Guesses what was generated without guesses, and errs now and then."""
+
+    def __init__(self, tokens: tuple[int, ...], prompt: int, errors: float) -> None:
+        self.tokens, self.prompt, self.errors = tokens, prompt, errors
+        self.random = np.random.default_rng(0)
+
+    def propose(self, history: list[int], count: int) -> list[int]:
+        made = len(history) - self.prompt
+        return [3 if self.random.random() < self.errors else t for t in self.tokens[made : made + count]]
+
+
+@pytest.mark.parametrize("errors", [0.0, 0.2, 1.0])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"temperature": 1.3, "seed": 4, "top_p": 0.9},
+        {"repetition_penalty": 1.5},
+        {"temperature": 0.8, "seed": 1, "eos_token_id": list(range(100, 110))},
+    ],
+    ids=["greedy", "sampled", "penalised", "ending"],
+)
+def test_guesses_change_no_token(
+    lm: TextGenerator, options: dict[str, object], errors: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("intaglio.runtime.windowed.LEAST_SLACK", 9)
+    options = {"eos_token_id": [], "max_new_tokens": 60, **options}
+    for prompt in PROMPTS:
+        plain = lm.generate(prompt, speculate=False, **options)
+        oracle = Speculation(Oracle(plain.token_ids, len(prompt), errors))
+        with monkeypatch.context() as patch:
+            patch.setattr("intaglio.runtime.generate.Speculation", lambda _, known=oracle: known)
+            assert lm.generate(prompt, **options) == plain
+        assert oracle.proposed > 0 or len(plain.token_ids) < 3
+        if errors == 0.0 and len(plain.token_ids) == 60:
+            assert oracle.accepted == oracle.proposed > 40
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_lookup_is_on_by_default_and_changes_no_token(lm: TextGenerator, temperature: float) -> None:
+    for prompt in PROMPTS:
+        options = {"max_new_tokens": 80, "eos_token_id": [], "temperature": temperature, "seed": 2, "logprobs": 2}
+        plain = lm.generate(prompt, speculate=False, **options)
+        for speculate in (None, True):
+            found = lm.generate(prompt, speculate=speculate, **options)
+            assert found.token_ids == plain.token_ids
+            assert found.text == plain.text == "".join(lm.stream(prompt, speculate=speculate, **options))
+            for mine, theirs in zip(found.logprobs, plain.logprobs, strict=True):
+                assert mine.logprob == pytest.approx(theirs.logprob, abs=1e-4)
+
+
+def test_guesses_that_come_true_save_passes(lm: TextGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes = []
+    for name in ("extend", "step"):
+        original = getattr(SharedDecoder, name)
+        monkeypatch.setattr(SharedDecoder, name, lambda *a, f=original, **k: passes.append(1) or f(*a, **k))
+    plain = lm.generate([5, 6, 7], max_new_tokens=61, speculate=False, eos_token_id=[])
+    assert len(passes) == 61
+    oracle = Speculation(Oracle(plain.token_ids, 3, errors=0.0))
+    monkeypatch.setattr("intaglio.runtime.generate.Speculation", lambda _: oracle)
+    assert lm.generate([5, 6, 7], max_new_tokens=61, eos_token_id=[]) == plain
+    assert len(passes) - 61 == 6  # of 1 token, 4, 8, 16, 16 and 16
+
+
+def test_a_draft_model_guesses(lm: TextGenerator, tmp_path: Path) -> None:
+    prompt = [5, 6, 7] * 5
+    plain = lm.generate(prompt, max_new_tokens=60, eos_token_id=[])
+    twin = load(fakes.language_model(tmp_path / "twin"))
+    stranger = load(fakes.language_model(tmp_path / "stranger", seed=9, context_length=40))  # shorter than the text
+    assert lm.generate(prompt, max_new_tokens=60, eos_token_id=[], draft=twin) == plain
+    assert lm.generate(prompt, max_new_tokens=60, eos_token_id=[], draft=stranger) == plain
+    assert lm.generate(prompt, max_new_tokens=60, eos_token_id=[], draft=lm) == plain
+    sampled = {"max_new_tokens": 60, "eos_token_id": [], "temperature": 1.0, "seed": 3}
+    assert lm.generate(prompt, **sampled, draft=stranger) == lm.generate(prompt, **sampled, speculate=False)
+    conversation = lm.conversation()
+    assert conversation.generate(prompt, max_new_tokens=60, eos_token_id=[], draft=twin) == plain
+
+
+def test_a_draft_of_the_same_weights_is_always_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = load(fakes.language_model(tmp_path / "lm"))
+    heard = []
+    monkeypatch.setattr(Speculation, "heard", lambda self, proposed, accepted: heard.append((proposed, accepted)))
+    lm.generate([9, 8, 7], max_new_tokens=60, eos_token_id=[], draft=lm)
+    assert all(proposed == accepted for proposed, accepted in heard)
+    assert len(heard) >= 15
+
+
+def test_speculation_that_cannot_be(lm: TextGenerator, tmp_path: Path) -> None:
+    other = load(fakes.language_model(tmp_path / "other", tokenizer=False, vocab_size=290))
+    with pytest.raises(
+        UsageError, match=r"other cannot draft for .*lm: it has 290 token ids, the model has 288; take one"
+    ):
+        lm.generate([5], draft=other)
+    with pytest.raises(UsageError, match="a draft proposes tokens, and speculate=False says that none may be"):
+        lm.generate([5], draft=other, speculate=False)
+    with pytest.raises(
+        UsageError, match="a batch does not speculate: leave out speculate and draft, or give batch_size=1"
+    ):
+        lm.generate([[5], [6]], speculate=True)
+    pair = lm.generate([[5], [6]], max_new_tokens=4)
+    assert lm.generate([[5], [6]], max_new_tokens=4, speculate=True, batch_size=1) == pair
+    for options in ({"target": "standard"}, {"length_dependent_rope": True}):
+        without = load(fakes.language_model(tmp_path / next(iter(options)), **options))
+        assert without.generate([5] * 20, max_new_tokens=9).token_ids
+        with pytest.raises(
+            UsageError, match="cannot speculate: that takes target 'ort', and rotary frequencies that do"
+        ):
+            without.generate([5], speculate=True)
+
+
+def test_a_draft_with_another_vocabulary(lm: TextGenerator, tmp_path: Path) -> None:
+    folder = fakes.language_model(tmp_path / "other", files={"x": "y"})
+    other = load(folder)
+    other.tokenizer.backend.add_tokens(["<new>"])
+    with pytest.raises(UsageError, match="its tokenizer has another vocabulary"):
+        lm.generate([5], draft=other)
+
+
+class TestLookup:
+    """What stood behind the last occurrence of the last tokens."""
+
+    def test_the_longer_run_wins_and_the_later_place(self) -> None:
+        lookup = PromptLookup()
+        text = [1, 2, 3, 4, 5, 60, 9, 3, 4, 5, 70, 9, 1, 2, 3, 4, 5]
+        assert lookup.propose(text, 2) == [60, 9]
+        assert lookup.propose([*text, 0, 3, 4, 5], 3) == [0, 3, 4]
+
+    def test_what_is_new_is_found_from_call_to_call(self) -> None:
+        lookup = PromptLookup()
+        history = [1, 2]
+        assert lookup.propose(history, 4) == []
+        for token in (3, 4, 1, 2):
+            history.append(token)
+            assert lookup.propose(history, 4) == []
+        history.append(3)
+        assert lookup.propose(history, 4) == [4, 1, 2, 3]
+        history += [4, 1]
+        assert lookup.propose(history, 1) == [2]
+
+    def test_a_run_does_not_find_itself(self) -> None:
+        assert PromptLookup().propose([1, 2, 3], 4) == []
+        assert PromptLookup().propose([7, 7, 7, 7], 4) == [7]
+
+
+def test_the_number_of_guesses_follows_what_comes_true() -> None:
+    asked = []
+
+    class Counts:
+        def propose(self, history: list[int], count: int) -> list[int]:
+            asked.append(count)
+            return [0] * count
+
+    speculation = Speculation(Counts())
+    for accepted in (3, 7, 15, 15, 4, 0, 0, 1, 3, 2):
+        guesses = speculation.guesses([1], 99)
+        speculation.heard(len(guesses), accepted)
+    assert asked == [3, 7, 15, 15, 15, 4, 1, 1, 3, 7]
+    assert speculation.guesses([1], 2) == [0, 0]
+    assert speculation.guesses([1], 0) == []
+    assert max(asked) == MOST_GUESSES
