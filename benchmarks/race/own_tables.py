@@ -1,0 +1,66 @@
+"""What only intaglio is asked for: growth, speculation, its share of a step, and where the rest goes."""
+
+from .numbers import markdown, middle, shown
+from .records import Records
+from .tables import percent
+
+SMALL = 0.01  # of a step: what takes less is added up
+
+
+def growth(records: Records) -> str:
+    """Decode and memory at each context, and the steps of one long run."""
+    rows = []
+    for case in sorted((case for case in _cases(records) if case.isdigit()), key=int):
+        found = records.of("growth", case=case)
+        cells = [f"{int(case):,}", shown(middle(found, "decode"), ".1f"), shown(middle(found, "median"), ".1f")]
+        cells += [shown(middle(found, "prefill"), ",.1f"), shown(middle(found, "rss"), ",.0f")]
+        rows.append([*cells, shown(middle(found, "peak"), ",.0f")])
+    text = markdown(["context", "decode tok/s", "step ms", "prefill s", "resident MB", "peak MB"], rows, left=0)
+    series = records.of("growth", case="series")
+    if series:
+        steps, context = len(series[-1]["steps"]), series[-1]["context"]
+        median, p99, slowest = (middle(series, name) or 0.0 for name in ("median", "p99", "slowest"))
+        text += (
+            f"\n\n{steps:,} steps one after the other, from {context:,} positions on: median {median:.1f} ms, "
+            f"99 in 100 within {p99:.1f} ms, the slowest {slowest:.1f} ms."
+        )
+    return text
+
+
+def speculation(records: Records) -> str:
+    """Seconds with and without, on text that repeats its prompt and on free text."""
+    found = records.of("speculation")
+    rows = []
+    for name, label in (("edit", "a file with one name changed, greedy"), ("free", "free text, drawn")):
+        same = all(record[name]["same"] for record in found)
+        cells = [label, shown(middle(found, f"{name}.prompt"), ",.0f"), shown(middle(found, f"{name}.new"), ".0f")]
+        cells += [shown(middle(found, f"{name}.seconds.{variant}"), ".1f") for variant in ("without", "with", "auto")]
+        cells += [shown(middle(found, f"{name}.speedup.{variant}"), ".2f") for variant in ("with", "auto")]
+        rows.append([*cells, "yes" if same else "**no**"])
+    head = ["", "prompt", "new tokens", "without, s", "with, s", "by itself, s", "× with", "× by itself", "same tokens"]
+    return markdown(head, rows)
+
+
+def share(records: Records) -> str:
+    """One sentence: what of a decode step is not ONNX Runtime's."""
+    found = records.of("share")
+    part, own, step = (middle(found, name) or 0.0 for name in ("share", "own", "step"))
+    return (
+        f"Of a decode step of {step / 1e3:.2f} ms, {own:.0f} µs ({part:.1%}".replace("%", " %")
+        + ") are spent outside ONNX Runtime's run."
+    )
+
+
+def profile(records: Records) -> str:
+    """The places of a step that take the most of it."""
+    found = records.of("profile")[-1]
+    within, kernels = found["within"], found["kernels"]
+    large = {place: taken for place, taken in kernels.items() if taken >= SMALL * within}
+    rows = [[place, percent(taken / within)] for place, taken in large.items()]
+    rows.append(["other kernels", percent(sum(kernels.values()) / within - sum(large.values()) / within)])
+    rows.append(["between kernels", percent(1 - sum(kernels.values()) / within)])
+    return markdown(["place and operator", "of a run"], rows)
+
+
+def _cases(records: Records) -> set[str]:
+    return {str(record["case"]) for record in records.of("growth")}

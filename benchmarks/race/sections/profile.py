@@ -1,0 +1,65 @@
+"""Where a decode step's time goes: ONNX Runtime's own profile of every kernel, by operator and place.
+
+Profiling makes a step slower, so that only the shares mean something.
+"""
+
+import json
+import re
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+
+from ..engines.own import Engine
+from ..job import Job, varied
+
+PROMPT, STEPS = 128, 63
+KERNEL = "_kernel_time"
+LAYER = re.compile(r"(?:^|\.)layers\.\d+\.")
+
+
+def measure(job: Job) -> dict[str, Any]:
+    """``kernels``: µs per step of each place and operator; ``within``: the same of whole runs, gaps included."""
+    with tempfile.TemporaryDirectory() as folder:
+        sessions = _profile_sessions(f"{folder}/profile")
+        engine = Engine(job)
+        engine.generate([varied(job.prompt("long", PROMPT), 0)], 1 + STEPS)
+        events = json.loads(Path(sessions[-1].end_profiling()).read_text(encoding="utf-8"))
+    return summary(events, STEPS)
+
+
+def summary(events: list[dict[str, Any]], count: int) -> dict[str, Any]:
+    """The last ``count`` runs of a profile, added up by place and operator, per run."""
+    runs = sorted((e for e in events if e.get("name") == "model_run"), key=lambda e: e["ts"])[-count:]
+    kernels: dict[str, float] = defaultdict(float)
+    for event in events:
+        if event["ts"] >= runs[0]["ts"] and str(event.get("name", "")).endswith(KERNEL):
+            kernels[place(event["name"].removesuffix(KERNEL), event["args"]["op_name"])] += event["dur"] / count
+    ordered = dict(sorted(kernels.items(), key=lambda item: -item[1]))
+    return {"kernels": ordered, "within": sum(run["dur"] for run in runs) / count}
+
+
+def place(node: str, operator: str) -> str:
+    """A node's module without its layer's number, and its operator: ``mlp.up_proj MatMulNBits``.
+
+    Nodes outside every module are the graph's own; a matrix product among them is the LM head.
+    """
+    module = LAYER.split(node.rpartition("/")[0])[-1].removeprefix("model.")
+    return f"{module or ('lm_head' if operator.startswith('MatMul') else 'graph')} {operator}"
+
+
+def _profile_sessions(prefix: str) -> list[Any]:
+    """From now on every session of this process writes a profile; the sessions, as they come."""
+    sessions: list[Any] = []
+    original = onnxruntime.InferenceSession.__init__
+
+    def opened(self: Any, model: Any, sess_options: Any = None, *arguments: Any, **options: Any) -> None:
+        sess_options.enable_profiling = True
+        sess_options.profile_file_prefix = prefix
+        original(self, model, sess_options, *arguments, **options)
+        sessions.append(self)
+
+    onnxruntime.InferenceSession.__init__ = opened
+    return sessions

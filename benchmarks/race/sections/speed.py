@@ -1,0 +1,63 @@
+"""Loading, first token, decode and peak memory.
+
+``load`` is the time from opening to being ready, tokenizer included and imports not, with the files in the page cache.
+A first token is ``generate`` of one; decode is (1 + STEPS tokens less one token) / STEPS, each after a prompt of its
+own. Every length runs once before it is timed, for buffers that grow and kernels that are made at first use.
+"""
+
+import statistics
+import time
+from typing import Any
+
+from .. import memory
+from ..engines import Engine, import_engine
+from ..job import Job, varied
+
+PROMPT, STEPS = 128, 127
+LONG = (512, 2048)
+
+
+def measure(job: Job) -> dict[str, Any]:
+    """``load`` and ``first`` in s, ``decode`` in tokens/s, memory in MB; ``imports`` is what was resident before."""
+    engine_class = import_engine(job.tool)
+    figures: dict[str, Any] = {"imports": memory.resident()}
+    begin = time.perf_counter()
+    engine = engine_class(job)
+    figures["load"] = time.perf_counter() - begin
+    figures["version"] = engine.version
+    clock = Clock(engine, job)
+    clock.seconds(PROMPT, 8)
+    repeats = range(job.settings.get("repeats", 1))
+    firsts = [clock.seconds(PROMPT, 1) for _ in repeats]
+    wholes = [clock.seconds(PROMPT, 1 + STEPS) for _ in repeats]
+    figures["peak"] = memory.peak()
+    figures["decode"] = STEPS / statistics.median(whole - first for whole, first in zip(wholes, firsts, strict=True))
+    figures["first"] = {str(PROMPT): statistics.median(firsts)}
+    for length in job.settings.get("long", LONG):
+        clock.seconds(length, 1)
+        figures["first"][str(length)] = statistics.median(clock.seconds(length, 1) for _ in repeats)
+    figures["peak_long"] = memory.peak()
+    return figures
+
+
+class Clock:
+    """Times generation after prompts none of which begin alike."""
+
+    def __init__(self, engine: Engine, job: Job) -> None:
+        self._engine, self._job, self._count = engine, job, 0
+
+    def seconds(self, prompt: int, new: int, rows: int = 1) -> float:
+        """Seconds for ``new`` tokens after each of ``rows`` prompts.
+
+        Raises:
+            SystemExit: the tool gave another number of tokens.
+        """
+        ids = self._job.prompt("long", prompt)
+        prompts = [varied(ids, self._count + row) for row in range(rows)]
+        self._count += rows
+        begin = time.perf_counter()
+        found = self._engine.generate(prompts, new)
+        taken = time.perf_counter() - begin
+        if [len(tokens) for tokens in found] != [new] * rows:
+            raise SystemExit(f"{self._job.tool} gave {[len(t) for t in found]} tokens, not {new} for each of {rows}")
+        return taken

@@ -1,0 +1,139 @@
+"""The race as tables: what everyone reached, and the default int4 against each."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .numbers import markdown, middle, ratio, shown, spread, value
+from .records import Record, Records
+from .sections.speed import LONG, PROMPT, STEPS
+
+ALLOWANCE = 1.3, 150.0  # of an artifact's size, and MB: what a process may need beside the KV cache
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a contender beside its times. Bytes; ``kl`` to float32 in nats per token, and decode's own."""
+
+    name: str
+    tool: str
+    folder: int
+    step: int
+    kl: float | None = None
+    kl_step: float | None = None
+
+
+def speed(records: Records, facts: Sequence[Facts]) -> str:
+    """Decode, prefill and first token, and the share of what the memory's bandwidth allows."""
+    head = ["tool", "row", "decode tok/s", "least to most", "of the ceiling"]
+    head += [f"prefill {length} tok/s" for length in LONG]
+    head += [f"first token of {length}, ms" for length in (PROMPT, *LONG)]
+    rows = []
+    machine = records.of("bandwidth")
+    for fact in facts:
+        found = records.of("speed", fact.name)
+        reached = ratio(found, machine, "decode", "gbs")
+        least, most = spread(found, "decode") or (None, None)
+        cells = [fact.tool, fact.name, shown(middle(found, "decode"), ".1f")]
+        cells += [f"{shown(least, '.1f')} to {shown(most, '.1f')}", percent(reached and reached * fact.step / 1e9)]
+        for length in LONG:
+            first = middle(found, f"first.{length}")
+            cells.append(shown(length / first if first else None, ".0f"))
+        cells += [shown(middle(found, f"first.{length}"), ",.0f", 1e3) for length in (PROMPT, *LONG)]
+        rows.append(cells)
+    return markdown(head, rows, left=2)
+
+
+def memory(records: Records, facts: Sequence[Facts], kv: int) -> str:
+    """Loading, memory and size; ``kv`` is the bytes of a float32 KV cache for the short run."""
+    head = ["tool", "row", "load s", f"peak MB, {PROMPT} + {STEPS + 1}", "of it before loading", f"peak MB, {LONG[-1]}"]
+    head += ["1.3 × size + KV + 150 MB", "disk MB", "MB read per step", "KL to fp32"]
+    rows = []
+    for fact in facts:
+        found = records.of("speed", fact.name)
+        allowed = ALLOWANCE[0] * fact.folder / 1e6 + kv / 1e6 + ALLOWANCE[1]
+        cells = [fact.tool, fact.name, shown(middle(found, "load"), ".2f"), shown(middle(found, "peak"), ",.0f")]
+        cells += [shown(middle(found, "imports"), ",.0f"), shown(middle(found, "peak_long"), ",.0f")]
+        cells += [f"{allowed:,.0f}" if fact.tool == "intaglio" else "", f"{fact.folder / 1e6:,.0f}"]
+        cells += [f"{fact.step / 1e6:,.0f}", divergence(fact)]
+        rows.append(cells)
+    return markdown(head, rows, left=2)
+
+
+def against(records: Records, facts: Sequence[Facts], ours: str) -> str:
+    """One of ours against each other contender, in the rounds that both ran: above 1 is better for ours."""
+    figures = [("decode", "decode", False)]
+    figures += [(f"prefill {length}", f"first.{length}", True) for length in LONG]
+    figures += [
+        (f"first token of {PROMPT}", f"first.{PROMPT}", True),
+        ("load", "load", True),
+        ("peak MB", "peak", True),
+    ]
+    mine = records.of("speed", ours)
+    rows = []
+    for fact in facts:
+        theirs = records.of("speed", fact.name)
+        if fact.name != ours:
+            cells = [ratio(theirs, mine, path) if turned else ratio(mine, theirs, path) for _, path, turned in figures]
+            rows.append([fact.tool, fact.name, *(shown(cell, ".2f") for cell in cells)])
+    return markdown(["tool", f"{ours} against", *(name for name, _, _ in figures)], rows, left=2)
+
+
+def batches(records: Records) -> str:
+    """Tokens/s of all streams together, and how often one stream's."""
+    names = records.names("batches")
+    sizes = sorted({int(key) for record in records.of("batches") for key in record if key.isdigit()})
+    head = ["row", *(f"{size} at once, tok/s" for size in sizes), *(f"× of one, {size}" for size in sizes[1:])]
+    rows = []
+    for name in names:
+        found = records.of("batches", name)
+        cells = [shown(middle(found, f"{size}.decode"), ".1f") for size in sizes]
+        gains = [shown(ratio(found, found, f"{size}.decode", f"{sizes[0]}.decode"), ".2f") for size in sizes[1:]]
+        rows.append([name, *cells, *gains])
+    return markdown(head, rows)
+
+
+def classification(records: Records, reference: str) -> str:
+    """Sentences/s, and the share of sentences with the labels of ``reference``."""
+    expected = next((r["labels"] for r in records.of("classification", reference)), None)
+    base = records.of("classification", reference)
+    rows = []
+    for name in records.names("classification"):
+        for case in dict.fromkeys(r["case"] for r in records.of("classification", name)):
+            found = records.of("classification", name, case)
+            same = _same(found[0], expected)
+            faster = [ratio(found, [r for r in base if r["case"] == other], "sentences") for other in ("", "sorted")]
+            label = f"{name}, by length" if case else name
+            rows.append([label, shown(middle(found, "sentences"), ".1f"), *(shown(f, ".2f") for f in faster), same])
+    head = ["row", "sentences/s", f"× {reference}", f"× {reference}, by length", "same labels"]
+    return markdown(head, rows)
+
+
+def percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.0%}".replace("%", " %")
+
+
+def divergence(fact: Facts) -> str:
+    """KL as prefill computes; where decode's own is known and differs by more than a tenth, that too."""
+    if fact.kl is None:
+        return ""
+    text = _digits(fact.kl)
+    if fact.kl_step is not None and abs(fact.kl_step - fact.kl) > 0.1 * fact.kl:
+        text += f" (decode {_digits(fact.kl_step)})"
+    return text
+
+
+def _digits(kl: float) -> str:
+    return f"{kl:.3f}" if kl >= 0.01 else f"{kl:.5f}"
+
+
+def _same(record: Record, expected: list[str] | None) -> str:
+    if expected is None or len(expected) != len(record["labels"]):
+        return ""
+    count = sum(a == b for a, b in zip(record["labels"], expected, strict=True))
+    return f"{count} of {len(expected)}"
+
+
+def version(records: Records, name: str) -> str:
+    """What ran a contender, newest record first."""
+    found = [r["version"] for r in records.of("speed", name) if value(r, "decode") is not None]
+    return str(found[-1]) if found else ""
