@@ -76,7 +76,7 @@ class ToolCalls:
     def _read(self, piece: str, *, final: bool) -> list[Found]:
         found: list[Found] = []
         text, self._held = self._held + piece, ""
-        while text:
+        while text or (final and self._inside is not None):
             text = self._text(text, found, final) if self._inside is None else self._call(text, found, final)
         return found
 
@@ -206,5 +206,5 @@ def _kind(value: Any) -> str:
 
 def _json_error(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
-        return f"{error.msg} at character {error.pos}"
+        return f"{error.msg.removesuffix(' at')} at character {error.pos}"
     return "it nests too deeply"

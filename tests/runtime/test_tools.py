@@ -1,0 +1,175 @@
+"""Tool calls in a model's text: parsed, or said what is wrong with them; never an exception."""
+
+from typing import Any
+
+import pytest
+from intaglio.errors import UsageError
+from intaglio.runtime.tools import BrokenToolCall, Found, ToolCall, ToolCalls
+
+SCHEMAS: list[dict[str, Any]] = [
+    {
+        "type": "function",
+        "function": {
+            "name": "weather",
+            "parameters": {
+                "type": "object",
+                "properties": {
+                    "city": {"type": "string"},
+                    "days": {"type": "integer"},
+                    "unit": {"type": "string", "enum": ["C", "도"]},
+                    "where": {"type": ["number", "array"], "nullable": True},
+                    "odd": {},
+                },
+                "required": ["city"],
+            },
+        },
+    },
+    {"name": "clock", "parameters": {"type": "object", "properties": {}}},
+    {"name": "any", "parameters": {"properties": {"a": {"type": "number"}}, "additionalProperties": True}},
+]
+SEOUL = ToolCall("weather", {"city": "서울"})
+
+
+def call(body: str) -> str:
+    return f"<tool_call>{body}</tool_call>"
+
+
+GOOD: dict[str, tuple[str, list[Found]]] = {
+    "Qwen2's form": ('<tool_call>\n{"name": "weather", "arguments": {"city": "서울"}}\n</tool_call>', [SEOUL]),
+    "EXAONE's form": (call('{"name": "weather", "arguments": {"city": "서울"}}'), [SEOUL]),
+    "text before it": ("Let me see.\n" + call('{"name": "clock"}'), ["Let me see.\n", ToolCall("clock")]),
+    "text behind it": (call('{"name": "clock"}') + "\nDone.", [ToolCall("clock"), "Done."]),
+    "several calls": (
+        call('{"name": "clock"}') + "\n" + call('{"arguments": {"city": "서울"}, "name": "weather"}') + "\n",
+        [ToolCall("clock"), SEOUL],
+    ),
+    "no arguments": (call('{"name": "clock", "arguments": null}'), [ToolCall("clock")]),
+    "arguments as JSON text": (call('{"name": "weather", "arguments": "{\\"city\\": \\"서울\\"}"}'), [SEOUL]),
+    "a tag in an argument": (
+        call('{"name": "weather", "arguments": {"city": "a </tool_call> b \\" <tool_call>"}}'),
+        [ToolCall("weather", {"city": 'a </tool_call> b " <tool_call>'})],
+    ),
+    "a line break in an argument": (
+        call('{"name": "weather", "arguments": {"city": "a\nb"}}'),
+        [ToolCall("weather", {"city": "a\nb"})],
+    ),
+    "every kind": (
+        call('{"name": "weather", "arguments": {"city": "", "days": 2.0, "unit": "도", "where": null, "odd": [{}]}}'),
+        [ToolCall("weather", {"city": "", "days": 2.0, "unit": "도", "where": None, "odd": [{}]})],
+    ),
+    "one of several kinds": (
+        call('{"name": "weather", "arguments": {"city": "", "where": [1]}}'),
+        [ToolCall("weather", {"city": "", "where": [1]})],
+    ),
+    "more arguments, where the tool takes any": (
+        call('{"name": "any", "arguments": {"b": true}}'),
+        [ToolCall("any", {"b": True})],
+    ),
+    "whole, but never closed": ('<tool_call>\n{"name": "clock"}', [ToolCall("clock")]),
+    "closed by the next": ('<tool_call>{"name": "clock"}\n' + call('{"name": "clock"}'), [ToolCall("clock")] * 2),
+    "no call": ("a <tool> b <tool_cal", ["a <tool> b <tool_cal"]),
+}
+BROKEN: dict[str, tuple[str, str]] = {
+    "cut off": ('<tool_call>\n{"name": "weather", "arguments": {"ci', "the call was cut off before its end"),
+    "cut off at once": ("<tool_call>", "the call was cut off before its end"),
+    "no JSON": (call("weather(city=서울)"), "the call is no JSON: Expecting value at character 0"),
+    "arguments that are no JSON": (
+        call('{"name": "weather", "arguments": {city: 서울}}'),
+        "the call is no JSON: Expecting property name enclosed in double quotes at character 34",
+    ),
+    "argument text that is no JSON": (
+        call('{"name": "weather", "arguments": "city"}'),
+        "the arguments of weather are no JSON: Expecting value at character 0",
+    ),
+    "a string that never ends": (
+        call('{"name": "clock'),
+        "the call is no JSON: Unterminated string starting at character 9",
+    ),
+    "too deep": (call("[" * 100_000), "the call is no JSON: it nests too deeply"),
+    "no name": (call('{"arguments": {}}'), 'the call names no tool; write {"name": ..., "arguments": {...}}'),
+    "a list": (call("[]"), 'the call names no tool; write {"name": ..., "arguments": {...}}'),
+    "an unknown tool": (
+        call('{"name": "wether", "arguments": {}}'),
+        "there is no tool 'wether'; there are: weather, clock, any",
+    ),
+    "arguments that are a list": (
+        call('{"name": "clock", "arguments": [1]}'),
+        "the arguments of clock are array, not an object of names and values",
+    ),
+    "a missing argument": (call('{"name": "weather", "arguments": {"days": 1}}'), "weather needs the argument 'city'"),
+    "a surplus argument": (
+        call('{"name": "weather", "arguments": {"city": "", "town": ""}}'),
+        "weather has no argument 'town'; it has: city, days, unit, where, odd",
+    ),
+    "another kind": (
+        call('{"name": "weather", "arguments": {"city": "", "days": "2"}}'),
+        "weather: the argument 'days' is string, expected integer",
+    ),
+    "a truth for a number": (
+        call('{"name": "weather", "arguments": {"city": "", "where": true}}'),
+        "weather: the argument 'where' is boolean, expected number or array",
+    ),
+    "no choice": (
+        call('{"name": "weather", "arguments": {"city": "", "unit": "섭씨"}}'),
+        'weather: the argument \'unit\' is "섭씨", expected: "C", "도"',
+    ),
+}
+
+
+def parse(pieces: list[str]) -> list[Found]:
+    """Pieces of text joined to one where they follow each other."""
+    calls = ToolCalls(SCHEMAS)
+    joined: list[Found] = []
+    for found in [one for piece in pieces for one in calls.push(piece)] + calls.flush():
+        if isinstance(found, str) and joined and isinstance(joined[-1], str):
+            joined[-1] += found
+        else:
+            joined.append(found)
+    return joined
+
+
+@pytest.mark.parametrize("case", GOOD)
+def test_calls_are_parsed_however_they_are_cut(case: str) -> None:
+    text, expected = GOOD[case]
+    assert parse([text]) == expected
+    assert parse(list(text)) == expected
+    for at in range(len(text)):
+        assert parse([text[:at], text[at:]]) == expected
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_call_says_what_is_wrong(case: str) -> None:
+    text, reason = BROKEN[case]
+    assert parse([text]) == [BrokenToolCall(text, reason)]
+    if len(text) < 1000:
+        assert parse(list(text)) == [BrokenToolCall(text, reason)]
+
+
+def test_a_broken_call_does_not_hide_the_next() -> None:
+    found = parse([call("x") + call('{"name": "clock"}') + "end"])
+    assert [type(one) for one in found] == [BrokenToolCall, ToolCall, str]
+
+
+def test_text_is_passed_on_at_once() -> None:
+    calls = ToolCalls(SCHEMAS)
+    assert calls.push("I look <") == ["I look "]
+    assert calls.push("b> it up <tool") == ["<b> it up "]
+    assert calls.push('_call>{"name"') == []
+    assert calls.push(': "clock"}</tool_call') == []
+    assert calls.push(">") == [ToolCall("clock")]
+
+
+def test_a_long_call_is_read_once() -> None:
+    """60,000 characters, one at a time: reading them again with each would take minutes."""
+    text = call('{"name": "weather", "arguments": {"city": "' + "x" * 60_000 + '"}}')
+    assert parse(list(text)) == [ToolCall("weather", {"city": "x" * 60_000})]
+
+
+def test_calls_print_as_one_would_write_them() -> None:
+    assert str(ToolCall("weather", {"city": "서울", "days": 2})) == 'weather(city="서울", days=2)'
+    assert str(BrokenToolCall("<tool_call>x</tool_call>\n", "why")) == "<tool_call>x</tool_call> (why)"
+
+
+def test_a_schema_without_a_name() -> None:
+    with pytest.raises(UsageError, match=r'a tool\'s schema has no name: \{"type": "function"\}; give \{"type"'):
+        ToolCalls([{"type": "function"}])
