@@ -1,0 +1,307 @@
+"""Chat and tool loops of both families, on scripted text; and on a trained model, with a cache that is kept."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from intaglio.errors import ArtifactError, PromptError, UsageError
+from intaglio.exporter import export
+from intaglio.runtime import BrokenToolCall, ChatReply, Generation, TextGenerator, ToolCall, load, run_tools
+from intaglio.runtime.chat import ChatStream, finish, stream_chat
+from intaglio.runtime.templates import ChatFormat, read_chat_format
+from intaglio.runtime.textstream import TextStream
+from intaglio.runtime.tokenizer import load_tokenizer
+from intaglio.tests.runtime import fakes
+
+CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
+FAMILIES = ["tiny-qwen2", "tiny-exaone4"]
+ASK = [{"role": "user", "content": "서울 날씨는?"}]
+# How each family's template shows a call and a result, and how its model writes a call.
+CALL = {
+    "tiny-qwen2": '<tool_call>\n{"name": "get_weather", "arguments": {"city": "서울"}}\n</tool_call>',
+    "tiny-exaone4": '<tool_call>{"name": "get_weather", "arguments": {"city": "서울"}}</tool_call>',
+}
+RESULT = {
+    "tiny-qwen2": "<|im_start|>user\n<tool_response>\n{}\n</tool_response><|im_end|>\n",
+    "tiny-exaone4": "[|tool|]\n<tool_result>{}</tool_result>[|endofturn|]\n",
+}
+
+
+class Scripted:
+    """Stands for a model: says the given texts, a character at a time, and remembers the prompts."""
+
+    def __init__(self, family: str, texts: Sequence[str], reason: str = "eos") -> None:
+        self.format = read_chat_format(CHECKPOINTS / family)
+        self.tokenizer = load_tokenizer(CHECKPOINTS / family)
+        self.texts = list(texts)
+        self.prompts: list[str] = []
+        self.options: dict[str, Any] = {}
+        self._reason = reason
+
+    def stream(self, prompt: list[int], **options: Any) -> TextStream[Generation]:
+        self.prompts.append(self.tokenizer.backend.decode(prompt, skip_special_tokens=False))
+        self.options = options
+        text = self.texts.pop(0)
+        done = Generation(text, (1, 2), tuple(prompt), self._reason)  # type: ignore[arg-type]
+        return TextStream((character for character in text), lambda: done)
+
+    def stream_chat(self, messages: Any, **options: Any) -> ChatStream:
+        return stream_chat(self, self.format, self.tokenizer, messages, options)  # type: ignore[arg-type]
+
+    def chat(self, messages: Any, **options: Any) -> ChatReply:
+        return finish(self.stream_chat(messages, **options))
+
+
+def get_weather(city: str, days: int = 1) -> dict[str, Any]:
+    """The weather of a city.
+
+    Args:
+        city: Its name.
+        days: How many days.
+    """
+    if city == "Atlantis":
+        raise LookupError("under water")
+    return {"city": city, "sky": "비", "days": days}
+
+
+def clock() -> str:
+    """The time."""
+    return "12:00"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_turn(family: str) -> None:
+    model = Scripted(family, ["비가 와요 ☔\n"])
+    reply = model.chat(ASK, temperature=0.5, max_new_tokens=9)
+    assert (reply.text, reply.thought, reply.tool_calls, reply.broken_calls) == ("비가 와요 ☔\n", None, (), ())
+    assert reply.message == {"role": "assistant", "content": "비가 와요 ☔\n"}
+    assert reply.generation is not None
+    assert reply.generation.finish_reason == "eos"
+    assert model.prompts == [model.format.render(ASK)]
+    assert model.options == {"temperature": 0.5, "max_new_tokens": 9}
+
+
+def test_a_thought_that_the_template_opens() -> None:
+    model = Scripted("tiny-exaone4", ["add\n</think>\n\n2", "4", "and on and on"])
+    reply = model.chat([{"role": "user", "content": "1+1"}], enable_thinking=True)
+    assert model.prompts[-1].endswith("[|assistant|]\n<think>\n")
+    assert (reply.text, reply.thought) == ("2", "add")
+    assert reply.message == {"role": "assistant", "content": "2", "reasoning_content": "add"}
+    history = [{"role": "user", "content": "1+1"}, reply.message, {"role": "user", "content": "2+2"}]
+    assert model.chat(history, enable_thinking=False).thought is None
+    assert model.prompts[-1].endswith("[|assistant|]\n<think>\n\n</think>\n\n")
+    unfinished = model.chat(history, enable_thinking=True)
+    assert (unfinished.text, unfinished.thought) == ("", "and on and on")
+
+
+def test_a_thought_that_the_model_opens() -> None:
+    model = Scripted("tiny-qwen2", ["<think>\nadd\n</think>\n\n2"])
+    events = [(event.kind, event.text) for event in model.stream_chat(ASK)]
+    assert "".join(text for kind, text in events if kind == "thought") == "\nadd\n"
+    assert "".join(text for kind, text in events if kind == "answer") == "2"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_tool_loop(family: str) -> None:
+    model = Scripted(family, ["I look it up.\n" + CALL[family], "비가 와요."])
+    heard = []
+    run = run_tools(model.chat, ASK, [get_weather, clock], on_result=heard.append, temperature=0.0)
+    assert (run.reply.text, run.finished) == ("비가 와요.", True)
+    told = '{"city": "서울", "sky": "비", "days": 1}'
+    assert [(str(result.call), result.content, result.failed) for result in run.results] == [
+        ('get_weather(city="서울")', told, False)
+    ]
+    assert tuple(heard) == run.results
+    assert run.messages == [
+        *ASK,
+        {
+            "role": "assistant",
+            "content": "I look it up.",
+            "tool_calls": [{"type": "function", "function": {"name": "get_weather", "arguments": {"city": "서울"}}}],
+        },
+        {"role": "tool", "name": "get_weather", "content": told},
+        {"role": "assistant", "content": "비가 와요."},
+    ]
+    # The model sees the tools, its own call as it wrote it, and the result.
+    assert '"description": "The weather of a city."' in model.prompts[0]
+    assert f"I look it up.\n{CALL[family]}" in model.prompts[1]
+    assert RESULT[family].format(told) in model.prompts[1]
+    assert model.options == {"temperature": 0.0}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_several_calls_in_one_turn(family: str) -> None:
+    both = CALL[family] + "\n" + '<tool_call>{"name": "time", "arguments": {}}</tool_call>'
+    model = Scripted(family, [both, CALL[family], "done"])
+    run = run_tools(model.chat, ASK, {"get_weather": get_weather, "time": clock})
+    assert [result.content for result in run.results][1] == "12:00"
+    assert len(run.results) == 3
+    assert [message["role"] for message in run.messages] == [
+        "user",
+        "assistant",
+        "tool",
+        "tool",
+        "assistant",
+        "tool",
+        "assistant",
+    ]
+    assert '"name": "time"' in model.prompts[0]
+
+
+BROKEN = {
+    "an unknown tool": (
+        '<tool_call>{"name": "wether", "arguments": {}}</tool_call>',
+        "there is no tool 'wether'; there are: get_weather",
+    ),
+    "arguments that are no JSON": (
+        '<tool_call>{"name": "get_weather", "arguments": {city}}</tool_call>',
+        "the call is no JSON: Expecting property name enclosed in double quotes at character 38",
+    ),
+    "a missing argument": ('<tool_call>{"name": "get_weather"}</tool_call>', "get_weather needs the argument 'city'"),
+    "cut off": ('<tool_call>{"name": "get_wea', "the call was cut off before its end"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_call_that_cannot_be_carried_out_is_told_to_the_model(family: str, case: str) -> None:
+    text, reason = BROKEN[case]
+    model = Scripted(family, [f"Let me see. {text}", "sorry"], "length")
+    events = [(event.kind, event.text) for event in model.stream_chat(ASK, tools=[get_weather])]
+    assert "".join(text for kind, text in events if kind == "answer") == "Let me see. "
+    assert events[-1] == ("broken_call", f"{text} ({reason})")
+    model.texts = [f"Let me see. {text}", "sorry"]
+    run = run_tools(model.chat, ASK, [get_weather])
+    assert run.results[0].call == BrokenToolCall(text, reason)
+    assert json.loads(run.results[0].content) == {"error": reason}
+    assert run.reply.text == "sorry"
+    assert run.messages[1] == {"role": "assistant", "content": f"Let me see.\n{text}"}
+    assert RESULT[family].format(run.results[0].content) in model.prompts[-1]
+
+
+def test_what_a_tool_raises_is_told_to_the_model() -> None:
+    text = '<tool_call>{"name": "get_weather", "arguments": {"city": "Atlantis"}}</tool_call>'
+    run = run_tools(Scripted("tiny-qwen2", [text, "oh"]).chat, ASK, [get_weather])
+    assert run.results[0].failed
+    assert run.results[0].content == '{"error": "LookupError: under water"}'
+
+
+def test_a_loop_that_does_not_end() -> None:
+    model = Scripted("tiny-qwen2", [CALL["tiny-qwen2"]] * 3)
+    run = run_tools(model.chat, ASK, [get_weather], max_rounds=3)
+    assert (run.finished, len(run.results), run.reply.tool_calls) == (
+        False,
+        3,
+        (ToolCall("get_weather", {"city": "서울"}),),
+    )
+    assert run.messages[-1]["role"] == "tool"
+
+
+def test_without_tools_a_call_is_text() -> None:
+    text = CALL["tiny-qwen2"]
+    assert Scripted("tiny-qwen2", [text]).chat(ASK).text == text
+    assert Scripted("tiny-qwen2", [text]).chat(ASK, tools=[]).text == text
+
+
+def test_a_call_in_a_thought_is_thought() -> None:
+    reply = Scripted("tiny-exaone4", [f"{CALL['tiny-exaone4']}?</think>No."]).chat(
+        ASK, tools=[clock], enable_thinking=True
+    )
+    assert (reply.text, reply.thought, reply.tool_calls) == ("No.", CALL["tiny-exaone4"] + "?", ())
+
+
+def test_a_turn_that_is_broken_off() -> None:
+    model = Scripted("tiny-exaone4", ["think</think>an answer"])
+    stream = model.stream_chat(ASK, enable_thinking=True)
+    for event in stream:
+        if event.kind == "answer":
+            break
+    stream.close()
+    assert list(stream) == []
+    assert (stream.reply.text, stream.reply.thought, stream.reply.generation) == ("a", "think", None)
+
+
+def test_the_last_message_goes_on() -> None:
+    model = Scripted("tiny-qwen2", [" Paris."])
+    reply = model.chat([*ASK, {"role": "assistant", "content": "It is"}], continue_final_message=True)
+    assert model.prompts[0].endswith("<|im_start|>assistant\nIt is")
+    assert (reply.text, reply.message["content"]) == (" Paris.", "It is Paris.")
+
+
+@pytest.mark.parametrize(
+    ("tools", "options", "message"),
+    [
+        ([clock, clock], {}, "there are two tools named 'clock'; give a mapping of names to functions"),
+        ([clock], {"max_rounds": 0}, "max_rounds must be at least 1, not 0"),
+        ([print], {}, "a tool is builtin_function_or_method; give a function, or a JSON schema as a dict"),
+    ],
+)
+def test_tools_that_cannot_be_used(tools: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        run_tools(Scripted("tiny-qwen2", []).chat, ASK, tools, **options)
+    assert str(caught.value) == message
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TextGenerator:
+    out = tmp_path_factory.mktemp("chat") / request.param
+    export(CHECKPOINTS / request.param, out)
+    model = load(out, threads=1)
+    assert isinstance(model, TextGenerator)
+    return model
+
+
+def test_a_trained_model_chats(trained: TextGenerator) -> None:
+    """What chat gives is what the rendered prompt generates, in pieces or whole, with a cache that is kept or not."""
+    history: list[dict[str, Any]] = []
+    with trained.conversation() as conversation:
+        for asked in ("Tell me about the album.", "서울?"):
+            history.append({"role": "user", "content": asked})
+            prompt = trained.chat_format.render(history)
+            expected = trained.generate(prompt, max_new_tokens=24, temperature=0.0)
+            reply = trained.chat(history, max_new_tokens=24, temperature=0.0)
+            assert reply.generation == expected
+            assert reply.text == expected.text
+            stream = trained.stream_chat(history, max_new_tokens=24, temperature=0.0, conversation=conversation)
+            assert "".join(event.text for event in stream) == expected.text
+            assert stream.reply == reply
+            history.append(reply.message)
+        assert conversation.reused > 20
+
+
+def test_an_artifact_without_a_template_or_tokenizer(tmp_path: Path) -> None:
+    bare = load(fakes.language_model(tmp_path / "bare", tokenizer=False))
+    assert isinstance(bare, TextGenerator)
+    with pytest.raises(ArtifactError, match=r"bare has no tokenizer.json, so it cannot chat; put the file beside"):
+        bare.chat(ASK)
+    plain = load(fakes.language_model(tmp_path / "plain", files={"tokenizer_config.json": "{}"}))
+    assert isinstance(plain, TextGenerator)
+    with pytest.raises(ArtifactError, match="plain has no chat template"):
+        plain.chat(ASK)
+
+
+def test_a_conversation_that_fills_the_context(trained: TextGenerator) -> None:
+    with pytest.raises(PromptError, match="the model's context is 512, and that leaves no room for a new one"):
+        trained.chat([{"role": "user", "content": "the seal " * 600}])
+
+
+def test_tags_are_text_even_where_the_tokenizer_calls_them_special() -> None:
+    from intaglio.runtime.detokenize import detokenizer
+    from tokenizers import AddedToken
+
+    backend = load_tokenizer(CHECKPOINTS / "tiny-exaone4").backend
+    backend.add_special_tokens([AddedToken(tag, special=True) for tag in ("<think>", "</think>", "[|x|]")])
+    stream = detokenizer(backend)
+    text = "<think>a</think>b[|x|]"
+    tokens = backend.encode(text, add_special_tokens=False).ids
+    assert "".join(map(stream.push, tokens)) + stream.flush() == "<think>a</think>b"
+
+
+def test_a_format_of_its_own() -> None:
+    """Whoever has a prompt format and a generator can chat without an artifact's files."""
+    model = Scripted("tiny-qwen2", ["x"])
+    own = ChatFormat("own", {"default": "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"})
+    assert finish(stream_chat(model, own, model.tokenizer, ASK, {})).text == "x"
+    assert model.prompts == ["user: 서울 날씨는?\n"]
