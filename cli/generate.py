@@ -59,6 +59,8 @@ def command(
     """
     if logprobs is not None and not as_json:
         raise UsageError("--logprobs are printed as JSON only; add --json")
+    if [prompt, json_schema, grammar].count("-") > 1:
+        raise UsageError("only one of PROMPT, --json-schema and --grammar can be read from standard input; give files")
     from ..runtime import TextGenerator
 
     settings |= {

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..errors import UsageError
 from .loading import load_as
 from .options import Device, example, json_option, runtime_options
 from .show import one_line, print_json, print_rows
@@ -49,6 +50,8 @@ def command(
     TEXT `-` reads standard input. Logarithms are natural, surprise is in bits. On a terminal tokens are coloured by
     surprise, and the sum and the perplexity follow. Without a context the first token is not scored.
     """
+    if text == context == "-":
+        raise UsageError("TEXT and --context cannot both be read from standard input; give one of them itself")
     from ..runtime import TextGenerator
 
     text = read_text(text)
@@ -57,10 +60,14 @@ def command(
     score = model.score(text, context=before, window=window, stride=stride)
     if as_json:
         print_json(asdict(score) | {"total": score.total, "perplexity": score.perplexity})
-    elif sys.stdout.isatty():
+    elif on_terminal():
         _print_coloured(score)
     else:
         print_rows((), [*zip(score.token_ids, score.logprobs, score.tokens, strict=True)])
+
+
+def on_terminal() -> bool:
+    return sys.stdout.isatty()
 
 
 def _print_coloured(score: "Score") -> None:

@@ -76,6 +76,26 @@ def test_generate_prints_what_the_runtime_generates(run: Run, made: Made) -> Non
     assert run("generate", out, "The stone", "--max-new-tokens", 12).stdout == expected.text + "\n"
 
 
+def test_score_prints_what_the_runtime_scores(run: Run, made: Made) -> None:
+    out, _ = made["text-generation"]
+    expected = load(out).score("the stone", context="In ")  # type: ignore[union-attr]
+    told = json.loads(run("score", out, "the stone", "--context", "In ", "--json").stdout)
+    assert told["logprobs"] == pytest.approx(expected.logprobs, abs=1e-5)
+    assert told["tokens"] == list(expected.tokens)
+    lines = run("score", out, "the stone", "--context", "In ").stdout.splitlines()
+    assert [int(line.split("\t")[0]) for line in lines] == list(expected.token_ids)
+
+
+def test_generate_writes_what_fits_a_form(run: Run, made: Made) -> None:
+    out, _ = made["text-generation"]
+    assert run("generate", out, "It was built in ", "--regex", "1[0-9]{3}").stdout[:-1].isdigit()
+    schema = '{"enum": ["yes", "no"]}'
+    assert run("generate", out, "Is it so? ", "--json-schema", "-", stdin=schema).stdout in ('"yes"\n', '"no"\n')
+    refused = run("generate", out, "x", "--json-schema", "-", stdin="{")
+    assert refused.exit_code == 2
+    assert refused.stderr.startswith("Error: the JSON schema is no JSON (")
+
+
 def test_classify(run: Run, made: Made) -> None:
     out, _ = made["text-classification"]
     first, second = json.loads(run("classify", out, "The stone", "A question", "--json").stdout)

@@ -14,14 +14,17 @@ import numpy
 import pytest
 from intaglio.runtime import (
     Answer,
+    Candidate,
     Classification,
     Embedder,
     Generation,
     QuestionAnswerer,
+    Score,
     SequenceClassifier,
     Tag,
     TextGenerator,
     TokenClassifier,
+    TokenLogprob,
 )
 
 from .conftest import MakeArtifact, Run
@@ -35,7 +38,7 @@ KINDS: dict[str, type[Any]] = {
 }
 UNSET = dict.fromkeys(
     ("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed"),
-) | {"stop": ()}
+) | {"stop": (), **dict.fromkeys(("json_schema", "regex", "grammar", "logprobs"))}
 
 
 @pytest.fixture
@@ -83,6 +86,7 @@ def test_generate_hands_every_setting_on(run: Run, stand_in: StandIn) -> None:
     }
     model.generate.assert_called_once_with(
         "two\nlines",
+        **dict.fromkeys(("json_schema", "regex", "grammar", "logprobs")),
         max_new_tokens=5,
         temperature=0.5,
         top_k=40,
@@ -93,6 +97,93 @@ def test_generate_hands_every_setting_on(run: Run, stand_in: StandIn) -> None:
         stop=("\n", "END"),
     )
     load.assert_called_once_with(folder, device="cpu", threads=2)
+
+
+def test_generate_with_a_form_reads_its_file(run: Run, stand_in: StandIn, tmp_path: Path) -> None:
+    folder, model, _ = stand_in("text-generation")
+    model.stream.side_effect = lambda *_, **__: iter(["7"])
+    (tmp_path / "form").write_text('{"const": "ü"}\n', encoding="utf-8")
+    for option, name in (("--json-schema", "json_schema"), ("--grammar", "grammar")):
+        assert run("generate", folder, "x", option, tmp_path / "form").stdout == "7\n"
+        model.stream.assert_called_with("x", **UNSET | {name: '{"const": "ü"}\n'})
+        assert run("generate", folder, "x", option, "-", stdin="{}").exit_code == 0
+        model.stream.assert_called_with("x", **UNSET | {name: "{}"})
+        missing = run("generate", folder, "x", option, tmp_path / "none")
+        assert (missing.exit_code, missing.stderr) == (
+            2,
+            f"Error: {tmp_path}/none: no such file; give one that exists, or - for standard input\n",
+        )
+    twice = run("generate", folder, "-", "--grammar", "-", stdin="x")
+    assert (twice.exit_code, twice.stderr) == (
+        2,
+        "Error: only one of PROMPT, --json-schema and --grammar can be read from standard input; give files\n",
+    )
+    run("generate", folder, "x", "--regex", "[0-9]+")
+    model.stream.assert_called_with("x", **UNSET | {"regex": "[0-9]+"})
+
+
+def test_generate_prints_log_probabilities_as_json(run: Run, stand_in: StandIn) -> None:
+    folder, model, load = stand_in("text-generation")
+    refused = run("generate", folder, "x", "--logprobs", 2)
+    assert (refused.exit_code, refused.stderr) == (2, "Error: --logprobs are printed as JSON only; add --json\n")
+    load.assert_not_called()
+    entry = TokenLogprob(7, "é", -0.5, (Candidate(7, "é", -0.5), Candidate(8, "b", -1.5)))
+    model.generate.return_value = Generation("é", (7,), (1,), "eos", (entry,))
+    told = json.loads(run("generate", folder, "x", "--logprobs", 2, "--json").stdout)
+    assert told["logprobs"] == [
+        {
+            "token_id": 7,
+            "text": "é",
+            "logprob": -0.5,
+            "top": [{"token_id": 7, "text": "é", "logprob": -0.5}, {"token_id": 8, "text": "b", "logprob": -1.5}],
+        }
+    ]
+    model.generate.assert_called_once_with("x", **UNSET | {"logprobs": 2})
+
+
+def test_score(run: Run, stand_in: StandIn) -> None:
+    folder, model, _ = stand_in("text-generation")
+    model.score.return_value = Score((1,), (7, 8), (" é", "\n"), (-0.5, -2.25), False)
+    result = run("score", folder, "ü é")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "7\t-0.5000\t é\n8\t-2.2500\t\\n\n", "")
+    assert model.score.call_args == call("ü é", context=None, window=None, stride=None)
+    told = json.loads(
+        run(
+            "score", folder, "-", "--context", "be fore ", "--window", 9, "--stride", 4, "--json", stdin="a\nb\n"
+        ).stdout
+    )
+    assert told == {
+        "context_token_ids": [1],
+        "token_ids": [7, 8],
+        "tokens": [" é", "\n"],
+        "logprobs": [-0.5, -2.25],
+        "is_greedy": False,
+        "total": -2.75,
+        "perplexity": pytest.approx(numpy.exp(2.75 / 2)),
+    }
+    assert model.score.call_args == call("a\nb", context="be fore ", window=9, stride=4)
+    run("score", folder, "a", "--context", "-", stdin="from here\n")
+    assert model.score.call_args == call("a", context="from here", window=None, stride=None)
+    both = run("score", folder, "-", "--context", "-", stdin="x")
+    assert (both.exit_code, both.stderr) == (
+        2,
+        "Error: TEXT and --context cannot both be read from standard input; give one of them itself\n",
+    )
+
+
+def test_score_colours_surprise_on_a_terminal(
+    run: Run, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder, model, _ = stand_in("text-generation")
+    model.score.return_value = Score((1,), (7, 8, 9), ("sure", "[b]odd", "\x1b[2J"), (-0.1, -20.0, -3.0), False)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr("intaglio.cli.score.on_terminal", lambda: True)
+    shown = run("score", folder, "x").stdout
+    assert "\x1b[32msure" in shown
+    assert "\x1b[1;31m[b]odd" in shown
+    assert "\x1b[33m\\e[2J" in shown  # what a text says is shown, and not done
+    assert "\x1b[2J" not in shown
+    assert "3 tokens, total -23.1000, perplexity 2,208.3480" in shown
 
 
 def test_classify(run: Run, stand_in: StandIn) -> None:
