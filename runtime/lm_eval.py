@@ -17,6 +17,7 @@ from ..errors import ArtifactError, DependencyError, PromptError, UnsupportedErr
 from .folder import open_folder, read_json
 from .generate import TextGenerator
 from .load import load
+from .templates import read_chat_format
 
 try:
     import lm_eval.models  # noqa: F401  # else the harness would take this model for the only one
@@ -78,6 +79,7 @@ class ArtifactLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
         named = read_json(folder / "tokenizer_config.json").get("bos_token")
         self._begin_text = named.get("content") if isinstance(named, dict) else named
         self._begin = model.tokenizer.backend.token_to_id(self._begin_text) if self._begin_text else None
+        self._chat = read_chat_format(folder)
         self._name = f"{manifest.source.id}@{manifest.source.digest[:12]}"
 
     @property
@@ -92,6 +94,21 @@ class ArtifactLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
     @property
     def tokenizer_name(self) -> str:
         return self._name.replace("/", "__")
+
+    def chat_template(self, chat_template: bool | str = False) -> str | None:
+        """The template's text, which the harness puts into its report."""
+        if chat_template is False or not self._chat.templates:
+            return None
+        name = chat_template if isinstance(chat_template, str) else "default"
+        return self._chat.templates.get(name)
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """A conversation as a prompt; without the assistant's beginning, its last message is left open."""
+        return self._chat.render(
+            chat_history,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=not add_generation_prompt,
+        )
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **unused: Any) -> list[int]:
         """Token ids; special tokens are those of the tokenizer's template, unless the text begins with one."""
