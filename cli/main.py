@@ -16,7 +16,20 @@ import click
 from .. import __version__
 from ..errors import IntaglioError
 
-VERBS = ("export", "quantize", "parity", "inspect", "verify", "generate", "score", "classify", "tag", "answer", "embed")
+VERBS = (
+    "export",
+    "quantize",
+    "parity",
+    "inspect",
+    "verify",
+    "generate",
+    "chat",
+    "score",
+    "classify",
+    "tag",
+    "answer",
+    "embed",
+)
 
 
 class Verbs(click.Group):

@@ -42,6 +42,26 @@ def source_options(function: Decorated) -> Decorated:
     return function
 
 
+def sampling_options(function: Decorated) -> Decorated:
+    """``--max-new-tokens`` to ``--stop``: how a text is generated."""
+    for option in reversed(
+        (
+            click.option("--max-new-tokens", type=click.IntRange(min=1), help="Stop after this many new tokens."),
+            click.option("--temperature", type=float, help="0 is greedy; above 0 samples."),
+            click.option("--top-k", type=int, help="Sample among the K likeliest tokens."),
+            click.option("--top-p", type=float, help="Sample among the likeliest tokens that together reach P."),
+            click.option("--min-p", type=float, help="Leave out tokens less likely than P times the likeliest."),
+            click.option("--repetition-penalty", type=float, help="Above 1 makes tokens seen before less likely."),
+            click.option("--seed", type=int, help="Makes sampling repeatable."),
+            click.option(
+                "--stop", multiple=True, metavar="TEXT", help="End before this text; may be given several times."
+            ),
+        )
+    ):
+        function = option(function)
+    return function
+
+
 def runtime_options(function: Decorated) -> Decorated:
     """``--device``, ``--threads`` and ``--revision``: how an artifact is loaded."""
     for option in reversed(

@@ -1,21 +1,19 @@
 """Chat and tool loops of both families, on scripted text; and on a trained model, with a cache that is kept."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from intaglio.errors import ArtifactError, PromptError, UsageError
 from intaglio.exporter import export
-from intaglio.runtime import BrokenToolCall, ChatReply, Generation, TextGenerator, ToolCall, load, run_tools
-from intaglio.runtime.chat import ChatStream, finish, stream_chat
-from intaglio.runtime.templates import ChatFormat, read_chat_format
-from intaglio.runtime.textstream import TextStream
+from intaglio.runtime import BrokenToolCall, TextGenerator, ToolCall, load, run_tools
+from intaglio.runtime.chat import finish, stream_chat
+from intaglio.runtime.templates import ChatFormat
 from intaglio.runtime.tokenizer import load_tokenizer
 from intaglio.tests.runtime import fakes
+from intaglio.tests.runtime.scripted import CHECKPOINTS, Scripted
 
-CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 FAMILIES = ["tiny-qwen2", "tiny-exaone4"]
 ASK = [{"role": "user", "content": "서울 날씨는?"}]
 # How each family's template shows a call and a result, and how its model writes a call.
@@ -27,31 +25,6 @@ RESULT = {
     "tiny-qwen2": "<|im_start|>user\n<tool_response>\n{}\n</tool_response><|im_end|>\n",
     "tiny-exaone4": "[|tool|]\n<tool_result>{}</tool_result>[|endofturn|]\n",
 }
-
-
-class Scripted:
-    """Stands for a model: says the given texts, a character at a time, and remembers the prompts."""
-
-    def __init__(self, family: str, texts: Sequence[str], reason: str = "eos") -> None:
-        self.format = read_chat_format(CHECKPOINTS / family)
-        self.tokenizer = load_tokenizer(CHECKPOINTS / family)
-        self.texts = list(texts)
-        self.prompts: list[str] = []
-        self.options: dict[str, Any] = {}
-        self._reason = reason
-
-    def stream(self, prompt: list[int], **options: Any) -> TextStream[Generation]:
-        self.prompts.append(self.tokenizer.backend.decode(prompt, skip_special_tokens=False))
-        self.options = options
-        text = self.texts.pop(0)
-        done = Generation(text, (1, 2), tuple(prompt), self._reason)  # type: ignore[arg-type]
-        return TextStream((character for character in text), lambda: done)
-
-    def stream_chat(self, messages: Any, **options: Any) -> ChatStream:
-        return stream_chat(self, self.format, self.tokenizer, messages, options)  # type: ignore[arg-type]
-
-    def chat(self, messages: Any, **options: Any) -> ChatReply:
-        return finish(self.stream_chat(messages, **options))
 
 
 def get_weather(city: str, days: int = 1) -> dict[str, Any]:

@@ -1,0 +1,319 @@
+"""`intaglio chat` without a terminal: pipes, JSON lines, tool files, and what a conversation does with its history."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from intaglio.cli import screen as screens
+from intaglio.cli.talk import Talk
+from intaglio.cli.toolfile import NO_TOOLS, Toolbox, read_tools
+from intaglio.errors import UsageError
+from intaglio.exporter import export
+from intaglio.tests.runtime.scripted import CHECKPOINTS, Scripted
+
+from .conftest import Run
+
+CALL = '<tool_call>{"name": "add", "arguments": {"a": 1, "b": 2}}</tool_call>'
+TOOLS = '''
+from math import sqrt
+
+def add(a: int, b: int) -> int:
+    """Add two numbers.
+
+    Args:
+        a: One.
+        b: The other.
+    """
+    return a + b
+
+def _helper():
+    pass
+'''
+
+
+class Fake:
+    """A screen that types lines and keeps what was shown. A line that is an exception is raised."""
+
+    def __init__(self, *lines: Any, interactive: bool = True) -> None:
+        self.lines = list(lines)
+        self.shown: list[str] = []
+        self.interactive = interactive
+        self.raise_at: str | None = None
+
+    def ask(self, prompt: str) -> str | None:
+        if prompt != "> ":
+            self.shown.append(prompt)
+        line = self.lines.pop(0) if self.lines else None
+        if isinstance(line, BaseException):
+            raise line
+        assert line is None or isinstance(line, str)
+        return line
+
+    def event(self, event: Any) -> None:
+        if event.kind in ("call", "broken_call"):
+            self.shown.append(event.text)
+        if event.text == self.raise_at:
+            self.raise_at = None
+            raise KeyboardInterrupt
+
+    def end(self, reply: Any, pace: str) -> None:
+        self.shown.append(f"{reply.text} [{pace}]" if pace == "stopped" else reply.text)
+
+    def result(self, result: Any) -> None:
+        self.shown.append(f"= {result.content}")
+
+    def note(self, text: str) -> None:
+        self.shown.append(text.strip())
+
+    def problem(self, text: str) -> None:
+        self.shown.append(f"! {text}")
+
+
+def talk(screen: Fake, *texts: str, system: str | None = None, toolbox: Toolbox = NO_TOOLS) -> tuple[Talk, Scripted]:
+    """A conversation that has ended, with a model that said these texts."""
+    model = Scripted("tiny-qwen2", texts)
+    model.manifest = SimpleNamespace(family="qwen2", precision="fp32")  # type: ignore[attr-defined]
+    talk = Talk(model, screen, "out", system, toolbox, {})  # type: ignore[arg-type]
+    talk.run()
+    return talk, model
+
+
+def test_turns_follow_each_other() -> None:
+    screen = Fake("hi", "", "  ", "서울?", "/quit", "never")
+    done, model = talk(screen, "hello", "네", system="Be brief.")
+    assert [(m["role"], m["content"]) for m in done.history] == [
+        ("system", "Be brief."),
+        ("user", "hi"),
+        ("assistant", "hello"),
+        ("user", "서울?"),
+        ("assistant", "네"),
+    ]
+    assert screen.lines == ["never"]
+    assert "hello<|im_end|>\n<|im_start|>user\n서울?" in model.prompts[1]
+
+
+def test_reset_keeps_the_system_message() -> None:
+    done, _ = talk(Fake("hi", "/reset"), "hello", system="Be brief.")
+    assert done.history == [{"role": "system", "content": "Be brief."}]
+
+
+def test_save(tmp_path: Path) -> None:
+    path, other = tmp_path / "talk.json", tmp_path / "other.json"
+    other.write_text("mine")
+    screen = Fake("/save", f"/save {other}", f"/save {tmp_path}/none/x", "하이", f"/save {path}", "b", f"/save {path}")
+    talk(screen, "안녕", "c")
+    assert screen.shown[1:4] == [
+        "! /save needs a file; write /save FILE",
+        f"! {other} exists; choose another name",
+        f"! {tmp_path}/none/x: cannot be written (No such file or directory); choose another file",
+    ]
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    assert saved["artifact"] == "out"
+    assert [m["content"] for m in saved["messages"]] == ["하이", "안녕", "b", "c"]
+    assert screen.shown[-1] == f"4 messages in {path}"
+    assert other.read_text() == "mine"
+
+
+def test_slashes() -> None:
+    screen = Fake("/help", "/rest now", "//etc is what?")
+    done, _ = talk(screen, "a folder")
+    assert screen.shown[1].startswith("/reset       forget the conversation")
+    assert screen.shown[2] == "/rest is no command; /help lists them, and //text sends /text"
+    assert done.history[0]["content"] == "/etc is what?"
+
+
+def test_an_interruption_stops_the_answer_and_keeps_what_was_said() -> None:
+    screen = Fake("hi", "more")
+    screen.raise_at = "l"
+    done, _ = talk(screen, "hello", "there")
+    assert [m["content"] for m in done.history] == ["hi", "hel", "more", "there"]
+    assert "hel [stopped]" in screen.shown
+
+
+def test_an_interruption_before_the_first_word_takes_the_message_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Fake("hi", "more")
+    chat = Scripted.stream_chat
+
+    def interrupted(self: Scripted, messages: Any, **options: Any) -> Any:
+        stream = chat(self, messages, **options)
+        if messages[-1]["content"] == "hi":
+
+            def stop() -> Any:
+                raise KeyboardInterrupt
+
+            stream._pieces._pieces = (stop() for _ in "x")
+        return stream
+
+    monkeypatch.setattr(Scripted, "stream_chat", interrupted)
+    done, _ = talk(screen, "hello", "there")
+    assert [m["content"] for m in done.history] == ["more", "there"]
+
+
+def test_two_interruptions_in_a_row_end_it() -> None:
+    screen = Fake(KeyboardInterrupt(), "hi", KeyboardInterrupt(), KeyboardInterrupt(), "never")
+    talk(screen, "hello")
+    assert screen.lines == ["never"]
+    screen = Fake("hi", KeyboardInterrupt(), "never")
+    screen.raise_at = "h"
+    talk(screen, "hello")
+    assert screen.lines == ["never"]
+
+
+def test_a_message_that_the_model_cannot_take_leaves_the_history_as_it_was() -> None:
+    screen = Fake("a", "\ud800", "b")
+    done, _ = talk(screen, "A", "B")
+    assert [m["content"] for m in done.history] == ["a", "A", "b", "B"]
+    assert any(line.startswith("! the text is no valid Unicode") for line in screen.shown)
+    with pytest.raises(Exception, match="the text is no valid Unicode"):
+        talk(Fake("\ud800", interactive=False))
+
+
+def test_functions_of_a_file_are_run(tmp_path: Path) -> None:
+    (tmp_path / "tools.py").write_text(TOOLS)
+    toolbox = read_tools(tmp_path / "tools.py")
+    assert list(toolbox.functions) == ["add"]
+    screen = Fake("1 + 2?")
+    done, model = talk(screen, CALL, "It is 3.", toolbox=toolbox)
+    assert screen.shown[1:] == ["add(a=1, b=2)", "", "= 3", "It is 3."]
+    assert [m["role"] for m in done.history] == ["user", "assistant", "tool", "assistant"]
+    assert "<tool_response>\n3\n</tool_response>" in model.prompts[1]
+
+
+def test_results_of_schemas_are_typed(tmp_path: Path) -> None:
+    schema = {"name": "add", "parameters": {"type": "object", "properties": {"a": {}, "b": {}}}}
+    (tmp_path / "tools.json").write_text(json.dumps(schema))
+    toolbox = read_tools(tmp_path / "tools.json")
+    screen = Fake("1 + 2?", "three")
+    done, _ = talk(screen, CALL, "It is three.", toolbox=toolbox)
+    assert screen.shown[1:] == ["add(a=1, b=2)", "", "add(a=1, b=2) = ", "= three", "It is three."]
+    assert done.history[2]["content"] == "three"
+    with pytest.raises(Exception, match=r"the messages ended before the result of add\(a=1, b=2\); give it on a line"):
+        talk(Fake("1 + 2?", interactive=False), CALL, toolbox=toolbox)
+
+
+def test_broken_calls_are_shown_and_told() -> None:
+    toolbox = Toolbox([{"name": "add"}])
+    screen = Fake("1 + 2?")
+    talk(screen, CALL.replace("add", "sum"), "3", toolbox=toolbox)
+    assert screen.shown[1].endswith("(there is no tool 'sum'; there are: add)")
+    assert screen.shown[3] == '= {"error": "there is no tool \'sum\'; there are: add"}'
+
+
+def test_a_model_that_only_calls() -> None:
+    screen = Fake("go")
+    done, _ = talk(screen, *[CALL] * 8, toolbox=Toolbox([{"name": "add"}], {"add": lambda a, b: a + b}))
+    assert screen.shown[-1] == "It called tools 8 times without an answer, and was not asked again."
+    assert len(done.history) == 17
+
+
+def test_an_interrupted_tool_forgets_the_message() -> None:
+    def add(a: int, b: int) -> int:
+        raise KeyboardInterrupt
+
+    screen = Fake("go", "again")
+    done, _ = talk(screen, CALL, "fine", toolbox=Toolbox([{"name": "add"}], {"add": add}))
+    assert "(stopped; the message is forgotten)" in screen.shown
+    assert [m["content"] for m in done.history] == ["again", "fine"]
+
+
+BAD_FILES: dict[str, tuple[str, str, str]] = {
+    "nothing there": ("none.py", "", "no such file; --tools takes FILE.py with functions, or FILE.json with schemas"),
+    "another kind": ("x.txt", "x", "--tools takes FILE.py with functions, or FILE.json with schemas; rename it"),
+    "no functions": (
+        "x.py",
+        "from math import sqrt\n",
+        "has no functions; define one, with type hints and a docstring",
+    ),
+    "no docstring": ("x.py", "def f(): pass\n", "tool f has no docstring; say what it does"),
+    "an error in it": ("x.py", "a = 1\nb = a / 0\n", "line 2: ZeroDivisionError: division by zero; mend the file"),
+    "no Python": ("x.py", "a = 1\ndef (\n", "line 2: SyntaxError: "),
+    "no JSON": ("x.json", "{", "is no JSON (Expecting property name enclosed in double quotes: "),
+    "no schemas": ("x.json", "[1]", "expected a list of JSON schemas, or one; mend the file"),
+    "no name": ("x.json", '[{"type": "function"}]', "a tool's schema has no name: "),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_a_tool_file_that_cannot_be_used(tmp_path: Path, case: str) -> None:
+    name, text, message = BAD_FILES[case]
+    if text:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(UsageError) as caught:
+        read_tools(tmp_path / name)
+    assert str(tmp_path / name) in str(caught.value)
+    assert message in str(caught.value)
+
+
+def test_what_the_model_writes_does_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    from intaglio.runtime import ChatEvent
+
+    terminal = screens.Terminal()
+    terminal.event(ChatEvent("thought", "hm"))
+    terminal.event(ChatEvent("answer", "a\x1b[2J\tb\x07\x9b\n서울"))
+    assert capsys.readouterr().out == "hm\na␛[2J\tb␇␛\n서울"
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("chat") / "out"
+    export(CHECKPOINTS / "tiny-qwen2", out)
+    return out
+
+
+SETTINGS = ("--max-new-tokens", 12, "--temperature", 0, "--threads", 1)
+
+
+def test_a_pipe(run: Run, artifact: Path) -> None:
+    one = run("chat", artifact, *SETTINGS, stdin="The album was\n")
+    assert (one.exit_code, one.stderr) == (0, "")
+    assert one.stdout.strip()
+    again = run("chat", artifact, *SETTINGS, stdin="The album was\r\n\n/reset\nThe album was")
+    assert again.stdout == one.stdout * 2
+    other = run("chat", artifact, *SETTINGS, "--system", "서울", stdin="The album was\n")
+    assert other.stdout != one.stdout
+
+
+def test_json_lines(run: Run, artifact: Path) -> None:
+    text = run("chat", artifact, *SETTINGS, stdin="서울?\nand\n").stdout
+    result = run("chat", artifact, *SETTINGS, "--json", stdin="서울?\nand\n")
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [line["text"] for line in lines] == text.removesuffix("\n").split("\n")
+    assert set(lines[0]) == {"text", "thought", "tool_calls", "broken_calls", "finish_reason", "tokens"}
+    assert lines[0]["tokens"] <= 12
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "message"),
+    [
+        ((), b"a\n\xff\n", "standard input: byte 0 of a line is not UTF-8; convert the text to UTF-8"),
+        ((), "the seal " * 600, "the model's context is 512, and that leaves no room for a new one; shorten it"),
+        (("--tools", "none.py"), "a\n", "none.py: no such file; --tools takes FILE.py with functions"),
+        (("--temperature", "-1"), "a\n", "temperature must be 0 or more, not -1.0"),
+    ],
+)
+def test_misuse(run: Run, artifact: Path, arguments: tuple[str, ...], stdin: str | bytes, message: str) -> None:
+    result = run("chat", artifact, *SETTINGS[:2], *arguments, stdin=stdin)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_the_checkpoints_own_stop_strings_hold(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without --stop nothing is said about stop strings, so that generation_config.json's are used."""
+    from intaglio.cli import chat, talk
+
+    seen: list[Any] = []
+    monkeypatch.setattr(talk.Talk, "__init__", lambda self, *arguments: seen.append(arguments[-1]))
+    monkeypatch.setattr(talk.Talk, "run", lambda self: None)
+    model = SimpleNamespace(conversation=lambda: __import__("contextlib").nullcontext("kept"))
+    load: Callable[..., Any] = lambda *_, **__: model  # noqa: E731
+    monkeypatch.setattr(chat, "load_as", load)
+    assert run("chat", "out").exit_code == 0
+    assert run("chat", "out", "--stop", "x", "--no-think").exit_code == 0
+    assert [(one["stop"], one["enable_thinking"], one["conversation"]) for one in seen] == [
+        (None, None, "kept"),
+        (("x",), False, "kept"),
+    ]
