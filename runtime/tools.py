@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .barecall import BareCall
 from .toolschema import function_of
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
+FENCE = "```"
 
 KINDS: dict[str, tuple[type, ...]] = {
     "string": (str,),
@@ -53,7 +55,8 @@ Found = str | ToolCall | BrokenToolCall
 
 
 class ToolCalls:
-    """Finds calls in streamed text. Text is passed on at once, but for what may be the beginning of a tag.
+    """Finds calls in streamed text. Text is passed on at once, but for what may be the beginning of a tag, and answers
+    that begin as a call without tags would (``barecall``).
 
     Args:
         schemas: the tools that there are, as JSON schemas.
@@ -63,6 +66,8 @@ class ToolCalls:
         self._tools = {found["name"]: found for found in map(function_of, schemas)}
         self._held = ""
         self._inside: _Body | None = None
+        self._bare: BareCall | None = BareCall()
+        self._fence = False  # the fence around a call without tags is still open
         self._after = False  # space that follows a call belongs to no text
 
     def push(self, piece: str) -> list[Found]:
@@ -77,8 +82,48 @@ class ToolCalls:
         found: list[Found] = []
         text, self._held = self._held + piece, ""
         while text or (final and self._inside is not None):
-            text = self._text(text, found, final) if self._inside is None else self._call(text, found, final)
+            if self._inside is not None:
+                text = self._call(text, found, final)
+            elif self._bare is not None:
+                text = self._without_tags(text, self._bare, found, final)
+            else:
+                text = self._text(text, found, final)
         return found
+
+    def _without_tags(self, text: str, bare: BareCall, found: list[Found], final: bool) -> str:
+        """At the beginning, and behind a call: what may be a call without tags."""
+        if self._after:
+            text = text.lstrip()
+            if self._fence and FENCE.startswith(text[:3]):
+                if len(text) < 3 and not final:
+                    self._held = text
+                    return ""
+                text = text[3:].lstrip()
+            self._fence = False
+        end = bare.end(text) if bare.possible(text) else None
+        if end is not None:
+            call = self._named(text[:end])
+            if call is not None:
+                found.append(call)
+                self._after, self._fence, self._bare = True, FENCE in text[:end].partition("{")[0], BareCall()
+                return text[end:]
+        elif bare.possible(text) and not final:
+            self._held = text
+            return ""
+        self._bare = None
+        return text
+
+    def _named(self, text: str) -> ToolCall | BrokenToolCall | None:
+        """JSON without tags as a call, if it is one of a tool that there is."""
+        body = text[text.index("{") :]
+        try:
+            call = json.loads(body, strict=False)
+        except (ValueError, RecursionError):
+            return None
+        if call.get("name") not in self._tools or not set(call) <= {"name", "arguments"}:
+            return None
+        parsed = parse_call(body, self._tools)
+        return parsed if isinstance(parsed, ToolCall) else BrokenToolCall(body, parsed.reason)
 
     def _text(self, text: str, found: list[Found], final: bool) -> str:
         if self._after:
@@ -104,7 +149,7 @@ class ToolCalls:
         body, tag, rest = (text, "", "") if end is None else (text[: end[0]], end[1], text[end[0] + len(end[1]) :])
         found.append(parse_call(body, self._tools, closed=tag == CLOSE))
         self._inside = _Body() if tag == OPEN else None  # the model may go on to the next call without closing this one
-        self._after = True
+        self._after, self._bare = True, BareCall()
         return rest
 
 

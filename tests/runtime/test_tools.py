@@ -67,6 +67,30 @@ GOOD: dict[str, tuple[str, list[Found]]] = {
     ),
     "whole, but never closed": ('<tool_call>\n{"name": "clock"}', [ToolCall("clock")]),
     "closed by the next": ('<tool_call>{"name": "clock"}\n' + call('{"name": "clock"}'), [ToolCall("clock")] * 2),
+    "without tags": ('{"name": "weather", "arguments": {"city": "서울"}}', [SEOUL]),
+    "without tags, in a fence": (
+        '\n```json\n{\n  "name": "weather",\n  "arguments": {\n    "city": "서울"\n  }\n}\n```\n',
+        [SEOUL],
+    ),
+    "without tags, in a plain fence, with text behind it": (
+        '```\n{"name": "clock"}\n``` so be it',
+        [ToolCall("clock"), "so be it"],
+    ),
+    "several without tags": ('{"name": "clock"}\n{"arguments": {}, "name": "clock"}', [ToolCall("clock")] * 2),
+    "with tags, then without": (call('{"name": "clock"}') + '\n{"name": "clock"}', [ToolCall("clock")] * 2),
+    "braces in an argument": (
+        '{"name": "weather", "arguments": {"city": "}\\"{["}}x',
+        [ToolCall("weather", {"city": '}"{['}), "x"],
+    ),
+    "JSON that is no call": ('{"name": "Ada", "arguments": {}}', ['{"name": "Ada", "arguments": {}}']),
+    "JSON with more than a call": (
+        '{"name": "clock", "hands": 2} and a tag ' + call('{"name": "clock"}'),
+        ['{"name": "clock", "hands": 2} and a tag ', ToolCall("clock")],
+    ),
+    "JSON that is none": ('{"name": clock}', ['{"name": clock}']),
+    "JSON that is cut off": ('```json\n{"name": "clock", "arg', ['```json\n{"name": "clock", "arg']),
+    "another fence": ('```python\nprint("{")\n```', ['```python\nprint("{")\n```']),
+    "JSON within the answer": ('See: {"name": "clock"}', ['See: {"name": "clock"}']),
     "no call": ("a <tool> b <tool_cal", ["a <tool> b <tool_cal"]),
 }
 BROKEN: dict[str, tuple[str, str]] = {
@@ -145,9 +169,23 @@ def test_a_broken_call_says_what_is_wrong(case: str) -> None:
         assert parse(list(text)) == [BrokenToolCall(text, reason)]
 
 
+def test_a_broken_call_without_tags() -> None:
+    text = '{"name": "weather", "arguments": {"town": "서울"}}'
+    assert parse(list(f"```json\n{text}\n```")) == [BrokenToolCall(text, "weather needs the argument 'city'")]
+
+
 def test_a_broken_call_does_not_hide_the_next() -> None:
     found = parse([call("x") + call('{"name": "clock"}') + "end"])
     assert [type(one) for one in found] == [BrokenToolCall, ToolCall, str]
+
+
+def test_an_answer_that_begins_with_other_json_is_passed_on_at_once() -> None:
+    calls = ToolCalls(SCHEMAS)
+    assert calls.push('```json\n{"na') == []
+    assert calls.push("tion") == ['```json\n{"nation']
+    spaced = ToolCalls(SCHEMAS)
+    assert spaced.push("\n" * 300 + "{" + " " * 300) == []
+    assert spaced.push("x") == ["\n" * 300 + "{" + " " * 300 + "x"]
 
 
 def test_text_is_passed_on_at_once() -> None:
@@ -159,9 +197,10 @@ def test_text_is_passed_on_at_once() -> None:
     assert calls.push(">") == [ToolCall("clock")]
 
 
-def test_a_long_call_is_read_once() -> None:
+@pytest.mark.parametrize("form", [call("{}"), "{}"])
+def test_a_long_call_is_read_once(form: str) -> None:
     """60,000 characters, one at a time: reading them again with each would take minutes."""
-    text = call('{"name": "weather", "arguments": {"city": "' + "x" * 60_000 + '"}}')
+    text = form.replace("{}", '{"name": "weather", "arguments": {"city": "' + "x" * 60_000 + '"}}')
     assert parse(list(text)) == [ToolCall("weather", {"city": "x" * 60_000})]
 
 
