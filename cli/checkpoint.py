@@ -40,6 +40,7 @@ def of_checkpoint(path: Path) -> Description:
         runs_as="fp32",
         resident_bytes=sum(g.elements for g in groups.values()) * BITS["F32"] // 8,
         cache_bits=BITS["F32"] if checkpoint.task == "text-generation" else None,
+        windowed=True,
         more={
             "architecture": checkpoint.architecture,
             "files": ", ".join(file.name for file in checkpoint.files),

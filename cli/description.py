@@ -30,9 +30,9 @@ class Description:
     """A model as `inspect` shows it.
 
     ``runs_as`` is the precision in which the weights are held in memory, ``cache_bits`` those of one key or value
-    element (None without a cache), ``more`` what only a checkpoint or only an artifact has. ``weights`` are those of a
-    quantized artifact, ``bits_per_weight`` what they take with all that belongs to them, ``kl`` the estimate of their
-    damage in nats per token.
+    element (None without a cache), ``windowed`` whether sliding layers keep only their window of it, ``more`` what only
+    a checkpoint or only an artifact has. ``weights`` are those of a quantized artifact, ``bits_per_weight`` what they
+    take with all that belongs to them, ``kl`` the estimate of their damage in nats per token.
     """
 
     path: str
@@ -51,6 +51,7 @@ class Description:
     runs_as: str
     resident_bytes: int
     cache_bits: int | None
+    windowed: bool
     more: Mapping[str, Any]
     weights: Sequence[Weight] = ()
     bits_per_weight: float | None = None
@@ -60,15 +61,26 @@ class Description:
     def parameters(self) -> int:
         return sum(group.elements for name, group in self.groups.items() if not name.endswith((COMPUTED, *PARTS)))
 
-    def cache_bytes(self, tokens: int) -> int | None:
-        """Bytes of the KV cache of one sequence of ``tokens``: every layer keeps all of them, sliding ones too."""
+    def cache_bytes(self, tokens: int, *, windowed: bool) -> int | None:
+        """Bytes of the KV cache of one sequence; where not ``windowed``, every layer keeps all of it."""
         if self.cache_bits is None:
             return None
-        per_token = 2 * len(self.layer_windows) * self.num_key_value_heads * self.head_dim * self.cache_bits // 8
-        return per_token * tokens
+        from ..runtime.windowed import kept_positions
+
+        layers = self.layer_windows
+        positions = kept_positions(layers, tokens) if windowed else tokens * len(layers)
+        return 2 * positions * self.num_key_value_heads * self.head_dim * self.cache_bits // 8
 
     def to_json(self, lengths: Sequence[int]) -> dict[str, Any]:
-        caches = [{"tokens": n, "bytes": self.cache_bytes(n)} for n in lengths if self.cache_bits is not None]
+        caches = [
+            {
+                "tokens": n,
+                "bytes": self.cache_bytes(n, windowed=self.windowed),
+                "bytes_without_windows": self.cache_bytes(n, windowed=False),
+            }
+            for n in lengths
+            if self.cache_bits is not None
+        ]
         return {
             "path": self.path,
             "kind": self.kind,
@@ -122,9 +134,11 @@ class Description:
         ]
         lines.append(("memory", f"{size(self.resident_bytes)} of weights as {self.runs_as}"))
         for tokens in lengths:
-            if (cache := self.cache_bytes(tokens)) is not None:
+            cache, whole = (self.cache_bytes(tokens, windowed=windowed) for windowed in (self.windowed, False))
+            if cache is not None and whole is not None:
                 together = size(cache + self.resident_bytes)
-                lines.append(("", f"+ {size(cache)} of KV cache at {tokens:,} tokens = {together}"))
+                saved = f" ({cache / whole:.1%} of a cache without windows)" if cache < whole else ""
+                lines.append(("", f"+ {size(cache)} of KV cache at {tokens:,} tokens = {together}{saved}"))
         if self.labels:
             lines.append(("labels", ", ".join(self.labels)))
         for name, value in self.more.items():

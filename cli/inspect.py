@@ -14,6 +14,7 @@ from .show import print_facts, print_json, print_rows
 from .weights import BITS, HEADER, bits_per_weight, estimated_kl, part_of, stored_bytes, weights_of
 
 USUAL_LENGTH = 4096
+SEVERAL_LENGTHS = (1024, 4096, 16384, 65536)
 
 
 @click.command(
@@ -32,7 +33,8 @@ def command(path: Path, context_length: int | None, weights: bool, as_json: bool
     """Say what PATH, a checkpoint or an artifact, is: family, task, sizes, precisions, windows, memory.
 
     Weights are not read, only their headers. The KV cache is that of one sequence; without --context-length it is
-    given for 4,096 tokens and for the whole context.
+    given for 4,096 tokens and for the whole context, and where layers slide for lengths between and below. Sliding
+    layers keep only their window on a CPU, with target `ort`.
 
     --weights prints the path of each weight, how many elements it has, its precision, block size, kind of zero, method
     and accuracy level (4: int8 activations, 0: float ones), the error as a share of the weight, and the damage, in nats
@@ -47,7 +49,7 @@ def command(path: Path, context_length: int | None, weights: bool, as_json: bool
     else:
         what = "there is no such folder" if not path.is_dir() else f"it has neither {MANIFEST} nor config.json"
         raise UsageError(f"{path} is no checkpoint and no artifact: {what}; give the folder of one")
-    lengths = _lengths(found.context_length, context_length, path)
+    lengths = _lengths(found, context_length, path)
     if weights and not found.weights:
         raise UsageError(f"{path} is not quantized, so there is nothing for --weights to list; leave it out")
     if as_json:
@@ -81,6 +83,7 @@ def of_artifact(path: Path, manifest: Manifest) -> Description:
         runs_as=manifest.precision,
         resident_bytes=sum(g.bytes for g in groups.values()),
         cache_bits=cache_bits if manifest.task == "text-generation" else None,
+        windowed=manifest.target == "ort",
         more={
             "target": manifest.target,
             "operators": manifest.operators,
@@ -102,14 +105,16 @@ def _grouped(manifest: Manifest) -> Iterator[tuple[str, int, int]]:
         yield entry.precision + kind, prod(entry.shape), stored_bytes(entry, manifest.target)
 
 
-def _lengths(context: int, asked: int | None, path: Path) -> list[int]:
+def _lengths(found: Description, asked: int | None, path: Path) -> list[int]:
     """The lengths to reckon the cache for.
 
     Raises:
         UsageError: the model cannot hold as many tokens as were asked about.
     """
+    context = found.context_length
     if asked is None:
-        return sorted({min(USUAL_LENGTH, context), context})
+        usual = SEVERAL_LENGTHS if found.windowed and any(found.layer_windows) else (USUAL_LENGTH,)
+        return sorted({*(min(length, context) for length in usual), context})
     if asked > context:
         raise UsageError(
             f"--context-length {asked:,}: {path} is made for at most {context:,} tokens; ask for no more than that"

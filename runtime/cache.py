@@ -20,7 +20,7 @@ from ..artifact import ModelFacts
 from ..errors import PromptError
 from .resources import available_memory
 from .session import Session
-from .windowed import window_capacity
+from .windowed import kept_positions, window_capacity
 
 # Element types: what memory is allocated as, and what it is bound as. numpy has no bfloat16, so its bits travel as
 # uint16 and are bound by ONNX's number for BFLOAT16.
@@ -175,11 +175,6 @@ def cache_bytes(facts: ModelFacts, tokens: int, *, windowed: bool) -> int:
     width = np.dtype(STORAGE[facts.cache_dtype]).itemsize
     kept = kept_positions(facts.layer_windows, tokens) if windowed else tokens * facts.num_hidden_layers
     return int(2 * facts.num_key_value_heads * facts.head_dim * width * kept)
-
-
-def kept_positions(layer_windows: tuple[int | None, ...], tokens: int) -> int:
-    """Positions that all layers together keep of a text of ``tokens``."""
-    return sum(tokens if window is None else min(tokens, window_capacity(window)) for window in layer_windows)
 
 
 def _round_up(tokens: int) -> int:

@@ -114,6 +114,7 @@ class SharedDecoder:
         self._mask[row, length:] = 0
 
     def _make_room(self, needed: int) -> None:
+        assert needed <= self._limit, f"{needed} positions, and {self._limit} were asked for"
         if needed > self._cache.capacity:
             self._cache.grow(needed, self._limit, int(self._lengths.max()))
             self._extending = self._stepping = None

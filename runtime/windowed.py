@@ -6,6 +6,7 @@ comes without it, and the attribute is added to the bytes that are loaded here. 
 all positions counted from 0 (ONNX Runtime, ContribOperators.md): those from ``first_kept(T)`` to T - 1.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..artifact import DATA, GRAPH, ModelFacts
@@ -43,6 +44,11 @@ def same_until(total: int, window: int) -> int:
     """The most tokens with the same ``first_kept`` as ``total``: so far one can go and still come back."""
     capacity = window_capacity(window)
     return capacity + first_kept(total, window)
+
+
+def kept_positions(layer_windows: Sequence[int | None], tokens: int) -> int:
+    """Positions that all layers together keep of a text of ``tokens``."""
+    return sum(tokens if window is None else min(tokens, window_capacity(window)) for window in layer_windows)
 
 
 def has_windows(facts: ModelFacts) -> bool:

@@ -16,7 +16,8 @@ def test_an_artifact(run: Run, make_artifact: MakeArtifact) -> None:
     folder = make_artifact()
     result = run("inspect", folder)
     assert result.exit_code == 0
-    # 4096 * 64 + 64 float32 and 3 int64: 1,048,856 bytes. A token's cache: 2 * 4 layers * 2 heads * 16 * 4 bytes.
+    # 4096 * 64 + 64 float32 and 3 int64: 1,048,856 bytes. A token's cache: 2 * 2 heads * 16 * 4 bytes in each of the
+    # 4 layers, of which the first three keep 32 + 64 tokens.
     assert result.stdout.splitlines() == [
         f"artifact    {folder}",
         "model       exaone4, text-generation",
@@ -28,8 +29,9 @@ def test_an_artifact(run: Run, make_artifact: MakeArtifact) -> None:
         "attention   window 32 in layers 0-2; global in layer 3",
         "context     8,192 tokens",
         "memory      1.05 MB of weights as fp32",
-        "            + 4.19 MB of KV cache at 4,096 tokens = 5.24 MB",
-        "            + 8.39 MB of KV cache at 8,192 tokens = 9.44 MB",
+        "            + 336 kB of KV cache at 1,024 tokens = 1.38 MB (32.0% of a cache without windows)",
+        "            + 1.12 MB of KV cache at 4,096 tokens = 2.17 MB (26.8% of a cache without windows)",
+        "            + 2.17 MB of KV cache at 8,192 tokens = 3.22 MB (25.9% of a cache without windows)",
         "target      ort",
         "operators   MatMul 12, com.microsoft::GroupQueryAttention 4",
         f"source      org/tiny @ {'0' * 40}",
@@ -48,7 +50,7 @@ def test_an_artifact_as_json(run: Run, make_artifact: MakeArtifact) -> None:
     assert found["memory"] == {
         "precision": "fp32",
         "weight_bytes": 1048856,
-        "kv_cache": [{"tokens": 100, "bytes": 102400}],
+        "kv_cache": [{"tokens": 100, "bytes": 99328, "bytes_without_windows": 102400}],
     }
     assert found["operators"] == {"MatMul": 12, "com.microsoft::GroupQueryAttention": 4}
 
@@ -64,7 +66,7 @@ def test_an_artifact_without_a_cache(run: Run, make_artifact: MakeArtifact) -> N
 def test_half_precision_halves_the_cache(run: Run, make_artifact: MakeArtifact) -> None:
     folder = make_artifact(cache_dtype="bfloat16")
     found = json.loads(run("inspect", folder, "--json", "--context-length", "100").stdout)
-    assert found["memory"]["kv_cache"] == [{"tokens": 100, "bytes": 51200}]
+    assert found["memory"]["kv_cache"] == [{"tokens": 100, "bytes": 49664, "bytes_without_windows": 51200}]
 
 
 def write_checkpoint(folder: Path) -> None:
