@@ -15,6 +15,7 @@ from intaglio.errors import PromptError, UsageError
 from intaglio.exporter import export
 from intaglio.runtime import TextGenerator, load
 from intaglio.runtime.score import windows
+from intaglio.runtime.shared import SharedDecoder
 from intaglio.tests import tiny
 from intaglio.tests.runtime import fakes
 
@@ -127,6 +128,22 @@ def test_windows_give_each_token_its_logprob_behind_what_the_window_shows(
         begin = max(0, end - 1 - window)
         expected += their_logprobs(source, TOKENS[begin:end], done - begin)
     np.testing.assert_allclose(score.logprobs, expected, atol=1e-4)
+
+
+def test_the_logits_of_a_long_text_are_never_all_at_once(lm: TextGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the context only the last position's are computed."""
+    asked = []
+    extend = SharedDecoder.extend
+
+    def recorded(decoder: SharedDecoder, row: int, tokens: np.ndarray, keep: int = 1) -> np.ndarray:
+        asked.append((tokens.size, keep))
+        return extend(decoder, row, tokens, keep)
+
+    monkeypatch.setattr(SharedDecoder, "extend", recorded)
+    monkeypatch.setattr("intaglio.runtime.score.LEAST_PIECE", 1)
+    monkeypatch.setattr("intaglio.runtime.score.LOGITS_BYTES", 4 * 288 * 20)
+    lm.score([5] * 45, context=[6] * 10)
+    assert asked == [(9, 1), (20, 20), (20, 20), (5, 5)]
 
 
 def test_windows_score_every_token_once() -> None:
