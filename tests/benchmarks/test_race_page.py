@@ -1,0 +1,164 @@
+"""The report from records, and its plots."""
+
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import bars
+import lines
+import marks
+import pytest
+from race import own_tables, page, passes, tables
+from race.contenders import ALL
+from race.records import Key, Records
+from race.sections.profile import place, summary
+from race.tables import Facts, divergence
+
+OURS = Facts("int4", "intaglio", folder=300_000_000, step=200_000_000, kl=0.031)
+THEIRS = Facts("openvino-int4", "OpenVINO", folder=340_000_000, step=320_000_000, kl=0.00123)
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> Records:
+    """Two rounds: we decode at 50 and 60, they at 40 and 40, on a machine of 20 GB/s."""
+    found = Records(tmp_path / "records.jsonl")
+    for number in range(2):
+        found.add(Key("bandwidth", "machine", "", number), {"gbs": 20.0, "best": 21.0})
+        for name, decode, first in (("int4", 50.0 + 10 * number, 1.0), ("openvino-int4", 40.0, 2.0)):
+            figures = {"decode": decode, "first": {"128": first / 4, "512": first, "2048": 4 * first}}
+            memory = {"imports": 60.0, "peak": 500.0, "peak_long": 900.0, "load": 0.5 * first}
+            found.add(Key("speed", name, "", number), {**figures, **memory, "version": f"{name} 1"})
+    return found
+
+
+def row(table: str, name: str) -> list[str]:
+    """The cells of a table's row that has ``name`` among its first two."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    return next(cells for cells in rows if name in cells[:2])
+
+
+def test_speeds_are_medians_and_shares_of_the_ceiling(records: Records) -> None:
+    cells = row(tables.speed(records, [OURS, THEIRS]), "int4")
+    assert cells[2:5] == ["55.0", "50.0 to 60.0", "55 %"]  # 55 tok/s × 200 MB of 20 GB/s
+    assert cells[5:7] == ["512", "512"]
+    assert cells[7:] == ["250", "1,000", "4,000"]
+    assert row(tables.speed(records, [OURS, THEIRS]), "openvino-int4")[4] == "64 %"
+
+
+def test_ratios_above_one_are_better_for_ours(records: Records) -> None:
+    cells = row(tables.against(records, [OURS, THEIRS], "int4"), "openvino-int4")
+    assert cells[2:] == ["1.38", "2.00", "2.00", "2.00", "2.00", "1.00"]
+
+
+def test_memory_stands_beside_what_is_allowed(records: Records) -> None:
+    table = tables.memory(records, [OURS, THEIRS], kv=6_000_000)
+    assert row(table, "int4")[2:] == ["0.50", "500", "60", "900", "546", "300", "200", "0.031"]
+    assert row(table, "openvino-int4")[6] == ""
+
+
+def test_decodes_divergence_is_shown_where_it_differs() -> None:
+    assert divergence(Facts("a", "b", 1, 1)) == ""
+    assert divergence(Facts("a", "b", 1, 1, kl=0.0312, kl_step=0.0315)) == "0.031"
+    assert divergence(Facts("a", "b", 1, 1, kl=0.0012, kl_step=0.0315)) == "0.00120 (decode 0.032)"
+
+
+def test_streams_are_compared_with_one(records: Records) -> None:
+    records.add(Key("batches", "int4", "", 0), {"version": "v", "1": {"decode": 50.0}, "8": {"decode": 150.0}})
+    records.add(Key("batches", "llama-q4-0", "", 0), {"version": "v", "1": {"decode": 40.0}})
+    assert row(tables.batches(records), "int4") == ["int4", "50.0", "150.0", "3.00"]
+    assert row(tables.batches(records), "llama-q4-0") == ["llama-q4-0", "40.0", "", ""]
+
+
+def test_labels_are_counted_against_transformers(records: Records) -> None:
+    name = "transformers-fp32-sst2"
+    records.add(Key("classification", "int8-sst2", "", 0), {"sentences": 60.0, "labels": ["0", "1", "1"]})
+    records.add(Key("classification", name, "", 0), {"sentences": 20.0, "labels": ["0", "1", "0"]})
+    records.add(Key("classification", name, "sorted", 0), {"sentences": 30.0, "labels": ["0", "1", "0"]})
+    table = tables.classification(records, name)
+    assert row(table, "int8-sst2") == ["int8-sst2", "60.0", "3.00", "2.00", "2 of 3"]
+    assert row(table, f"{name}, by length")[1:] == ["30.0", "1.50", "1.00", "3 of 3"]
+
+
+def test_what_only_we_are_asked_for(records: Records) -> None:
+    figures = {"decode": 20.0, "median": 50.0, "prefill": 1.5, "rss": 800.0, "peak": 900.0, "context": 512}
+    records.add(Key("growth", "int4", "512", 0), figures)
+    series = {"context": 512, "median": 50.0, "p99": 60.0, "slowest": 70.0, "steps": [50.0] * 3}
+    records.add(Key("growth", "int4", "series", 0), series)
+    text = own_tables.growth(records)
+    assert "| 512 | 20.0 | 50.0 | 1.5 | 800 | 900 |" in text
+    assert text.endswith(
+        "3 steps one after the other, from 512 positions on: median 50.0 ms, 99 in 100 within 60.0 ms, the slowest 70.0 ms."
+    )  # noqa: E501
+    records.add(Key("share", "int4", "", 0), {"share": 0.0123, "own": 250.0, "step": 20000.0})
+    assert own_tables.share(records).startswith("Of a decode step of 20.00 ms, 250 µs (1.2 %) are spent outside")
+    seconds = {"seconds": {"without": 9.0, "with": 3.0, "auto": 3.0}, "speedup": {"with": 3.0, "auto": 3.0}}
+    both = {"edit": {"prompt": 1258, "new": 512, "same": True, **seconds}}
+    both["free"] = both["edit"] | {"same": False}
+    records.add(Key("speculation", "int4", "", 0), both)
+    table = own_tables.speculation(records)
+    assert "| 1,258 | 512 | 9.0 | 3.0 | 3.0 | 3.00 | 3.00 | yes |" in table
+    assert "| **no** |" in table
+
+
+def test_a_profile_adds_up_the_last_runs_by_place(records: Records) -> None:
+    def run(start: int) -> dict[str, object]:
+        return {"name": "model_run", "ts": start, "dur": 100}
+
+    def kernel(start: int, node: str, operator: str, taken: int) -> dict[str, object]:
+        return {"name": f"{node}_kernel_time", "ts": start, "dur": taken, "args": {"op_name": operator}}
+
+    events = [{"name": "session_initialization", "ts": 0, "dur": 5}]
+    events += [run(10), kernel(11, "model.layers.0.mlp.up_proj/MatMulNBits", "MatMulNBits", 999)]  # the prefill
+    for start in (200, 400):
+        events.append(run(start))
+        events.append(kernel(start + 1, "model.layers.0.mlp.up_proj/MatMulNBits", "MatMulNBits", 30))
+        events.append(kernel(start + 2, "model.layers.11.mlp.up_proj/MatMulNBits", "MatMulNBits", 10))
+        events.append(kernel(start + 3, "MatMulNBits", "MatMulNBits", 20))
+    found = summary(events, 2)
+    assert found == {"kernels": {"mlp.up_proj MatMulNBits": 40.0, "lm_head MatMulNBits": 20.0}, "within": 100.0}
+    records.add(Key("profile", "int4", "", 0), found)
+    assert "| between kernels | 40 % |" in own_tables.profile(records)
+    assert place("Slice", "Slice") == "graph Slice"
+
+
+def test_fewer_passes_than_steps_are_refused() -> None:
+    found = [passes.Pass(0.0, 1.0)] * 5
+    assert len(passes.last(found, 4)) == 4
+    with pytest.raises(SystemExit, match="5 passes for 5 steps: the clock does not see every step"):
+        passes.last(found, 5)
+
+
+def test_the_page_keeps_its_prose_and_has_its_plots(records: Records, tmp_path: Path) -> None:
+    (tmp_path / "runtime.md").write_text(
+        "# Runtime\n\nBefore.\n\n<!-- begin: written by runtime.py -->\nold\n<!-- end -->\n\nAfter.\n"
+    )
+    for context in (512, 4096):
+        records.add(Key("growth", "int4", str(context), 0), {"context": context, "decode": 20.0, "rss": 800.0})
+    rows = [ALL["int4"], ALL["openvino-int4"]]
+    page.write(tmp_path, "new", records, rows)
+    text = (tmp_path / "runtime.md").read_text()
+    assert text.startswith("# Runtime\n\nBefore.\n")
+    assert text.endswith("<!-- end -->\n\nAfter.\n")
+    assert "new\n\n![Decode and prefill](runtime-speed.svg)" in text
+    assert "old" not in text
+    for name in ("runtime-speed.svg", "runtime-growth.svg"):
+        words = [element.text for element in ElementTree.parse(tmp_path / name).iter() if element.text]
+        assert any("4096" in word or "4,000" in word or "int4" in word for word in words)
+
+
+def test_a_page_that_is_not_there_is_begun(tmp_path: Path) -> None:
+    marks.fill(tmp_path / "a.md", "Title", "a.py", "body")
+    assert (tmp_path / "a.md").read_text() == "# Title\n\n<!-- begin: written by a.py -->\n\nbody\n\n<!-- end -->\n"
+
+
+def test_bars_are_sorted_and_as_long_as_their_values(tmp_path: Path) -> None:
+    panel = [bars.Bar("slow & small", "", 10.0), bars.Bar("fast", "intaglio", 40.0)]
+    bars.draw(tmp_path / "bars.svg", "t", {"decode": panel})
+    rectangles = list(ElementTree.parse(tmp_path / "bars.svg").iter("{http://www.w3.org/2000/svg}rect"))[1:]
+    widths = [float(rectangle.attrib["width"]) for rectangle in rectangles]
+    assert widths[0] == pytest.approx(4 * widths[1], rel=0.01)
+
+
+def test_ticks_are_round_and_few() -> None:
+    assert lines.ticks(32768) == [0, 5000, 10000, 15000, 20000, 25000, 30000]
+    assert lines.ticks(7) == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert all(4 <= len(lines.ticks(highest)) <= 10 for highest in (0.3, 1, 1.2, 2.5, 60, 99, 100, 101, 999))
