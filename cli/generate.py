@@ -7,7 +7,7 @@ import click
 
 from ..errors import UsageError
 from .loading import load_as
-from .options import Device, example, json_option, runtime_options
+from .options import Device, example, json_option, runtime_options, speculation_options
 from .show import print_json
 from .texts import read_file, read_text
 
@@ -37,6 +37,7 @@ from .texts import read_file, read_text
 @click.option(
     "--logprobs", type=int, metavar="N", help="With --json: each token's log-probability, and the N likeliest."
 )
+@speculation_options
 @runtime_options
 @json_option
 def command(
@@ -45,6 +46,7 @@ def command(
     json_schema: str | None,
     grammar: str | None,
     logprobs: int | None,
+    draft: str | None,
     device: Device,
     threads: int | None,
     revision: str | None,
@@ -70,6 +72,10 @@ def command(
     }
     text = read_text(prompt)
     model = load_as(TextGenerator, "text-generation", artifact, device=device, threads=threads, revision=revision)
+    if draft is not None:
+        settings["draft"] = load_as(
+            TextGenerator, "text-generation", draft, device=device, threads=threads, revision=None
+        )
     if as_json:
         generation = asdict(model.generate(text, **settings))
         if logprobs is None:

@@ -62,6 +62,25 @@ def sampling_options(function: Decorated) -> Decorated:
     return function
 
 
+def speculation_options(function: Decorated) -> Decorated:
+    """``--speculate`` and ``--draft``: several tokens from one pass."""
+    for option in reversed(
+        (
+            click.option(
+                "--speculate/--no-speculate",
+                default=None,
+                help="Guess tokens from the text and check several in one pass; the text is the same.  "
+                "[default: where it can be done]",
+            ),
+            click.option(
+                "--draft", metavar="ARTIFACT", help="A smaller model of the same vocabulary, to guess instead."
+            ),
+        )
+    ):
+        function = option(function)
+    return function
+
+
 def runtime_options(function: Decorated) -> Decorated:
     """``--device``, ``--threads`` and ``--revision``: how an artifact is loaded."""
     for option in reversed(

@@ -38,7 +38,7 @@ KINDS: dict[str, type[Any]] = {
 }
 UNSET = dict.fromkeys(
     ("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed"),
-) | {"stop": (), **dict.fromkeys(("json_schema", "regex", "grammar", "logprobs"))}
+) | {"stop": (), **dict.fromkeys(("json_schema", "regex", "grammar", "logprobs", "speculate"))}
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_generate_hands_every_setting_on(run: Run, stand_in: StandIn) -> None:
     }
     model.generate.assert_called_once_with(
         "two\nlines",
-        **dict.fromkeys(("json_schema", "regex", "grammar", "logprobs")),
+        **dict.fromkeys(("json_schema", "regex", "grammar", "logprobs", "speculate")),
         max_new_tokens=5,
         temperature=0.5,
         top_k=40,
@@ -97,6 +97,20 @@ def test_generate_hands_every_setting_on(run: Run, stand_in: StandIn) -> None:
         stop=("\n", "END"),
     )
     load.assert_called_once_with(folder, device="cpu", threads=2)
+
+
+def test_generate_takes_a_draft_and_is_told_whether_to_speculate(run: Run, stand_in: StandIn) -> None:
+    folder, model, load = stand_in("text-generation")
+    model.stream.side_effect = lambda *_, **__: iter(["7"])
+    assert run("generate", folder, "x", "--draft", folder, "--threads", 3).stdout == "7\n"
+    model.stream.assert_called_with("x", **UNSET | {"draft": model})
+    assert load.mock_calls == [call(folder, device="cpu", threads=3)] * 2
+    for option, value in (("--speculate", True), ("--no-speculate", False)):
+        assert run("generate", folder, "x", option).exit_code == 0
+        model.stream.assert_called_with("x", **UNSET | {"speculate": value})
+    other = run("generate", folder, "x", "--draft", folder.parent / "none")
+    assert other.exit_code == 2
+    assert str(folder.parent / "none") in other.stderr
 
 
 def test_generate_with_a_form_reads_its_file(run: Run, stand_in: StandIn, tmp_path: Path) -> None:
