@@ -85,9 +85,8 @@ def test_what_only_we_are_asked_for(records: Records) -> None:
     records.add(Key("growth", "int4", "series", 0), series)
     text = own_tables.growth(records)
     assert "| 512 | 20.0 | 50.0 | 1.5 | 800 | 900 |" in text
-    assert text.endswith(
-        "3 steps one after the other, from 512 positions on: median 50.0 ms, 99 in 100 within 60.0 ms, the slowest 70.0 ms."
-    )  # noqa: E501
+    assert "3 steps one after the other, from 512 positions on: median 50.0 ms" in text
+    assert text.endswith("99 in 100 within 60.0 ms, the slowest 70.0 ms.")
     records.add(Key("share", "int4", "", 0), {"share": 0.0123, "own": 250.0, "step": 20000.0})
     assert own_tables.share(records).startswith("Of a decode step of 20.00 ms, 250 µs (1.2 %) are spent outside")
     seconds = {"seconds": {"without": 9.0, "with": 3.0, "auto": 3.0}, "speedup": {"with": 3.0, "auto": 3.0}}
