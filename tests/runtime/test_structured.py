@@ -145,6 +145,22 @@ def test_a_batch_equals_its_single_runs(lm: TextGenerator) -> None:
         assert stream.generation == rows[0]
 
 
+def test_guessed_tokens_change_no_structured_text(lm: TextGenerator) -> None:
+    prompt = '[{"name": "alpha", "on": true}, {"name": "beta", "on": true}, ' * 2
+    item = {
+        "type": "object",
+        "properties": {"name": {"enum": ["alpha", "beta"]}, "on": {"type": "boolean"}},
+        "required": ["name", "on"],
+        "additionalProperties": False,
+    }
+    schema = {"type": "array", "items": item, "minItems": 2, "maxItems": 2}
+    for settings in ({"temperature": 0.0}, {"temperature": 1.0, "seed": 4}):
+        options = {"json_schema": schema, "max_new_tokens": 350, **settings}
+        plain = lm.generate(prompt, **options, speculate=False)
+        assert plain == lm.generate(prompt, **options, speculate=True)
+        assert len(json.loads(plain.text)) == 2
+
+
 @pytest.mark.parametrize(
     "regex", [r"[0-9]{4}-(0[1-9]|1[0-2])", r"(yes|no)", r"[가-힣]{2}😀", r"(ab){2,5}c", r'"[^"]{0,9}"'], ids=str
 )
