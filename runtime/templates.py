@@ -228,6 +228,8 @@ def _plain(value: Any) -> Any:
         return _plain(asdict(value))
     if callable(item := getattr(value, "item", None)) and getattr(value, "shape", None) == ():
         return _plain(item())  # a numpy scalar
+    if callable(dump := getattr(value, "model_dump", None)):
+        return _plain(dump())  # a pydantic model
     return f"<{type(value).__name__}>"
 
 

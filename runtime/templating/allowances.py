@@ -23,6 +23,15 @@ def nothing(_budget: Budget, *_: Any, **__: Any) -> None:
     """Costs no more than its arguments and its result."""
 
 
+def through(budget: Budget, subject: Any, *_: Any) -> None:
+    """Compares every item."""
+    budget.charge(subject)
+
+
+def copied(budget: Budget, subject: Any) -> None:
+    budget.spend(len(subject))
+
+
 def pad(budget: Budget, _text: Any, width: Any = 0, *_: Any, **named: Any) -> None:
     """center, ljust, rjust, zfill: as wide as the argument says; batch and slice, as long."""
     for count in (width, *named.values()):
@@ -104,9 +113,9 @@ STR: dict[str, Rule] = (
 )
 METHODS: dict[type, dict[str, Rule]] = {
     str: STR,
-    list: _all("copy count index", nothing),
-    tuple: _all("count index", nothing),
-    dict: _all("copy get items keys values", nothing),
+    list: {"copy": copied, "count": through, "index": through},
+    tuple: {"count": through, "index": through},
+    dict: _all("get items keys values", nothing) | {"copy": copied},
     float: {"is_integer": nothing},
     int: {"bit_length": nothing},
 }

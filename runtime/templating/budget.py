@@ -42,8 +42,10 @@ class Budget:
         """Take from what is left.
 
         Raises:
-            TemplateLimitError: there is not so much.
+            TemplateLimitError: there is not so much, or it would be more afterwards.
         """
+        if steps < 0 or characters < 0:
+            raise TemplateLimitError("it counts below nothing")
         self.steps -= steps
         self.characters -= characters
         if self.steps < 0:

@@ -40,6 +40,9 @@ HOSTILE: dict[str, str] = {
     "namespaces doubled": DOUBLED.replace("X", "1").replace("STEP", "namespace(a=ns.x, b=ns.x)") + "{{ ns.x }}",
     "arguments doubled": "{% macro m() %}{% set ns.x = varargs %}{% endmacro %}"
     + DOUBLED.replace("X", "1").replace("{% set ns.x = STEP %}", "{{ m(ns.x, ns.x) }}"),
+    "a charge of its own": "{{ [(-10 ** 9, -10 ** 9)] | map('\\0step') | list }}" + OFTEN + "{{ 1 }}{% endfor %}",
+    "counted often": "{% set rows = [[1] * 100] * 100 %}" + OFTEN + "{{ rows.count([1] * 99 + [2]) }}{% endfor %}",
+    "copied often": "{% set row = [1] * 10000 %}" + OFTEN + "{% set x = row.copy() %}{% endfor %}",
     "a block of text": LONG + "{% set x %}" + OFTEN + "{{ long }}{% endfor %}{% endset %}",
     "the template's own text": OFTEN + "x" * 50_000 + "{% endfor %}",
     "many statements a round": OFTEN + "{% if a %}{% endif %}" * 3000 + "{% endfor %}",

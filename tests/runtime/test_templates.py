@@ -346,6 +346,11 @@ def test_special_tokens_are_the_files(tmp_path: Path) -> None:
     assert read_chat_format(tmp_path).special_tokens == {"bos_token": "<s>", "eos_token": "<end>"}
 
 
+@pytest.mark.parametrize("name", [*FAMILIES, "tiny-qwen2-sst2"])
+def test_special_tokens_equal_transformers(tokenizers: Callable[[str], Any], name: str) -> None:
+    assert read_chat_format(CHECKPOINTS / name).special_tokens == tokenizers(name).special_tokens_map
+
+
 @pytest.mark.parametrize("entry", [3, ["x"], [{"name": "default"}], {"default": 3}])
 def test_a_template_that_is_no_text(tmp_path: Path, entry: Any) -> None:
     with pytest.raises(ArtifactError, match="chat_template is neither a template nor a list of templates with names"):
@@ -454,7 +459,17 @@ def test_templates_see_plain_values_only() -> None:
     class Own:
         pass
 
-    values: Mapping[str, Any] = {"text": Text("t"), "number": np.int64(3), "object": Own(), "truth": np.bool_(False)}
+    class Model:
+        def model_dump(self) -> dict[str, Any]:  # as pydantic has it
+            return {"a": 1}
+
+    values: Mapping[str, Any] = {
+        "text": Text("t"),
+        "number": np.int64(3),
+        "object": Own(),
+        "truth": np.bool_(False),
+        "model": Model(),
+    }
     source = "{{ messages[0].text }}{{ messages[0].text.secret is defined }}{{ messages[0].number + 1 }}"
-    source += "{{ messages[0].object }}{{ messages[0].truth }}"
-    assert ChatFormat("out", {"default": source}).render([{"role": "user", **values}]) == "tFalse4<Own>False"
+    source += "{{ messages[0].object }}{{ messages[0].truth }}{{ messages[0].model.a }}"
+    assert ChatFormat("out", {"default": source}).render([{"role": "user", **values}]) == "tFalse4<Own>False1"
