@@ -128,9 +128,8 @@ def nucleus(scores: Floats, top_p: float) -> Indices:
 def draw(weights: NDArray[np.float64], uniform: float) -> int:
     """The position that a uniform number in [0, 1) selects in proportion to the weights; never one of weight 0."""
     edges = np.cumsum(weights)
-    # The product may round up to the last edge, behind which only weights of 0 are left.
-    place = min(uniform * edges[-1], np.nextafter(edges[-1], 0.0))
-    return int(np.searchsorted(edges, place, side="right"))
+    # The largest number below 1 times the last edge is, rounded, still below that edge.
+    return int(np.searchsorted(edges, uniform * edges[-1], side="right"))
 
 
 def check_number(logit: np.float32) -> None:
