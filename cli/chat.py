@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from .loading import load_as
-from .options import Device, example, runtime_options, sampling_options
+from .options import Device, example, runtime_options, sampling_options, speculation_options
 
 
 @click.command(
@@ -30,6 +30,7 @@ from .options import Device, example, runtime_options, sampling_options
     "FILE.json: schemas of functions, whose results you type.",
 )
 @sampling_options
+@speculation_options
 @runtime_options
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON for each answer, and nothing else.")
 def command(
@@ -37,6 +38,7 @@ def command(
     system: str | None,
     think: bool | None,
     tool_file: Path | None,
+    draft: str | None,
     device: Device,
     threads: int | None,
     revision: str | None,
@@ -56,6 +58,11 @@ def command(
 
     toolbox = read_tools(tool_file) if tool_file is not None else NO_TOOLS
     model = load_as(TextGenerator, "text-generation", artifact, device=device, threads=threads, revision=revision)
+    settings["stop"] = settings["stop"] or None  # none given: the checkpoint's own
+    if draft is not None:
+        settings["draft"] = load_as(
+            TextGenerator, "text-generation", draft, device=device, threads=threads, revision=None
+        )
     screen: Screen
     if as_json:
         screen = JsonLines()
@@ -63,7 +70,6 @@ def command(
         screen = Terminal()
     else:
         screen = Pipe()
-    settings["stop"] = settings["stop"] or None  # none given: the checkpoint's own
     with model.conversation() as conversation:
         options = {"enable_thinking": think, "conversation": conversation, **settings}
         Talk(model, screen, artifact, system, toolbox, options).run()

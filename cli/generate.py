@@ -7,7 +7,7 @@ import click
 
 from ..errors import UsageError
 from .loading import load_as
-from .options import Device, example, json_option, runtime_options, speculation_options
+from .options import Device, example, json_option, runtime_options, sampling_options, speculation_options
 from .show import print_json
 from .texts import read_file, read_text
 
@@ -23,14 +23,7 @@ from .texts import read_file, read_text
 )
 @click.argument("artifact")
 @click.argument("prompt")
-@click.option("--max-new-tokens", type=click.IntRange(min=1), help="Stop after this many new tokens.")
-@click.option("--temperature", type=float, help="0 is greedy; above 0 samples.")
-@click.option("--top-k", type=int, help="Sample among the K likeliest tokens.")
-@click.option("--top-p", type=float, help="Sample among the likeliest tokens that together reach P.")
-@click.option("--min-p", type=float, help="Leave out tokens less likely than P times the likeliest.")
-@click.option("--repetition-penalty", type=float, help="Above 1 makes tokens seen before less likely.")
-@click.option("--seed", type=int, help="Makes sampling repeatable.")
-@click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; may be given several times.")
+@sampling_options
 @click.option("--json-schema", metavar="FILE", help="Write JSON that fits the schema in FILE.")
 @click.option("--regex", metavar="REGEX", help="Write text that fits a regular expression.")
 @click.option("--grammar", metavar="FILE", help="Write text that fits the grammar in FILE, in Lark's notation.")
@@ -66,6 +59,7 @@ def command(
     from ..runtime import TextGenerator
 
     settings |= {
+        "stop": settings["stop"] or None,  # none given: the checkpoint's own
         "json_schema": None if json_schema is None else read_file(json_schema),
         "grammar": None if grammar is None else read_file(grammar),
         "logprobs": logprobs,

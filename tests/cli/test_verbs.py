@@ -38,7 +38,7 @@ KINDS: dict[str, type[Any]] = {
 }
 UNSET = dict.fromkeys(
     ("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed"),
-) | {"stop": (), **dict.fromkeys(("json_schema", "regex", "grammar", "logprobs", "speculate"))}
+) | dict.fromkeys(("stop", "json_schema", "regex", "grammar", "logprobs", "speculate"))
 
 
 @pytest.fixture
