@@ -60,13 +60,17 @@ class SharedCache:
         self._session = session
         self._facts = session.manifest.model
         self.rows = rows
-        free = available_memory() if session.device == "cpu" else 0
-        if free is None or self.bytes(limit) <= free:
+        if self._may_reserve(limit):
             self.capacity = limit
         else:
             self.capacity = min(limit, _round_up(longest + HEADROOM))
             self._require_memory(self.capacity, held=0)
         self._buffers = [self._allocate(index, self.capacity) for index in range(2 * self._facts.num_hidden_layers)]
+
+    def _may_reserve(self, limit: int) -> bool:
+        """Whether room for the longest text can be had at once: as address space, and by what memory there is."""
+        free = available_memory()
+        return self._session.device == "cpu" and (free is None or self.bytes(limit) <= free)
 
     def bytes(self, tokens: int) -> int:
         """What B rows of so many tokens take."""

@@ -1,0 +1,98 @@
+"""Every way to generate, on a real, trained model, against transformers: 20 prompts, 128 greedy tokens each, in fp32.
+
+The checkpoint's folder is named by INTAGLIO_REAL_MODEL, or lies in ~/.cache/real-model; without it these tests skip.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from intaglio.exporter import export
+from intaglio.runtime import Generation, TextGenerator, load
+from transformers import AutoModelForCausalLM
+
+FOLDER = Path(os.environ.get("INTAGLIO_REAL_MODEL") or Path.home() / ".cache" / "real-model" / "qwen2-0.5b")
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif(not (FOLDER / "model.safetensors").is_file(), reason=f"there is no real model in {FOLDER}"),
+]
+CODE = "def mean(values):\n    total = 0\n    for value in values:\n        total += value\n    return total / len(values)\n"
+PROMPTS = [
+    "The capital of France is",
+    "def quicksort(values):",
+    "In the year 1912, the ship",
+    "<|im_start|>user\nWhy is the sky blue?<|im_end|>\n<|im_start|>assistant\n",
+    "Water boils at",
+    "SELECT name, count(*) FROM",
+    "서울은 대한민국의",
+    "import numpy as np\n\n\ndef softmax(x):\n",
+    f"<|im_start|>user\nRepeat this code:\n{CODE}<|im_end|>\n<|im_start|>assistant\n{CODE[:20]}",
+    "Once upon a time, there was a",
+    "1, 2, 3, 4, 5,",
+    "The three primary colours are",
+    "<|im_start|>user\nTranslate to German: Good morning.<|im_end|>\n<|im_start|>assistant\n",
+    "Dear Sir or Madam,\n\nI am writing to",
+    "The theory of evolution",
+    '{"name": "Anna", "age": 31}\n{"name": "Ben", "age":',
+    "中国的首都是",
+    "To bake bread, you need",
+    "#include <stdio.h>\n\nint main(",
+    f"{CODE}\n\ndef median(values):\n",
+]
+GREEDY = {"max_new_tokens": 128, "temperature": 0.0, "repetition_penalty": 1.0}
+
+
+@pytest.fixture(scope="module")
+def lm(tmp_path_factory: pytest.TempPathFactory) -> TextGenerator:
+    out = tmp_path_factory.mktemp("real") / "out"
+    export(FOLDER, out)
+    loaded = load(out)
+    assert isinstance(loaded, TextGenerator)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def alone(lm: TextGenerator) -> list[Generation]:
+    return [lm.generate(prompt, **GREEDY, speculate=False) for prompt in PROMPTS]
+
+
+def test_tokens_are_transformers_greedy_ones(alone: list[Generation]) -> None:
+    """Each is the best for what stands before it: one pass a prompt tries them all."""
+    model = AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.float32).eval()
+    for result in alone:
+        text = [*result.prompt_token_ids, *result.token_ids]
+        with torch.no_grad():
+            logits = model(torch.tensor([text])).logits[0, len(result.prompt_token_ids) - 1 : -1]
+        assert list(result.token_ids) == logits.argmax(-1).tolist(), result.text
+    assert sum(len(result.token_ids) for result in alone) > 1500
+
+
+def test_a_batch_gives_the_same(lm: TextGenerator, alone: list[Generation]) -> None:
+    assert lm.generate(PROMPTS, **GREEDY, batch_size=8) == alone
+
+
+def test_guesses_give_the_same(lm: TextGenerator, alone: list[Generation]) -> None:
+    assert [lm.generate(prompt, **GREEDY, speculate=True) for prompt in PROMPTS] == alone
+
+
+def test_a_conversation_gives_the_same(lm: TextGenerator, alone: list[Generation]) -> None:
+    """Each prompt alone, then with half of its answer, which is in the cache."""
+    conversation = lm.conversation()
+    for result in alone[:8]:
+        prompt, tokens = list(result.prompt_token_ids), list(result.token_ids)
+        half = len(tokens) // 2
+        first = conversation.generate(prompt, **GREEDY | {"max_new_tokens": max(1, half)})
+        assert list(first.token_ids) == tokens[: max(1, half)]
+        rest = conversation.generate(prompt + tokens[:half], **GREEDY | {"max_new_tokens": len(tokens) - half})
+        assert conversation.reused == len(prompt) + half - 1
+        assert list(rest.token_ids) == tokens[half:]
+
+
+def test_short_chunks_give_the_same(
+    lm: TextGenerator, alone: list[Generation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("intaglio.runtime.chunks.PREFILL_CHUNK", 7)
+    few = {"max_new_tokens": 24}
+    for prompt, result in zip(PROMPTS, alone, strict=True):
+        assert lm.generate(prompt, **GREEDY | few).token_ids == result.token_ids[:24]
