@@ -17,7 +17,12 @@ pytestmark = [
     pytest.mark.real,
     pytest.mark.skipif(not (FOLDER / "model.safetensors").is_file(), reason=f"there is no real model in {FOLDER}"),
 ]
-CODE = "def mean(values):\n    total = 0\n    for value in values:\n        total += value\n    return total / len(values)\n"
+CODE = """def mean(values):
+    total = 0
+    for value in values:
+        total += value
+    return total / len(values)
+"""
 PROMPTS = [
     "The capital of France is",
     "def quicksort(values):",
