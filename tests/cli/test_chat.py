@@ -1,7 +1,7 @@
 """`intaglio chat` without a terminal: pipes, JSON lines, tool files, and what a conversation does with its history."""
 
 import json
-from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -301,19 +301,24 @@ def test_misuse(run: Run, artifact: Path, arguments: tuple[str, ...], stdin: str
     assert "Traceback" not in result.stderr
 
 
-def test_the_checkpoints_own_stop_strings_hold(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_handed_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without --stop nothing is said about stop strings, so that generation_config.json's are used."""
     from intaglio.cli import chat, talk
 
     seen: list[Any] = []
     monkeypatch.setattr(talk.Talk, "__init__", lambda self, *arguments: seen.append(arguments[-1]))
     monkeypatch.setattr(talk.Talk, "run", lambda self: None)
-    model = SimpleNamespace(conversation=lambda: __import__("contextlib").nullcontext("kept"))
-    load: Callable[..., Any] = lambda *_, **__: model  # noqa: E731
-    monkeypatch.setattr(chat, "load_as", load)
+
+    def load_as(_kind: Any, _task: str, name: str, **_: Any) -> Any:
+        return SimpleNamespace(name=name, conversation=lambda: nullcontext("kept"))
+
+    monkeypatch.setattr(chat, "load_as", load_as)
     assert run("chat", "out").exit_code == 0
-    assert run("chat", "out", "--stop", "x", "--no-think").exit_code == 0
-    assert [(one["stop"], one["enable_thinking"], one["conversation"]) for one in seen] == [
-        (None, None, "kept"),
-        (("x",), False, "kept"),
+    assert run("chat", "out", "--stop", "x", "--no-think", "--draft", "small", "--top-k", 3).exit_code == 0
+    names = ("stop", "enable_thinking", "conversation", "speculate", "top_k")
+    assert [tuple(one[name] for name in names) for one in seen] == [
+        (None, None, "kept", None, None),
+        (("x",), False, "kept", None, 3),
     ]
+    assert "draft" not in seen[0]
+    assert seen[1]["draft"].name == "small"
