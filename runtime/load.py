@@ -9,7 +9,7 @@ from .defaults import read_defaults
 from .embed import Embedder
 from .folder import open_folder
 from .generate import TextGenerator
-from .session import Device, open_session
+from .session import Device, Kernels, open_session
 from .tag import TokenClassifier
 from .templates import read_chat_format
 from .tokenizer import load_tokenizer, try_tokenizer
@@ -18,7 +18,12 @@ Model = TextGenerator | SequenceClassifier | TokenClassifier | QuestionAnswerer 
 
 
 def load(
-    source: str | Path, *, device: Device = "cpu", threads: int | None = None, revision: str | None = None
+    source: str | Path,
+    *,
+    device: Device = "cpu",
+    threads: int | None = None,
+    revision: str | None = None,
+    kernels: Kernels = "auto",
 ) -> Model:
     """Load an artifact.
 
@@ -27,6 +32,7 @@ def load(
         device: ``cpu`` or ``cuda``.
         threads: threads of one operator; None for every processor this process may use.
         revision: branch, tag or commit of a hub id.
+        kernels: "auto" for our own products with quantized weights where they can run; "onnxruntime" for its own.
 
     Raises:
         HubError, ArtifactError, DependencyError, UnsupportedError, UsageError: each names the thing and the remedy.
@@ -40,10 +46,10 @@ def load(
     if manifest.task == "text-generation":
         tokenizer = try_tokenizer(folder)
         defaults = read_defaults(folder, tokenizer)
-        session = open_session(folder, manifest, device=device, threads=threads, windowed=True)
+        session = open_session(folder, manifest, device=device, threads=threads, windowed=True, kernels=kernels)
         return TextGenerator(session, tokenizer, defaults, read_chat_format(folder))
     encoder = load_tokenizer(folder)
-    session = open_session(folder, manifest, device=device, threads=threads)
+    session = open_session(folder, manifest, device=device, threads=threads, kernels=kernels)
     match manifest.task:
         case "text-classification":
             return SequenceClassifier(session, encoder)

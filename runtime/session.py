@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from ..artifact import GRAPH, Manifest
 from ..errors import ArtifactError, DependencyError, InputError, PromptError, UnsupportedError, UsageError
+from .kernels import fits, session_on_own_kernels
 from .resources import usable_cpus
 from .windowed import has_windows, windowed_graph
 
 Device = Literal["cpu", "cuda"]
+Kernels = Literal["auto", "onnxruntime"]
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 ACTIVATIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 """The precision that a graph computes in, by the element type of its cache."""
@@ -24,6 +26,8 @@ QUIET = 4  # severity "fatal": what goes wrong is raised, and warnings about its
 @dataclass(frozen=True)
 class Session:
     """A loaded graph. ``raw`` is the ``onnxruntime.InferenceSession``, which several threads may run at once.
+
+    ``own_kernels`` says that products with quantized weights run on runtime/kernels, not on ONNX Runtime's.
 
     ``windowed`` says that sliding layers take only buffers of ``windowed.window_capacity``; their past cannot grow.
 
@@ -37,6 +41,7 @@ class Session:
     ort: Any
     raw: Any
     windowed: bool = False
+    own_kernels: bool = False
 
     def run(self, feeds: Mapping[str, NDArray[Any]], outputs: tuple[str, ...]) -> list[NDArray[Any]]:
         """One pass over host arrays; used where nothing is kept between passes."""
@@ -79,6 +84,7 @@ def open_session(
     threads: int | None = None,
     arena: bool = True,
     windowed: bool = False,
+    kernels: Kernels = "auto",
 ) -> Session:
     """Load ``folder/model.onnx`` with its external data, which ONNX Runtime maps into memory.
 
@@ -86,15 +92,19 @@ def open_session(
         threads: of one operator; None for every processor this process may use.
         arena: keep what a pass needed for the next one; without it, memory is given back at once.
         windowed: let sliding layers keep only their window, where the device can and there are any.
+        kernels: "auto" for our own products with quantized weights, where they are installed and fit the processor and
+            the graph; "onnxruntime" for ONNX Runtime's.
 
     Raises:
-        UsageError: an unknown device, or fewer than one thread.
+        UsageError: an unknown device or choice of kernels, or fewer than one thread.
         UnsupportedError: the device has no kernels for the artifact's precision.
         DependencyError: onnxruntime is missing, installed twice, or without CUDA.
         ArtifactError: ONNX Runtime refuses the graph, or the graph lacks the inputs of its task.
     """
     if device not in PROVIDERS:
         raise UsageError(f"unknown device {device!r}; use 'cpu' or 'cuda'")
+    if kernels not in ("auto", "onnxruntime"):
+        raise UsageError(f"unknown kernels {kernels!r}; use 'auto' or 'onnxruntime'")
     if threads is not None and threads < 1:
         raise UsageError(f"threads must be at least 1, not {threads}")
     _check_precision(folder, manifest, device)
@@ -105,15 +115,26 @@ def open_session(
             "pip uninstall onnxruntime, then pip install 'intaglio[gpu]'"
         )
     count = threads if threads is not None else usable_cpus()
-    options = session_options(ort, count)
-    options.enable_cpu_mem_arena = arena
     windowed = windowed and device == "cpu" and manifest.target == "ort" and has_windows(manifest.model)
+    entries: dict[str, str] = {}
     graph: str | bytes = str(folder / GRAPH)
     if windowed:
         graph, weights = windowed_graph(folder)
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(weights))
+        entries["session.model_external_initializers_file_folder_path"] = str(weights)
+
+    def options() -> Any:
+        made = session_options(ort, count)
+        made.enable_cpu_mem_arena = arena
+        for key, value in entries.items():
+            made.add_session_config_entry(key, value)
+        return made
+
+    raw = None
+    if kernels == "auto" and device == "cpu" and fits(manifest):
+        raw = session_on_own_kernels(ort, graph, options())
+    own = raw is not None
     try:
-        raw = ort.InferenceSession(graph, options, providers=[PROVIDERS[device]])
+        raw = raw or ort.InferenceSession(graph, options(), providers=[PROVIDERS[device]])
     except Exception as error:  # onnxruntime's exceptions have no common class of their own
         raise ArtifactError(
             f"{folder / GRAPH}: ONNX Runtime {ort.__version__} cannot load it "
@@ -129,7 +150,7 @@ def open_session(
     missing = [name for name in expected_inputs(manifest) if name not in given]
     if missing:
         raise ArtifactError(f"{folder / GRAPH}: the graph has no input {missing[0]!r}; export the model again")
-    return Session(folder, manifest, device, count, ort, raw, windowed)
+    return Session(folder, manifest, device, count, ort, raw, windowed, own)
 
 
 def session_options(ort: Any, threads: int) -> Any:

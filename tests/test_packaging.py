@@ -1,5 +1,6 @@
 """What is built from the tree is the tree: every module with the data it reads, and nothing of the workshop."""
 
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -10,6 +11,7 @@ import intaglio
 import pytest
 
 ROOT = Path(__file__).parent.parent
+NATIVE = ROOT / "runtime" / "kernels" / "native"
 ROOMS = ("models", "exporter", "runtime", "parity", "cli")
 BUILD = "from setuptools import build_meta; print(build_meta.build_wheel({out!r}))"
 
@@ -23,17 +25,17 @@ def tree_modules() -> set[str]:
 def tree_data() -> set[str]:
     """What lies beside the modules of the rooms: texts, templates."""
     paths = [path for room in ROOMS for path in (ROOT / room).rglob("*") if path.is_file()]
-    data = [path for path in paths if path.suffix not in (".py", ".pyc") and not path.name.startswith(".")]
+    left = (".py", ".pyc", ".c", ".h", ".so")
+    data = [path for path in paths if path.suffix not in left and not path.name.startswith(".")]
     return {"intaglio/py.typed", *(f"intaglio/{path.relative_to(ROOT).as_posix()}" for path in data)}
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     """A wheel built from a copy of the tree, so that the build leaves nothing in the tree itself."""
-    import shutil
-
     copy, out = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("wheel")
     root = {f"intaglio/{name}" for name in ("pyproject.toml", "README.md", "LICENSE")}
+    root |= {f"intaglio/{path.relative_to(ROOT).as_posix()}" for path in NATIVE.iterdir()}
     for name in sorted(tree_modules() | tree_data() | root):
         relative = name.removeprefix("intaglio/")
         (copy / relative).parent.mkdir(parents=True, exist_ok=True)
@@ -48,7 +50,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 
 def test_the_wheel_holds_every_module_with_its_data_and_no_other_file(wheel: zipfile.ZipFile) -> None:
     code = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    assert code == tree_modules() | tree_data()
+    compiled = {name for name in code if name.startswith("intaglio/runtime/kernels/_nbits.")}
+    assert len(compiled) == (1 if shutil.which("cc") else 0)
+    assert code - compiled == tree_modules() | tree_data()
     assert {"intaglio/parity/page/report.html.jinja", "intaglio/exporter/quantize/calibration.txt"} <= code
 
 

@@ -1,0 +1,46 @@
+/* y = x · Wᵀ + bias with weights of 4 or 8 bits in blocks, as com.microsoft.MatMulNBits has them.
+ *
+ * W is [N, blocks, block_size * bits / 8] bytes: each row's blocks one after the other, of 4 bits the even element in
+ * the low half of a byte. An element stands for (w - zero_point) * scale[n, block]; without zero points the middle of
+ * the range is the zero point. x is quantized to int8 with one scale for every 32 elements of a row, as accuracy_level 4
+ * allows, and the products are integer ones.
+ *
+ * Source: ONNX Runtime, docs/ContribOperators.md, com.microsoft.MatMulNBits.
+ */
+#ifndef INTAGLIO_MATMUL_H
+#define INTAGLIO_MATMUL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct {
+  int64_t n, k;         /* outputs, inputs */
+  int bits, block_size; /* 4 or 8; 16, 32, 64, 128 or 256 */
+  int64_t blocks;       /* of a row: ceil(k / block_size) */
+} MatMulShape;
+
+typedef struct {
+  const uint8_t *weights;     /* [N, blocks, block_size * bits / 8] */
+  const float *scales;        /* [N, blocks] */
+  const uint8_t *zero_points; /* [N, ceil(blocks * bits / 8)], or NULL */
+} StoredWeights;
+
+/* The weights in the order in which the products read them. */
+typedef struct PackedWeights PackedWeights;
+
+/* Runs body(data, 0) to body(data, count - 1), in any order and on any threads. */
+typedef void (*ParallelFor)(void *context, void (*body)(void *, size_t), size_t count, void *data);
+
+/* Whether this processor has the instructions that the functions below are written for. */
+int matmul_supported(void);
+
+/* NULL where memory did not suffice. */
+PackedWeights *matmul_pack(const MatMulShape *shape, const StoredWeights *stored);
+
+void matmul_free(PackedWeights *packed);
+
+/* y [M, N] from x [M, K] and bias [N], or NULL; 0, or -1 where memory did not suffice. */
+int matmul(const PackedWeights *weights, const float *x, const float *bias, float *y, int64_t m, ParallelFor parallel,
+           void *context);
+
+#endif

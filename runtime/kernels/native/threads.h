@@ -1,0 +1,7 @@
+/* How many processors this process may use. */
+#ifndef INTAGLIO_THREADS_H
+#define INTAGLIO_THREADS_H
+
+int usable_processors(void);
+
+#endif

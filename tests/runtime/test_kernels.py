@@ -1,0 +1,202 @@
+"""Our own MatMulNBits against a plain dequantization, and what happens where it cannot run."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from intaglio.errors import UsageError
+from intaglio.exporter import QuantizeOptions, quantize
+from intaglio.runtime import TextGenerator, kernels, load
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+Floats = NDArray[np.float32]
+CHECKPOINT = Path(__file__).parent.parent / "checkpoints" / "tiny-qwen2"
+
+
+def supported() -> bool:
+    """Whether the library is there and takes this processor."""
+    path = kernels.library()
+    if path is None:
+        return False
+    try:
+        ort.SessionOptions().register_custom_ops_library(str(path))
+    except Exception:
+        return False
+    return True
+
+
+needs_kernels = pytest.mark.skipif(not supported(), reason="no compiled kernels for this processor")
+
+
+class Case:
+    """Random weights in MatMulNBits' layout, and what they stand for."""
+
+    def __init__(self, n: int, k: int, bits: int, block: int, zero_points: bool, bias: bool) -> None:
+        random = np.random.default_rng(n * k * bits + block)
+        blocks = -(-k // block)
+        self.k, self.bits, self.block = k, bits, block
+        self.values = random.integers(0, 2**bits, (n, blocks * block), dtype=np.uint8)
+        self.scales = random.uniform(0.005, 0.015, (n, blocks)).astype(np.float32)
+        middle = 2 ** (bits - 1)
+        self.zero_points = random.integers(0, 2**bits, (n, blocks), dtype=np.uint8) if zero_points else None
+        zeros = self.zero_points if zero_points else np.full((n, blocks), middle, dtype=np.uint8)
+        self.bias = random.normal(size=n).astype(np.float32) if bias else None
+        wide = self.values.astype(np.float32) - np.repeat(zeros, block, axis=1)
+        self.weights = (wide * np.repeat(self.scales, block, axis=1))[:, :k]
+
+    def model(self, level: int = 4) -> bytes:
+        n, blocks = self.scales.shape
+        stored = self.values if self.bits == 8 else pack(self.values)
+        tensors = {"B": stored.reshape(n, blocks, -1), "scales": self.scales, "zeros": None, "bias": self.bias}
+        if self.zero_points is not None:
+            tensors["zeros"] = self.zero_points if self.bits == 8 else pack(np.pad(self.zero_points, odd(blocks)))
+        inputs = ["x", "B", "scales", "zeros" if self.zero_points is not None else "", "", "bias"]
+        node = helper.make_node(
+            "MatMulNBits",
+            inputs if self.bias is not None else inputs[:4] if inputs[3] else inputs[:3],
+            ["y"],
+            domain="com.microsoft",
+            N=n,
+            K=self.k,
+            bits=self.bits,
+            block_size=self.block,
+            accuracy_level=level,
+        )
+        graph = helper.make_graph(
+            [node],
+            "product",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["a", "b", self.k])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["a", "b", n])],
+            [numpy_helper.from_array(value, name) for name, value in tensors.items() if value is not None],
+        )
+        opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
+        return onnx.ModelProto.SerializeToString(helper.make_model(graph, opset_imports=opsets, ir_version=10))
+
+    def expected(self, x: Floats) -> Floats:
+        """With x rounded to int8 by blocks of 32, which is what the kernels promise."""
+        padded = np.pad(x, [(0, 0), (0, 0), (0, -self.k % 32)]).reshape(*x.shape[:2], -1, 32)
+        scale = np.abs(padded).max(axis=-1, keepdims=True) / np.float32(127)
+        rounded = np.rint(np.divide(padded, scale, out=np.zeros_like(padded), where=scale > 0)) * scale
+        y = rounded.reshape(*x.shape[:2], -1)[..., : self.k] @ self.weights.T
+        return np.asarray(y if self.bias is None else y + self.bias, dtype=np.float32)
+
+
+def pack(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.asarray(values[:, ::2] | values[:, 1::2] << 4, dtype=np.uint8)
+
+
+def odd(blocks: int) -> list[tuple[int, int]]:
+    return [(0, 0), (0, blocks % 2)]
+
+
+def session(model: bytes, own: bool = True) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 2
+    if own:
+        options.register_custom_ops_library(str(kernels.library()))
+    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+@needs_kernels
+@pytest.mark.parametrize("extras", [False, True], ids=["symmetric", "zero points and bias"])
+@pytest.mark.parametrize("block", [16, 32, 64, 128, 256])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_products_are_those_of_the_dequantized_weights(bits: int, block: int, extras: bool) -> None:
+    for n, k in ((16, 32), (37, 96), (5, 100), (130, 300), (48, 1000)):
+        case = Case(n, k, bits, block, extras, extras)
+        ours = session(case.model())
+        for rows in (1, 2, 3, 5, 8, 12, 13, 40):
+            x = np.random.default_rng(rows).normal(size=(1, rows, k)).astype(np.float32)
+            found, wanted = ours.run(None, {"x": x})[0], case.expected(x)
+            # A value on the edge between two integers may be rounded the other way: one step of one element.
+            assert np.abs(found - wanted).max() <= 2e-3 * np.abs(wanted).max() + 1e-4
+
+
+@needs_kernels
+def test_unusual_inputs() -> None:
+    case = Case(33, 100, 4, 32, zero_points=True, bias=True)
+    ours = session(case.model())
+    zeros = np.zeros((2, 3, 100), dtype=np.float32)
+    assert np.array_equal(ours.run(None, {"x": zeros})[0], np.broadcast_to(case.bias, (2, 3, 33)))
+    assert ours.run(None, {"x": np.zeros((1, 0, 100), dtype=np.float32)})[0].shape == (1, 0, 33)
+    for bad in (np.nan, np.inf):
+        x = np.ones((1, 2, 100), dtype=np.float32)
+        x[0, 1, 3] = bad
+        found = ours.run(None, {"x": x})[0]
+        assert np.isfinite(found[0, 0]).all()
+        assert not np.isfinite(found[0, 1]).any()
+
+
+@needs_kernels
+def test_rows_do_not_depend_on_each_other() -> None:
+    """Bit for bit: a token's values are the same alone, in a batch, and in a prefill."""
+    case = Case(70, 200, 4, 32, zero_points=True, bias=False)
+    ours = session(case.model())
+    x = np.random.default_rng(0).normal(size=(1, 41, 200)).astype(np.float32)
+    together = ours.run(None, {"x": x})[0]
+    for row in range(41):
+        assert np.array_equal(ours.run(None, {"x": x[:, row : row + 1]})[0], together[:, row : row + 1])
+
+
+@needs_kernels
+def test_what_the_kernels_do_not_know_is_declined() -> None:
+    case = Case(16, 32, 4, 32, zero_points=False, bias=False)
+    with pytest.raises(Exception, match="intaglio: MatMulNBits of accuracy_level 4 only"):
+        session(case.model(level=0))
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("kernels") / "int4"
+    quantize(CHECKPOINT, out, precision="int4", options=QuantizeOptions(method="rtn"))
+    return out
+
+
+def opened(artifact: Path, **options: Any) -> TextGenerator:
+    model = load(artifact, **options)
+    assert isinstance(model, TextGenerator)
+    return model
+
+
+@needs_kernels
+def test_an_artifact_runs_on_them_and_says_the_same(artifact: Path) -> None:
+    ours, theirs = opened(artifact), opened(artifact, kernels="onnxruntime")
+    assert ours._session.own_kernels
+    assert not theirs._session.own_kernels
+    tokens = np.arange(5, 45, dtype=np.int64)[None]
+    found, wanted = (first_logits(model, tokens) for model in (ours, theirs))
+    assert np.abs(found - wanted).max() < 0.05 * np.abs(wanted).max()
+
+
+def first_logits(model: TextGenerator, tokens: NDArray[np.int64]) -> Floats:
+    facts = model.manifest.model
+    feeds = {"input_ids": tokens, "attention_mask": np.ones_like(tokens)}
+    for value in model._session.raw.get_inputs():
+        if value.name.startswith("past_key_values."):
+            feeds[value.name] = np.zeros((1, facts.num_key_value_heads, 0, facts.head_dim), dtype=np.float32)
+    return np.asarray(model._session.run(feeds, ("logits",))[0])
+
+
+def test_without_a_library_onnxruntime_does_the_work(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "library", lambda: None)
+    model = opened(artifact)
+    assert not model._session.own_kernels
+    assert model.generate([5, 6, 7], max_new_tokens=3).token_ids
+
+
+def test_a_library_that_cannot_be_loaded_is_passed_over(
+    artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "_nbits.so"
+    broken.write_bytes(b"no library")
+    monkeypatch.setattr(kernels, "library", lambda: broken)
+    assert not opened(artifact)._session.own_kernels
+
+
+def test_unknown_kernels_are_refused(artifact: Path) -> None:
+    with pytest.raises(UsageError, match="unknown kernels 'fast'; use 'auto' or 'onnxruntime'"):
+        load(artifact, kernels="fast")  # type: ignore[arg-type]
