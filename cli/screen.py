@@ -3,6 +3,7 @@
 import contextlib
 import json
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import click
@@ -63,6 +64,10 @@ class Terminal:
             return ""
 
     def event(self, event: "ChatEvent") -> None:
+        if event.kind == "thought" and self._shown != "thought":
+            event = replace(event, text=event.text.lstrip("\n"))
+            if not event.text:
+                return
         if event.kind in ("call", "broken_call"):
             self._fresh_line()
             mark, colour = ("→", "cyan") if event.kind == "call" else ("✗", "red")

@@ -18,7 +18,9 @@ from .conftest import Run
 
 CALL = '<tool_call>{"name": "add", "arguments": {"a": 1, "b": 2}}</tool_call>'
 TOOLS = '''
-from math import sqrt
+from __future__ import annotations
+
+from math import fsum
 
 def add(a: int, b: int) -> int:
     """Add two numbers.
@@ -27,10 +29,10 @@ def add(a: int, b: int) -> int:
         a: One.
         b: The other.
     """
-    return a + b
+    return _sum([a, b])
 
-def _helper():
-    pass
+def _sum(numbers):
+    return int(fsum(numbers))
 '''
 
 
@@ -251,7 +253,8 @@ def test_what_the_model_writes_does_not_steer_the_terminal(capsys: pytest.Captur
     from intaglio.runtime import ChatEvent
 
     terminal = screens.Terminal()
-    terminal.event(ChatEvent("thought", "hm"))
+    terminal.event(ChatEvent("thought", "\n"))
+    terminal.event(ChatEvent("thought", "\nhm"))
     terminal.event(ChatEvent("answer", "a\x1b[2J\tb\x07\x9b\n서울"))
     assert capsys.readouterr().out == "hm\na␛[2J\tb␇␛\n서울"
 
