@@ -3,6 +3,7 @@
     python benchmarks/runtime.py CHECKPOINT --scratch DIR           makes what is missing, runs, prints the tables
         --rounds 5 --report benchmarks                              medians of so many; writes runtime.md there
         --only speed [--row int4 --row openvino-int4] [--again]     some sections, some contenders; anew
+        --rounds 0 --report benchmarks                              writes the report of what was measured
         --venvs DIR | --python OpenVINO=PATH                        where the peers' interpreters are made, or are
         --artifact int4=FOLDER                                      a finished artifact that lies elsewhere
         --gguf FILE                                                 the checkpoint unquantized, for llama.cpp
@@ -36,7 +37,7 @@ WINDOWS = 16
 @click.command(context_settings={"show_default": True})
 @click.argument("checkpoint", type=click.Path(exists=True, path_type=Path))
 @click.option("--scratch", required=True, type=click.Path(path_type=Path), help="Artifacts, environments, figures.")
-@click.option("--rounds", "count", default=5, help="Rounds of timing.")
+@click.option("--rounds", "count", default=5, help="Rounds of timing; 0 writes the report of what there is.")
 @click.option("--only", "sections", multiple=True, type=click.Choice(SECTIONS), help="Sections; all if none is given.")
 @click.option("--row", "names", multiple=True, type=click.Choice(list(ALL)), metavar="NAME", help="Contenders, by row.")
 @click.option("--again", is_flag=True, help="Forget what was measured of these sections and rows.")
@@ -73,9 +74,9 @@ def main(
     chosen = [ALL[name] for name in names or DEFAULT]
     if again:
         records.forget([*(sections or SECTIONS), *(["bandwidth"] if "speed" in (sections or SECTIONS) else [])], names)
-    tools = (row.tool for row in chosen)
+    tools = [row.tool for row in chosen] if count else []
     found = environments.interpreters(tools, venvs or scratch / "venvs", dict(map(_pair, pythons)))
-    rows, failures = _made([row for row in chosen if row.tool in found], shelf, found)
+    rows, failures = _made([row for row in chosen if count and row.tool in found], shelf, found)
     cache = scratch.absolute() / f"quality-{WINDOWS}x512"
     for section in sections or SECTIONS:
         waiting = turns(section, rows, checkpoint, sentences / "sst2-dev.tsv", cache)

@@ -44,9 +44,12 @@ def interpreters(tools: Iterable[str], venvs: Path, given: Mapping[str, str]) ->
 
 
 def install(tool: str, folder: Path) -> str | None:
-    """The environment's Python, once everything is installed; None, with a message, where that fails."""
+    """The environment's Python, once everything is installed; None, with a message, where that fails.
+
+    A link to an environment that lies elsewhere is taken as it is.
+    """
     python = folder / "bin" / "python"
-    if (folder / DONE).is_file():
+    if folder.is_symlink() or (folder / DONE).is_file():
         return str(python)
     click.echo(f"{tool}: making {folder}")
     folder.parent.mkdir(parents=True, exist_ok=True)
