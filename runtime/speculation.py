@@ -15,10 +15,12 @@ from .decoder import Decoder
 from .row import Row
 from .sampling import Floats
 
-# A pass over S tokens costs, in decode steps of an int4 0.5B on two cores: 1.0 for 2, 1.5 for 4, 2.4 for 8, 4.2 for
-# 16. One guess is all but free, so that there is always one; more are made while they come true.
+# A pass over S tokens costs, in decode steps of an int4 0.5B on two cores: 1.0 for 2, 1.5 for 4, 2.4 for 8, 4.2 for 16,
+# and behind 2,000 tokens 1.5 for 2. So there are more guesses while they come true, one where they did not, and after
+# misses in a row none for some tokens.
 FIRST_GUESSES = 3
 MOST_GUESSES = 15
+LONGEST_PAUSE = 15
 
 LONG, SHORT = 5, 3
 
@@ -52,7 +54,7 @@ class PromptLookup:
 
 
 class Speculation:
-    """A proposer, and how many guesses are worth making: more while all come true, fewer where they do not.
+    """A proposer, and how many guesses are worth making: more while all come true, fewer or none where they do not.
 
     Only what came true decides, not the clock, so that a seed gives the same passes every time.
     """
@@ -60,11 +62,16 @@ class Speculation:
     def __init__(self, proposer: Proposer) -> None:
         self._proposer = proposer
         self._count = FIRST_GUESSES
+        self._misses = 0
+        self._pause = 0
         self.proposed = 0
         self.accepted = 0
 
     def guesses(self, history: list[int], most: int) -> list[int]:
         count = min(self._count, most)
+        if self._pause:
+            self._pause -= 1
+            count = 0
         return self._proposer.propose(history, count) if count > 0 else []
 
     def heard(self, proposed: int, accepted: int) -> None:
@@ -72,6 +79,8 @@ class Speculation:
         self.proposed += proposed
         self.accepted += accepted
         self._count = min(2 * self._count + 1, MOST_GUESSES) if accepted == proposed else max(1, accepted)
+        self._misses = 0 if accepted else self._misses + 1
+        self._pause = min(max(0, 2 ** (self._misses - 1) - 1), LONGEST_PAUSE)
 
 
 def decode(decoder: Decoder, row: Row, logits: Floats, speculation: Speculation | None = None) -> Iterator[str]:

@@ -175,10 +175,30 @@ def test_the_number_of_guesses_follows_what_comes_true() -> None:
             return [0] * count
 
     speculation = Speculation(Counts())
-    for accepted in (3, 7, 15, 15, 4, 0, 0, 1, 3, 2):
+    for accepted in (3, 7, 15, 15, 4, 0, 1, 3, 2):
         guesses = speculation.guesses([1], 99)
         speculation.heard(len(guesses), accepted)
-    assert asked == [3, 7, 15, 15, 15, 4, 1, 1, 3, 7]
+    assert asked == [3, 7, 15, 15, 15, 4, 1, 3, 7]
     assert speculation.guesses([1], 2) == [0, 0]
     assert speculation.guesses([1], 0) == []
     assert max(asked) == MOST_GUESSES
+
+
+def test_misses_in_a_row_make_it_pause() -> None:
+    class Wrong:
+        def propose(self, history: list[int], count: int) -> list[int]:
+            return [0] * count
+
+    speculation = Speculation(Wrong())
+    tried = []
+    for step in range(60):
+        if guesses := speculation.guesses([1], 9):
+            tried.append((step, len(guesses)))
+            speculation.heard(len(guesses), 0)
+    assert tried == [(0, 3), (1, 1), (3, 1), (7, 1), (15, 1), (31, 1), (47, 1)]
+    speculation.guesses([1], 9)
+    for _ in range(20):
+        if guesses := speculation.guesses([1], 9):
+            speculation.heard(len(guesses), len(guesses))
+            break
+    assert speculation.guesses([1], 9) == [0, 0, 0]
