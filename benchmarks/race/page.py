@@ -81,13 +81,14 @@ def known(records: Records, row: Row, shelf: Shelf) -> Facts:
     """Bytes of a row's artifact, and its divergence from float32 where that was measured."""
     path = shelf.path(row)
     quality = next(iter(records.of("quality", row.name)), None) or shelf.read(row).get("quality-16") or {}
+    decode, prefill = value(quality, "step.kl"), value(quality, "step_prefill")
     return Facts(
         name=row.name,
         tool=row.tool,
         folder=folder_bytes(row, path),
         step=step_bytes(row, path),
         kl=value(quality, "kl"),
-        kl_step=value(quality, "step.kl"),
+        decode_kl=decode / prefill if decode is not None and prefill else None,
     )
 
 

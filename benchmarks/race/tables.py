@@ -12,14 +12,17 @@ ALLOWANCE = 1.3, 150.0  # of an artifact's size, and MB: what a process may need
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a contender beside its times. Bytes; ``kl`` to float32 in nats per token, and decode's own."""
+    """What is known of a contender beside its times. Bytes; ``kl`` to float32 in nats per token.
+
+    ``decode_kl`` is decode's over prefill's on the same windows, where both were measured.
+    """
 
     name: str
     tool: str
     folder: int
     step: int
     kl: float | None = None
-    kl_step: float | None = None
+    decode_kl: float | None = None
 
 
 def speed(records: Records, facts: Sequence[Facts]) -> str:
@@ -113,13 +116,11 @@ def percent(share: float | None) -> str:
 
 
 def divergence(fact: Facts) -> str:
-    """KL as prefill computes; where decode's own is known and differs by more than a tenth, that too."""
+    """KL as prefill computes; where decode's differs by more than a tenth, how much."""
     if fact.kl is None:
         return ""
-    text = _digits(fact.kl)
-    if fact.kl_step is not None and abs(fact.kl_step - fact.kl) > 0.1 * fact.kl:
-        text += f" (decode {_digits(fact.kl_step)})"
-    return text
+    differs = fact.decode_kl is not None and abs(fact.decode_kl - 1) > 0.1
+    return _digits(fact.kl) + (f" (decode × {fact.decode_kl:.2f})" if differs else "")
 
 
 def _digits(kl: float) -> str:

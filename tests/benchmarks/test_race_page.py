@@ -57,8 +57,8 @@ def test_memory_stands_beside_what_is_allowed(records: Records) -> None:
 
 def test_decodes_divergence_is_shown_where_it_differs() -> None:
     assert divergence(Facts("a", "b", 1, 1)) == ""
-    assert divergence(Facts("a", "b", 1, 1, kl=0.0312, kl_step=0.0315)) == "0.031"
-    assert divergence(Facts("a", "b", 1, 1, kl=0.0012, kl_step=0.0315)) == "0.00120 (decode 0.032)"
+    assert divergence(Facts("a", "b", 1, 1, kl=0.0312, decode_kl=1.09)) == "0.031"
+    assert divergence(Facts("a", "b", 1, 1, kl=0.0012, decode_kl=1.25)) == "0.00120 (decode × 1.25)"
 
 
 def test_streams_are_compared_with_one(records: Records) -> None:
