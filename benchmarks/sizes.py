@@ -1,5 +1,6 @@
 """Bytes of a model: of its folder, of its weights, and those that one decode step reads."""
 
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,31 +39,51 @@ def onnx_bytes(graph: Path) -> int:
 
     Initializers that lie in the same bytes of the file count once.
     """
-    model = onnx_ir.from_proto(onnx.load(graph, load_external_data=False))
     found: dict[object, int] = {}
-    for value in model.graph.initializers.values():
-        tensor, width = value.const_value, 0
-        if tensor is None or not any(True for _ in _readers(value)):
-            continue
-        for node, index in _readers(value):
-            width = max(width, 4 if SCALES.get(node.op_type) == index else 0)
-        count = int(np.prod(tensor.shape.numpy()))
-        size = max(tensor.nbytes, count * width)
-        external = isinstance(tensor, onnx_ir.ExternalTensor)
-        found[(tensor.location, tensor.offset) if external else value.name] = size
+    for value in _open(graph).initializers.values():
+        tensor = value.const_value
+        if tensor is not None and readers(value):
+            external = isinstance(tensor, onnx_ir.ExternalTensor)
+            found[(tensor.location, tensor.offset) if external else value.name] = _read_bytes(value)
     return sum(found.values())
 
 
-def _readers(value: onnx_ir.Value) -> list[tuple[onnx_ir.Node, int]]:
-    """The nodes, and their input, that read the whole of a value, through changes of shape."""
-    readers = []
+def bytes_of_nodes(graph: Path) -> dict[tuple[str, str], int]:
+    """Bytes of initializers, as they are stored, that each node reads whole, by its name and operator.
+
+    What is cast on the way is the reader's: casts of initializers are folded when a session is made.
+    """
+    found: dict[tuple[str, str], int] = {}
+    for value in _open(graph).initializers.values():
+        tensor = value.const_value
+        for node, _ in readers(value, VIEWS | {"Cast"}) if tensor is not None else []:
+            key = (node.name or "", node.op_type)
+            found[key] = found.get(key, 0) + tensor.nbytes
+    return found
+
+
+def _open(graph: Path) -> onnx_ir.Graph:
+    return onnx_ir.from_proto(onnx.load(graph, load_external_data=False)).graph
+
+
+def _read_bytes(value: onnx_ir.Value) -> int:
+    """Bytes of an initializer as a step reads them."""
+    tensor = value.const_value
+    assert tensor is not None
+    width = max((4 for node, index in readers(value) if SCALES.get(node.op_type) == index), default=0)
+    return max(tensor.nbytes, int(np.prod(tensor.shape.numpy())) * width)
+
+
+def readers(value: onnx_ir.Value, through: Set[str] = VIEWS) -> list[tuple[onnx_ir.Node, int]]:
+    """The nodes, and which input of theirs, that read the whole of a value, ``through`` other operators."""
+    found = []
     for node, index in value.uses():
         looked_up = node.op_type in LOOKUPS or (node.op_type == "GroupQueryAttention" and index in (COS, SIN))
-        if node.op_type in VIEWS:
-            readers += _readers(node.outputs[0])
+        if node.op_type in through:
+            found += readers(node.outputs[0], through) if index == 0 else []
         elif not looked_up:
-            readers.append((node, index))
-    return readers
+            found.append((node, index))
+    return found
 
 
 def _gguf(path: Path) -> int:

@@ -1,10 +1,13 @@
 """What only intaglio is asked for: growth, speculation, its share of a step, and where the rest goes."""
 
+from collections.abc import Mapping
+
 from .numbers import markdown, middle, shown
 from .records import Records
 from .tables import percent
 
 SMALL = 0.01  # of a step: what takes less is added up
+LITTLE = 1 << 20  # bytes: what reads less is not bound by memory
 
 
 def growth(records: Records) -> str:
@@ -51,15 +54,19 @@ def share(records: Records) -> str:
     )
 
 
-def profile(records: Records) -> str:
-    """The places of a step that take the most of it."""
+def profile(records: Records, read: Mapping[str, int]) -> str:
+    """The places of a step that take the most of it; ``read`` is the bytes of weights that each place reads."""
     found = records.of("profile")[-1]
     within, kernels = found["within"], found["kernels"]
     large = {place: taken for place, taken in kernels.items() if taken >= SMALL * within}
-    rows = [[place, percent(taken / within)] for place, taken in large.items()]
-    rows.append(["other kernels", percent(sum(kernels.values()) / within - sum(large.values()) / within)])
-    rows.append(["between kernels", percent(1 - sum(kernels.values()) / within)])
-    return markdown(["place and operator", "of a run"], rows)
+    rows = []
+    for place, taken in large.items():
+        size = read.get(place, 0)
+        reading = [f"{size / 1e6:,.0f}", f"{size / taken / 1e3:.1f}"] if size > LITTLE else ["", ""]
+        rows.append([place, percent(taken / within), *reading])
+    rows.append(["other kernels", percent(sum(kernels.values()) / within - sum(large.values()) / within), "", ""])
+    rows.append(["between kernels", percent(1 - sum(kernels.values()) / within), "", ""])
+    return markdown(["place and operator", "of a run", "reads MB", "GB/s"], rows)
 
 
 def _cases(records: Records) -> set[str]:

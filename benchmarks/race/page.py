@@ -8,10 +8,12 @@ import lines
 from marks import fill
 from rows import Row
 from shelf import Shelf
+from sizes import bytes_of_nodes
 
 from . import own_tables, tables
 from .contenders import OURS, TRANSFORMERS, folder_bytes, kv_bytes, step_bytes
 from .numbers import middle, shown, value
+from .places import place
 from .records import Records
 from .sections.speed import LONG, PROMPT, STEPS
 from .tables import Facts
@@ -37,7 +39,8 @@ def body(records: Records, rows: Sequence[Row], shelf: Shelf, threads: int) -> s
     if records.of("share"):
         parts += ["### Where a decode step goes", own_tables.share(records)]
     if records.of("profile"):
-        parts += [own_tables.profile(records)]
+        profiled = next((row for row in rows if row.name == records.of("profile")[-1]["name"]), None)
+        parts.append(own_tables.profile(records, weights(shelf.path(profiled)) if profiled else {}))
     if records.of("growth"):
         parts += ["### Growth with the context", own_tables.growth(records)]
     if records.of("speculation"):
@@ -90,6 +93,15 @@ def known(records: Records, row: Row, shelf: Shelf) -> Facts:
         kl=value(quality, "kl"),
         decode_kl=decode / prefill if decode is not None and prefill else None,
     )
+
+
+def weights(folder: Path) -> dict[str, int]:
+    """Bytes of weights that a decode step reads, by the places of a profile."""
+    found: dict[str, int] = {}
+    for (node, operator), size in bytes_of_nodes(folder / "model.onnx").items():
+        key = place(node, operator)
+        found[key] = found.get(key, 0) + size
+    return found
 
 
 def draw_speed(path: Path, records: Records, rows: Sequence[Row]) -> bool:

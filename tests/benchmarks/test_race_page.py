@@ -9,8 +9,9 @@ import marks
 import pytest
 from race import own_tables, page, passes, tables
 from race.contenders import ALL
+from race.places import place
 from race.records import Key, Records
-from race.sections.profile import place, summary
+from race.sections.profile import summary
 from race.tables import Facts, divergence
 
 OURS = Facts("int4", "intaglio", folder=300_000_000, step=200_000_000, kl=0.031)
@@ -115,7 +116,10 @@ def test_a_profile_adds_up_the_last_runs_by_place(records: Records) -> None:
     found = summary(events, 2)
     assert found == {"kernels": {"mlp.up_proj MatMulNBits": 40.0, "lm_head MatMulNBits": 20.0}, "within": 100.0}
     records.add(Key("profile", "int4", "", 0), found)
-    assert "| between kernels | 40 % |" in own_tables.profile(records)
+    table = own_tables.profile(records, {"mlp.up_proj MatMulNBits": 1_200_000, "lm_head MatMulNBits": 1000})
+    assert row(table, "mlp.up_proj MatMulNBits")[1:] == ["40 %", "1", "30.0"]  # 1.2 MB in 40 µs
+    assert row(table, "lm_head MatMulNBits")[1:] == ["20 %", "", ""]
+    assert row(table, "between kernels")[1] == "40 %"
     assert place("Slice", "Slice") == "graph Slice"
 
 

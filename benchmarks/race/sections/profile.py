@@ -4,7 +4,6 @@ Profiling makes a step slower, so that only the shares mean something.
 """
 
 import json
-import re
 import tempfile
 from collections import defaultdict
 from pathlib import Path
@@ -14,10 +13,10 @@ import onnxruntime
 
 from ..engines.own import Engine
 from ..job import Job, varied
+from ..places import place
 
 PROMPT, STEPS = 128, 63
 KERNEL = "_kernel_time"
-LAYER = re.compile(r"(?:^|\.)layers\.\d+\.")
 
 
 def measure(job: Job) -> dict[str, Any]:
@@ -39,15 +38,6 @@ def summary(events: list[dict[str, Any]], count: int) -> dict[str, Any]:
             kernels[place(event["name"].removesuffix(KERNEL), event["args"]["op_name"])] += event["dur"] / count
     ordered = dict(sorted(kernels.items(), key=lambda item: -item[1]))
     return {"kernels": ordered, "within": sum(run["dur"] for run in runs) / count}
-
-
-def place(node: str, operator: str) -> str:
-    """A node's module without its layer's number, and its operator: ``mlp.up_proj MatMulNBits``.
-
-    Nodes outside every module are the graph's own; a matrix product among them is the LM head.
-    """
-    module = LAYER.split(node.rpartition("/")[0])[-1].removeprefix("model.")
-    return f"{module or ('lm_head' if operator.startswith('MatMul') else 'graph')} {operator}"
 
 
 def _profile_sessions(prefix: str) -> list[Any]:
