@@ -97,7 +97,8 @@ def main(
 
         jobs = Jobs(place_of, found, prompts, threads)
         failures += rounds(waiting, rounds_of(section, count), records, jobs)
-    measured = [row for row in ALL.values() if row.name in records.names("speed") and shelf.path(row).exists()]
+    order = dict.fromkeys([*DEFAULT, *ALL])
+    measured = [ALL[name] for name in order if name in records.names("speed") and shelf.path(ALL[name]).exists()]
     text = page.body(records, measured, shelf, threads)
     click.echo(text)
     if place is not None:
