@@ -19,7 +19,7 @@ from .sections.speed import LONG, PROMPT, STEPS
 from .tables import Facts
 from .turns import classifier
 
-BARS, GROWTH = "runtime-speed.svg", "runtime-growth.svg"
+BARS, GROWTH, SERIES = "runtime-speed.svg", "runtime-growth.svg", "runtime-steps.svg"
 VECTORS = {"avx512_vnni": "AVX512-VNNI", "avx_vnni": "AVX-VNNI", "avx512f": "AVX512", "avx2": "AVX2"}
 
 
@@ -56,7 +56,9 @@ def write(folder: Path, text: str, records: Records, rows: Sequence[Row]) -> Non
     if draw_speed(folder / BARS, records, rows):
         text += f"\n\n![Decode and prefill]({BARS})"
     if draw_growth(folder / GROWTH, records):
-        text += f"\n\n![Growth with the context]({GROWTH})"
+        text += f"\n![Growth with the context]({GROWTH})"
+    if draw_steps(folder / SERIES, records):
+        text += f"\n![Every step of a long run]({SERIES})"
     fill(folder / "runtime.md", "Runtime", "runtime.py", text)
 
 
@@ -131,4 +133,14 @@ def draw_growth(path: Path, records: Records) -> bool:
         lines.Panel("resident, MB", [(r["context"], r["rss"]) for r in found], marks=True),
     ]
     lines.draw(path, "Decode and memory as the context grows", "tokens of context", panels)
+    return True
+
+
+def draw_steps(path: Path, records: Records) -> bool:
+    """Each step of the long run: where buffers grow, a jump would stand out."""
+    found = records.of("growth", case="series")
+    if not found:
+        return False
+    points = [(found[-1]["context"] + number, step) for number, step in enumerate(found[-1]["steps"])]
+    lines.draw(path, "Every step of one long run", "tokens of context", [lines.Panel("step, ms", points)])
     return True

@@ -136,6 +136,7 @@ def test_the_page_keeps_its_prose_and_has_its_plots(records: Records, tmp_path: 
     )
     for context in (512, 4096):
         records.add(Key("growth", "int4", str(context), 0), {"context": context, "decode": 20.0, "rss": 800.0})
+    records.add(Key("growth", "int4", "series", 0), {"context": 512, "steps": [20.0, 21.0, 19.0]})
     rows = [ALL["int4"], ALL["openvino-int4"]]
     page.write(tmp_path, "new", records, rows)
     text = (tmp_path / "runtime.md").read_text()
@@ -143,9 +144,9 @@ def test_the_page_keeps_its_prose_and_has_its_plots(records: Records, tmp_path: 
     assert text.endswith("<!-- end -->\n\nAfter.\n")
     assert "new\n\n![Decode and prefill](runtime-speed.svg)" in text
     assert "old" not in text
-    for name in ("runtime-speed.svg", "runtime-growth.svg"):
-        words = [element.text for element in ElementTree.parse(tmp_path / name).iter() if element.text]
-        assert any("4096" in word or "4,000" in word or "int4" in word for word in words)
+    shown = {"runtime-speed.svg": "prefill of 2,048, tokens/s", "runtime-growth.svg": "800", "runtime-steps.svg": "400"}
+    for name, word in shown.items():
+        assert word in [element.text for element in ElementTree.parse(tmp_path / name).iter()]
 
 
 def test_a_page_that_is_not_there_is_begun(tmp_path: Path) -> None:
