@@ -29,6 +29,7 @@ VERBS = (
     "tag",
     "answer",
     "embed",
+    "bench",
 )
 
 

@@ -1,0 +1,202 @@
+"""How fast an artifact runs on this machine, through the objects that callers use.
+
+A first token is a call for one token, and decode a call for N less a call for one, over N - 1. Token ids are drawn, and
+no two repeats get the same, so that nothing that was kept can help. Every kind of call runs once before it is timed.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from ..errors import UsageError
+from .batching import run_batches
+from .generate import TextGenerator
+from .load import Model, load
+from .session import Device, Kernels, Session, import_onnxruntime
+
+Clock = Callable[[], float]
+Report = Callable[[int, int], None]
+
+OUTPUTS = {
+    "text-classification": ("logits",),
+    "token-classification": ("logits",),
+    "question-answering": ("start_logits", "end_logits"),
+    "feature-extraction": ("last_hidden_state",),
+}
+SENTENCES = 64
+BATCH = 16  # what the heads' own calls take together
+PROMPT, NEW, SENTENCE = 512, 128, 32  # tokens, where the context has room for them
+
+
+@dataclass(frozen=True)
+class GenerationTimes:
+    """Seconds of each repeat: up to the first token, and of the whole."""
+
+    prompt_tokens: int
+    new_tokens: int
+    first: tuple[float, ...]
+    whole: tuple[float, ...]
+
+    @property
+    def prefill(self) -> tuple[float, ...]:
+        """Tokens/s of the prompt, of each repeat."""
+        return tuple(self.prompt_tokens / seconds for seconds in self.first)
+
+    @property
+    def decode(self) -> tuple[float, ...]:
+        """Tokens/s behind the first one, of each repeat in which they took longer than the clock's noise."""
+        pairs = zip(self.first, self.whole, strict=True)
+        return tuple((self.new_tokens - 1) / (whole - first) for first, whole in pairs if whole > first)
+
+
+@dataclass(frozen=True)
+class HeadTimes:
+    """Seconds of each repeat over ``sentences`` rows of ``tokens`` each, ``batch`` at a time."""
+
+    sentences: int
+    tokens: int
+    batch: int
+    whole: tuple[float, ...]
+
+    @property
+    def rate(self) -> tuple[float, ...]:
+        """Sentences/s of each repeat."""
+        return tuple(self.sentences / seconds for seconds in self.whole)
+
+
+def spread(values: tuple[float, ...]) -> tuple[float, float, float] | None:
+    """Median, least and most; None of nothing."""
+    return (median(values), min(values), max(values)) if values else None
+
+
+def timed_load(
+    folder: Path,
+    *,
+    device: Device,
+    threads: int | None,
+    kernels: Kernels,
+    clock: Clock = time.perf_counter,
+) -> tuple[Model, float]:
+    """The model, and the seconds from opening the folder to being ready; importing onnxruntime does not count.
+
+    Raises:
+        As ``load``.
+    """
+    import_onnxruntime()
+    began = clock()
+    return load(folder, device=device, threads=threads, kernels=kernels), clock() - began
+
+
+def time_generation(
+    model: TextGenerator,
+    *,
+    prompt_tokens: int | None = None,
+    new_tokens: int | None = None,
+    repeats: int = 5,
+    report: Report = lambda _done, _total: None,
+    clock: Clock = time.perf_counter,
+) -> GenerationTimes:
+    """Generate greedily from drawn prompts, without guesses and without an end token.
+
+    Args:
+        prompt_tokens, new_tokens: None for 512 and 128, or what the context has room for.
+        report: hears how many calls are done, of how many.
+
+    Raises:
+        UsageError: more tokens than the context has room for, or fewer than one.
+        PromptError: not enough memory.
+    """
+    facts = model.manifest.model
+    if prompt_tokens is None:
+        prompt_tokens = max(1, min(PROMPT, facts.context_length // 2, facts.context_length - (new_tokens or 0)))
+    if new_tokens is None:
+        new_tokens = min(NEW, facts.context_length - prompt_tokens)
+    if new_tokens < 1:
+        raise UsageError(f"a prompt of {prompt_tokens:,} tokens leaves no room in the model's context; give fewer")
+    _check(facts.context_length, repeats, prompt_tokens, new_tokens)
+    draw = np.random.default_rng(0)
+
+    def seconds(count: int) -> float:
+        prompt = draw.integers(0, facts.vocab_size, prompt_tokens).tolist()
+        began = clock()
+        model.generate(
+            prompt,
+            max_new_tokens=count,
+            temperature=0.0,
+            repetition_penalty=1.0,
+            stop=(),
+            eos_token_id=(),
+            speculate=False,
+        )
+        return clock() - began
+
+    calls = 1 + 2 * repeats
+    seconds(new_tokens)
+    first, whole = [], []
+    for repeat in range(repeats):
+        report(1 + 2 * repeat, calls)
+        first.append(seconds(1))
+        report(2 + 2 * repeat, calls)
+        whole.append(seconds(new_tokens))
+    report(calls, calls)
+    return GenerationTimes(prompt_tokens, new_tokens, tuple(first), tuple(whole))
+
+
+def time_head(
+    model: Model,
+    *,
+    tokens: int | None = None,
+    repeats: int = 5,
+    report: Report = lambda _done, _total: None,
+    clock: Clock = time.perf_counter,
+) -> HeadTimes:
+    """Run drawn sentences through a head, tokenizer and scores left out.
+
+    Args:
+        tokens: of a sentence; None for 32, or what the context has room for.
+        report: hears how many passes are done, of how many.
+
+    Raises:
+        UsageError: more tokens than the context has room for, or fewer than one.
+        PromptError: not enough memory.
+    """
+    session = session_of(model)
+    facts, task = session.manifest.model, session.manifest.task
+    tokens = min(SENTENCE, facts.context_length) if tokens is None else tokens
+    _check(facts.context_length, repeats, tokens)
+    # As SequenceClassifier: without a pad token the graph takes one row at a time.
+    batch = 1 if task == "text-classification" and facts.pad_token_id is None else BATCH
+    draw = np.random.default_rng(0)
+
+    def seconds() -> float:
+        rows = draw.integers(0, facts.vocab_size, (SENTENCES, tokens)).tolist()
+        began = clock()
+        for _ in run_batches(session, rows, OUTPUTS[task], batch):
+            pass
+        return clock() - began
+
+    seconds()
+    whole = []
+    for repeat in range(repeats):
+        report(1 + repeat, 1 + repeats)
+        whole.append(seconds())
+    report(1 + repeats, 1 + repeats)
+    return HeadTimes(SENTENCES, tokens, batch, tuple(whole))
+
+
+def session_of(model: Model) -> Session:
+    """What a loaded model runs on."""
+    return model._session
+
+
+def _check(context: int, repeats: int, tokens: int, new: int = 0) -> None:
+    for name, value, least in (("repeats", repeats, 1), ("tokens", tokens, 1), ("new tokens", new, 0)):
+        if value < least:
+            raise UsageError(f"{name} must be at least {least}, not {value}")
+    if tokens + new > context:
+        what = f"{tokens:,} tokens and {new:,} new ones are" if new else f"{tokens:,} tokens are"
+        raise UsageError(f"{what} more than the model's context of {context:,}; give fewer")

@@ -1,0 +1,132 @@
+"""``intaglio bench``: what is measured, and what is said of it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from intaglio.cli import bench
+from intaglio.cli.main import cli
+from intaglio.runtime import kernels
+from intaglio.tests.runtime import fakes
+
+from .conftest import MakeArtifact, Run
+
+CHECKPOINT = Path(__file__).parent.parent / "checkpoints" / "tiny-qwen2"
+SHORT = ("--prompt-tokens", 8, "--new-tokens", 24, "--repeats", 2, "--threads", 1)
+
+
+@pytest.fixture(scope="module")
+def int4(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("bench") / "int4"
+    made = CliRunner().invoke(cli, ["quantize", str(CHECKPOINT), str(out), "--method", "rtn", "--no-parity"])
+    assert made.exit_code == 0, made.stderr
+    return out
+
+
+@pytest.fixture
+def classifier(tmp_path: Path) -> Path:
+    table = np.random.default_rng(0).normal(size=(fakes.VOCAB, 3))
+    return fakes.head(tmp_path / "head", "text-classification", table)
+
+
+def test_a_text_generation_artifact(run: Run, int4: Path) -> None:
+    told = json.loads(run("bench", int4, *SHORT, "--json").stdout)
+    assert (told["artifact"], told["task"], told["precision"]) == (str(int4), "text-generation", "int4")
+    assert (told["device"], told["threads"], told["repeats"]) == ("cpu", 1, 2)
+    assert (told["prompt_tokens"], told["new_tokens"]) == (8, 24)
+    assert told["load_seconds"] > 0
+    for name in ("prefill_tokens_per_second", "first_token_seconds"):
+        figures = told[name]
+        assert 0 < figures["least"] <= figures["median"] <= figures["most"], name
+    assert told["peak_rss_bytes"] >= told["rss_bytes_before_loading"] > 0
+
+
+@pytest.mark.skipif(kernels.instructions() is None, reason="no compiled kernels for this processor")
+def test_it_says_which_kernels_run(run: Run, int4: Path) -> None:
+    lines = run("bench", int4, *SHORT).stdout.splitlines()
+    assert f"kernels      intaglio's for the quantized weights ({kernels.instructions()})" in lines
+    told = json.loads(run("bench", int4, *SHORT, "--json").stdout)
+    assert (told["kernels"], told["instructions"]) == ("intaglio", kernels.instructions())
+
+
+def test_onnxruntimes_kernels_can_be_asked_for(run: Run, int4: Path) -> None:
+    lines = run("bench", int4, *SHORT, "--kernels", "onnxruntime").stdout.splitlines()
+    assert "kernels      ONNX Runtime's" in lines
+    told = json.loads(run("bench", int4, *SHORT, "--kernels", "onnxruntime", "--json").stdout)
+    assert (told["kernels"], told["instructions"]) == ("onnxruntime", None)
+
+
+def test_a_head(run: Run, classifier: Path) -> None:
+    result = run("bench", classifier, "--prompt-tokens", 4, "--repeats", 1, "--threads", 1)
+    assert (result.exit_code, result.stderr) == (0, "")
+    names = [line.split("  ")[0] for line in result.stdout.splitlines()]
+    assert names == ["artifact", "model", "runs on", "kernels", "load", "speed", "memory"]
+    assert " sentences/s (" in result.stdout
+    assert result.stdout.splitlines()[5].endswith(", of 4 tokens, 16 at a time")
+    told = json.loads(run("bench", classifier, "--prompt-tokens", 4, "--repeats", 1, "--json").stdout)
+    assert (told["sentences"], told["sentence_tokens"], told["batch_size"]) == (64, 4, 16)
+    assert told["sentences_per_second"]["median"] > 0
+
+
+def test_what_it_prints() -> None:
+    told = {
+        "artifact": "out",
+        "family": "qwen2",
+        "task": "text-generation",
+        "precision": "int4",
+        "device": "cpu",
+        "threads": 2,
+        "kernels": "intaglio",
+        "instructions": "AVX2",
+        "load_seconds": 0.384,
+        "prompt_tokens": 512,
+        "new_tokens": 1280,
+        "prefill_tokens_per_second": {"median": 1312.4, "least": 999.5, "most": 1400.0},
+        "first_token_seconds": {"median": 0.0391, "least": 0.03, "most": 1.234},
+        "decode_tokens_per_second": {"median": 58.26, "least": 57.91, "most": 58.6},
+        "peak_rss_bytes": 561_000_000,
+        "rss_bytes_before_loading": 81_000_000,
+    }
+    assert bench._facts(told) == [
+        ("artifact", "out"),
+        ("model", "qwen2, text-generation, int4"),
+        ("runs on", "cpu, 2 threads"),
+        ("kernels", "intaglio's for the quantized weights (AVX2)"),
+        ("load", "0.38 s"),
+        ("prefill", "1,312 tokens/s (1,000 to 1,400), 512 tokens"),
+        ("first token", "0.0391 s (0.03 to 1.23)"),
+        ("decode", "58.3 tokens/s (57.9 to 58.6), 1,280 tokens"),
+        ("memory", "561 MB at its peak, 81 MB of it before loading"),
+    ]
+    quick = bench._facts(told | {"decode_tokens_per_second": None, "peak_rss_bytes": None, "threads": 1})
+    assert quick[2] == ("runs on", "cpu, 1 thread")
+    assert quick[-1] == ("decode", "too quick to tell with so few tokens, 1,280 tokens")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("--prompt-tokens", "1000000"),
+            "a prompt of 1,000,000 tokens leaves no room in the model's context; give fewer",
+        ),
+        (("--new-tokens", "1"), "Invalid value for '--new-tokens'"),
+        (("--repeats", "0"), "Invalid value for '--repeats'"),
+        (("--kernels", "fast"), "Invalid value for '--kernels'"),
+    ],
+)
+def test_bad_usage(run: Run, int4: Path, arguments: tuple[str, ...], message: str) -> None:
+    result = run("bench", int4, *arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in result.stderr
+
+
+def test_a_head_generates_nothing(run: Run, make_artifact: MakeArtifact) -> None:
+    folder = make_artifact(task="text-classification")
+    result = run("bench", folder, "--new-tokens", 5)
+    assert (result.exit_code, result.stderr) == (
+        2,
+        f"Error: {folder} is a text-classification artifact, which generates nothing; leave out --new-tokens\n",
+    )
