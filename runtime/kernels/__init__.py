@@ -9,6 +9,7 @@ its own. Where the library is absent (there was no C compiler) or the processor 
 kernels do the work.
 """
 
+import ctypes
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,23 @@ def library() -> Path | None:
     """The compiled library, or None where the installation has none."""
     found = [path for path in Path(__file__).parent.glob(f"{LIBRARY}.*") if path.suffix in SUFFIXES]
     return found[0] if found else None
+
+
+def instructions() -> str | None:
+    """The processor's instructions that the library computes with, such as "AVX512-VNNI".
+
+    None where there is no library, where it is another machine's, or where the processor has none that it knows.
+    """
+    path = library()
+    try:
+        name = None if path is None else ctypes.CDLL(str(path)).intaglio_instructions
+    except (OSError, AttributeError):
+        return None
+    if name is None:
+        return None
+    name.restype = ctypes.c_char_p
+    found: bytes | None = name()
+    return found.decode("ascii") if found else None
 
 
 def fits(manifest: Manifest) -> bool:
