@@ -38,9 +38,11 @@ def speculation(records: Records) -> str:
         same = all(record[name]["same"] for record in found)
         cells = [label, shown(middle(found, f"{name}.prompt"), ",.0f"), shown(middle(found, f"{name}.new"), ".0f")]
         cells += [shown(middle(found, f"{name}.seconds.{variant}"), ".1f") for variant in ("without", "with", "auto")]
-        cells += [shown(middle(found, f"{name}.speedup.{variant}"), ".2f") for variant in ("with", "auto")]
+        for gain in ("speedup", "decode"):
+            cells += [shown(middle(found, f"{name}.{gain}.{variant}"), ".2f") for variant in ("with", "auto")]
         rows.append([*cells, "yes" if same else "**no**"])
-    head = ["", "prompt", "new tokens", "without, s", "with, s", "by itself, s", "× with", "× by itself", "same tokens"]
+    head = ["", "prompt", "new tokens", "without, s", "with, s", "by itself, s", "× with", "× by itself"]
+    head += ["decode alone × with", "× by itself", "same tokens"]
     return markdown(head, rows)
 
 

@@ -91,11 +91,12 @@ def test_what_only_we_are_asked_for(records: Records) -> None:
     records.add(Key("share", "int4", "", 0), {"share": 0.0123, "own": 250.0, "step": 20000.0})
     assert own_tables.share(records).startswith("Of a decode step of 20.00 ms, 250 µs (1.2 %) are spent outside")
     seconds = {"seconds": {"without": 9.0, "with": 3.0, "auto": 3.0}, "speedup": {"with": 3.0, "auto": 3.0}}
+    seconds["decode"] = {"with": 4.0, "auto": 4.0}
     both = {"edit": {"prompt": 1258, "new": 512, "same": True, **seconds}}
     both["free"] = both["edit"] | {"same": False}
     records.add(Key("speculation", "int4", "", 0), both)
     table = own_tables.speculation(records)
-    assert "| 1,258 | 512 | 9.0 | 3.0 | 3.0 | 3.00 | 3.00 | yes |" in table
+    assert "| 1,258 | 512 | 9.0 | 3.0 | 3.0 | 3.00 | 3.00 | 4.00 | 4.00 | yes |" in table
     assert "| **no** |" in table
 
 
