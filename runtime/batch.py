@@ -38,6 +38,10 @@ class Batch:
         """Let a row go before its end."""
         self._rows = [None if other is row else other for other in self._rows]
 
+    def clear(self) -> None:
+        """Let all rows go; also after a failure."""
+        self._rows = []
+
     def step(self) -> list[tuple[Row, str]]:
         """One token for every row; each row with the piece of its text. Those that have ended are gone afterwards."""
         rows = self._close_up()

@@ -8,14 +8,14 @@ import numpy as np
 from .decoder import Decoder, open_decoder
 from .generation import Generation, generation
 from .guard import Guard
-from .plan import Options, Planner
+from .plan import Options, Plan, Planner
 from .prompts import Prompt
 from .row import Row
 from .session import Session
 from .speculation import Speculation, decode
 from .textstream import TextStream
 
-Speculator = Callable[..., Speculation | None]
+Speculator = Callable[[Plan, int], Speculation | None]
 
 
 class Conversation:
@@ -28,7 +28,7 @@ class Conversation:
     """
 
     def __init__(self, session: Session, planner: Planner, speculator: Speculator) -> None:
-        self._session = session
+        self._session: Session | None = session
         self._planner = planner
         self._speculator = speculator
         self._decoder: Decoder | None = None
@@ -64,7 +64,7 @@ class Conversation:
     def close(self) -> None:
         """Let the cache go. A stream that is running ends as it would have."""
         self._guard.closed = True
-        self._decoder = None
+        self._decoder = self._session = None
 
     def __enter__(self) -> "Conversation":
         return self
@@ -74,9 +74,14 @@ class Conversation:
 
     def _pieces(self, row: Row, speculation: Speculation | None, said: list[str]) -> Generator[str, None, None]:
         with self._guard.held():
-            decoder = self._open(row)
+            session = self._session
+            assert session is not None  # or it would be closed
             prompt = row.prompt.tolist()
-            known = self._common(prompt, decoder.length(0))
+            if self._decoder is None:
+                self._decoder = open_decoder(session, 1, row.prompt.size, session.manifest.model.context_length)
+            decoder = self._decoder
+            once = session.manifest.model.length_dependent_rope
+            known = 0 if once else self._common(prompt, decoder.length(0))
             self._history = []  # until it is known what the decoder has read
             try:
                 self.reused = decoder.rollback(0, known)
@@ -92,15 +97,8 @@ class Conversation:
                 raise
             self._history = prompt + row.token_ids
 
-    def _open(self, row: Row) -> Decoder:
-        if self._decoder is None:
-            self._decoder = open_decoder(self._session, 1, row.prompt.size, self._session.manifest.model.context_length)
-        return self._decoder
-
     def _common(self, prompt: list[int], held: int) -> int:
         """How many tokens the prompt and the cache have in common; the prompt's last one is read in any case."""
-        if self._session.manifest.model.length_dependent_rope:
-            return 0
         most = min(held, len(self._history), len(prompt) - 1)
         differs = np.flatnonzero(np.array(self._history[:most]) != np.array(prompt[:most]))
         return int(differs[0]) if differs.size else most

@@ -40,11 +40,9 @@ class Scheduler:
     """
 
     def __init__(self, session: Session, planner: Planner, slots: int, most: int) -> None:
-        self._session = session
         self._planner = planner
         self._most = most
-        self._decoder = open_decoder(session, slots, min(most, 1), most)
-        self._batch = Batch(self._decoder)
+        self._batch: Batch | None = Batch(open_decoder(session, slots, min(most, 1), most))
         self._waiting: deque[_Request] = deque()
         self._running: list[_Request] = []
         self._numbers = count()
@@ -90,21 +88,24 @@ class Scheduler:
             UsageError: another thread takes a step, or the scheduler is closed.
         """
         with self._guard.held():
+            batch = self._batch
+            assert batch is not None  # or it would be closed
             try:
-                self._forget()
+                self._forget(batch)
                 events: list[Event] = []
-                while self._waiting and self._batch.free:
+                while self._waiting and batch.free:
                     request = self._waiting.popleft()
                     if request.number in self._cancelled:
                         continue
-                    events += self._hear(request, self._batch.join(request.row))
+                    events += self._hear(request, batch.join(request.row))
                     if request.row.finish_reason is None:
                         self._running.append(request)
                 known = {id(request.row): request for request in self._running}
-                for row, piece in self._batch.step():
+                for row, piece in batch.step():
                     events += self._hear(known[id(row)], piece)
             except BaseException:
-                self._batch, self._running = Batch(self._decoder), []
+                batch.clear()
+                self._running = []
                 raise
             self._running = [request for request in self._running if request.row.finish_reason is None]
             return events
@@ -114,6 +115,7 @@ class Scheduler:
         self._guard.closed = True
         self._waiting.clear()
         self._running = []
+        self._batch = None
 
     def __enter__(self) -> "Scheduler":
         return self
@@ -121,11 +123,11 @@ class Scheduler:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _forget(self) -> None:
+    def _forget(self, batch: Batch) -> None:
         """Let the running requests go that have been cancelled."""
         for request in self._running:
             if request.number in self._cancelled:
-                self._batch.leave(request.row)
+                batch.leave(request.row)
         self._running = [request for request in self._running if request.number not in self._cancelled]
 
     def _hear(self, request: _Request, piece: str) -> list[Event]:

@@ -1,6 +1,8 @@
 """Conversations: what is in the cache is not read again, and no token changes for it."""
 
+import gc
 import threading
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -51,18 +53,21 @@ def test_every_turn_gives_what_a_fresh_call_gives(
 
 
 def test_a_turn_reads_only_what_is_new(lm: TextGenerator) -> None:
-    if lm.manifest.model.length_dependent_rope:
-        pytest.skip("frequencies that depend on the length: everything is read anew")
     conversation = lm.conversation()
-    first = conversation.generate([5, 6, 7], max_new_tokens=10, eos_token_id=[])
-    assert conversation.reused == 0
-    history = [5, 6, 7, *first.token_ids, 9, 8]
-    conversation.generate(history, max_new_tokens=4, eos_token_id=[])
-    assert conversation.reused == 12  # the last token of an answer has not been read when it is given
-    conversation.generate(history, max_new_tokens=4, eos_token_id=[])
-    assert conversation.reused == len(history) - 1  # its logits are wanted, so that the last one is read again
-    conversation.generate([5, 6, 8], max_new_tokens=4, eos_token_id=[])
-    assert conversation.reused == 2
+    reused = []
+
+    def turn(history: list[int], count: int) -> tuple[int, ...]:
+        tokens = conversation.generate(history, max_new_tokens=count, eos_token_id=[]).token_ids
+        reused.append(conversation.reused)
+        return tokens
+
+    history = [5, 6, 7, *turn([5, 6, 7], 10), 9, 8]
+    for text in (history, history, [5, 6, 8]):
+        turn(text, 4)
+    # The last token of an answer has not been read when it is given; the last one of a prompt is read in any case, since
+    # its logits are wanted.
+    wanted = [0, 12, len(history) - 1, 2]
+    assert reused == ([0] * 4 if lm.manifest.model.length_dependent_rope else wanted)
 
 
 def test_a_window_that_has_moved_on_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,6 +186,18 @@ class TestClosing:
         with pytest.raises(UsageError, match="the scheduler is closed"):
             scheduler.step()
         assert lm.manifest.task == "text-generation"
+
+    def test_the_weights_are_let_go_whoever_holds_its_children(self, lm: TextGenerator) -> None:
+        conversation, scheduler = lm.conversation(), lm.scheduler(max_length=50)
+        conversation.generate([5], max_new_tokens=2)
+        scheduler.submit([5], max_new_tokens=9)
+        scheduler.step()
+        weights = weakref.ref(lm._session.raw)
+        assert weights() is not None
+        lm.close()
+        gc.collect()
+        assert weights() is None
+        assert not scheduler.busy
 
     def test_what_is_running_comes_to_its_end(self, lm: TextGenerator) -> None:
         expected = lm.generate([5], max_new_tokens=20, eos_token_id=[]).text
