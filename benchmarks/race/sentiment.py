@@ -38,10 +38,10 @@ def main(checkpoint: str, out: str, sentences: str) -> None:
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     config["architectures"] = [config["architectures"][0].replace("ForCausalLM", "ForSequenceClassification")]
     config |= {"id2label": {"0": "0", "1": "1"}, "label2id": {"0": 0, "1": 1}, "pad_token_id": pad}
-    (folder / "config.json").write_text(json.dumps(config, indent=1))
     for name in COPIED:
         if (source / name).is_file():
             (folder / name).write_bytes((source / name).read_bytes())
+    (folder / "config.json").write_text(json.dumps(config, indent=1))  # last: with it the folder is complete
 
 
 def fit(source: Path, texts: list[str], labels: list[str]) -> tuple[np.ndarray, int]:
