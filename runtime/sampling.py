@@ -3,7 +3,7 @@
 Repetition penalty (over prompt and generated tokens), temperature, top-k, top-p, min-p, then a draw. The semantics are
 those of ``transformers.generation.logits_process``: top-k keeps ties with the k-th logit; top-p keeps a token while
 the probability of those before it is below p; min-p is relative to the most likely token that is left. The vocabulary
-is never sorted: top-k partitions it, and top-p sorts only the tokens that can be in the nucleus.
+is never sorted: top-k partitions what can be in it, and top-p sorts only the tokens that can be in the nucleus.
 """
 
 from collections.abc import Iterable
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ArtifactError, UsageError
+from .topk import largest
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
@@ -91,8 +92,7 @@ def distribution(logits: Floats, settings: SamplingSettings) -> tuple[Indices, N
     tokens = np.arange(logits.size)
     if 0 < settings.top_k < logits.size:
         # A positive temperature does not change the order, so the k best can be found before it is applied.
-        threshold = np.partition(logits, logits.size - settings.top_k)[logits.size - settings.top_k]
-        tokens = np.flatnonzero(logits >= threshold)
+        tokens = largest(logits, settings.top_k)
     with np.errstate(over="ignore"):  # a tiny temperature sends all but the best to minus infinity
         scores = (logits[tokens] - top) / max(np.float32(settings.temperature), SMALLEST)
     if settings.top_p < 1.0:
