@@ -21,6 +21,7 @@ import click
 from rows import Row
 
 HERE = Path(__file__).resolve().parent
+DEV = str(HERE.parent / ".dev")  # where intaglio is found without being installed
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Shelf:
             self.write(row, recipe=recipe)
             return
         click.echo(f"{row.name}: making it")
+        environment = dict(os.environ)
         if row.command:
             if "{gguf}" in row.command and self.gguf is None:
                 raise click.UsageError("llama.cpp's rows need --gguf")
@@ -70,11 +72,12 @@ class Shelf:
             command = [python, *(part.format(**filled) for part in row.command)]
         else:
             command = [python, str(HERE / "make.py"), str(self.checkpoint), str(out), json.dumps(row.options)]
+            environment["PYTHONPATH"] = os.pathsep.join(filter(None, (DEV, environment.get("PYTHONPATH"))))
         out.parent.mkdir(parents=True, exist_ok=True)
         self.write(row)
         begin = time.perf_counter()
         with self.file(row).with_suffix(".log").open("w+") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
             _, status, usage = os.wait4(process.pid, 0)
             if status != 0:
                 log.seek(0)

@@ -69,6 +69,8 @@ def machine(records: Records, facts: Sequence[Facts], threads: int) -> str:
         speed, best = (middle(records.of("bandwidth"), name) for name in ("gbs", "best"))
         text += f"; they read memory at {shown(speed, '.1f')} GB/s (at best {shown(best, '.1f')})"
     rounds = len({record["round"] for record in records.of("speed")})
+    if not rounds:
+        return text
     versions = dict.fromkeys(tables.version(records, fact.name) for fact in facts)
     return f"{text}\n- {rounds} round{'s' if rounds != 1 else ''}; {'; '.join(filter(None, versions))}"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from shelf import Shelf
+from shelf import DEV, Shelf
 
 from .job import Job
 from .records import Records
@@ -53,7 +53,7 @@ def run(python: str, job: Job) -> dict[str, Any]:
     Raises:
         FailedError: the process failed.
     """
-    paths = [str(BENCHMARKS), *([str(BENCHMARKS.parent / ".dev")] if job.tool == "intaglio" else [])]
+    paths = [str(BENCHMARKS), *([DEV] if job.tool == "intaglio" else [])]
     threads = {"OMP_NUM_THREADS": str(job.threads), "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         [python, "-m", "race.worker", job.to_json()],
