@@ -32,7 +32,7 @@ def load(
         device: ``cpu`` or ``cuda``.
         threads: threads of one operator; None for every processor this process may use.
         revision: branch, tag or commit of a hub id.
-        kernels: "auto" for our own products with quantized weights where they can run; "onnxruntime" for its own.
+        kernels: "auto" for our own kernels where they can run; "onnxruntime" for its own.
 
     Raises:
         HubError, ArtifactError, DependencyError, UnsupportedError, UsageError: each names the thing and the remedy.

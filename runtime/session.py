@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..artifact import GRAPH, Manifest
 from ..errors import ArtifactError, DependencyError, InputError, PromptError, UnsupportedError, UsageError
-from .kernels import fits, session_on_own_kernels
+from .kernels import replaceable, session_on_own_kernels
 from .resources import usable_cpus
 from .windowed import has_windows, windowed_graph
 
@@ -27,7 +27,7 @@ QUIET = 4  # severity "fatal": what goes wrong is raised, and warnings about its
 class Session:
     """A loaded graph. ``raw`` is the ``onnxruntime.InferenceSession``, which several threads may run at once.
 
-    ``own_kernels`` says that products with quantized weights run on runtime/kernels, not on ONNX Runtime's.
+    ``own_kernels`` are the operators that run on runtime/kernels, not on ONNX Runtime's.
 
     ``windowed`` says that sliding layers take only buffers of ``windowed.window_capacity``; their past cannot grow.
 
@@ -41,7 +41,7 @@ class Session:
     ort: Any
     raw: Any
     windowed: bool = False
-    own_kernels: bool = False
+    own_kernels: tuple[str, ...] = ()
 
     def run(self, feeds: Mapping[str, NDArray[Any]], outputs: tuple[str, ...]) -> list[NDArray[Any]]:
         """One pass over host arrays; used where nothing is kept between passes."""
@@ -92,8 +92,8 @@ def open_session(
         threads: of one operator; None for every processor this process may use.
         arena: keep what a pass needed for the next one; without it, memory is given back at once.
         windowed: let sliding layers keep only their window, where the device can and there are any.
-        kernels: "auto" for our own products with quantized weights, where they are installed and fit the processor and
-            the graph; "onnxruntime" for ONNX Runtime's.
+        kernels: "auto" for our own products with quantized weights and our own attention, where they are installed and
+            fit the processor and the graph; "onnxruntime" for ONNX Runtime's.
 
     Raises:
         UsageError: an unknown device or choice of kernels, or fewer than one thread.
@@ -130,9 +130,10 @@ def open_session(
         return made
 
     raw = None
-    if kernels == "auto" and device == "cpu" and fits(manifest):
-        raw = session_on_own_kernels(ort, graph, options())
-    own = raw is not None
+    own = replaceable(manifest, windowed) if kernels == "auto" and device == "cpu" else ()
+    while own and raw is None:
+        raw = session_on_own_kernels(ort, graph, options, own)
+        own = own if raw is not None else own[:-1]
     try:
         raw = raw or ort.InferenceSession(graph, options(), providers=[PROVIDERS[device]])
     except Exception as error:  # onnxruntime's exceptions have no common class of their own

@@ -1,8 +1,9 @@
-"""Our own kernels for ONNX Runtime's MatMulNBits on the CPU, compiled when the package is installed.
+"""Our own kernels for ONNX Runtime's CPU, compiled when the package is installed.
 
-    native/matmul.h    what is computed           native/library.c   what ONNX Runtime sees of it
-    native/avx512.c    how, with AVX512-VNNI      native/ort_abi.h   the part of its C interface that this needs
-    native/pages.c     memory of mapped files     native/threads.c   processors of this process
+    native/library.c        what ONNX Runtime loads          native/ort.h, ort_abi.h   its C interface
+    native/matmul_op.c      MatMulNBits: its inputs          native/matmul.h           what is computed
+    native/avx512.c         its products                     native/pages.h            memory of mapped files
+    native/attention_op.c   GroupQueryAttention: its inputs  native/attention.h, .c    attention over a KV cache
 
 A graph needs no change to run on them: ONNX Runtime asks a registered library for an operator's kernel before it takes
 its own. Where the library is absent (there was no C compiler) or the processor lacks the instructions, ONNX Runtime's
@@ -10,6 +11,7 @@ kernels do the work.
 """
 
 import ctypes
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,23 +44,39 @@ def instructions() -> str | None:
     return found.decode("ascii") if found else None
 
 
-def fits(manifest: Manifest) -> bool:
-    """Whether the artifact's products are of the kind that the kernels compute: quantized weights, float32 x."""
-    quantized = manifest.precision in ("int8", "int4")
-    return quantized and manifest.target == "ort" and manifest.model.cache_dtype == "float32"
+def replaceable(manifest: Manifest, windowed: bool) -> tuple[str, ...]:
+    """The operators of an artifact's graph that the kernels can take over.
+
+    They compute in float32, and attention keeps no cache of a window's length.
+    """
+    facts = manifest.model
+    if manifest.target != "ort" or facts.cache_dtype != "float32":
+        return ()
+    operators = []
+    if manifest.precision in ("int8", "int4"):
+        operators.append("MatMulNBits")
+    if not windowed and facts.head_dim % 16 == 0 and facts.head_dim <= 256:
+        operators.append("GroupQueryAttention")
+    return tuple(operators)
 
 
-def session_on_own_kernels(ort: Any, graph: str | bytes, options: Any) -> Any:
-    """An ``onnxruntime.InferenceSession`` on the CPU with the library registered in ``options``.
+def session_on_own_kernels(ort: Any, graph: str | bytes, options: Callable[[], Any], operators: Sequence[str]) -> Any:
+    """An ``onnxruntime.InferenceSession`` on the CPU where the library's kernels compute ``operators``.
 
     None where there is no library, or where it or ONNX Runtime declines: the processor lacks an instruction, a node has
     a format that the kernels do not know.
+
+    Args:
+        options: makes the session's options.
     """
     path = library()
-    if path is None:
+    if path is None or not operators:
         return None
     try:
-        options.register_custom_ops_library(str(path))
-        return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        made = options()
+        for operator in operators:
+            made.add_session_config_entry(f"intaglio.{operator}", "1")
+        made.register_custom_ops_library(str(path))
+        return ort.InferenceSession(graph, made, providers=["CPUExecutionProvider"])
     except Exception:  # onnxruntime's exceptions have no common class; what is wrong with the graph shows without us
         return None

@@ -1,0 +1,256 @@
+/* GroupQueryAttention as ONNX Runtime sees it: rotation, the cache, attention.
+ *
+ * What it takes of the operator: float32, heads of a multiple of 16, the half-split rotation, windows without a cache of
+ * their length. Keys and values are appended in place where past and present are the same memory.
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "attention.h"
+#include "operators.h"
+#include "ort.h"
+
+enum { QUERY, KEY, VALUE, PAST_KEY, PAST_VALUE, SEQUENCE_LENGTHS, TOTAL_LENGTH, COS, SIN, INPUTS };
+enum { OUTPUT, PRESENT_KEY, PRESENT_VALUE, OUTPUTS };
+enum { TOKENS_OF_A_TASK = 16 };
+
+typedef struct {
+  const OrtApi *api;
+  int64_t heads, kv_heads, window;
+  float scale; /* 0 for 1 / sqrt(E) */
+  int rotates;
+} Kernel;
+
+static OrtStatus *create(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
+  (void)op;
+  const Kernel made = {
+      .api = api,
+      .heads = attribute(api, info, "num_heads", 0),
+      .kv_heads = attribute(api, info, "kv_num_heads", 0),
+      .window = attribute(api, info, "local_window_size", -1),
+      .scale = attribute_float(api, info, "scale", 0.0f),
+      .rotates = attribute(api, info, "do_rotary", 0) == 1,
+  };
+  const int plain = attribute(api, info, "rotary_interleaved", 0) == 0 && attribute(api, info, "causal", 1) == 1 &&
+                    attribute(api, info, "smooth_softmax", 0) <= 0 && attribute(api, info, "qk_output", 0) == 0 &&
+                    attribute(api, info, "kv_cache_bit_width", 0) == 0 &&
+                    attribute(api, info, "sliding_window_cache", 0) == 0 &&
+                    attribute_float(api, info, "softcap", 0.0f) == 0.0f && made.window != 0;
+  if (!plain || made.heads < 1 || made.kv_heads < 1 || made.heads % made.kv_heads != 0 ||
+      made.heads / made.kv_heads > MAX_GROUP)
+    return fail(api, ORT_NOT_IMPLEMENTED, "intaglio: this kind of GroupQueryAttention is left to ONNX Runtime");
+  Kernel *kernel = malloc(sizeof *kernel);
+  if (kernel == NULL) return fail(api, ORT_FAIL, "intaglio: failed to allocate memory");
+  *kernel = made;
+  *out = kernel;
+  return NULL;
+}
+
+/* One call: its sizes and where everything is. */
+typedef struct {
+  const Kernel *kernel;
+  int64_t batch, tokens, head_size, past_rows, rows, angles; /* B, S, E, of past, of present, of a row of cos */
+  int64_t query_stride, key_stride;                          /* floats from token to token */
+  const float *query, *key, *value, *past_key, *past_value, *cos, *sin;
+  float *rotated, *present_key, *present_value;
+  const int64_t *past; /* [B] */
+} Call;
+
+static void rotate(const Call *call, const float *from, int64_t position, float *to) {
+  const int64_t half = call->kernel->rotates ? call->angles : 0;
+  const float *cos = call->cos + position * half, *sin = call->sin + position * half;
+  for (int64_t e = 0; e < half; e++) {
+    const float a = from[e], b = from[half + e];
+    to[e] = a * cos[e] - b * sin[e];
+    to[half + e] = b * cos[e] + a * sin[e];
+  }
+  memcpy(to + 2 * half, from + 2 * half, (call->head_size - 2 * half) * sizeof(float));
+}
+
+/* One token: its queries rotated, its keys and values appended. */
+static void append_token(const Call *call, int64_t token) {
+  const int64_t size = call->head_size, b = token / call->tokens, position = call->past[b] + token % call->tokens;
+  for (int64_t head = 0; head < call->kernel->heads; head++)
+    rotate(call, call->query + token * call->query_stride + head * size, position,
+           call->rotated + (token * call->kernel->heads + head) * size);
+  for (int64_t head = 0; head < call->kernel->kv_heads; head++) {
+    const int64_t at = ((b * call->kernel->kv_heads + head) * call->rows + position) * size;
+    rotate(call, call->key + token * call->key_stride + head * size, position, call->present_key + at);
+    memcpy(call->present_value + at, call->value + token * call->key_stride + head * size, size * sizeof(float));
+  }
+}
+
+static void append(void *data, size_t task) {
+  const Call *call = data;
+  const int64_t from = (int64_t)task * TOKENS_OF_A_TASK, all = call->batch * call->tokens;
+  for (int64_t token = from; token < from + TOKENS_OF_A_TASK && token < all; token++) append_token(call, token);
+}
+
+/* The past of one row and head, where present is other memory than past. */
+static void copy_past(void *data, size_t head) {
+  const Call *call = data;
+  const int64_t size = call->head_size, used = call->past[(int64_t)head / call->kernel->kv_heads] * size;
+  const int64_t from = (int64_t)head * call->past_rows * size, to = (int64_t)head * call->rows * size;
+  const int64_t rest = call->rows * size - used;
+  if (used > 0) memcpy(call->present_key + to, call->past_key + from, used * sizeof(float));
+  if (used > 0) memcpy(call->present_value + to, call->past_value + from, used * sizeof(float));
+  memset(call->present_key + to + used, 0, rest * sizeof(float));
+  memset(call->present_value + to + used, 0, rest * sizeof(float));
+}
+
+/* What is wrong with the lengths of a row, or NULL; `past` is how much it has before these tokens. */
+static const char *check_lengths(const Call *call, int64_t last, int64_t total, int first_prompt, int64_t *past) {
+  if (last < 0 || last >= call->rows) return "intaglio: GroupQueryAttention's seqlens_k is out of range";
+  *past = first_prompt ? 0 : last + 1 - call->tokens;
+  if (*past < 0) return "intaglio: GroupQueryAttention's seqlens_k is too small for the sequence";
+  if (*past > call->past_rows) return "intaglio: GroupQueryAttention's seqlens_k asks for more than the past holds";
+  if (last >= total) return "intaglio: GroupQueryAttention's seqlens_k is not below total_sequence_length";
+  return NULL;
+}
+
+static OrtStatus *invalid(const OrtApi *api, const char *message) { return fail(api, ORT_INVALID_ARGUMENT, message); }
+
+static OrtStatus *run(Call *call, const Tensor *in, OrtKernelContext *context, int64_t *past, float *output) {
+  const Kernel *kernel = call->kernel;
+  const OrtApi *api = kernel->api;
+  const int64_t total = *(const int32_t *)in[TOTAL_LENGTH].data;
+  const int first_prompt = call->tokens == total;
+  if (!first_prompt && call->tokens > 1 && call->batch > 1)
+    return invalid(api, "intaglio: GroupQueryAttention takes one row when several tokens follow a past");
+  for (int64_t b = 0; b < call->batch; b++) {
+    const char *wrong = check_lengths(call, ((const int32_t *)in[SEQUENCE_LENGTHS].data)[b], total, first_prompt, past + b);
+    if (wrong != NULL) return invalid(api, wrong);
+  }
+  call->past = past;
+  Pool pool = {api, context};
+  if (call->past_key != call->present_key || call->past_value != call->present_value)
+    run_parallel(&pool, copy_past, call->batch * kernel->kv_heads, call);
+  run_parallel(&pool, append, (call->batch * call->tokens + TOKENS_OF_A_TASK - 1) / TOKENS_OF_A_TASK, call);
+  const Attention attention = {
+      .batch = call->batch,
+      .tokens = call->tokens,
+      .heads = kernel->heads,
+      .kv_heads = kernel->kv_heads,
+      .head_size = call->head_size,
+      .capacity = call->rows,
+      .window = kernel->window > 0 ? kernel->window : 0,
+      .scale = kernel->scale != 0.0f ? kernel->scale : 1.0f / sqrtf((float)call->head_size),
+      .past = past,
+      .queries = call->rotated,
+      .keys = call->present_key,
+      .values = call->present_value,
+      .output = output,
+  };
+  return attend(&attention, run_parallel, &pool) == 0 ? NULL : fail(api, ORT_FAIL, "intaglio: failed to allocate memory");
+}
+
+static OrtStatus *compute(void *state, OrtKernelContext *context) {
+  const Kernel *kernel = state;
+  const OrtApi *api = kernel->api;
+  Tensor in[INPUTS];
+  OrtStatus *status = get_inputs(api, context, in, INPUTS);
+  if (status != NULL) return status;
+  const int packed = in[KEY].data == NULL;
+  if (in[QUERY].rank != 3 || (!packed && (in[KEY].rank != 3 || in[VALUE].rank != 3)) ||
+      (in[PAST_KEY].data != NULL && (in[PAST_KEY].rank != 4 || in[PAST_VALUE].rank != 4)))
+    return invalid(api, "intaglio: GroupQueryAttention's inputs have the wrong number of dimensions");
+  const int64_t width = in[QUERY].sizes[2], all = packed ? kernel->heads + 2 * kernel->kv_heads : kernel->heads;
+  Call call = {
+      .kernel = kernel,
+      .batch = in[QUERY].sizes[0],
+      .tokens = in[QUERY].sizes[1],
+      .head_size = width / all,
+      .past_rows = in[PAST_KEY].rank == 4 ? in[PAST_KEY].sizes[2] : 0,
+      .angles = kernel->rotates ? in[COS].sizes[1] : 0,
+      .query = in[QUERY].data,
+      .past_key = in[PAST_KEY].data,
+      .past_value = in[PAST_VALUE].data,
+      .cos = in[COS].data,
+      .sin = in[SIN].data,
+  };
+  const int64_t size = call.head_size;
+  if (width % all != 0 || size % 16 != 0 || size < 16 || size > MAX_HEAD_SIZE)
+    return invalid(api, "intaglio: GroupQueryAttention's heads must be a multiple of 16, at most 256");
+  if (!packed && (in[KEY].sizes[2] != kernel->kv_heads * size || in[VALUE].sizes[2] != kernel->kv_heads * size ||
+                  in[KEY].sizes[1] != call.tokens || in[VALUE].sizes[1] != call.tokens))
+    return invalid(api, "intaglio: GroupQueryAttention's keys and values do not fit its queries");
+  for (int index = PAST_KEY; in[PAST_KEY].rank == 4 && index <= PAST_VALUE; index++) {
+    const int64_t *sizes = in[index].sizes;
+    if (sizes[0] != call.batch || sizes[1] != kernel->kv_heads || sizes[2] != call.past_rows || sizes[3] != size)
+      return invalid(api, "intaglio: GroupQueryAttention's past does not fit its queries");
+  }
+  if (in[SEQUENCE_LENGTHS].data == NULL || in[TOTAL_LENGTH].data == NULL)
+    return invalid(api, "intaglio: GroupQueryAttention needs seqlens_k and total_sequence_length");
+  const int64_t total = *(const int32_t *)in[TOTAL_LENGTH].data;
+  if (total <= 0) return invalid(api, "intaglio: GroupQueryAttention's total_sequence_length must be positive");
+  if (kernel->rotates && (call.cos == NULL || call.sin == NULL || in[COS].rank != 2 || in[COS].sizes[0] < total ||
+                          in[SIN].sizes[0] < total || 2 * call.angles > size || in[SIN].sizes[1] != call.angles))
+    return invalid(api, "intaglio: GroupQueryAttention's tables of angles are too short for the sequence");
+  call.query_stride = width;
+  call.key_stride = packed ? width : kernel->kv_heads * size;
+  call.key = packed ? call.query + kernel->heads * size : in[KEY].data;
+  call.value = packed ? call.key + kernel->kv_heads * size : in[VALUE].data;
+  call.rows = call.past_rows > total ? call.past_rows : total;
+
+  float *outputs[OUTPUTS] = {0};
+  const int64_t sizes[3] = {call.batch, call.tokens, kernel->heads * size};
+  const int64_t present[4] = {call.batch, kernel->kv_heads, call.rows, size};
+  status = get_output(api, context, OUTPUT, sizes, 3, (void **)&outputs[OUTPUT]);
+  for (int index = PRESENT_KEY; status == NULL && index <= PRESENT_VALUE; index++)
+    status = get_output(api, context, index, present, 4, (void **)&outputs[index]);
+  if (status != NULL || call.batch * call.tokens == 0) return status;
+
+  /* Without present outputs the keys and values of this call are all there are. */
+  const int64_t cache = outputs[PRESENT_KEY] == NULL ? call.batch * kernel->kv_heads * call.rows * size : 0;
+  const int64_t queries = call.batch * call.tokens * kernel->heads * size;
+  float *memory = aligned_alloc(64, ((queries + 2 * cache) * sizeof(float) + 63) / 64 * 64);
+  int64_t *past = malloc(call.batch * sizeof *past);
+  if (memory != NULL && past != NULL) {
+    call.rotated = memory;
+    call.present_key = cache ? memory + queries : outputs[PRESENT_KEY];
+    call.present_value = cache ? memory + queries + cache : outputs[PRESENT_VALUE];
+    status = run(&call, in, context, past, outputs[OUTPUT]);
+  } else {
+    status = fail(api, ORT_FAIL, "intaglio: failed to allocate memory");
+  }
+  free(memory);
+  free(past);
+  return status;
+}
+
+static const char *name(const OrtCustomOp *op) { return (void)op, "GroupQueryAttention"; }
+static size_t inputs(const OrtCustomOp *op) { return (void)op, INPUTS; }
+static size_t outputs(const OrtCustomOp *op) { return (void)op, OUTPUTS; }
+static int input_type(const OrtCustomOp *op, size_t index) {
+  return (void)op, index == SEQUENCE_LENGTHS || index == TOTAL_LENGTH ? INT32 : FLOAT;
+}
+static int output_type(const OrtCustomOp *op, size_t index) { return (void)op, (void)index, FLOAT; }
+static int input_kind(const OrtCustomOp *op, size_t index) {
+  return (void)op, index == QUERY || index == SEQUENCE_LENGTHS || index == TOTAL_LENGTH ? REQUIRED : OPTIONAL;
+}
+static int output_kind(const OrtCustomOp *op, size_t index) { return (void)op, index == OUTPUT ? REQUIRED : OPTIONAL; }
+
+const OrtCustomOp group_query_attention = {
+    .version = ORT_API_VERSION,
+    .CreateKernel = unused_create,
+    .GetName = name,
+    .GetExecutionProviderType = cpu_provider,
+    .GetInputType = input_type,
+    .GetInputTypeCount = inputs,
+    .GetOutputType = output_type,
+    .GetOutputTypeCount = outputs,
+    .KernelCompute = unused_compute,
+    .KernelDestroy = free,
+    .GetInputCharacteristic = input_kind,
+    .GetOutputCharacteristic = output_kind,
+    .GetInputMemoryType = memory_type,
+    .GetVariadicInputMinArity = one,
+    .GetVariadicInputHomogeneity = one,
+    .GetVariadicOutputMinArity = one,
+    .GetVariadicOutputHomogeneity = one,
+    .CreateKernelV2 = create,
+    .KernelComputeV2 = compute,
+    .GetStartVersion = one,
+    .GetEndVersion = one,
+};

@@ -1,0 +1,10 @@
+/* The operators of the library. */
+#ifndef INTAGLIO_OPERATORS_H
+#define INTAGLIO_OPERATORS_H
+
+#include "ort_abi.h"
+
+extern const OrtCustomOp matmul_nbits;
+extern const OrtCustomOp group_query_attention;
+
+#endif

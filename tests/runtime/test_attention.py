@@ -1,0 +1,251 @@
+"""Our own GroupQueryAttention against ONNX Runtime's, and against what it must refuse."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from intaglio.runtime import kernels
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+Floats = NDArray[np.float32]
+POSITIONS = 2048
+
+
+def session(model: bytes, own: bool) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 2
+    options.log_severity_level = 4
+    if own:
+        options.add_session_config_entry("intaglio.GroupQueryAttention", "1")
+        options.register_custom_ops_library(str(kernels.library()))
+    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def supported() -> bool:
+    try:
+        session(Shape().model(), own=True)
+    except Exception:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class Shape:
+    heads: int = 4
+    kv_heads: int = 2
+    size: int = 32
+    window: int = -1
+    angles: int | None = None  # columns of the tables; None for no rotation
+    packed: bool = False
+    past: bool = True
+    scale: float = 0.0
+
+    def model(self, **attributes: Any) -> bytes:
+        names = ["query", "key", "value", "past_key", "past_value", "seqlens", "total", "cos", "sin"]
+        absent = (["key", "value"] if self.packed else []) + ([] if self.angles else ["cos", "sin"])
+        absent += [] if self.past else ["past_key", "past_value"]
+        inputs = ["" if name in absent else name for name in names]
+        while not inputs[-1]:
+            inputs.pop()
+        integers = ("seqlens", "total")
+        values = [
+            helper.make_tensor_value_info(name, TensorProto.INT32 if name in integers else TensorProto.FLOAT, None)
+            for name in inputs
+            if name
+        ]
+        outputs = ["y", "present_key", "present_value"] if self.past else ["y"]
+        node = helper.make_node(
+            "GroupQueryAttention",
+            inputs,
+            outputs,
+            domain="com.microsoft",
+            num_heads=self.heads,
+            kv_num_heads=self.kv_heads,
+            do_rotary=int(self.angles is not None),
+            local_window_size=self.window,
+            scale=self.scale,
+            **attributes,
+        )
+        results = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs]
+        graph = helper.make_graph([node], "attention", values, results)
+        opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
+        return onnx.ModelProto.SerializeToString(helper.make_model(graph, opset_imports=opsets, ir_version=10))
+
+
+class Pair:
+    """The same calls on both kernels, each with a cache of its own."""
+
+    def __init__(self, shape: Shape, batch: int = 1, capacity: int = 0, shared: bool = False) -> None:
+        self.shape, self.batch, self.shared = shape, batch, shared
+        self._random = np.random.default_rng(7)
+        self._sessions = [session(shape.model(), own) for own in (True, False)]
+        empty = np.full((batch, shape.kv_heads, capacity, shape.size), np.nan, dtype=np.float32)
+        self.caches = [[empty.copy(), empty.copy()] for _ in self._sessions]
+
+    def call(self, tokens: int, lengths: list[int], total: int) -> tuple[Floats, Floats]:
+        shape = self.shape
+        wide, narrow = shape.heads * shape.size, shape.kv_heads * shape.size
+        feeds: dict[str, Any] = {
+            "seqlens": np.array(lengths, dtype=np.int32) - 1,
+            "total": np.array([total], dtype=np.int32),
+        }
+        if shape.packed:
+            feeds["query"] = self._draw(tokens, wide + 2 * narrow)
+        else:
+            feeds |= {"query": self._draw(tokens, wide), "key": self._draw(tokens, narrow)}
+            feeds["value"] = self._draw(tokens, narrow)
+        if shape.angles:
+            angles = np.outer(np.arange(POSITIONS), 0.7 ** np.arange(shape.angles)).astype(np.float32)
+            feeds |= {"cos": np.cos(angles), "sin": np.sin(angles)}
+        found, wanted = (self._run(index, feeds) for index in range(2))
+        return found, wanted
+
+    def _run(self, index: int, feeds: dict[str, Any]) -> Floats:
+        if not self.shape.past:
+            return np.asarray(self._sessions[index].run(None, feeds)[0])
+        caches = self.caches[index]
+        feeds = feeds | {"past_key": caches[0], "past_value": caches[1]}
+        if not self.shared:
+            y, *self.caches[index] = self._sessions[index].run(None, feeds)
+            return np.asarray(y)
+        binding = self._sessions[index].io_binding()
+        for name, value in feeds.items():
+            binding.bind_cpu_input(name, value)
+        binding.bind_output("y", "cpu")
+        for name, cache in zip(("present_key", "present_value"), caches, strict=True):
+            binding.bind_output(name, "cpu", 0, np.float32, cache.shape, cache.ctypes.data)
+        self._sessions[index].run_with_iobinding(binding)
+        return np.array(binding.get_outputs()[0].numpy())
+
+    def _draw(self, tokens: int, width: int) -> Floats:
+        return self._random.normal(size=(self.batch, tokens, width)).astype(np.float32)
+
+
+pytestmark = pytest.mark.skipif(not supported(), reason="no compiled kernels for this processor")
+
+
+def close(found: Floats, wanted: Floats) -> None:
+    assert found.shape == wanted.shape
+    assert np.abs(found - wanted).max() <= 3e-6 * np.abs(wanted).max()
+
+
+SHAPES = {
+    "rotated": Shape(angles=16),
+    "not rotated": Shape(),
+    "partly rotated": Shape(size=64, angles=16),
+    "packed": Shape(angles=16, packed=True),
+    "Qwen2 0.5B": Shape(14, 2, 64, angles=32),
+    "one key head for all": Shape(8, 1, 16, angles=8),
+    "a key head each": Shape(3, 3, 48),
+    "wide heads": Shape(2, 1, 128, angles=64),
+    "heads of 80": Shape(2, 2, 80, scale=0.3),
+    "window": Shape(angles=16, window=20),
+    "window of one": Shape(window=1),
+    "window beyond a piece": Shape(window=100, angles=16),
+}
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["growing", "shared"])
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+def test_prompt_chunks_and_steps(shape: Shape, shared: bool) -> None:
+    pair = Pair(shape, capacity=700 if shared else 0, shared=shared)
+    length = 0
+    for tokens in (70, 1, 63, 1, 130, 1, 260, 1, 1):
+        length += tokens
+        close(*pair.call(tokens, [length], length))
+    for ours, theirs in zip(*pair.caches, strict=True):
+        assert np.allclose(ours[:, :, :length], theirs[:, :, :length], atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+def test_rows_of_different_lengths(shape: Shape) -> None:
+    """Padded on the right in the prompt; a step then writes over the padding."""
+    pair = Pair(shape, batch=3, capacity=160, shared=True)
+    lengths = [90, 1, 33]
+    found, wanted = pair.call(90, lengths, 90)
+    for row, length in enumerate(lengths):
+        close(found[row, :length], wanted[row, :length])
+    for _ in range(5):
+        lengths = [length + 1 for length in lengths]
+        close(*pair.call(1, lengths, max(lengths)))
+
+
+def test_without_a_cache() -> None:
+    pair = Pair(Shape(angles=16, past=False), batch=2)
+    found, wanted = pair.call(100, [100, 40], 100)
+    close(found[0], wanted[0])
+    close(found[1, :40], wanted[1, :40])
+
+
+def test_a_row_is_the_same_bit_for_bit_alone_in_a_batch_and_in_chunks() -> None:
+    def last(pieces: list[int], batch: int) -> Floats:
+        random = np.random.default_rng(3)
+        inputs = [random.normal(size=(1, sum(pieces), width)).astype(np.float32) for width in (128, 64, 64)]
+        ours = session(Shape().model(), own=True)
+        cache = [np.zeros((batch, 2, 0, 32), dtype=np.float32)] * 2
+        start, y = 0, np.empty(0, dtype=np.float32)
+        for piece in pieces:
+            end = start + piece
+            rows = [np.repeat(x[:, start:end], batch, axis=0) for x in inputs]
+            names = dict(zip(("query", "key", "value"), rows, strict=True))
+            lengths = np.full(batch, end - 1, dtype=np.int32)
+            names |= {"past_key": cache[0], "past_value": cache[1], "seqlens": lengths}
+            y, *cache = ours.run(None, names | {"total": np.array([end], dtype=np.int32)})
+            start = end
+        return np.asarray(y[0, -1])
+
+    whole = last([300], 1)
+    for pieces, batch in (([300], 4), ([100, 200], 1), ([65, 1, 234], 1), ([299, 1], 1), ([299, 1], 3)):
+        assert np.array_equal(last(pieces, batch), whole)
+
+
+def test_numbers_that_are_none_stay_in_their_row() -> None:
+    ours = session(Shape(past=False).model(), own=True)
+    feeds = {
+        name: np.ones((2, 5, width), dtype=np.float32) for name, width in (("query", 128), ("key", 64), ("value", 64))
+    }
+    feeds["value"][1, 2] = np.nan
+    lengths = {"seqlens": np.array([4, 4], dtype=np.int32), "total": np.array([5], dtype=np.int32)}
+    y = ours.run(None, feeds | lengths)[0]
+    assert np.isfinite(y[0]).all()
+    assert np.isnan(y[1, 2:]).all()
+
+
+REFUSED = {
+    "out of range": (1, [9], 8, "seqlens_k is out of range"),
+    "negative": (1, [0], 8, "seqlens_k is out of range"),
+    "too small": (4, [3], 8, "seqlens_k is too small"),
+    "no total": (1, [1], 0, "total_sequence_length must be positive"),
+    "beyond the tables": (1, [POSITIONS + 1], POSITIONS + 1, "tables of angles are too short"),
+}
+
+
+@pytest.mark.parametrize(("tokens", "lengths", "total", "message"), REFUSED.values(), ids=REFUSED.keys())
+def test_wrong_lengths_are_refused(tokens: int, lengths: list[int], total: int, message: str) -> None:
+    pair = Pair(Shape(angles=16), capacity=8)
+    with pytest.raises(Exception, match=message):
+        pair.call(tokens, lengths, total)
+
+
+def test_several_tokens_behind_a_past_are_one_row_s() -> None:
+    pair = Pair(Shape(), batch=2, capacity=8)
+    with pytest.raises(Exception, match="takes one row when several tokens follow a past"):
+        pair.call(2, [4, 4], 4)
+
+
+@pytest.mark.parametrize("attributes", [{"softcap": 3.0}, {"sliding_window_cache": 1}, {"causal": 0}], ids=str)
+def test_other_kinds_are_left_to_onnxruntime(attributes: dict[str, Any]) -> None:
+    with pytest.raises(Exception, match="left to ONNX Runtime"):
+        session(Shape(window=8).model(**attributes), own=True)
+
+
+def test_the_library_registers_nothing_unasked(tmp_path: Path) -> None:
+    options = ort.SessionOptions()
+    options.register_custom_ops_library(str(kernels.library()))
+    model = Shape(window=8).model(softcap=3.0)
+    assert ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
