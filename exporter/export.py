@@ -246,10 +246,7 @@ def _recipe(checkpoint: Checkpoint, task: Task, value: ir.Value) -> Recipe:
         return Stored(checkpoint.name_of(value.name, task), shape)
 
     def compute() -> torch.Tensor:
-        rotary = RotaryEmbedding(config.rope, config.head_dim)
-        if leaf in ("cos", "sin"):
-            return rotary.table(shape[0])[0 if leaf == "cos" else 1]
-        return rotary.get_buffer(leaf)
+        return RotaryEmbedding(config.rope, config.head_dim).get_buffer(leaf)
 
     return Computed(shape, compute)
 

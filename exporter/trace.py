@@ -19,7 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..artifact import Target, Task
 from ..models.config import ModelConfig
-from ..models.heads import CausalLM, build, trunk
+from ..models.heads import CausalLM, build
 from ..models.ops import KeyValue, lowered
 from .instantiate import instantiate
 from .lowering.ort import OrtOps, refuse_inexpressible, rotates_inside
@@ -39,13 +39,10 @@ HEAD = "head"
 class _Traced(nn.Module):
     """A head with flat, positional arguments and outputs, which are float32 but for the cache."""
 
-    def __init__(self, config: ModelConfig, task: Task, table_rows: int) -> None:
+    def __init__(self, config: ModelConfig, task: Task) -> None:
         super().__init__()
         self.head = build(config, task)
         self.task = task
-        rotary = trunk(self.head, task).rotary_emb
-        for name in ("cos", "sin") if table_rows else ():
-            rotary.register_buffer(name, torch.empty(table_rows, config.head_dim // 2), persistent=False)
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, past: list[KeyValue], logits_to_keep: Tensor
@@ -61,8 +58,7 @@ def trace(config: ModelConfig, task: Task, target: Target, dtype: torch.dtype) -
     """The full-depth graph of a task. Its initializers have names, types and shapes, and no values.
 
     Names of initializers are the module's parameter names; where the embeddings are tied, the embedding's. What is
-    computed from the config is found beside them: ``rotary_emb.cos`` and ``.sin`` [C, E/2], tables by position, or
-    ``rotary_emb.inv_freq`` and ``.long_inv_freq`` [E/2].
+    computed from the config is found beside them: ``rotary_emb.inv_freq`` and ``.long_inv_freq`` [E/2].
 
     Raises:
         UnsupportedError: the target's operators cannot express the model.
@@ -84,14 +80,12 @@ def _shallow(config: ModelConfig) -> tuple[ModelConfig, list[int]]:
 
 def _export(config: ModelConfig, task: Task, target: Target, dtype: torch.dtype) -> ir.Model:
     generates = task == "text-generation"
-    # GroupQueryAttention indexes a table by position; where it cannot, angles are computed in the graph.
-    rows = config.context_length if target == "ort" and rotates_inside(config) else 0
     batch = 1 if task == "text-classification" and config.pad_token_id is None else 2
     sequence, past_length = 3, 5 if generates else 0
     windows = dict.fromkeys(config.layer_windows)
     with FakeTensorMode(), _quiet():
         with _default_dtype(dtype):  # parameters only: the frequencies stay float32
-            module = _Traced(config, task, rows).eval()
+            module = _Traced(config, task).eval()
         past = torch.empty(batch, config.num_key_value_heads, past_length, config.head_dim, dtype=dtype)
         arguments = (
             torch.zeros(batch, sequence, dtype=torch.int64),
@@ -99,7 +93,8 @@ def _export(config: ModelConfig, task: Task, target: Target, dtype: torch.dtype)
             [(past.clone(), past.clone()) for _ in range(config.num_hidden_layers if generates else 0)],
             torch.ones(1, dtype=torch.int64),
         )
-        ops = OrtOps(dtype, rotates_inside=rows > 0) if target == "ort" else StandardOps(windows, dtype)
+        rows = config.context_length if rotates_inside(config) else None
+        ops = OrtOps(dtype, table_rows=rows) if target == "ort" else StandardOps(windows, dtype)
         with lowered(ops):
             program = torch.onnx.export(
                 module,
@@ -120,7 +115,9 @@ def _export(config: ModelConfig, task: Task, target: Target, dtype: torch.dtype)
         if value.name != "logits_to_keep":
             value.const_value = None  # fake: the values come from the checkpoint
     with _quiet():
-        optimize_ir(model)  # folds what torch leaves around shapes and slices
+        # Folds what torch leaves around shapes and slices. A Range of constants is the beginning of a rotary table:
+        # whoever loads the graph folds that, and it takes no room in the file.
+        optimize_ir(model, should_fold=lambda node: False if node.op_type == "Range" else None)
     return model
 
 

@@ -97,7 +97,7 @@ class Transposed:
 
 @dataclass(frozen=True)
 class Computed:
-    """Values that follow from the config, such as rotary tables."""
+    """Values that follow from the config, such as rotary frequencies."""
 
     shape: tuple[int, ...]
     compute: Callable[[], Tensor]

@@ -35,18 +35,18 @@ class OrtOps(SharedOps):
     """Lowering to ``com.microsoft`` operators.
 
     Args:
-        rotates_inside: GroupQueryAttention rotates, by the tables ``cos`` and ``sin`` [C, E/2] that the exporter has
-            put beside the frequencies; else queries and keys are rotated before it.
         dtype: of the activations.
+        table_rows: GroupQueryAttention rotates, by tables of cos and sin for so many positions; None where queries and
+            keys are rotated before it.
     """
 
     opset = 23
     ir_version = 11
     norm = "SimplifiedLayerNormalization"
 
-    def __init__(self, dtype: torch.dtype, *, rotates_inside: bool) -> None:
+    def __init__(self, dtype: torch.dtype, *, table_rows: int | None) -> None:
         self.dtype = dtype
-        self.rotates_inside = rotates_inside
+        self.table_rows = table_rows
 
     def plan(
         self, input_ids: Tensor, attention_mask: Tensor | None, past_length: int, rotary: RotaryEmbedding
@@ -59,11 +59,18 @@ class OrtOps(SharedOps):
         padded_left = node("Equal", [first, scalar(0)], torch.bool, [B])
         last = node("Sub", [count, ints(1)], torch.int64, [B])
         checked = node("Where", [padded_left, ints(REJECTED), last], torch.int64, [B])
-        if self.rotates_inside:
-            cos, sin = rotary.get_buffer("cos"), rotary.get_buffer("sin")
+        if self.table_rows is not None:
+            cos, sin = self._tables(self.table_rows, count, rotary)
         else:
             cos, sin = self._angles(input_ids, count, total, rotary)
         return OrtPlan(_int32(checked), _int32(total), cos, sin)
+
+    def _tables(self, rows: int, count: Tensor, rotary: RotaryEmbedding) -> tuple[Tensor, Tensor]:
+        # Nothing here depends on an input: ONNX Runtime computes it once, when it loads the graph, and the file need
+        # not hold it.
+        positions = node("Range", [scalar(0), scalar(rows), scalar(1)], torch.int64, [rows])
+        cos, sin = rotary(positions[None], count)
+        return cos[0].to(self.dtype), sin[0].to(self.dtype)
 
     def _angles(
         self, input_ids: Tensor, count: Tensor, total: Tensor, rotary: RotaryEmbedding
@@ -91,7 +98,7 @@ class OrtOps(SharedOps):
         window: int | None,
         rotate: bool,
     ) -> tuple[Tensor, KeyValue]:
-        inside = rotate and self.rotates_inside
+        inside = rotate and self.table_rows is not None
         if rotate and not inside:
             query = rotary_embedding(query, plan.cos, plan.sin, heads.query)
             key = rotary_embedding(key, plan.cos, plan.sin, heads.key_value)

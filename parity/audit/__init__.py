@@ -2,7 +2,8 @@
 
 stored, layouts, tables (what the bytes are) ┐
 expected, folds, unfold (the source's numbers) ┴─▶ comparison ─▶ weights ─▶ TensorError
-diagnosis, blockwise, likeness, rotary: what is wrong with one, in words
+diagnosis, blockwise, likeness: what is wrong with one, in words
+rotary, constants: what follows from the config
 """
 
 from .weights import audit

@@ -1,6 +1,6 @@
-"""What an artifact computed from the config and stored: tables and frequencies of its rotary embeddings."""
+"""What an artifact has of the config's: frequencies of its rotary embeddings, and the tables that follow from them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from ...artifact import Manifest
 from ...models.config import ModelConfig
 from ...models.rope import RopeConfig, RotaryEmbedding, inverse_frequencies
 from ..result import TensorError
+from .constants import evaluated
 from .folds import ROUNDING
 from .stored import ROUNDED, Array
 
@@ -21,18 +22,24 @@ THETAS = (10_000.0, 500_000.0, 1_000_000.0, 5_000_000.0)
 ULPS = 4
 """By how many roundings cosines of different machines differ at most."""
 
+PRECISIONS = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 FIRST = 16
 """Positions by which a table is recognized."""
 
 
-def computed(
-    folder: Path, manifest: Manifest, config: ModelConfig, values: Mapping[str, ir.Value]
-) -> list[TensorError]:
-    """Compare every initializer of a rotary embedding with the one that the config makes.
+def computed(folder: Path, manifest: Manifest, config: ModelConfig, model: ir.Model) -> list[TensorError]:
+    """Compare every initializer of a rotary embedding with the one that the config makes; and, where those are right,
+    the tables that the graph computes from them for GroupQueryAttention.
 
     Raises:
-        ArtifactError: an initializer reaches beyond its file.
+        ArtifactError: an initializer reaches beyond its file, or ONNX Runtime cannot compute a table.
     """
+    found = _stored(folder, manifest, config, model.graph.initializers)
+    # A table of wrong frequencies is wrong as well, which would tell nothing new.
+    return found if any(error.fault for error in found) else found + _tables(folder, config, model, found)
+
+
+def _stored(folder: Path, manifest: Manifest, config: ModelConfig, values: Mapping[str, ir.Value]) -> list[TensorError]:
     found = []
     for name, entry in manifest.tensors.items():
         owner, _, leaf = name.rpartition(".")
@@ -44,20 +51,39 @@ def computed(
         if array is not None:
             stored = array.flat(0, array.elements).view(array.shape)
             error, fault = _compare(stored, leaf, config, ROUNDED.get(array.type, torch.float32))
-        found.append(
-            TensorError(
-                name=name,
-                module=owner,
-                precision=entry.precision,
-                bits=None,
-                block_size=None,
-                method=None,
-                elements=torch.Size(entry.shape).numel(),
-                error=error,
-                fault=fault,
-            )
-        )
+        found.append(_error(name, entry.precision, entry.shape, error, fault))
     return found
+
+
+def _tables(folder: Path, config: ModelConfig, model: ir.Model, stored: Sequence[TensorError]) -> list[TensorError]:
+    """Of all layers, each table once. What depends on an input is no table: it is judged where attention is."""
+    owner = next((error.module for error in stored), "rotary_emb")
+    found = []
+    for place, leaf in ((7, "cos"), (8, "sin")):
+        nodes = [node for node in model.graph if node.op_type == "GroupQueryAttention" and len(node.inputs) > place]
+        for value in dict.fromkeys(node.inputs[place] for node in nodes):
+            if value is None or value.is_initializer():
+                continue
+            numbers = evaluated(model, folder, [value])
+            if numbers is not None:
+                dtype = ROUNDED.get(value.dtype or ir.DataType.FLOAT, torch.float32)
+                error, fault = _compare(numbers[0], leaf, config, dtype)
+                found.append(_error(f"{owner}.{leaf}", PRECISIONS[dtype], numbers[0].shape, error, fault))
+    return found
+
+
+def _error(name: str, precision: str, shape: Sequence[int], error: float, fault: str | None) -> TensorError:
+    return TensorError(
+        name=name,
+        module=name.rpartition(".")[0],
+        precision=precision,
+        bits=None,
+        block_size=None,
+        method=None,
+        elements=torch.Size(shape).numel(),
+        error=error,
+        fault=fault,
+    )
 
 
 def _compare(stored: Tensor, leaf: str, config: ModelConfig, dtype: torch.dtype) -> tuple[float, str | None]:

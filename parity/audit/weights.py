@@ -56,20 +56,19 @@ def audit(
     """
     path = Path(folder) / GRAPH
     try:
-        values = ir.load(path).graph.initializers
+        model = ir.load(path)
     except Exception as error:  # onnx_ir and protobuf raise all sorts
         raise ArtifactError(f"{path} cannot be read ({error}); export the model again") from None
-    return _Audit(Path(folder), manifest, checkpoint, values).run(advance)
+    return _Audit(Path(folder), manifest, checkpoint, model).run(advance)
 
 
 class _Audit:
-    def __init__(
-        self, folder: Path, manifest: Manifest, checkpoint: Checkpoint, values: Mapping[str, ir.Value]
-    ) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, checkpoint: Checkpoint, model: ir.Model) -> None:
         self.folder = folder
         self.manifest = manifest
         self.checkpoint = checkpoint
-        self.values = values
+        self.model = model
+        self.values: Mapping[str, ir.Value] = model.graph.initializers
         self.holders: dict[str, list[Holder]] = {}
         self.faults: dict[str, str] = {}
         for name, entry in manifest.tensors.items():
@@ -88,7 +87,7 @@ class _Audit:
                 found.append(self._weight(name, entry))
                 done += found[-1].elements
                 advance(done, total)
-        found += computed(self.folder, self.manifest, self.checkpoint.config, self.values)
+        found += computed(self.folder, self.manifest, self.checkpoint.config, self.model)
         return (*found, *self._missing())
 
     def _collect(self, name: str, entry: TensorEntry) -> None:

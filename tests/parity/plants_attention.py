@@ -41,8 +41,8 @@ def rotate(layer: int) -> Plant:
         if node.op_type == "GroupQueryAttention":
             node.attributes["do_rotary"] = ir.AttrInt64("do_rotary", 1)
             node.resize_inputs(9)
-            node.replace_input_with(7, s.value("model.rotary_emb.cos"))
-            node.replace_input_with(8, s.value("model.rotary_emb.sin"))
+            for place, table in zip((7, 8), tables(s), strict=True):
+                node.replace_input_with(place, table)
             return
         module = f"model.layers.{layer}.self_attn"
         angles = [s.value("model.rotary_emb/Cos:out"), s.value("model.rotary_emb/Sin:out")]
@@ -63,30 +63,50 @@ def no_rotation(layer: int) -> Plant:
 
 
 def plain_angles(theta: float) -> Plant:
-    """Tables, or frequencies, of the default type with this theta, whatever the config says."""
+    """Frequencies of the default type with this theta, whatever the config says."""
 
     def plant(s: Surgery) -> None:
-        frequencies = 1 / theta ** (np.arange(0, HEAD_DIM, 2) / HEAD_DIM)
-        if "model.rotary_emb.inv_freq" in s.graph.initializers:
-            s.array("model.rotary_emb.inv_freq")[:] = frequencies
-            return
-        cos, sin = s.array("model.rotary_emb.cos"), s.array("model.rotary_emb.sin")
-        angles = np.arange(len(cos))[:, None] * frequencies
-        cos[:], sin[:] = np.cos(angles), np.sin(angles)
+        s.array("model.rotary_emb.inv_freq")[:] = 1 / theta ** (np.arange(0, HEAD_DIM, 2) / HEAD_DIM)
 
     return plant
 
 
-def short_table(s: Surgery) -> None:
+def tables(s: Surgery) -> tuple[ir.Value, ir.Value]:
+    """cos and sin by position, as GroupQueryAttention takes them."""
+    node = next(node for node in s.nodes("GroupQueryAttention") if node.attributes["do_rotary"].as_int())
+    cos, sin = node.inputs[7:9]
+    assert cos is not None
+    assert sin is not None
+    return cos, sin
+
+
+def other_positions(change: Callable[[Surgery, ir.Value], ir.Value]) -> Plant:
+    """Tables for the positions that ``change`` makes of 0, 1, 2 and so on, int64 [C]."""
+
+    def plant(s: Surgery) -> None:
+        positions = s.node("model/Range").outputs[0]
+        users = list(positions.uses())
+        changed = change(s, positions)
+        for user, index in users:
+            user.replace_input_with(index, changed)
+
+    return plant
+
+
+def half_of(positions: int) -> Plant:
     """Positions in the second half of the context repeat the last of the first."""
-    for name in ("cos", "sin"):
-        table = s.array(f"model.rotary_emb.{name}")
-        table[len(table) // 2 :] = table[len(table) // 2 - 1]
+    return other_positions(lambda s, given: s.insert("Min", [given, s.constant(positions // 2 - 1)], "model"))
+
+
+short_table = half_of(128)  # of tests/tiny.py
 
 
 def cos_and_sin_exchanged(s: Surgery) -> None:
-    cos, sin = s.array("model.rotary_emb.cos"), s.array("model.rotary_emb.sin")
-    cos[:], sin[:] = sin.copy(), cos.copy()
+    cos, sin = tables(s)
+    for node in s.nodes("GroupQueryAttention"):
+        if len(node.inputs) > 8:
+            node.replace_input_with(7, sin)
+            node.replace_input_with(8, cos)
 
 
 def interleaved(s: Surgery) -> None:

@@ -15,6 +15,7 @@ from intaglio.parity.result import TensorError
 
 from . import plants_weights as plants
 from .artifacts import Base, Shelf
+from .plants_attention import cos_and_sin_exchanged, other_positions, short_table, tables
 from .surgery import Array, Surgery
 
 Plant = Callable[[Surgery], None]
@@ -96,16 +97,16 @@ def without_bias(s: Surgery) -> None:
     s.sweep()
 
 
-def position_late(name: str) -> Plant:
-    def change(table: Array) -> Array:
-        table[:-1] = table[1:].copy()
-        return table
-
-    return plants.rewritten(name, change)
+position_late = other_positions(lambda s, given: s.insert("Add", [given, s.constant(1)], "model"))
 
 
-def exchanged_tables(s: Surgery) -> None:
-    plants.swapped("model.rotary_emb.cos", "model.rotary_emb.sin")(s)
+def halved(s: Surgery) -> None:
+    """The table of sines alone."""
+    _, sin = tables(s)
+    users = list(sin.uses())
+    small = s.insert("Mul", [sin, s.constant(0.5, np.float32)], "model")
+    for user, index in users:
+        user.replace_input_with(index, small)
 
 
 def theta(value: float) -> Plant:
@@ -114,13 +115,6 @@ def theta(value: float) -> Plant:
         frequencies[:] = value ** (-np.arange(len(frequencies)) / len(frequencies))
 
     return plant
-
-
-def unscaled(s: Surgery) -> None:
-    for leaf, function in (("cos", np.cos), ("sin", np.sin)):
-        table = s.array(f"model.rotary_emb.{leaf}")
-        angles = np.arange(len(table))[:, None] * 10_000.0 ** (-np.arange(table.shape[1]) / table.shape[1])
-        table[:] = function(angles)
 
 
 @dataclass(frozen=True)
@@ -388,7 +382,7 @@ PLANTED = [
     Planted(
         "cos and sin",
         TABLES,
-        exchanged_tables,
+        cos_and_sin_exchanged,
         "model.rotary_emb.cos",
         "cos and sin are exchanged",
         ("model.rotary_emb.sin",),
@@ -396,25 +390,27 @@ PLANTED = [
     Planted(
         "position",
         TABLES,
-        position_late("model.rotary_emb.cos"),
+        position_late,
         "model.rotary_emb.cos",
         "RoPE turns each position by the angles of the one after it",
+        ("model.rotary_emb.sin",),
     ),
     Planted(
         "type",
         TABLES,
-        unscaled,
-        "model.rotary_emb.cos",
+        theta(10_000),
+        "model.rotary_emb.inv_freq",
         "RoPE is of the default type, and config.json has linear",
-        ("model.rotary_emb.sin",),
     ),
     Planted(
         "a table half as long",
         TABLES,
-        plants.rewritten("model.rotary_emb.sin", lambda table: np.concatenate([table[:64], table[:64]])),
-        "model.rotary_emb.sin",
+        short_table,
+        "model.rotary_emb.cos",
         "right up to position 63, and wrong from there on",
+        ("model.rotary_emb.sin",),
     ),
+    Planted("a table times a half", TABLES, halved, "model.rotary_emb.sin", r"it is 0\.5 times what it should be"),
     Planted(
         "one more",
         FLOAT,

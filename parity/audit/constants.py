@@ -1,0 +1,44 @@
+"""What a graph computes from its weights alone, as ONNX Runtime computes it when it loads the graph."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+from ...artifact import GRAPH
+from ...errors import ArtifactError
+from ...runtime.session import import_onnxruntime, session_options
+
+
+def evaluated(model: ir.Model, folder: Path, values: Sequence[ir.Value]) -> list[Tensor] | None:
+    """The numbers of these values, widened to float32; None where they depend on an input of the graph.
+
+    Raises:
+        ArtifactError: ONNX Runtime cannot compute them.
+    """
+    try:
+        part = ir.convenience.extract(model.graph, [], values)
+    except ValueError:
+        return None
+    for index, value in enumerate(list(part.outputs)):
+        # ONNX Runtime hands out no bfloat16.
+        wide = ir.node("Cast", [value], {"to": int(ir.DataType.FLOAT)}, name=f"wide {index}")
+        wide.outputs[0].name, wide.outputs[0].dtype = f"wide {index}", ir.DataType.FLOAT
+        part.append(wide)
+        part.outputs[index] = wide.outputs[0]
+    ort = import_onnxruntime()
+    options = session_options(ort, 1)
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder.resolve()))
+    data = ir.to_proto(ir.Model(part, ir_version=model.ir_version)).SerializeToString()
+    try:
+        found = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"]).run(None, {})
+    except Exception as error:  # onnxruntime's exceptions have no common class of their own
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        names = ", ".join(value.name or "" for value in values)
+        raise ArtifactError(
+            f"{folder / GRAPH}: ONNX Runtime cannot compute {names} ({reason}); export the model again"
+        ) from None
+    return [torch.from_numpy(np.asarray(array)) for array in found]
