@@ -1,9 +1,12 @@
 """Our own kernels for ONNX Runtime's CPU, compiled when the package is installed.
 
     native/library.c        what ONNX Runtime loads          native/ort.h, ort_abi.h   its C interface
-    native/matmul_op.c      MatMulNBits: its inputs          native/matmul.h           what is computed
-    native/avx512.c         its products                     native/pages.h            memory of mapped files
+    native/matmul_op.c      MatMulNBits: its inputs          native/matmul.h, .c       its products, and their tasks
+    native/instructions.h   how weights lie in memory        native/ranges.h           loops around a product
+    native/avx512.c         products with AVX512-VNNI        native/ymm.h              those of 256 bits:
+    native/avx_vnni.c       with AVX-VNNI                    native/avx2.c             with AVX2 alone
     native/attention_op.c   GroupQueryAttention: its inputs  native/attention.h, .c    attention over a KV cache
+    native/pages.h          memory of mapped files           native/threads.h          processors of this process
 
 A graph needs no change to run on them: ONNX Runtime asks a registered library for an operator's kernel before it takes
 its own. Where the library is absent (there was no C compiler) or the processor lacks the instructions, ONNX Runtime's
@@ -28,9 +31,9 @@ def library() -> Path | None:
 
 
 def instructions() -> str | None:
-    """The processor's instructions that the library computes with, such as "AVX512-VNNI".
+    """The processor's instructions that products are computed with: "AVX512-VNNI", "AVX-VNNI" or "AVX2".
 
-    None where there is no library, where it is another machine's, or where the processor has none that it knows.
+    All give the same bits. The environment variable INTAGLIO_KERNELS names the only ones that may be used. None where there is no library, where it is another machine's, or where the processor has none that it knows.
     """
     path = library()
     try:

@@ -21,17 +21,21 @@ static OrtStatus *add(const OrtApi *api, const OrtSessionOptions *options, OrtCu
 }
 
 #if defined(_WIN32)
-__declspec(dllexport)
+#define EXPORTED __declspec(dllexport)
 #else
-__attribute__((visibility("default")))
+#define EXPORTED __attribute__((visibility("default")))
 #endif
-OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBase *base) {
+
+/* For those who want to know what the products are computed with; NULL where they are not. */
+EXPORTED const char *intaglio_instructions(void) { return matmul_instructions(); }
+
+EXPORTED OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBase *base) {
   const OrtApi *api = base->GetApi(ORT_API_VERSION);
   OrtCustomOpDomain *domain = NULL;
   OrtStatus *status = ORT(api, CREATE_CUSTOM_OP_DOMAIN, OrtStatus *, const char *, OrtCustomOpDomain **)(
       "com.microsoft", &domain);
   if (status == NULL)
-    status = add(api, options, domain, "intaglio.MatMulNBits", &matmul_nbits, matmul_supported());
+    status = add(api, options, domain, "intaglio.MatMulNBits", &matmul_nbits, matmul_instructions() != NULL);
   if (status == NULL)
     status = add(api, options, domain, "intaglio.GroupQueryAttention", &group_query_attention, attention_supported());
   if (status == NULL)

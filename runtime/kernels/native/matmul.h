@@ -31,10 +31,11 @@ typedef struct PackedWeights PackedWeights;
 /* Runs body(data, 0) to body(data, count - 1), in any order and on any threads. */
 typedef void (*ParallelFor)(void *context, void (*body)(void *, size_t), size_t count, void *data);
 
-/* Whether this processor has the instructions that the functions below are written for. */
-int matmul_supported(void);
+/* The instructions of this processor that the functions below use, such as "AVX2"; NULL where it has none of those that
+ * they are written for. The environment's INTAGLIO_KERNELS names the only ones that may be used. */
+const char *matmul_instructions(void);
 
-/* NULL where memory did not suffice. */
+/* NULL where memory did not suffice, or there are no instructions. */
 PackedWeights *matmul_pack(const MatMulShape *shape, const StoredWeights *stored);
 
 void matmul_free(PackedWeights *packed);

@@ -1,0 +1,38 @@
+/* The products with AVX2 alone, on processors without VNNI.
+ *
+ * VPMADDUBSW multiplies unsigned bytes by signed ones and adds pairs of products as 16 bits, which saturate. A weight of
+ * 4 bits is at most 15, so that 16 products at most reach 16 * 15 * 127 < 2^15: the eight words of a step are added up as
+ * 16 bits before they are widened. Weights of 8 bits are taken as w - 128: its size times x with its sign, and
+ * 2 * 128 * 127 < 2^15.
+ */
+#include "instructions.h"
+
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+
+#include <immintrin.h>
+
+#define TARGET __attribute__((target("avx2,fma")))
+#define INLINE TARGET ALWAYS_INLINE
+#define NAME avx2
+#define LABEL "AVX2"
+#define OFFSET 128
+
+static int supported(void) {
+  __builtin_cpu_init();
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+
+INLINE __m256i stored(__m256i w) { return _mm256_xor_si256(w, _mm256_set1_epi8(-128)); }
+
+INLINE __m256i widened(__m256i pairs) { return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)); }
+
+INLINE __m256i dot(__m256i sum, __m256i w, __m256i x, const int bits) {
+  if (bits == 4) return _mm256_add_epi16(sum, _mm256_maddubs_epi16(w, x));
+  return _mm256_add_epi32(sum, widened(_mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w))));
+}
+
+INLINE __m256i total(__m256i sum, const int bits) { return bits == 4 ? widened(sum) : sum; }
+
+#include "ymm.h"
+
+#endif

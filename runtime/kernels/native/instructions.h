@@ -1,0 +1,85 @@
+/* What every instruction set shares: how the weights lie in memory, what x becomes, and what is to be multiplied. */
+#ifndef INTAGLIO_INSTRUCTIONS_H
+#define INTAGLIO_INSTRUCTIONS_H
+
+#include "matmul.h"
+
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+enum {
+  LANES = 16,   /* rows of W in a tile */
+  X_BLOCK = 32, /* elements of x that share a scale */
+  CHUNK = 64,   /* elements that a row of x, or a row of W while it is packed, is filled up to a multiple of */
+  SCALES_BYTES = LANES * sizeof(float),
+};
+
+/* The functions of one instruction set. All give the same bits. */
+typedef struct Instructions Instructions;
+
+/* Tiles of 16 rows of W one after the other, the last one filled up with copies of the last row. Memory is fastest when
+ * it is read strictly in order, so a tile is its blocks one after the other, and a block is
+ *
+ *     zero points  [4 blocks][16 lanes] bytes, if there are any: before each fourth block
+ *     scales       [16 lanes] float
+ *     weights      [block_size / 4][16 lanes] words of four elements of 8 bits, less what `pack` finds convenient;
+ *                  of 4 bits [block_size / 8][16 lanes], the first four elements in the low halves of the bytes
+ */
+struct PackedWeights {
+  const Instructions *with;
+  MatMulShape shape;
+  int64_t padded; /* elements of a row, a multiple of CHUNK */
+  size_t block_bytes, tile_bytes;
+  int asymmetric;
+  uint8_t *tiles;
+};
+
+typedef struct {
+  int64_t padded;
+  int8_t *q;     /* [M, padded] */
+  float *scales; /* [M, padded / 32] */
+  int32_t *sums; /* [M, padded / step]: where the sums of a block start, but for the zero points if there are any */
+} Quantized;
+
+typedef struct {
+  const PackedWeights *w;
+  const Quantized *x;
+  const float *bias;
+  float *y;
+  int64_t m, tasks;
+} Job;
+
+/* All rows of x against tiles from .. to. */
+typedef void (*Range)(const Job *job, int64_t from, int64_t to);
+
+struct Instructions {
+  const char *name;
+  int (*supported)(void);
+  /* The weights of 16 rows, each of `bytes` bytes, into a tile. */
+  void (*pack)(const PackedWeights *packed, const uint8_t *const rows[LANES], int64_t bytes, uint8_t *tile);
+  /* One row of x: each 32 elements as int8 in [-127, 127] and a scale, which is NaN where an element is no finite
+   * number, so that the row's products are. The sums of each `step` elements are multiplied by `factor`. */
+  void (*quantize)(const Quantized *to, int64_t row, const float *x, int64_t k, int step, int factor);
+  Range multiply[2][2][2]; /* of 4, 8 bits; in steps of 16, 32 elements; without, with zero points */
+};
+
+extern const Instructions avx512_vnni, avx_vnni, avx2;
+
+ALWAYS_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* Where a block's scales are in its tile; its weights follow them. */
+ALWAYS_INLINE size_t block_at(const PackedWeights *packed, int64_t block) {
+  return block * packed->block_bytes + (packed->asymmetric ? (block / 4 + 1) * 64 : 0);
+}
+
+/* Where the zero points of a block are in its tile: before the first of its four. */
+ALWAYS_INLINE size_t zero_points_at(const PackedWeights *packed, int64_t block) {
+  return block_at(packed, block / 4 * 4) - 64 + block % 4 * LANES;
+}
+
+/* Where an element's word is in its tile, for elements that begin a word. */
+ALWAYS_INLINE size_t word_at(const PackedWeights *packed, int64_t element) {
+  const int64_t size = packed->shape.block_size;
+  return block_at(packed, element / size) + SCALES_BYTES + element % size * LANES * packed->shape.bits / 8;
+}
+
+#endif

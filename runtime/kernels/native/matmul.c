@@ -1,0 +1,159 @@
+/* Packing, and the products' tasks. What is done with vectors is in the file of an instruction set. */
+#define _GNU_SOURCE
+#include "matmul.h"
+
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+
+#include <stdlib.h>
+#include <strings.h>
+#include <sys/mman.h>
+
+#include "instructions.h"
+#include "threads.h"
+
+enum {
+  FEW_ROWS = 12, /* of x: so few are quantized at once, and make the weights all that is read */
+  HUGE_PAGE = 1 << 21,
+};
+
+/* The best first. */
+static const Instructions *const known[] = {&avx512_vnni, &avx_vnni, &avx2};
+
+/* The best that this processor has, or NULL. INTAGLIO_KERNELS names the only one that may be used. */
+static const Instructions *best(void) {
+  const char *only = getenv("INTAGLIO_KERNELS");
+  for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+    if ((only == NULL || strcasecmp(only, known[i]->name) == 0) && known[i]->supported()) return known[i];
+  return NULL;
+}
+
+const char *matmul_instructions(void) {
+  const Instructions *found = best();
+  return found == NULL ? NULL : found->name;
+}
+
+static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+static size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+/* ---- packing ------------------------------------------------------------------------------------------------------ */
+
+static uint8_t zero_point(const uint8_t *row, int64_t block, int bits) {
+  if (bits == 8) return row[block];
+  return block % 2 ? row[block / 2] >> 4 : row[block / 2] & 15;
+}
+
+static void pack_tile(const PackedWeights *packed, const StoredWeights *stored, int64_t tile) {
+  const MatMulShape *shape = &packed->shape;
+  const int bits = shape->bits;
+  const int64_t bytes = shape->blocks * shape->block_size * bits / 8, stride = ceil_div(shape->blocks * bits, 8);
+  uint8_t *to = packed->tiles + tile * packed->tile_bytes;
+  int64_t rows[LANES];
+  const uint8_t *weights[LANES];
+  for (int lane = 0; lane < LANES; lane++) {
+    rows[lane] = smaller(tile * LANES + lane, shape->n - 1);
+    weights[lane] = stored->weights + rows[lane] * bytes;
+  }
+  for (int64_t block = 0; block < shape->blocks; block++) {
+    for (int lane = 0; lane < LANES; lane++) {
+      ((float *)(to + block_at(packed, block)))[lane] = stored->scales[rows[lane] * shape->blocks + block];
+      if (packed->asymmetric)
+        to[zero_points_at(packed, block) + lane] = zero_point(stored->zero_points + rows[lane] * stride, block, bits);
+    }
+  }
+  packed->with->pack(packed, weights, bytes, to);
+}
+
+/* Whole huge pages where that pays: one entry of the processor's page table then covers 2 MB. */
+static uint8_t *allocate(size_t bytes) {
+  uint8_t *memory = aligned_alloc(bytes >= HUGE_PAGE ? HUGE_PAGE : 64, aligned(bytes));
+#if defined(MADV_HUGEPAGE)
+  if (memory != NULL && bytes >= HUGE_PAGE) madvise(memory, bytes, MADV_HUGEPAGE);
+#endif
+  return memory;
+}
+
+PackedWeights *matmul_pack(const MatMulShape *shape, const StoredWeights *stored) {
+  PackedWeights *packed = malloc(sizeof *packed);
+  if (packed == NULL) return NULL;
+  packed->with = best();
+  packed->shape = *shape;
+  packed->asymmetric = stored->zero_points != NULL;
+  packed->padded = ceil_div(shape->k, CHUNK) * CHUNK;
+  packed->block_bytes = SCALES_BYTES + shape->block_size * LANES * shape->bits / 8;
+  packed->tile_bytes = shape->blocks * packed->block_bytes + (packed->asymmetric ? ceil_div(shape->blocks, 4) * 64 : 0);
+  packed->tiles = packed->with == NULL ? NULL : allocate(ceil_div(shape->n, LANES) * packed->tile_bytes);
+  if (packed->tiles == NULL) {
+    free(packed);
+    return NULL;
+  }
+  for (int64_t tile = 0; tile < ceil_div(shape->n, LANES); tile++) pack_tile(packed, stored, tile);
+  return packed;
+}
+
+void matmul_free(PackedWeights *packed) {
+  if (packed != NULL) free(packed->tiles);
+  free(packed);
+}
+
+/* ---- products ----------------------------------------------------------------------------------------------------- */
+
+static void multiply_part(void *data, size_t task) {
+  const Job *job = data;
+  const PackedWeights *w = job->w;
+  const int64_t tiles = ceil_div(w->shape.n, LANES);
+  const Range range = w->with->multiply[w->shape.bits == 8][w->shape.block_size > 16][w->asymmetric];
+  range(job, tiles * (int64_t)task / job->tasks, tiles * ((int64_t)task + 1) / job->tasks);
+}
+
+typedef struct {
+  const Instructions *with;
+  const Quantized *to;
+  const float *x;
+  int64_t m, k;
+  int step, factor;
+} QuantizeJob;
+
+static void quantize_part(void *data, size_t task) {
+  const QuantizeJob *job = data;
+  const int64_t from = (int64_t)task * FEW_ROWS, to = smaller(from + FEW_ROWS, job->m);
+  for (int64_t row = from; row < to; row++)
+    job->with->quantize(job->to, row, job->x + row * job->k, job->k, job->step, job->factor);
+}
+
+int matmul(const PackedWeights *w, const float *x, const float *bias, float *y, int64_t m, ParallelFor parallel,
+           void *context) {
+  const int step = w->shape.block_size == 16 ? 16 : 32;
+  const size_t q_bytes = aligned(m * w->padded), scale_bytes = aligned(m * (w->padded / X_BLOCK) * sizeof(float));
+  uint8_t *memory = aligned_alloc(64, q_bytes + scale_bytes + aligned(m * (w->padded / step) * sizeof(int32_t)));
+  if (memory == NULL) return -1;
+  Quantized quantized = {w->padded, (int8_t *)memory, (float *)(memory + q_bytes),
+                         (int32_t *)(memory + q_bytes + scale_bytes)};
+  QuantizeJob first = {w->with, &quantized, x, m, w->shape.k, step, w->asymmetric ? -1 : w->shape.bits == 4 ? -8 : -128};
+  if (m <= FEW_ROWS) quantize_part(&first, 0);
+  else parallel(context, quantize_part, ceil_div(m, FEW_ROWS), &first);
+  /* With few rows the weights are all that is read, each part of them in order: long parts, but more than there are
+   * processors, since these are not equally free. */
+  const int64_t parts = usable_processors() * (m <= FEW_ROWS ? 4 : 16);
+  Job job = {w, &quantized, bias, y, m, smaller(ceil_div(w->shape.n, LANES), parts)};
+  parallel(context, multiply_part, job.tasks, &job);
+  free(memory);
+  return 0;
+}
+
+#else
+
+const char *matmul_instructions(void) { return NULL; }
+
+PackedWeights *matmul_pack(const MatMulShape *shape, const StoredWeights *stored) {
+  return (void)shape, (void)stored, NULL;
+}
+
+void matmul_free(PackedWeights *packed) { (void)packed; }
+
+int matmul(const PackedWeights *weights, const float *x, const float *bias, float *y, int64_t m, ParallelFor parallel,
+           void *context) {
+  return (void)weights, (void)x, (void)bias, (void)y, (void)m, (void)parallel, (void)context, -1;
+}
+
+#endif

@@ -1,0 +1,200 @@
+/* The products with registers of 256 bits, half a tile each, compiled for the instruction set of the file that includes
+ * this. That file has defined TARGET (its attribute), INLINE, NAME and LABEL (of its Instructions), supported(), and
+ *
+ *     stored(w)              weights of 8 bits as they are packed: less OFFSET
+ *     dot(sum, w, x, bits)   adds the products of bytes of W, as they are packed, and signed bytes of x to a sum
+ *     total(sum, bits)       that sum as 8 of 32 bits
+ */
+#include <immintrin.h>
+#include <math.h>
+#include <string.h>
+
+#define MOST_ROWS 4 /* of x that share a loaded piece of W: their sums take half of the registers */
+
+/* Loops over parts of registers must be unrolled, or those lie in memory; more than that needs too many registers. */
+#define UNROLL(TIMES) PRAGMA(GCC unroll TIMES)
+#define PRAGMA(WORDS) _Pragma(#WORDS)
+
+enum { HALF = 8 /* lanes */ };
+
+/* The first `count` lanes. */
+INLINE __m256i first_lanes(int64_t count) {
+  const int few = count > HALF ? HALF : count < 0 ? 0 : (int)count;
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(few), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+/* ---- packing ------------------------------------------------------------------------------------------------------ */
+
+/* 8 rows of 8 words to 8 columns. */
+INLINE void transpose_words(__m256i r[8]) {
+  __m256i t[8];
+  for (int i = 0; i < 4; i++) {
+    t[2 * i] = _mm256_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
+    t[2 * i + 1] = _mm256_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
+  }
+  for (int i = 0; i < 2; i++) {
+    r[4 * i] = _mm256_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
+    r[4 * i + 1] = _mm256_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
+    r[4 * i + 2] = _mm256_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
+    r[4 * i + 3] = _mm256_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
+  }
+  for (int i = 0; i < 4; i++) t[i] = r[i];
+  for (int i = 0; i < 4; i++) {
+    r[i] = _mm256_permute2x128_si256(t[i], r[4 + i], 0x20);
+    r[4 + i] = _mm256_permute2x128_si256(t[i], r[4 + i], 0x31);
+  }
+}
+
+/* 32 elements of a stored row of `bytes` bytes, from byte `at`, as bytes in their order. */
+INLINE __m256i load_elements(const uint8_t *row, int64_t bytes, int64_t at, int bits) {
+  const int64_t whole = 32 * bits / 8, count = bytes - at;
+  uint8_t copy[32] = {0};
+  const uint8_t *from = row + at;
+  if (count < whole) from = memcpy(copy, from, (size_t)count);
+  if (bits == 8) return _mm256_loadu_si256((const __m256i *)from);
+  /* Each byte becomes 16 bits, and its high half moves up by one half: two elements in their order. */
+  const __m256i wide = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)from));
+  return _mm256_and_si256(_mm256_or_si256(wide, _mm256_slli_epi16(wide, 4)), _mm256_set1_epi16(0x0F0F));
+}
+
+TARGET static void pack(const PackedWeights *packed, const uint8_t *const rows[LANES], int64_t bytes, uint8_t *tile) {
+  const MatMulShape *shape = &packed->shape;
+  const int bits = shape->bits;
+  const int64_t end = shape->blocks * shape->block_size;
+  for (int64_t k = 0; k < end; k += 32) {
+    for (int lane = 0; lane < LANES; lane += HALF) {
+      __m256i r[HALF];
+      for (int i = 0; i < HALF; i++) r[i] = load_elements(rows[lane + i], bytes, k * bits / 8, bits);
+      transpose_words(r);
+      for (int i = 0; i < 8; i += 8 / bits) {
+        if (k + 4 * i >= end) continue;
+        const __m256i words = bits == 8 ? stored(r[i]) : _mm256_or_si256(r[i], _mm256_slli_epi16(r[i + 1], 4));
+        _mm256_store_si256((__m256i *)(tile + word_at(packed, k + 4 * i) + lane * 4), words);
+      }
+    }
+  }
+}
+
+/* ---- x ------------------------------------------------------------------------------------------------------------ */
+
+INLINE int32_t sum_of(__m256i v) {
+  __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+  sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4E));
+  return _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xB1)));
+}
+
+INLINE float largest_of(__m256 v) {
+  __m128 most = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  most = _mm_max_ps(most, _mm_movehl_ps(most, most));
+  return _mm_cvtss_f32(_mm_max_ss(most, _mm_shuffle_ps(most, most, 1)));
+}
+
+TARGET static void quantize(const Quantized *to, int64_t row, const float *x, int64_t k, int step, int factor) {
+  const __m256 sign = _mm256_set1_ps(-0.0f), infinity = _mm256_set1_ps(INFINITY);
+  for (int64_t at = 0; at < to->padded; at += X_BLOCK) {
+    __m256 v[4], most = _mm256_setzero_ps(), finite = _mm256_castsi256_ps(_mm256_set1_epi32(-1));
+    for (int i = 0; i < 4; i++) {
+      const int64_t left = k - at - 8 * i;
+      v[i] = left >= 8 ? _mm256_loadu_ps(x + at + 8 * i)
+             : left > 0 ? _mm256_maskload_ps(x + at + 8 * i, first_lanes(left)) : _mm256_setzero_ps();
+      const __m256 size = _mm256_andnot_ps(sign, v[i]);
+      finite = _mm256_and_ps(finite, _mm256_cmp_ps(size, infinity, _CMP_LT_OQ));
+      most = _mm256_max_ps(most, size);
+    }
+    const float largest = _mm256_movemask_ps(finite) == 0xFF ? largest_of(most) : NAN;
+    const __m256 inverse = _mm256_set1_ps(largest > 0 ? 127.0f / largest : 0.0f);
+    __m256i q[4];
+    for (int i = 0; i < 4; i++) q[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], inverse));
+    /* Packing works within halves of a register, so its words are put back into their order. */
+    const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    _mm256_storeu_si256((__m256i *)(to->q + row * to->padded + at), _mm256_permutevar8x32_epi32(bytes, order));
+    to->scales[(row * to->padded + at) / X_BLOCK] = largest / 127.0f;
+    int32_t *sums = to->sums + (row * to->padded + at) / step;
+    const __m256i first = _mm256_add_epi32(q[0], q[1]), second = _mm256_add_epi32(q[2], q[3]);
+    if (step == 16) {
+      sums[0] = factor * sum_of(first);
+      sums[1] = factor * sum_of(second);
+    } else {
+      sums[0] = factor * sum_of(_mm256_add_epi32(first, second));
+    }
+  }
+}
+
+/* ---- products ----------------------------------------------------------------------------------------------------- */
+
+/* Four elements of x in every lane. */
+INLINE __m256i four_of(const int8_t *q) {
+  int32_t word;
+  memcpy(&word, q, 4);
+  return _mm256_set1_epi32(word);
+}
+
+/* y[row .. row + rows, 16 columns of a tile]. */
+INLINE void multiply(const Job *job, int64_t tile, int64_t row, const int rows, const int bits, const int step,
+                     const int asymmetric) {
+  const PackedWeights *w = job->w;
+  const int64_t padded = w->padded, n = tile * LANES;
+  const uint8_t *base = w->tiles + tile * w->tile_bytes;
+  const int8_t *q = job->x->q + row * padded;
+  const float *x_scales = job->x->scales + row * (padded / X_BLOCK);
+  const int32_t *sums = job->x->sums + row * (padded / step);
+  const __m256i low = _mm256_set1_epi8(15);
+  const int64_t block_size = w->shape.block_size;
+  const int offset = bits == 8 ? OFFSET : 0;
+  __m256 y[2][MOST_ROWS];
+  for (int r = 0; r < rows; r++) y[0][r] = y[1][r] = _mm256_setzero_ps();
+  for (int64_t block = 0; block < w->shape.blocks; block++) {
+    const uint8_t *at = base + block_at(w, block);
+    const __m256 scale[2] = {_mm256_load_ps((const float *)at), _mm256_load_ps((const float *)at + HALF)};
+    __m256i zero[2];
+    if (asymmetric) {
+      const __m128i zeros = _mm_load_si128((const __m128i *)(base + zero_points_at(w, block)));
+      zero[0] = _mm256_sub_epi32(_mm256_cvtepu8_epi32(zeros), _mm256_set1_epi32(offset));
+      zero[1] = _mm256_sub_epi32(_mm256_cvtepu8_epi32(_mm_srli_si128(zeros, 8)), _mm256_set1_epi32(offset));
+    }
+    at += SCALES_BYTES;
+    const int64_t end = smaller((block + 1) * block_size, w->shape.k);
+    for (int64_t k = block * block_size; k < end; k += step, at += step * LANES * bits / 8) {
+      __m256i sum[2][MOST_ROWS];
+      UNROLL(8) for (int r = 0; r < rows; r++) sum[0][r] = sum[1][r] = _mm256_setzero_si256();
+      UNROLL(2) for (int i = 0; i < step / 4; i += 8 / bits) {
+        const __m256i *words = (const __m256i *)(at + i * LANES * bits / 2);
+        __m256i v[2][2]; /* of each half: a word, or two of 4 bits, in each lane */
+        UNROLL(2) for (int half = 0; half < 2; half++) {
+          const __m256i both = _mm256_load_si256(words + half);
+          v[half][0] = bits == 8 ? both : _mm256_and_si256(both, low);
+          v[half][1] = bits == 8 ? both : _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
+        }
+        UNROLL(8) for (int r = 0; r < rows; r++) {
+          UNROLL(2) for (int part = 0; part < 8 / bits; part++) {
+            const __m256i x = four_of(q + r * padded + k + 4 * (i + part));
+            sum[0][r] = dot(sum[0][r], v[0][part], x, bits);
+            sum[1][r] = dot(sum[1][r], v[1][part], x, bits);
+          }
+        }
+      }
+      UNROLL(8) for (int r = 0; r < rows; r++) {
+        const __m256i from = _mm256_set1_epi32(sums[r * (padded / step) + k / step]);
+        const __m256 x_scale = _mm256_set1_ps(x_scales[r * (padded / X_BLOCK) + k / X_BLOCK]);
+        UNROLL(2) for (int half = 0; half < 2; half++) {
+          __m256i whole = total(sum[half][r], bits);
+          if (asymmetric) whole = _mm256_add_epi32(whole, _mm256_mullo_epi32(from, zero[half]));
+          else if (offset == 0) whole = _mm256_add_epi32(whole, from);
+          y[half][r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(whole), _mm256_mul_ps(scale[half], x_scale), y[half][r]);
+        }
+      }
+    }
+  }
+  for (int half = 0; half < 2; half++) {
+    const int64_t column = n + half * HALF;
+    const __m256i mask = first_lanes(w->shape.n - column);
+    const __m256 bias = job->bias ? _mm256_maskload_ps(job->bias + column, mask) : _mm256_setzero_ps();
+    for (int r = 0; r < rows; r++)
+      _mm256_maskstore_ps(job->y + (row + r) * w->shape.n + column, mask, _mm256_add_ps(y[half][r], bias));
+  }
+}
+
+#include "ranges.h"
+
+const Instructions NAME = {LABEL, supported, pack, quantize, RANGES};
