@@ -17,7 +17,7 @@ from .options import Kept, QuantizedPrecision, QuantizeOptions
 from .sensitivity import Damages
 
 BLOCK_SIZE = 32
-FINE = ("embed_tokens.weight", "lm_head.weight", "q_proj.weight", "k_proj.weight", "v_proj.weight", "o_proj.weight")
+FINE = tuple(f"{name}.weight" for name in ("embed_tokens", "lm_head", *(f"{part}_proj" for part in (*"qkvo", "down"))))
 FINE_BLOCK_SIZE = 16
 """For int8: what gains most a byte from smaller blocks. Activations have a scale for each block as well, and the head's
 errors go straight into the choice of a token."""

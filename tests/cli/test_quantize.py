@@ -185,7 +185,7 @@ def test_the_summary_for_people(run: Run, source: Path) -> None:
     lines = dict(line.split("  ", 1) for line in result.stdout.splitlines() if line.strip() and line[0] != " ")
     assert lines["artifact"].strip() == str(out)
     assert lines["model"].strip() == "qwen2, text-generation, int8, target ort"
-    assert lines["weights"].strip() == "int8: 9 weights, blocks of 16 (6) and 32 (3)"
+    assert lines["weights"].strip() == "int8: 9 weights, blocks of 16 (7) and 32 (2)"
     assert " bits per weight\n" in result.stdout
     assert "damage" not in lines  # nothing was measured
     second = r"\d+\.\d s"

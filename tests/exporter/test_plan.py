@@ -95,6 +95,14 @@ def test_uniform_formats(found: Found) -> None:
     assert {kept[name] for name in kept if name.endswith("v_proj")} == {(8, 32, True, "rtn")}
 
 
+def test_int8_has_small_blocks_where_they_gain_most(found: Found) -> None:
+    weights = found()
+    sizes = {name: size for name, (_, size, *_) in formats(uniform(weights, "int8", QuantizeOptions(), "rtn")).items()}
+    coarse = {f"model.layers.{index}.mlp.{name}_proj" for index in range(2) for name in ("gate", "up")}
+    assert {name for name, size in sizes.items() if size == 32} == coarse
+    assert {size for name, size in sizes.items() if name not in coarse} == {16}
+
+
 def test_keep(found: Found) -> None:
     weights = found()
     options = QuantizeOptions(keep={"*.layers.1.*": "float", "*.v_proj": "int8", "lm_head": "int8"})
