@@ -68,7 +68,7 @@ class Session:
 
     def _failure(self, error: Exception) -> InputError:
         reason = _first_line(error)
-        if isinstance(error, MemoryError) or "allocate memory" in reason or "bad_alloc" in reason:
+        if _out_of_memory(error):
             return PromptError(f"not enough memory to run the model ({reason}); give less text, or fewer texts at once")
         return ArtifactError(
             f"{self.folder}: ONNX Runtime failed while running the model ({reason}); "
@@ -137,6 +137,11 @@ def open_session(
     try:
         raw = raw or ort.InferenceSession(graph, options(), providers=[PROVIDERS[device]])
     except Exception as error:  # onnxruntime's exceptions have no common class of their own
+        if _out_of_memory(error):
+            raise ArtifactError(
+                f"{folder}: not enough memory to load the model ({_first_line(error)}); "
+                "free some, or quantize the model to fewer bits"
+            ) from None
         raise ArtifactError(
             f"{folder / GRAPH}: ONNX Runtime {ort.__version__} cannot load it "
             f"({_first_line(error)}); check it with `intaglio verify`, or export the model again"
@@ -217,6 +222,11 @@ def _check_precision(folder: Path, manifest: Manifest, device: Device) -> None:
             f"{folder}: {kind}, target 'ort', cannot run on CUDA, where ONNX Runtime's GroupQueryAttention "
             f"takes fp16 and bf16 only; {to_cuda}"
         )
+
+
+def _out_of_memory(error: Exception) -> bool:
+    text = str(error)
+    return isinstance(error, MemoryError) or "allocate memory" in text or "bad_alloc" in text
 
 
 def _first_line(error: Exception) -> str:

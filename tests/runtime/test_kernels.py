@@ -17,19 +17,16 @@ Floats = NDArray[np.float32]
 CHECKPOINT = Path(__file__).parent.parent / "checkpoints" / "tiny-qwen2"
 
 
-def supported() -> bool:
-    """Whether the library is there and takes this processor."""
-    path = kernels.library()
-    if path is None:
-        return False
-    try:
-        ort.SessionOptions().register_custom_ops_library(str(path))
-    except Exception:
-        return False
-    return True
+needs_kernels = pytest.mark.skipif(kernels.instructions() is None, reason="no compiled kernels for this processor")
+NAMES = ("AVX512-VNNI", "AVX-VNNI", "AVX2")
 
 
-needs_kernels = pytest.mark.skipif(not supported(), reason="no compiled kernels for this processor")
+@pytest.fixture(params=NAMES)
+def with_each(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs a test once for each set of instructions that this processor has."""
+    monkeypatch.setenv("INTAGLIO_KERNELS", request.param.lower())
+    if kernels.instructions() != request.param:
+        pytest.skip(f"no compiled kernels for {request.param} on this processor")
 
 
 class Case:
@@ -102,7 +99,7 @@ def session(model: bytes, own: bool = True) -> ort.InferenceSession:
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-@needs_kernels
+@pytest.mark.usefixtures("with_each")
 @pytest.mark.parametrize("extras", [False, True], ids=["symmetric", "zero points and bias"])
 @pytest.mark.parametrize("block", [16, 32, 64, 128, 256])
 @pytest.mark.parametrize("bits", [4, 8])
@@ -117,7 +114,7 @@ def test_products_are_those_of_the_dequantized_weights(bits: int, block: int, ex
             assert np.abs(found - wanted).max() <= 2e-3 * np.abs(wanted).max() + 1e-4
 
 
-@needs_kernels
+@pytest.mark.usefixtures("with_each")
 def test_unusual_inputs() -> None:
     case = Case(33, 100, 4, 32, zero_points=True, bias=True)
     ours = session(case.model())
@@ -132,7 +129,7 @@ def test_unusual_inputs() -> None:
         assert not np.isfinite(found[0, 1]).any()
 
 
-@needs_kernels
+@pytest.mark.usefixtures("with_each")
 def test_rows_do_not_depend_on_each_other() -> None:
     """Bit for bit: a token's values are the same alone, in a batch, and in a prefill."""
     case = Case(70, 200, 4, 32, zero_points=True, bias=False)
@@ -141,6 +138,32 @@ def test_rows_do_not_depend_on_each_other() -> None:
     together = ours.run(None, {"x": x})[0]
     for row in range(41):
         assert np.array_equal(ours.run(None, {"x": x[:, row : row + 1]})[0], together[:, row : row + 1])
+
+
+@needs_kernels
+@pytest.mark.parametrize("bits", [4, 8])
+def test_all_instructions_give_the_same_bits(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The extremes of weights and of x too, where sums of 16 bits are nearest to their limits."""
+    case = Case(21, 128, bits, 64, zero_points=True, bias=True)
+    case.values[0], case.values[1], case.values[2, ::2] = 2**bits - 1, 0, 0
+    x = np.random.default_rng(0).normal(size=(1, 7, 128)).astype(np.float32)
+    x[0, 0], x[0, 1], x[0, 2, 1::2] = 1, -1, -9
+    found = {}
+    for name in NAMES:
+        monkeypatch.setenv("INTAGLIO_KERNELS", name)
+        if kernels.instructions() == name:
+            found[name] = session(case.model()).run(None, {"x": x})[0]
+    first = next(iter(found.values()))
+    assert all(np.array_equal(first, other) for other in found.values())
+    case.weights = (
+        (case.values - np.repeat(case.zero_points, 64, axis=1).astype(np.float32)) * np.repeat(case.scales, 64, axis=1)
+    )[:, :128]
+    np.testing.assert_allclose(first, case.expected(x), rtol=1e-4, atol=1e-3)
+
+
+def test_other_names_of_instructions_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INTAGLIO_KERNELS", "sse9")
+    assert kernels.instructions() is None
 
 
 @needs_kernels

@@ -1,0 +1,150 @@
+"""The library of kernels as a whole: sessions that share it, libraries that cannot be used, memory that runs out."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from intaglio.runtime import kernels, load
+from intaglio.tests.runtime import fakes
+
+from .test_kernels import Case, needs_kernels, session
+
+ROOT = Path(__file__).parents[2]
+MACHINE = 18  # the place of e_machine, the architecture, in an ELF file
+NO_MACHINE = 0xFEED
+
+
+def run_limited(script: str) -> str:
+    """What a script prints in a process of its own, whose memory it may limit."""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": str(ROOT / ".dev")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@needs_kernels
+def test_a_session_goes_on_when_another_ends() -> None:
+    case = Case(37, 96, 4, 32, zero_points=True, bias=True)
+    x = np.random.default_rng(0).normal(size=(1, 5, 96)).astype(np.float32)
+    first, second = session(case.model()), session(case.model())
+    before = first.run(None, {"x": x})[0]
+    del first
+    assert np.array_equal(second.run(None, {"x": x})[0], before)
+    assert np.array_equal(session(case.model()).run(None, {"x": x})[0], before)
+
+
+@needs_kernels
+def test_threads_change_no_bit() -> None:
+    case = Case(200, 96, 4, 32, zero_points=True, bias=True)
+    x = np.random.default_rng(0).normal(size=(1, 40, 96)).astype(np.float32)
+    found = []
+    for threads in (1, 2, 3):
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.add_session_config_entry("intaglio.MatMulNBits", "1")
+        options.register_custom_ops_library(str(kernels.library()))
+        ours = ort.InferenceSession(case.model(), options, providers=["CPUExecutionProvider"])
+        found.append(ours.run(None, {"x": x})[0])
+    assert np.array_equal(found[0], found[1])
+    assert np.array_equal(found[0], found[2])
+
+
+@needs_kernels
+def test_to_register_twice_is_refused_and_harms_nothing() -> None:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.add_session_config_entry("intaglio.MatMulNBits", "1")
+    for _ in range(2):
+        options.register_custom_ops_library(str(kernels.library()))
+    case = Case(16, 32, 4, 32, zero_points=False, bias=False)
+    with pytest.raises(Exception, match="Domain already set"):
+        ort.InferenceSession(case.model(), options, providers=["CPUExecutionProvider"])
+    x = np.ones((1, 1, 32), dtype=np.float32)
+    np.testing.assert_allclose(session(case.model()).run(None, {"x": x})[0], case.expected(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="changes an ELF file")
+@pytest.mark.parametrize("wrong", ["architecture", "another library"])
+def test_a_library_that_cannot_be_used_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
+    path = tmp_path / "_nbits.so"
+    made = kernels.library()
+    if wrong == "another library" or made is None:
+        from numpy._core import _multiarray_umath
+
+        shutil.copy(_multiarray_umath.__file__, path)
+    else:
+        content = bytearray(made.read_bytes())
+        content[MACHINE : MACHINE + 2] = NO_MACHINE.to_bytes(2, "little")
+        path.write_bytes(content)
+    monkeypatch.setattr(kernels, "library", lambda: path)
+    assert kernels.instructions() is None
+    model = load(fakes.language_model(tmp_path / "out"), threads=1)
+    assert model._session.own_kernels == ()
+    assert model.generate([5, 6, 7], max_new_tokens=3).token_ids  # type: ignore[union-attr]
+
+
+@needs_kernels
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits a process's address space")
+def test_memory_that_runs_out_in_a_product_is_said_to() -> None:
+    """x and y are there already; what the kernel asks for beside them cannot be had."""
+    told = run_limited(
+        """
+import resource
+from pathlib import Path
+import numpy as np, onnxruntime as ort
+from intaglio.errors import PromptError
+from intaglio.runtime.session import Session
+from intaglio.tests.runtime.test_kernels import Case, session
+
+made = Session(Path("out"), None, "cpu", 2, ort, session(Case(16, 1000, 4, 32, True, False).model()))
+x, y = np.zeros((1, 40_000, 1000), dtype=np.float32), np.zeros((1, 40_000, 16), dtype=np.float32)
+binding = made.raw.io_binding()
+binding.bind_cpu_input("x", x)
+binding.bind_output("y", "cpu", 0, np.float32, y.shape, y.ctypes.data)
+now = int(next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1]) * 1024
+resource.setrlimit(resource.RLIMIT_AS, (now + 10_000_000,) * 2)
+try:
+    made.run_bound(binding)
+except PromptError as error:
+    print(error)
+"""
+    )
+    assert told.startswith("not enough memory to run the model (")
+    assert "intaglio: failed to allocate memory" in told
+    assert told.endswith("give less text, or fewer texts at once\n")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits a process's address space")
+def test_memory_that_runs_out_in_loading_is_said_to(tmp_path: Path) -> None:
+    table = np.zeros((fakes.VOCAB, 150_000), dtype=np.float32)  # in the graph itself: it is copied
+    folder = fakes.head(tmp_path / "out", "text-classification", table)
+    told = run_limited(
+        f"""
+import resource
+from intaglio.errors import ArtifactError
+from intaglio.runtime import load
+from intaglio.runtime.session import import_onnxruntime
+
+import_onnxruntime()
+now = int(next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1]) * 1024
+resource.setrlimit(resource.RLIMIT_AS, (now + 100_000_000,) * 2)
+try:
+    load({str(folder)!r}, threads=1)
+except ArtifactError as error:
+    print(error)
+"""
+    )
+    assert told.startswith(f"{folder}: not enough memory to load the model (")
+    assert told.endswith("); free some, or quantize the model to fewer bits\n")
