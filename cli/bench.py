@@ -14,7 +14,7 @@ from .show import print_facts, print_json, size
 if TYPE_CHECKING:
     from ..runtime.measure import GenerationTimes, HeadTimes
 
-OWN = "intaglio"
+PRODUCTS = "MatMulNBits"
 STAGE = "calls"
 
 
@@ -45,7 +45,7 @@ STAGE = "calls"
     type=click.Choice(["auto", "onnxruntime"]),
     default="auto",
     show_default=True,
-    help="`auto`: intaglio's products with quantized weights where they can run; `onnxruntime`: its own.",
+    help="`auto`: intaglio's own, where they can run; `onnxruntime`: ONNX Runtime's.",
 )
 @runtime_options
 @json_option
@@ -100,8 +100,8 @@ def command(
         "onnxruntime": session.ort.__version__,
         "device": device,
         "threads": session.threads,
-        "kernels": OWN if session.own_kernels else "onnxruntime",
-        "instructions": instructions() if session.own_kernels else None,
+        "own_kernels": list(session.own_kernels),
+        "instructions": instructions() if PRODUCTS in session.own_kernels else None,
         "repeats": repeats,
         "load_seconds": seconds,
         **_figures(times),
@@ -146,12 +146,11 @@ def _summary(values: tuple[float, ...]) -> dict[str, float] | None:
 
 
 def _facts(told: dict[str, Any]) -> list[tuple[str, str]]:
-    own = told["kernels"] == OWN
     facts = [
         ("artifact", told["artifact"]),
         ("model", f"{told['family']}, {told['task']}, {told['precision']}"),
         ("runs on", f"{told['device']}, {told['threads']} thread{'s' * (told['threads'] != 1)}"),
-        ("kernels", f"intaglio's for the quantized weights ({told['instructions']})" if own else "ONNX Runtime's"),
+        ("kernels", _kernels(told["own_kernels"], told["instructions"])),
         ("load", f"{told['load_seconds']:.2f} s"),
     ]
     if told["task"] == "text-generation":
@@ -168,6 +167,14 @@ def _facts(told: dict[str, Any]) -> list[tuple[str, str]]:
         before = f", {size(told['rss_bytes_before_loading'])} of it before loading"
         facts.append(("memory", f"{size(told['peak_rss_bytes'])} at its peak{before}"))
     return facts
+
+
+def _kernels(own: list[str], instructions: str | None) -> str:
+    """``intaglio's for MatMulNBits (AVX2) and GroupQueryAttention, otherwise ONNX Runtime's``"""
+    if not own:
+        return "ONNX Runtime's"
+    names = [f"{name} ({instructions})" if name == PRODUCTS else name for name in own]
+    return f"intaglio's for {' and '.join(names)}, otherwise ONNX Runtime's"
 
 
 def _words(found: dict[str, float] | None, unit: str) -> str:

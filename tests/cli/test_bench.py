@@ -45,17 +45,18 @@ def test_a_text_generation_artifact(run: Run, int4: Path) -> None:
 
 @pytest.mark.skipif(kernels.instructions() is None, reason="no compiled kernels for this processor")
 def test_it_says_which_kernels_run(run: Run, int4: Path) -> None:
-    lines = run("bench", int4, *SHORT).stdout.splitlines()
-    assert f"kernels      intaglio's for the quantized weights ({kernels.instructions()})" in lines
+    line = run("bench", int4, *SHORT).stdout.splitlines()[3]
+    assert line.startswith(f"kernels      intaglio's for MatMulNBits ({kernels.instructions()})")
+    assert line.endswith(", otherwise ONNX Runtime's")
     told = json.loads(run("bench", int4, *SHORT, "--json").stdout)
-    assert (told["kernels"], told["instructions"]) == ("intaglio", kernels.instructions())
+    assert (told["own_kernels"][0], told["instructions"]) == ("MatMulNBits", kernels.instructions())
 
 
 def test_onnxruntimes_kernels_can_be_asked_for(run: Run, int4: Path) -> None:
     lines = run("bench", int4, *SHORT, "--kernels", "onnxruntime").stdout.splitlines()
     assert "kernels      ONNX Runtime's" in lines
     told = json.loads(run("bench", int4, *SHORT, "--kernels", "onnxruntime", "--json").stdout)
-    assert (told["kernels"], told["instructions"]) == ("onnxruntime", None)
+    assert (told["own_kernels"], told["instructions"]) == ([], None)
 
 
 def test_a_head(run: Run, classifier: Path) -> None:
@@ -78,7 +79,7 @@ def test_what_it_prints() -> None:
         "precision": "int4",
         "device": "cpu",
         "threads": 2,
-        "kernels": "intaglio",
+        "own_kernels": ["MatMulNBits", "GroupQueryAttention"],
         "instructions": "AVX2",
         "load_seconds": 0.384,
         "prompt_tokens": 512,
@@ -93,13 +94,17 @@ def test_what_it_prints() -> None:
         ("artifact", "out"),
         ("model", "qwen2, text-generation, int4"),
         ("runs on", "cpu, 2 threads"),
-        ("kernels", "intaglio's for the quantized weights (AVX2)"),
+        ("kernels", "intaglio's for MatMulNBits (AVX2) and GroupQueryAttention, otherwise ONNX Runtime's"),
         ("load", "0.38 s"),
         ("prefill", "1,312 tokens/s (1,000 to 1,400), 512 tokens"),
         ("first token", "0.0391 s (0.03 to 1.23)"),
         ("decode", "58.3 tokens/s (57.9 to 58.6), 1,280 tokens"),
         ("memory", "561 MB at its peak, 81 MB of it before loading"),
     ]
+    assert bench._kernels([], None) == "ONNX Runtime's"
+    assert (
+        bench._kernels(["GroupQueryAttention"], None) == "intaglio's for GroupQueryAttention, otherwise ONNX Runtime's"
+    )
     quick = bench._facts(told | {"decode_tokens_per_second": None, "peak_rss_bytes": None, "threads": 1})
     assert quick[2] == ("runs on", "cpu, 1 thread")
     assert quick[-1] == ("decode", "too quick to tell with so few tokens, 1,280 tokens")
