@@ -82,9 +82,8 @@ def assert_sound(pair: Pair) -> None:
     assert [(error.name, error.fault) for error in errors if error.fault] == []
     (frequencies,) = [name for name in manifest.tensors if name.endswith("rotary_emb.inv_freq")]
     owner = frequencies.rpartition(".")[0]
-    by_position = manifest.target == "ort" and not (
-        manifest.model.head_dim % 16 or manifest.model.length_dependent_rope
-    )
+    model = manifest.model
+    by_position = manifest.target == "ort" and not (model.head_dim % 16 or model.length_dependent_rope)
     tables = {f"{owner}.cos", f"{owner}.sin"} if by_position else set()
     for error in errors:
         assert error.elements > 0
