@@ -1,5 +1,5 @@
-# Sourced by the other scripts: makes .venv in the repository the first time, renews it when pyproject.toml changed,
-# and puts it on the PATH. Bash 3.2 is enough. INTAGLIO_VENV names another place for it.
+# Sourced by the other scripts: makes .venv in the repository the first time, renews it when pyproject.toml or the
+# kernels' sources changed, and puts it on the PATH. Bash 3.2 is enough. INTAGLIO_VENV names another place for it.
 
 set -eu
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
@@ -38,10 +38,10 @@ install_torch() {
 
 pip_install() { "$venv/bin/python" -m pip install -qq --disable-pip-version-check "$@"; }
 
-# What the environment was made from: another interpreter or other requirements make it stale.
+# What the environment was made from: another interpreter, other requirements or kernels make it stale.
 fingerprint() {
     "$venv/bin/python" -V
-    cksum <"$root/pyproject.toml"
+    cat "$root/pyproject.toml" "$root"/runtime/kernels/native/* | cksum
     printf '%s\n' "$root"
 }
 

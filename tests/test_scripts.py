@@ -21,6 +21,7 @@ case "$1 $2" in
     *) exit 0 ;;
 esac
 """
+KERNELS = "runtime/kernels/native"
 BROKEN = "#!/bin/bash\necho 'pyenv: command not found' >&2\nexit 127\n"
 
 
@@ -31,6 +32,7 @@ class Workshop:
         self.root, self.notes, self.path = folder / "repository", folder / "notes", folder / "bin"
         shutil.copytree(ROOT / "scripts", self.root / "scripts")
         shutil.copy(ROOT / "pyproject.toml", self.root)
+        shutil.copytree(ROOT / KERNELS, self.root / KERNELS)
         self.path.mkdir()
         for name in ("python3", "python3.11", "python3.12", "python3.13"):
             (self.path / name).write_text(interpreters.get(name, BROKEN))
@@ -67,14 +69,15 @@ def test_broken_interpreters_are_passed_over_and_torch_comes_first(workshop: Wor
     assert workshop.asked_of_pip() == ["torch==2.13.0+cpu", f"{workshop.root}[dev]"]
 
 
-def test_the_environment_is_reused_until_the_requirements_change(workshop: Workshop) -> None:
+@pytest.mark.parametrize("changed", ["pyproject.toml", f"{KERNELS}/matmul.h"])
+def test_the_environment_is_reused_until_what_it_is_made_of_changes(workshop: Workshop, changed: str) -> None:
     workshop.set_up()
     workshop.asked_of_pip()
     done = workshop.set_up()
     assert (done.returncode, done.stderr) == (0, "")
     assert workshop.asked_of_pip() == []
-    with (workshop.root / "pyproject.toml").open("a") as stream:
-        stream.write("# changed\n")
+    with (workshop.root / changed).open("a") as stream:
+        stream.write("\n")
     workshop.set_up()
     assert workshop.asked_of_pip() == [f"{workshop.root}[dev]"]
 

@@ -25,9 +25,9 @@ SUFFIXES = (".so", ".dylib", ".pyd")
 
 
 def library() -> Path | None:
-    """The compiled library, or None where the installation has none."""
+    """The compiled library, or None where the installation has none; of several interpreters' the newest."""
     found = [path for path in Path(__file__).parent.glob(f"{LIBRARY}.*") if path.suffix in SUFFIXES]
-    return found[0] if found else None
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 
 def instructions() -> str | None:

@@ -42,6 +42,17 @@ def test_every_file_is_compiled_or_a_reason_to_compile() -> None:
     assert {name for name in files if name.endswith(".h")} == set(extension["depends"])
 
 
+def test_the_newest_library_is_the_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "__file__", str(tmp_path / "__init__.py"))
+    assert kernels.library() is None
+    for age, name in enumerate(("_nbits.so", "_nbits.cpython-312-x86_64-linux-gnu.so", "_nbits.pyd", "_nbits.tmp")):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (1_000_000 - age, 1_000_000 - age))
+    assert kernels.library() == tmp_path / "_nbits.so"
+    os.utime(tmp_path / "_nbits.pyd", (2_000_000, 2_000_000))
+    assert kernels.library() == tmp_path / "_nbits.pyd"
+
+
 @needs_kernels
 def test_a_session_goes_on_when_another_ends() -> None:
     case = Case(37, 96, 4, 32, zero_points=True, bias=True)
