@@ -17,7 +17,7 @@ from ..errors import InputError, UsageError
 from ..models.checkpoint import Checkpoint
 from ..runtime.folder import open_folder
 from ..runtime.resources import peak_rss, usable_cpus
-from ..runtime.session import Device, Session, import_onnxruntime, open_session
+from ..runtime.session import Device, Session, import_onnxruntime
 from ..runtime.tokenizer import Tokenizer, try_tokenizer
 from .audit import audit
 from .details import by_position, pairs, worst_tokens
@@ -29,6 +29,7 @@ from .measures import Tally, kind_of
 from .opening import Progress, memory_shortage, open_source, verify_files, verify_source
 from .reference import against
 from .result import Case, Finding, Limit, Reference, Report, TensorError, Verdict
+from .sessions import Sessions
 from .source import Source
 from .texts import Tokens, read_tokens, windows
 from .thresholds import NOISE, judge, limits_for, worst
@@ -142,11 +143,11 @@ def _check(
     least = min(options.window, manifest.model.context_length - 1)
     tokens = read_tokens(options.text, tokenizer, manifest.model.vocab_size, least)
     texts = windows(tokens, options.windows, least)
-    session = open_session(folder, manifest, device=device, threads=threads, arena=False)
+    sessions = Sessions(folder, manifest, device, threads)
     generates = manifest.task == "text-generation"
     if generates:
         trials, left_out = generation_trials(model.config, texts, tokens, options.steps, options.longest)
-        runs = greedy(session, texts, options.steps)
+        runs = greedy(sessions.get(decodes=True), texts, options.steps)
     else:
         trials, left_out = head_trials(model.config, manifest, texts, tokens, options.longest)
         runs = []
@@ -154,19 +155,23 @@ def _check(
         [*(passage for trial in trials for passage in trial.passages), *(run.passage for run in runs)],
         lambda done, total: report("layers", done, total),
     )
-    cases, main = [], None
-    for number, trial in enumerate(trials):
-        report("trials", number, len(trials))
+    cases: dict[int, Case] = {}
+    main = None
+    # One session after the other: those of a kind together.
+    for done, number in enumerate(sorted(range(len(trials)), key=lambda number: trials[number].decodes)):
+        report("trials", done, len(trials))
+        trial = trials[number]
         tally = Tally(kind_of(manifest.task, manifest.model), NOISE[manifest.precision], keep=0 if main else WORST)
-        cases.append(_case(trial, session, model, tally, limits))
+        cases[number] = _case(trial, sessions.get(trial.decodes), model, tally, limits)
         main = main or tally
     report("trials", len(trials), len(trials))
     assert main is not None
+    judged = tuple(cases[number] for number in range(len(trials)))
     greedily = continuations(runs, model, NOISE[manifest.precision], tokenizer)
     references: tuple[Reference, ...] = ()
     if options.reference is not None:
-        references = against(checkpoint, manifest, session, model, trials[0])
-    del session  # the instrumented graph needs the memory
+        references = against(checkpoint, manifest, sessions.get(trials[0].decodes), model, trials[0])
+    sessions.close()  # the instrumented graph needs the memory
     tensors = audit(folder, manifest, checkpoint, lambda done, total: report("audit", done, total))
     probe = torch.from_numpy(texts[0][None, :PROBED].copy())
     layers = layer_errors(folder, manifest, model.model, probe, threads=threads)
@@ -179,7 +184,7 @@ def _check(
         threads=threads,
         advance=lambda done, total: report("operators", done, total),
     )
-    verdict, reasons = _verdict(cases, findings, tensors)
+    verdict, reasons = _verdict(judged, findings, tensors)
     return Report(
         verdict=verdict,
         reasons=reasons,
@@ -198,7 +203,7 @@ def _check(
         seconds=time.monotonic() - started,
         peak_rss_bytes=peak_rss(),
         limits=limits,
-        cases=tuple(cases),
+        cases=judged,
         continuations=greedily,
         layers=layers,
         tensors=tensors,
@@ -232,7 +237,7 @@ def _case(trial: Trial, session: Session, model: Source, tally: Tally, limits: t
 
 
 def _verdict(
-    cases: list[Case], findings: tuple[Finding, ...], tensors: tuple[TensorError, ...]
+    cases: tuple[Case, ...], findings: tuple[Finding, ...], tensors: tuple[TensorError, ...]
 ) -> tuple[Verdict, tuple[str, ...]]:
     """The worst of everything, and why; a weight that is not the source's breaks a copy whatever its outputs say."""
     faults = [tensor for tensor in tensors if tensor.fault is not None]

@@ -30,12 +30,14 @@ def generation_trials(
             "decode",
             f"{half} tokens prefilled, {min(steps, size - half)} decoded one by one through the cache",
             *_decoded([first[: half + steps]], [half]),
+            decodes=True,
         ),
         Trial("chunks", "a window in pieces of unequal length behind each other", *_chunks(last)),
         Trial(
             "batch",
             "three prompts of unequal length decoded together",
             *_decoded([w[: n + BATCH_STEPS] for w, n in zip(three, lengths, strict=True)], lengths),
+            decodes=True,
         ),
     ]
     padded = [w[:n] for w, n in zip(three, lengths, strict=True)]
@@ -53,7 +55,9 @@ def generation_trials(
         prompt = max(1, length - ACROSS // 2)
         texts = around(tokens, length)
         return [
-            Trial(f"edge-{length}-decode", f"{why}: decoding across it", *_decoded([texts[-1]], [prompt])),
+            Trial(
+                f"edge-{length}-decode", f"{why}: decoding across it", *_decoded([texts[-1]], [prompt]), decodes=True
+            ),
             Trial(f"edge-{length}-prompt", f"{why}: prompts below, at and above it", *_tails(texts)),
         ]
 

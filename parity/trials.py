@@ -24,13 +24,17 @@ ACROSS = 12
 
 @dataclass(frozen=True)
 class Trial:
-    """``run`` gives the artifact's outputs; ``may_refuse`` where a clear refusal is as good as the right answer."""
+    """``run`` gives the artifact's outputs; ``may_refuse`` where a clear refusal is as good as the right answer.
+
+    ``decodes`` where it runs as generation does, sliding layers that keep only their window included.
+    """
 
     name: str
     what: str
     passages: tuple[Passage, ...]
     run: Callable[[Session], Rows]
     may_refuse: bool = False
+    decodes: bool = False
 
 
 Parts = tuple[tuple[Passage, ...], Callable[[Session], Rows]]

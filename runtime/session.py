@@ -115,7 +115,7 @@ def open_session(
             "pip uninstall onnxruntime, then pip install 'intaglio[gpu]'"
         )
     count = threads if threads is not None else usable_cpus()
-    windowed = windowed and device == "cpu" and manifest.target == "ort" and has_windows(manifest.model)
+    windowed = windowed and can_be_windowed(manifest, device)
     entries: dict[str, str] = {}
     graph: str | bytes = str(folder / GRAPH)
     if windowed:
@@ -157,6 +157,11 @@ def open_session(
     if missing:
         raise ArtifactError(f"{folder / GRAPH}: the graph has no input {missing[0]!r}; export the model again")
     return Session(folder, manifest, device, count, ort, raw, windowed, own)
+
+
+def can_be_windowed(manifest: Manifest, device: Device) -> bool:
+    """Whether sliding layers of the artifact may keep only their window on this device."""
+    return device == "cpu" and manifest.target == "ort" and has_windows(manifest.model)
 
 
 def session_options(ort: Any, threads: int) -> Any:
