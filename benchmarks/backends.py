@@ -2,7 +2,8 @@
 
 Ours and onnxruntime-genai's graphs have the same inputs and outputs and go through the same loop: a bare session with
 everything bound once and, where the graph has GroupQueryAttention, one KV buffer that past and present share. This file
-is also run by peers' own interpreters and imports nothing but numpy and the package that runs the model.
+is also run by peers' own interpreters and imports nothing but numpy and the package that runs the model. Our graphs run
+on our own kernels, as they do for their users.
 """
 
 from pathlib import Path
@@ -40,13 +41,16 @@ class OnnxModel:
     def __init__(self, folder: Path, threads: int, capacity: int) -> None:
         import onnxruntime
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(
-            str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
-        )
+        def options() -> Any:
+            made = onnxruntime.SessionOptions()
+            made.intra_op_num_threads = threads
+            made.inter_op_num_threads = 1
+            made.log_severity_level = 3
+            return made
+
+        graph = str(folder / "model.onnx")
+        session = _on_own_kernels(onnxruntime, folder, graph, options)
+        self._session = session or onnxruntime.InferenceSession(graph, options(), providers=["CPUExecutionProvider"])
         inputs = {value.name: value for value in self._session.get_inputs()}
         optional = self._session.get_overridable_initializers()
         self._chooses = any(value.name == "logits_to_keep" for value in optional)
@@ -104,6 +108,16 @@ class OnnxModel:
 
     def _empty(self, positions: int) -> NDArray[Any]:
         return np.zeros((1, self._heads, positions, self._width), dtype=self._dtype)
+
+
+def _on_own_kernels(onnxruntime: Any, folder: Path, graph: str, options: Any) -> Any:
+    """A session on our kernels for an artifact of ours; None for a peer's."""
+    if not (folder / "intaglio.json").is_file():
+        return None
+    from intaglio.artifact import read_manifest
+    from intaglio.runtime.kernels import replaceable, session_on_own_kernels
+
+    return session_on_own_kernels(onnxruntime, graph, options, replaceable(read_manifest(folder), windowed=False))
 
 
 class LlamaModel:

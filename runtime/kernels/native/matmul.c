@@ -9,11 +9,13 @@
 #include <sys/mman.h>
 
 #include "instructions.h"
+#include "pages.h"
 #include "threads.h"
 
 enum {
   FEW_ROWS = 12, /* of x: so few are quantized at once, and make the weights all that is read */
   HUGE_PAGE = 1 << 21,
+  PIECE = 1 << 24, /* bytes of stored weights after which their pages are forgotten: they are not all there at once */
 };
 
 /* The best first. */
@@ -87,7 +89,16 @@ PackedWeights *matmul_pack(const MatMulShape *shape, const StoredWeights *stored
     free(packed);
     return NULL;
   }
-  for (int64_t tile = 0; tile < ceil_div(shape->n, LANES); tile++) pack_tile(packed, stored, tile);
+  const int64_t row_bytes = shape->blocks * shape->block_size * shape->bits / 8, tiles = ceil_div(shape->n, LANES);
+  int64_t done = 0; /* rows whose stored weights are forgotten */
+  for (int64_t tile = 0; tile < tiles; tile++) {
+    pack_tile(packed, stored, tile);
+    const int64_t rows = smaller((tile + 1) * LANES, shape->n);
+    if ((rows - done) * row_bytes < PIECE && tile + 1 < tiles) continue;
+    forget_file_pages(stored->weights + done * row_bytes, (rows - done) * row_bytes);
+    forget_file_pages(stored->scales + done * shape->blocks, (rows - done) * shape->blocks * (int64_t)sizeof(float));
+    done = rows;
+  }
   return packed;
 }
 

@@ -4,7 +4,6 @@
 #include "matmul.h"
 #include "operators.h"
 #include "ort.h"
-#include "pages.h"
 
 enum { INPUT_X, INPUT_WEIGHTS, INPUT_SCALES, INPUT_ZERO_POINTS, INPUT_GROUP_INDEX, INPUT_BIAS, INPUTS };
 
@@ -38,8 +37,6 @@ static OrtStatus *create(const OrtCustomOp *op, const OrtApi *api, const OrtKern
     free(kernel);
     return fail(api, ORT_FAIL, "intaglio: failed to allocate memory");
   }
-  forget_file_pages(stored.weights, shape.n * shape.blocks * size * shape.bits / 8);
-  forget_file_pages(stored.scales, shape.n * shape.blocks * (int64_t)sizeof(float));
   *kernel = (Kernel){api, shape, weights};
   *out = kernel;
   return NULL;
