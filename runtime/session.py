@@ -130,10 +130,11 @@ def open_session(
         return made
 
     raw = None
-    own = replaceable(manifest, windowed) if kernels == "auto" and device == "cpu" else ()
-    while own and raw is None:
-        raw = session_on_own_kernels(ort, graph, options, own)
-        own = own if raw is not None else own[:-1]
+    own: tuple[str, ...] = ()
+    wanted = replaceable(manifest, windowed) if kernels == "auto" and device == "cpu" else ()
+    for operators in dict.fromkeys((wanted, wanted[:1], wanted[1:])):  # all of them, or one where another is declined
+        raw = raw or session_on_own_kernels(ort, graph, options, operators)
+        own = own or (operators if raw is not None else ())
     try:
         raw = raw or ort.InferenceSession(graph, options(), providers=[PROVIDERS[device]])
     except Exception as error:  # onnxruntime's exceptions have no common class of their own
