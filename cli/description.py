@@ -10,7 +10,7 @@ from .show import size
 from .weights import Weight, by_kind, in_words
 
 COMPUTED = " computed"
-"""Ends the names of groups that hold what follows from the config: rotary tables, constants."""
+"""Ends the names of groups that hold what follows from the config: rotary frequencies, constants."""
 
 PARTS = (" scales", " zero points")
 """End the names of groups that belong to quantized weights."""

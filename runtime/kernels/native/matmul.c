@@ -66,11 +66,11 @@ static void pack_tile(const PackedWeights *packed, const StoredWeights *stored, 
   packed->with->pack(packed, weights, bytes, to);
 }
 
-/* Whole huge pages where that pays: one entry of the processor's page table then covers 2 MB. */
+/* Huge pages, which spare the processor's page table, where they are filled: a last one in part would be all resident. */
 static uint8_t *allocate(size_t bytes) {
   uint8_t *memory = aligned_alloc(bytes >= HUGE_PAGE ? HUGE_PAGE : 64, aligned(bytes));
 #if defined(MADV_HUGEPAGE)
-  if (memory != NULL && bytes >= HUGE_PAGE) madvise(memory, bytes, MADV_HUGEPAGE);
+  if (memory != NULL && bytes >= HUGE_PAGE) madvise(memory, bytes / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);
 #endif
   return memory;
 }
