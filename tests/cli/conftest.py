@@ -1,6 +1,7 @@
 """An artifact folder without a real graph, and the command line run inside this process."""
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,10 @@ import pytest
 from click.testing import CliRunner, Result
 from intaglio.artifact import MANIFEST, FileEntry, Manifest, ModelFacts, Source, TensorEntry, sha256_file
 from intaglio.cli.main import cli
+
+# A shell starts what runs in its background with Ctrl-C ignored, and the commands that are tried here would inherit it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Run = Callable[..., Result]
 MakeArtifact = Callable[..., Path]
