@@ -114,7 +114,7 @@ def test_a_cut_piece_is_a_layer_alone(shelf: Shelf, family: str, target: str) ->
             results = piece.run(inputs, {spots[HIDDEN].value: step.hidden}, wanted)
             for place in places:
                 found = results[wanted.index(spots[place.key].value)][batch.new]
-                torch.testing.assert_close(found, step.values[place.key][batch.new], atol=2e-5, rtol=1e-4)
+                torch.testing.assert_close(found, step.values[place.key][batch.new], atol=5e-5, rtol=1e-4)
 
 
 def test_what_is_given_counts_and_not_what_was_computed(shelf: Shelf) -> None:
