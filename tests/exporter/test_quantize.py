@@ -259,9 +259,7 @@ def test_activations_are_what_the_graph_computes_in(folder: Path, activations: A
     manifest = quantize(folder, folder.parent / "out", options=QuantizeOptions("rtn", activations=activations))
     assert manifest.model.cache_dtype == {"fp16": "float16", "bf16": "bfloat16"}[activations]
     precisions = {name: entry.precision for name, entry in manifest.tensors.items()}
-    assert (
-        precisions.pop("model.rotary_emb.inv_freq") == "fp32"
-    )  # angles are computed from it on loading
+    assert precisions.pop("model.rotary_emb.inv_freq") == "fp32"  # angles are computed from it on loading
     assert activations in precisions.values()
     assert "fp32" not in precisions.values()
 
