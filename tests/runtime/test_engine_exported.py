@@ -3,8 +3,7 @@
 The texts go far beyond the sliding windows and their slack; tied and untied heads.
 """
 
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +29,7 @@ QUICK = ("exaone4", "qwen2 sliding")
 Check = Callable[[Sequence[int], Sequence[int]], None]
 
 
-@pytest.fixture(autouse=True)
-def _transformers_quietly() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("transformers_quietly")
 
 
 @pytest.fixture(

@@ -1,7 +1,6 @@
 """The whole way: tiny random checkpoints, exported, loaded, and compared with transformers on the same checkpoint."""
 
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -31,15 +30,7 @@ PROMPTS = [[5, 6, 7], [9] * 30, [20, 30, 40, 50, 60, 2, 1], [11]]
 TEXTS = ["The stone is in the seal.", "a", "Where is it? 你好", "every time the same impression", "a"]
 
 
-@pytest.fixture(autouse=True)
-def _transformers_quietly() -> Iterator[None]:
-    """transformers' own warnings are not ours to fix; and models this small run best on one thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("transformers_quietly")
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,7 @@
 """Scores against transformers' log-probabilities: both families and targets, pieces, windows, shared contexts."""
 
 import math
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -31,14 +30,7 @@ TEXT = "The engraver cuts a design into the stone, and the seal presses it. ф╜ах
 TOKENS = [17, 5, 200, 9, 31, 31, 40, 8, 2, 90, 120, 7, 13, 250, 66, 3, 18, 77, 77, 101, 33, 4, 60, 61]
 
 
-@pytest.fixture(autouse=True)
-def _quietly() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("transformers_quietly")
 
 
 @pytest.fixture(scope="module")
