@@ -37,7 +37,7 @@ class Case:
         blocks = -(-k // block)
         self.k, self.bits, self.block = k, bits, block
         self.values = random.integers(0, 2**bits, (n, blocks * block), dtype=np.uint8)
-        self.scales = random.uniform(0.005, 0.015, (n, blocks)).astype(np.float32)
+        self.scales = random.uniform(0.005, 0.015, (n, blocks)).astype(np.float16).astype(np.float32)
         middle = 2 ** (bits - 1)
         self.zero_points = random.integers(0, 2**bits, (n, blocks), dtype=np.uint8) if zero_points else None
         zeros = self.zero_points if zero_points else np.full((n, blocks), middle, dtype=np.uint8)
@@ -171,6 +171,29 @@ def test_what_the_kernels_do_not_know_is_declined() -> None:
     case = Case(16, 32, 4, 32, zero_points=False, bias=False)
     with pytest.raises(Exception, match="intaglio: MatMulNBits of accuracy_level 4 only"):
         session(case.model(level=0))
+
+
+@pytest.mark.usefixtures("with_each")
+def test_scales_of_every_number_of_float16() -> None:
+    """They are packed as float16, which loses nothing: normal numbers, those below, both signs and zeros."""
+    numbers = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    numbers = numbers[np.isfinite(numbers)].astype(np.float32)
+    case = Case(len(numbers) // 2, 64, 4, 32, zero_points=False, bias=False)
+    case.scales = numbers.reshape(-1, 2)
+    x = np.zeros((1, 2, 64), dtype=np.float32)
+    x[0, 0, 0] = x[0, 1, 32] = 1
+    found = session(case.model()).run(None, {"x": x})[0][0]
+    codes = case.values[:, [0, 32]].astype(np.float32) - 8
+    np.testing.assert_allclose(found, (codes * case.scales).T, rtol=1e-6, atol=0)
+
+
+@needs_kernels
+@pytest.mark.parametrize("scale", [2.0**-25, 2.0**16, 1 + 2.0**-11, 1.5 * 2.0**-24, np.inf, np.nan])
+def test_scales_that_float16_has_not_are_declined(scale: float) -> None:
+    case = Case(16, 32, 4, 32, zero_points=False, bias=False)
+    case.scales[7] = scale
+    with pytest.raises(Exception, match="intaglio: MatMulNBits with scales that are numbers of float16 only"):
+        session(case.model())
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@
 
 #include <immintrin.h>
 
-#define TARGET __attribute__((target("avx2,fma")))
+#define TARGET __attribute__((target("avx2,fma,f16c")))
 #define INLINE TARGET ALWAYS_INLINE
 #define NAME avx2
 #define LABEL "AVX2"
@@ -19,7 +19,7 @@
 
 static int supported(void) {
   __builtin_cpu_init();
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
 }
 
 INLINE __m256i stored(__m256i w) { return _mm256_xor_si256(w, _mm256_set1_epi8(-128)); }

@@ -126,10 +126,9 @@ INLINE void multiply(const Job *job, int64_t tile, int64_t row, const int rows, 
   for (int r = 0; r < rows; r++) total[r] = _mm512_setzero_ps();
   for (int64_t block = 0; block < w->shape.blocks; block++) {
     const uint8_t *at = base + block_at(w, block);
-    const __m512 scale = _mm512_load_ps(at);
+    const __m512 scale = _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)(base + scales_at(w, block))));
     __m512i zero = _mm512_setzero_si512();
     if (asymmetric) zero = _mm512_cvtepu8_epi32(_mm_load_si128((const __m128i *)(base + zero_points_at(w, block))));
-    at += SCALES_BYTES;
     const int64_t end = smaller((block + 1) * block_size, w->shape.k);
     for (int64_t k = block * block_size; k < end; k += step, at += step * LANES * bits / 8) {
       __m512i v[8]; /* step / 4 words of each lane */

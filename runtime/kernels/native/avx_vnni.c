@@ -8,7 +8,7 @@
 #include <cpuid.h>
 #include <immintrin.h>
 
-#define TARGET __attribute__((target("avx2,fma,avxvnni")))
+#define TARGET __attribute__((target("avx2,fma,f16c,avxvnni")))
 #define INLINE TARGET ALWAYS_INLINE
 #define NAME avx_vnni
 #define LABEL "AVX-VNNI"
@@ -18,7 +18,8 @@
 static int supported(void) {
   unsigned a = 0, b = 0, c = 0, d = 0;
   __builtin_cpu_init();
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __get_cpuid_count(7, 1, &a, &b, &c, &d) &&
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
+         __get_cpuid_count(7, 1, &a, &b, &c, &d) &&
          (a & 1 << 4) != 0;
 }
 

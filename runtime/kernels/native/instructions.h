@@ -10,7 +10,7 @@ enum {
   LANES = 16,   /* rows of W in a tile */
   X_BLOCK = 32, /* elements of x that share a scale */
   CHUNK = 64,   /* elements that a row of x, or a row of W while it is packed, is filled up to a multiple of */
-  SCALES_BYTES = LANES * sizeof(float),
+  LINE = 64,    /* bytes of the memory that is read at once: weights start at multiples of it */
 };
 
 /* The functions of one instruction set. All give the same bits. */
@@ -20,7 +20,7 @@ typedef struct Instructions Instructions;
  * it is read strictly in order, so a tile is its blocks one after the other, and a block is
  *
  *     zero points  [4 blocks][16 lanes] bytes, if there are any: before each fourth block
- *     scales       [16 lanes] float
+ *     scales       [2 blocks][16 lanes] float16: before each second block
  *     weights      [block_size / 4][16 lanes] words of four elements of 8 bits, less what `pack` finds convenient;
  *                  of 4 bits [block_size / 8][16 lanes], the first four elements in the low halves of the bytes
  */
@@ -28,7 +28,7 @@ struct PackedWeights {
   const Instructions *with;
   MatMulShape shape;
   int64_t padded; /* elements of a row, a multiple of CHUNK */
-  size_t block_bytes, tile_bytes;
+  size_t block_bytes, tile_bytes; /* a block's weights alone, and all of a tile */
   int asymmetric;
   uint8_t *tiles;
 };
@@ -66,20 +66,25 @@ extern const Instructions avx512_vnni, avx_vnni, avx2;
 
 ALWAYS_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-/* Where a block's scales are in its tile; its weights follow them. */
+/* Where a block's weights are in its tile. */
 ALWAYS_INLINE size_t block_at(const PackedWeights *packed, int64_t block) {
-  return block * packed->block_bytes + (packed->asymmetric ? (block / 4 + 1) * 64 : 0);
+  return block * packed->block_bytes + (block / 2 + 1 + (packed->asymmetric ? block / 4 + 1 : 0)) * LINE;
 }
 
-/* Where the zero points of a block are in its tile: before the first of its four. */
+/* Where its scales are: before the first of its two. */
+ALWAYS_INLINE size_t scales_at(const PackedWeights *packed, int64_t block) {
+  return block_at(packed, block / 2 * 2) - LINE + block % 2 * LANES * sizeof(uint16_t);
+}
+
+/* Where its zero points are: before the first of its four, and the scales there. */
 ALWAYS_INLINE size_t zero_points_at(const PackedWeights *packed, int64_t block) {
-  return block_at(packed, block / 4 * 4) - 64 + block % 4 * LANES;
+  return block_at(packed, block / 4 * 4) - 2 * LINE + block % 4 * LANES;
 }
 
 /* Where an element's word is in its tile, for elements that begin a word. */
 ALWAYS_INLINE size_t word_at(const PackedWeights *packed, int64_t element) {
   const int64_t size = packed->shape.block_size;
-  return block_at(packed, element / size) + SCALES_BYTES + element % size * LANES * packed->shape.bits / 8;
+  return block_at(packed, element / size) + element % size * LANES * packed->shape.bits / 8;
 }
 
 #endif

@@ -4,7 +4,9 @@
 
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
 
+#include <math.h>
 #include <stdlib.h>
+#include <string.h>
 #include <strings.h>
 #include <sys/mman.h>
 
@@ -45,6 +47,32 @@ static uint8_t zero_point(const uint8_t *row, int64_t block, int bits) {
   return block % 2 ? row[block / 2] >> 4 : row[block / 2] & 15;
 }
 
+/* The bits of a float as a float16, which it is (see matmul_packable): its exponent and fraction move, and a number below
+ * float16's normal ones has none of its leading 1s written. */
+static uint16_t half(float number) {
+  uint32_t bits;
+  memcpy(&bits, &number, sizeof bits);
+  const uint32_t sign = bits >> 16 & 0x8000;
+  const float size = fabsf(number);
+  if (size < 0x1p-14f) return (uint16_t)(sign | (uint32_t)(size * 0x1p24f));
+  return (uint16_t)(sign | (((bits & 0x7FFFFFFF) - (112u << 23)) >> 13));
+}
+
+/* Whether half(number) is that number: no more than 11 significant bits, and none below 2^-24. */
+static int is_half(float number) {
+  const float size = fabsf(number);
+  uint32_t bits;
+  memcpy(&bits, &number, sizeof bits);
+  if (size < 0x1p-14f) return size * 0x1p24f == (float)(uint32_t)(size * 0x1p24f);
+  return size < 0x1p16f && (bits & 0x1FFF) == 0;
+}
+
+int matmul_packable(const MatMulShape *shape, const float *scales) {
+  for (int64_t i = 0; i < shape->n * shape->blocks; i++)
+    if (!is_half(scales[i])) return 0;
+  return 1;
+}
+
 static void pack_tile(const PackedWeights *packed, const StoredWeights *stored, int64_t tile) {
   const MatMulShape *shape = &packed->shape;
   const int bits = shape->bits;
@@ -58,7 +86,7 @@ static void pack_tile(const PackedWeights *packed, const StoredWeights *stored, 
   }
   for (int64_t block = 0; block < shape->blocks; block++) {
     for (int lane = 0; lane < LANES; lane++) {
-      ((float *)(to + block_at(packed, block)))[lane] = stored->scales[rows[lane] * shape->blocks + block];
+      ((uint16_t *)(to + scales_at(packed, block)))[lane] = half(stored->scales[rows[lane] * shape->blocks + block]);
       if (packed->asymmetric)
         to[zero_points_at(packed, block) + lane] = zero_point(stored->zero_points + rows[lane] * stride, block, bits);
     }
@@ -82,8 +110,8 @@ PackedWeights *matmul_pack(const MatMulShape *shape, const StoredWeights *stored
   packed->shape = *shape;
   packed->asymmetric = stored->zero_points != NULL;
   packed->padded = ceil_div(shape->k, CHUNK) * CHUNK;
-  packed->block_bytes = SCALES_BYTES + shape->block_size * LANES * shape->bits / 8;
-  packed->tile_bytes = shape->blocks * packed->block_bytes + (packed->asymmetric ? ceil_div(shape->blocks, 4) * 64 : 0);
+  packed->block_bytes = shape->block_size * LANES * shape->bits / 8;
+  packed->tile_bytes = block_at(packed, shape->blocks - 1) + packed->block_bytes;
   packed->tiles = packed->with == NULL ? NULL : allocate(ceil_div(shape->n, LANES) * packed->tile_bytes);
   if (packed->tiles == NULL) {
     free(packed);
@@ -155,6 +183,8 @@ int matmul(const PackedWeights *w, const float *x, const float *bias, float *y, 
 #else
 
 const char *matmul_instructions(void) { return NULL; }
+
+int matmul_packable(const MatMulShape *shape, const float *scales) { return (void)shape, (void)scales, 0; }
 
 PackedWeights *matmul_pack(const MatMulShape *shape, const StoredWeights *stored) {
   return (void)shape, (void)stored, NULL;

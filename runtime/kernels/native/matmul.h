@@ -35,6 +35,10 @@ typedef void (*ParallelFor)(void *context, void (*body)(void *, size_t), size_t 
  * they are written for. The environment's INTAGLIO_KERNELS names the only ones that may be used. */
 const char *matmul_instructions(void);
 
+/* Whether the scales [N, blocks] are all numbers of float16, as which they are packed: a tenth of the weights' bytes less
+ * to read. */
+int matmul_packable(const MatMulShape *shape, const float *scales);
+
 /* NULL where memory did not suffice, or there are no instructions. */
 PackedWeights *matmul_pack(const MatMulShape *shape, const StoredWeights *stored);
 

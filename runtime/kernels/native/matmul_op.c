@@ -31,6 +31,8 @@ static OrtStatus *create(const OrtCustomOp *op, const OrtApi *api, const OrtKern
                                 constant(api, info, INPUT_ZERO_POINTS)};
   if (stored.weights == NULL || stored.scales == NULL)
     return fail(api, ORT_NOT_IMPLEMENTED, "intaglio: MatMulNBits with constant weights only");
+  if (!matmul_packable(&shape, stored.scales))
+    return fail(api, ORT_NOT_IMPLEMENTED, "intaglio: MatMulNBits with scales that are numbers of float16 only");
   Kernel *kernel = malloc(sizeof *kernel);
   PackedWeights *weights = kernel == NULL ? NULL : matmul_pack(&shape, &stored);
   if (weights == NULL) {

@@ -146,14 +146,14 @@ INLINE void multiply(const Job *job, int64_t tile, int64_t row, const int rows, 
   for (int r = 0; r < rows; r++) y[0][r] = y[1][r] = _mm256_setzero_ps();
   for (int64_t block = 0; block < w->shape.blocks; block++) {
     const uint8_t *at = base + block_at(w, block);
-    const __m256 scale[2] = {_mm256_load_ps((const float *)at), _mm256_load_ps((const float *)at + HALF)};
+    const __m128i *scales = (const __m128i *)(base + scales_at(w, block));
+    const __m256 scale[2] = {_mm256_cvtph_ps(_mm_load_si128(scales)), _mm256_cvtph_ps(_mm_load_si128(scales + 1))};
     __m256i zero[2];
     if (asymmetric) {
       const __m128i zeros = _mm_load_si128((const __m128i *)(base + zero_points_at(w, block)));
       zero[0] = _mm256_sub_epi32(_mm256_cvtepu8_epi32(zeros), _mm256_set1_epi32(offset));
       zero[1] = _mm256_sub_epi32(_mm256_cvtepu8_epi32(_mm_srli_si128(zeros, 8)), _mm256_set1_epi32(offset));
     }
-    at += SCALES_BYTES;
     const int64_t end = smaller((block + 1) * block_size, w->shape.k);
     for (int64_t k = block * block_size; k < end; k += step, at += step * LANES * bits / 8) {
       __m256i sum[2][MOST_ROWS];
