@@ -81,6 +81,14 @@ class Terminal:
     def type(self, keys: str) -> None:
         os.write(self.screen, keys.encode())
 
+    def rest(self) -> None:
+        """Until the process waits for keys: readline oversees a signal between its prompt and its wait."""
+        state = Path(f"/proc/{self.process.pid}/stat")
+        for _ in range(3):  # a process that waits for a processor is no sleeper; one that sleeps thrice waits for keys
+            time.sleep(0.05)
+            while state.exists() and state.read_text().rpartition(") ")[2][0] != "S":
+                time.sleep(0.05)
+
     def resize(self, rows: int, columns: int) -> None:
         """The kernel tells the foreground process with SIGWINCH."""
         fcntl.ioctl(self.screen, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
@@ -178,8 +186,10 @@ def test_a_session(terminal: Terminal, tmp_path: Path) -> None:
     terminal.expect("> ")
 
     # A second Ctrl-C ends it.
+    terminal.rest()
     terminal.type("half a line\x03")
     terminal.expect(r"Ctrl-C again ends the conversation\n> ")
+    terminal.rest()
     terminal.type("\x03")
     assert terminal.ended() == 0
     assert "Traceback" not in terminal.text
@@ -201,6 +211,7 @@ def test_a_conversation_that_fills_the_context_goes_on(terminal: Terminal) -> No
 
 def test_a_termination_unwinds(terminal: Terminal) -> None:
     terminal.expect("> ")
+    terminal.rest()
     terminal.process.send_signal(signal.SIGTERM)
     assert terminal.ended() == 143
     assert "Traceback" not in terminal.text
