@@ -51,7 +51,10 @@ OWN = (
     Row("int4", "auto: GPTQ, mixed", "4 and 8", "16 to 128", options={"precision": "int4"}),
     Row("int4-rtn-b32", "RTN", "4", "32", options={"precision": "int4", "method": "rtn"}),
     Row("int4-rtn-b128", "RTN", "4", "128", options={"precision": "int4", "method": "rtn", "block_size": 128}),
+    Row("int4-awq-b32", "AWQ", "4", "32", options={"precision": "int4", "method": "awq", "block_size": 32}),
     Row("int4-gptq-b32", "GPTQ", "4", "32", options={"precision": "int4", "method": "gptq", "windows": 128}),
+    Row("int4-gptq-b64", "GPTQ", "4", "64", options={"precision": "int4", "method": "gptq", "block_size": 64}),
+    Row("int4-gptq-b128", "GPTQ", "4", "128", options={"precision": "int4", "method": "gptq", "block_size": 128}),
     Row("int8", "auto: RTN", "8", "16 and 32", options={"precision": "int8"}),
     Row(
         "int8-smoothquant",
