@@ -6,6 +6,7 @@
     native/avx512.c         products with AVX512-VNNI        native/ymm.h              those of 256 bits:
     native/avx_vnni.c       with AVX-VNNI                    native/avx2.c             with AVX2 alone
     native/attention_op.c   GroupQueryAttention: its inputs  native/attention.h, .c    attention over a KV cache
+    native/attention_few.c  of few queries of a key head     native/attention_many.c   of many
     native/pages.h          memory of mapped files           native/threads.h          processors of this process
 
 A graph needs no change to run on them: ONNX Runtime asks a registered library for an operator's kernel before it takes

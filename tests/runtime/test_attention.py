@@ -182,26 +182,55 @@ def test_without_a_cache() -> None:
     close(found[1, :40], wanted[1, :40])
 
 
-def test_a_row_is_the_same_bit_for_bit_alone_in_a_batch_and_in_chunks() -> None:
-    def last(pieces: list[int], batch: int) -> Floats:
-        random = np.random.default_rng(3)
-        inputs = [random.normal(size=(1, sum(pieces), width)).astype(np.float32) for width in (128, 64, 64)]
-        ours = session(Shape().model(), own=True)
-        cache = [np.zeros((batch, 2, 0, 32), dtype=np.float32)] * 2
-        start, y = 0, np.empty(0, dtype=np.float32)
-        for piece in pieces:
-            end = start + piece
-            rows = [np.repeat(x[:, start:end], batch, axis=0) for x in inputs]
-            names = dict(zip(("query", "key", "value"), rows, strict=True))
-            lengths = np.full(batch, end - 1, dtype=np.int32)
-            names |= {"past_key": cache[0], "past_value": cache[1], "seqlens": lengths}
-            y, *cache = ours.run(None, names | {"total": np.array([end], dtype=np.int32)})
-            start = end
-        return np.asarray(y[0, -1])
+def last_row(shape: Shape, pieces: list[int], batch: int = 1) -> Floats:
+    """Of the last token, its prompt given in pieces and in a batch of copies."""
+    random = np.random.default_rng(3)
+    widths = [heads * shape.size for heads in (shape.heads, shape.kv_heads, shape.kv_heads)]
+    inputs = [random.normal(size=(1, sum(pieces), width)).astype(np.float32) for width in widths]
+    ours = session(shape.model(), own=True)
+    cache = [np.zeros((batch, shape.kv_heads, 0, shape.size), dtype=np.float32)] * 2
+    start, y = 0, np.empty(0, dtype=np.float32)
+    for piece in pieces:
+        end = start + piece
+        rows = [np.repeat(x[:, start:end], batch, axis=0) for x in inputs]
+        names = dict(zip(("query", "key", "value"), rows, strict=True))
+        lengths = np.full(batch, end - 1, dtype=np.int32)
+        names |= {"past_key": cache[0], "past_value": cache[1], "seqlens": lengths}
+        y, *cache = ours.run(None, names | {"total": np.array([end], dtype=np.int32)})
+        start = end
+    return np.asarray(y[0, -1])
 
-    whole = last([300], 1)
+
+def test_a_row_is_the_same_bit_for_bit_alone_in_a_batch_and_in_chunks() -> None:
+    whole = last_row(Shape(), [300])
     for pieces, batch in (([300], 4), ([100, 200], 1), ([65, 1, 234], 1), ([299, 1], 1), ([299, 1], 3)):
-        assert np.array_equal(last(pieces, batch), whole)
+        assert np.array_equal(last_row(Shape(), pieces, batch), whole)
+
+
+@pytest.mark.parametrize("window", [-1, 63, 64, 65, 130])
+@pytest.mark.parametrize("group", [1, 2, 3, 7, 8, 17, 50])
+def test_few_rows_and_many_are_the_same_bit_for_bit(group: int, window: int) -> None:
+    """One token's queries are few up to a group of twelve; pieces end before, at and behind the keys' pieces."""
+    shape = Shape(heads=group, kv_heads=1, window=window)
+    whole = last_row(shape, [193])
+    for pieces in ([192, 1], [191, 2], [129, 64], [128, 65], [127, 66], [180, 13], [176, 17]):
+        assert np.array_equal(last_row(shape, pieces), whole), pieces
+
+
+@pytest.mark.parametrize("size", range(16, 257, 16))
+def test_head_sizes(size: int) -> None:
+    for group in (1, 5):
+        pair = Pair(Shape(heads=2 * group, size=size, window=70 if size % 32 else -1))
+        for tokens, total in ((100, 100), (1, 101), (28, 129)):
+            close(*pair.call(tokens, [total], total))
+
+
+def test_scores_far_apart() -> None:
+    """Weights that are 0 beside the largest, and a largest score that later pieces exceed by far."""
+    pair = Pair(Shape(scale=300.0))
+    for tokens, total in ((100, 100), (1, 101), (100, 201)):
+        found, wanted = pair.call(tokens, [total], total)
+        assert np.abs(found - wanted).max() <= 3e-3 * np.abs(wanted).max()  # of scores near 10,000
 
 
 def test_numbers_that_are_none_stay_in_their_row() -> None:
@@ -242,6 +271,11 @@ def test_several_tokens_behind_a_past_are_one_row_s() -> None:
 def test_other_kinds_are_left_to_onnxruntime(attributes: dict[str, Any]) -> None:
     with pytest.raises(Exception, match="left to ONNX Runtime"):
         session(Shape(window=8).model(**attributes), own=True)
+
+
+def test_a_negative_scale_is_left_to_onnxruntime() -> None:
+    with pytest.raises(Exception, match="left to ONNX Runtime"):
+        session(Shape(scale=-1.0).model(), own=True)
 
 
 def test_the_library_registers_nothing_unasked(tmp_path: Path) -> None:

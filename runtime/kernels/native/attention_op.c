@@ -36,7 +36,7 @@ static OrtStatus *create(const OrtCustomOp *op, const OrtApi *api, const OrtKern
                     attribute(api, info, "smooth_softmax", 0) <= 0 && attribute(api, info, "qk_output", 0) == 0 &&
                     attribute(api, info, "kv_cache_bit_width", 0) == 0 &&
                     attribute(api, info, "sliding_window_cache", 0) == 0 &&
-                    attribute_float(api, info, "softcap", 0.0f) == 0.0f && made.window != 0;
+                    attribute_float(api, info, "softcap", 0.0f) == 0.0f && made.window != 0 && made.scale >= 0.0f;
   if (!plain || made.heads < 1 || made.kv_heads < 1 || made.heads % made.kv_heads != 0 ||
       made.heads / made.kv_heads > MAX_GROUP)
     return fail(api, ORT_NOT_IMPLEMENTED, "intaglio: this kind of GroupQueryAttention is left to ONNX Runtime");

@@ -1,0 +1,44 @@
+/* What both ways of attention do with vectors. */
+#ifndef INTAGLIO_ATTENTION_VECTORS_H
+#define INTAGLIO_ATTENTION_VECTORS_H
+
+#include <immintrin.h>
+#include <math.h>
+
+#define TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma")))
+#define INLINE TARGET static inline __attribute__((always_inline))
+
+#include "transpose.h"
+
+#define LOG2_E 1.44269504f
+
+static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
+/* 2^x for x <= 0; 0 for -inf. x = n + r, and 2^r is a polynomial made by Remez' exchange that is 1 at 0 (relative error
+ * below 2^-28 of its own, below 2^-23 as it is rounded). At -inf r is NaN, of which scalef makes 2^n = 0. */
+INLINE __m512 power_of_two(__m512 x) {
+  const __m512 n = _mm512_roundscale_ps(x, 0), r = _mm512_sub_ps(x, n);
+  __m512 sum = _mm512_set1_ps(1.55946782e-4f);
+  sum = _mm512_fmadd_ps(sum, r, _mm512_set1_ps(1.34066439e-3f));
+  sum = _mm512_fmadd_ps(sum, r, _mm512_set1_ps(9.61769297e-3f));
+  sum = _mm512_fmadd_ps(sum, r, _mm512_set1_ps(5.55031055e-2f));
+  sum = _mm512_fmadd_ps(sum, r, _mm512_set1_ps(2.40226528e-1f));
+  sum = _mm512_fmadd_ps(sum, r, _mm512_set1_ps(6.93147215e-1f));
+  sum = _mm512_fmadd_ps(sum, r, _mm512_set1_ps(1.0f));
+  return _mm512_scalef_ps(sum, n);
+}
+
+/* What is taken from x where `maximum` is the largest x: 0 where there is none. */
+INLINE __m512 reference(__m512 maximum) {
+  const __mmask16 none = _mm512_cmp_ps_mask(maximum, _mm512_set1_ps(-INFINITY), _CMP_EQ_OQ);
+  return _mm512_mask_mov_ps(maximum, none, _mm512_setzero_ps());
+}
+
+/* 16 rows of 16 floats, `rows` of them real and the others 0, turned to columns. */
+INLINE void load_turned(__m512i r[16], const float *const *rows, int64_t at, int count) {
+  for (int i = 0; i < 16; i++) r[i] = i < count ? _mm512_loadu_si512(rows[i] + at) : _mm512_setzero_si512();
+  transpose_words(r);
+}
+
+#endif
