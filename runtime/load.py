@@ -1,19 +1,26 @@
 """From an artifact to the object for its task."""
 
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from threading import Event
+from typing import TypeVar
 
 from ..errors import ArtifactError
 from .answer import QuestionAnswerer
 from .classify import SequenceClassifier
-from .defaults import read_defaults
+from .defaults import GenerationDefaults, read_defaults
 from .embed import Embedder
 from .folder import open_folder
 from .generate import TextGenerator
-from .session import Device, Kernels, open_session
+from .resources import give_back_memory
+from .session import Device, Kernels, Session, open_session
 from .tag import TokenClassifier
 from .templates import read_chat_format
-from .tokenizer import load_tokenizer, try_tokenizer
+from .tokenizer import Tokenizer, load_tokenizer, try_tokenizer
 
+Read = TypeVar("Read")
 Model = TextGenerator | SequenceClassifier | TokenClassifier | QuestionAnswerer | Embedder
 
 
@@ -43,13 +50,11 @@ def load(
             f"{folder} is not the model that it was made from: its parity report says broken; "
             f"read {folder / 'parity.html'}, and export the model again"
         )
+    opening = partial(open_session, folder, manifest, device=device, threads=threads, kernels=kernels)
     if manifest.task == "text-generation":
-        tokenizer = try_tokenizer(folder)
-        defaults = read_defaults(folder, tokenizer)
-        session = open_session(folder, manifest, device=device, threads=threads, windowed=True, kernels=kernels)
+        (tokenizer, defaults), session = _beside(lambda: _reading(folder), partial(opening, windowed=True))
         return TextGenerator(session, tokenizer, defaults, read_chat_format(folder))
-    encoder = load_tokenizer(folder)
-    session = open_session(folder, manifest, device=device, threads=threads, kernels=kernels)
+    encoder, session = _beside(lambda: load_tokenizer(folder), opening)
     match manifest.task:
         case "text-classification":
             return SequenceClassifier(session, encoder)
@@ -59,3 +64,29 @@ def load(
             return QuestionAnswerer(session, encoder)
         case "feature-extraction":
             return Embedder(session, encoder)
+
+
+def _reading(folder: Path) -> tuple[Tokenizer | None, GenerationDefaults]:
+    tokenizer = try_tokenizer(folder)
+    return tokenizer, read_defaults(folder, tokenizer)
+
+
+def _beside(read: Callable[[], Read], opening: Callable[..., Session]) -> tuple[Read, Session]:
+    """What reading gives, and a session that is opened meanwhile; where both fail, the error of reading.
+
+    A tokenizer keeps Python to itself while it is read. So that waits until ONNX Runtime needs no Python any more.
+    """
+    alone = Event()
+
+    def disabled() -> Iterator[str]:
+        alone.set()
+        yield from ()
+
+    with ThreadPoolExecutor(1) as executor:
+        session = executor.submit(opening, disabled_optimizers=disabled())
+        session.add_done_callback(lambda _: alone.set())
+        alone.wait()
+        found = read()
+        opened = session.result()
+    give_back_memory()
+    return found, opened

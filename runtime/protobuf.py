@@ -5,13 +5,13 @@ type) and a value; what is not touched keeps its bytes.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 VARINT, FIXED64, LENGTH_DELIMITED, FIXED32 = 0, 1, 2, 5
+ONE_BYTE = 0x7F  # the most that a number of one byte is
 
 
-@dataclass(frozen=True)
-class Field:
+class Field(NamedTuple):
     """A field and where its bytes lie in the message: the tag from ``start``, the value from ``value`` to ``end``."""
 
     number: int
@@ -27,21 +27,23 @@ def fields(message: bytes) -> Iterator[Field]:
     Raises:
         ValueError: the bytes are no protobuf message.
     """
-    at = 0
-    while at < len(message):
+    at, size = 0, len(message)
+    while at < size:
         start = at
-        tag, at = read_varint(message, at)
+        tag, at = message[at], at + 1  # nearly every tag and length is one byte
+        if tag > ONE_BYTE:
+            tag, at = read_varint(message, start)
         wire_type, value = tag & 7, at
-        if wire_type == VARINT:
-            _, at = read_varint(message, at)
-        elif wire_type == LENGTH_DELIMITED:
-            length, value = read_varint(message, at)
+        if wire_type == LENGTH_DELIMITED:
+            length, value = (message[at], at + 1) if at < size and message[at] <= ONE_BYTE else read_varint(message, at)
             at = value + length
+        elif wire_type == VARINT:
+            _, at = read_varint(message, at)
         elif wire_type in (FIXED64, FIXED32):
             at += 8 if wire_type == FIXED64 else 4
         else:
             raise ValueError(f"no protobuf message: wire type {wire_type}")
-        if at > len(message):
+        if at > size:
             raise ValueError("no protobuf message: a field is longer than what holds it")
         yield Field(tag >> 3, wire_type, start, value, at)
 
@@ -80,7 +82,7 @@ def integer(number: int, value: int) -> bytes:
 
 def varint(value: int) -> bytes:
     parts = bytearray()
-    while value > 0x7F:
+    while value > ONE_BYTE:
         parts.append(value & 0x7F | 0x80)
         value >>= 7
     parts.append(value)

@@ -1,5 +1,6 @@
 """What this process may use of the machine: processors and memory, containers' limits included."""
 
+import ctypes
 import os
 import sys
 from pathlib import Path
@@ -56,6 +57,13 @@ def peak_rss() -> int | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def give_back_memory() -> None:
+    """Return to the system what was freed, which the C library keeps for the next allocations: glibc alone can."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def _lines(path: Path) -> list[str]:

@@ -1,7 +1,7 @@
 """An ONNX Runtime session over an artifact's graph, and every reason why there cannot be one."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from ..artifact import GRAPH, Manifest
 from ..errors import ArtifactError, DependencyError, InputError, PromptError, UnsupportedError, UsageError
+from .graphs import Change, changed_graph
 from .kernels import replaceable, session_on_own_kernels
+from .kernels.scales import with_stored_scales
 from .resources import usable_cpus
-from .windowed import has_windows, windowed_graph
+from .windowed import has_windows, with_window_caches
 
 Device = Literal["cpu", "cuda"]
 Kernels = Literal["auto", "onnxruntime"]
@@ -85,6 +87,7 @@ def open_session(
     arena: bool = True,
     windowed: bool = False,
     kernels: Kernels = "auto",
+    disabled_optimizers: Iterable[str] = (),
 ) -> Session:
     """Load ``folder/model.onnx`` with its external data, which ONNX Runtime maps into memory.
 
@@ -94,6 +97,8 @@ def open_session(
         windowed: let sliding layers keep only their window, where the device can and there are any.
         kernels: "auto" for our own products with quantized weights and our own attention, where they are installed and
             fit the processor and the graph; "onnxruntime" for ONNX Runtime's.
+        disabled_optimizers: ONNX Runtime's names of those to leave out. They are asked for when it has read the graph;
+            from there on it works without Python, which may do something else meanwhile.
 
     Raises:
         UsageError: an unknown device or choice of kernels, or fewer than one thread.
@@ -116,37 +121,12 @@ def open_session(
         )
     count = threads if threads is not None else usable_cpus()
     windowed = windowed and can_be_windowed(manifest, device)
-    entries: dict[str, str] = {}
-    graph: str | bytes = str(folder / GRAPH)
-    if windowed:
-        graph, weights = windowed_graph(folder)
-        entries["session.model_external_initializers_file_folder_path"] = str(weights)
-
-    def options() -> Any:
-        made = session_options(ort, count)
-        made.enable_cpu_mem_arena = arena
-        for key, value in entries.items():
-            made.add_session_config_entry(key, value)
-        return made
-
-    raw = None
-    own: tuple[str, ...] = ()
-    wanted = replaceable(manifest, windowed) if kernels == "auto" and device == "cpu" else ()
-    for operators in dict.fromkeys((wanted, wanted[:1], wanted[1:])):  # all of them, or one where another is declined
-        raw = raw or session_on_own_kernels(ort, graph, options, operators)
-        own = own or (operators if raw is not None else ())
-    try:
-        raw = raw or ort.InferenceSession(graph, options(), providers=[PROVIDERS[device]])
-    except Exception as error:  # onnxruntime's exceptions have no common class of their own
-        if _out_of_memory(error):
-            raise ArtifactError(
-                f"{folder}: not enough memory to load the model ({_first_line(error)}); "
-                "free some, or quantize the model to fewer bits"
-            ) from None
-        raise ArtifactError(
-            f"{folder / GRAPH}: ONNX Runtime {ort.__version__} cannot load it "
-            f"({_first_line(error)}); check it with `intaglio verify`, or export the model again"
-        ) from None
+    opening = _Opening(ort, folder, device, count, arena, windowed, disabled_optimizers)
+    raw, own = _on_own_kernels(
+        opening, replaceable(manifest, windowed) if kernels == "auto" and device == "cpu" else ()
+    )
+    if raw is None:
+        raw = _on_onnxruntimes_kernels(opening)
     if PROVIDERS[device] not in raw.get_providers():
         # onnxruntime falls back to the CPU without an error where CUDA's libraries are missing.
         raise DependencyError(
@@ -158,6 +138,82 @@ def open_session(
     if missing:
         raise ArtifactError(f"{folder / GRAPH}: the graph has no input {missing[0]!r}; export the model again")
     return Session(folder, manifest, device, count, ort, raw, windowed, own)
+
+
+@dataclass(frozen=True)
+class _Opening:
+    """What is to be opened, whichever kernels compute it."""
+
+    ort: Any
+    folder: Path
+    device: Device
+    threads: int
+    arena: bool
+    windowed: bool
+    disabled_optimizers: Iterable[str]
+
+    def graph(self, changes: Sequence[Change] = ()) -> tuple[str | bytes, Callable[[], Any]]:
+        """The graph with changes, and what makes options of a session over it.
+
+        Raises:
+            OSError, ValueError: there are changes, and the file cannot be read, or is no graph.
+        """
+        graph: str | bytes = str(self.folder / GRAPH)
+        weights = None
+        if self.windowed:
+            changes = (with_window_caches, *changes)
+        if changes:
+            graph, weights = changed_graph(self.folder, changes)
+
+        def options() -> Any:
+            made = session_options(self.ort, self.threads)
+            made.enable_cpu_mem_arena = self.arena
+            if weights is not None:
+                made.add_session_config_entry("session.model_external_initializers_file_folder_path", str(weights))
+            return made
+
+        return graph, options
+
+
+def _on_own_kernels(opening: _Opening, wanted: tuple[str, ...]) -> tuple[Any, tuple[str, ...]]:
+    """A session, and which operators run on our kernels: all that are wanted, or one where another is declined.
+
+    None and none where all are declined, or the graph is none.
+    """
+    for operators in dict.fromkeys((wanted, wanted[:1], wanted[1:])):
+        try:
+            graph, options = opening.graph((with_stored_scales,) if "MatMulNBits" in operators else ())
+        except (OSError, ValueError):
+            break
+        raw = session_on_own_kernels(opening.ort, graph, options, operators, opening.disabled_optimizers)
+        if raw is not None:
+            return raw, operators
+    return None, ()
+
+
+def _on_onnxruntimes_kernels(opening: _Opening) -> Any:
+    ort, path = opening.ort, opening.folder / GRAPH
+    try:
+        graph, options = opening.graph()
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path} cannot be read ({error}); check it with `intaglio verify`") from None
+    try:
+        return ort.InferenceSession(
+            graph,
+            options(),
+            providers=[PROVIDERS[opening.device]],
+            disabled_optimizers=opening.disabled_optimizers,
+        )
+    except Exception as error:  # onnxruntime's exceptions have no common class of their own
+        if _out_of_memory(error):
+            raise ArtifactError(
+                f"{opening.folder}: not enough memory to load the model ({_first_line(error)}); "
+                "free some, or quantize the model to fewer bits"
+            ) from None
+        raise ArtifactError(
+            f"{path}: ONNX Runtime {ort.__version__} cannot load it "
+            f"({_first_line(error)}); check it with `intaglio verify`, or export the model again"
+        ) from None
 
 
 def can_be_windowed(manifest: Manifest, device: Device) -> bool:

@@ -7,18 +7,18 @@ all positions counted from 0 (ONNX Runtime, ContribOperators.md): those from ``f
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from ..artifact import DATA, GRAPH, ModelFacts
-from ..errors import ArtifactError
+from ..artifact import ModelFacts
+from .graphs import (
+    ATTRIBUTE_INT,
+    ATTRIBUTE_NAME,
+    ATTRIBUTE_TYPE,
+    GRAPH_NODE,
+    NODE_ATTRIBUTE,
+    NODE_OP_TYPE,
+    TYPE_INT,
+)
 from .protobuf import delimited, edit, integer, integers, texts
-
-# Field numbers of onnx.proto.
-MODEL_GRAPH = 7
-GRAPH_NODE, GRAPH_INITIALIZER = 1, 5
-NODE_OP_TYPE, NODE_ATTRIBUTE = 4, 5
-ATTRIBUTE_NAME, ATTRIBUTE_INT, ATTRIBUTE_TYPE, TYPE_INT = 1, 3, 20, 2
-TENSOR_EXTERNAL_DATA, ENTRY_KEY, ENTRY_VALUE = 13, 1, 2
 
 LEAST_SLACK = 64
 SLACK_SHARE = 16
@@ -55,31 +55,13 @@ def has_windows(facts: ModelFacts) -> bool:
     return any(window is not None for window in facts.layer_windows)
 
 
-def windowed_graph(folder: Path) -> tuple[bytes, Path]:
-    """``model.onnx`` with ``sliding_window_cache`` on its sliding layers, and the folder where its weights lie.
-
-    The weights' file may be a link out of the folder, as in the hub's cache. A graph in memory may not follow it, so
-    that the bytes name the file that it leads to.
+def with_window_caches(graph: bytes) -> bytes:
+    """The serialized graph with ``sliding_window_cache`` on its sliding layers.
 
     Raises:
-        ArtifactError: the file cannot be read.
+        ValueError: the bytes are no graph.
     """
-    path = folder / GRAPH
-    data = (folder / DATA).resolve()
-
-    def relocate(entry: bytes) -> bytes:
-        if texts(entry, ENTRY_KEY) != [b"location"] or texts(entry, ENTRY_VALUE) != [DATA.encode()]:
-            return entry
-        return delimited(ENTRY_KEY, b"location") + delimited(ENTRY_VALUE, data.name.encode())
-
-    def change(graph: bytes) -> bytes:
-        graph = edit(graph, GRAPH_NODE, _with_window_cache)
-        return edit(graph, GRAPH_INITIALIZER, lambda tensor: edit(tensor, TENSOR_EXTERNAL_DATA, relocate))
-
-    try:
-        return edit(path.read_bytes(), MODEL_GRAPH, change), data.parent
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path} cannot be read ({error}); check it with `intaglio verify`") from None
+    return edit(graph, GRAPH_NODE, _with_window_cache)
 
 
 def _with_window_cache(node: bytes) -> bytes:

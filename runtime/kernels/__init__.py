@@ -7,7 +7,9 @@
     native/avx_vnni.c       with AVX-VNNI                    native/avx2.c             with AVX2 alone
     native/attention_op.c   GroupQueryAttention: its inputs  native/attention.h, .c    attention over a KV cache
     native/attention_few.c  of few queries of a key head     native/attention_many.c   of many
+    native/gather_op.c      GatherBlockQuantized             native/half.h             numbers of half precision
     native/pages.h          memory of mapped files           native/threads.h          processors of this process
+    native/operator.h       what operators tell of themselves
 
 A graph needs no change to run on them: ONNX Runtime asks a registered library for an operator's kernel before it takes
 its own. Where the library is absent (there was no C compiler) or the processor lacks the instructions, ONNX Runtime's
@@ -15,7 +17,7 @@ kernels do the work.
 """
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +67,13 @@ def replaceable(manifest: Manifest, windowed: bool) -> tuple[str, ...]:
     return tuple(operators)
 
 
-def session_on_own_kernels(ort: Any, graph: str | bytes, options: Callable[[], Any], operators: Sequence[str]) -> Any:
+def session_on_own_kernels(
+    ort: Any,
+    graph: str | bytes,
+    options: Callable[[], Any],
+    operators: Sequence[str],
+    disabled_optimizers: Iterable[str] = (),
+) -> Any:
     """An ``onnxruntime.InferenceSession`` on the CPU where the library's kernels compute ``operators``.
 
     None where there is no library, or where it or ONNX Runtime declines: the processor lacks an instruction, a node has
@@ -73,6 +81,7 @@ def session_on_own_kernels(ort: Any, graph: str | bytes, options: Callable[[], A
 
     Args:
         options: makes the session's options.
+        disabled_optimizers: as ``open_session`` has them.
     """
     path = library()
     if path is None or not operators:
@@ -82,6 +91,8 @@ def session_on_own_kernels(ort: Any, graph: str | bytes, options: Callable[[], A
         for operator in operators:
             made.add_session_config_entry(f"intaglio.{operator}", "1")
         made.register_custom_ops_library(str(path))
-        return ort.InferenceSession(graph, made, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(
+            graph, made, providers=["CPUExecutionProvider"], disabled_optimizers=disabled_optimizers
+        )
     except Exception:  # onnxruntime's exceptions have no common class; what is wrong with the graph shows without us
         return None

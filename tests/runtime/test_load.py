@@ -1,10 +1,15 @@
 """Loading: what import costs, which object comes back, and every artifact or machine that is refused."""
 
+import importlib
+import re
 import subprocess
 import sys
+import threading
+from collections.abc import Iterable
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -12,8 +17,10 @@ from intaglio.artifact import read_manifest
 from intaglio.errors import ArtifactError, DependencyError, HubError, PromptError, UnsupportedError, UsageError
 from intaglio.runtime import Embedder, QuestionAnswerer, SequenceClassifier, TextGenerator, TokenClassifier, load
 from intaglio.runtime import session as session_module
+from intaglio.runtime import tokenizer as tokenizer_module
 from intaglio.tests.runtime import fakes
 
+load_module = importlib.import_module("intaglio.runtime.load")  # its name in the package is the function's
 TABLE = np.zeros((fakes.VOCAB, 2))
 
 
@@ -102,6 +109,53 @@ def test_a_graph_that_lacks_an_input_of_its_task(artifact: Path) -> None:
         ArtifactError, match=r"the graph has no input 'past_key_values\.2\.key'; export the model again"
     ):
         load(rewrite(artifact, model=model))
+
+
+@pytest.mark.parametrize("broken", ["tokenizer.json", "generation_config.json"])
+def test_the_first_of_two_errors_is_that_of_reading_the_text_s_files(artifact: Path, broken: str) -> None:
+    graph = artifact / "model.onnx"
+    graph.write_bytes(b"x" * graph.stat().st_size)
+    (artifact / broken).write_text("{")
+    for _ in range(5):
+        with pytest.raises(ArtifactError, match=re.escape(f"{broken} ")):
+            load(artifact)
+    with pytest.raises(ArtifactError, match=re.escape(f"{broken} ")):
+        load(artifact, device="tpu")  # type: ignore[arg-type]
+
+
+def test_the_tokenizer_is_read_while_onnx_runtime_works(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each waits for the other to come to where both are at work."""
+    import onnxruntime
+
+    reading, seen = Event(), []
+
+    def try_tokenizer(folder: Path) -> object:
+        reading.set()
+        return tokenizer_module.try_tokenizer(folder)
+
+    class Waiting(onnxruntime.InferenceSession):  # type: ignore[misc]
+        def __init__(self, *args: object, disabled_optimizers: Iterable[str], **options: object) -> None:
+            assert list(disabled_optimizers) == []
+            seen.append(reading.wait(60))
+            super().__init__(*args, **options)
+
+    monkeypatch.setattr(load_module, "try_tokenizer", try_tokenizer)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Waiting)
+    before = threading.active_count()
+    assert load(artifact).manifest.task == "text-generation"
+    assert seen == [True]
+    assert threading.active_count() == before
+
+
+def test_a_keyboard_interrupt_while_reading_leaves_no_thread(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(load_module, "try_tokenizer", interrupted)
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        load(artifact)
+    assert threading.active_count() == before
 
 
 def test_bf16_has_no_kernels_on_the_cpu(artifact: Path) -> None:

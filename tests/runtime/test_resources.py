@@ -1,10 +1,12 @@
 """Processors and memory within a container's limits, and where the system says nothing."""
 
+import ctypes
 import os
+import sys
 from pathlib import Path
 
 import pytest
-from intaglio.runtime.resources import available_memory, usable_cpus
+from intaglio.runtime.resources import available_memory, give_back_memory, usable_cpus
 
 
 def write(root: Path, **files: str) -> Path:
@@ -56,3 +58,34 @@ def test_memory_is_the_smallest_of_what_is_left(tmp_path: Path) -> None:
 
 def test_memory_is_unknown_where_the_system_does_not_say(tmp_path: Path) -> None:
     assert available_memory(tmp_path, tmp_path / "none") is None
+
+
+def resident() -> int:
+    """Bytes of memory that this process has and no file."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
+    return int(line.split()[1]) * 1024
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_freed_memory_goes_back_to_the_system() -> None:
+    give_back_memory()
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "malloc_trim"):
+        pytest.skip("another C library than glibc")
+    libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+    size, count = 50_000, 1000  # so small that they are no mappings of their own
+    blocks = [libc.malloc(size) for _ in range(count)]
+    for block in blocks:
+        ctypes.memset(block, 1, size)
+    for block in blocks[:-1]:  # the last one keeps the heap from shrinking by itself
+        libc.free(block)
+    before = resident()
+    give_back_memory()
+    assert resident() < before - size * count // 2
+    libc.free(blocks[-1])
+    blocks.clear()
+
+
+def test_where_memory_cannot_be_given_back_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    give_back_memory()

@@ -10,8 +10,9 @@ from intaglio.errors import ArtifactError
 from intaglio.exporter import export
 from intaglio.runtime import TextGenerator, load
 from intaglio.runtime.cache import SharedCache, cache_bytes
+from intaglio.runtime.graphs import changed_graph
 from intaglio.runtime.session import open_session
-from intaglio.runtime.windowed import first_kept, same_until, window_capacity, windowed_graph
+from intaglio.runtime.windowed import first_kept, same_until, window_capacity, with_window_caches
 from intaglio.tests import tiny
 from intaglio.tests.runtime import fakes
 
@@ -54,7 +55,7 @@ def test_what_a_buffer_keeps(window: int) -> None:
 
 
 def test_only_the_sliding_layers_of_the_graph_are_changed(hybrid: Path) -> None:
-    graph, weights = windowed_graph(hybrid)
+    graph, weights = changed_graph(hybrid, [with_window_caches])
     changed, plain = onnx.load_from_string(graph), onnx.load(hybrid / "model.onnx", load_external_data=False)
     assert weights == hybrid
     slides = []

@@ -8,8 +8,8 @@
 #include <string.h>
 
 #include "attention.h"
+#include "operator.h"
 #include "operators.h"
-#include "ort.h"
 
 enum { QUERY, KEY, VALUE, PAST_KEY, PAST_VALUE, SEQUENCE_LENGTHS, TOTAL_LENGTH, COS, SIN, INPUTS };
 enum { OUTPUT, PRESENT_KEY, PRESENT_VALUE, OUTPUTS };
@@ -219,38 +219,9 @@ static OrtStatus *compute(void *state, OrtKernelContext *context) {
   return status;
 }
 
-static const char *name(const OrtCustomOp *op) { return (void)op, "GroupQueryAttention"; }
-static size_t inputs(const OrtCustomOp *op) { return (void)op, INPUTS; }
-static size_t outputs(const OrtCustomOp *op) { return (void)op, OUTPUTS; }
-static int input_type(const OrtCustomOp *op, size_t index) {
-  return (void)op, index == SEQUENCE_LENGTHS || index == TOTAL_LENGTH ? INT32 : FLOAT;
-}
-static int output_type(const OrtCustomOp *op, size_t index) { return (void)op, (void)index, FLOAT; }
-static int input_kind(const OrtCustomOp *op, size_t index) {
-  return (void)op, index == QUERY || index == SEQUENCE_LENGTHS || index == TOTAL_LENGTH ? REQUIRED : OPTIONAL;
-}
-static int output_kind(const OrtCustomOp *op, size_t index) { return (void)op, index == OUTPUT ? REQUIRED : OPTIONAL; }
+static const int input_types[INPUTS] = {FLOAT, FLOAT, FLOAT, FLOAT, FLOAT, INT32, INT32, FLOAT, FLOAT};
+static const int input_kinds[INPUTS] = {REQUIRED, OPTIONAL, OPTIONAL, OPTIONAL, OPTIONAL,
+                                        REQUIRED, REQUIRED, OPTIONAL, OPTIONAL};
+static const int output_kinds[OUTPUTS] = {REQUIRED, OPTIONAL, OPTIONAL};
 
-const OrtCustomOp group_query_attention = {
-    .version = ORT_API_VERSION,
-    .CreateKernel = unused_create,
-    .GetName = name,
-    .GetExecutionProviderType = cpu_provider,
-    .GetInputType = input_type,
-    .GetInputTypeCount = inputs,
-    .GetOutputType = output_type,
-    .GetOutputTypeCount = outputs,
-    .KernelCompute = unused_compute,
-    .KernelDestroy = free,
-    .GetInputCharacteristic = input_kind,
-    .GetOutputCharacteristic = output_kind,
-    .GetInputMemoryType = memory_type,
-    .GetVariadicInputMinArity = one,
-    .GetVariadicInputHomogeneity = one,
-    .GetVariadicOutputMinArity = one,
-    .GetVariadicOutputHomogeneity = one,
-    .CreateKernelV2 = create,
-    .KernelComputeV2 = compute,
-    .GetStartVersion = one,
-    .GetEndVersion = one,
-};
+OPERATOR(group_query_attention, "GroupQueryAttention", free)

@@ -2,8 +2,8 @@
  *
  * A library's kernels are looked up before ONNX Runtime's, so that a graph needs no change to run on them. An operator
  * is replaced for all of a session's nodes or for none: where some node is not of a kind that a kernel knows, creating
- * the session fails, and the caller does without. The session's entries "intaglio.MatMulNBits" and
- * "intaglio.GroupQueryAttention" say which are wanted.
+ * the session fails, and the caller does without. The session's entries "intaglio.MatMulNBits", which stands for all
+ * operators with quantized weights, and "intaglio.GroupQueryAttention" say which are wanted.
  */
 #include "attention.h"
 #include "matmul.h"
@@ -36,6 +36,7 @@ EXPORTED OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBa
       "com.microsoft", &domain);
   if (status == NULL)
     status = add(api, options, domain, "intaglio.MatMulNBits", &matmul_nbits, matmul_instructions() != NULL);
+  if (status == NULL) status = add(api, options, domain, "intaglio.MatMulNBits", &gather_block_quantized, 1);
   if (status == NULL)
     status = add(api, options, domain, "intaglio.GroupQueryAttention", &group_query_attention, attention_supported());
   if (status == NULL)

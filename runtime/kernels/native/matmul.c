@@ -4,12 +4,11 @@
 
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
 
-#include <math.h>
 #include <stdlib.h>
-#include <string.h>
 #include <strings.h>
 #include <sys/mman.h>
 
+#include "half.h"
 #include "instructions.h"
 #include "pages.h"
 #include "threads.h"
@@ -47,29 +46,13 @@ static uint8_t zero_point(const uint8_t *row, int64_t block, int bits) {
   return block % 2 ? row[block / 2] >> 4 : row[block / 2] & 15;
 }
 
-/* The bits of a float as a float16, which it is (see matmul_packable): its exponent and fraction move, and a number below
- * float16's normal ones has none of its leading 1s written. */
-static uint16_t half(float number) {
-  uint32_t bits;
-  memcpy(&bits, &number, sizeof bits);
-  const uint32_t sign = bits >> 16 & 0x8000;
-  const float size = fabsf(number);
-  if (size < 0x1p-14f) return (uint16_t)(sign | (uint32_t)(size * 0x1p24f));
-  return (uint16_t)(sign | (((bits & 0x7FFFFFFF) - (112u << 23)) >> 13));
+static uint16_t scale_at(const StoredWeights *stored, int64_t index) {
+  return stored->halves ? ((const uint16_t *)stored->scales)[index] : to_half(((const float *)stored->scales)[index]);
 }
 
-/* Whether half(number) is that number: no more than 11 significant bits, and none below 2^-24. */
-static int is_half(float number) {
-  const float size = fabsf(number);
-  uint32_t bits;
-  memcpy(&bits, &number, sizeof bits);
-  if (size < 0x1p-14f) return size * 0x1p24f == (float)(uint32_t)(size * 0x1p24f);
-  return size < 0x1p16f && (bits & 0x1FFF) == 0;
-}
-
-int matmul_packable(const MatMulShape *shape, const float *scales) {
-  for (int64_t i = 0; i < shape->n * shape->blocks; i++)
-    if (!is_half(scales[i])) return 0;
+int matmul_packable(const MatMulShape *shape, const StoredWeights *stored) {
+  for (int64_t i = 0; !stored->halves && i < shape->n * shape->blocks; i++)
+    if (!is_half(((const float *)stored->scales)[i])) return 0;
   return 1;
 }
 
@@ -86,7 +69,7 @@ static void pack_tile(const PackedWeights *packed, const StoredWeights *stored, 
   }
   for (int64_t block = 0; block < shape->blocks; block++) {
     for (int lane = 0; lane < LANES; lane++) {
-      ((uint16_t *)(to + scales_at(packed, block)))[lane] = half(stored->scales[rows[lane] * shape->blocks + block]);
+      ((uint16_t *)(to + scales_at(packed, block)))[lane] = scale_at(stored, rows[lane] * shape->blocks + block);
       if (packed->asymmetric)
         to[zero_points_at(packed, block) + lane] = zero_point(stored->zero_points + rows[lane] * stride, block, bits);
     }
@@ -118,13 +101,14 @@ PackedWeights *matmul_pack(const MatMulShape *shape, const StoredWeights *stored
     return NULL;
   }
   const int64_t row_bytes = shape->blocks * shape->block_size * shape->bits / 8, tiles = ceil_div(shape->n, LANES);
+  const int64_t scales_bytes = shape->blocks * (stored->halves ? sizeof(uint16_t) : sizeof(float));
   int64_t done = 0; /* rows whose stored weights are forgotten */
   for (int64_t tile = 0; tile < tiles; tile++) {
     pack_tile(packed, stored, tile);
     const int64_t rows = smaller((tile + 1) * LANES, shape->n);
     if ((rows - done) * row_bytes < PIECE && tile + 1 < tiles) continue;
     forget_file_pages(stored->weights + done * row_bytes, (rows - done) * row_bytes);
-    forget_file_pages(stored->scales + done * shape->blocks, (rows - done) * shape->blocks * (int64_t)sizeof(float));
+    forget_file_pages((const uint8_t *)stored->scales + done * scales_bytes, (rows - done) * scales_bytes);
     done = rows;
   }
   return packed;
@@ -184,7 +168,7 @@ int matmul(const PackedWeights *w, const float *x, const float *bias, float *y, 
 
 const char *matmul_instructions(void) { return NULL; }
 
-int matmul_packable(const MatMulShape *shape, const float *scales) { return (void)shape, (void)scales, 0; }
+int matmul_packable(const MatMulShape *shape, const StoredWeights *stored) { return (void)shape, (void)stored, 0; }
 
 PackedWeights *matmul_pack(const MatMulShape *shape, const StoredWeights *stored) {
   return (void)shape, (void)stored, NULL;

@@ -21,7 +21,8 @@ typedef struct {
 
 typedef struct {
   const uint8_t *weights;     /* [N, blocks, block_size * bits / 8] */
-  const float *scales;        /* [N, blocks] */
+  const void *scales;         /* [N, blocks] float, or of half precision */
+  int halves;
   const uint8_t *zero_points; /* [N, ceil(blocks * bits / 8)], or NULL */
 } StoredWeights;
 
@@ -35,9 +36,9 @@ typedef void (*ParallelFor)(void *context, void (*body)(void *, size_t), size_t 
  * they are written for. The environment's INTAGLIO_KERNELS names the only ones that may be used. */
 const char *matmul_instructions(void);
 
-/* Whether the scales [N, blocks] are all numbers of float16, as which they are packed: a tenth of the weights' bytes less
+/* Whether the scales are all numbers of float16, as which they are packed: a tenth of the weights' bytes less
  * to read. */
-int matmul_packable(const MatMulShape *shape, const float *scales);
+int matmul_packable(const MatMulShape *shape, const StoredWeights *stored);
 
 /* NULL where memory did not suffice, or there are no instructions. */
 PackedWeights *matmul_pack(const MatMulShape *shape, const StoredWeights *stored);

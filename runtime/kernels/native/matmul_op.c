@@ -2,10 +2,11 @@
 #include <stdlib.h>
 
 #include "matmul.h"
+#include "operator.h"
 #include "operators.h"
-#include "ort.h"
 
 enum { INPUT_X, INPUT_WEIGHTS, INPUT_SCALES, INPUT_ZERO_POINTS, INPUT_GROUP_INDEX, INPUT_BIAS, INPUTS };
+enum { OUTPUTS = 1 };
 
 typedef struct {
   const OrtApi *api;
@@ -27,11 +28,16 @@ static OrtStatus *create(const OrtCustomOp *op, const OrtApi *api, const OrtKern
   if (attribute(api, info, "accuracy_level", 0) != 4)
     return fail(api, ORT_NOT_IMPLEMENTED, "intaglio: MatMulNBits of accuracy_level 4 only");
   shape.blocks = (shape.k + size - 1) / size;
-  const StoredWeights stored = {constant(api, info, INPUT_WEIGHTS), constant(api, info, INPUT_SCALES),
-                                constant(api, info, INPUT_ZERO_POINTS)};
-  if (stored.weights == NULL || stored.scales == NULL)
-    return fail(api, ORT_NOT_IMPLEMENTED, "intaglio: MatMulNBits with constant weights only");
-  if (!matmul_packable(&shape, stored.scales))
+  int type = 0;
+  const StoredWeights stored = {
+      .weights = constant(api, info, INPUT_WEIGHTS, NULL),
+      .scales = constant(api, info, INPUT_SCALES, &type),
+      .halves = type == FLOAT16,
+      .zero_points = constant(api, info, INPUT_ZERO_POINTS, NULL),
+  };
+  if (stored.weights == NULL || stored.scales == NULL || (type != FLOAT && type != FLOAT16))
+    return fail(api, ORT_NOT_IMPLEMENTED, "intaglio: MatMulNBits with constant weights and scales only");
+  if (!matmul_packable(&shape, &stored))
     return fail(api, ORT_NOT_IMPLEMENTED, "intaglio: MatMulNBits with scales that are numbers of float16 only");
   Kernel *kernel = malloc(sizeof *kernel);
   PackedWeights *weights = kernel == NULL ? NULL : matmul_pack(&shape, &stored);
@@ -73,39 +79,8 @@ static OrtStatus *compute(void *state, OrtKernelContext *context) {
   return NULL;
 }
 
-static const char *name(const OrtCustomOp *op) { return (void)op, "MatMulNBits"; }
-static size_t inputs(const OrtCustomOp *op) { return (void)op, INPUTS; }
-static size_t outputs(const OrtCustomOp *op) { return (void)op, 1; }
-static int input_type(const OrtCustomOp *op, size_t index) {
-  static const int types[INPUTS] = {FLOAT, UINT8, FLOAT, UINT8, INT32, FLOAT};
-  return (void)op, types[index];
-}
-static int output_type(const OrtCustomOp *op, size_t index) { return (void)op, (void)index, FLOAT; }
-static int input_kind(const OrtCustomOp *op, size_t index) {
-  return (void)op, index < INPUT_ZERO_POINTS ? REQUIRED : OPTIONAL;
-}
-static int output_kind(const OrtCustomOp *op, size_t index) { return (void)op, (void)index, REQUIRED; }
+static const int input_types[INPUTS] = {FLOAT, UINT8, ANY, UINT8, INT32, FLOAT};
+static const int input_kinds[INPUTS] = {REQUIRED, REQUIRED, REQUIRED, OPTIONAL, OPTIONAL, OPTIONAL};
+static const int output_kinds[OUTPUTS] = {REQUIRED};
 
-const OrtCustomOp matmul_nbits = {
-    .version = ORT_API_VERSION,
-    .CreateKernel = unused_create,
-    .GetName = name,
-    .GetExecutionProviderType = cpu_provider,
-    .GetInputType = input_type,
-    .GetInputTypeCount = inputs,
-    .GetOutputType = output_type,
-    .GetOutputTypeCount = outputs,
-    .KernelCompute = unused_compute,
-    .KernelDestroy = destroy,
-    .GetInputCharacteristic = input_kind,
-    .GetOutputCharacteristic = output_kind,
-    .GetInputMemoryType = memory_type,
-    .GetVariadicInputMinArity = one,
-    .GetVariadicInputHomogeneity = one,
-    .GetVariadicOutputMinArity = one,
-    .GetVariadicOutputHomogeneity = one,
-    .CreateKernelV2 = create,
-    .KernelComputeV2 = compute,
-    .GetStartVersion = one,
-    .GetEndVersion = one,
-};
+OPERATOR(matmul_nbits, "MatMulNBits", destroy)

@@ -5,6 +5,7 @@
 #include "ort_abi.h"
 
 extern const OrtCustomOp matmul_nbits;
+extern const OrtCustomOp gather_block_quantized;
 extern const OrtCustomOp group_query_attention;
 
 #endif

@@ -23,29 +23,34 @@ float attribute_float(const OrtApi *api, const OrtKernelInfo *info, const char *
   return succeeded(api, status) ? value : absent;
 }
 
-const void *constant(const OrtApi *api, const OrtKernelInfo *info, size_t index) {
-  int is_constant = 0;
-  const OrtValue *value = NULL;
-  const void *data = NULL;
-  OrtStatus *status = ORT(api, KERNEL_INFO_GET_CONSTANT_INPUT, OrtStatus *, const OrtKernelInfo *, size_t, int *,
-                          const OrtValue **)(info, index, &is_constant, &value);
-  if (!succeeded(api, status) || !is_constant || value == NULL) return NULL;
-  status = ORT(api, GET_TENSOR_MUTABLE_DATA, OrtStatus *, const OrtValue *, const void **)(value, &data);
-  return succeeded(api, status) ? data : NULL;
-}
-
 static OrtStatus *get_sizes(const OrtApi *api, const OrtValue *value, Tensor *tensor) {
   OrtShapeInfo *info = NULL;
   OrtStatus *status =
       ORT(api, GET_TENSOR_TYPE_AND_SHAPE, OrtStatus *, const OrtValue *, OrtShapeInfo **)(value, &info);
   if (status != NULL) return status;
-  status = ORT(api, GET_DIMENSIONS_COUNT, OrtStatus *, const OrtShapeInfo *, size_t *)(info, &tensor->rank);
+  status = ORT(api, GET_TENSOR_ELEMENT_TYPE, OrtStatus *, const OrtShapeInfo *, int *)(info, &tensor->type);
+  if (status == NULL)
+    status = ORT(api, GET_DIMENSIONS_COUNT, OrtStatus *, const OrtShapeInfo *, size_t *)(info, &tensor->rank);
   if (status == NULL && tensor->rank > MAX_RANK) tensor->rank = 0;
   if (status == NULL)
     status = ORT(api, GET_DIMENSIONS, OrtStatus *, const OrtShapeInfo *, int64_t *, size_t)(info, tensor->sizes,
                                                                                            tensor->rank);
   ORT(api, RELEASE_TENSOR_TYPE_AND_SHAPE, void, OrtShapeInfo *)(info);
   return status;
+}
+
+const void *constant(const OrtApi *api, const OrtKernelInfo *info, size_t index, int *type) {
+  int is_constant = 0;
+  const OrtValue *value = NULL;
+  Tensor tensor = {0};
+  OrtStatus *status = ORT(api, KERNEL_INFO_GET_CONSTANT_INPUT, OrtStatus *, const OrtKernelInfo *, size_t, int *,
+                          const OrtValue **)(info, index, &is_constant, &value);
+  if (!succeeded(api, status) || !is_constant || value == NULL) return NULL;
+  status = ORT(api, GET_TENSOR_MUTABLE_DATA, OrtStatus *, const OrtValue *, void **)(value, &tensor.data);
+  if (status == NULL && type != NULL) status = get_sizes(api, value, &tensor);
+  if (!succeeded(api, status)) return NULL;
+  if (type != NULL) *type = tensor.type;
+  return tensor.data;
 }
 
 OrtStatus *get_inputs(const OrtApi *api, OrtKernelContext *context, Tensor *inputs, size_t count) {

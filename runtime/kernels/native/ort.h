@@ -9,6 +9,7 @@ enum { MAX_RANK = 8 };
 /* An input or output of a running operator. `data` is NULL where an optional input is absent. */
 typedef struct {
   void *data;
+  int type;    /* an ElementType */
   size_t rank; /* 0 where there are more than MAX_RANK dimensions */
   int64_t sizes[MAX_RANK];
 } Tensor;
@@ -25,8 +26,9 @@ OrtStatus *fail(const OrtApi *api, int code, const char *message);
 int64_t attribute(const OrtApi *api, const OrtKernelInfo *info, const char *name, int64_t absent);
 float attribute_float(const OrtApi *api, const OrtKernelInfo *info, const char *name, float absent);
 
-/* The data of an input that is a constant of the graph; NULL where it is absent or computed. */
-const void *constant(const OrtApi *api, const OrtKernelInfo *info, size_t index);
+/* The data of an input that is a constant of the graph, and its ElementType unless `type` is NULL; NULL where it is absent
+ * or computed. */
+const void *constant(const OrtApi *api, const OrtKernelInfo *info, size_t index, int *type);
 
 /* Inputs 0 to count - 1; those that the node does not have are absent. */
 OrtStatus *get_inputs(const OrtApi *api, OrtKernelContext *context, Tensor *inputs, size_t count);

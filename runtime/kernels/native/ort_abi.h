@@ -31,7 +31,7 @@ typedef struct {
 } OrtApiBase;
 
 enum ErrorCode { ORT_FAIL = 1, ORT_INVALID_ARGUMENT = 2, ORT_NOT_IMPLEMENTED = 9 };
-enum ElementType { FLOAT = 1, UINT8 = 2, INT32 = 6 };
+enum ElementType { ANY = 0, FLOAT = 1, UINT8 = 2, INT32 = 6, INT64 = 7, FLOAT16 = 10 };
 enum Characteristic { REQUIRED = 0, OPTIONAL = 1 };
 
 enum Slot {
@@ -40,6 +40,7 @@ enum Slot {
   CUSTOM_OP_DOMAIN_ADD = 27,
   ADD_CUSTOM_OP_DOMAIN = 28,
   GET_TENSOR_MUTABLE_DATA = 51,
+  GET_TENSOR_ELEMENT_TYPE = 60,
   GET_DIMENSIONS_COUNT = 61,
   GET_DIMENSIONS = 62,
   GET_TENSOR_TYPE_AND_SHAPE = 65,

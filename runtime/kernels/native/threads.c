@@ -1,27 +1,36 @@
 #define _GNU_SOURCE
 #include "threads.h"
 
+#include <stdatomic.h>
+
 #if defined(__linux__)
 
 #include <sched.h>
 
-int usable_processors(void) {
+static int count_processors(void) {
   cpu_set_t set;
-  const int count = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 0;
-  return count > 0 ? count : 1;
+  return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 0;
 }
 
 #elif defined(__unix__) || defined(__APPLE__)
 
 #include <unistd.h>
 
-int usable_processors(void) {
-  const long count = sysconf(_SC_NPROCESSORS_ONLN);
-  return count > 0 ? (int)count : 1;
-}
+static int count_processors(void) { return (int)sysconf(_SC_NPROCESSORS_ONLN); }
 
 #else
 
-int usable_processors(void) { return 8; }
+static int count_processors(void) { return 8; }
 
 #endif
+
+int usable_processors(void) {
+  static atomic_int known; /* 0 until it is */
+  int count = atomic_load_explicit(&known, memory_order_relaxed);
+  if (count == 0) {
+    count = count_processors();
+    if (count < 1) count = 1;
+    atomic_store_explicit(&known, count, memory_order_relaxed);
+  }
+  return count;
+}

@@ -1,4 +1,4 @@
-/* How many processors this process may use. */
+/* How many processors this process may use, which is asked once. */
 #ifndef INTAGLIO_THREADS_H
 #define INTAGLIO_THREADS_H
 

@@ -1,0 +1,167 @@
+"""Scales of half precision go to the kernels as they are stored, and nothing that is computed changes."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from intaglio.exporter import QuantizeOptions, quantize
+from intaglio.runtime import kernels
+from intaglio.runtime.graphs import changed_graph
+from intaglio.runtime.kernels.scales import TAKERS, with_stored_scales
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from .test_kernels import CHECKPOINT, Case, needs_kernels
+
+Floats = NDArray[np.float32]
+HALF, FLOAT = TensorProto.FLOAT16, TensorProto.FLOAT
+VOCAB, BLOCKS = 37, 3
+
+
+def session(model: onnx.ModelProto, own: bool = True) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    if own:
+        options.add_session_config_entry("intaglio.MatMulNBits", "1")
+        options.register_custom_ops_library(str(kernels.library()))
+    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def half_scales(case: Case) -> onnx.ModelProto:
+    """The product with its scales of half precision, cast to float32 as the exporter does it."""
+    model = onnx.load_from_string(case.model())
+    graph = model.graph
+    (scales,) = [tensor for tensor in graph.initializer if tensor.name == "scales"]
+    halves = numpy_helper.to_array(scales).astype(np.float16)
+    scales.CopyFrom(numpy_helper.from_array(halves, "halves"))
+    graph.node.insert(0, helper.make_node("Cast", ["halves"], ["scales"], to=FLOAT))
+    return model
+
+
+def changed(model: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto.FromString(model.SerializeToString())
+    copy.graph.CopyFrom(onnx.GraphProto.FromString(with_stored_scales(model.graph.SerializeToString())))
+    return copy
+
+
+def table(
+    bits: int, size: int, halves: bool, rows: bool = True, width: int = BLOCKS, **attributes: int
+) -> onnx.ModelProto:
+    """A lookup as the exporter writes it, [V, blocks, bytes], or of the plain [V, bytes]; by the attributes another."""
+    random = np.random.default_rng(bits * size)
+    codes = random.integers(0, 256, (VOCAB, width, size * bits // 8), dtype=np.uint8)
+    scales = random.uniform(-0.01, 0.01, (VOCAB, width, 1)).astype(np.float16)
+    scales[:3, 0, 0] = np.array([6e-8, 1e-5, 65504], dtype=np.float16)  # the least, one that is not normal, the most
+    if not rows:
+        codes, scales = codes.reshape(VOCAB, -1), scales.reshape(VOCAB, -1)
+    given = {"bits": bits, "block_size": size, "gather_axis": 0, "quantize_axis": codes.ndim - 1} | attributes
+    stored = scales if halves else scales.astype(np.float32)
+    node = helper.make_node("GatherBlockQuantized", ["codes", "ids", "scales"], ["y"], domain="com.microsoft", **given)
+    graph = helper.make_graph(
+        [node],
+        "lookup",
+        [helper.make_tensor_value_info("ids", TensorProto.INT64, ["a", "b"])],
+        [helper.make_tensor_value_info("y", FLOAT, None)],
+        [numpy_helper.from_array(codes, "codes"), numpy_helper.from_array(stored, "scales")],
+    )
+    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=10)
+
+
+@needs_kernels
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("block", [16, 32, 128])
+def test_products_are_the_same_bit_for_bit(bits: int, block: int) -> None:
+    model = half_scales(Case(37, 200, bits, block, zero_points=True, bias=True))
+    direct = changed(model)
+    assert [node.op_type for node in direct.graph.node] == ["MatMulNBits"]
+    assert direct.graph.node[0].input[2] == "halves"
+    x = np.random.default_rng(0).normal(size=(1, 20, 200)).astype(np.float32)
+    assert np.array_equal(session(direct).run(None, {"x": x})[0], session(model).run(None, {"x": x})[0])
+
+
+@needs_kernels
+@pytest.mark.parametrize("rows", [True, False], ids=["in blocks", "plain"])
+@pytest.mark.parametrize("halves", [True, False], ids=["float16", "float32"])
+@pytest.mark.parametrize(("bits", "size"), [(4, 16), (4, 32), (8, 32), (8, 128)])
+def test_looked_up_rows_are_onnxruntimes_bit_for_bit(bits: int, size: int, halves: bool, rows: bool) -> None:
+    ids = np.array([[0, 1, 2, VOCAB - 1, -1], [-VOCAB, 5, 5, 20, 1]] * 9, dtype=np.int64)
+    theirs = session(table(bits, size, halves=False, rows=rows), own=False).run(None, {"ids": ids})[0]
+    ours = session(table(bits, size, halves, rows)).run(None, {"ids": ids})[0]
+    assert ours.dtype == np.float32
+    assert ours.shape == theirs.shape
+    assert np.array_equal(ours, theirs)
+
+
+@needs_kernels
+def test_no_index_is_no_row() -> None:
+    found = session(table(4, 32, halves=True)).run(None, {"ids": np.zeros((2, 0), dtype=np.int64)})[0]
+    assert found.shape == (2, 0, BLOCKS, 32)
+
+
+@needs_kernels
+@pytest.mark.parametrize("index", [VOCAB, -VOCAB - 1])
+def test_an_index_that_the_table_has_not(index: int) -> None:
+    with pytest.raises(Exception, match="intaglio: GatherBlockQuantized's indices are out of range"):
+        session(table(4, 32, halves=True)).run(None, {"ids": np.array([[1, index]])})
+
+
+@needs_kernels
+@pytest.mark.parametrize("other", [{"gather_axis": 1}, {"bits": 2}, {"block_size": 8}, {"quantize_axis": 0}], ids=str)
+def test_other_lookups_are_left_to_onnxruntime(other: dict[str, int]) -> None:
+    with pytest.raises(Exception, match="intaglio: this kind of GatherBlockQuantized is left to ONNX Runtime"):
+        session(table(**{"bits": 4, "size": 32, "halves": True} | other))
+
+
+@needs_kernels
+def test_scales_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(Exception, match="intaglio: GatherBlockQuantized's scales do not fit its table"):
+        session(table(4, 32, halves=True, block_size=16)).run(None, {"ids": np.array([[1]])})
+
+
+def test_a_cast_that_others_need_stays() -> None:
+    model = half_scales(Case(16, 64, 4, 32, zero_points=False, bias=False))
+    model.graph.node.append(helper.make_node("Identity", ["scales"], ["seen"]))
+    assert [node.op_type for node in changed(model).graph.node] == ["Cast", "MatMulNBits", "Identity"]
+    model.graph.node.pop()
+    model.graph.output.append(helper.make_tensor_value_info("scales", FLOAT, None))
+    assert [node.op_type for node in changed(model).graph.node] == ["Cast", "MatMulNBits"]
+
+
+def test_what_is_no_stored_half_stays() -> None:
+    computed = half_scales(Case(16, 64, 4, 32, zero_points=False, bias=False))
+    (halves,) = [tensor for tensor in computed.graph.initializer if tensor.name == "halves"]
+    computed.graph.initializer.remove(halves)
+    computed.graph.input.append(helper.make_tensor_value_info("halves", HALF, halves.dims))
+    assert changed(computed) == computed
+    plain = onnx.load_from_string(Case(16, 64, 4, 32, zero_points=False, bias=False).model())
+    assert changed(plain) == plain
+    with pytest.raises(ValueError, match="no protobuf message"):
+        with_stored_scales(b"\x0a\x05abc")
+
+
+def test_an_artifact_s_graph_has_its_casts_of_scales_no_more(tmp_path: Path) -> None:
+    quantize(CHECKPOINT, tmp_path / "int4", precision="int4", options=QuantizeOptions(method="rtn"))
+    plain = onnx.load(tmp_path / "int4" / "model.onnx", load_external_data=False)
+    data, weights = changed_graph(tmp_path / "int4", [with_stored_scales])
+    graph = onnx.load_from_string(data).graph
+    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    taken = [types.get(node.input[2]) for node in graph.node if node.op_type.encode() in TAKERS]
+    assert weights == tmp_path / "int4"
+    assert taken
+    assert set(taken) == {HALF}
+    assert graph.initializer == plain.graph.initializer
+    assert _kinds(plain.graph) - _kinds(graph) == Counter(Cast=len(set(_scales(graph))))
+    assert not _kinds(graph) - _kinds(plain.graph)
+
+
+def _kinds(graph: Any) -> Counter[str]:
+    return Counter(node.op_type for node in graph.node)
+
+
+def _scales(graph: Any) -> list[str]:
+    return [node.input[2] for node in graph.node if node.op_type.encode() in TAKERS]
