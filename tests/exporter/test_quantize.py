@@ -40,6 +40,7 @@ def names(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("options", [FEW, QuantizeOptions("rtn")], ids=["mix and gptq", "rtn"])
+@pytest.mark.traces_anew
 def test_the_same_source_gives_the_same_bytes(folder: Path, options: QuantizeOptions) -> None:
     for name in ("one", "two"):
         quantize(folder, folder.parent / name, options=options)

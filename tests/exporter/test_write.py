@@ -39,6 +39,7 @@ def test_manifest_and_companions(tmp_path: Path, checkpoint: Path) -> None:
     assert manifest.parity.verdict == "not checked"
 
 
+@pytest.mark.traces_anew
 def test_the_same_checkpoint_gives_the_same_bytes(tmp_path: Path, checkpoint: Path) -> None:
     first, second = (export(checkpoint, tmp_path / name) for name in "ab")
     assert first == second
