@@ -8,8 +8,8 @@
     native/attention_op.c   GroupQueryAttention: its inputs  native/attention.h, .c    attention over a KV cache
     native/attention_few.c  of few queries of a key head     native/attention_many.c   of many
     native/gather_op.c      GatherBlockQuantized             native/half.h             numbers of half precision
-    native/pages.h          memory of mapped files           native/threads.h          processors of this process
-    native/operator.h       what operators tell of themselves
+    native/memory.h         memory of packed weights         native/pages.h            memory of mapped files
+    native/operator.h       what operators say of themselves native/threads.h          processors of this process
 
 A graph needs no change to run on them: ONNX Runtime asks a registered library for an operator's kernel before it takes
 its own. Where the library is absent (there was no C compiler) or the processor lacks the instructions, ONNX Runtime's

@@ -65,6 +65,72 @@ def test_a_session_goes_on_when_another_ends() -> None:
 
 
 @needs_kernels
+@pytest.mark.parametrize("order", ["first", "last"])
+def test_weights_that_share_huge_pages_go_one_by_one(order: str) -> None:
+    """Of half a megabyte each, so that they lie in one mapping."""
+    case = Case(512, 2048, 4, 32, zero_points=True, bias=False)
+    x = np.random.default_rng(0).normal(size=(1, 2, 2048)).astype(np.float32)
+    sessions = [session(case.model()) for _ in range(5)]
+    wanted = sessions[0].run(None, {"x": x})[0]
+    while sessions:
+        sessions.pop(0 if order == "first" else -1)
+        again = session(case.model())
+        for one in (*sessions, again):
+            assert np.array_equal(one.run(None, {"x": x})[0], wanted)
+
+
+@needs_kernels
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_memory_of_weights_is_given_back() -> None:
+    """Also while other weights of the same mapping stay."""
+    told = run_limited(
+        """
+import gc
+from pathlib import Path
+from intaglio.runtime.resources import give_back_memory
+from intaglio.tests.runtime.test_kernels import Case, session
+
+def resident():
+    gc.collect()
+    give_back_memory()
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
+    return int(line.split()[1]) // 1000
+
+model = Case(2000, 4096, 4, 32, False, False).model()
+stays = session(model)
+empty = resident()
+sessions = [session(model) for _ in range(20)]
+full = resident()
+sessions.clear()
+print(full - empty, resident() - empty)
+"""
+    )
+    taken, left = map(int, told.split())
+    assert taken > 20 * 4  # megabytes: each half a byte times 2000 times 4096
+    assert left < taken // 4
+
+
+@needs_kernels
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits a process's address space")
+def test_weights_need_no_more_address_space_than_there_is() -> None:
+    told = run_limited(
+        """
+import resource
+import numpy as np
+from intaglio.tests.runtime.test_kernels import Case, session
+
+case = Case(256, 2048, 4, 32, False, False)
+session(Case(16, 32, 4, 32, False, False).model())  # what onnxruntime itself takes, but no shared mapping yet
+now = int(next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1]) * 1024
+resource.setrlimit(resource.RLIMIT_AS, (now + 300_000_000,) * 2)
+x = np.ones((1, 1, 2048), dtype=np.float32)
+print(np.allclose(session(case.model()).run(None, {"x": x})[0], case.expected(x), rtol=1e-3, atol=1e-3))
+"""
+    )
+    assert told.strip() == "True"
+
+
+@needs_kernels
 def test_threads_change_no_bit() -> None:
     case = Case(200, 96, 4, 32, zero_points=True, bias=True)
     x = np.random.default_rng(0).normal(size=(1, 40, 96)).astype(np.float32)

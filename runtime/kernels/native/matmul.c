@@ -6,16 +6,15 @@
 
 #include <stdlib.h>
 #include <strings.h>
-#include <sys/mman.h>
 
 #include "half.h"
 #include "instructions.h"
+#include "memory.h"
 #include "pages.h"
 #include "threads.h"
 
 enum {
   FEW_ROWS = 12, /* of x: so few are quantized at once, and make the weights all that is read */
-  HUGE_PAGE = 1 << 21,
   PIECE = 1 << 24, /* bytes of stored weights after which their pages are forgotten: they are not all there at once */
 };
 
@@ -77,14 +76,7 @@ static void pack_tile(const PackedWeights *packed, const StoredWeights *stored, 
   packed->with->pack(packed, weights, bytes, to);
 }
 
-/* Huge pages, which spare the processor's page table, where they are filled: a last one in part would be all resident. */
-static uint8_t *allocate(size_t bytes) {
-  uint8_t *memory = aligned_alloc(bytes >= HUGE_PAGE ? HUGE_PAGE : 64, aligned(bytes));
-#if defined(MADV_HUGEPAGE)
-  if (memory != NULL && bytes >= HUGE_PAGE) madvise(memory, bytes / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);
-#endif
-  return memory;
-}
+static size_t packed_bytes(const PackedWeights *packed) { return ceil_div(packed->shape.n, LANES) * packed->tile_bytes; }
 
 PackedWeights *matmul_pack(const MatMulShape *shape, const StoredWeights *stored) {
   PackedWeights *packed = malloc(sizeof *packed);
@@ -95,27 +87,37 @@ PackedWeights *matmul_pack(const MatMulShape *shape, const StoredWeights *stored
   packed->padded = ceil_div(shape->k, CHUNK) * CHUNK;
   packed->block_bytes = shape->block_size * LANES * shape->bits / 8;
   packed->tile_bytes = block_at(packed, shape->blocks - 1) + packed->block_bytes;
-  packed->tiles = packed->with == NULL ? NULL : allocate(ceil_div(shape->n, LANES) * packed->tile_bytes);
+  packed->tiles = packed->with == NULL ? NULL : allocate_weights(packed_bytes(packed));
   if (packed->tiles == NULL) {
     free(packed);
     return NULL;
   }
-  const int64_t row_bytes = shape->blocks * shape->block_size * shape->bits / 8, tiles = ceil_div(shape->n, LANES);
-  const int64_t scales_bytes = shape->blocks * (stored->halves ? sizeof(uint16_t) : sizeof(float));
+  const int64_t sizes[] = { /* of a row */
+      shape->blocks * shape->block_size * shape->bits / 8,
+      shape->blocks * (int64_t)(stored->halves ? sizeof(uint16_t) : sizeof(float)),
+      packed->asymmetric ? ceil_div(shape->blocks * shape->bits, 8) : 0,
+  };
+  Pages pages[] = {
+      {stored->weights, shape->n * sizes[0], 0},
+      {stored->scales, shape->n * sizes[1], 0},
+      {stored->zero_points, shape->n * sizes[2], 0},
+  };
+  const int parts = sizeof pages / sizeof *pages;
+  look_up_pages(pages, parts);
+  const int64_t tiles = ceil_div(shape->n, LANES);
   int64_t done = 0; /* rows whose stored weights are forgotten */
   for (int64_t tile = 0; tile < tiles; tile++) {
     pack_tile(packed, stored, tile);
     const int64_t rows = smaller((tile + 1) * LANES, shape->n);
-    if ((rows - done) * row_bytes < PIECE && tile + 1 < tiles) continue;
-    forget_file_pages(stored->weights + done * row_bytes, (rows - done) * row_bytes);
-    forget_file_pages((const uint8_t *)stored->scales + done * scales_bytes, (rows - done) * scales_bytes);
+    if ((rows - done) * sizes[0] < PIECE && tile + 1 < tiles) continue;
+    for (int part = 0; part < parts; part++) forget_pages(&pages[part], done * sizes[part], rows * sizes[part]);
     done = rows;
   }
   return packed;
 }
 
 void matmul_free(PackedWeights *packed) {
-  if (packed != NULL) free(packed->tiles);
+  if (packed != NULL) free_weights(packed->tiles, packed_bytes(packed));
   free(packed);
 }
 
