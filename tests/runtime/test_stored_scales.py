@@ -9,9 +9,10 @@ import onnx
 import onnxruntime as ort
 import pytest
 from intaglio.exporter import QuantizeOptions, quantize
-from intaglio.runtime import kernels
+from intaglio.runtime import TextGenerator, kernels, load
 from intaglio.runtime.graphs import changed_graph
 from intaglio.runtime.kernels.scales import TAKERS, with_stored_scales
+from intaglio.tests import tiny
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -144,19 +145,55 @@ def test_what_is_no_stored_half_stays() -> None:
         with_stored_scales(b"\x0a\x05abc")
 
 
-def test_an_artifact_s_graph_has_its_casts_of_scales_no_more(tmp_path: Path) -> None:
-    quantize(CHECKPOINT, tmp_path / "int4", precision="int4", options=QuantizeOptions(method="rtn"))
-    plain = onnx.load(tmp_path / "int4" / "model.onnx", load_external_data=False)
-    data, weights = changed_graph(tmp_path / "int4", [with_stored_scales])
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("scales") / "int4"
+    quantize(CHECKPOINT, out, precision="int4", options=QuantizeOptions(method="rtn"))
+    return out
+
+
+def test_an_artifact_s_graph_has_its_casts_of_scales_no_more(artifact: Path) -> None:
+    plain = onnx.load(artifact / "model.onnx", load_external_data=False)
+    data, weights = changed_graph(artifact, [with_stored_scales])
     graph = onnx.load_from_string(data).graph
     types = {tensor.name: tensor.data_type for tensor in graph.initializer}
     taken = [types.get(node.input[2]) for node in graph.node if node.op_type.encode() in TAKERS]
-    assert weights == tmp_path / "int4"
+    assert weights == artifact
     assert taken
     assert set(taken) == {HALF}
     assert graph.initializer == plain.graph.initializer
     assert _kinds(plain.graph) - _kinds(graph) == Counter(Cast=len(set(_scales(graph))))
     assert not _kinds(graph) - _kinds(plain.graph)
+
+
+@needs_kernels
+def test_the_weights_are_found_through_links_as_in_the_hubs_cache(artifact: Path, tmp_path: Path) -> None:
+    """The kernels run on it: a graph that leads nowhere would be left to ONNX Runtime in silence."""
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "abc"
+    blobs.mkdir()
+    snapshot.mkdir(parents=True)
+    for index, path in enumerate(sorted(artifact.iterdir())):
+        (blobs / f"{index:064}").write_bytes(path.read_bytes())
+        (snapshot / path.name).symlink_to(Path("../../blobs") / f"{index:064}")
+    found, wanted = load(snapshot), load(artifact)
+    assert isinstance(found, TextGenerator)
+    assert isinstance(wanted, TextGenerator)
+    assert found._session.own_kernels == wanted._session.own_kernels == ("MatMulNBits", "GroupQueryAttention")
+    assert found.generate([5, 6], max_new_tokens=5) == wanted.generate([5, 6], max_new_tokens=5)
+
+
+@needs_kernels
+def test_windows_and_stored_scales_go_together(tmp_path: Path) -> None:
+    config = tiny.config("exaone4", max_position_embeddings=512)
+    source = tiny.write(tmp_path / "source", config, tokenizer=True)
+    quantize(source, tmp_path / "int8", precision="int8", options=QuantizeOptions(method="rtn"))
+    ours, theirs = (load(tmp_path / "int8", kernels=choice) for choice in ("auto", "onnxruntime"))
+    assert isinstance(ours, TextGenerator)
+    assert isinstance(theirs, TextGenerator)
+    assert ours._session.windowed
+    assert ours._session.own_kernels == ("MatMulNBits",)
+    prompt = list(range(5, 40))
+    assert ours.generate(prompt, max_new_tokens=1).token_ids == theirs.generate(prompt, max_new_tokens=1).token_ids
 
 
 def _kinds(graph: Any) -> Counter[str]:
