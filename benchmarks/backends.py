@@ -39,18 +39,7 @@ def open_model(path: Path, *, threads: int, capacity: int) -> Model:
 
 class OnnxModel:
     def __init__(self, folder: Path, threads: int, capacity: int) -> None:
-        import onnxruntime
-
-        def options() -> Any:
-            made = onnxruntime.SessionOptions()
-            made.intra_op_num_threads = threads
-            made.inter_op_num_threads = 1
-            made.log_severity_level = 3
-            return made
-
-        graph = str(folder / "model.onnx")
-        session = _on_own_kernels(onnxruntime, folder, graph, options)
-        self._session = session or onnxruntime.InferenceSession(graph, options(), providers=["CPUExecutionProvider"])
+        self._session = _own_session(folder, threads) or _session(folder, threads)
         inputs = {value.name: value for value in self._session.get_inputs()}
         optional = self._session.get_overridable_initializers()
         self._chooses = any(value.name == "logits_to_keep" for value in optional)
@@ -110,14 +99,24 @@ class OnnxModel:
         return np.zeros((1, self._heads, positions, self._width), dtype=self._dtype)
 
 
-def _on_own_kernels(onnxruntime: Any, folder: Path, graph: str, options: Any) -> Any:
-    """A session on our kernels for an artifact of ours; None for a peer's."""
+def _own_session(folder: Path, threads: int) -> Any:
+    """The session that our runtime opens over an artifact of ours; None for a peer's."""
     if not (folder / "intaglio.json").is_file():
         return None
     from intaglio.artifact import read_manifest
-    from intaglio.runtime.kernels import replaceable, session_on_own_kernels
+    from intaglio.runtime.session import open_session
 
-    return session_on_own_kernels(onnxruntime, graph, options, replaceable(read_manifest(folder), windowed=False))
+    return open_session(folder, read_manifest(folder), threads=threads).raw
+
+
+def _session(folder: Path, threads: int) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
 
 
 class LlamaModel:

@@ -23,7 +23,7 @@ import click
 import report
 from quality_cache import prepare
 from rows import OWN, PEERS, REFERENCE, Row
-from shelf import HERE, Shelf, interpreters
+from shelf import HERE, Shelf, environment, interpreters
 from sizes import sizes
 
 TOOLS = {"genai": "onnxruntime-genai", "llama": "llama.cpp", "openvino": "OpenVINO"}
@@ -90,7 +90,7 @@ def main(
 
 def _worker(python: str, *arguments: str) -> Any:
     command = [python, str(HERE / arguments[0]), *arguments[1:]]
-    output = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout
+    output = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, env=environment()).stdout
     return json.loads(output.splitlines()[-1])
 
 

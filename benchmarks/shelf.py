@@ -64,7 +64,6 @@ class Shelf:
             self.write(row, recipe=recipe)
             return
         click.echo(f"{row.name}: making it")
-        environment = dict(os.environ)
         if row.command:
             if "{gguf}" in row.command and self.gguf is None:
                 raise click.UsageError("llama.cpp's rows need --gguf")
@@ -72,18 +71,22 @@ class Shelf:
             command = [python, *(part.format(**filled) for part in row.command)]
         else:
             command = [python, str(HERE / "make.py"), str(self.checkpoint), str(out), json.dumps(row.options)]
-            environment["PYTHONPATH"] = os.pathsep.join(filter(None, (DEV, environment.get("PYTHONPATH"))))
         out.parent.mkdir(parents=True, exist_ok=True)
         self.write(row)
         begin = time.perf_counter()
         with self.file(row).with_suffix(".log").open("w+") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment())
             _, status, usage = os.wait4(process.pid, 0)
             if status != 0:
                 log.seek(0)
                 raise click.ClickException(f"{row.name} could not be made:\n{log.read()[-3000:]}")
         making = {"seconds": time.perf_counter() - begin, "peak": usage.ru_maxrss * 1024 / 1e6, "command": command[1:]}
         self.write(row, recipe=recipe, making=making)
+
+
+def environment() -> dict[str, str]:
+    """Of every process that is started: with this clone's intaglio, installed or not."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (DEV, os.environ.get("PYTHONPATH"))))}
 
 
 def interpreters(found: Mapping[str, str | None]) -> dict[str, str]:
