@@ -130,9 +130,13 @@ def test_unusual_inputs() -> None:
 
 
 @pytest.mark.usefixtures("with_each")
-def test_rows_do_not_depend_on_each_other() -> None:
+@pytest.mark.parametrize("outputs", [16, 70, 1110])
+@pytest.mark.parametrize(
+    ("bits", "block", "zero_points"), [(4, 32, True), (4, 16, False), (8, 128, False), (8, 32, True)]
+)
+def test_rows_do_not_depend_on_each_other(outputs: int, bits: int, block: int, zero_points: bool) -> None:
     """Bit for bit: a token's values are the same alone, in a batch, and in a prefill."""
-    case = Case(70, 200, 4, 32, zero_points=True, bias=False)
+    case = Case(outputs, 200, bits, block, zero_points=zero_points, bias=False)
     ours = session(case.model())
     x = np.random.default_rng(0).normal(size=(1, 41, 200)).astype(np.float32)
     together = ours.run(None, {"x": x})[0]

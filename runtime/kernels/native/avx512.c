@@ -19,6 +19,7 @@
 #define TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")))
 #define INLINE TARGET ALWAYS_INLINE
 #define MOST_ROWS 12 /* of x that share a loaded piece of W: their sums fill the registers */
+#define PAIR_ROWS 5  /* that share two tiles of it */
 
 #include "transpose.h"
 
@@ -86,54 +87,78 @@ TARGET static void quantize(const Quantized *to, int64_t row, const float *x, in
   }
 }
 
-/* y[row .. row + rows, 16 columns of a tile]. */
-INLINE void multiply(const Job *job, int64_t tile, int64_t row, const int rows, const int bits, const int step,
-                     const int asymmetric) {
+/* Loops over registers must be unrolled, or those lie in memory; twelve rows of one tile are faster as a loop. */
+#define UNROLL _Pragma("GCC unroll 16")
+#define UNROLL_ROWS _Pragma("GCC unroll 5")
+
+/* y[row .. row + rows, 16 columns of each of `tiles` tiles], at most two. */
+INLINE void multiply_tiles(const Job *job, int64_t tile, const int tiles, int64_t row, const int rows, const int bits,
+                           const int step, const int asymmetric) {
   const PackedWeights *w = job->w;
-  const int64_t padded = w->padded, n = tile * LANES;
-  const uint8_t *base = w->tiles + tile * w->tile_bytes;
+  const int64_t padded = w->padded;
+  const uint8_t *base[2] = {w->tiles + tile * w->tile_bytes, w->tiles + (tile + 1) * w->tile_bytes};
   const int8_t *q = job->x->q + row * padded;
   const float *x_scales = job->x->scales + row * (padded / X_BLOCK);
   const int32_t *sums = job->x->sums + row * (padded / step);
   const __m512i half = _mm512_set1_epi8(15);
   const int64_t block_size = w->shape.block_size;
-  __m512 total[MOST_ROWS];
-  for (int r = 0; r < rows; r++) total[r] = _mm512_setzero_ps();
+  __m512 total[2][MOST_ROWS];
+  UNROLL for (int t = 0; t < tiles; t++)
+    UNROLL_ROWS for (int r = 0; r < rows; r++) total[t][r] = _mm512_setzero_ps();
   for (int64_t block = 0; block < w->shape.blocks; block++) {
-    const uint8_t *at = base + block_at(w, block);
-    const __m512 scale = _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)(base + scales_at(w, block))));
-    __m512i zero = _mm512_setzero_si512();
-    if (asymmetric) zero = _mm512_cvtepu8_epi32(_mm_load_si128((const __m128i *)(base + zero_points_at(w, block))));
+    size_t at = block_at(w, block);
+    __m512 scale[2];
+    __m512i zero[2];
+    UNROLL for (int t = 0; t < tiles; t++) {
+      scale[t] = _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)(base[t] + scales_at(w, block))));
+      if (asymmetric)
+        zero[t] = _mm512_cvtepu8_epi32(_mm_load_si128((const __m128i *)(base[t] + zero_points_at(w, block))));
+    }
     const int64_t end = smaller((block + 1) * block_size, w->shape.k);
     for (int64_t k = block * block_size; k < end; k += step, at += step * LANES * bits / 8) {
-      __m512i v[8]; /* step / 4 words of each lane */
-      if (bits == 4) {
-        for (int i = 0; i < step / 8; i++) {
-          const __m512i both = _mm512_load_si512(at + i * 64);
-          v[2 * i] = _mm512_and_si512(both, half);
-          v[2 * i + 1] = _mm512_and_si512(_mm512_srli_epi16(both, 4), half);
+      __m512i v[2][8]; /* of each tile, step / 4 words of each lane */
+      UNROLL for (int t = 0; t < tiles; t++) {
+        UNROLL for (int i = 0; i < step / 4; i += 8 / bits) {
+          const __m512i words = _mm512_load_si512(base[t] + at + i * LANES * bits / 2);
+          v[t][i] = bits == 8 ? words : _mm512_and_si512(words, half);
+          if (bits == 4) v[t][i + 1] = _mm512_and_si512(_mm512_srli_epi16(words, 4), half);
         }
-      } else {
-        for (int i = 0; i < step / 4; i++) v[i] = _mm512_load_si512(at + i * 64);
       }
-      for (int r = 0; r < rows; r++) {
+      UNROLL_ROWS for (int r = 0; r < rows; r++) {
         const int8_t *four = q + r * padded + k;
-        __m512i sum = _mm512_set1_epi32(sums[r * (padded / step) + k / step]);
-        if (asymmetric) sum = _mm512_mullo_epi32(sum, zero);
-        for (int i = 0; i < step / 4; i++) {
+        const __m512i from = _mm512_set1_epi32(sums[r * (padded / step) + k / step]);
+        const __m512 x_scale = _mm512_set1_ps(x_scales[r * (padded / X_BLOCK) + k / X_BLOCK]);
+        __m512i sum[2];
+        /* Both numbers fit 16 bits, the zero point with nothing above them. */
+        UNROLL for (int t = 0; t < tiles; t++) sum[t] = asymmetric ? _mm512_madd_epi16(from, zero[t]) : from;
+        UNROLL for (int i = 0; i < step / 4; i++) {
           int32_t word;
           memcpy(&word, four + 4 * i, 4);
-          sum = _mm512_dpbusd_epi32(sum, v[i], _mm512_set1_epi32(word));
+          const __m512i x = _mm512_set1_epi32(word);
+          UNROLL for (int t = 0; t < tiles; t++) sum[t] = _mm512_dpbusd_epi32(sum[t], v[t][i], x);
         }
-        const __m512 both = _mm512_mul_ps(scale, _mm512_set1_ps(x_scales[r * (padded / X_BLOCK) + k / X_BLOCK]));
-        total[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), both, total[r]);
+        UNROLL for (int t = 0; t < tiles; t++)
+          total[t][r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[t]), _mm512_mul_ps(scale[t], x_scale), total[t][r]);
       }
     }
   }
-  const __mmask16 mask = first_lanes(w->shape.n - n);
-  const __m512 bias = job->bias ? _mm512_maskz_loadu_ps(mask, job->bias + n) : _mm512_setzero_ps();
-  for (int r = 0; r < rows; r++)
-    _mm512_mask_storeu_ps(job->y + (row + r) * w->shape.n + n, mask, _mm512_add_ps(total[r], bias));
+  UNROLL for (int t = 0; t < tiles; t++) {
+    const int64_t n = (tile + t) * LANES;
+    const __mmask16 mask = first_lanes(w->shape.n - n);
+    const __m512 bias = job->bias ? _mm512_maskz_loadu_ps(mask, job->bias + n) : _mm512_setzero_ps();
+    UNROLL_ROWS for (int r = 0; r < rows; r++)
+      _mm512_mask_storeu_ps(job->y + (row + r) * w->shape.n + n, mask, _mm512_add_ps(total[t][r], bias));
+  }
+}
+
+INLINE void multiply(const Job *job, int64_t tile, int64_t row, const int rows, const int bits, const int step,
+                     const int zeros) {
+  multiply_tiles(job, tile, 1, row, rows, bits, step, zeros);
+}
+
+INLINE void multiply_pair(const Job *job, int64_t tile, int64_t row, const int rows, const int bits, const int step,
+                          const int zeros) {
+  multiply_tiles(job, tile, 2, row, rows, bits, step, zeros);
 }
 
 #include "ranges.h"

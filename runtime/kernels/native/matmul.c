@@ -123,12 +123,16 @@ void matmul_free(PackedWeights *packed) {
 
 /* ---- products ----------------------------------------------------------------------------------------------------- */
 
+/* Pairs of tiles stay together where many rows share what is loaded of x between them. */
+static int64_t tiles_together(int64_t m) { return m > FEW_ROWS ? 2 : 1; }
+
 static void multiply_part(void *data, size_t task) {
   const Job *job = data;
   const PackedWeights *w = job->w;
-  const int64_t tiles = ceil_div(w->shape.n, LANES);
+  const int64_t tiles = ceil_div(w->shape.n, LANES), unit = tiles_together(job->m), units = ceil_div(tiles, unit);
   const Range range = w->with->multiply[w->shape.bits == 8][w->shape.block_size > 16][w->asymmetric];
-  range(job, tiles * (int64_t)task / job->tasks, tiles * ((int64_t)task + 1) / job->tasks);
+  range(job, units * (int64_t)task / job->tasks * unit,
+        smaller(units * ((int64_t)task + 1) / job->tasks * unit, tiles));
 }
 
 typedef struct {
@@ -160,7 +164,7 @@ int matmul(const PackedWeights *w, const float *x, const float *bias, float *y, 
   /* With few rows the weights are all that is read, each part of them in order: long parts, but more than there are
    * processors, since these are not equally free. */
   const int64_t parts = usable_processors() * (m <= FEW_ROWS ? 4 : 16);
-  Job job = {w, &quantized, bias, y, m, smaller(ceil_div(w->shape.n, LANES), parts)};
+  Job job = {w, &quantized, bias, y, m, smaller(ceil_div(w->shape.n, LANES * tiles_together(m)), parts)};
   parallel(context, multiply_part, job.tasks, &job);
   free(memory);
   return 0;

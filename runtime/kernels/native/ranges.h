@@ -4,7 +4,8 @@
  *
  *     multiply(job, tile, row, rows, bits, step, zeros): y[row .. row + rows, 16 columns of a tile]
  *
- * whose last four arguments are constants wherever it is inlined.
+ * whose last four arguments are constants wherever it is inlined. It may have defined PAIR_ROWS and multiply_pair, that
+ * takes so many rows and two tiles: each load of x serves both. It is for many rows alone, as it reads W out of order.
  */
 enum { TILES = 4 /* of W that share the rows of x in the cache */ };
 
@@ -14,6 +15,15 @@ INLINE void multiply_range(const Job *job, int64_t from, int64_t to, const int b
     int64_t rows;
     for (int64_t row = 0; row < job->m; row += rows) {
       const int64_t left = job->m - row;
+#ifdef PAIR_ROWS
+      if (job->m > MOST_ROWS && left >= PAIR_ROWS) {
+        rows = PAIR_ROWS;
+        int64_t tile = first;
+        for (; tile + 1 < last; tile += 2) multiply_pair(job, tile, row, PAIR_ROWS, bits, step, zeros);
+        if (tile < last) multiply(job, tile, row, PAIR_ROWS, bits, step, zeros);
+        continue;
+      }
+#endif
       rows = MOST_ROWS >= 12 && left >= 12 ? 12 : MOST_ROWS >= 8 && left >= 8 ? 8 : left >= 4 ? 4 : left;
       for (int64_t tile = first; tile < last; tile++) {
         switch (rows) {
