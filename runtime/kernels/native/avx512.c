@@ -14,12 +14,14 @@
 
 #include <immintrin.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")))
 #define INLINE TARGET ALWAYS_INLINE
 #define MOST_ROWS 12 /* of x that share a loaded piece of W: their sums fill the registers */
 #define PAIR_ROWS 5  /* that share two tiles of it */
+#define WIDE_ROWS 32 /* for which weights of 4 bits become those of 8 once, not for every five rows */
 
 #include "transpose.h"
 
@@ -96,7 +98,8 @@ INLINE void multiply_tiles(const Job *job, int64_t tile, const int tiles, int64_
                            const int step, const int asymmetric) {
   const PackedWeights *w = job->w;
   const int64_t padded = w->padded;
-  const uint8_t *base[2] = {w->tiles + tile * w->tile_bytes, w->tiles + (tile + 1) * w->tile_bytes};
+  const uint8_t *base[2];
+  UNROLL for (int t = 0; t < tiles; t++) base[t] = w->tiles + (tile + t - w->first) * w->tile_bytes;
   const int8_t *q = job->x->q + row * padded;
   const float *x_scales = job->x->scales + row * (padded / X_BLOCK);
   const int32_t *sums = job->x->sums + row * (padded / step);
@@ -161,8 +164,33 @@ INLINE void multiply_pair(const Job *job, int64_t tile, int64_t row, const int r
   multiply_tiles(job, tile, 2, row, rows, bits, step, zeros);
 }
 
+/* Tiles from .. to of 4 bits as tiles of 8 without zero points: w - zero_point + 128, the same numbers. */
+TARGET static void widen(const PackedWeights *w, int64_t from, int64_t to, const PackedWeights *wide) {
+  const __m512i half = _mm512_set1_epi8(15), to_every_byte = _mm512_set1_epi32(0x01010101);
+  for (int64_t tile = from; tile < to; tile++) {
+    const uint8_t *source = w->tiles + (tile - w->first) * w->tile_bytes;
+    uint8_t *target = wide->tiles + (tile - wide->first) * wide->tile_bytes;
+    for (int64_t block = 0; block < w->shape.blocks; block++) {
+      if (block % 2 == 0) memcpy(target + scales_at(wide, block), source + scales_at(w, block), LINE);
+      __m512i zero = _mm512_set1_epi8(8);
+      if (w->asymmetric) {
+        const __m128i zeros = _mm_load_si128((const __m128i *)(source + zero_points_at(w, block)));
+        zero = _mm512_mullo_epi32(_mm512_cvtepu8_epi32(zeros), to_every_byte);
+      }
+      const __m512i add = _mm512_sub_epi8(_mm512_set1_epi8(-128), zero);
+      const uint8_t *words = source + block_at(w, block);
+      uint8_t *at = target + block_at(wide, block);
+      for (size_t i = 0; i < w->block_bytes; i += LINE) {
+        const __m512i both = _mm512_load_si512(words + i), high = _mm512_srli_epi16(both, 4);
+        _mm512_store_si512(at + 2 * i, _mm512_add_epi8(_mm512_and_si512(both, half), add));
+        _mm512_store_si512(at + 2 * i + LINE, _mm512_add_epi8(_mm512_and_si512(high, half), add));
+      }
+    }
+  }
+}
+
 #include "ranges.h"
 
-const Instructions avx512_vnni = {"AVX512-VNNI", supported, pack, quantize, RANGES};
+const Instructions avx512_vnni = {"AVX512-VNNI", WIDE_ROWS, supported, pack, quantize, RANGES};
 
 #endif

@@ -30,6 +30,7 @@ struct PackedWeights {
   int64_t padded; /* elements of a row, a multiple of CHUNK */
   size_t block_bytes, tile_bytes; /* a block's weights alone, and all of a tile */
   int asymmetric;
+  int64_t first;  /* the number of the first of the */
   uint8_t *tiles;
 };
 
@@ -46,6 +47,7 @@ typedef struct {
   const float *bias;
   float *y;
   int64_t m, tasks;
+  int *failed; /* becomes 1 where memory did not suffice */
 } Job;
 
 /* All rows of x against tiles from .. to. */
@@ -53,6 +55,7 @@ typedef void (*Range)(const Job *job, int64_t from, int64_t to);
 
 struct Instructions {
   const char *name;
+  int64_t wide_rows; /* of x from which on weights of 4 bits are multiplied as those of 8; 0 for never */
   int (*supported)(void);
   /* The weights of 16 rows, each of `bytes` bytes, into a tile. */
   void (*pack)(const PackedWeights *packed, const uint8_t *const rows[LANES], int64_t bytes, uint8_t *tile);

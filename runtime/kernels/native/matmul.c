@@ -84,6 +84,7 @@ PackedWeights *matmul_pack(const MatMulShape *shape, const StoredWeights *stored
   packed->with = best();
   packed->shape = *shape;
   packed->asymmetric = stored->zero_points != NULL;
+  packed->first = 0;
   packed->padded = ceil_div(shape->k, CHUNK) * CHUNK;
   packed->block_bytes = shape->block_size * LANES * shape->bits / 8;
   packed->tile_bytes = block_at(packed, shape->blocks - 1) + packed->block_bytes;
@@ -158,16 +159,19 @@ int matmul(const PackedWeights *w, const float *x, const float *bias, float *y, 
   if (memory == NULL) return -1;
   Quantized quantized = {w->padded, (int8_t *)memory, (float *)(memory + q_bytes),
                          (int32_t *)(memory + q_bytes + scale_bytes)};
-  QuantizeJob first = {w->with, &quantized, x, m, w->shape.k, step, w->asymmetric ? -1 : w->shape.bits == 4 ? -8 : -128};
+  const int widened = w->shape.bits == 4 && w->with->wide_rows > 0 && m >= w->with->wide_rows;
+  const int factor = widened || (w->shape.bits == 8 && !w->asymmetric) ? -128 : w->asymmetric ? -1 : -8;
+  QuantizeJob first = {w->with, &quantized, x, m, w->shape.k, step, factor};
   if (m <= FEW_ROWS) quantize_part(&first, 0);
   else parallel(context, quantize_part, ceil_div(m, FEW_ROWS), &first);
   /* With few rows the weights are all that is read, each part of them in order: long parts, but more than there are
    * processors, since these are not equally free. */
   const int64_t parts = usable_processors() * (m <= FEW_ROWS ? 4 : 16);
-  Job job = {w, &quantized, bias, y, m, smaller(ceil_div(w->shape.n, LANES * tiles_together(m)), parts)};
+  int failed = 0;
+  Job job = {w, &quantized, bias, y, m, smaller(ceil_div(w->shape.n, LANES * tiles_together(m)), parts), &failed};
   parallel(context, multiply_part, job.tasks, &job);
   free(memory);
-  return 0;
+  return failed ? -1 : 0;
 }
 
 #else

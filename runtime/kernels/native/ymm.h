@@ -197,4 +197,4 @@ INLINE void multiply(const Job *job, int64_t tile, int64_t row, const int rows, 
 
 #include "ranges.h"
 
-const Instructions NAME = {LABEL, supported, pack, quantize, RANGES};
+const Instructions NAME = {LABEL, 0, supported, pack, quantize, RANGES};
