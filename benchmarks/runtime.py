@@ -73,7 +73,9 @@ def main(
     texts.write(prompts, checkpoint)
     chosen = [ALL[name] for name in names or DEFAULT]
     if again:
-        records.forget([*(sections or SECTIONS), *(["bandwidth"] if "speed" in (sections or SECTIONS) else [])], names)
+        records.forget(sections or SECTIONS, names)
+        if "speed" in (sections or SECTIONS):
+            records.forget(["bandwidth"], ())  # whichever rows are named: it belongs to their rounds
     tools = [row.tool for row in chosen] if count else []
     found = environments.interpreters(tools, venvs or scratch / "venvs", dict(map(_pair, pythons)))
     rows, failures = _made([row for row in chosen if count and row.tool in found], shelf, found)
