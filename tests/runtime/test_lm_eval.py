@@ -215,6 +215,7 @@ def test_without_the_harness_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.skipif(not INSTALLED, reason="lm-eval is not installed: pip install 'intaglio[eval]'")
 def test_a_task_gives_what_it_gives_with_transformers(adapter: Any, tmp_path: Path) -> None:
     """A multiple choice, whole texts and answers in free form, by the harness's own model and by ours."""
+    pytest.importorskip("accelerate", reason="the harness's own model needs it: pip install 'lm-eval[hf]'")
     from lm_eval.models.huggingface import HFLM
 
     out = tmp_path / "out"
