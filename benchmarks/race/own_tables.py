@@ -18,7 +18,7 @@ def growth(records: Records) -> str:
         cells = [f"{int(case):,}", shown(middle(found, "decode"), ".1f"), shown(middle(found, "median"), ".1f")]
         cells += [shown(middle(found, "prefill"), ",.1f"), shown(middle(found, "rss"), ",.0f")]
         rows.append([*cells, shown(middle(found, "peak"), ",.0f")])
-    text = markdown(["context", "decode tok/s", "step ms", "prefill s", "resident MB", "peak MB"], rows, left=0)
+    text = markdown(["context", "decode tok/s", "step ms", "prefill s", "MB after it", "peak MB"], rows, left=0)
     series = records.of("growth", case="series")
     if series:
         steps, context = len(series[-1]["steps"]), series[-1]["context"]

@@ -132,7 +132,7 @@ def draw_growth(path: Path, records: Records) -> bool:
         return False
     panels = [
         lines.Panel("decode, tokens/s", [(r["context"], r["decode"]) for r in found], marks=True),
-        lines.Panel("resident, MB", [(r["context"], r["rss"]) for r in found], marks=True),
+        lines.Panel("peak, MB", [(r["context"], r["peak"]) for r in found], marks=True),
     ]
     lines.draw(path, "Decode and memory as the context grows", "tokens of context", panels)
     return True
