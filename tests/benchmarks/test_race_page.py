@@ -136,7 +136,7 @@ def test_the_page_keeps_its_prose_and_has_its_plots(records: Records, tmp_path: 
         "# Runtime\n\nBefore.\n\n<!-- begin: written by runtime.py -->\nold\n<!-- end -->\n\nAfter.\n"
     )
     for context in (512, 4096):
-        records.add(Key("growth", "int4", str(context), 0), {"context": context, "decode": 20.0, "rss": 800.0})
+        records.add(Key("growth", "int4", str(context), 0), {"context": context, "decode": 20.0, "peak": 800.0})
     records.add(Key("growth", "int4", "series", 0), {"context": 512, "steps": [20.0, 21.0, 19.0]})
     rows = [ALL["int4"], ALL["openvino-int4"]]
     page.write(tmp_path, "new", records, rows)
