@@ -65,10 +65,11 @@ INLINE __mmask16 first_lanes(int64_t count) {
 
 TARGET static void quantize(const Quantized *to, int64_t row, const float *x, int64_t k, int step,
                             int factor) {
-  for (int64_t at = 0; at < to->padded; at += X_BLOCK) {
+  const __m512 infinity = _mm512_set1_ps(INFINITY);
+  for (int64_t at = 0; at < to->padded; at += step) {
     const __m512 a = _mm512_maskz_loadu_ps(first_lanes(k - at), x + at);
-    const __m512 b = _mm512_maskz_loadu_ps(first_lanes(k - at - 16), x + at + 16);
-    const __m512 size_a = _mm512_abs_ps(a), size_b = _mm512_abs_ps(b), infinity = _mm512_set1_ps(INFINITY);
+    const __m512 b = step == 16 ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(first_lanes(k - at - 16), x + at + 16);
+    const __m512 size_a = _mm512_abs_ps(a), size_b = _mm512_abs_ps(b);
     const int finite = _mm512_cmp_ps_mask(size_a, infinity, _CMP_LT_OQ) == 0xFFFF &&
                        _mm512_cmp_ps_mask(size_b, infinity, _CMP_LT_OQ) == 0xFFFF;
     const float largest = finite ? _mm512_reduce_max_ps(_mm512_max_ps(size_a, size_b)) : NAN;
@@ -77,15 +78,9 @@ TARGET static void quantize(const Quantized *to, int64_t row, const float *x, in
     const __m512i qb = _mm512_cvtps_epi32(_mm512_mul_ps(b, inverse));
     int8_t *q = to->q + row * to->padded + at;
     _mm_storeu_si128((__m128i *)q, _mm512_cvtsepi32_epi8(qa));
-    _mm_storeu_si128((__m128i *)(q + 16), _mm512_cvtsepi32_epi8(qb));
-    to->scales[(row * to->padded + at) / X_BLOCK] = largest / 127.0f;
-    int32_t *sums = to->sums + (row * to->padded + at) / step;
-    if (step == 16) {
-      sums[0] = factor * _mm512_reduce_add_epi32(qa);
-      sums[1] = factor * _mm512_reduce_add_epi32(qb);
-    } else {
-      sums[0] = factor * _mm512_reduce_add_epi32(_mm512_add_epi32(qa, qb));
-    }
+    if (step > 16) _mm_storeu_si128((__m128i *)(q + 16), _mm512_cvtsepi32_epi8(qb));
+    to->scales[(row * to->padded + at) / step] = largest / 127.0f;
+    to->sums[(row * to->padded + at) / step] = factor * _mm512_reduce_add_epi32(_mm512_add_epi32(qa, qb));
   }
 }
 
@@ -101,7 +96,7 @@ INLINE void multiply_tiles(const Job *job, int64_t tile, const int tiles, int64_
   const uint8_t *base[2];
   UNROLL for (int t = 0; t < tiles; t++) base[t] = w->tiles + (tile + t - w->first) * w->tile_bytes;
   const int8_t *q = job->x->q + row * padded;
-  const float *x_scales = job->x->scales + row * (padded / X_BLOCK);
+  const float *x_scales = job->x->scales + row * (padded / step);
   const int32_t *sums = job->x->sums + row * (padded / step);
   const __m512i half = _mm512_set1_epi8(15);
   const int64_t block_size = w->shape.block_size;
@@ -130,7 +125,7 @@ INLINE void multiply_tiles(const Job *job, int64_t tile, const int tiles, int64_
       UNROLL_ROWS for (int r = 0; r < rows; r++) {
         const int8_t *four = q + r * padded + k;
         const __m512i from = _mm512_set1_epi32(sums[r * (padded / step) + k / step]);
-        const __m512 x_scale = _mm512_set1_ps(x_scales[r * (padded / X_BLOCK) + k / X_BLOCK]);
+        const __m512 x_scale = _mm512_set1_ps(x_scales[r * (padded / step) + k / step]);
         __m512i sum[2];
         /* Both numbers fit 16 bits, the zero point with nothing above them. */
         UNROLL for (int t = 0; t < tiles; t++) sum[t] = asymmetric ? _mm512_madd_epi16(from, zero[t]) : from;

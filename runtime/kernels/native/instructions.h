@@ -8,7 +8,6 @@
 
 enum {
   LANES = 16,   /* rows of W in a tile */
-  X_BLOCK = 32, /* elements of x that share a scale */
   CHUNK = 64,   /* elements that a row of x, or a row of W while it is packed, is filled up to a multiple of */
   LINE = 64,    /* bytes of the memory that is read at once: weights start at multiples of it */
 };
@@ -37,7 +36,7 @@ struct PackedWeights {
 typedef struct {
   int64_t padded;
   int8_t *q;     /* [M, padded] */
-  float *scales; /* [M, padded / 32] */
+  float *scales; /* [M, padded / step] */
   int32_t *sums; /* [M, padded / step]: where the sums of a block start, but for the zero points if there are any */
 } Quantized;
 
@@ -59,7 +58,7 @@ struct Instructions {
   int (*supported)(void);
   /* The weights of 16 rows, each of `bytes` bytes, into a tile. */
   void (*pack)(const PackedWeights *packed, const uint8_t *const rows[LANES], int64_t bytes, uint8_t *tile);
-  /* One row of x: each 32 elements as int8 in [-127, 127] and a scale, which is NaN where an element is no finite
+  /* One row of x: each `step` elements as int8 in [-127, 127] and a scale, which is NaN where an element is no finite
    * number, so that the row's products are. The sums of each `step` elements are multiplied by `factor`. */
   void (*quantize)(const Quantized *to, int64_t row, const float *x, int64_t k, int step, int factor);
   Range multiply[2][2][2]; /* of 4, 8 bits; in steps of 16, 32 elements; without, with zero points */

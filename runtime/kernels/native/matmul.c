@@ -154,7 +154,7 @@ static void quantize_part(void *data, size_t task) {
 int matmul(const PackedWeights *w, const float *x, const float *bias, float *y, int64_t m, ParallelFor parallel,
            void *context) {
   const int step = w->shape.block_size == 16 ? 16 : 32;
-  const size_t q_bytes = aligned(m * w->padded), scale_bytes = aligned(m * (w->padded / X_BLOCK) * sizeof(float));
+  const size_t q_bytes = aligned(m * w->padded), scale_bytes = aligned(m * (w->padded / step) * sizeof(float));
   uint8_t *memory = aligned_alloc(64, q_bytes + scale_bytes + aligned(m * (w->padded / step) * sizeof(int32_t)));
   if (memory == NULL) return -1;
   Quantized quantized = {w->padded, (int8_t *)memory, (float *)(memory + q_bytes),

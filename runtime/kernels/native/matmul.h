@@ -2,8 +2,8 @@
  *
  * W is [N, blocks, block_size * bits / 8] bytes: each row's blocks one after the other, of 4 bits the even element in
  * the low half of a byte. An element stands for (w - zero_point) * scale[n, block]; without zero points the middle of
- * the range is the zero point. x is quantized to int8 with one scale for every 32 elements of a row, as accuracy_level 4
- * allows, and the products are integer ones.
+ * the range is the zero point. x is quantized to int8 with one scale for every 32 elements of a row, 16 where the
+ * weights' blocks are of 16, as accuracy_level 4 allows, and the products are integer ones.
  *
  * Source: ONNX Runtime, docs/ContribOperators.md, com.microsoft.MatMulNBits.
  */

@@ -91,10 +91,10 @@ INLINE float largest_of(__m256 v) {
 
 TARGET static void quantize(const Quantized *to, int64_t row, const float *x, int64_t k, int step, int factor) {
   const __m256 sign = _mm256_set1_ps(-0.0f), infinity = _mm256_set1_ps(INFINITY);
-  for (int64_t at = 0; at < to->padded; at += X_BLOCK) {
+  for (int64_t at = 0; at < to->padded; at += step) {
     __m256 v[4], most = _mm256_setzero_ps(), finite = _mm256_castsi256_ps(_mm256_set1_epi32(-1));
     for (int i = 0; i < 4; i++) {
-      const int64_t left = k - at - 8 * i;
+      const int64_t left = 8 * i < step ? k - at - 8 * i : 0;
       v[i] = left >= 8 ? _mm256_loadu_ps(x + at + 8 * i)
              : left > 0 ? _mm256_maskload_ps(x + at + 8 * i, first_lanes(left)) : _mm256_setzero_ps();
       const __m256 size = _mm256_andnot_ps(sign, v[i]);
@@ -108,16 +108,13 @@ TARGET static void quantize(const Quantized *to, int64_t row, const float *x, in
     /* Packing works within halves of a register, so its words are put back into their order. */
     const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
     const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-    _mm256_storeu_si256((__m256i *)(to->q + row * to->padded + at), _mm256_permutevar8x32_epi32(bytes, order));
-    to->scales[(row * to->padded + at) / X_BLOCK] = largest / 127.0f;
-    int32_t *sums = to->sums + (row * to->padded + at) / step;
-    const __m256i first = _mm256_add_epi32(q[0], q[1]), second = _mm256_add_epi32(q[2], q[3]);
-    if (step == 16) {
-      sums[0] = factor * sum_of(first);
-      sums[1] = factor * sum_of(second);
-    } else {
-      sums[0] = factor * sum_of(_mm256_add_epi32(first, second));
-    }
+    const __m256i ordered = _mm256_permutevar8x32_epi32(bytes, order);
+    int8_t *first = to->q + row * to->padded + at;
+    if (step == 16) _mm_storeu_si128((__m128i *)first, _mm256_castsi256_si128(ordered));
+    else _mm256_storeu_si256((__m256i *)first, ordered);
+    to->scales[(row * to->padded + at) / step] = largest / 127.0f;
+    const __m256i sum = _mm256_add_epi32(_mm256_add_epi32(q[0], q[1]), _mm256_add_epi32(q[2], q[3]));
+    to->sums[(row * to->padded + at) / step] = factor * sum_of(sum);
   }
 }
 
@@ -137,7 +134,7 @@ INLINE void multiply(const Job *job, int64_t tile, int64_t row, const int rows, 
   const int64_t padded = w->padded, n = tile * LANES;
   const uint8_t *base = w->tiles + tile * w->tile_bytes;
   const int8_t *q = job->x->q + row * padded;
-  const float *x_scales = job->x->scales + row * (padded / X_BLOCK);
+  const float *x_scales = job->x->scales + row * (padded / step);
   const int32_t *sums = job->x->sums + row * (padded / step);
   const __m256i low = _mm256_set1_epi8(15);
   const int64_t block_size = w->shape.block_size;
@@ -176,7 +173,7 @@ INLINE void multiply(const Job *job, int64_t tile, int64_t row, const int rows, 
       }
       UNROLL(8) for (int r = 0; r < rows; r++) {
         const __m256i from = _mm256_set1_epi32(sums[r * (padded / step) + k / step]);
-        const __m256 x_scale = _mm256_set1_ps(x_scales[r * (padded / X_BLOCK) + k / X_BLOCK]);
+        const __m256 x_scale = _mm256_set1_ps(x_scales[r * (padded / step) + k / step]);
         UNROLL(2) for (int half = 0; half < 2; half++) {
           __m256i whole = total(sum[half][r], bits);
           if (asymmetric) whole = _mm256_add_epi32(whole, _mm256_mullo_epi32(from, zero[half]));
