@@ -11,9 +11,9 @@
     native/memory.h         memory of packed weights         native/pages.h            memory of mapped files
     native/operator.h       what operators say of themselves native/threads.h          processors of this process
 
-A graph needs no change to run on them: ONNX Runtime asks a registered library for an operator's kernel before it takes
-its own. Where the library is absent (there was no C compiler) or the processor lacks the instructions, ONNX Runtime's
-kernels do the work.
+The file needs no change: ONNX Runtime asks a registered library for an operator's kernel before it takes its own, and
+scales.py drops, on loading, the Casts that only ONNX Runtime's kernels need. Where the library is absent (there was no
+C compiler) or the processor lacks the instructions, ONNX Runtime's kernels do the work.
 """
 
 import ctypes

@@ -220,3 +220,14 @@ def _graph(
     used = {name for node in nodes for name in node.input}
     initializers = [numpy_helper.from_array(value, name) for name, value in constants.items() if name in used]
     return helper.make_graph(nodes, "fake", inputs, outputs, initializers)
+
+
+def hub_snapshot(artifact: Path, folder: Path) -> Path:
+    """The artifact as the hub's cache holds it: links to files elsewhere in ``folder``, under other names."""
+    blobs, snapshot = folder / "blobs", folder / "snapshots" / "abc"
+    blobs.mkdir()
+    snapshot.mkdir(parents=True)
+    for index, path in enumerate(sorted(artifact.iterdir())):
+        (blobs / f"{index:064}").write_bytes(path.read_bytes())
+        (snapshot / path.name).symlink_to(Path("../../blobs") / f"{index:064}")
+    return snapshot

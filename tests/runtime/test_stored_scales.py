@@ -13,6 +13,7 @@ from intaglio.runtime import TextGenerator, kernels, load
 from intaglio.runtime.graphs import changed_graph
 from intaglio.runtime.kernels.scales import TAKERS, with_stored_scales
 from intaglio.tests import tiny
+from intaglio.tests.runtime import fakes
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -169,12 +170,7 @@ def test_an_artifact_s_graph_has_its_casts_of_scales_no_more(artifact: Path) -> 
 @needs_kernels
 def test_the_weights_are_found_through_links_as_in_the_hubs_cache(artifact: Path, tmp_path: Path) -> None:
     """The kernels run on it: a graph that leads nowhere would be left to ONNX Runtime in silence."""
-    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "abc"
-    blobs.mkdir()
-    snapshot.mkdir(parents=True)
-    for index, path in enumerate(sorted(artifact.iterdir())):
-        (blobs / f"{index:064}").write_bytes(path.read_bytes())
-        (snapshot / path.name).symlink_to(Path("../../blobs") / f"{index:064}")
+    snapshot = fakes.hub_snapshot(artifact, tmp_path)
     found, wanted = load(snapshot), load(artifact)
     assert isinstance(found, TextGenerator)
     assert isinstance(wanted, TextGenerator)

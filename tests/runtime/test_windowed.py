@@ -71,12 +71,7 @@ def test_only_the_sliding_layers_of_the_graph_are_changed(hybrid: Path) -> None:
 
 
 def test_the_weights_are_found_through_links_as_in_the_hubs_cache(hybrid: Path, tmp_path: Path) -> None:
-    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "abc"
-    blobs.mkdir()
-    snapshot.mkdir(parents=True)
-    for index, path in enumerate(sorted(hybrid.iterdir())):
-        (blobs / f"{index:064}").write_bytes(path.read_bytes())
-        (snapshot / path.name).symlink_to(Path("../../blobs") / f"{index:064}")
+    snapshot = fakes.hub_snapshot(hybrid, tmp_path)
     lm = load(snapshot)
     assert isinstance(lm, TextGenerator)
     assert lm._session.windowed
