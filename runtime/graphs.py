@@ -1,23 +1,99 @@
 """``model.onnx`` changed on its way from the file to ONNX Runtime."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from ..artifact import DATA, GRAPH
-from .protobuf import delimited, edit, texts
-
-Change = Callable[[bytes], bytes]
-"""From a serialized ``GraphProto`` to another."""
+from .protobuf import delimited, edit, fields, integer, integers, texts
 
 # Field numbers of onnx.proto.
 MODEL_GRAPH = 7
-GRAPH_NODE, GRAPH_INITIALIZER, GRAPH_OUTPUT = 1, 5, 12
+GRAPH_NODE, GRAPH_INITIALIZER, GRAPH_INPUT, GRAPH_OUTPUT = 1, 5, 11, 12
 NODE_INPUT, NODE_OUTPUT, NODE_OP_TYPE, NODE_ATTRIBUTE = 1, 2, 4, 5
 ATTRIBUTE_NAME, ATTRIBUTE_INT, ATTRIBUTE_TYPE, TYPE_INT = 1, 3, 20, 2
-TENSOR_DATA_TYPE, TENSOR_NAME, TENSOR_EXTERNAL_DATA = 2, 8, 13
+TENSOR_DIMS, TENSOR_DATA_TYPE, TENSOR_NAME, TENSOR_RAW_DATA, TENSOR_EXTERNAL_DATA = 1, 2, 8, 9, 13
 ENTRY_KEY, ENTRY_VALUE = 1, 2
 VALUE_NAME = 1
 FLOAT, FLOAT16 = 1, 10  # element types
+
+
+class Node:
+    """A serialized ``NodeProto``, read once. Its inputs, outputs and attributes may be changed."""
+
+    def __init__(self, message: bytes) -> None:
+        self.inputs: list[bytes] = []
+        self.outputs: list[bytes] = []
+        self.attributes: list[bytes] = []
+        self.kind = b""
+        self._rest: list[bytes] = []
+        for number, _, start, value, end in fields(message):
+            if number == NODE_INPUT:
+                self.inputs.append(message[value:end])
+            elif number == NODE_OUTPUT:
+                self.outputs.append(message[value:end])
+            elif number == NODE_ATTRIBUTE:
+                self.attributes.append(message[value:end])
+            elif number == NODE_OP_TYPE:
+                self.kind = message[value:end]
+            else:
+                self._rest.append(message[start:end])
+
+    def integers(self, name: bytes) -> list[int]:
+        """The values of the attributes of this name that are whole numbers."""
+        named = (one for one in self.attributes if texts(one, ATTRIBUTE_NAME) == [name])
+        return [value for attribute in named for value in integers(attribute, ATTRIBUTE_INT)]
+
+    def add_integer(self, name: bytes, value: int) -> None:
+        self.attributes.append(
+            delimited(ATTRIBUTE_NAME, name) + integer(ATTRIBUTE_INT, value) + integer(ATTRIBUTE_TYPE, TYPE_INT)
+        )
+
+    def message(self) -> bytes:
+        parts = [delimited(NODE_INPUT, name) for name in self.inputs]
+        parts += [delimited(NODE_OUTPUT, name) for name in self.outputs]
+        parts += [delimited(NODE_OP_TYPE, self.kind), *self._rest]
+        parts += [delimited(NODE_ATTRIBUTE, attribute) for attribute in self.attributes]
+        return b"".join(parts)
+
+
+class Graph:
+    """A serialized ``GraphProto``, its nodes read once. They may be changed, and the other fields edited.
+
+    Raises:
+        ValueError: the bytes are no graph.
+    """
+
+    def __init__(self, message: bytes) -> None:
+        self.nodes: list[Node] = []
+        rest = []
+        for field in fields(message):
+            if field.number == GRAPH_NODE:
+                self.nodes.append(Node(message[field.value : field.end]))
+            else:
+                rest.append(message[field.start : field.end])
+        self.rest = b"".join(rest)  # everything but the nodes
+
+    def makers(self) -> dict[bytes, Node]:
+        """Each value that is computed, and the node that does."""
+        return {name: node for node in self.nodes for name in node.outputs if name}
+
+    def used(self) -> dict[bytes, int]:
+        """How often each value is read, by nodes or as an output of the graph."""
+        count: dict[bytes, int] = {}
+        outputs = [name for value in texts(self.rest, GRAPH_OUTPUT) for name in texts(value, VALUE_NAME)]
+        for name in (*outputs, *(name for node in self.nodes for name in node.inputs)):
+            count[name] = count.get(name, 0) + 1
+        return count
+
+    def drop(self, nodes: Iterable[Node]) -> None:
+        gone = {id(node) for node in nodes}
+        self.nodes = [node for node in self.nodes if id(node) not in gone]
+
+    def message(self) -> bytes:
+        return b"".join([delimited(GRAPH_NODE, node.message()) for node in self.nodes]) + self.rest
+
+
+Change = Callable[[Graph], None]
 
 
 def changed_graph(folder: Path, changes: Sequence[Change]) -> tuple[bytes, Path]:
@@ -37,11 +113,14 @@ def changed_graph(folder: Path, changes: Sequence[Change]) -> tuple[bytes, Path]
         named = texts(entry, ENTRY_KEY) == [b"location"] and texts(entry, ENTRY_VALUE) == [DATA.encode()]
         return location if named else entry
 
-    def change(graph: bytes) -> bytes:
+    def change(message: bytes) -> bytes:
+        graph = Graph(message)
         for one in changes:
-            graph = one(graph)
-        if data.name == DATA:
-            return graph
-        return edit(graph, GRAPH_INITIALIZER, lambda tensor: edit(tensor, TENSOR_EXTERNAL_DATA, relocate))
+            one(graph)
+        if data.name != DATA:
+            graph.rest = edit(
+                graph.rest, GRAPH_INITIALIZER, lambda tensor: edit(tensor, TENSOR_EXTERNAL_DATA, relocate)
+            )
+        return graph.message()
 
     return edit((folder / GRAPH).read_bytes(), MODEL_GRAPH, change), data.parent

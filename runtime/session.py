@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from ..artifact import GRAPH, Manifest
 from ..errors import ArtifactError, DependencyError, InputError, PromptError, UnsupportedError, UsageError
 from .graphs import Change, changed_graph
-from .kernels import replaceable, session_on_own_kernels
-from .kernels.scales import with_stored_scales
+from .kernels import changes_for, replaceable, session_on_own_kernels
 from .resources import usable_cpus
 from .windowed import has_windows, with_window_caches
 
@@ -182,7 +181,7 @@ def _on_own_kernels(opening: _Opening, wanted: tuple[str, ...]) -> tuple[Any, tu
     """
     for operators in dict.fromkeys((wanted, wanted[:1], wanted[1:])):
         try:
-            graph, options = opening.graph((with_stored_scales,) if "MatMulNBits" in operators else ())
+            graph, options = opening.graph(changes_for(operators))
         except (OSError, ValueError):
             break
         raw = session_on_own_kernels(opening.ort, graph, options, operators, opening.disabled_optimizers)

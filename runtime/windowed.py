@@ -9,16 +9,7 @@ all positions counted from 0 (ONNX Runtime, ContribOperators.md): those from ``f
 from collections.abc import Sequence
 
 from ..artifact import ModelFacts
-from .graphs import (
-    ATTRIBUTE_INT,
-    ATTRIBUTE_NAME,
-    ATTRIBUTE_TYPE,
-    GRAPH_NODE,
-    NODE_ATTRIBUTE,
-    NODE_OP_TYPE,
-    TYPE_INT,
-)
-from .protobuf import delimited, edit, integer, integers, texts
+from .graphs import Graph
 
 LEAST_SLACK = 64
 SLACK_SHARE = 16
@@ -55,28 +46,8 @@ def has_windows(facts: ModelFacts) -> bool:
     return any(window is not None for window in facts.layer_windows)
 
 
-def with_window_caches(graph: bytes) -> bytes:
-    """The serialized graph with ``sliding_window_cache`` on its sliding layers.
-
-    Raises:
-        ValueError: the bytes are no graph.
-    """
-    return edit(graph, GRAPH_NODE, _with_window_cache)
-
-
-def _with_window_cache(node: bytes) -> bytes:
-    if texts(node, NODE_OP_TYPE) != [b"GroupQueryAttention"]:
-        return node
-    windows = [
-        integers(attribute, ATTRIBUTE_INT)
-        for attribute in texts(node, NODE_ATTRIBUTE)
-        if texts(attribute, ATTRIBUTE_NAME) == [b"local_window_size"]
-    ]
-    if not any(window > 0 for found in windows for window in found):
-        return node
-    attribute = (
-        delimited(ATTRIBUTE_NAME, b"sliding_window_cache")
-        + integer(ATTRIBUTE_INT, 1)
-        + integer(ATTRIBUTE_TYPE, TYPE_INT)
-    )
-    return node + delimited(NODE_ATTRIBUTE, attribute)
+def with_window_caches(graph: Graph) -> None:
+    """Set ``sliding_window_cache`` on sliding layers."""
+    for node in graph.nodes:
+        if node.kind == b"GroupQueryAttention" and any(window > 0 for window in node.integers(b"local_window_size")):
+            node.add_integer(b"sliding_window_cache", 1)

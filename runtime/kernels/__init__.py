@@ -11,9 +11,10 @@
     native/memory.h         memory of packed weights         native/pages.h            memory of mapped files
     native/operator.h       what operators say of themselves native/threads.h          processors of this process
 
-The file needs no change: ONNX Runtime asks a registered library for an operator's kernel before it takes its own, and
-scales.py drops, on loading, the Casts that only ONNX Runtime's kernels need. Where the library is absent (there was no
-C compiler) or the processor lacks the instructions, ONNX Runtime's kernels do the work.
+The file needs no change: ONNX Runtime asks a registered library for an operator's kernel before it takes its own. On
+loading, scales.py drops the Casts that only ONNX Runtime's kernels need, and gates.py lets products do SwiGLU's part.
+Where the library is absent (there was no C compiler) or the processor lacks the instructions, ONNX Runtime's kernels do
+the work.
 """
 
 import ctypes
@@ -22,6 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from ...artifact import Manifest
+from ..graphs import Change
+from .gates import with_gates
+from .scales import with_stored_scales
 
 LIBRARY = "_nbits"
 SUFFIXES = (".so", ".dylib", ".pyd")
@@ -65,6 +69,11 @@ def replaceable(manifest: Manifest, windowed: bool) -> tuple[str, ...]:
     if not windowed and facts.head_dim % 16 == 0 and facts.head_dim <= 256:
         operators.append("GroupQueryAttention")
     return tuple(operators)
+
+
+def changes_for(operators: Sequence[str]) -> tuple[Change, ...]:
+    """What makes a graph fit the kernels of these operators."""
+    return (with_stored_scales, with_gates) if "MatMulNBits" in operators else ()
 
 
 def session_on_own_kernels(

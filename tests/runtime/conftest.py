@@ -1,10 +1,13 @@
-"""What tests against transformers have in common."""
+"""What tests against transformers have in common, and those of the kernels."""
 
 import warnings
 from collections.abc import Iterator
 
 import pytest
 import torch
+from intaglio.runtime import kernels
+
+NAMES = ("AVX512-VNNI", "AVX-VNNI", "AVX2")  # instructions that products can be computed with
 
 
 @pytest.fixture
@@ -16,3 +19,11 @@ def transformers_quietly() -> Iterator[None]:
         warnings.simplefilter("ignore")
         yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(params=NAMES)
+def with_each(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs a test once for each set of instructions that this processor has."""
+    monkeypatch.setenv("INTAGLIO_KERNELS", request.param.lower())
+    if kernels.instructions() != request.param:
+        pytest.skip(f"no compiled kernels for {request.param} on this processor")

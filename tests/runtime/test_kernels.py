@@ -13,20 +13,13 @@ from intaglio.runtime import TextGenerator, kernels, load
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from .conftest import NAMES
+
 Floats = NDArray[np.float32]
 CHECKPOINT = Path(__file__).parent.parent / "checkpoints" / "tiny-qwen2"
 
 
 needs_kernels = pytest.mark.skipif(kernels.instructions() is None, reason="no compiled kernels for this processor")
-NAMES = ("AVX512-VNNI", "AVX-VNNI", "AVX2")
-
-
-@pytest.fixture(params=NAMES)
-def with_each(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs a test once for each set of instructions that this processor has."""
-    monkeypatch.setenv("INTAGLIO_KERNELS", request.param.lower())
-    if kernels.instructions() != request.param:
-        pytest.skip(f"no compiled kernels for {request.param} on this processor")
 
 
 class Case:

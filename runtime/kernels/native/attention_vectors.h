@@ -8,24 +8,18 @@
 #define TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma")))
 #define INLINE TARGET static inline __attribute__((always_inline))
 
+#include "exponential.h"
 #include "transpose.h"
-
-#define LOG2_E 1.44269504f
 
 static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
-/* 2^x for x <= 0; 0 for -inf. x = n + r, and 2^r is a polynomial made by Remez' exchange that is 1 at 0 (relative error
- * below 2^-28 of its own, below 2^-23 as it is rounded). At -inf r is NaN, of which scalef makes 2^n = 0. */
+/* 2^x for x <= 0; 0 for -inf. x = n + r; at -inf r is NaN, of which scalef makes 2^n = 0. */
 INLINE __m512 power_of_two(__m512 x) {
   const __m512 n = _mm512_roundscale_ps(x, 0), r = _mm512_sub_ps(x, n);
-  __m512 sum = _mm512_set1_ps(1.55946782e-4f);
-  sum = _mm512_fmadd_ps(sum, r, _mm512_set1_ps(1.34066439e-3f));
-  sum = _mm512_fmadd_ps(sum, r, _mm512_set1_ps(9.61769297e-3f));
-  sum = _mm512_fmadd_ps(sum, r, _mm512_set1_ps(5.55031055e-2f));
-  sum = _mm512_fmadd_ps(sum, r, _mm512_set1_ps(2.40226528e-1f));
-  sum = _mm512_fmadd_ps(sum, r, _mm512_set1_ps(6.93147215e-1f));
-  sum = _mm512_fmadd_ps(sum, r, _mm512_set1_ps(1.0f));
+  __m512 sum = _mm512_set1_ps(exponential_terms[0]);
+  _Pragma("GCC unroll 8") for (int i = 1; i < EXPONENTIAL_TERMS; i++)
+    sum = _mm512_fmadd_ps(sum, r, _mm512_set1_ps(exponential_terms[i]));
   return _mm512_scalef_ps(sum, n);
 }
 

@@ -23,6 +23,7 @@
 #define PAIR_ROWS 5  /* that share two tiles of it */
 #define WIDE_ROWS 32 /* for which weights of 4 bits become those of 8 once, not for every five rows */
 
+#include "exponential.h"
 #include "transpose.h"
 
 static int supported(void) {
@@ -143,7 +144,7 @@ INLINE void multiply_tiles(const Job *job, int64_t tile, const int tiles, int64_
   UNROLL for (int t = 0; t < tiles; t++) {
     const int64_t n = (tile + t) * LANES;
     const __mmask16 mask = first_lanes(w->shape.n - n);
-    const __m512 bias = job->bias ? _mm512_maskz_loadu_ps(mask, job->bias + n) : _mm512_setzero_ps();
+    const __m512 bias = job->finish.bias ? _mm512_maskz_loadu_ps(mask, job->finish.bias + n) : _mm512_setzero_ps();
     UNROLL_ROWS for (int r = 0; r < rows; r++)
       _mm512_mask_storeu_ps(job->y + (row + r) * w->shape.n + n, mask, _mm512_add_ps(total[t][r], bias));
   }
@@ -184,8 +185,28 @@ TARGET static void widen(const PackedWeights *w, int64_t from, int64_t to, const
   }
 }
 
+/* g / (1 + e^-g). */
+INLINE __m512 silu(__m512 g) {
+  const __m512 most = _mm512_set1_ps(MOST_POWER), power = _mm512_mul_ps(g, _mm512_set1_ps(-LOG2_E));
+  const __m512 x = _mm512_max_ps(_mm512_set1_ps(-MOST_POWER), _mm512_min_ps(most, power));
+  const __m512 n = _mm512_roundscale_ps(x, 0), r = _mm512_sub_ps(x, n);
+  __m512 e = _mm512_set1_ps(exponential_terms[0]);
+  UNROLL for (int i = 1; i < EXPONENTIAL_TERMS; i++)
+    e = _mm512_fmadd_ps(e, r, _mm512_set1_ps(exponential_terms[i]));
+  const __m512i scaled = _mm512_add_epi32(_mm512_castps_si512(e), _mm512_slli_epi32(_mm512_cvtps_epi32(n), 23));
+  return _mm512_div_ps(g, _mm512_add_ps(_mm512_set1_ps(1.0f), _mm512_castsi512_ps(scaled)));
+}
+
+TARGET static void gate(const float *gates, float *y, int64_t count) {
+  for (int64_t at = 0; at < count; at += 16) {
+    const __mmask16 mask = first_lanes(count - at);
+    const __m512 factor = silu(_mm512_maskz_loadu_ps(mask, gates + at));
+    _mm512_mask_storeu_ps(y + at, mask, _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, y + at), factor));
+  }
+}
+
 #include "ranges.h"
 
-const Instructions avx512_vnni = {"AVX512-VNNI", WIDE_ROWS, supported, pack, quantize, RANGES};
+const Instructions avx512_vnni = {"AVX512-VNNI", WIDE_ROWS, supported, pack, quantize, gate, RANGES};
 
 #endif

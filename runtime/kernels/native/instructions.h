@@ -43,7 +43,7 @@ typedef struct {
 typedef struct {
   const PackedWeights *w;
   const Quantized *x;
-  const float *bias;
+  Finish finish;
   float *y;
   int64_t m, tasks;
   int *failed; /* becomes 1 where memory did not suffice */
@@ -61,6 +61,7 @@ struct Instructions {
   /* One row of x: each `step` elements as int8 in [-127, 127] and a scale, which is NaN where an element is no finite
    * number, so that the row's products are. The sums of each `step` elements are multiplied by `factor`. */
   void (*quantize)(const Quantized *to, int64_t row, const float *x, int64_t k, int step, int factor);
+  void (*gate)(const float *gates, float *y, int64_t count); /* y *= silu(gates) */
   Range multiply[2][2][2]; /* of 4, 8 bits; in steps of 16, 32 elements; without, with zero points */
 };
 

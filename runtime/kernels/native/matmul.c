@@ -136,6 +136,13 @@ static void multiply_part(void *data, size_t task) {
         smaller(units * ((int64_t)task + 1) / job->tasks * unit, tiles));
 }
 
+/* Some rows of the sums, which lie one behind the other then: a task's columns of all rows lie far apart. */
+static void gate_part(void *data, size_t task) {
+  const Job *job = data;
+  const int64_t n = job->w->shape.n, from = (int64_t)task * FEW_ROWS, to = smaller(from + FEW_ROWS, job->m);
+  job->w->with->gate(job->finish.gate + from * n, job->y + from * n, (to - from) * n);
+}
+
 typedef struct {
   const Instructions *with;
   const Quantized *to;
@@ -151,7 +158,7 @@ static void quantize_part(void *data, size_t task) {
     job->with->quantize(job->to, row, job->x + row * job->k, job->k, job->step, job->factor);
 }
 
-int matmul(const PackedWeights *w, const float *x, const float *bias, float *y, int64_t m, ParallelFor parallel,
+int matmul(const PackedWeights *w, const float *x, Finish finish, float *y, int64_t m, ParallelFor parallel,
            void *context) {
   const int step = w->shape.block_size == 16 ? 16 : 32;
   const size_t q_bytes = aligned(m * w->padded), scale_bytes = aligned(m * (w->padded / step) * sizeof(float));
@@ -168,8 +175,10 @@ int matmul(const PackedWeights *w, const float *x, const float *bias, float *y, 
    * processors, since these are not equally free. */
   const int64_t parts = usable_processors() * (m <= FEW_ROWS ? 4 : 16);
   int failed = 0;
-  Job job = {w, &quantized, bias, y, m, smaller(ceil_div(w->shape.n, LANES * tiles_together(m)), parts), &failed};
+  Job job = {w, &quantized, finish, y, m, smaller(ceil_div(w->shape.n, LANES * tiles_together(m)), parts), &failed};
   parallel(context, multiply_part, job.tasks, &job);
+  if (finish.gate != NULL && m <= FEW_ROWS) gate_part(&job, 0);
+  else if (finish.gate != NULL) parallel(context, gate_part, ceil_div(m, FEW_ROWS), &job);
   free(memory);
   return failed ? -1 : 0;
 }
@@ -186,9 +195,9 @@ PackedWeights *matmul_pack(const MatMulShape *shape, const StoredWeights *stored
 
 void matmul_free(PackedWeights *packed) { (void)packed; }
 
-int matmul(const PackedWeights *weights, const float *x, const float *bias, float *y, int64_t m, ParallelFor parallel,
+int matmul(const PackedWeights *weights, const float *x, Finish finish, float *y, int64_t m, ParallelFor parallel,
            void *context) {
-  return (void)weights, (void)x, (void)bias, (void)y, (void)m, (void)parallel, (void)context, -1;
+  return (void)weights, (void)x, (void)finish, (void)y, (void)m, (void)parallel, (void)context, -1;
 }
 
 #endif

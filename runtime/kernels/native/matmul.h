@@ -1,4 +1,4 @@
-/* y = x · Wᵀ + bias with weights of 4 or 8 bits in blocks, as com.microsoft.MatMulNBits has them.
+/* y = x · Wᵀ + bias with weights of 4 or 8 bits in blocks, as com.microsoft.MatMulNBits has them; silu(gate) * y, too.
  *
  * W is [N, blocks, block_size * bits / 8] bytes: each row's blocks one after the other, of 4 bits the even element in
  * the low half of a byte. An element stands for (w - zero_point) * scale[n, block]; without zero points the middle of
@@ -45,8 +45,13 @@ PackedWeights *matmul_pack(const MatMulShape *shape, const StoredWeights *stored
 
 void matmul_free(PackedWeights *packed);
 
-/* y [M, N] from x [M, K] and bias [N], or NULL; 0, or -1 where memory did not suffice. */
-int matmul(const PackedWeights *weights, const float *x, const float *bias, float *y, int64_t m, ParallelFor parallel,
+/* What is added to the products [N], and what silu is taken of to multiply the sums with [M, N]; NULL for neither. */
+typedef struct {
+  const float *bias, *gate;
+} Finish;
+
+/* y [M, N] from x [M, K]; 0, or -1 where memory did not suffice. */
+int matmul(const PackedWeights *weights, const float *x, Finish finish, float *y, int64_t m, ParallelFor parallel,
            void *context);
 
 #endif

@@ -1,11 +1,12 @@
-/* MatMulNBits as ONNX Runtime sees it. */
+/* MatMulNBits as ONNX Runtime sees it, with one input more, the gate: of the output's shape. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "matmul.h"
 #include "operator.h"
 #include "operators.h"
 
-enum { INPUT_X, INPUT_WEIGHTS, INPUT_SCALES, INPUT_ZERO_POINTS, INPUT_GROUP_INDEX, INPUT_BIAS, INPUTS };
+enum { INPUT_X, INPUT_WEIGHTS, INPUT_SCALES, INPUT_ZERO_POINTS, INPUT_GROUP_INDEX, INPUT_BIAS, INPUT_GATE, INPUTS };
 enum { OUTPUTS = 1 };
 
 typedef struct {
@@ -70,17 +71,21 @@ static OrtStatus *compute(void *state, OrtKernelContext *context) {
   int64_t rows = 1;
   for (size_t axis = 0; axis + 1 < x->rank; axis++) rows *= x->sizes[axis];
   x->sizes[x->rank - 1] = kernel->shape.n;
+  const Tensor *gate = &inputs[INPUT_GATE];
+  if (gate->data != NULL && (gate->rank != x->rank || memcmp(gate->sizes, x->sizes, x->rank * sizeof *x->sizes) != 0))
+    return fail(api, ORT_INVALID_ARGUMENT, "intaglio: MatMulNBits' gate does not have the shape of its output");
   void *y = NULL;
   status = get_output(api, context, 0, x->sizes, x->rank, &y);
   if (status != NULL || rows == 0) return status;
   Pool pool = {api, context};
-  if (matmul(kernel->weights, x->data, inputs[INPUT_BIAS].data, y, rows, run_parallel, &pool) != 0)
+  const Finish finish = {inputs[INPUT_BIAS].data, gate->data};
+  if (matmul(kernel->weights, x->data, finish, y, rows, run_parallel, &pool) != 0)
     return fail(api, ORT_FAIL, "intaglio: failed to allocate memory");
   return NULL;
 }
 
-static const int input_types[INPUTS] = {FLOAT, UINT8, ANY, UINT8, INT32, FLOAT};
-static const int input_kinds[INPUTS] = {REQUIRED, REQUIRED, REQUIRED, OPTIONAL, OPTIONAL, OPTIONAL};
+static const int input_types[INPUTS] = {FLOAT, UINT8, ANY, UINT8, INT32, FLOAT, FLOAT};
+static const int input_kinds[INPUTS] = {REQUIRED, REQUIRED, REQUIRED, OPTIONAL, OPTIONAL, OPTIONAL, OPTIONAL};
 static const int output_kinds[OUTPUTS] = {REQUIRED};
 
 OPERATOR(matmul_nbits, "MatMulNBits", destroy)

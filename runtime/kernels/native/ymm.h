@@ -9,6 +9,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "exponential.h"
+
 #define MOST_ROWS 4 /* of x that share a loaded piece of W: their sums take half of the registers */
 
 /* Loops over parts of registers must be unrolled, or those lie in memory; more than that needs too many registers. */
@@ -186,12 +188,32 @@ INLINE void multiply(const Job *job, int64_t tile, int64_t row, const int rows, 
   for (int half = 0; half < 2; half++) {
     const int64_t column = n + half * HALF;
     const __m256i mask = first_lanes(w->shape.n - column);
-    const __m256 bias = job->bias ? _mm256_maskload_ps(job->bias + column, mask) : _mm256_setzero_ps();
+    const __m256 bias = job->finish.bias ? _mm256_maskload_ps(job->finish.bias + column, mask) : _mm256_setzero_ps();
     for (int r = 0; r < rows; r++)
       _mm256_maskstore_ps(job->y + (row + r) * w->shape.n + column, mask, _mm256_add_ps(y[half][r], bias));
   }
 }
 
+/* g / (1 + e^-g). */
+INLINE __m256 silu(__m256 g) {
+  const __m256 most = _mm256_set1_ps(MOST_POWER), power = _mm256_mul_ps(g, _mm256_set1_ps(-LOG2_E));
+  const __m256 x = _mm256_max_ps(_mm256_set1_ps(-MOST_POWER), _mm256_min_ps(most, power));
+  const __m256 n = _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), r = _mm256_sub_ps(x, n);
+  __m256 e = _mm256_set1_ps(exponential_terms[0]);
+  UNROLL(8) for (int i = 1; i < EXPONENTIAL_TERMS; i++)
+    e = _mm256_fmadd_ps(e, r, _mm256_set1_ps(exponential_terms[i]));
+  const __m256i scaled = _mm256_add_epi32(_mm256_castps_si256(e), _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23));
+  return _mm256_div_ps(g, _mm256_add_ps(_mm256_set1_ps(1.0f), _mm256_castsi256_ps(scaled)));
+}
+
+TARGET static void gate(const float *gates, float *y, int64_t count) {
+  for (int64_t at = 0; at < count; at += HALF) {
+    const __m256i mask = first_lanes(count - at);
+    const __m256 factor = silu(_mm256_maskload_ps(gates + at, mask));
+    _mm256_maskstore_ps(y + at, mask, _mm256_mul_ps(_mm256_maskload_ps(y + at, mask), factor));
+  }
+}
+
 #include "ranges.h"
 
-const Instructions NAME = {LABEL, 0, supported, pack, quantize, RANGES};
+const Instructions NAME = {LABEL, 0, supported, pack, quantize, gate, RANGES};
