@@ -7,7 +7,7 @@ import click
 
 from ..artifact import Manifest
 from ..errors import UsageError
-from .options import Device, example, json_option, runtime_options
+from .options import Device, KVCache, example, json_option, kv_cache_option, runtime_options
 from .progress import progress
 from .show import print_facts, print_json, size
 
@@ -24,6 +24,7 @@ STAGE = "calls"
         "intaglio bench out",
         "intaglio bench out --prompt-tokens 64 --new-tokens 32 --repeats 3 --json",
         "intaglio bench out --kernels onnxruntime",
+        "intaglio bench out --kv-cache int8",
     ),
 )
 @click.argument("artifact")
@@ -47,6 +48,7 @@ STAGE = "calls"
     show_default=True,
     help="`auto`: intaglio's own, where they can run; `onnxruntime`: ONNX Runtime's.",
 )
+@kv_cache_option
 @runtime_options
 @json_option
 def command(
@@ -55,6 +57,7 @@ def command(
     new_tokens: int | None,
     repeats: int,
     kernels: Literal["auto", "onnxruntime"],
+    kv_cache: KVCache,
     device: Device,
     threads: int | None,
     revision: str | None,
@@ -84,7 +87,7 @@ def command(
         def report(done: int, total: int) -> None:
             show(STAGE, done, total)
 
-        model, seconds = timed_load(folder, device=device, threads=threads, kernels=kernels)
+        model, seconds = timed_load(folder, device=device, threads=threads, kernels=kernels, kv_cache=kv_cache)
         times: GenerationTimes | HeadTimes
         if isinstance(model, TextGenerator):
             times = time_generation(
@@ -101,6 +104,7 @@ def command(
         "device": device,
         "threads": session.threads,
         "own_kernels": list(session.own_kernels),
+        "kv_cache": session.cache_dtype,
         "instructions": instructions() if PRODUCTS in session.own_kernels else None,
         "repeats": repeats,
         "load_seconds": seconds,

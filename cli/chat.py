@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from .loading import load_as
-from .options import Device, example, runtime_options, sampling_options, speculation_options
+from .options import Device, KVCache, example, kv_cache_option, runtime_options, sampling_options, speculation_options
 
 
 @click.command(
@@ -31,6 +31,7 @@ from .options import Device, example, runtime_options, sampling_options, specula
 )
 @sampling_options
 @speculation_options
+@kv_cache_option
 @runtime_options
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON for each answer, and nothing else.")
 def command(
@@ -39,6 +40,7 @@ def command(
     think: bool | None,
     tool_file: Path | None,
     draft: str | None,
+    kv_cache: KVCache,
     device: Device,
     threads: int | None,
     revision: str | None,
@@ -57,12 +59,11 @@ def command(
     from .toolfile import NO_TOOLS, read_tools
 
     toolbox = read_tools(tool_file) if tool_file is not None else NO_TOOLS
-    model = load_as(TextGenerator, "text-generation", artifact, device=device, threads=threads, revision=revision)
+    loading: dict[str, Any] = {"device": device, "threads": threads, "kv_cache": kv_cache}
+    model = load_as(TextGenerator, "text-generation", artifact, revision=revision, **loading)
     settings["stop"] = settings["stop"] or None  # none given: the checkpoint's own
     if draft is not None:
-        settings["draft"] = load_as(
-            TextGenerator, "text-generation", draft, device=device, threads=threads, revision=None
-        )
+        settings["draft"] = load_as(TextGenerator, "text-generation", draft, revision=None, **loading)
     screen: Screen
     if as_json:
         screen = JsonLines()

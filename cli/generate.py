@@ -7,7 +7,16 @@ import click
 
 from ..errors import UsageError
 from .loading import load_as
-from .options import Device, example, json_option, runtime_options, sampling_options, speculation_options
+from .options import (
+    Device,
+    KVCache,
+    example,
+    json_option,
+    kv_cache_option,
+    runtime_options,
+    sampling_options,
+    speculation_options,
+)
 from .show import print_json
 from .texts import read_file, read_text
 
@@ -31,6 +40,7 @@ from .texts import read_file, read_text
     "--logprobs", type=int, metavar="N", help="With --json: each token's log-probability, and the N likeliest."
 )
 @speculation_options
+@kv_cache_option
 @runtime_options
 @json_option
 def command(
@@ -40,6 +50,7 @@ def command(
     grammar: str | None,
     logprobs: int | None,
     draft: str | None,
+    kv_cache: KVCache,
     device: Device,
     threads: int | None,
     revision: str | None,
@@ -65,11 +76,10 @@ def command(
         "logprobs": logprobs,
     }
     text = read_text(prompt)
-    model = load_as(TextGenerator, "text-generation", artifact, device=device, threads=threads, revision=revision)
+    loading: dict[str, Any] = {"device": device, "threads": threads, "kv_cache": kv_cache}
+    model = load_as(TextGenerator, "text-generation", artifact, revision=revision, **loading)
     if draft is not None:
-        settings["draft"] = load_as(
-            TextGenerator, "text-generation", draft, device=device, threads=threads, revision=None
-        )
+        settings["draft"] = load_as(TextGenerator, "text-generation", draft, revision=None, **loading)
     if as_json:
         generation = asdict(model.generate(text, **settings))
         if logprobs is None:

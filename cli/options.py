@@ -8,11 +8,20 @@ import click
 from ..artifact import TARGETS, TASKS
 
 Device = Literal["cpu", "cuda"]
+KVCache = Literal["auto", "int8"]
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
 
 truncate_option = click.option("--truncate", is_flag=True, help="Cut texts longer than the context; else an error.")
+
+kv_cache_option = click.option(
+    "--kv-cache",
+    type=click.Choice(["auto", "int8"]),
+    default="auto",
+    show_default=True,
+    help="`int8`: keys and values in a quarter of the memory, a little less exact.",
+)
 
 
 def source_options(function: Decorated) -> Decorated:

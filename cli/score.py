@@ -9,7 +9,7 @@ import click
 
 from ..errors import UsageError
 from .loading import load_as
-from .options import Device, example, json_option, runtime_options
+from .options import Device, KVCache, example, json_option, kv_cache_option, runtime_options
 from .show import one_line, print_json, print_rows
 from .texts import read_text
 
@@ -32,6 +32,7 @@ COLOURS = ((1.0, "green"), (4.0, "default"), (8.0, "yellow"), (math.inf, "bold r
 @click.option("--context", help="What stands before TEXT and is not scored itself; `-` reads standard input.")
 @click.option("--window", type=int, help="Read at most N tokens to score one.  [default: the model's context]")
 @click.option("--stride", type=int, help="Score a TEXT longer than the window, N tokens a window.")
+@kv_cache_option
 @runtime_options
 @json_option
 def command(
@@ -40,6 +41,7 @@ def command(
     context: str | None,
     window: int | None,
     stride: int | None,
+    kv_cache: KVCache,
     device: Device,
     threads: int | None,
     revision: str | None,
@@ -56,7 +58,15 @@ def command(
 
     text = read_text(text)
     before = None if context is None else read_text(context)
-    model = load_as(TextGenerator, "text-generation", artifact, device=device, threads=threads, revision=revision)
+    model = load_as(
+        TextGenerator,
+        "text-generation",
+        artifact,
+        device=device,
+        threads=threads,
+        revision=revision,
+        kv_cache=kv_cache,
+    )
     score = model.score(text, context=before, window=window, stride=stride)
     if as_json:
         print_json(asdict(score) | {"total": score.total, "perplexity": score.perplexity})

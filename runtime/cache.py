@@ -2,7 +2,8 @@
 
 GroupQueryAttention appends in place when past and present are the same memory, which is so when both are bound to one
 address. A buffer [B, K, C, E] holds each row's sequence in its first positions; C is the capacity. In a windowed
-session a sliding layer's C is that of its window, whatever the length of the text.
+session a sliding layer's C is that of its window, whatever the length of the text. An int8 cache has a few bytes more
+than E in each row.
 
 On the CPU a buffer is address space: a page becomes memory when something is written to it. So the room for the longest
 text that can come is taken at once where the memory for it is there, and nothing is ever copied. Where it is not, and
@@ -18,14 +19,15 @@ from numpy.typing import NDArray
 
 from ..artifact import ModelFacts
 from ..errors import PromptError
+from .kernels.int8_cache import row_bytes
 from .resources import available_memory
 from .session import Session
 from .windowed import kept_positions, window_capacity
 
 # Element types: what memory is allocated as, and what it is bound as. numpy has no bfloat16, so its bits travel as
 # uint16 and are bound by ONNX's number for BFLOAT16.
-STORAGE: dict[str, Any] = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
-BOUND: dict[str, Any] = {"float32": np.float32, "float16": np.float16, "bfloat16": 16}
+STORAGE: dict[str, Any] = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16, "int8": np.int8}
+BOUND: dict[str, Any] = STORAGE | {"bfloat16": 16}
 
 STEP = 64  # capacities that are not a limit are multiples of this many tokens
 HEADROOM = 256  # tokens of room after the prompt before the first growth
@@ -74,16 +76,17 @@ class SharedCache:
 
     def bytes(self, tokens: int) -> int:
         """What B rows of so many tokens take."""
-        return self.rows * cache_bytes(self._facts, tokens, windowed=self._session.windowed)
+        session = self._session
+        int8 = session.cache_dtype == "int8"
+        return self.rows * cache_bytes(self._facts, tokens, windowed=session.windowed, int8=int8)
 
     def bind(self, binding: Any, first: int, count: int) -> None:
         """Bind every layer's past and present, of ``count`` rows from ``first`` on."""
-        facts, device = self._facts, self._session.device
-        element = BOUND[facts.cache_dtype]
-        width = np.dtype(STORAGE[facts.cache_dtype]).itemsize
+        device, dtype = self._session.device, self._session.cache_dtype
+        element, width = BOUND[dtype], np.dtype(STORAGE[dtype]).itemsize
         for index, buffer in enumerate(self._buffers):
             name = f"{index // 2}.{('key', 'value')[index % 2]}"
-            shape = [count, facts.num_key_value_heads, buffer.capacity, facts.head_dim]
+            shape = [count, self._facts.num_key_value_heads, buffer.capacity, self._session.cache_columns]
             address = buffer.address + first * int(np.prod(shape[1:])) * width
             binding.bind_input(f"past_key_values.{name}", device, 0, element, shape, address)
             binding.bind_output(f"present.{name}", device, 0, element, shape, address)
@@ -115,11 +118,11 @@ class SharedCache:
         return self._facts.layer_windows[index // 2] if self._session.windowed else None
 
     def _allocate(self, index: int, capacity: int, content: NDArray[Any] | None = None) -> Buffer:
-        facts, window = self._facts, self._window(index)
+        window = self._window(index)
         capacity = capacity if window is None else window_capacity(window)
-        shape = (self.rows, facts.num_key_value_heads, capacity, facts.head_dim)
+        shape = (self.rows, self._facts.num_key_value_heads, capacity, self._session.cache_columns)
         try:
-            array = reserve(shape, STORAGE[facts.cache_dtype])
+            array = reserve(shape, STORAGE[self._session.cache_dtype])
         except OSError:
             raise self._too_much(self.capacity, available_memory()) from None
         if content is not None:
@@ -170,15 +173,16 @@ def empty_past(session: Session, rows: int) -> Any:
     return make.ortvalue_from_numpy(np.zeros(shape, dtype=STORAGE[facts.cache_dtype]), session.device, 0)
 
 
-def cache_bytes(facts: ModelFacts, tokens: int, *, windowed: bool) -> int:
+def cache_bytes(facts: ModelFacts, tokens: int, *, windowed: bool, int8: bool = False) -> int:
     """Bytes of the keys and values of one row of ``tokens``.
 
     Args:
         windowed: sliding layers keep no more than their window and its slack.
+        int8: keys and values are kept in 8 bits.
     """
-    width = np.dtype(STORAGE[facts.cache_dtype]).itemsize
+    width = row_bytes(facts) if int8 else facts.head_dim * np.dtype(STORAGE[facts.cache_dtype]).itemsize
     kept = kept_positions(facts.layer_windows, tokens) if windowed else tokens * facts.num_hidden_layers
-    return int(2 * facts.num_key_value_heads * facts.head_dim * width * kept)
+    return int(2 * facts.num_key_value_heads * width * kept)
 
 
 def _round_up(tokens: int) -> int:

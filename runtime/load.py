@@ -15,7 +15,7 @@ from .embed import Embedder
 from .folder import open_folder
 from .generate import TextGenerator
 from .resources import give_back_memory
-from .session import Device, Kernels, Session, open_session
+from .session import Device, Kernels, KVCache, Session, open_session
 from .tag import TokenClassifier
 from .templates import read_chat_format
 from .tokenizer import Tokenizer, load_tokenizer, try_tokenizer
@@ -31,6 +31,7 @@ def load(
     threads: int | None = None,
     revision: str | None = None,
     kernels: Kernels = "auto",
+    kv_cache: KVCache = "auto",
 ) -> Model:
     """Load an artifact.
 
@@ -40,6 +41,8 @@ def load(
         threads: threads of one operator; None for every processor this process may use.
         revision: branch, tag or commit of a hub id.
         kernels: "auto" for our own kernels where they can run; "onnxruntime" for its own.
+        kv_cache: of a text-generation artifact: "auto" for the artifact's element type; "int8" for a quarter of the
+            memory of float32, and faster steps in long texts, with our own attention on the CPU.
 
     Raises:
         HubError, ArtifactError, DependencyError, UnsupportedError, UsageError: each names the thing and the remedy.
@@ -50,7 +53,9 @@ def load(
             f"{folder} is not the model that it was made from: its parity report says broken; "
             f"read {folder / 'parity.html'}, and export the model again"
         )
-    opening = partial(open_session, folder, manifest, device=device, threads=threads, kernels=kernels)
+    opening = partial(
+        open_session, folder, manifest, device=device, threads=threads, kernels=kernels, kv_cache=kv_cache
+    )
     if manifest.task == "text-generation":
         (tokenizer, defaults), session = _beside(lambda: _reading(folder), partial(opening, windowed=True))
         return TextGenerator(session, tokenizer, defaults, read_chat_format(folder))

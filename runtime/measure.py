@@ -16,7 +16,7 @@ from ..errors import UsageError
 from .batching import run_batches
 from .generate import TextGenerator
 from .load import Model, load
-from .session import Device, Kernels, Session, import_onnxruntime
+from .session import Device, Kernels, KVCache, Session, import_onnxruntime
 
 Clock = Callable[[], float]
 Report = Callable[[int, int], None]
@@ -79,6 +79,7 @@ def timed_load(
     device: Device,
     threads: int | None,
     kernels: Kernels,
+    kv_cache: KVCache = "auto",
     clock: Clock = time.perf_counter,
 ) -> tuple[Model, float]:
     """The model, and the seconds from opening the folder to being ready; importing onnxruntime does not count.
@@ -88,7 +89,7 @@ def timed_load(
     """
     import_onnxruntime()
     began = clock()
-    return load(folder, device=device, threads=threads, kernels=kernels), clock() - began
+    return load(folder, device=device, threads=threads, kernels=kernels, kv_cache=kv_cache), clock() - began
 
 
 def time_generation(

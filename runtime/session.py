@@ -13,11 +13,14 @@ from ..artifact import GRAPH, Manifest
 from ..errors import ArtifactError, DependencyError, InputError, PromptError, UnsupportedError, UsageError
 from .graphs import Change, changed_graph
 from .kernels import changes_for, replaceable, session_on_own_kernels
+from .kernels.int8_cache import OPERATOR as INT8_CACHE
+from .kernels.int8_cache import row_bytes
 from .resources import usable_cpus
 from .windowed import has_windows, with_window_caches
 
 Device = Literal["cpu", "cuda"]
 Kernels = Literal["auto", "onnxruntime"]
+KVCache = Literal["auto", "int8"]
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 ACTIVATIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 """The precision that a graph computes in, by the element type of its cache."""
@@ -43,6 +46,17 @@ class Session:
     raw: Any
     windowed: bool = False
     own_kernels: tuple[str, ...] = ()
+
+    @property
+    def cache_dtype(self) -> str:
+        """The element type of the KV cache."""
+        return "int8" if INT8_CACHE in self.own_kernels else self.manifest.model.cache_dtype
+
+    @property
+    def cache_columns(self) -> int:
+        """Elements of a key or value in the KV cache: E, and what an int8 cache adds to them."""
+        facts = self.manifest.model
+        return row_bytes(facts) if self.cache_dtype == "int8" else facts.head_dim
 
     def run(self, feeds: Mapping[str, NDArray[Any]], outputs: tuple[str, ...]) -> list[NDArray[Any]]:
         """One pass over host arrays; used where nothing is kept between passes."""
@@ -86,6 +100,7 @@ def open_session(
     arena: bool = True,
     windowed: bool = False,
     kernels: Kernels = "auto",
+    kv_cache: KVCache = "auto",
     disabled_optimizers: Iterable[str] = (),
 ) -> Session:
     """Load ``folder/model.onnx`` with its external data, which ONNX Runtime maps into memory.
@@ -96,12 +111,15 @@ def open_session(
         windowed: let sliding layers keep only their window, where the device can and there are any.
         kernels: "auto" for our own products with quantized weights and our own attention, where they are installed and
             fit the processor and the graph; "onnxruntime" for ONNX Runtime's.
+        kv_cache: "auto" for the element type that the graph has; "int8" for a quarter of float32's memory, which takes
+            our own attention. Sliding layers then keep all of their keys and values.
         disabled_optimizers: ONNX Runtime's names of those to leave out. They are asked for when it has read the graph;
             from there on it works without Python, which may do something else meanwhile.
 
     Raises:
-        UsageError: an unknown device or choice of kernels, or fewer than one thread.
-        UnsupportedError: the device has no kernels for the artifact's precision.
+        UsageError: an unknown device or choice of kernels or cache, choices that exclude each other, or fewer than one
+            thread.
+        UnsupportedError: the device has no kernels for the artifact's precision, or there can be no int8 cache.
         DependencyError: onnxruntime is missing, installed twice, or without CUDA.
         ArtifactError: ONNX Runtime refuses the graph, or the graph lacks the inputs of its task.
     """
@@ -109,8 +127,12 @@ def open_session(
         raise UsageError(f"unknown device {device!r}; use 'cpu' or 'cuda'")
     if kernels not in ("auto", "onnxruntime"):
         raise UsageError(f"unknown kernels {kernels!r}; use 'auto' or 'onnxruntime'")
+    if kv_cache not in ("auto", "int8"):
+        raise UsageError(f"unknown KV cache {kv_cache!r}; use 'auto' or 'int8'")
     if threads is not None and threads < 1:
         raise UsageError(f"threads must be at least 1, not {threads}")
+    if kv_cache == "int8":
+        _check_int8_cache(folder, manifest, device, kernels)
     _check_precision(folder, manifest, device)
     ort = import_onnxruntime()
     if PROVIDERS[device] not in ort.get_available_providers():
@@ -119,11 +141,15 @@ def open_session(
             "pip uninstall onnxruntime, then pip install 'intaglio[gpu]'"
         )
     count = threads if threads is not None else usable_cpus()
-    windowed = windowed and can_be_windowed(manifest, device)
+    windowed = windowed and can_be_windowed(manifest, device) and kv_cache == "auto"
     opening = _Opening(ort, folder, device, count, arena, windowed, disabled_optimizers)
-    raw, own = _on_own_kernels(
-        opening, replaceable(manifest, windowed) if kernels == "auto" and device == "cpu" else ()
-    )
+    ours = replaceable(manifest, windowed, kv_cache == "int8") if kernels == "auto" and device == "cpu" else ()
+    raw, own = _on_own_kernels(opening, ours, needed=kv_cache == "int8")
+    if raw is None and kv_cache == "int8":
+        raise UnsupportedError(
+            f"{folder}: an int8 KV cache needs intaglio's own attention, which needs a processor with AVX-512 and a C "
+            "compiler when intaglio is installed; load the model without it"
+        )
     if raw is None:
         raw = _on_onnxruntimes_kernels(opening)
     if PROVIDERS[device] not in raw.get_providers():
@@ -174,12 +200,13 @@ class _Opening:
         return graph, options
 
 
-def _on_own_kernels(opening: _Opening, wanted: tuple[str, ...]) -> tuple[Any, tuple[str, ...]]:
+def _on_own_kernels(opening: _Opening, wanted: tuple[str, ...], needed: bool) -> tuple[Any, tuple[str, ...]]:
     """A session, and which operators run on our kernels: all that are wanted, or one where another is declined.
 
-    None and none where all are declined, or the graph is none.
+    None and none where all are declined, or the last one, if it is ``needed``, or the graph is none.
     """
-    for operators in dict.fromkeys((wanted, wanted[:1], wanted[1:])):
+    fewer = (wanted[-1:],) if needed else (wanted[:1], wanted[1:])
+    for operators in dict.fromkeys((wanted, *fewer)):
         try:
             graph, options = opening.graph(changes_for(operators))
         except (OSError, ValueError):
@@ -213,6 +240,22 @@ def _on_onnxruntimes_kernels(opening: _Opening) -> Any:
             f"{path}: ONNX Runtime {ort.__version__} cannot load it "
             f"({_first_line(error)}); check it with `intaglio verify`, or export the model again"
         ) from None
+
+
+def _check_int8_cache(folder: Path, manifest: Manifest, device: Device, kernels: Kernels) -> None:
+    """What can be said before the graph is read."""
+    if kernels == "onnxruntime":
+        raise UsageError("an int8 KV cache needs intaglio's own attention; leave out kernels='onnxruntime'")
+    if device != "cpu":
+        raise UsageError("an int8 KV cache is for device='cpu' only; leave it out on a GPU")
+    if manifest.task != "text-generation":
+        raise UsageError(f"{folder} is a {manifest.task} artifact, which has no KV cache")
+    facts = manifest.model
+    if manifest.target != "ort" or facts.cache_dtype != "float32":
+        raise UnsupportedError(
+            f"{folder}: an int8 KV cache takes an artifact of target 'ort' whose activations are fp32, and this one is "
+            f"of target {manifest.target!r} and {ACTIVATIONS[facts.cache_dtype]}; export the model again"
+        )
 
 
 def can_be_windowed(manifest: Manifest, device: Device) -> bool:

@@ -12,7 +12,8 @@
     native/operator.h       what operators say of themselves native/threads.h          processors of this process
 
 The file needs no change: ONNX Runtime asks a registered library for an operator's kernel before it takes its own. On
-loading, scales.py drops the Casts that only ONNX Runtime's kernels need, and gates.py lets products do SwiGLU's part.
+loading, scales.py drops the Casts that only ONNX Runtime's kernels need, and gates.py lets products do SwiGLU's part;
+int8_cache.py, where that is asked for, lets attention keep its cache in 8 bits.
 Where the library is absent (there was no C compiler) or the processor lacks the instructions, ONNX Runtime's kernels do
 the work.
 """
@@ -25,6 +26,8 @@ from typing import Any
 from ...artifact import Manifest
 from ..graphs import Change
 from .gates import with_gates
+from .int8_cache import OPERATOR as INT8_CACHE
+from .int8_cache import with_int8_cache
 from .scales import with_stored_scales
 
 LIBRARY = "_nbits"
@@ -55,10 +58,13 @@ def instructions() -> str | None:
     return found.decode("ascii") if found else None
 
 
-def replaceable(manifest: Manifest, windowed: bool) -> tuple[str, ...]:
-    """The operators of an artifact's graph that the kernels can take over.
+def replaceable(manifest: Manifest, windowed: bool, int8_cache: bool = False) -> tuple[str, ...]:
+    """The operators of an artifact's graph that the kernels can take over, attention last.
 
     They compute in float32, and attention keeps no cache of a window's length.
+
+    Args:
+        windowed, int8_cache: what the cache of the session is to be.
     """
     facts = manifest.model
     if manifest.target != "ort" or facts.cache_dtype != "float32":
@@ -67,13 +73,16 @@ def replaceable(manifest: Manifest, windowed: bool) -> tuple[str, ...]:
     if manifest.precision in ("int8", "int4"):
         operators.append("MatMulNBits")
     if not windowed and facts.head_dim % 16 == 0 and facts.head_dim <= 256:
-        operators.append("GroupQueryAttention")
+        operators.append(INT8_CACHE if int8_cache else "GroupQueryAttention")
     return tuple(operators)
 
 
 def changes_for(operators: Sequence[str]) -> tuple[Change, ...]:
     """What makes a graph fit the kernels of these operators."""
-    return (with_stored_scales, with_gates) if "MatMulNBits" in operators else ()
+    changes: list[Change] = [with_stored_scales, with_gates] if "MatMulNBits" in operators else []
+    if INT8_CACHE in operators:
+        changes.append(with_int8_cache)
+    return tuple(changes)
 
 
 def session_on_own_kernels(

@@ -135,3 +135,12 @@ def test_a_head_generates_nothing(run: Run, make_artifact: MakeArtifact) -> None
         2,
         f"Error: {folder} is a text-classification artifact, which generates nothing; leave out --new-tokens\n",
     )
+
+
+def test_with_a_cache_of_int8(run: Run, int4: Path) -> None:
+    told = json.loads(run("bench", int4, *SHORT, "--json").stdout)
+    if "GroupQueryAttention" not in told["own_kernels"]:
+        pytest.skip("no compiled kernels for this processor")
+    assert told["kv_cache"] == "float32"
+    told = json.loads(run("bench", int4, *SHORT, "--kv-cache", "int8", "--json").stdout)
+    assert (told["kv_cache"], told["own_kernels"]) == ("int8", ["MatMulNBits", "GroupQueryAttentionInt8"])

@@ -64,7 +64,7 @@ def test_generate_streams(run: Run, stand_in: StandIn) -> None:
     result = run("generate", folder, "The history")
     assert (result.exit_code, result.stdout, result.stderr) == (0, " of the\ncity\n", "")
     model.stream.assert_called_once_with("The history", **UNSET)
-    load.assert_called_once_with(folder, device="cpu", threads=None)
+    load.assert_called_once_with(folder, device="cpu", threads=None, kv_cache="auto")
 
 
 def test_generate_hands_every_setting_on(run: Run, stand_in: StandIn) -> None:
@@ -74,7 +74,21 @@ def test_generate_hands_every_setting_on(run: Run, stand_in: StandIn) -> None:
         "--max-new-tokens 5 --temperature 0.5 --top-k 40 --top-p 0.9 --min-p 0.1 --repetition-penalty 1.1 --seed 3"
     )
     result = run(
-        *("generate", folder, "-", *numbers.split(), "--stop", "\n", "--stop", "END", "--threads", 2, "--json"),
+        *(
+            "generate",
+            folder,
+            "-",
+            *numbers.split(),
+            "--stop",
+            "\n",
+            "--stop",
+            "END",
+            "--threads",
+            2,
+            "--kv-cache",
+            "int8",
+            "--json",
+        ),
         stdin="two\nlines\n",
     )
     assert result.exit_code == 0
@@ -96,7 +110,7 @@ def test_generate_hands_every_setting_on(run: Run, stand_in: StandIn) -> None:
         seed=3,
         stop=("\n", "END"),
     )
-    load.assert_called_once_with(folder, device="cpu", threads=2)
+    load.assert_called_once_with(folder, device="cpu", threads=2, kv_cache="int8")
 
 
 def test_generate_takes_a_draft_and_is_told_whether_to_speculate(run: Run, stand_in: StandIn) -> None:
@@ -104,7 +118,7 @@ def test_generate_takes_a_draft_and_is_told_whether_to_speculate(run: Run, stand
     model.stream.side_effect = lambda *_, **__: iter(["7"])
     assert run("generate", folder, "x", "--draft", folder, "--threads", 3).stdout == "7\n"
     model.stream.assert_called_with("x", **UNSET | {"draft": model})
-    assert load.mock_calls == [call(folder, device="cpu", threads=3)] * 2
+    assert load.mock_calls == [call(folder, device="cpu", threads=3, kv_cache="auto")] * 2
     for option, value in (("--speculate", True), ("--no-speculate", False)):
         assert run("generate", folder, "x", option).exit_code == 0
         model.stream.assert_called_with("x", **UNSET | {"speculate": value})

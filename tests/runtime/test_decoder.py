@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from intaglio.errors import UnsupportedError
 from intaglio.runtime import TextGenerator, load
 from intaglio.runtime.decoder import Decoder, open_decoder
-from intaglio.runtime.session import Session, open_session
+from intaglio.runtime.session import KVCache, Session, open_session
 from intaglio.tests.runtime import fakes
 
 CONTEXT, ROWS = 160, 3
@@ -15,19 +16,20 @@ WINDOW = 6
 Reference = Callable[[list[int]], np.ndarray]
 
 
-def reference_of(folder: Path) -> Reference:
+def reference_of(folder: Path, kv_cache: KVCache = "auto") -> Reference:
     """Logits [S, V] of every position, from one pass without any past, by the graph as it lies in the folder."""
     lm = load(folder)
     assert isinstance(lm, TextGenerator)
-    session, model = open_session(folder, lm.manifest), lm.manifest.model
+    session, model = open_session(folder, lm.manifest, kv_cache=kv_cache), lm.manifest.model
+    dtype = np.int8 if kv_cache == "int8" else np.float32
 
     def logits(tokens: list[int]) -> np.ndarray:
         feeds = {"input_ids": np.array([tokens]), "attention_mask": np.ones((1, len(tokens)), dtype=np.int64)}
         feeds["logits_to_keep"] = np.array([0])
         for layer in range(model.num_hidden_layers):
             for part in ("key", "value"):
-                shape = (1, model.num_key_value_heads, 0, model.head_dim)
-                feeds[f"past_key_values.{layer}.{part}"] = np.zeros(shape, dtype=np.float32)
+                shape = (1, model.num_key_value_heads, 0, session.cache_columns)
+                feeds[f"past_key_values.{layer}.{part}"] = np.zeros(shape, dtype=dtype)
         return session.run(feeds, ("logits",))[0][0]
 
     return logits
@@ -38,6 +40,7 @@ KINDS = {
     "windowed": {"layer_windows": (WINDOW, None)},
     "windows alone": {"layer_windows": (WINDOW, 2 * WINDOW)},
     "standard": {"target": "standard"},
+    "int8 cache": {},
 }
 
 
@@ -45,10 +48,14 @@ KINDS = {
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Session, Reference]:
     folder = tmp_path_factory.mktemp("decoder") / "lm"
     fakes.language_model(folder, context_length=CONTEXT, **KINDS[request.param])
-    lm = load(folder)
+    kv_cache: KVCache = "int8" if request.param == "int8 cache" else "auto"
+    try:
+        lm = load(folder, kv_cache=kv_cache)
+    except UnsupportedError as error:
+        pytest.skip(str(error))
     assert isinstance(lm, TextGenerator)
     assert lm._session.windowed == ("window" in request.param)
-    return lm._session, reference_of(folder)
+    return lm._session, reference_of(folder, kv_cache)
 
 
 def close(found: np.ndarray, wanted: np.ndarray) -> None:

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "attention_cache.h"
 #include "attention_rows.h"
 
 enum { SPLIT = 512 /* keys of a part, where one token's attention is divided among threads */ };
@@ -39,8 +40,9 @@ static void take_rows(const Attention *a, int64_t head, int64_t from, int64_t to
   rows->size = a->head_size;
   rows->window = a->window;
   rows->scale = a->scale;
-  rows->keys = a->keys + head * a->capacity * a->head_size;
-  rows->values = a->values + head * a->capacity * a->head_size;
+  rows->int8 = a->int8;
+  rows->keys = a->keys + head * a->capacity * cache_row_bytes(a->head_size, a->int8);
+  rows->values = a->values + head * a->capacity * cache_row_bytes(a->head_size, a->int8);
   rows->from = first_key(a, a->past[b] + from / group);
   rows->to = a->past[b] + (to - 1) / group + 1;
   rows->rows = (int)(to - from);

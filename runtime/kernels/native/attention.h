@@ -19,8 +19,9 @@ typedef struct {
   float scale;         /* of the scores */
   const int64_t *past; /* [B], positions before the first of the S tokens */
   const float *queries; /* [B, S, H, E], rotated */
-  const float *keys;    /* [B, K, C, E], those of the S tokens included */
-  const float *values;  /* [B, K, C, E], likewise */
+  const char *keys;     /* [B, K, C] rows of a cache, those of the S tokens included */
+  const char *values;   /* [B, K, C], likewise */
+  int int8;             /* what kind of rows these are */
   float *output;        /* [B, S, H, E] */
 } Attention;
 

@@ -12,6 +12,7 @@ enum { SIX = 6 /* rows whose sums are in registers together, four vectors of eac
 
 typedef struct {
   float *turned; /* [E, PIECE], a piece's keys */
+  float *floats; /* [PIECE, E], its keys or values, where the cache has them in another form */
   _Alignas(64) float scores[FEW_ROWS * PIECE]; /* then the weights */
   float factors[FEW_ROWS];
 } State;
@@ -104,17 +105,18 @@ INLINE void weigh(State *state, Rows *rows, int row, int64_t first, __m512 scale
 TARGET int attend_few(Rows *rows) {
   const int64_t size = rows->size, turned = (sizeof(State) + 63) / 64 * 64;
   const __m512 scale = _mm512_set1_ps(rows->scale * LOG2_E);
-  State *state = aligned_alloc(64, turned + size * PIECE * sizeof(float));
+  State *state = aligned_alloc(64, turned + 2 * size * PIECE * sizeof(float));
   if (state == NULL) return -1;
   state->turned = (float *)((char *)state + turned);
+  state->floats = state->turned + size * PIECE;
   for (int row = 0; row < rows->rows; row++) {
     rows->maxima[row] = -INFINITY;
     rows->totals[row] = 0.0f;
     memset(rows->sums[row], 0, size * sizeof(float));
   }
   for (int64_t first = rows->from / PIECE * PIECE; first < rows->to; first += PIECE) {
-    const float *keys = rows->keys + first * size, *values = rows->values + first * size;
     const int64_t count = smaller(PIECE, rows->to - first);
+    const float *keys = floats_of(rows->keys, rows, first, count, state->floats);
     for (int64_t key = 0; key < PIECE; key += 16)
       for (int64_t e = 0; e < size; e += 16)
         turn(keys + key * size + e, size, (int)smaller(16, count - key), state->turned + e * PIECE + key);
@@ -124,6 +126,7 @@ TARGET int attend_few(Rows *rows) {
 #undef SCORE
     }
     for (int row = 0; row < rows->rows; row++) weigh(state, rows, row, first, scale);
+    const float *values = floats_of(rows->values, rows, first, count, state->floats);
     for (int64_t column = 0; column < size; column += 64) {
       for (int row = 0; row < rows->rows; row += SIX) {
 #define FOUR(R) add_values(state, rows, row, R, values, count, column, 4)

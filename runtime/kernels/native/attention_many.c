@@ -16,6 +16,7 @@ typedef struct {
   float *queries; /* [E, MOST_ROWS] */
   float *sums;    /* [E, MOST_ROWS] */
   float *scores;  /* [PIECE, MOST_ROWS], then the weights */
+  float *floats;  /* [PIECE, E], a piece's keys or values, where the cache has them in another form */
   __m512 maxima[VECTORS], totals[VECTORS], factors[VECTORS];
 } State;
 
@@ -114,14 +115,16 @@ INLINE void attend(State *state, const Rows *rows, const int vectors) {
   }
   for (int64_t first = rows->from / PIECE * PIECE; first < rows->to; first += PIECE) {
     const int64_t count = smaller(PIECE, rows->to - first);
+    const float *keys = floats_of(rows->keys, rows, first, count, state->floats);
     for (int64_t key = 0; key < count; key += EIGHT)
-      score(state, rows->keys + (first + key) * size, count - key, size, state->scores + key * MOST_ROWS, vectors);
+      score(state, keys + key * size, count - key, size, state->scores + key * MOST_ROWS, vectors);
     if (rows->positions[0] < first + count - 1 ||
         (rows->window > 0 && first <= rows->positions[rows->rows - 1] - rows->window))
       hide(state, rows, first, count, vectors);
     weigh(state, count, scale, vectors);
+    const float *values = floats_of(rows->values, rows, first, count, state->floats);
     for (int64_t e = 0; e < size; e += EIGHT)
-      add_values(state, rows->values + first * size + e, count, size, state->sums + e * MOST_ROWS, vectors);
+      add_values(state, values + e, count, size, state->sums + e * MOST_ROWS, vectors);
   }
 }
 
@@ -131,9 +134,10 @@ TARGET static void attend_3(State *state, const Rows *rows) { attend(state, rows
 
 TARGET int attend_many(Rows *rows) {
   const int64_t turned = rows->size * MOST_ROWS;
-  float *memory = aligned_alloc(64, (2 * turned + PIECE * MOST_ROWS) * sizeof(float));
+  float *memory = aligned_alloc(64, (2 * turned + PIECE * (MOST_ROWS + rows->size)) * sizeof(float));
   if (memory == NULL) return -1;
   State state = {.queries = memory, .sums = memory + turned, .scores = memory + 2 * turned};
+  state.floats = state.scores + PIECE * MOST_ROWS;
   __m512i r[16];
   for (int row = 0; row < rows->rows; row += 16) {
     for (int64_t e = 0; e < rows->size; e += 16) {

@@ -2,30 +2,40 @@
  *
  * What it takes of the operator: float32, heads of a multiple of 16, the half-split rotation, windows without a cache of
  * their length. Keys and values are appended in place where past and present are the same memory.
+ *
+ * GroupQueryAttentionInt8 is the same with a cache of int8, [B, K, C, E + UNIT_BYTES]. Keys have channels that are large
+ * for every token, which would make the others coarse: those of a bias (Qwen2), or of a large weight in the keys' norm
+ * (EXAONE 4.0). So keys are divided by a size of each channel, and queries multiplied: both channels of a rotated pair
+ * have the same one, so that rotation does not matter. The sizes come from two inputs more, of which one may be there:
+ * the bias, [K * E], or packed as the query is; and the norm's weight, [E].
  */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "attention.h"
+#include "attention_cache.h"
 #include "operator.h"
 #include "operators.h"
 
-enum { QUERY, KEY, VALUE, PAST_KEY, PAST_VALUE, SEQUENCE_LENGTHS, TOTAL_LENGTH, COS, SIN, INPUTS };
+enum { QUERY, KEY, VALUE, PAST_KEY, PAST_VALUE, SEQUENCE_LENGTHS, TOTAL_LENGTH, COS, SIN, KEY_BIAS, KEY_NORM, INPUTS };
 enum { OUTPUT, PRESENT_KEY, PRESENT_VALUE, OUTPUTS };
 enum { TOKENS_OF_A_TASK = 16 };
 
+#define BEYOND_BIAS 3.0f /* how large a key's channel is beyond its bias: between 2 and 10 quality is about the same */
+
 typedef struct {
   const OrtApi *api;
+  int int8; /* what the cache holds */
   int64_t heads, kv_heads, window;
   float scale; /* 0 for 1 / sqrt(E) */
   int rotates;
 } Kernel;
 
-static OrtStatus *create(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
-  (void)op;
+static OrtStatus *create_kind(const OrtApi *api, const OrtKernelInfo *info, int int8, void **out) {
   const Kernel made = {
       .api = api,
+      .int8 = int8,
       .heads = attribute(api, info, "num_heads", 0),
       .kv_heads = attribute(api, info, "kv_num_heads", 0),
       .window = attribute(api, info, "local_window_size", -1),
@@ -47,13 +57,25 @@ static OrtStatus *create(const OrtCustomOp *op, const OrtApi *api, const OrtKern
   return NULL;
 }
 
+static OrtStatus *create(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
+  return (void)op, create_kind(api, info, 0, out);
+}
+
+static OrtStatus *create_int8(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
+  return (void)op, create_kind(api, info, 1, out);
+}
+
 /* One call: its sizes and where everything is. */
 typedef struct {
   const Kernel *kernel;
   int64_t batch, tokens, head_size, past_rows, rows, angles; /* B, S, E, of past, of present, of a row of cos */
   int64_t query_stride, key_stride;                          /* floats from token to token */
-  const float *query, *key, *value, *past_key, *past_value, *cos, *sin;
-  float *rotated, *present_key, *present_value;
+  int64_t row_bytes;                                         /* of the cache */
+  const float *query, *key, *value, *cos, *sin;
+  const float *key_sizes; /* [K, E], or NULL */
+  const char *past_key, *past_value;
+  float *rotated;
+  char *present_key, *present_value;
   const int64_t *past; /* [B] */
 } Call;
 
@@ -68,16 +90,41 @@ static void rotate(const Call *call, const float *from, int64_t position, float 
   memcpy(to + 2 * half, from + 2 * half, (call->head_size - 2 * half) * sizeof(float));
 }
 
+/* Where the channels of a key head have sizes, their numbers are multiplied by them, or divided. */
+static void multiply(float *x, const float *sizes, int64_t count) {
+  for (int64_t e = 0; sizes != NULL && e < count; e++) x[e] *= sizes[e];
+}
+
+static void divide(float *x, const float *sizes, int64_t count) {
+  for (int64_t e = 0; sizes != NULL && e < count; e++) x[e] /= sizes[e];
+}
+
+static const float *sizes_of(const Call *call, int64_t kv_head) {
+  return call->key_sizes == NULL ? NULL : call->key_sizes + kv_head * call->head_size;
+}
+
+static void store_row(const Call *call, const float *from, char *to) {
+  if (call->kernel->int8) store_int8_row(from, call->head_size, to);
+  else memcpy(to, from, call->row_bytes);
+}
+
 /* One token: its queries rotated, its keys and values appended. */
 static void append_token(const Call *call, int64_t token) {
-  const int64_t size = call->head_size, b = token / call->tokens, position = call->past[b] + token % call->tokens;
-  for (int64_t head = 0; head < call->kernel->heads; head++)
-    rotate(call, call->query + token * call->query_stride + head * size, position,
-           call->rotated + (token * call->kernel->heads + head) * size);
-  for (int64_t head = 0; head < call->kernel->kv_heads; head++) {
-    const int64_t at = ((b * call->kernel->kv_heads + head) * call->rows + position) * size;
-    rotate(call, call->key + token * call->key_stride + head * size, position, call->present_key + at);
-    memcpy(call->present_value + at, call->value + token * call->key_stride + head * size, size * sizeof(float));
+  const Kernel *kernel = call->kernel;
+  const int64_t size = call->head_size, group = kernel->heads / kernel->kv_heads;
+  const int64_t b = token / call->tokens, position = call->past[b] + token % call->tokens;
+  for (int64_t head = 0; head < kernel->heads; head++) {
+    float *to = call->rotated + (token * kernel->heads + head) * size;
+    rotate(call, call->query + token * call->query_stride + head * size, position, to);
+    multiply(to, sizes_of(call, head / group), size);
+  }
+  for (int64_t head = 0; head < kernel->kv_heads; head++) {
+    const int64_t at = ((b * kernel->kv_heads + head) * call->rows + position) * call->row_bytes;
+    float key[MAX_HEAD_SIZE];
+    rotate(call, call->key + token * call->key_stride + head * size, position, key);
+    divide(key, sizes_of(call, head), size);
+    store_row(call, key, call->present_key + at);
+    store_row(call, call->value + token * call->key_stride + head * size, call->present_value + at);
   }
 }
 
@@ -90,13 +137,23 @@ static void append(void *data, size_t task) {
 /* The past of one row and head, where present is other memory than past. */
 static void copy_past(void *data, size_t head) {
   const Call *call = data;
-  const int64_t size = call->head_size, used = call->past[(int64_t)head / call->kernel->kv_heads] * size;
-  const int64_t from = (int64_t)head * call->past_rows * size, to = (int64_t)head * call->rows * size;
-  const int64_t rest = call->rows * size - used;
-  if (used > 0) memcpy(call->present_key + to, call->past_key + from, used * sizeof(float));
-  if (used > 0) memcpy(call->present_value + to, call->past_value + from, used * sizeof(float));
-  memset(call->present_key + to + used, 0, rest * sizeof(float));
-  memset(call->present_value + to + used, 0, rest * sizeof(float));
+  const int64_t bytes = call->row_bytes, used = call->past[(int64_t)head / call->kernel->kv_heads] * bytes;
+  const int64_t from = (int64_t)head * call->past_rows * bytes, to = (int64_t)head * call->rows * bytes;
+  const int64_t rest = call->rows * bytes - used;
+  if (used > 0) memcpy(call->present_key + to, call->past_key + from, used);
+  if (used > 0) memcpy(call->present_value + to, call->past_value + from, used);
+  memset(call->present_key + to + used, 0, rest);
+  memset(call->present_value + to + used, 0, rest);
+}
+
+/* How large each channel of keys is, [K, E]; the same for both of a pair that rotation mixes. */
+static void find_key_sizes(const Call *call, const float *bias, const float *norm, float *sizes) {
+  const int64_t size = call->head_size, half = call->kernel->rotates ? call->angles : 0;
+  for (int64_t head = 0; head < call->kernel->kv_heads; head++, sizes += size) {
+    for (int64_t e = 0; e < size; e++)
+      sizes[e] = fmaxf(bias != NULL ? fabsf(bias[head * size + e]) + BEYOND_BIAS : fabsf(norm[e]), FLT_MIN);
+    for (int64_t e = 0; e < half; e++) sizes[e] = sizes[half + e] = fmaxf(sizes[e], sizes[half + e]);
+  }
 }
 
 /* What is wrong with the lengths of a row, or NULL; `past` is how much it has before these tokens. */
@@ -140,6 +197,7 @@ static OrtStatus *run(Call *call, const Tensor *in, OrtKernelContext *context, i
       .queries = call->rotated,
       .keys = call->present_key,
       .values = call->present_value,
+      .int8 = kernel->int8,
       .output = output,
   };
   return attend(&attention, run_parallel, &pool) == 0 ? NULL : fail(api, ORT_FAIL, "intaglio: failed to allocate memory");
@@ -169,7 +227,8 @@ static OrtStatus *compute(void *state, OrtKernelContext *context) {
       .cos = in[COS].data,
       .sin = in[SIN].data,
   };
-  const int64_t size = call.head_size;
+  const int64_t size = call.head_size, row = call.row_bytes = cache_row_bytes(size, kernel->int8);
+  const int64_t columns = kernel->int8 ? row : size; /* of a row as a tensor has it */
   if (width % all != 0 || size % 16 != 0 || size < 16 || size > MAX_HEAD_SIZE)
     return invalid(api, "intaglio: GroupQueryAttention's heads must be a multiple of 16, at most 256");
   if (!packed && (in[KEY].sizes[2] != kernel->kv_heads * size || in[VALUE].sizes[2] != kernel->kv_heads * size ||
@@ -177,7 +236,7 @@ static OrtStatus *compute(void *state, OrtKernelContext *context) {
     return invalid(api, "intaglio: GroupQueryAttention's keys and values do not fit its queries");
   for (int index = PAST_KEY; in[PAST_KEY].rank == 4 && index <= PAST_VALUE; index++) {
     const int64_t *sizes = in[index].sizes;
-    if (sizes[0] != call.batch || sizes[1] != kernel->kv_heads || sizes[2] != call.past_rows || sizes[3] != size)
+    if (sizes[0] != call.batch || sizes[1] != kernel->kv_heads || sizes[2] != call.past_rows || sizes[3] != columns)
       return invalid(api, "intaglio: GroupQueryAttention's past does not fit its queries");
   }
   if (in[SEQUENCE_LENGTHS].data == NULL || in[TOTAL_LENGTH].data == NULL)
@@ -192,24 +251,37 @@ static OrtStatus *compute(void *state, OrtKernelContext *context) {
   call.key = packed ? call.query + kernel->heads * size : in[KEY].data;
   call.value = packed ? call.key + kernel->kv_heads * size : in[VALUE].data;
   call.rows = call.past_rows > total ? call.past_rows : total;
+  const Tensor *bias = &in[KEY_BIAS], *norm = &in[KEY_NORM];
+  const int64_t before = packed ? kernel->heads * size : 0, biases = packed ? width : kernel->kv_heads * size;
+  if ((bias->data != NULL && (bias->rank != 1 || bias->sizes[0] != biases)) ||
+      (norm->data != NULL && (norm->rank != 1 || norm->sizes[0] != size)))
+    return invalid(api, "intaglio: GroupQueryAttentionInt8's bias or norm of the keys does not fit them");
 
-  float *outputs[OUTPUTS] = {0};
+  void *outputs[OUTPUTS] = {0};
   const int64_t sizes[3] = {call.batch, call.tokens, kernel->heads * size};
-  const int64_t present[4] = {call.batch, kernel->kv_heads, call.rows, size};
-  status = get_output(api, context, OUTPUT, sizes, 3, (void **)&outputs[OUTPUT]);
+  const int64_t present[4] = {call.batch, kernel->kv_heads, call.rows, columns};
+  status = get_output(api, context, OUTPUT, sizes, 3, &outputs[OUTPUT]);
   for (int index = PRESENT_KEY; status == NULL && index <= PRESENT_VALUE; index++)
-    status = get_output(api, context, index, present, 4, (void **)&outputs[index]);
+    status = get_output(api, context, index, present, 4, &outputs[index]);
   if (status != NULL || call.batch * call.tokens == 0) return status;
 
   /* Without present outputs the keys and values of this call are all there are. */
-  const int64_t cache = outputs[PRESENT_KEY] == NULL ? call.batch * kernel->kv_heads * call.rows * size : 0;
-  const int64_t queries = call.batch * call.tokens * kernel->heads * size;
-  float *memory = aligned_alloc(64, ((queries + 2 * cache) * sizeof(float) + 63) / 64 * 64);
+  const int64_t cache = outputs[PRESENT_KEY] == NULL ? call.batch * kernel->kv_heads * call.rows * row : 0;
+  const int64_t queries = call.batch * call.tokens * kernel->heads * size * (int64_t)sizeof(float);
+  const int64_t channels = bias->data != NULL || norm->data != NULL ? kernel->kv_heads * size * (int64_t)sizeof(float) : 0;
+  char *memory = aligned_alloc(64, (queries + channels + 2 * cache + 63) / 64 * 64);
   int64_t *past = malloc(call.batch * sizeof *past);
   if (memory != NULL && past != NULL) {
-    call.rotated = memory;
-    call.present_key = cache ? memory + queries : outputs[PRESENT_KEY];
-    call.present_value = cache ? memory + queries + cache : outputs[PRESENT_VALUE];
+    char *own = memory + queries + channels;
+    call.rotated = (float *)memory;
+    if (channels > 0) {
+      float *key_sizes = (float *)(memory + queries);
+      const float *biased = bias->data == NULL ? NULL : (const float *)bias->data + before;
+      find_key_sizes(&call, biased, norm->data, key_sizes);
+      call.key_sizes = key_sizes;
+    }
+    call.present_key = cache ? own : outputs[PRESENT_KEY];
+    call.present_value = cache ? own + cache : outputs[PRESENT_VALUE];
     status = run(&call, in, context, past, outputs[OUTPUT]);
   } else {
     status = fail(api, ORT_FAIL, "intaglio: failed to allocate memory");
@@ -219,9 +291,15 @@ static OrtStatus *compute(void *state, OrtKernelContext *context) {
   return status;
 }
 
-static const int input_types[INPUTS] = {FLOAT, FLOAT, FLOAT, FLOAT, FLOAT, INT32, INT32, FLOAT, FLOAT};
-static const int input_kinds[INPUTS] = {REQUIRED, OPTIONAL, OPTIONAL, OPTIONAL, OPTIONAL,
-                                        REQUIRED, REQUIRED, OPTIONAL, OPTIONAL};
+/* As they are, and with a cache of int8. */
+static const int input_types[KEY_BIAS] = {FLOAT, FLOAT, FLOAT, FLOAT, FLOAT, INT32, INT32, FLOAT, FLOAT};
+static const int int8_input_types[INPUTS] = {FLOAT, FLOAT, FLOAT, INT8,  INT8, INT32,
+                                             INT32, FLOAT, FLOAT, FLOAT, FLOAT};
+static const int output_types[OUTPUTS] = {FLOAT, FLOAT, FLOAT};
+static const int int8_output_types[OUTPUTS] = {FLOAT, INT8, INT8};
+static const int input_kinds[INPUTS] = {REQUIRED, OPTIONAL, OPTIONAL, OPTIONAL, OPTIONAL, REQUIRED,
+                                        REQUIRED, OPTIONAL, OPTIONAL, OPTIONAL, OPTIONAL};
 static const int output_kinds[OUTPUTS] = {REQUIRED, OPTIONAL, OPTIONAL};
 
-OPERATOR(group_query_attention, "GroupQueryAttention", free)
+OPERATOR(group_query_attention, "GroupQueryAttention", input_types, output_types, create, free)
+OPERATOR(group_query_attention_int8, "GroupQueryAttentionInt8", int8_input_types, int8_output_types, create_int8, free)

@@ -17,7 +17,8 @@ enum {
 typedef struct {
   int64_t size, window;       /* E; keys that a row sees, 0 for all before it */
   float scale;                /* of the scores */
-  const float *keys, *values; /* [C, E] */
+  const char *keys, *values;  /* [C] rows of a cache, */
+  int int8;                   /* of this kind */
   int64_t from, to;           /* of the keys, those that any of the rows sees */
   int rows;
   const float *queries[MOST_ROWS]; /* [E] each */

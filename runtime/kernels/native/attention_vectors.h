@@ -8,6 +8,8 @@
 #define TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma")))
 #define INLINE TARGET static inline __attribute__((always_inline))
 
+#include "attention_cache.h"
+#include "attention_rows.h"
 #include "exponential.h"
 #include "transpose.h"
 
@@ -27,6 +29,21 @@ INLINE __m512 power_of_two(__m512 x) {
 INLINE __m512 reference(__m512 maximum) {
   const __mmask16 none = _mm512_cmp_ps_mask(maximum, _mm512_set1_ps(-INFINITY), _CMP_EQ_OQ);
   return _mm512_mask_mov_ps(maximum, none, _mm512_setzero_ps());
+}
+
+/* `count` rows of a cache from row `first` on as float32, [count, E]: where they lie, or in `memory`. */
+INLINE const float *floats_of(const char *cache, const Rows *rows, int64_t first, int64_t count, float *memory) {
+  const char *row = cache + first * cache_row_bytes(rows->size, rows->int8);
+  if (!rows->int8) return (const float *)row;
+  for (int64_t i = 0; i < count; i++, row += cache_row_bytes(rows->size, 1)) {
+    float unit;
+    memcpy(&unit, row + rows->size, UNIT_BYTES);
+    for (int64_t e = 0; e < rows->size; e += 16) {
+      const __m512i whole = _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(row + e)));
+      _mm512_store_ps(memory + i * rows->size + e, _mm512_mul_ps(_mm512_cvtepi32_ps(whole), _mm512_set1_ps(unit)));
+    }
+  }
+  return memory;
 }
 
 /* 16 rows of 16 floats, `rows` of them real and the others 0, turned to columns. */

@@ -115,6 +115,7 @@ static OrtStatus *compute(void *state, OrtKernelContext *context) {
 
 static const int input_types[INPUTS] = {UINT8, INT64, ANY, UINT8};
 static const int input_kinds[INPUTS] = {REQUIRED, REQUIRED, REQUIRED, OPTIONAL};
+static const int output_types[OUTPUTS] = {FLOAT};
 static const int output_kinds[OUTPUTS] = {REQUIRED};
 
-OPERATOR(gather_block_quantized, "GatherBlockQuantized", free)
+OPERATOR(gather_block_quantized, "GatherBlockQuantized", input_types, output_types, create, free)

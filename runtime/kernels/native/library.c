@@ -3,7 +3,8 @@
  * A library's kernels are looked up before ONNX Runtime's, so that a graph needs no change to run on them. An operator
  * is replaced for all of a session's nodes or for none: where some node is not of a kind that a kernel knows, creating
  * the session fails, and the caller does without. The session's entries "intaglio.MatMulNBits", which stands for all
- * operators with quantized weights, and "intaglio.GroupQueryAttention" say which are wanted.
+ * operators with quantized weights, "intaglio.GroupQueryAttention" and "intaglio.GroupQueryAttentionInt8", an operator of
+ * our own, say which are wanted.
  */
 #include "attention.h"
 #include "matmul.h"
@@ -39,6 +40,9 @@ EXPORTED OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBa
   if (status == NULL) status = add(api, options, domain, "intaglio.MatMulNBits", &gather_block_quantized, 1);
   if (status == NULL)
     status = add(api, options, domain, "intaglio.GroupQueryAttention", &group_query_attention, attention_supported());
+  if (status == NULL)
+    status = add(api, options, domain, "intaglio.GroupQueryAttentionInt8", &group_query_attention_int8,
+                 attention_supported());
   if (status == NULL)
     status = ORT(api, ADD_CUSTOM_OP_DOMAIN, OrtStatus *, OrtSessionOptions *, OrtCustomOpDomain *)(options, domain);
   return status;

@@ -86,6 +86,7 @@ static OrtStatus *compute(void *state, OrtKernelContext *context) {
 
 static const int input_types[INPUTS] = {FLOAT, UINT8, ANY, UINT8, INT32, FLOAT, FLOAT};
 static const int input_kinds[INPUTS] = {REQUIRED, REQUIRED, REQUIRED, OPTIONAL, OPTIONAL, OPTIONAL, OPTIONAL};
+static const int output_types[OUTPUTS] = {FLOAT};
 static const int output_kinds[OUTPUTS] = {REQUIRED};
 
-OPERATOR(matmul_nbits, "MatMulNBits", destroy)
+OPERATOR(matmul_nbits, "MatMulNBits", input_types, output_types, create, destroy)

@@ -1,36 +1,36 @@
-/* What ONNX Runtime asks of an operator, answered from tables: float32 comes out. */
+/* What ONNX Runtime asks of an operator, answered from tables. */
 #ifndef INTAGLIO_OPERATOR_H
 #define INTAGLIO_OPERATOR_H
 
 #include "ort.h"
 
-/* Defines the operator `variable`, called `title`, in a file that has
+/* Defines the operator `variable`, called `title`, from the ElementTypes of its inputs and outputs and from OrtCustomOp's
+ * CreateKernelV2 and KernelDestroy, in a file that has
  *
- *     INPUTS, OUTPUTS                          how many there are
- *     input_types, input_kinds, output_kinds   of each an ElementType, a Characteristic
- *     create, compute                          OrtCustomOp's CreateKernelV2 and KernelComputeV2
+ *     input_kinds, output_kinds   of each a Characteristic
+ *     compute                     OrtCustomOp's KernelComputeV2
  */
-#define OPERATOR(variable, title, destroy) \
-  static const char *name(const OrtCustomOp *op) { return (void)op, title; } \
-  static size_t inputs(const OrtCustomOp *op) { return (void)op, INPUTS; } \
-  static size_t outputs(const OrtCustomOp *op) { return (void)op, OUTPUTS; } \
-  static int input_type(const OrtCustomOp *op, size_t index) { return (void)op, input_types[index]; } \
-  static int output_type(const OrtCustomOp *op, size_t index) { return (void)op, (void)index, FLOAT; } \
-  static int input_kind(const OrtCustomOp *op, size_t index) { return (void)op, input_kinds[index]; } \
-  static int output_kind(const OrtCustomOp *op, size_t index) { return (void)op, output_kinds[index]; } \
+#define OPERATOR(variable, title, input_types, output_types, create, destroy) \
+  static const char *variable##_name(const OrtCustomOp *op) { return (void)op, title; } \
+  static size_t variable##_inputs(const OrtCustomOp *op) { return (void)op, sizeof(input_types) / sizeof *(input_types); } \
+  static size_t variable##_outputs(const OrtCustomOp *op) { return (void)op, sizeof(output_types) / sizeof *(output_types); } \
+  static int variable##_input_type(const OrtCustomOp *op, size_t index) { return (void)op, input_types[index]; } \
+  static int variable##_output_type(const OrtCustomOp *op, size_t index) { return (void)op, output_types[index]; } \
+  static int variable##_input_kind(const OrtCustomOp *op, size_t index) { return (void)op, input_kinds[index]; } \
+  static int variable##_output_kind(const OrtCustomOp *op, size_t index) { return (void)op, output_kinds[index]; } \
   const OrtCustomOp variable = { \
       .version = ORT_API_VERSION, \
       .CreateKernel = unused_create, \
-      .GetName = name, \
+      .GetName = variable##_name, \
       .GetExecutionProviderType = cpu_provider, \
-      .GetInputType = input_type, \
-      .GetInputTypeCount = inputs, \
-      .GetOutputType = output_type, \
-      .GetOutputTypeCount = outputs, \
+      .GetInputType = variable##_input_type, \
+      .GetInputTypeCount = variable##_inputs, \
+      .GetOutputType = variable##_output_type, \
+      .GetOutputTypeCount = variable##_outputs, \
       .KernelCompute = unused_compute, \
       .KernelDestroy = destroy, \
-      .GetInputCharacteristic = input_kind, \
-      .GetOutputCharacteristic = output_kind, \
+      .GetInputCharacteristic = variable##_input_kind, \
+      .GetOutputCharacteristic = variable##_output_kind, \
       .GetInputMemoryType = memory_type, \
       .GetVariadicInputMinArity = one, \
       .GetVariadicInputHomogeneity = one, \

@@ -7,5 +7,6 @@
 extern const OrtCustomOp matmul_nbits;
 extern const OrtCustomOp gather_block_quantized;
 extern const OrtCustomOp group_query_attention;
+extern const OrtCustomOp group_query_attention_int8;
 
 #endif

@@ -31,7 +31,7 @@ typedef struct {
 } OrtApiBase;
 
 enum ErrorCode { ORT_FAIL = 1, ORT_INVALID_ARGUMENT = 2, ORT_NOT_IMPLEMENTED = 9 };
-enum ElementType { ANY = 0, FLOAT = 1, UINT8 = 2, INT32 = 6, INT64 = 7, FLOAT16 = 10 };
+enum ElementType { ANY = 0, FLOAT = 1, UINT8 = 2, INT8 = 3, INT32 = 6, INT64 = 7, FLOAT16 = 10 };
 enum Characteristic { REQUIRED = 0, OPTIONAL = 1 };
 
 enum Slot {

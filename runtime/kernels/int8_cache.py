@@ -1,0 +1,67 @@
+"""A KV cache of int8: the graph's attention becomes an operator of ours that keeps keys and values in a quarter of the
+memory, and its pasts and presents become what that one reads and writes, [B, K, C, E + UNIT_BYTES] (attention_cache.h).
+"""
+
+from ...artifact import ModelFacts
+from ..graphs import (
+    FLOAT,
+    GRAPH_INITIALIZER,
+    GRAPH_INPUT,
+    GRAPH_OUTPUT,
+    INT8,
+    TENSOR_DATA_TYPE,
+    TENSOR_NAME,
+    TYPE_TENSOR,
+    TYPE_TENSOR_ELEMENT,
+    VALUE_NAME,
+    VALUE_TYPE,
+    Graph,
+)
+from ..protobuf import delimited, edit, integer, integers, texts
+
+OPERATOR = "GroupQueryAttentionInt8"
+UNIT_BYTES = 4
+"""Behind each row of E bytes: a float32, what they are multiples of."""
+
+PAST_KEY, KEY_BIAS, KEY_NORM = 3, 9, 10  # inputs of the operator
+CACHES = (b"past_key_values.", b"present.")  # how the names of the graph's pasts and presents begin
+
+
+def row_bytes(facts: ModelFacts) -> int:
+    """Of the key or value of one token and head."""
+    return facts.head_dim + UNIT_BYTES
+
+
+def with_int8_cache(graph: Graph) -> None:
+    """Let every layer's cache be of int8.
+
+    What the operator wants to know of its keys, their bias or their norm's weight, it gets where the graph holds it.
+    """
+    stored = {
+        name
+        for tensor in texts(graph.rest, GRAPH_INITIALIZER)
+        if integers(tensor, TENSOR_DATA_TYPE) == [FLOAT]
+        for name in texts(tensor, TENSOR_NAME)
+    }
+    for node in graph.nodes:
+        if node.kind != b"GroupQueryAttention":
+            continue
+        node.kind = OPERATOR.encode()
+        layer = b"model.layers.%b.self_attn." % node.inputs[PAST_KEY].split(b".")[1]
+        node.inputs += [b""] * (KEY_NORM + 1 - len(node.inputs))
+        for name in (b"k_proj.bias", b"qkv_proj.bias"):
+            if layer + name in stored:
+                node.inputs[KEY_BIAS] = layer + name
+        if layer + b"k_norm.weight" in stored:
+            node.inputs[KEY_NORM] = layer + b"k_norm.weight"
+    for values in (GRAPH_INPUT, GRAPH_OUTPUT):
+        graph.rest = edit(graph.rest, values, _with_int8)
+
+
+def _with_int8(value: bytes) -> bytes:
+    (name,) = texts(value, VALUE_NAME)
+    if not name.startswith(CACHES):
+        return value
+    return delimited(VALUE_NAME, name) + delimited(
+        VALUE_TYPE, delimited(TYPE_TENSOR, integer(TYPE_TENSOR_ELEMENT, INT8))
+    )
