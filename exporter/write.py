@@ -24,7 +24,7 @@ from ..artifact import DATA, MANIFEST, FileEntry, TensorEntry
 from ..errors import OutputError, UnsupportedError
 from ..models.checkpoint import Checkpoint
 from .graph import Graph
-from .quantize.recipes import Codes
+from .quantize.recipes import Codes, Scales, ZeroPoints
 from .weights import Recipe
 
 PAGE = 4096
@@ -147,6 +147,10 @@ def write_weights(
         UnsupportedError: a weight that the precision cannot hold.
     """
     entries: dict[str, TensorEntry] = {}
+    parts = {
+        name: recipe.weight for name, recipe in graph.recipes.items() if isinstance(recipe, Codes | Scales | ZeroPoints)
+    }
+    last = {id(weight): name for name, weight in parts.items()}
     with _Writer(folder / DATA) as writer:
         for name, recipe in graph.recipes.items():
             value = graph.model.graph.initializers[name]
@@ -161,6 +165,8 @@ def write_weights(
             for user in (name, *(alias for alias, original in graph.aliases.items() if original == name)):
                 _point(graph.model.graph.initializers[user], offset, length, folder)
             entries[name] = _entry(recipe, dtype)
+            if name in parts and last[id(parts[name])] == name:
+                parts[name].forget()
     return entries, writer.entry
 
 

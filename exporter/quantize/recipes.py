@@ -92,7 +92,7 @@ class Quantized:
         self.accuracy_level = accuracy_level
         self.shape = self._shape()
         self.blocks = self.format.blocks(self.shape[1])
-        self._aside: tuple[Tensor, Tensor] | None = None
+        self._aside: dict[str, Tensor] = {}
         self._error = 0.0
         self._power = 0.0
 
@@ -127,8 +127,9 @@ class Quantized:
 
     def stream(self, checkpoint: Checkpoint) -> Iterator[Tensor]:
         """The packed codes by rows; scales and zero points are put aside on the way."""
-        scales = torch.empty(self.shape[0], self.blocks)
-        zero_points = torch.empty(0 if self.format.symmetric else self.zero_points.shape, dtype=torch.uint8)
+        aside = {"scales": torch.empty(self.shape[0], self.blocks)}
+        if not self.format.symmetric:
+            aside["zero_points"] = torch.empty(self.zero_points.shape, dtype=torch.uint8)
         self._error = self._power = 0.0
         start = 0
         for weight, blocks in self.source.blocks(checkpoint):
@@ -136,17 +137,21 @@ class Quantized:
             start = rows.stop
             self._power += weight.square().sum().item()
             self._error += blocks.dequantize().sub_(weight).square_().sum().item()
-            scales[rows] = blocks.scales
+            aside["scales"][rows] = blocks.scales
             if not self.format.symmetric:
-                zero_points[rows] = blocks.packed_zero_points()
+                aside["zero_points"][rows] = blocks.packed_zero_points()
             yield blocks.packed_codes()
-        self._aside = (scales, zero_points)
+        self._aside = aside
 
     @property
-    def aside(self) -> tuple[Tensor, Tensor]:
-        """Scales and packed zero points."""
-        assert self._aside is not None, "the codes are written before their scales"
+    def aside(self) -> dict[str, Tensor]:
+        """``scales``, and packed ``zero_points`` where there are any."""
+        assert self._aside, "the codes are written before their scales"
         return self._aside
+
+    def forget(self) -> None:
+        """Let go of what was put aside: that of all weights together is a quarter of the artifact."""
+        self._aside = {}
 
 
 @dataclass(frozen=True)
@@ -183,7 +188,7 @@ class Scales:
         return ()
 
     def pieces(self, checkpoint: Checkpoint) -> Iterator[Tensor]:
-        yield self.weight.aside[0]
+        yield self.weight.aside["scales"]
 
 
 @dataclass(frozen=True)
@@ -201,4 +206,4 @@ class ZeroPoints:
         return ()
 
     def pieces(self, checkpoint: Checkpoint) -> Iterator[Tensor]:
-        yield self.weight.aside[1]
+        yield self.weight.aside["zero_points"]

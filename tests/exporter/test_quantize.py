@@ -1,6 +1,7 @@
 """Quantizing from end to end: the same bytes every time, whatever interrupts it; every head; what is kept."""
 
 import json
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from intaglio.artifact import DATA, GRAPH, Manifest, read_manifest, verify
 from intaglio.exporter import QuantizeOptions, export, quantize
 from intaglio.exporter.quantize.prepare import prepare
+from intaglio.exporter.quantize.recipes import Quantized
 from intaglio.models.checkpoint import Checkpoint
 from intaglio.tests import tiny
 from intaglio.tests.exporter import drive
@@ -301,3 +303,25 @@ def test_the_manifest_says_what_became_of_every_weight(folder: Path) -> None:
         stem = name.removesuffix(".codes")
         parts = {n for n, e in manifest.tensors.items() if n.startswith(f"{stem}.") and not e.sources}
         assert len(parts) == (1 if found.symmetric else 2)
+
+
+@pytest.mark.parametrize("target", ["ort", "standard"])
+@pytest.mark.parametrize("precision", ["int4", "int8"])
+def test_nothing_is_kept_of_weights_that_are_written(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, precision: Any, target: Any
+) -> None:
+    """The scales of all weights of a 7B are a gigabyte."""
+    streamed: list[Quantized] = []
+    kept: list[int] = []
+    stream = Quantized.stream
+
+    def watched(weight: Quantized, checkpoint: Checkpoint) -> Iterator[torch.Tensor]:
+        kept.append(sum(bool(other._aside) for other in streamed))
+        streamed.append(weight)
+        return stream(weight, checkpoint)
+
+    monkeypatch.setattr(Quantized, "stream", watched)
+    options = QuantizeOptions(method="rtn")
+    quantize(folder, folder.parent / "out", precision=precision, target=target, options=options)
+    assert len(streamed) > 2 * 4  # more than four of each layer
+    assert set(kept) <= {0, 1}  # a table that is only looked up has its scales at the end
