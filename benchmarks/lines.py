@@ -1,6 +1,7 @@
 """Lines over one axis: a panel above the other, each with its own vertical axis from zero."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -9,16 +10,20 @@ from svg import TITLE, line, save, text
 
 WIDTH, PANEL, GAP = 860, 190, 44
 LEFT, RIGHT, TOP, BOTTOM = 78, 24, 56, 50
-COLOUR = "#0b6e8f"
+COLOUR, OTHER = "#0b6e8f", "#c2571a"
 
 
 @dataclass(frozen=True)
 class Panel:
-    """``points`` (x, y), joined in their order; ``marks`` shows each of them with its y beside it."""
+    """``points`` (x, y), joined in their order; ``marks`` shows each of them with its y beside it.
+
+    ``other`` points are joined by a line of another colour.
+    """
 
     heading: str
     points: list[tuple[float, float]]
     marks: bool = False
+    other: Sequence[tuple[float, float]] = ()
 
 
 def draw(path: Path, title: str, x_label: str, panels: list[Panel]) -> None:
@@ -32,7 +37,7 @@ def draw(path: Path, title: str, x_label: str, panels: list[Panel]) -> None:
 
     for number, panel in enumerate(panels):
         top = TOP + number * (PANEL + GAP)
-        highest = 1.1 * max(y for _, y in panel.points)
+        highest = 1.1 * max(y for _, y in (*panel.points, *panel.other))
 
         def down(y: float, top: float = top, highest: float = highest) -> float:
             return top + PANEL * (1 - y / highest)
@@ -41,11 +46,12 @@ def draw(path: Path, title: str, x_label: str, panels: list[Panel]) -> None:
         for tick in ticks(highest):
             parts.append(line(LEFT, down(tick), WIDTH - RIGHT, down(tick), "#eeeeee"))
             parts.append(text(LEFT - 8, down(tick) + 4, f"{tick:,g}", "end", "#444444"))
-        for (x1, y1), (x2, y2) in pairwise(panel.points):
-            parts.append(line(across(x1), down(y1), across(x2), down(y2), COLOUR))
-        for x, y in panel.points if panel.marks else []:
-            parts.append(f"<circle cx='{across(x):.1f}' cy='{down(y):.1f}' r='4' fill='{COLOUR}' stroke='white'/>")
-            parts.append(text(across(x), down(y) - 8, f"{y:,.0f}", "middle", COLOUR))
+        for points, colour in ((panel.other, OTHER), (panel.points, COLOUR)):
+            for (x1, y1), (x2, y2) in pairwise(points):
+                parts.append(line(across(x1), down(y1), across(x2), down(y2), colour))
+            for x, y in points if panel.marks else []:
+                parts.append(f"<circle cx='{across(x):.1f}' cy='{down(y):.1f}' r='4' fill='{colour}' stroke='white'/>")
+                parts.append(text(across(x), down(y) - 8, f"{y:,.0f}", "middle", colour))
         if number == len(panels) - 1:
             for tick in ticks(right):
                 parts.append(text(across(tick), top + PANEL + 18, f"{tick:,g}", "middle", "#444444"))

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from .numbers import markdown, middle, shown
 from .records import Records
 from .tables import percent
+from .turns import INT8
 
 SMALL = 0.01  # of a step: what takes less is added up
 LITTLE = 1 << 20  # bytes: what reads less is not bound by memory
@@ -13,12 +14,18 @@ LITTLE = 1 << 20  # bytes: what reads less is not bound by memory
 def growth(records: Records) -> str:
     """Decode and memory at each context, and the steps of one long run."""
     rows = []
-    for case in sorted((case for case in _cases(records) if case.isdigit()), key=int):
+    for context, case in sorted((int(case.removesuffix(INT8)), case) for case in _cases(records) if case != "series"):
         found = records.of("growth", case=case)
-        cells = [f"{int(case):,}", shown(middle(found, "decode"), ".1f"), shown(middle(found, "median"), ".1f")]
+        cells = [f"{context:,}", "int8" if case.endswith(INT8) else "float32"]
+        cells += [shown(middle(found, "decode"), ".1f"), shown(middle(found, "median"), ".1f")]
         cells += [shown(middle(found, "prefill"), ",.1f"), shown(middle(found, "rss"), ",.0f")]
         rows.append([*cells, shown(middle(found, "peak"), ",.0f")])
-    text = markdown(["context", "decode tok/s", "step ms", "prefill s", "MB after it", "peak MB"], rows, left=0)
+    head = ["context", "KV cache", "decode tok/s", "step ms", "prefill s", "MB after it", "peak MB"]
+    text = markdown(head, rows, left=1)
+    kept = [(record["name"], record["int8_cache"]) for record in records.of("quality") if "int8_cache" in record]
+    if kept:
+        told = (f"{name} {found['kl']:.5f} ({found['top1']:.1%})".replace("%", " %") for name, found in kept)
+        text += f"\n\nDivergence from float32 with a KV cache of int8 (and top-1): {', '.join(told)}."
     series = records.of("growth", case="series")
     if series:
         steps, context = len(series[-1]["steps"]), series[-1]["context"]

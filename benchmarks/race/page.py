@@ -17,7 +17,7 @@ from .places import place
 from .records import Records
 from .sections.speed import LONG, PROMPT, STEPS
 from .tables import Facts
-from .turns import classifier
+from .turns import INT8, classifier
 
 BARS, GROWTH, SERIES = "runtime-speed.svg", "runtime-growth.svg", "runtime-steps.svg"
 VECTORS = {"avx512_vnni": "AVX512-VNNI", "avx_vnni": "AVX-VNNI", "avx512f": "AVX512", "avx2": "AVX2"}
@@ -127,12 +127,20 @@ def draw_speed(path: Path, records: Records, rows: Sequence[Row]) -> bool:
 
 def draw_growth(path: Path, records: Records) -> bool:
     """Decode and memory over the context, and each step of the long run."""
-    found = sorted((r for r in records.of("growth") if r["case"].isdigit()), key=lambda r: r["context"])
-    if not found:
+    found = sorted((r for r in records.of("growth") if r["case"] != "series"), key=lambda r: r["context"])
+    small = [r for r in found if r["case"].endswith(INT8)]
+    plain = [r for r in found if r not in small]
+    if not plain:
         return False
+    other = " (orange: with a KV cache of int8)" if small else ""
     panels = [
-        lines.Panel("decode, tokens/s", [(r["context"], r["decode"]) for r in found], marks=True),
-        lines.Panel("peak, MB", [(r["context"], r["peak"]) for r in found], marks=True),
+        lines.Panel(
+            heading + other,
+            [(r["context"], r[name]) for r in plain],
+            marks=True,
+            other=[(r["context"], r[name]) for r in small],
+        )
+        for name, heading in (("decode", "decode, tokens/s"), ("peak", "peak, MB"))
     ]
     lines.draw(path, "Decode and memory as the context grows", "tokens of context", panels)
     return True

@@ -20,6 +20,7 @@ SENTENCES, BATCH = 512, 16
 MACHINE = "machine"
 HEADS = "sst2"  # the classifiers are rows of their own, made from a checkpoint with a head
 SORTED = "sorted"
+INT8 = " int8"  # behind a context: with a KV cache of int8
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,11 @@ def turns(section: str, rows: list[Row], checkpoint: Path, sentences: Path, cach
                     Turn(section, row, str(n), {"context": n, "steps": STEPS, "keep": False})
                     for row in ours
                     for n in contexts
+                ),
+                *(
+                    Turn(section, row, f"{n}{INT8}", {"context": n, "steps": STEPS, "keep": False, "kv_cache": "int8"})
+                    for row in ours
+                    for n in contexts[1:]
                 ),
                 *(Turn(section, row, "series", series) for row in ours if series["steps"] > 0),
             ]

@@ -85,7 +85,11 @@ def test_what_only_we_are_asked_for(records: Records) -> None:
     series = {"context": 512, "median": 50.0, "p99": 60.0, "slowest": 70.0, "steps": [50.0] * 3}
     records.add(Key("growth", "int4", "series", 0), series)
     text = own_tables.growth(records)
-    assert "| 512 | 20.0 | 50.0 | 1.5 | 800 | 900 |" in text
+    assert "| 512 | float32 | 20.0 | 50.0 | 1.5 | 800 | 900 |" in text
+    records.add(Key("growth", "int4", "512 int8", 0), figures | {"decode": 25.0})
+    records.add(Key("quality", "int4", "", 0), {"kl": 0.03, "int8_cache": {"kl": 0.031, "top1": 0.9}})
+    assert "| 512 | int8 | 25.0 | 50.0 | 1.5 | 800 | 900 |" in own_tables.growth(records)
+    assert "with a KV cache of int8 (and top-1): int4 0.03100 (90.0 %)." in own_tables.growth(records)
     assert "3 steps one after the other, from 512 positions on: median 50.0 ms" in text
     assert text.endswith("99 in 100 within 60.0 ms, the slowest 70.0 ms.")
     records.add(Key("share", "int4", "", 0), {"share": 0.0123, "own": 250.0, "step": 20000.0})
@@ -137,6 +141,7 @@ def test_the_page_keeps_its_prose_and_has_its_plots(records: Records, tmp_path: 
     )
     for context in (512, 4096):
         records.add(Key("growth", "int4", str(context), 0), {"context": context, "decode": 20.0, "peak": 800.0})
+    records.add(Key("growth", "int4", "4096 int8", 0), {"context": 4096, "decode": 30.0, "peak": 500.0})
     records.add(Key("growth", "int4", "series", 0), {"context": 512, "steps": [20.0, 21.0, 19.0]})
     rows = [ALL["int4"], ALL["openvino-int4"]]
     page.write(tmp_path, "new", records, rows)
@@ -145,7 +150,7 @@ def test_the_page_keeps_its_prose_and_has_its_plots(records: Records, tmp_path: 
     assert text.endswith("<!-- end -->\n\nAfter.\n")
     assert "new\n\n![Decode and prefill](runtime-speed.svg)" in text
     assert "old" not in text
-    shown = {"runtime-speed.svg": "prefill of 2,048, tokens/s", "runtime-growth.svg": "800", "runtime-steps.svg": "400"}
+    shown = {"runtime-speed.svg": "prefill of 2,048, tokens/s", "runtime-growth.svg": "500", "runtime-steps.svg": "400"}
     for name, word in shown.items():
         assert word in [element.text for element in ElementTree.parse(tmp_path / name).iter()]
 

@@ -34,7 +34,7 @@ def test_speed_measures_the_machine_and_everyone_else_what_he_can(checkpoint: Pa
 
 
 def test_contexts_end_with_the_models_positions(checkpoint: Path) -> None:
-    assert [turn.case for turn in planned("growth", checkpoint)] == ["512", "4063", "series"]
+    assert [turn.case for turn in planned("growth", checkpoint)] == ["512", "4063", "4063 int8", "series"]
 
 
 def test_classifiers_are_rows_of_their_own_and_transformers_runs_in_both_orders(checkpoint: Path) -> None:

@@ -19,7 +19,7 @@ class Engine:
     batches = True
 
     def __init__(self, job: Job) -> None:
-        model = load(Path(job.artifact), threads=job.threads)
+        model = load(Path(job.artifact), threads=job.threads, kv_cache=job.settings.get("kv_cache", "auto"))
         if not isinstance(model, TextGenerator):
             raise SystemExit(f"{job.artifact} does not generate text")
         self.model = model

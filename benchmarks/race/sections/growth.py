@@ -1,7 +1,7 @@
 """Decode and memory at one context length, or step by step while the context grows.
 
-``settings``: {"context": n, "steps": m, "keep": whether to keep each step's time}. A step's time is that from one
-pass's end to the next one's: growing buffers between passes counts.
+``settings``: {"context": n, "steps": m, "keep": whether to keep each step's time, "kv_cache": as ``load`` has it}. A
+step's time is that from one pass's end to the next one's: growing buffers between passes counts.
 """
 
 import statistics

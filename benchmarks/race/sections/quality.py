@@ -5,7 +5,7 @@ them, and every EVERY-th window token by token, as decode does, since the two ma
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from backends import Floats, Tokens, open_model
@@ -17,15 +17,26 @@ EVERY = 8
 
 
 def measure(job: Job) -> dict[str, Any]:
-    """The figures of ``quality.compare``; for intaglio ``step`` has decode's and ``step_prefill`` those windows' KL."""
+    """The figures of ``quality.compare``; for intaglio ``step`` has decode's and ``step_prefill`` those windows' KL.
+
+    ``int8_cache`` has those of a KV cache of int8, where there can be one.
+    """
     cache = Path(job.settings["cache"])
     if job.tool == "CTranslate2":
         return compare(Ct2Logits(job), cache)  # type: ignore[arg-type]
     if job.tool != "intaglio":
         length = int(np.load(cache / "windows.npy", mmap_mode="r").shape[1])
         return compare(open_model(Path(job.artifact), threads=job.threads, capacity=length), cache)
+    from intaglio.errors import UnsupportedError  # the others' interpreters have no intaglio
+
     figures = compare(OwnLogits(job, stepwise=False), cache)  # type: ignore[arg-type]
     figures["step"] = compare(OwnLogits(job, stepwise=True), cache, EVERY)  # type: ignore[arg-type]
+    try:
+        small = OwnLogits(job, stepwise=False, kv_cache="int8")
+    except UnsupportedError:
+        small = None
+    if small is not None:
+        figures["int8_cache"] = compare(small, cache)  # type: ignore[arg-type]
     figures["step_prefill"] = float(np.mean(figures["kl_of_window"][::EVERY]))
     return figures
 
@@ -33,18 +44,19 @@ def measure(job: Job) -> dict[str, Any]:
 class OwnLogits:
     """Every position's logits from the session that intaglio's runtime opens, its kernels included."""
 
-    def __init__(self, job: Job, stepwise: bool) -> None:
+    def __init__(self, job: Job, stepwise: bool, kv_cache: Literal["auto", "int8"] = "auto") -> None:
         from intaglio.runtime.folder import open_folder
         from intaglio.runtime.session import open_session
 
         folder, manifest = open_folder(job.artifact, None)
-        self._session = open_session(folder, manifest, threads=job.threads)
+        self._session = open_session(folder, manifest, threads=job.threads, kv_cache=kv_cache)
         self._stepwise = stepwise
         self._names = [f"{i}.{part}" for i in range(manifest.model.num_hidden_layers) for part in ("key", "value")]
 
     def logits(self, tokens: Tokens) -> Floats:
-        facts = self._session.manifest.model
-        empty = np.zeros((1, facts.num_key_value_heads, 0, facts.head_dim), dtype=facts.cache_dtype)
+        session = self._session
+        shape = (1, session.manifest.model.num_key_value_heads, 0, session.cache_columns)
+        empty = np.zeros(shape, dtype=session.cache_dtype)
         past, found = [empty for _ in self._names], []
         size = 1 if self._stepwise else tokens.size
         for end in range(size, tokens.size + 1, size):

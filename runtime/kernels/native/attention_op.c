@@ -268,13 +268,14 @@ static OrtStatus *compute(void *state, OrtKernelContext *context) {
   /* Without present outputs the keys and values of this call are all there are. */
   const int64_t cache = outputs[PRESENT_KEY] == NULL ? call.batch * kernel->kv_heads * call.rows * row : 0;
   const int64_t queries = call.batch * call.tokens * kernel->heads * size * (int64_t)sizeof(float);
-  const int64_t channels = bias->data != NULL || norm->data != NULL ? kernel->kv_heads * size * (int64_t)sizeof(float) : 0;
+  const int told = bias->data != NULL || norm->data != NULL;
+  const int64_t channels = told ? kernel->kv_heads * size * (int64_t)sizeof(float) : 0;
   char *memory = aligned_alloc(64, (queries + channels + 2 * cache + 63) / 64 * 64);
   int64_t *past = malloc(call.batch * sizeof *past);
   if (memory != NULL && past != NULL) {
     char *own = memory + queries + channels;
     call.rotated = (float *)memory;
-    if (channels > 0) {
+    if (told) {
       float *key_sizes = (float *)(memory + queries);
       const float *biased = bias->data == NULL ? NULL : (const float *)bias->data + before;
       find_key_sizes(&call, biased, norm->data, key_sizes);
