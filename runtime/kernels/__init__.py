@@ -9,13 +9,13 @@
     native/attention_few.c  of few queries of a key head     native/attention_many.c   of many
     native/gather_op.c      GatherBlockQuantized             native/half.h             numbers of half precision
     native/memory.h         memory of packed weights         native/pages.h            memory of mapped files
+    native/attention_cache.h  keys and values as they lie    native/exponential.h      what exponentials are made of
     native/operator.h       what operators say of themselves native/threads.h          processors of this process
 
 The file needs no change: ONNX Runtime asks a registered library for an operator's kernel before it takes its own. On
-loading, scales.py drops the Casts that only ONNX Runtime's kernels need, and gates.py lets products do SwiGLU's part;
-int8_cache.py, where that is asked for, lets attention keep its cache in 8 bits.
-Where the library is absent (there was no C compiler) or the processor lacks the instructions, ONNX Runtime's kernels do
-the work.
+loading, scales.py drops the Casts that only ONNX Runtime's kernels need, gates.py lets products do SwiGLU's part, and
+int8_cache.py, where that is asked for, lets attention keep its cache in 8 bits. Where the library is absent (there was
+no C compiler) or the processor lacks the instructions, ONNX Runtime's kernels do the work.
 """
 
 import ctypes

@@ -1,7 +1,7 @@
 """SwiGLU's gate as a part of the product that it is multiplied with.
 
 The graph has silu(gate) * up as Sigmoid, Mul and Mul, each over arrays as large as both products'. Our MatMulNBits has
-one input more than ONNX Runtime's: with a gate, [M, N], it gives silu(gate) * (x · Wᵀ + bias), a part at a time.
+one input more than ONNX Runtime's: with a gate, [M, N], it gives silu(gate) * (x · Wᵀ + bias), and no array between.
 """
 
 from ..graphs import Graph, Node
