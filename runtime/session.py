@@ -145,10 +145,11 @@ def open_session(
     opening = _Opening(ort, folder, device, count, arena, windowed, disabled_optimizers)
     ours = replaceable(manifest, windowed, kv_cache == "int8") if kernels == "auto" and device == "cpu" else ()
     raw, own = _on_own_kernels(opening, ours, needed=kv_cache == "int8")
-    if raw is None and kv_cache == "int8":
+    if kv_cache == "int8" and INT8_CACHE not in own:
         raise UnsupportedError(
             f"{folder}: an int8 KV cache needs intaglio's own attention, which needs a processor with AVX-512 and a C "
-            "compiler when intaglio is installed; load the model without it"
+            "compiler when intaglio is installed, and a head_dim that is a multiple of 16 up to 256; load the model "
+            "without it"
         )
     if raw is None:
         raw = _on_onnxruntimes_kernels(opening)

@@ -3,9 +3,11 @@
 import warnings
 from collections.abc import Iterator
 
+import onnx
 import pytest
 import torch
 from intaglio.runtime import kernels
+from intaglio.runtime.graphs import Change, Graph
 
 NAMES = ("AVX512-VNNI", "AVX-VNNI", "AVX2")  # instructions that products can be computed with
 
@@ -27,3 +29,12 @@ def with_each(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("INTAGLIO_KERNELS", request.param.lower())
     if kernels.instructions() != request.param:
         pytest.skip(f"no compiled kernels for {request.param} on this processor")
+
+
+def changed_model(model: onnx.ModelProto, change: Change) -> onnx.ModelProto:
+    """A copy with its graph as loading would change it."""
+    copy = onnx.ModelProto.FromString(model.SerializeToString())
+    graph = Graph(model.graph.SerializeToString())
+    change(graph)
+    copy.graph.CopyFrom(onnx.GraphProto.FromString(graph.message()))
+    return copy

@@ -7,12 +7,11 @@ import numpy as np
 import onnx
 import pytest
 from intaglio.runtime import kernels
-from intaglio.runtime.graphs import Graph
 from intaglio.runtime.kernels.gates import with_gates
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from .conftest import NAMES
+from .conftest import NAMES, changed_model
 from .test_kernels import Case, needs_kernels, session
 
 Floats = NDArray[np.float32]
@@ -34,11 +33,7 @@ def gated(case: Case, *nodes: onnx.NodeProto, outputs: tuple[str, ...] = ("out",
 
 
 def changed(model: onnx.ModelProto) -> onnx.ModelProto:
-    copy = onnx.ModelProto.FromString(model.SerializeToString())
-    graph = Graph(model.graph.SerializeToString())
-    with_gates(graph)
-    copy.graph.CopyFrom(onnx.GraphProto.FromString(graph.message()))
-    return copy
+    return changed_model(model, with_gates)
 
 
 def silu(gate: Floats) -> NDArray[np.float64]:

@@ -370,6 +370,14 @@ def test_without_our_attention(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         load(folder, kv_cache="int8")
 
 
+def test_heads_that_our_attention_does_not_take(tmp_path: Path) -> None:
+    """The products alone would run on our kernels, with a cache of float32."""
+    source = tiny.write(tmp_path / "source", tiny.config("qwen2", head_dim=24), tokenizer=True)
+    quantize(source, tmp_path / "out", precision="int4", options=QuantizeOptions(method="rtn"))
+    with pytest.raises(UnsupportedError, match=r"own attention, .* and a head_dim that is a multiple of 16 up to 256"):
+        load(tmp_path / "out", kv_cache="int8")
+
+
 def test_the_graph_s_file_stays_as_it_is(artifact: Path) -> None:
     """Other programs read it: its cache is float32."""
     graph = onnx.load(artifact / "model.onnx", load_external_data=False).graph

@@ -17,6 +17,7 @@ from intaglio.tests.runtime import fakes
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from .conftest import changed_model
 from .test_kernels import CHECKPOINT, Case, needs_kernels
 
 Floats = NDArray[np.float32]
@@ -45,11 +46,7 @@ def half_scales(case: Case) -> onnx.ModelProto:
 
 
 def changed(model: onnx.ModelProto) -> onnx.ModelProto:
-    copy = onnx.ModelProto.FromString(model.SerializeToString())
-    graph = Graph(model.graph.SerializeToString())
-    with_stored_scales(graph)
-    copy.graph.CopyFrom(onnx.GraphProto.FromString(graph.message()))
-    return copy
+    return changed_model(model, with_stored_scales)
 
 
 def table(
