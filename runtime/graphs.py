@@ -9,7 +9,7 @@ from .protobuf import delimited, edit, fields, integer, integers, texts
 # Field numbers of onnx.proto.
 MODEL_GRAPH = 7
 GRAPH_NODE, GRAPH_INITIALIZER, GRAPH_INPUT, GRAPH_OUTPUT = 1, 5, 11, 12
-NODE_INPUT, NODE_OUTPUT, NODE_OP_TYPE, NODE_ATTRIBUTE = 1, 2, 4, 5
+NODE_INPUT, NODE_OUTPUT, NODE_NAME, NODE_OP_TYPE, NODE_ATTRIBUTE = 1, 2, 3, 4, 5
 ATTRIBUTE_NAME, ATTRIBUTE_INT, ATTRIBUTE_TYPE, TYPE_INT = 1, 3, 20, 2
 TENSOR_DATA_TYPE, TENSOR_NAME, TENSOR_EXTERNAL_DATA = 2, 8, 13
 ENTRY_KEY, ENTRY_VALUE = 1, 2
@@ -19,13 +19,13 @@ FLOAT, INT8, FLOAT16 = 1, 3, 10  # element types
 
 
 class Node:
-    """A serialized ``NodeProto``, read once. Its inputs, outputs and attributes may be changed."""
+    """A serialized ``NodeProto``, read once. Its inputs, outputs, name, kind and attributes may be changed."""
 
     def __init__(self, message: bytes) -> None:
         self.inputs: list[bytes] = []
         self.outputs: list[bytes] = []
         self.attributes: list[bytes] = []
-        self.kind = b""
+        self.name = self.kind = b""
         self._rest: list[bytes] = []
         for number, _, start, value, end in fields(message):
             if number == NODE_INPUT:
@@ -34,15 +34,24 @@ class Node:
                 self.outputs.append(message[value:end])
             elif number == NODE_ATTRIBUTE:
                 self.attributes.append(message[value:end])
+            elif number == NODE_NAME:
+                self.name = message[value:end]
             elif number == NODE_OP_TYPE:
                 self.kind = message[value:end]
             else:
                 self._rest.append(message[start:end])
 
+    def input(self, index: int) -> bytes:
+        """The name of an input; empty where the node does not have it."""
+        return self.inputs[index] if index < len(self.inputs) else b""
+
+    def named(self, name: bytes) -> list[bytes]:
+        """The attributes of this name, one at most, as they are serialized."""
+        return [one for one in self.attributes if texts(one, ATTRIBUTE_NAME) == [name]]
+
     def integers(self, name: bytes) -> list[int]:
         """The values of the attributes of this name that are whole numbers."""
-        named = (one for one in self.attributes if texts(one, ATTRIBUTE_NAME) == [name])
-        return [value for attribute in named for value in integers(attribute, ATTRIBUTE_INT)]
+        return [value for attribute in self.named(name) for value in integers(attribute, ATTRIBUTE_INT)]
 
     def add_integer(self, name: bytes, value: int) -> None:
         self.attributes.append(
@@ -52,9 +61,16 @@ class Node:
     def message(self) -> bytes:
         parts = [delimited(NODE_INPUT, name) for name in self.inputs]
         parts += [delimited(NODE_OUTPUT, name) for name in self.outputs]
+        if self.name:
+            parts.append(delimited(NODE_NAME, self.name))
         parts += [delimited(NODE_OP_TYPE, self.kind), *self._rest]
         parts += [delimited(NODE_ATTRIBUTE, attribute) for attribute in self.attributes]
         return b"".join(parts)
+
+
+def with_suffix(attribute: bytes, suffix: bytes) -> bytes:
+    """A serialized attribute with a longer name."""
+    return edit(attribute, ATTRIBUTE_NAME, lambda name: name + suffix)
 
 
 class Graph:
@@ -86,9 +102,34 @@ class Graph:
             count[name] = count.get(name, 0) + 1
         return count
 
+    def readers(self) -> dict[bytes, list[Node]]:
+        """Each value that nodes read, and which do."""
+        found: dict[bytes, list[Node]] = {}
+        for node in self.nodes:
+            for name in node.inputs:
+                found.setdefault(name, []).append(node)
+        return found
+
     def drop(self, nodes: Iterable[Node]) -> None:
         gone = {id(node) for node in nodes}
         self.nodes = [node for node in self.nodes if id(node) not in gone]
+
+    def sort(self) -> None:
+        """Let every node come behind those that make its inputs, and move no other."""
+        makers, placed, order = self.makers(), set[int](), list[Node]()
+
+        def place(node: Node) -> None:
+            if id(node) in placed:
+                return
+            placed.add(id(node))
+            for name in node.inputs:
+                if name in makers:
+                    place(makers[name])
+            order.append(node)
+
+        for node in self.nodes:
+            place(node)
+        self.nodes = order
 
     def message(self) -> bytes:
         return b"".join([delimited(GRAPH_NODE, node.message()) for node in self.nodes]) + self.rest

@@ -1,8 +1,10 @@
 """Our own kernels for ONNX Runtime's CPU, compiled when the package is installed.
 
     native/library.c        what ONNX Runtime loads          native/ort.h, ort_abi.h   its C interface
-    native/matmul_op.c      MatMulNBits: its inputs          native/matmul.h, .c       its products, and their tasks
-    native/instructions.h   how weights lie in memory        native/ranges.h           loops around a product
+    native/matmul_op.c      MatMulNBits: its inputs          native/layer_op.c         several, and what is around
+    native/weights_op.h     the weights among the inputs     native/matmul.h, .c       products, and their tasks
+    native/weights.h, .c    packing                          native/instructions.h     how weights lie in memory
+    native/rows.h           what is done with a row of x     native/ranges.h           loops around a product
     native/avx512.c         products with AVX512-VNNI        native/ymm.h              those of 256 bits:
     native/avx_vnni.c       with AVX-VNNI                    native/avx2.c             with AVX2 alone
     native/attention_op.c   GroupQueryAttention: its inputs  native/attention.h, .c    attention over a KV cache
@@ -13,7 +15,7 @@
     native/operator.h       what operators say of themselves native/threads.h          processors of this process
 
 The file needs no change: ONNX Runtime asks a registered library for an operator's kernel before it takes its own. On
-loading, scales.py drops the Casts that only ONNX Runtime's kernels need, gates.py lets products do SwiGLU's part, and
+loading, scales.py drops the Casts that only ONNX Runtime's kernels need, layers.py merges the products of a layer, and
 int8_cache.py, where that is asked for, lets attention keep its cache in 8 bits. Where the library is absent (there was
 no C compiler) or the processor lacks the instructions, ONNX Runtime's kernels do the work.
 """
@@ -25,9 +27,9 @@ from typing import Any
 
 from ...artifact import Manifest
 from ..graphs import Change
-from .gates import with_gates
 from .int8_cache import OPERATOR as INT8_CACHE
 from .int8_cache import with_int8_cache
+from .layers import with_layers
 from .scales import with_stored_scales
 
 LIBRARY = "_nbits"
@@ -79,7 +81,7 @@ def replaceable(manifest: Manifest, windowed: bool, int8_cache: bool = False) ->
 
 def changes_for(operators: Sequence[str]) -> tuple[Change, ...]:
     """What makes a graph fit the kernels of these operators."""
-    changes: list[Change] = [with_stored_scales, with_gates] if "MatMulNBits" in operators else []
+    changes: list[Change] = [with_stored_scales, with_layers] if "MatMulNBits" in operators else []
     if INT8_CACHE in operators:
         changes.append(with_int8_cache)
     return tuple(changes)

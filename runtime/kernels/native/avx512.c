@@ -24,6 +24,7 @@
 #define WIDE_ROWS 32 /* for which weights of 4 bits become those of 8 once, not for every five rows */
 
 #include "exponential.h"
+#include "rows.h"
 #include "transpose.h"
 
 static int supported(void) {
@@ -64,12 +65,14 @@ INLINE __mmask16 first_lanes(int64_t count) {
   return count >= 16 ? 0xFFFF : count <= 0 ? 0 : (__mmask16)((1u << count) - 1);
 }
 
-TARGET static void quantize(const Quantized *to, int64_t row, const float *x, int64_t k, int step,
-                            int factor) {
+INLINE void quantize_in_steps(const Quantized *to, int64_t row, int64_t column, const float *x, int64_t count,
+                              int64_t end, const int step) {
   const __m512 infinity = _mm512_set1_ps(INFINITY);
-  for (int64_t at = 0; at < to->padded; at += step) {
-    const __m512 a = _mm512_maskz_loadu_ps(first_lanes(k - at), x + at);
-    const __m512 b = step == 16 ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(first_lanes(k - at - 16), x + at + 16);
+  int8_t *q = to->q + row * to->padded + column;
+  int64_t index = (row * to->padded + column) / step;
+  for (int64_t at = 0; at < end; at += step, index++) {
+    const __m512 a = _mm512_maskz_loadu_ps(first_lanes(count - at), x + at);
+    const __m512 b = step == 16 ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(first_lanes(count - at - 16), x + at + 16);
     const __m512 size_a = _mm512_abs_ps(a), size_b = _mm512_abs_ps(b);
     const int finite = _mm512_cmp_ps_mask(size_a, infinity, _CMP_LT_OQ) == 0xFFFF &&
                        _mm512_cmp_ps_mask(size_b, infinity, _CMP_LT_OQ) == 0xFFFF;
@@ -77,12 +80,17 @@ TARGET static void quantize(const Quantized *to, int64_t row, const float *x, in
     const __m512 inverse = _mm512_set1_ps(largest > 0 ? 127.0f / largest : 0.0f);
     const __m512i qa = _mm512_cvtps_epi32(_mm512_mul_ps(a, inverse));
     const __m512i qb = _mm512_cvtps_epi32(_mm512_mul_ps(b, inverse));
-    int8_t *q = to->q + row * to->padded + at;
-    _mm_storeu_si128((__m128i *)q, _mm512_cvtsepi32_epi8(qa));
-    if (step > 16) _mm_storeu_si128((__m128i *)(q + 16), _mm512_cvtsepi32_epi8(qb));
-    to->scales[(row * to->padded + at) / step] = largest / 127.0f;
-    to->sums[(row * to->padded + at) / step] = factor * _mm512_reduce_add_epi32(_mm512_add_epi32(qa, qb));
+    _mm_storeu_si128((__m128i *)(q + at), _mm512_cvtsepi32_epi8(qa));
+    if (step > 16) _mm_storeu_si128((__m128i *)(q + at + 16), _mm512_cvtsepi32_epi8(qb));
+    to->scales[index] = largest / 127.0f;
+    store_sums(to, index, _mm512_reduce_add_epi32(_mm512_add_epi32(qa, qb)));
   }
+}
+
+TARGET static void quantize(const Quantized *to, int64_t row, int64_t column, const float *x, int64_t count,
+                            int64_t end) {
+  if (to->step == 16) quantize_in_steps(to, row, column, x, count, end, 16);
+  else quantize_in_steps(to, row, column, x, count, end, 32);
 }
 
 /* Loops over registers must be unrolled, or those lie in memory; twelve rows of one tile are faster as a loop. */
@@ -98,7 +106,7 @@ INLINE void multiply_tiles(const Job *job, int64_t tile, const int tiles, int64_
   UNROLL for (int t = 0; t < tiles; t++) base[t] = w->tiles + (tile + t - w->first) * w->tile_bytes;
   const int8_t *q = job->x->q + row * padded;
   const float *x_scales = job->x->scales + row * (padded / step);
-  const int32_t *sums = job->x->sums + row * (padded / step);
+  const int32_t *sums = job->sums + row * (padded / step);
   const __m512i half = _mm512_set1_epi8(15);
   const int64_t block_size = w->shape.block_size;
   __m512 total[2][MOST_ROWS];
@@ -144,9 +152,10 @@ INLINE void multiply_tiles(const Job *job, int64_t tile, const int tiles, int64_
   UNROLL for (int t = 0; t < tiles; t++) {
     const int64_t n = (tile + t) * LANES;
     const __mmask16 mask = first_lanes(w->shape.n - n);
-    const __m512 bias = job->finish.bias ? _mm512_maskz_loadu_ps(mask, job->finish.bias + n) : _mm512_setzero_ps();
+    const __m512 bias = job->bias ? _mm512_maskz_loadu_ps(mask, job->bias + n) : _mm512_setzero_ps();
     UNROLL_ROWS for (int r = 0; r < rows; r++)
-      _mm512_mask_storeu_ps(job->y + (row + r) * w->shape.n + n, mask, _mm512_add_ps(total[t][r], bias));
+      _mm512_mask_storeu_ps(job->y + (row + r) * job->stride + n - job->first_column, mask,
+                            _mm512_add_ps(total[t][r], bias));
   }
 }
 
@@ -207,6 +216,6 @@ TARGET static void gate(const float *gates, float *y, int64_t count) {
 
 #include "ranges.h"
 
-const Instructions avx512_vnni = {"AVX512-VNNI", WIDE_ROWS, supported, pack, quantize, gate, RANGES};
+const Instructions avx512_vnni = {"AVX512-VNNI", WIDE_ROWS, supported, pack, quantize, normalize, gate, RANGES};
 
 #endif

@@ -2,7 +2,10 @@
 #ifndef INTAGLIO_INSTRUCTIONS_H
 #define INTAGLIO_INSTRUCTIONS_H
 
-#include "matmul.h"
+#include <stddef.h>
+#include <stdint.h>
+
+#include "weights.h"
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
@@ -10,6 +13,7 @@ enum {
   LANES = 16,   /* rows of W in a tile */
   CHUNK = 64,   /* elements that a row of x, or a row of W while it is packed, is filled up to a multiple of */
   LINE = 64,    /* bytes of the memory that is read at once: weights start at multiples of it */
+  TILES = 4,    /* that share many rows of x in the cache */
 };
 
 /* The functions of one instruction set. All give the same bits. */
@@ -33,19 +37,28 @@ struct PackedWeights {
   uint8_t *tiles;
 };
 
+/* What a block's sum of x's elements is multiplied by where a product's sum starts: the zero point, to be multiplied on
+ * if each block has its own, less 0. */
+enum Sums { TIMES_1, TIMES_8, TIMES_128, SUMS };
+
+/* x, each `step` elements of a row as int8 in [-127, 127] and a scale, which is NaN where an element is no finite number,
+ * so that the row's products are. */
 typedef struct {
   int64_t padded;
-  int8_t *q;     /* [M, padded] */
-  float *scales; /* [M, padded / step] */
-  int32_t *sums; /* [M, padded / step]: where the sums of a block start, but for the zero points if there are any */
+  int step;
+  int8_t *q;            /* [M, padded] */
+  float *scales;        /* [M, padded / step] */
+  int32_t *sums[SUMS];  /* [M, padded / step] each, the sums of q times -1, -8 and -128; NULL where they are not needed */
 } Quantized;
 
+/* One product; y's columns from `first_column` on lie from `y` on. */
 typedef struct {
   const PackedWeights *w;
   const Quantized *x;
-  Finish finish;
+  const int32_t *sums; /* those of x where the products' start */
+  const float *bias;
   float *y;
-  int64_t m, tasks;
+  int64_t stride, first_column, m;
   int *failed; /* becomes 1 where memory did not suffice */
 } Job;
 
@@ -58,9 +71,11 @@ struct Instructions {
   int (*supported)(void);
   /* The weights of 16 rows, each of `bytes` bytes, into a tile. */
   void (*pack)(const PackedWeights *packed, const uint8_t *const rows[LANES], int64_t bytes, uint8_t *tile);
-  /* One row of x: each `step` elements as int8 in [-127, 127] and a scale, which is NaN where an element is no finite
-   * number, so that the row's products are. The sums of each `step` elements are multiplied by `factor`. */
-  void (*quantize)(const Quantized *to, int64_t row, const float *x, int64_t k, int step, int factor);
+  /* `count` elements of one row of x, which are those from `column` on, and zeros behind them up to `end`. */
+  void (*quantize)(const Quantized *to, int64_t row, int64_t column, const float *x, int64_t count, int64_t end);
+  /* A row x + skip, which is kept in `sum`, over its root mean square, times `weight`; `skip` and `sum` may be NULL. */
+  void (*normalize)(const float *x, const float *skip, const float *weight, float epsilon, int64_t k, float *sum,
+                    float *to);
   void (*gate)(const float *gates, float *y, int64_t count); /* y *= silu(gates) */
   Range multiply[2][2][2]; /* of 4, 8 bits; in steps of 16, 32 elements; without, with zero points */
 };
@@ -68,6 +83,8 @@ struct Instructions {
 extern const Instructions avx512_vnni, avx_vnni, avx2;
 
 ALWAYS_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+ALWAYS_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+ALWAYS_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 /* Where a block's weights are in its tile. */
 ALWAYS_INLINE size_t block_at(const PackedWeights *packed, int64_t block) {

@@ -37,6 +37,7 @@ EXPORTED OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBa
       "com.microsoft", &domain);
   if (status == NULL)
     status = add(api, options, domain, "intaglio.MatMulNBits", &matmul_nbits, matmul_instructions() != NULL);
+  if (status == NULL) status = add(api, options, domain, "intaglio.MatMulNBits", &nbits_layer, 1);
   if (status == NULL) status = add(api, options, domain, "intaglio.MatMulNBits", &gather_block_quantized, 1);
   if (status == NULL)
     status = add(api, options, domain, "intaglio.GroupQueryAttention", &group_query_attention, attention_supported());

@@ -1,203 +1,235 @@
-/* Packing, and the products' tasks. What is done with vectors is in the file of an instruction set. */
-#define _GNU_SOURCE
+/* The products' tasks. What is done with vectors is in the file of an instruction set. */
 #include "matmul.h"
 
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
 
 #include <stdlib.h>
-#include <strings.h>
 
-#include "half.h"
 #include "instructions.h"
-#include "memory.h"
-#include "pages.h"
 #include "threads.h"
 
 enum {
   FEW_ROWS = 12, /* of x: so few are quantized at once, and make the weights all that is read */
-  PIECE = 1 << 24, /* bytes of stored weights after which their pages are forgotten: they are not all there at once */
+  FORMATS = 2,   /* of quantized x: in steps of 16 and of 32 */
 };
-
-/* The best first. */
-static const Instructions *const known[] = {&avx512_vnni, &avx_vnni, &avx2};
-
-/* The best that this processor has, or NULL. INTAGLIO_KERNELS names the only one that may be used. */
-static const Instructions *best(void) {
-  const char *only = getenv("INTAGLIO_KERNELS");
-  for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-    if ((only == NULL || strcasecmp(only, known[i]->name) == 0) && known[i]->supported()) return known[i];
-  return NULL;
-}
-
-const char *matmul_instructions(void) {
-  const Instructions *found = best();
-  return found == NULL ? NULL : found->name;
-}
-
-static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 static size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
-/* ---- packing ------------------------------------------------------------------------------------------------------ */
+static int step_of(const PackedWeights *w) { return w->shape.block_size == 16 ? 16 : 32; }
 
-static uint8_t zero_point(const uint8_t *row, int64_t block, int bits) {
-  if (bits == 8) return row[block];
-  return block % 2 ? row[block / 2] >> 4 : row[block / 2] & 15;
+/* Whether weights of 4 bits are multiplied as those of 8. */
+static int widened(const PackedWeights *w, int64_t m) {
+  return w->shape.bits == 4 && w->with->wide_rows > 0 && m >= w->with->wide_rows;
 }
 
-static uint16_t scale_at(const StoredWeights *stored, int64_t index) {
-  return stored->halves ? ((const uint16_t *)stored->scales)[index] : to_half(((const float *)stored->scales)[index]);
+/* Which of the sums of x are where a product's start. */
+static enum Sums sums_of(const PackedWeights *w, int64_t m) {
+  if (widened(w, m)) return TIMES_128;
+  return w->asymmetric ? TIMES_1 : w->shape.bits == 8 ? TIMES_128 : TIMES_8;
 }
 
-int matmul_packable(const MatMulShape *shape, const StoredWeights *stored) {
-  for (int64_t i = 0; !stored->halves && i < shape->n * shape->blocks; i++)
-    if (!is_half(((const float *)stored->scales)[i])) return 0;
-  return 1;
-}
+/* ---- x ------------------------------------------------------------------------------------------------------------ */
 
-static void pack_tile(const PackedWeights *packed, const StoredWeights *stored, int64_t tile) {
-  const MatMulShape *shape = &packed->shape;
-  const int bits = shape->bits;
-  const int64_t bytes = shape->blocks * shape->block_size * bits / 8, stride = ceil_div(shape->blocks * bits, 8);
-  uint8_t *to = packed->tiles + tile * packed->tile_bytes;
-  int64_t rows[LANES];
-  const uint8_t *weights[LANES];
-  for (int lane = 0; lane < LANES; lane++) {
-    rows[lane] = smaller(tile * LANES + lane, shape->n - 1);
-    weights[lane] = stored->weights + rows[lane] * bytes;
+/* Lays m rows of k elements out in `memory`, for the products that `wanted` says; their size where that is NULL. */
+static size_t lay_out(Quantized *x, uint8_t *memory, int64_t m, int64_t k, int step, const int wanted[SUMS]) {
+  x->padded = ceil_div(k, CHUNK) * CHUNK;
+  x->step = step;
+  const size_t q = aligned(m * x->padded), each = aligned(m * (x->padded / step) * sizeof(float));
+  size_t size = q + each;
+  x->q = (int8_t *)memory;
+  x->scales = (float *)(memory + q);
+  for (int i = 0; i < SUMS; i++) {
+    x->sums[i] = wanted[i] ? (int32_t *)(memory + size) : NULL;
+    if (wanted[i]) size += each;
   }
-  for (int64_t block = 0; block < shape->blocks; block++) {
-    for (int lane = 0; lane < LANES; lane++) {
-      ((uint16_t *)(to + scales_at(packed, block)))[lane] = scale_at(stored, rows[lane] * shape->blocks + block);
-      if (packed->asymmetric)
-        to[zero_points_at(packed, block) + lane] = zero_point(stored->zero_points + rows[lane] * stride, block, bits);
-    }
-  }
-  packed->with->pack(packed, weights, bytes, to);
-}
-
-static size_t packed_bytes(const PackedWeights *packed) { return ceil_div(packed->shape.n, LANES) * packed->tile_bytes; }
-
-PackedWeights *matmul_pack(const MatMulShape *shape, const StoredWeights *stored) {
-  PackedWeights *packed = malloc(sizeof *packed);
-  if (packed == NULL) return NULL;
-  packed->with = best();
-  packed->shape = *shape;
-  packed->asymmetric = stored->zero_points != NULL;
-  packed->first = 0;
-  packed->padded = ceil_div(shape->k, CHUNK) * CHUNK;
-  packed->block_bytes = shape->block_size * LANES * shape->bits / 8;
-  packed->tile_bytes = block_at(packed, shape->blocks - 1) + packed->block_bytes;
-  packed->tiles = packed->with == NULL ? NULL : allocate_weights(packed_bytes(packed));
-  if (packed->tiles == NULL) {
-    free(packed);
-    return NULL;
-  }
-  const int64_t sizes[] = { /* of a row */
-      shape->blocks * shape->block_size * shape->bits / 8,
-      shape->blocks * (int64_t)(stored->halves ? sizeof(uint16_t) : sizeof(float)),
-      packed->asymmetric ? ceil_div(shape->blocks * shape->bits, 8) : 0,
-  };
-  Pages pages[] = {
-      {stored->weights, shape->n * sizes[0], 0},
-      {stored->scales, shape->n * sizes[1], 0},
-      {stored->zero_points, shape->n * sizes[2], 0},
-  };
-  const int parts = sizeof pages / sizeof *pages;
-  look_up_pages(pages, parts);
-  const int64_t tiles = ceil_div(shape->n, LANES);
-  int64_t done = 0; /* rows whose stored weights are forgotten */
-  for (int64_t tile = 0; tile < tiles; tile++) {
-    pack_tile(packed, stored, tile);
-    const int64_t rows = smaller((tile + 1) * LANES, shape->n);
-    if ((rows - done) * sizes[0] < PIECE && tile + 1 < tiles) continue;
-    for (int part = 0; part < parts; part++) forget_pages(&pages[part], done * sizes[part], rows * sizes[part]);
-    done = rows;
-  }
-  return packed;
-}
-
-void matmul_free(PackedWeights *packed) {
-  if (packed != NULL) free_weights(packed->tiles, packed_bytes(packed));
-  free(packed);
-}
-
-/* ---- products ----------------------------------------------------------------------------------------------------- */
-
-/* Pairs of tiles stay together where many rows share what is loaded of x between them. */
-static int64_t tiles_together(int64_t m) { return m > FEW_ROWS ? 2 : 1; }
-
-static void multiply_part(void *data, size_t task) {
-  const Job *job = data;
-  const PackedWeights *w = job->w;
-  const int64_t tiles = ceil_div(w->shape.n, LANES), unit = tiles_together(job->m), units = ceil_div(tiles, unit);
-  const Range range = w->with->multiply[w->shape.bits == 8][w->shape.block_size > 16][w->asymmetric];
-  range(job, units * (int64_t)task / job->tasks * unit,
-        smaller(units * ((int64_t)task + 1) / job->tasks * unit, tiles));
-}
-
-/* Some rows of the sums, which lie one behind the other then: a task's columns of all rows lie far apart. */
-static void gate_part(void *data, size_t task) {
-  const Job *job = data;
-  const int64_t n = job->w->shape.n, from = (int64_t)task * FEW_ROWS, to = smaller(from + FEW_ROWS, job->m);
-  job->w->with->gate(job->finish.gate + from * n, job->y + from * n, (to - from) * n);
+  return size;
 }
 
 typedef struct {
+  const Source *source;
   const Instructions *with;
-  const Quantized *to;
-  const float *x;
-  int64_t m, k;
-  int step, factor;
+  const Quantized *to[FORMATS];
+  int formats;
+  float *normalized; /* a row of K for each task */
 } QuantizeJob;
 
 static void quantize_part(void *data, size_t task) {
   const QuantizeJob *job = data;
-  const int64_t from = (int64_t)task * FEW_ROWS, to = smaller(from + FEW_ROWS, job->m);
-  for (int64_t row = from; row < to; row++)
-    job->with->quantize(job->to, row, job->x + row * job->k, job->k, job->step, job->factor);
+  const Source *source = job->source;
+  const int64_t k = source->k, from = (int64_t)task * FEW_ROWS, to = smaller(from + FEW_ROWS, source->m);
+  for (int64_t row = from; row < to; row++) {
+    const float *x = source->x + row * k;
+    if (source->norm != NULL) {
+      float *made = job->normalized + (int64_t)task * k;
+      job->with->normalize(x, source->skip == NULL ? NULL : source->skip + row * k, source->norm, source->epsilon, k,
+                           source->sum == NULL ? NULL : source->sum + row * k, made);
+      x = made;
+    }
+    for (int i = 0; i < job->formats; i++) job->with->quantize(job->to[i], row, 0, x, k, job->to[i]->padded);
+  }
 }
 
-int matmul(const PackedWeights *w, const float *x, Finish finish, float *y, int64_t m, ParallelFor parallel,
-           void *context) {
-  const int step = w->shape.block_size == 16 ? 16 : 32;
-  const size_t q_bytes = aligned(m * w->padded), scale_bytes = aligned(m * (w->padded / step) * sizeof(float));
-  uint8_t *memory = aligned_alloc(64, q_bytes + scale_bytes + aligned(m * (w->padded / step) * sizeof(int32_t)));
-  if (memory == NULL) return -1;
-  Quantized quantized = {w->padded, (int8_t *)memory, (float *)(memory + q_bytes),
-                         (int32_t *)(memory + q_bytes + scale_bytes)};
-  const int widened = w->shape.bits == 4 && w->with->wide_rows > 0 && m >= w->with->wide_rows;
-  const int factor = widened || (w->shape.bits == 8 && !w->asymmetric) ? -128 : w->asymmetric ? -1 : -8;
-  QuantizeJob first = {w->with, &quantized, x, m, w->shape.k, step, factor};
-  if (m <= FEW_ROWS) quantize_part(&first, 0);
-  else parallel(context, quantize_part, ceil_div(m, FEW_ROWS), &first);
+/* ---- products ----------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+  const Product *products;
+  int count;
+  int64_t m, tasks;
+  const Quantized *x[MOST_PRODUCTS], *gate_x[MOST_PRODUCTS];
+  const Quantized *into; /* what becomes of the product's y if another product follows */
+  int failed;
+} MultiplyJob;
+
+/* Tiles that stay together: pairs where many rows share what is loaded of x between them, or y is quantized. */
+static int64_t tiles_together(const MultiplyJob *job) { return job->m > FEW_ROWS || job->into != NULL ? 2 : 1; }
+
+static Job job_of(MultiplyJob *job, const PackedWeights *w, const Quantized *x, const float *bias, float *y) {
+  return (Job){w, x, x->sums[sums_of(w, job->m)], bias, y, w->shape.n, 0, job->m, &job->failed};
+}
+
+static void multiply_tiles(const Job *job, int64_t from, int64_t to) {
+  const PackedWeights *w = job->w;
+  w->with->multiply[w->shape.bits == 8][w->shape.block_size > 16][w->asymmetric](job, from, to);
+}
+
+/* The same where y is no result, for tiles first .. last: their columns lie in `memory`, `width` of them. */
+static const float *multiply_into(Job job, int64_t first, int64_t last, float *memory, int64_t width) {
+  job.y = memory;
+  job.stride = width;
+  job.first_column = first * LANES;
+  multiply_tiles(&job, first, last);
+  return memory;
+}
+
+/* Tiles from .. to of a product that has a gate or is followed by another, some of them at a time, so that what is no
+ * result stays in the cache. */
+static void multiply_gated(MultiplyJob *job, int number, int64_t from, int64_t to) {
+  const Product *product = &job->products[number];
+  const PackedWeights *w = product->weights;
+  const int64_t m = job->m, n = w->shape.n, together = m > FEW_ROWS ? TILES : to - from, width = together * LANES;
+  const int64_t all = ceil_div(n, LANES);
+  float *memory = aligned_alloc(LINE, 2 * aligned(m * width * sizeof(float)));
+  if (memory == NULL) {
+    job->failed = 1;
+    return;
+  }
+  const Job own = job_of(job, w, job->x[number], product->bias, product->y);
+  for (int64_t first = from; first < to; first += together) {
+    const int64_t last = smaller(first + together, to), column = first * LANES;
+    const int64_t count = smaller(n - column, (last - first) * LANES);
+    const float *gates = NULL;
+    if (product->gate != NULL)
+      gates = multiply_into(job_of(job, product->gate->weights, job->gate_x[number], product->gate->bias, NULL), first,
+                            last, memory, width);
+    float *made = memory + m * width;
+    if (job->into == NULL) multiply_tiles(&own, first, last);
+    else multiply_into(own, first, last, made, width);
+    for (int64_t row = 0; row < m; row++) {
+      float *y = job->into == NULL ? product->y + row * n + column : made + row * width;
+      if (gates != NULL) w->with->gate(gates + row * width, y, count);
+      if (job->into == NULL) continue;
+      const int64_t end = last == all ? job->into->padded - column : count; /* behind the last are zeros */
+      w->with->quantize(job->into, row, column, y, count, end);
+    }
+  }
+  free(memory);
+}
+
+/* What there is to do, in products of tiles that stay together. */
+static int64_t work(const MultiplyJob *job) {
+  int64_t all = 0;
+  for (int i = 0; i < job->count; i++) {
+    const Product *product = &job->products[i];
+    all += ceil_div(product->weights->shape.n, LANES * tiles_together(job)) * (product->gate != NULL ? 2 : 1);
+  }
+  return all;
+}
+
+/* A task is a part of all products' tiles, one product behind the other. */
+static void multiply_part(void *data, size_t task) {
+  MultiplyJob *job = data;
+  const int64_t together = tiles_together(job), all = work(job);
+  const int64_t begin = all * (int64_t)task / job->tasks, end = all * ((int64_t)task + 1) / job->tasks;
+  int64_t before = 0;
+  for (int i = 0; i < job->count; i++) {
+    const Product *product = &job->products[i];
+    const int64_t tiles = ceil_div(product->weights->shape.n, LANES), units = ceil_div(tiles, together);
+    const int64_t each = product->gate != NULL ? 2 : 1;
+    const int64_t first = smaller(ceil_div(larger(begin - before, 0), each), units);
+    const int64_t last = smaller(ceil_div(larger(end - before, 0), each), units);
+    before += units * each;
+    const int64_t from = first * together, to = smaller(last * together, tiles);
+    if (from >= to) continue;
+    if (product->gate != NULL || job->into != NULL) {
+      multiply_gated(job, i, from, to);
+    } else {
+      const Job one = job_of(job, product->weights, job->x[i], product->bias, product->y);
+      multiply_tiles(&one, from, to);
+    }
+  }
+}
+
+static void multiply_all(MultiplyJob *job, ParallelFor parallel, void *context) {
   /* With few rows the weights are all that is read, each part of them in order: long parts, but more than there are
    * processors, since these are not equally free. */
-  const int64_t parts = usable_processors() * (m <= FEW_ROWS ? 4 : 16);
-  int failed = 0;
-  Job job = {w, &quantized, finish, y, m, smaller(ceil_div(w->shape.n, LANES * tiles_together(m)), parts), &failed};
-  parallel(context, multiply_part, job.tasks, &job);
-  if (finish.gate != NULL && m <= FEW_ROWS) gate_part(&job, 0);
-  else if (finish.gate != NULL) parallel(context, gate_part, ceil_div(m, FEW_ROWS), &job);
+  job->tasks = smaller(work(job), usable_processors() * (job->m <= FEW_ROWS ? 4 : 16));
+  parallel(context, multiply_part, job->tasks, job);
+}
+
+int matmul(const Source *source, const Product *products, int count, ParallelFor parallel, void *context) {
+  const int64_t m = source->m;
+  const Instructions *with = products[0].weights->with;
+  const Product *then = products[0].then;
+  Quantized formats[FORMATS], hidden;
+  int wanted[FORMATS][SUMS] = {{0}}, used[FORMATS] = {0}, wanted_then[SUMS] = {0};
+  for (int i = 0; i < count; i++) {
+    for (const Product *each = &products[i]; each != NULL; each = each == &products[i] ? each->gate : NULL) {
+      const int format = step_of(each->weights) == 32;
+      used[format] = wanted[format][sums_of(each->weights, m)] = 1;
+    }
+  }
+  size_t bytes = 0;
+  const size_t normalized = source->norm == NULL ? 0 : aligned(ceil_div(m, FEW_ROWS) * source->k * sizeof(float));
+  for (int f = 0; f < FORMATS; f++)
+    if (used[f]) bytes += lay_out(&formats[f], NULL, m, source->k, 16 << f, wanted[f]);
+  if (then != NULL) {
+    wanted_then[sums_of(then->weights, m)] = 1;
+    bytes += lay_out(&hidden, NULL, m, then->weights->shape.k, step_of(then->weights), wanted_then);
+  }
+  uint8_t *memory = aligned_alloc(LINE, bytes + normalized), *at = memory;
+  if (memory == NULL) return -1;
+  QuantizeJob first = {.source = source, .with = with, .normalized = (float *)(memory + bytes)};
+  for (int f = 0; f < FORMATS; f++) {
+    if (!used[f]) continue;
+    at += lay_out(&formats[f], at, m, source->k, 16 << f, wanted[f]);
+    first.to[first.formats++] = &formats[f];
+  }
+  if (m <= FEW_ROWS) quantize_part(&first, 0);
+  else parallel(context, quantize_part, ceil_div(m, FEW_ROWS), &first);
+  MultiplyJob job = {.products = products, .count = count, .m = m};
+  for (int i = 0; i < count; i++) {
+    job.x[i] = &formats[step_of(products[i].weights) == 32];
+    if (products[i].gate != NULL) job.gate_x[i] = &formats[step_of(products[i].gate->weights) == 32];
+  }
+  if (then != NULL) {
+    lay_out(&hidden, at, m, then->weights->shape.k, step_of(then->weights), wanted_then);
+    job.into = &hidden;
+  }
+  multiply_all(&job, parallel, context);
+  int failed = job.failed;
+  if (then != NULL && !failed) {
+    MultiplyJob last = {.products = then, .count = 1, .m = m, .x = {&hidden}};
+    multiply_all(&last, parallel, context);
+    failed = last.failed;
+  }
   free(memory);
   return failed ? -1 : 0;
 }
 
 #else
 
-const char *matmul_instructions(void) { return NULL; }
-
-int matmul_packable(const MatMulShape *shape, const StoredWeights *stored) { return (void)shape, (void)stored, 0; }
-
-PackedWeights *matmul_pack(const MatMulShape *shape, const StoredWeights *stored) {
-  return (void)shape, (void)stored, NULL;
-}
-
-void matmul_free(PackedWeights *packed) { (void)packed; }
-
-int matmul(const PackedWeights *weights, const float *x, Finish finish, float *y, int64_t m, ParallelFor parallel,
-           void *context) {
-  return (void)weights, (void)x, (void)finish, (void)y, (void)m, (void)parallel, (void)context, -1;
+int matmul(const Source *source, const Product *products, int count, ParallelFor parallel, void *context) {
+  return (void)source, (void)products, (void)count, (void)parallel, (void)context, -1;
 }
 
 #endif

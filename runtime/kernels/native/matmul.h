@@ -1,11 +1,7 @@
-/* y = x · Wᵀ + bias with weights of 4 or 8 bits in blocks, as com.microsoft.MatMulNBits has them; silu(gate) * y, too.
+/* y = x · Wᵀ + bias for several W and one x, and what a decoder layer has around that: the norm before it, SwiGLU in it.
  *
- * W is [N, blocks, block_size * bits / 8] bytes: each row's blocks one after the other, of 4 bits the even element in
- * the low half of a byte. An element stands for (w - zero_point) * scale[n, block]; without zero points the middle of
- * the range is the zero point. x is quantized to int8 with one scale for every 32 elements of a row, 16 where the
- * weights' blocks are of 16, as accuracy_level 4 allows, and the products are integer ones.
- *
- * Source: ONNX Runtime, docs/ContribOperators.md, com.microsoft.MatMulNBits.
+ * x is quantized to int8 with one scale for every 32 elements of a row, 16 where the weights' blocks are of 16, as
+ * accuracy_level 4 allows, and the products are integer ones.
  */
 #ifndef INTAGLIO_MATMUL_H
 #define INTAGLIO_MATMUL_H
@@ -13,45 +9,36 @@
 #include <stddef.h>
 #include <stdint.h>
 
-typedef struct {
-  int64_t n, k;         /* outputs, inputs */
-  int bits, block_size; /* 4 or 8; 16, 32, 64, 128 or 256 */
-  int64_t blocks;       /* of a row: ceil(k / block_size) */
-} MatMulShape;
-
-typedef struct {
-  const uint8_t *weights;     /* [N, blocks, block_size * bits / 8] */
-  const void *scales;         /* [N, blocks] float, or of half precision */
-  int halves;
-  const uint8_t *zero_points; /* [N, ceil(blocks * bits / 8)], or NULL */
-} StoredWeights;
-
-/* The weights in the order in which the products read them. */
-typedef struct PackedWeights PackedWeights;
+#include "weights.h"
 
 /* Runs body(data, 0) to body(data, count - 1), in any order and on any threads. */
 typedef void (*ParallelFor)(void *context, void (*body)(void *, size_t), size_t count, void *data);
 
-/* The instructions of this processor that the functions below use, such as "AVX2"; NULL where it has none of those that
- * they are written for. The environment's INTAGLIO_KERNELS names the only ones that may be used. */
-const char *matmul_instructions(void);
-
-/* Whether the scales are all numbers of float16, as which they are packed: a tenth of the weights' bytes less
- * to read. */
-int matmul_packable(const MatMulShape *shape, const StoredWeights *stored);
-
-/* NULL where memory did not suffice, or there are no instructions. */
-PackedWeights *matmul_pack(const MatMulShape *shape, const StoredWeights *stored);
-
-void matmul_free(PackedWeights *packed);
-
-/* What is added to the products [N], and what silu is taken of to multiply the sums with [M, N]; NULL for neither. */
+/* What is multiplied: x, or (x + skip) / rms(x + skip) * norm.
+ *
+ * Source: B. Zhang, R. Sennrich, Root Mean Square Layer Normalization, arXiv:1910.07467. */
 typedef struct {
-  const float *bias, *gate;
-} Finish;
+  int64_t m, k;
+  const float *x;    /* [M, K] */
+  const float *skip; /* [M, K], or NULL for none */
+  const float *norm; /* [K], or NULL for x itself */
+  float epsilon;     /* added to the mean of the squares */
+  float *sum;        /* [M, K], becomes x + skip; or NULL */
+} Source;
 
-/* y [M, N] from x [M, K]; 0, or -1 where memory did not suffice. */
-int matmul(const PackedWeights *weights, const float *x, Finish finish, float *y, int64_t m, ParallelFor parallel,
-           void *context);
+/* What it is multiplied with. */
+typedef struct Product Product;
+struct Product {
+  const PackedWeights *weights;
+  const float *bias;   /* [N], or NULL */
+  const Product *gate; /* y is multiplied by silu of this one's, which has no y itself; or NULL */
+  const Product *then; /* y is multiplied with these weights, and that one's y is wanted, not this one's; or NULL */
+  float *y;            /* [M, N] */
+};
+
+enum { MOST_PRODUCTS = 3 };
+
+/* Fills the y of `count` products, at most MOST_PRODUCTS; 0, or -1 where memory did not suffice. */
+int matmul(const Source *source, const Product *products, int count, ParallelFor parallel, void *context);
 
 #endif

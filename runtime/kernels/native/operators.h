@@ -5,6 +5,7 @@
 #include "ort_abi.h"
 
 extern const OrtCustomOp matmul_nbits;
+extern const OrtCustomOp nbits_layer;
 extern const OrtCustomOp gather_block_quantized;
 extern const OrtCustomOp group_query_attention;
 extern const OrtCustomOp group_query_attention_int8;

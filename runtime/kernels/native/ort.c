@@ -1,5 +1,12 @@
 #include "ort.h"
 
+int64_t rows_of(const Tensor *tensor, int64_t k) {
+  if (tensor->rank == 0 || tensor->sizes[tensor->rank - 1] != k) return -1;
+  int64_t rows = 1;
+  for (size_t axis = 0; axis + 1 < tensor->rank; axis++) rows *= tensor->sizes[axis];
+  return rows;
+}
+
 OrtStatus *fail(const OrtApi *api, int code, const char *message) {
   return ORT(api, CREATE_STATUS, OrtStatus *, int, const char *)(code, message);
 }

@@ -20,6 +20,9 @@ typedef struct {
   OrtKernelContext *context;
 } Pool;
 
+/* How many rows of k elements a tensor has: -1 where its last dimension is another. */
+int64_t rows_of(const Tensor *tensor, int64_t k);
+
 OrtStatus *fail(const OrtApi *api, int code, const char *message);
 
 /* An attribute of a node, or `absent`. */

@@ -7,8 +7,6 @@
  * whose last four arguments are constants wherever it is inlined. It may have defined PAIR_ROWS and multiply_pair, that
  * takes so many rows and two tiles: each load of x serves both. It is for many rows alone, as it reads W out of order.
  */
-enum { TILES = 4 /* of W that share the rows of x in the cache */ };
-
 /* All rows of x against tiles first .. last, few enough that they stay in the cache. */
 INLINE void multiply_group(const Job *job, int64_t first, int64_t last, const int bits, const int step,
                            const int zeros) {

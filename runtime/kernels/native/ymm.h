@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "exponential.h"
+#include "rows.h"
 
 #define MOST_ROWS 4 /* of x that share a loaded piece of W: their sums take half of the registers */
 
@@ -91,12 +92,15 @@ INLINE float largest_of(__m256 v) {
   return _mm_cvtss_f32(_mm_max_ss(most, _mm_shuffle_ps(most, most, 1)));
 }
 
-TARGET static void quantize(const Quantized *to, int64_t row, const float *x, int64_t k, int step, int factor) {
+TARGET static void quantize(const Quantized *to, int64_t row, int64_t column, const float *x, int64_t count,
+                            int64_t end) {
+  const int step = to->step;
+  int64_t index = (row * to->padded + column) / step;
   const __m256 sign = _mm256_set1_ps(-0.0f), infinity = _mm256_set1_ps(INFINITY);
-  for (int64_t at = 0; at < to->padded; at += step) {
+  for (int64_t at = 0; at < end; at += step, index++) {
     __m256 v[4], most = _mm256_setzero_ps(), finite = _mm256_castsi256_ps(_mm256_set1_epi32(-1));
     for (int i = 0; i < 4; i++) {
-      const int64_t left = 8 * i < step ? k - at - 8 * i : 0;
+      const int64_t left = 8 * i < step ? count - at - 8 * i : 0;
       v[i] = left >= 8 ? _mm256_loadu_ps(x + at + 8 * i)
              : left > 0 ? _mm256_maskload_ps(x + at + 8 * i, first_lanes(left)) : _mm256_setzero_ps();
       const __m256 size = _mm256_andnot_ps(sign, v[i]);
@@ -111,12 +115,12 @@ TARGET static void quantize(const Quantized *to, int64_t row, const float *x, in
     const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
     const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     const __m256i ordered = _mm256_permutevar8x32_epi32(bytes, order);
-    int8_t *first = to->q + row * to->padded + at;
+    int8_t *first = to->q + row * to->padded + column + at;
     if (step == 16) _mm_storeu_si128((__m128i *)first, _mm256_castsi256_si128(ordered));
     else _mm256_storeu_si256((__m256i *)first, ordered);
-    to->scales[(row * to->padded + at) / step] = largest / 127.0f;
+    to->scales[index] = largest / 127.0f;
     const __m256i sum = _mm256_add_epi32(_mm256_add_epi32(q[0], q[1]), _mm256_add_epi32(q[2], q[3]));
-    to->sums[(row * to->padded + at) / step] = factor * sum_of(sum);
+    store_sums(to, index, sum_of(sum));
   }
 }
 
@@ -137,7 +141,7 @@ INLINE void multiply(const Job *job, int64_t tile, int64_t row, const int rows, 
   const uint8_t *base = w->tiles + tile * w->tile_bytes;
   const int8_t *q = job->x->q + row * padded;
   const float *x_scales = job->x->scales + row * (padded / step);
-  const int32_t *sums = job->x->sums + row * (padded / step);
+  const int32_t *sums = job->sums + row * (padded / step);
   const __m256i low = _mm256_set1_epi8(15);
   const int64_t block_size = w->shape.block_size;
   const int offset = bits == 8 ? OFFSET : 0;
@@ -188,9 +192,10 @@ INLINE void multiply(const Job *job, int64_t tile, int64_t row, const int rows, 
   for (int half = 0; half < 2; half++) {
     const int64_t column = n + half * HALF;
     const __m256i mask = first_lanes(w->shape.n - column);
-    const __m256 bias = job->finish.bias ? _mm256_maskload_ps(job->finish.bias + column, mask) : _mm256_setzero_ps();
+    const __m256 bias = job->bias ? _mm256_maskload_ps(job->bias + column, mask) : _mm256_setzero_ps();
     for (int r = 0; r < rows; r++)
-      _mm256_maskstore_ps(job->y + (row + r) * w->shape.n + column, mask, _mm256_add_ps(y[half][r], bias));
+      _mm256_maskstore_ps(job->y + (row + r) * job->stride + column - job->first_column, mask,
+                          _mm256_add_ps(y[half][r], bias));
   }
 }
 
@@ -216,4 +221,4 @@ TARGET static void gate(const float *gates, float *y, int64_t count) {
 
 #include "ranges.h"
 
-const Instructions NAME = {LABEL, 0, supported, pack, quantize, gate, RANGES};
+const Instructions NAME = {LABEL, 0, supported, pack, quantize, normalize, gate, RANGES};
