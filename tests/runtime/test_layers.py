@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from .conftest import NAMES, changed_model
-from .test_kernels import Case, needs_kernels, session
+from .test_kernels import LONG, Case, needs_kernels, session
 
 Floats = NDArray[np.float32]
 EPSILON = 1e-5
@@ -133,7 +133,7 @@ def inputs(rows: int, k: int, seed: int = 0) -> tuple[Floats, Floats]:
 
 
 @pytest.mark.usefixtures("with_each")
-@pytest.mark.parametrize("rows", [1, 2, 12, 13, 40])
+@pytest.mark.parametrize("rows", [1, 2, 12, 13, 40, 130])
 def test_products_with_one_input_are_what_they_are_alone(rows: int) -> None:
     """Bit for bit, in all formats."""
     for k in (32, 100, 300):
@@ -179,7 +179,7 @@ def test_the_norms_epsilon_is_the_nodes() -> None:
 
 
 @pytest.mark.usefixtures("with_each")
-@pytest.mark.parametrize("rows", [1, 2, 12, 13, 40])
+@pytest.mark.parametrize("rows", [1, 2, 12, 13, 40, 130])
 def test_swiglu_is_silu_of_the_gate_times_up(rows: int) -> None:
     for hidden, k in ((37, 96), (5, 100), (130, 300)):
         cases, (x, _) = swiglu(hidden, k), inputs(rows, k)
@@ -191,7 +191,7 @@ def test_swiglu_is_silu_of_the_gate_times_up(rows: int) -> None:
 
 
 @pytest.mark.usefixtures("with_each")
-@pytest.mark.parametrize("rows", [1, 2, 12, 13, 40])
+@pytest.mark.parametrize("rows", [1, 2, 12, 13, 40, 130])
 @pytest.mark.parametrize(
     ("bits", "block", "zero_points"), [(4, 32, True), (4, 16, False), (8, 16, False), (8, 64, True)]
 )
@@ -216,17 +216,27 @@ def whole_layer(hidden: int = 130, k: int = 200) -> onnx.ModelProto:
 
 @pytest.mark.usefixtures("with_each")
 def test_rows_do_not_depend_on_each_other() -> None:
-    """Bit for bit: a token's values are the same alone, in a batch, and in a prefill."""
-    ours, (x, skip) = session(whole_layer().SerializeToString()), inputs(41, 200)
-    together = ours.run(None, {"x": x, "skip": skip})
-    for row in range(41):
-        here = slice(row, row + 1)
-        for found, wanted in zip(ours.run(None, {"x": x[:, here], "skip": skip[:, here]}), together, strict=True):
+    """Bit for bit: a token's values are the same alone, in a batch, and in a few at once; and in long texts."""
+    ours, (x, skip) = session(whole_layer().SerializeToString()), inputs(131, 200)
+
+    def run_rows(here: slice, batch: bool = False) -> list[Floats]:
+        feeds = {"x": x[:, here], "skip": skip[:, here]}
+        if not batch:
+            return list(ours.run(None, feeds))
+        turned = ours.run(None, {name: value.swapaxes(0, 1) for name, value in feeds.items()})
+        return [found.swapaxes(0, 1) for found in turned]
+
+    together, long = run_rows(slice(131), batch=True), run_rows(slice(131))
+    for here in (*(slice(row, row + 1) for row in range(131)), slice(LONG - 1)):
+        for found, wanted in zip(run_rows(here), together, strict=True):
             assert np.array_equal(found, wanted[:, here])
+    for rows in (LONG, 50, 97, 110):
+        for found, wanted in zip(run_rows(slice(rows)), long, strict=True):
+            assert np.array_equal(found, wanted[:, :rows])
 
 
 @needs_kernels
-@pytest.mark.parametrize("rows", [1, 40])
+@pytest.mark.parametrize("rows", [1, 31])
 def test_all_instructions_give_the_same_bits(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model, (x, skip) = whole_layer(), inputs(rows, 200)
     found = []

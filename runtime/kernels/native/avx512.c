@@ -8,7 +8,7 @@
  *
  * so each sum starts at -zero_point * sum(q).
  */
-#include "instructions.h"
+#include "coarse.h"
 
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
 
@@ -21,7 +21,6 @@
 #define INLINE TARGET ALWAYS_INLINE
 #define MOST_ROWS 12 /* of x that share a loaded piece of W: their sums fill the registers */
 #define PAIR_ROWS 5  /* that share two tiles of it */
-#define WIDE_ROWS 32 /* for which weights of 4 bits become those of 8 once, not for every five rows */
 
 #include "exponential.h"
 #include "rows.h"
@@ -61,29 +60,100 @@ TARGET static void pack(const PackedWeights *packed, const uint8_t *const rows[L
   }
 }
 
+/* Loops over registers must be unrolled, or those lie in memory; twelve rows of one tile are faster as a loop. */
+#define UNROLL _Pragma("GCC unroll 16")
+#define UNROLL_ROWS _Pragma("GCC unroll 5")
+
 INLINE __mmask16 first_lanes(int64_t count) {
   return count >= 16 ? 0xFFFF : count <= 0 ? 0 : (__mmask16)((1u << count) - 1);
 }
 
+/* Maxima of the lanes of four vectors of non-negative numbers: those of r[0] to r[3], four times. */
+INLINE __m512i largest_lanes(const __m512i r[4]) {
+  const __m512i a = _mm512_max_epi32(_mm512_unpacklo_epi32(r[0], r[1]), _mm512_unpackhi_epi32(r[0], r[1]));
+  const __m512i b = _mm512_max_epi32(_mm512_unpacklo_epi32(r[2], r[3]), _mm512_unpackhi_epi32(r[2], r[3]));
+  __m512i most = _mm512_max_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+  most = _mm512_max_epi32(most, _mm512_shuffle_i64x2(most, most, 0x4E));
+  return _mm512_max_epi32(most, _mm512_shuffle_i64x2(most, most, 0xB1));
+}
+
+/* 64 numbers of four vectors as bytes. */
+INLINE __m512i to_bytes(const __m512i q[4]) {
+  const __m512i bytes = _mm512_packs_epi16(_mm512_packs_epi32(q[0], q[1]), _mm512_packs_epi32(q[2], q[3]));
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  return _mm512_permutexvar_epi32(order, bytes); /* packing works within quarters of a register */
+}
+
+/* The sums of four steps: of 16 bytes of `a`, or of 32 of `a` and `b`. */
+INLINE __m128i sums_of_steps(__m512i a, __m512i b, const int step) {
+  const __m512i ones = _mm512_set1_epi8(1), none = _mm512_setzero_si512();
+  a = _mm512_dpbusd_epi32(none, ones, a);
+  b = step == 16 ? none : _mm512_dpbusd_epi32(none, ones, b);
+  __m512i sum = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+  sum = _mm512_add_epi32(sum, _mm512_shuffle_epi32(sum, 0x4E)); /* of each quarter of a, of b, and again */
+  if (step == 16) return _mm512_castsi512_si128(_mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), sum));
+  sum = _mm512_add_epi32(sum, _mm512_shuffle_i64x2(sum, sum, 0xB1));
+  return _mm_unpacklo_epi32(_mm512_castsi512_si128(sum), _mm512_extracti32x4_epi32(sum, 2));
+}
+
+INLINE __m128i quarter_of(__m512i v, const int i) {
+  return i == 0   ? _mm512_extracti32x4_epi32(v, 0)
+         : i == 1 ? _mm512_extracti32x4_epi32(v, 1)
+         : i == 2 ? _mm512_extracti32x4_epi32(v, 2)
+                  : _mm512_extracti32x4_epi32(v, 3);
+}
+
+INLINE __m256i half_of(__m512i v, const int i) {
+  return i == 0 ? _mm512_castsi512_si256(v) : _mm512_extracti64x4_epi64(v, 1);
+}
+
+/* Four steps at a time. */
 INLINE void quantize_in_steps(const Quantized *to, int64_t row, int64_t column, const float *x, int64_t count,
                               int64_t end, const int step) {
-  const __m512 infinity = _mm512_set1_ps(INFINITY);
-  int8_t *q = to->q + row * to->padded + column;
-  int64_t index = (row * to->padded + column) / step;
-  for (int64_t at = 0; at < end; at += step, index++) {
-    const __m512 a = _mm512_maskz_loadu_ps(first_lanes(count - at), x + at);
-    const __m512 b = step == 16 ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(first_lanes(count - at - 16), x + at + 16);
-    const __m512 size_a = _mm512_abs_ps(a), size_b = _mm512_abs_ps(b);
-    const int finite = _mm512_cmp_ps_mask(size_a, infinity, _CMP_LT_OQ) == 0xFFFF &&
-                       _mm512_cmp_ps_mask(size_b, infinity, _CMP_LT_OQ) == 0xFFFF;
-    const float largest = finite ? _mm512_reduce_max_ps(_mm512_max_ps(size_a, size_b)) : NAN;
-    const __m512 inverse = _mm512_set1_ps(largest > 0 ? 127.0f / largest : 0.0f);
-    const __m512i qa = _mm512_cvtps_epi32(_mm512_mul_ps(a, inverse));
-    const __m512i qb = _mm512_cvtps_epi32(_mm512_mul_ps(b, inverse));
-    _mm_storeu_si128((__m128i *)(q + at), _mm512_cvtsepi32_epi8(qa));
-    if (step > 16) _mm_storeu_si128((__m128i *)(q + at + 16), _mm512_cvtsepi32_epi8(qb));
-    to->scales[index] = largest / 127.0f;
-    store_sums(to, index, _mm512_reduce_add_epi32(_mm512_add_epi32(qa, qb)));
+  const __m512i infinity = _mm512_set1_epi32(0x7F800000), size = _mm512_set1_epi32(0x7FFFFFFF);
+  const int each = step / 16; /* vectors of a step */
+  uint8_t *blocks = to->rows + row * row_bytes(to->padded, step) + row_bytes(column, step);
+  for (int64_t at = 0; at < end; at += 4 * step, blocks += row_bytes(4 * step, step)) {
+    __m512 v[8];
+    __m512i most[4], whole[8];
+    if (count - at >= 4 * step) {
+      UNROLL for (int i = 0; i < 4 * each; i++) v[i] = _mm512_loadu_ps(x + at + 16 * i);
+    } else {
+      UNROLL for (int i = 0; i < 4 * each; i++) v[i] = _mm512_maskz_loadu_ps(first_lanes(count - at - 16 * i), x + at + 16 * i);
+    }
+    UNROLL for (int i = 0; i < 4; i++) {
+      most[i] = _mm512_and_si512(_mm512_castps_si512(v[each * i]), size);
+      if (each > 1)
+        most[i] = _mm512_max_epi32(most[i], _mm512_and_si512(_mm512_castps_si512(v[each * i + 1]), size));
+    }
+    /* As whole numbers, sizes of floats have the same order, and what is not finite is the largest. */
+    const __m512i all = largest_lanes(most);
+    const __m128 largest = _mm_castsi128_ps(_mm512_castsi512_si128(
+        _mm512_mask_mov_epi32(all, _mm512_cmpge_epi32_mask(all, infinity), _mm512_set1_epi32(0x7FC00000))));
+    const __mmask8 some = _mm_cmp_ps_mask(largest, _mm_setzero_ps(), _CMP_GT_OQ);
+    const __m512 inverse = _mm512_castps128_ps512(_mm_maskz_div_ps(some, _mm_set1_ps(127.0f), largest));
+    UNROLL for (int i = 0; i < 4; i++) {
+      const __m512 factor = _mm512_permutexvar_ps(_mm512_set1_epi32(i), inverse);
+      UNROLL for (int j = 0; j < each; j++)
+        whole[each * i + j] = _mm512_cvtps_epi32(_mm512_mul_ps(v[each * i + j], factor));
+    }
+    const __m512i a = to_bytes(whole), b = each > 1 ? to_bytes(whole + 4) : a;
+    const __m128i sums = sums_of_steps(a, b, step);
+    const __m128i scales = _mm_castps_si128(_mm_div_ps(largest, _mm_set1_ps(127.0f)));
+    const __m128i starts = _mm_sub_epi32(_mm_setzero_si128(), _mm_slli_epi32(sums, 7));
+    const __m128i low = _mm_unpacklo_epi32(scales, sums), high = _mm_unpackhi_epi32(scales, sums);
+    const __m128i low_starts = _mm_unpacklo_epi32(starts, starts), high_starts = _mm_unpackhi_epi32(starts, starts);
+    const __m128i heads[4] = {
+        _mm_unpacklo_epi64(low, low_starts), _mm_unpackhi_epi64(low, low_starts),
+        _mm_unpacklo_epi64(high, high_starts), _mm_unpackhi_epi64(high, high_starts),
+    };
+    UNROLL for (int i = 0; i < 4; i++) {
+      uint8_t *block = blocks + row_bytes(i * step, step);
+      if (at + i * step >= end) break;
+      _mm_storeu_si128((__m128i *)block, heads[i]);
+      if (step == 16) _mm_storeu_si128((__m128i *)(block + sizeof(Head)), quarter_of(a, i));
+      else _mm256_storeu_si256((__m256i *)(block + sizeof(Head)), half_of(i < 2 ? a : b, i % 2));
+    }
   }
 }
 
@@ -93,21 +163,15 @@ TARGET static void quantize(const Quantized *to, int64_t row, int64_t column, co
   else quantize_in_steps(to, row, column, x, count, end, 32);
 }
 
-/* Loops over registers must be unrolled, or those lie in memory; twelve rows of one tile are faster as a loop. */
-#define UNROLL _Pragma("GCC unroll 16")
-#define UNROLL_ROWS _Pragma("GCC unroll 5")
-
 /* y[row .. row + rows, 16 columns of each of `tiles` tiles], at most two. */
 INLINE void multiply_tiles(const Job *job, int64_t tile, const int tiles, int64_t row, const int rows, const int bits,
                            const int step, const int asymmetric) {
   const PackedWeights *w = job->w;
-  const int64_t padded = w->padded;
   const uint8_t *base[2];
-  UNROLL for (int t = 0; t < tiles; t++) base[t] = w->tiles + (tile + t - w->first) * w->tile_bytes;
-  const int8_t *q = job->x->q + row * padded;
-  const float *x_scales = job->x->scales + row * (padded / step);
-  const int32_t *sums = job->sums + row * (padded / step);
-  const __m512i half = _mm512_set1_epi8(15);
+  UNROLL for (int t = 0; t < tiles; t++) base[t] = w->tiles + (tile + t) * w->tile_bytes;
+  const int64_t row_stride = row_bytes(job->x->padded, step);
+  const uint8_t *x = job->x->rows + row * row_stride;
+  const __m512i half = _mm512_set1_epi8(15), minus_middle = _mm512_set1_epi32(0xFFF8); /* -8 in 16 bits */
   const int64_t block_size = w->shape.block_size;
   __m512 total[2][MOST_ROWS];
   UNROLL for (int t = 0; t < tiles; t++)
@@ -118,11 +182,14 @@ INLINE void multiply_tiles(const Job *job, int64_t tile, const int tiles, int64_
     __m512i zero[2];
     UNROLL for (int t = 0; t < tiles; t++) {
       scale[t] = _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)(base[t] + scales_at(w, block))));
-      if (asymmetric)
-        zero[t] = _mm512_cvtepu8_epi32(_mm_load_si128((const __m128i *)(base[t] + zero_points_at(w, block))));
+      zero[t] = minus_middle;
+      if (asymmetric) {
+        const __m128i zeros = _mm_load_si128((const __m128i *)(base[t] + zero_points_at(w, block)));
+        zero[t] = _mm512_sub_epi16(_mm512_setzero_si512(), _mm512_cvtepu8_epi32(zeros));
+      }
     }
     const int64_t end = smaller((block + 1) * block_size, w->shape.k);
-    for (int64_t k = block * block_size; k < end; k += step, at += step * LANES * bits / 8) {
+    for (int64_t k = block * block_size; k < end; k += step, at += step * LANES * bits / 8, x += row_bytes(step, step)) {
       __m512i v[2][8]; /* of each tile, step / 4 words of each lane */
       UNROLL for (int t = 0; t < tiles; t++) {
         UNROLL for (int i = 0; i < step / 4; i += 8 / bits) {
@@ -132,17 +199,20 @@ INLINE void multiply_tiles(const Job *job, int64_t tile, const int tiles, int64_
         }
       }
       UNROLL_ROWS for (int r = 0; r < rows; r++) {
-        const int8_t *four = q + r * padded + k;
-        const __m512i from = _mm512_set1_epi32(sums[r * (padded / step) + k / step]);
-        const __m512 x_scale = _mm512_set1_ps(x_scales[r * (padded / step) + k / step]);
+        const uint8_t *head = x + r * row_stride;
+        Head known;
+        memcpy(&known, head, sizeof known);
+        const __m512 x_scale = _mm512_set1_ps(known.scale);
         __m512i sum[2];
-        /* Both numbers fit 16 bits, the zero point with nothing above them. */
-        UNROLL for (int t = 0; t < tiles; t++) sum[t] = asymmetric ? _mm512_madd_epi16(from, zero[t]) : from;
+        /* Both numbers fit 16 bits, the sum with its sign above them, and nothing above the zero point. */
+        UNROLL for (int t = 0; t < tiles; t++)
+          sum[t] = asymmetric || bits == 4 ? _mm512_madd_epi16(_mm512_set1_epi32(known.sum), zero[t])
+                                           : _mm512_set1_epi32(known.start);
         UNROLL for (int i = 0; i < step / 4; i++) {
           int32_t word;
-          memcpy(&word, four + 4 * i, 4);
-          const __m512i x = _mm512_set1_epi32(word);
-          UNROLL for (int t = 0; t < tiles; t++) sum[t] = _mm512_dpbusd_epi32(sum[t], v[t][i], x);
+          memcpy(&word, head + sizeof(Head) + 4 * i, 4);
+          const __m512i four = _mm512_set1_epi32(word);
+          UNROLL for (int t = 0; t < tiles; t++) sum[t] = _mm512_dpbusd_epi32(sum[t], v[t][i], four);
         }
         UNROLL for (int t = 0; t < tiles; t++)
           total[t][r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[t]), _mm512_mul_ps(scale[t], x_scale), total[t][r]);
@@ -154,7 +224,7 @@ INLINE void multiply_tiles(const Job *job, int64_t tile, const int tiles, int64_
     const __mmask16 mask = first_lanes(w->shape.n - n);
     const __m512 bias = job->bias ? _mm512_maskz_loadu_ps(mask, job->bias + n) : _mm512_setzero_ps();
     UNROLL_ROWS for (int r = 0; r < rows; r++)
-      _mm512_mask_storeu_ps(job->y + (row + r) * job->stride + n - job->first_column, mask,
+      _mm512_mask_storeu_ps(job->y + (row + r - job->first_row) * job->stride + n - job->first_column, mask,
                             _mm512_add_ps(total[t][r], bias));
   }
 }
@@ -167,31 +237,6 @@ INLINE void multiply(const Job *job, int64_t tile, int64_t row, const int rows, 
 INLINE void multiply_pair(const Job *job, int64_t tile, int64_t row, const int rows, const int bits, const int step,
                           const int zeros) {
   multiply_tiles(job, tile, 2, row, rows, bits, step, zeros);
-}
-
-/* Tiles from .. to of 4 bits as tiles of 8 without zero points: w - zero_point + 128, the same numbers. */
-TARGET static void widen(const PackedWeights *w, int64_t from, int64_t to, const PackedWeights *wide) {
-  const __m512i half = _mm512_set1_epi8(15), to_every_byte = _mm512_set1_epi32(0x01010101);
-  for (int64_t tile = from; tile < to; tile++) {
-    const uint8_t *source = w->tiles + (tile - w->first) * w->tile_bytes;
-    uint8_t *target = wide->tiles + (tile - wide->first) * wide->tile_bytes;
-    for (int64_t block = 0; block < w->shape.blocks; block++) {
-      if (block % 2 == 0) memcpy(target + scales_at(wide, block), source + scales_at(w, block), LINE);
-      __m512i zero = _mm512_set1_epi8(8);
-      if (w->asymmetric) {
-        const __m128i zeros = _mm_load_si128((const __m128i *)(source + zero_points_at(w, block)));
-        zero = _mm512_mullo_epi32(_mm512_cvtepu8_epi32(zeros), to_every_byte);
-      }
-      const __m512i add = _mm512_sub_epi8(_mm512_set1_epi8(-128), zero);
-      const uint8_t *words = source + block_at(w, block);
-      uint8_t *at = target + block_at(wide, block);
-      for (size_t i = 0; i < w->block_bytes; i += LINE) {
-        const __m512i both = _mm512_load_si512(words + i), high = _mm512_srli_epi16(both, 4);
-        _mm512_store_si512(at + 2 * i, _mm512_add_epi8(_mm512_and_si512(both, half), add));
-        _mm512_store_si512(at + 2 * i + LINE, _mm512_add_epi8(_mm512_and_si512(high, half), add));
-      }
-    }
-  }
 }
 
 /* g / (1 + e^-g). */
@@ -216,6 +261,7 @@ TARGET static void gate(const float *gates, float *y, int64_t count) {
 
 #include "ranges.h"
 
-const Instructions avx512_vnni = {"AVX512-VNNI", WIDE_ROWS, supported, pack, quantize, normalize, gate, RANGES};
+const Instructions avx512_vnni = {"AVX512-VNNI", supported, pack,    quantize,        normalize, gate, RANGES,
+                                  coarse_tile_bytes, coarsen, multiply_coarse};
 
 #endif

@@ -33,41 +33,41 @@ struct PackedWeights {
   int64_t padded; /* elements of a row, a multiple of CHUNK */
   size_t block_bytes, tile_bytes; /* a block's weights alone, and all of a tile */
   int asymmetric;
-  int64_t first;  /* the number of the first of the */
   uint8_t *tiles;
 };
 
-/* What a block's sum of x's elements is multiplied by where a product's sum starts: the zero point, to be multiplied on
- * if each block has its own, less 0. */
-enum Sums { TIMES_1, TIMES_8, TIMES_128, SUMS };
-
-/* x, each `step` elements of a row as int8 in [-127, 127] and a scale, which is NaN where an element is no finite number,
- * so that the row's products are. */
+/* What stands before each `step` elements of a row of x. */
 typedef struct {
-  int64_t padded;
-  int step;
-  int8_t *q;            /* [M, padded] */
-  float *scales;        /* [M, padded / step] */
-  int32_t *sums[SUMS];  /* [M, padded / step] each, the sums of q times -1, -8 and -128; NULL where they are not needed */
+  float scale;   /* what the elements are multiples of; NaN where one is no finite number, so that the row's products are */
+  int32_t sum;   /* of the elements */
+  int32_t start; /* -128 times that: where sums with bytes begin whose zero point is 128 */
+  int32_t unused;
+} Head;
+
+/* x, each `step` elements of a row as int8 in [-127, 127] behind their Head. */
+typedef struct {
+  int64_t padded; /* elements of a row, a multiple of CHUNK */
+  int step;       /* 16 or 32 */
+  uint8_t *rows;  /* [M, padded / step, sizeof(Head) + step] */
 } Quantized;
 
-/* One product; y's columns from `first_column` on lie from `y` on. */
+ALWAYS_INLINE int64_t row_bytes(int64_t padded, int step) { return padded / step * ((int64_t)sizeof(Head) + step); }
+
+/* Some rows of x against some columns of W; y's rows and columns from the first ones on lie from `y` on. */
 typedef struct {
   const PackedWeights *w;
   const Quantized *x;
-  const int32_t *sums; /* those of x where the products' start */
   const float *bias;
+  const uint8_t *coarse; /* what `coarsen` made of W, for `multiply_coarse` */
   float *y;
-  int64_t stride, first_column, m;
-  int *failed; /* becomes 1 where memory did not suffice */
+  int64_t stride, first_column, first_row, last_row;
 } Job;
 
-/* All rows of x against tiles from .. to. */
+/* Against tiles from .. to. */
 typedef void (*Range)(const Job *job, int64_t from, int64_t to);
 
 struct Instructions {
   const char *name;
-  int64_t wide_rows; /* of x from which on weights of 4 bits are multiplied as those of 8; 0 for never */
   int (*supported)(void);
   /* The weights of 16 rows, each of `bytes` bytes, into a tile. */
   void (*pack)(const PackedWeights *packed, const uint8_t *const rows[LANES], int64_t bytes, uint8_t *tile);
@@ -78,6 +78,10 @@ struct Instructions {
                     float *to);
   void (*gate)(const float *gates, float *y, int64_t count); /* y *= silu(gates) */
   Range multiply[2][2][2]; /* of 4, 8 bits; in steps of 16, 32 elements; without, with zero points */
+  /* Weights of 4 bits for many rows of x, in steps of 32: made bytes of, which are multiplied; or NULL. */
+  size_t (*coarse_tile_bytes)(const PackedWeights *packed);
+  void (*coarsen)(const PackedWeights *packed, int64_t from, int64_t to, uint8_t *memory);
+  Range multiply_coarse; /* tiles from .. to, which are all that were made */
 };
 
 extern const Instructions avx512_vnni, avx_vnni, avx2;

@@ -82,7 +82,15 @@ static OrtStatus *compute(void *state, OrtKernelContext *context) {
   if (rows < 0 || (skip->data != NULL && (skip->rank != x->rank || memcmp(skip->sizes, x->sizes, x->rank * sizeof k) != 0)) ||
       (norm->data != NULL && (norm->rank != 1 || norm->sizes[0] != k)))
     return fail(api, ORT_INVALID_ARGUMENT, "intaglio: NBitsLayer's inputs do not fit its matrices");
-  Source source = {.m = rows, .k = k, .x = x->data, .skip = skip->data, .norm = norm->data, .epsilon = kernel->epsilon};
+  Source source = {
+      .m = rows,
+      .k = k,
+      .sequence = sequence_of(x),
+      .x = x->data,
+      .skip = skip->data,
+      .norm = norm->data,
+      .epsilon = kernel->epsilon,
+  };
   Product products[MOST_PRODUCTS];
   for (int i = 0; i < kernel->count; i++)
     products[i] = (Product){.weights = kernel->matrices[i].weights,

@@ -5,44 +5,39 @@
 
 #include <stdlib.h>
 
-#include "instructions.h"
+#include "coarse.h"
 #include "threads.h"
 
 enum {
   FEW_ROWS = 12, /* of x: so few are quantized at once, and make the weights all that is read */
   FORMATS = 2,   /* of quantized x: in steps of 16 and of 32 */
+  ROWS_IN_CACHE = 96, /* of y that are made before something is done with them */
+  LONG_ROW = 2048,    /* elements of a row of W beyond which fewer rows of it stay in the cache */
 };
 
 static size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
-static int step_of(const PackedWeights *w) { return w->shape.block_size == 16 ? 16 : 32; }
-
-/* Whether weights of 4 bits are multiplied as those of 8. */
-static int widened(const PackedWeights *w, int64_t m) {
-  return w->shape.bits == 4 && w->with->wide_rows > 0 && m >= w->with->wide_rows;
+/* Whether weights are made bytes of first, as those of 4 bits are for a long text. */
+static int is_coarse(const PackedWeights *w, int64_t sequence) {
+  return w->shape.bits == 4 && w->with->coarsen != NULL && sequence >= COARSE_ROWS;
 }
 
-/* Which of the sums of x are where a product's start. */
-static enum Sums sums_of(const PackedWeights *w, int64_t m) {
-  if (widened(w, m)) return TIMES_128;
-  return w->asymmetric ? TIMES_1 : w->shape.bits == 8 ? TIMES_128 : TIMES_8;
+/* Elements of x that share a scale. */
+static int step_of(const PackedWeights *w, int64_t sequence) {
+  return w->shape.block_size == 16 && !is_coarse(w, sequence) ? 16 : 32;
 }
 
 /* ---- x ------------------------------------------------------------------------------------------------------------ */
 
-/* Lays m rows of k elements out in `memory`, for the products that `wanted` says; their size where that is NULL. */
-static size_t lay_out(Quantized *x, uint8_t *memory, int64_t m, int64_t k, int step, const int wanted[SUMS]) {
-  x->padded = ceil_div(k, CHUNK) * CHUNK;
-  x->step = step;
-  const size_t q = aligned(m * x->padded), each = aligned(m * (x->padded / step) * sizeof(float));
-  size_t size = q + each;
-  x->q = (int8_t *)memory;
-  x->scales = (float *)(memory + q);
-  for (int i = 0; i < SUMS; i++) {
-    x->sums[i] = wanted[i] ? (int32_t *)(memory + size) : NULL;
-    if (wanted[i]) size += each;
-  }
-  return size;
+static size_t quantized_bytes(int64_t m, int64_t k, int step) {
+  return aligned(m * row_bytes(ceil_div(k, CHUNK) * CHUNK, step));
+}
+
+/* Room for m rows of k elements, from *memory on, which is moved behind it. */
+static Quantized lay_out(uint8_t **memory, int64_t m, int64_t k, int step) {
+  const Quantized x = {ceil_div(k, CHUNK) * CHUNK, step, *memory};
+  *memory += quantized_bytes(m, k, step);
+  return x;
 }
 
 typedef struct {
@@ -74,7 +69,7 @@ static void quantize_part(void *data, size_t task) {
 typedef struct {
   const Product *products;
   int count;
-  int64_t m, tasks;
+  int64_t m, sequence, tasks;
   const Quantized *x[MOST_PRODUCTS], *gate_x[MOST_PRODUCTS];
   const Quantized *into; /* what becomes of the product's y if another product follows */
   int failed;
@@ -83,53 +78,69 @@ typedef struct {
 /* Tiles that stay together: pairs where many rows share what is loaded of x between them, or y is quantized. */
 static int64_t tiles_together(const MultiplyJob *job) { return job->m > FEW_ROWS || job->into != NULL ? 2 : 1; }
 
-static Job job_of(MultiplyJob *job, const PackedWeights *w, const Quantized *x, const float *bias, float *y) {
-  return (Job){w, x, x->sums[sums_of(w, job->m)], bias, y, w->shape.n, 0, job->m, &job->failed};
+/* Tiles of a matrix that many rows are multiplied with before the next ones. */
+static int64_t tiles_in_cache(const PackedWeights *w) { return w->shape.k <= LONG_ROW ? 2 * TILES : TILES; }
+
+/* A matrix, and x in the form that it takes. */
+typedef struct {
+  const PackedWeights *w;
+  const Quantized *x;
+  const float *bias;
+  uint8_t *coarse; /* memory for the coarse form of some tiles, if they are multiplied in that */
+} Factor;
+
+static size_t coarse_bytes(const PackedWeights *w, int64_t sequence, int64_t tiles) {
+  return is_coarse(w, sequence) ? aligned(tiles * w->with->coarse_tile_bytes(w)) : 0;
 }
 
-static void multiply_tiles(const Job *job, int64_t from, int64_t to) {
-  const PackedWeights *w = job->w;
-  w->with->multiply[w->shape.bits == 8][w->shape.block_size > 16][w->asymmetric](job, from, to);
+/* Rows first .. last against tiles from .. to; y's rows and columns from the first ones on lie from `y` on. */
+static void multiply(const Factor *factor, int64_t first, int64_t last, int64_t from, int64_t to, float *y,
+                     int64_t stride) {
+  const PackedWeights *w = factor->w;
+  const Job job = {w, factor->x, factor->bias, factor->coarse, y, stride, from * LANES, first, last};
+  if (factor->coarse != NULL) w->with->multiply_coarse(&job, from, to);
+  else w->with->multiply[w->shape.bits == 8][w->shape.block_size > 16][w->asymmetric](&job, from, to);
 }
 
-/* The same where y is no result, for tiles first .. last: their columns lie in `memory`, `width` of them. */
-static const float *multiply_into(Job job, int64_t first, int64_t last, float *memory, int64_t width) {
-  job.y = memory;
-  job.stride = width;
-  job.first_column = first * LANES;
-  multiply_tiles(&job, first, last);
-  return memory;
-}
-
-/* Tiles from .. to of a product that has a gate or is followed by another, some of them at a time, so that what is no
- * result stays in the cache. */
-static void multiply_gated(MultiplyJob *job, int number, int64_t from, int64_t to) {
+/* Tiles from .. to of a product, and what is done with y: some tiles and rows at a time, so that what is no result stays
+ * in the cache. */
+static void multiply_tiles(MultiplyJob *job, int number, int64_t from, int64_t to) {
   const Product *product = &job->products[number];
-  const PackedWeights *w = product->weights;
-  const int64_t m = job->m, n = w->shape.n, together = m > FEW_ROWS ? TILES : to - from, width = together * LANES;
-  const int64_t all = ceil_div(n, LANES);
-  float *memory = aligned_alloc(LINE, 2 * aligned(m * width * sizeof(float)));
-  if (memory == NULL) {
+  const PackedWeights *w = product->weights, *gate = product->gate == NULL ? NULL : product->gate->weights;
+  const Quantized *into = job->into;
+  const int64_t m = job->m, n = w->shape.n, tiles = ceil_div(n, LANES);
+  const int64_t together = m > FEW_ROWS ? smaller(tiles_in_cache(w), to - from) : to - from, width = together * LANES;
+  const int64_t rows = gate == NULL && into == NULL ? m : smaller(m, ROWS_IN_CACHE); /* and those that are left, if few */
+  const size_t own_coarse = coarse_bytes(w, job->sequence, together);
+  const size_t gate_coarse = gate == NULL ? 0 : coarse_bytes(gate, job->sequence, together);
+  const size_t y_bytes = (rows + FEW_ROWS) * width * sizeof(float);
+  const size_t own_y = into == NULL ? 0 : y_bytes, gate_y = gate == NULL ? 0 : y_bytes;
+  const size_t bytes = own_coarse + gate_coarse + own_y + gate_y;
+  uint8_t *memory = bytes == 0 ? NULL : aligned_alloc(LINE, aligned(bytes));
+  if (bytes > 0 && memory == NULL) {
     job->failed = 1;
     return;
   }
-  const Job own = job_of(job, w, job->x[number], product->bias, product->y);
+  float *made = (float *)(memory + own_coarse + gate_coarse), *gates = (float *)((uint8_t *)made + own_y);
+  const Factor own = {w, job->x[number], product->bias, own_coarse > 0 ? memory : NULL};
+  Factor other = {gate, job->gate_x[number], NULL, gate_coarse > 0 ? memory + own_coarse : NULL};
+  if (gate != NULL) other.bias = product->gate->bias;
   for (int64_t first = from; first < to; first += together) {
     const int64_t last = smaller(first + together, to), column = first * LANES;
     const int64_t count = smaller(n - column, (last - first) * LANES);
-    const float *gates = NULL;
-    if (product->gate != NULL)
-      gates = multiply_into(job_of(job, product->gate->weights, job->gate_x[number], product->gate->bias, NULL), first,
-                            last, memory, width);
-    float *made = memory + m * width;
-    if (job->into == NULL) multiply_tiles(&own, first, last);
-    else multiply_into(own, first, last, made, width);
-    for (int64_t row = 0; row < m; row++) {
-      float *y = job->into == NULL ? product->y + row * n + column : made + row * width;
-      if (gates != NULL) w->with->gate(gates + row * width, y, count);
-      if (job->into == NULL) continue;
-      const int64_t end = last == all ? job->into->padded - column : count; /* behind the last are zeros */
-      w->with->quantize(job->into, row, column, y, count, end);
+    if (own.coarse != NULL) w->with->coarsen(w, first, last, own.coarse);
+    if (other.coarse != NULL) gate->with->coarsen(gate, first, last, other.coarse);
+    for (int64_t top = 0, end; top < m; top = end) {
+      end = m - top <= rows + FEW_ROWS ? m : top + rows;
+      float *y = into == NULL ? product->y + top * n + column : made;
+      const int64_t stride = into == NULL ? n : width;
+      if (gate != NULL) multiply(&other, top, end, first, last, gates, width);
+      multiply(&own, top, end, first, last, y, stride);
+      for (int64_t row = top; row < end && (gate != NULL || into != NULL); row++, y += stride) {
+        if (gate != NULL) w->with->gate(gates + (row - top) * width, y, count);
+        /* Behind the last column are zeros. */
+        if (into != NULL) w->with->quantize(into, row, column, y, count, last == tiles ? into->padded - column : count);
+      }
     }
   }
   free(memory);
@@ -159,13 +170,7 @@ static void multiply_part(void *data, size_t task) {
     const int64_t last = smaller(ceil_div(larger(end - before, 0), each), units);
     before += units * each;
     const int64_t from = first * together, to = smaller(last * together, tiles);
-    if (from >= to) continue;
-    if (product->gate != NULL || job->into != NULL) {
-      multiply_gated(job, i, from, to);
-    } else {
-      const Job one = job_of(job, product->weights, job->x[i], product->bias, product->y);
-      multiply_tiles(&one, from, to);
-    }
+    if (from < to) multiply_tiles(job, i, from, to);
   }
 }
 
@@ -177,48 +182,43 @@ static void multiply_all(MultiplyJob *job, ParallelFor parallel, void *context) 
 }
 
 int matmul(const Source *source, const Product *products, int count, ParallelFor parallel, void *context) {
-  const int64_t m = source->m;
+  const int64_t m = source->m, sequence = source->sequence;
   const Instructions *with = products[0].weights->with;
   const Product *then = products[0].then;
   Quantized formats[FORMATS], hidden;
-  int wanted[FORMATS][SUMS] = {{0}}, used[FORMATS] = {0}, wanted_then[SUMS] = {0};
+  int used[FORMATS] = {0};
   for (int i = 0; i < count; i++) {
-    for (const Product *each = &products[i]; each != NULL; each = each == &products[i] ? each->gate : NULL) {
-      const int format = step_of(each->weights) == 32;
-      used[format] = wanted[format][sums_of(each->weights, m)] = 1;
-    }
+    used[step_of(products[i].weights, sequence) == 32] = 1;
+    if (products[i].gate != NULL) used[step_of(products[i].gate->weights, sequence) == 32] = 1;
   }
-  size_t bytes = 0;
-  const size_t normalized = source->norm == NULL ? 0 : aligned(ceil_div(m, FEW_ROWS) * source->k * sizeof(float));
+  const int then_step = then == NULL ? 0 : step_of(then->weights, sequence);
+  const int64_t then_k = then == NULL ? 0 : then->weights->shape.k;
+  size_t bytes = source->norm == NULL ? 0 : aligned(ceil_div(m, FEW_ROWS) * source->k * sizeof(float));
   for (int f = 0; f < FORMATS; f++)
-    if (used[f]) bytes += lay_out(&formats[f], NULL, m, source->k, 16 << f, wanted[f]);
-  if (then != NULL) {
-    wanted_then[sums_of(then->weights, m)] = 1;
-    bytes += lay_out(&hidden, NULL, m, then->weights->shape.k, step_of(then->weights), wanted_then);
-  }
-  uint8_t *memory = aligned_alloc(LINE, bytes + normalized), *at = memory;
+    if (used[f]) bytes += quantized_bytes(m, source->k, 16 << f);
+  if (then != NULL) bytes += quantized_bytes(m, then_k, then_step);
+  uint8_t *memory = aligned_alloc(LINE, bytes), *at = memory;
   if (memory == NULL) return -1;
-  QuantizeJob first = {.source = source, .with = with, .normalized = (float *)(memory + bytes)};
+  QuantizeJob first = {.source = source, .with = with};
   for (int f = 0; f < FORMATS; f++) {
     if (!used[f]) continue;
-    at += lay_out(&formats[f], at, m, source->k, 16 << f, wanted[f]);
+    formats[f] = lay_out(&at, m, source->k, 16 << f);
     first.to[first.formats++] = &formats[f];
   }
+  if (then != NULL) hidden = lay_out(&at, m, then_k, then_step);
+  first.normalized = (float *)at;
   if (m <= FEW_ROWS) quantize_part(&first, 0);
   else parallel(context, quantize_part, ceil_div(m, FEW_ROWS), &first);
-  MultiplyJob job = {.products = products, .count = count, .m = m};
+  MultiplyJob job = {.products = products, .count = count, .m = m, .sequence = sequence};
   for (int i = 0; i < count; i++) {
-    job.x[i] = &formats[step_of(products[i].weights) == 32];
-    if (products[i].gate != NULL) job.gate_x[i] = &formats[step_of(products[i].gate->weights) == 32];
+    job.x[i] = &formats[step_of(products[i].weights, sequence) == 32];
+    if (products[i].gate != NULL) job.gate_x[i] = &formats[step_of(products[i].gate->weights, sequence) == 32];
   }
-  if (then != NULL) {
-    lay_out(&hidden, at, m, then->weights->shape.k, step_of(then->weights), wanted_then);
-    job.into = &hidden;
-  }
+  if (then != NULL) job.into = &hidden;
   multiply_all(&job, parallel, context);
   int failed = job.failed;
   if (then != NULL && !failed) {
-    MultiplyJob last = {.products = then, .count = 1, .m = m, .x = {&hidden}};
+    MultiplyJob last = {.products = then, .count = 1, .m = m, .sequence = sequence, .x = {&hidden}};
     multiply_all(&last, parallel, context);
     failed = last.failed;
   }

@@ -1,7 +1,9 @@
 /* y = x · Wᵀ + bias for several W and one x, and what a decoder layer has around that: the norm before it, SwiGLU in it.
  *
  * x is quantized to int8 with one scale for every 32 elements of a row, 16 where the weights' blocks are of 16, as
- * accuracy_level 4 allows, and the products are integer ones.
+ * accuracy_level 4 allows, and the products are integer ones. A row's y depends on no other row, and is the same bits
+ * whatever the instructions; but in a text of COARSE_ROWS and more weights of 4 bits are rounded once more (coarse.h),
+ * where there is AVX512-VNNI.
  */
 #ifndef INTAGLIO_MATMUL_H
 #define INTAGLIO_MATMUL_H
@@ -19,6 +21,7 @@ typedef void (*ParallelFor)(void *context, void (*body)(void *, size_t), size_t 
  * Source: B. Zhang, R. Sennrich, Root Mean Square Layer Normalization, arXiv:1910.07467. */
 typedef struct {
   int64_t m, k;
+  int64_t sequence;  /* how many rows are one text's, S of [B, S, K] */
   const float *x;    /* [M, K] */
   const float *skip; /* [M, K], or NULL for none */
   const float *norm; /* [K], or NULL for x itself */

@@ -51,7 +51,7 @@ static OrtStatus *compute(void *state, OrtKernelContext *context) {
   status = get_output(api, context, 0, x->sizes, x->rank, &y);
   if (status != NULL || rows == 0) return status;
   Pool pool = {api, context};
-  const Source source = {.m = rows, .k = shape->k, .x = x->data};
+  const Source source = {.m = rows, .k = shape->k, .sequence = sequence_of(x), .x = x->data};
   const Product product = {.weights = kernel->matrix.weights, .bias = inputs[INPUT_BIAS].data, .y = y};
   if (matmul(&source, &product, 1, run_parallel, &pool) != 0)
     return fail(api, ORT_FAIL, "intaglio: failed to allocate memory");

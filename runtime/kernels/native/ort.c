@@ -7,6 +7,8 @@ int64_t rows_of(const Tensor *tensor, int64_t k) {
   return rows;
 }
 
+int64_t sequence_of(const Tensor *tensor) { return tensor->rank > 1 ? tensor->sizes[tensor->rank - 2] : 1; }
+
 OrtStatus *fail(const OrtApi *api, int code, const char *message) {
   return ORT(api, CREATE_STATUS, OrtStatus *, int, const char *)(code, message);
 }

@@ -23,6 +23,9 @@ typedef struct {
 /* How many rows of k elements a tensor has: -1 where its last dimension is another. */
 int64_t rows_of(const Tensor *tensor, int64_t k);
 
+/* How many of them belong to one text: the last dimension but one. */
+int64_t sequence_of(const Tensor *tensor);
+
 OrtStatus *fail(const OrtApi *api, int code, const char *message);
 
 /* An attribute of a node, or `absent`. */

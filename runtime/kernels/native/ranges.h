@@ -11,10 +11,10 @@
 INLINE void multiply_group(const Job *job, int64_t first, int64_t last, const int bits, const int step,
                            const int zeros) {
   int64_t rows;
-  for (int64_t row = 0; row < job->m; row += rows) {
-    const int64_t left = job->m - row;
+  for (int64_t row = job->first_row; row < job->last_row; row += rows) {
+    const int64_t left = job->last_row - row;
 #ifdef PAIR_ROWS
-    if (job->m > MOST_ROWS && left >= PAIR_ROWS) {
+    if (job->last_row - job->first_row > MOST_ROWS && left >= PAIR_ROWS) {
       rows = PAIR_ROWS;
       int64_t tile = first;
       for (; tile + 1 < last; tile += 2) multiply_pair(job, tile, row, PAIR_ROWS, bits, step, zeros);
@@ -38,34 +38,7 @@ INLINE void multiply_group(const Job *job, int64_t first, int64_t last, const in
   }
 }
 
-#ifdef WIDE_ROWS
-/* As multiply_range, for tiles of 4 bits that become those of 8 on the way. */
-INLINE void multiply_widened(const Job *job, int64_t from, int64_t to, const int step) {
-  PackedWeights wide = *job->w;
-  wide.shape.bits = 8;
-  wide.asymmetric = 0;
-  wide.block_bytes *= 2;
-  wide.tile_bytes = block_at(&wide, wide.shape.blocks - 1) + wide.block_bytes;
-  wide.tiles = aligned_alloc(LINE, TILES * wide.tile_bytes);
-  if (wide.tiles == NULL) {
-    *job->failed = 1;
-    return;
-  }
-  Job widened = *job;
-  widened.w = &wide;
-  for (wide.first = from; wide.first < to; wide.first += TILES) {
-    const int64_t last = smaller(wide.first + TILES, to);
-    widen(job->w, wide.first, last, &wide);
-    multiply_group(&widened, wide.first, last, 8, step, 0);
-  }
-  free(wide.tiles);
-}
-#endif
-
 INLINE void multiply_range(const Job *job, int64_t from, int64_t to, const int bits, const int step, const int zeros) {
-#ifdef WIDE_ROWS
-  if (bits == 4 && job->m >= WIDE_ROWS) return multiply_widened(job, from, to, step);
-#endif
   for (int64_t first = from; first < to; first += TILES)
     multiply_group(job, first, smaller(first + TILES, to), bits, step, zeros);
 }

@@ -1,15 +1,10 @@
-/* What is done with a row of x before it is quantized, and with its sums. The file that includes this has defined TARGET
+/* What is done with a row of x before it is quantized. The file that includes this has defined TARGET
  * and INLINE; the compiler finds the vectors. Operations come in the same order for all instruction sets. */
 #ifndef INTAGLIO_ROWS_H
 #define INTAGLIO_ROWS_H
 
 #include <math.h>
-
-INLINE void store_sums(const Quantized *to, int64_t index, int32_t sum) {
-  if (to->sums[TIMES_1] != NULL) to->sums[TIMES_1][index] = -sum;
-  if (to->sums[TIMES_8] != NULL) to->sums[TIMES_8][index] = -8 * sum;
-  if (to->sums[TIMES_128] != NULL) to->sums[TIMES_128][index] = -128 * sum;
-}
+#include <string.h>
 
 enum { PARTIAL_SUMS = 32 };
 

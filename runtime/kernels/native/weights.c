@@ -74,7 +74,6 @@ PackedWeights *matmul_pack(const MatMulShape *shape, const StoredWeights *stored
   packed->with = best();
   packed->shape = *shape;
   packed->asymmetric = stored->zero_points != NULL;
-  packed->first = 0;
   packed->padded = ceil_div(shape->k, CHUNK) * CHUNK;
   packed->block_bytes = shape->block_size * LANES * shape->bits / 8;
   packed->tile_bytes = block_at(packed, shape->blocks - 1) + packed->block_bytes;

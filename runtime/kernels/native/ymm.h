@@ -95,9 +95,9 @@ INLINE float largest_of(__m256 v) {
 TARGET static void quantize(const Quantized *to, int64_t row, int64_t column, const float *x, int64_t count,
                             int64_t end) {
   const int step = to->step;
-  int64_t index = (row * to->padded + column) / step;
+  uint8_t *block = to->rows + row * row_bytes(to->padded, step) + row_bytes(column, step);
   const __m256 sign = _mm256_set1_ps(-0.0f), infinity = _mm256_set1_ps(INFINITY);
-  for (int64_t at = 0; at < end; at += step, index++) {
+  for (int64_t at = 0; at < end; at += step, block += row_bytes(step, step)) {
     __m256 v[4], most = _mm256_setzero_ps(), finite = _mm256_castsi256_ps(_mm256_set1_epi32(-1));
     for (int i = 0; i < 4; i++) {
       const int64_t left = 8 * i < step ? count - at - 8 * i : 0;
@@ -115,19 +115,19 @@ TARGET static void quantize(const Quantized *to, int64_t row, int64_t column, co
     const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
     const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     const __m256i ordered = _mm256_permutevar8x32_epi32(bytes, order);
-    int8_t *first = to->q + row * to->padded + column + at;
+    int8_t *first = (int8_t *)block + sizeof(Head);
     if (step == 16) _mm_storeu_si128((__m128i *)first, _mm256_castsi256_si128(ordered));
     else _mm256_storeu_si256((__m256i *)first, ordered);
-    to->scales[index] = largest / 127.0f;
-    const __m256i sum = _mm256_add_epi32(_mm256_add_epi32(q[0], q[1]), _mm256_add_epi32(q[2], q[3]));
-    store_sums(to, index, sum_of(sum));
+    const int32_t sum = sum_of(_mm256_add_epi32(_mm256_add_epi32(q[0], q[1]), _mm256_add_epi32(q[2], q[3])));
+    const Head head = {largest / 127.0f, sum, -128 * sum, 0};
+    memcpy(block, &head, sizeof head);
   }
 }
 
 /* ---- products ----------------------------------------------------------------------------------------------------- */
 
 /* Four elements of x in every lane. */
-INLINE __m256i four_of(const int8_t *q) {
+INLINE __m256i four_of(const uint8_t *q) {
   int32_t word;
   memcpy(&word, q, 4);
   return _mm256_set1_epi32(word);
@@ -137,11 +137,9 @@ INLINE __m256i four_of(const int8_t *q) {
 INLINE void multiply(const Job *job, int64_t tile, int64_t row, const int rows, const int bits, const int step,
                      const int asymmetric) {
   const PackedWeights *w = job->w;
-  const int64_t padded = w->padded, n = tile * LANES;
+  const int64_t row_stride = row_bytes(job->x->padded, step), n = tile * LANES;
   const uint8_t *base = w->tiles + tile * w->tile_bytes;
-  const int8_t *q = job->x->q + row * padded;
-  const float *x_scales = job->x->scales + row * (padded / step);
-  const int32_t *sums = job->sums + row * (padded / step);
+  const uint8_t *x = job->x->rows + row * row_stride;
   const __m256i low = _mm256_set1_epi8(15);
   const int64_t block_size = w->shape.block_size;
   const int offset = bits == 8 ? OFFSET : 0;
@@ -158,7 +156,7 @@ INLINE void multiply(const Job *job, int64_t tile, int64_t row, const int rows, 
       zero[1] = _mm256_sub_epi32(_mm256_cvtepu8_epi32(_mm_srli_si128(zeros, 8)), _mm256_set1_epi32(offset));
     }
     const int64_t end = smaller((block + 1) * block_size, w->shape.k);
-    for (int64_t k = block * block_size; k < end; k += step, at += step * LANES * bits / 8) {
+    for (int64_t k = block * block_size; k < end; k += step, at += step * LANES * bits / 8, x += row_bytes(step, step)) {
       __m256i sum[2][MOST_ROWS];
       UNROLL(8) for (int r = 0; r < rows; r++) sum[0][r] = sum[1][r] = _mm256_setzero_si256();
       UNROLL(2) for (int i = 0; i < step / 4; i += 8 / bits) {
@@ -171,18 +169,20 @@ INLINE void multiply(const Job *job, int64_t tile, int64_t row, const int rows, 
         }
         UNROLL(8) for (int r = 0; r < rows; r++) {
           UNROLL(2) for (int part = 0; part < 8 / bits; part++) {
-            const __m256i x = four_of(q + r * padded + k + 4 * (i + part));
-            sum[0][r] = dot(sum[0][r], v[0][part], x, bits);
-            sum[1][r] = dot(sum[1][r], v[1][part], x, bits);
+            const __m256i four = four_of(x + r * row_stride + sizeof(Head) + 4 * (i + part));
+            sum[0][r] = dot(sum[0][r], v[0][part], four, bits);
+            sum[1][r] = dot(sum[1][r], v[1][part], four, bits);
           }
         }
       }
       UNROLL(8) for (int r = 0; r < rows; r++) {
-        const __m256i from = _mm256_set1_epi32(sums[r * (padded / step) + k / step]);
-        const __m256 x_scale = _mm256_set1_ps(x_scales[r * (padded / step) + k / step]);
+        Head known;
+        memcpy(&known, x + r * row_stride, sizeof known);
+        const __m256i from = _mm256_set1_epi32(asymmetric ? known.sum : bits == 8 ? known.start : -8 * known.sum);
+        const __m256 x_scale = _mm256_set1_ps(known.scale);
         UNROLL(2) for (int half = 0; half < 2; half++) {
           __m256i whole = total(sum[half][r], bits);
-          if (asymmetric) whole = _mm256_add_epi32(whole, _mm256_mullo_epi32(from, zero[half]));
+          if (asymmetric) whole = _mm256_sub_epi32(whole, _mm256_mullo_epi32(from, zero[half]));
           else if (offset == 0) whole = _mm256_add_epi32(whole, from);
           y[half][r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(whole), _mm256_mul_ps(scale[half], x_scale), y[half][r]);
         }
@@ -194,7 +194,7 @@ INLINE void multiply(const Job *job, int64_t tile, int64_t row, const int rows, 
     const __m256i mask = first_lanes(w->shape.n - column);
     const __m256 bias = job->bias ? _mm256_maskload_ps(job->bias + column, mask) : _mm256_setzero_ps();
     for (int r = 0; r < rows; r++)
-      _mm256_maskstore_ps(job->y + (row + r) * job->stride + column - job->first_column, mask,
+      _mm256_maskstore_ps(job->y + (row + r - job->first_row) * job->stride + column - job->first_column, mask,
                           _mm256_add_ps(y[half][r], bias));
   }
 }
@@ -221,4 +221,4 @@ TARGET static void gate(const float *gates, float *y, int64_t count) {
 
 #include "ranges.h"
 
-const Instructions NAME = {LABEL, 0, supported, pack, quantize, normalize, gate, RANGES};
+const Instructions NAME = {LABEL, supported, pack, quantize, normalize, gate, RANGES, NULL, NULL, NULL};
