@@ -40,7 +40,8 @@ def onnx_bytes(graph: Path) -> int:
     Initializers that lie in the same bytes of the file count once.
     """
     found: dict[object, int] = {}
-    for value in _open(graph).initializers.values():
+    model = onnx.load(graph, load_external_data=False)
+    for value in onnx_ir.from_proto(model).graph.initializers.values():
         tensor = value.const_value
         if tensor is not None and readers(value):
             external = isinstance(tensor, onnx_ir.ExternalTensor)
@@ -48,22 +49,18 @@ def onnx_bytes(graph: Path) -> int:
     return sum(found.values())
 
 
-def bytes_of_nodes(graph: Path) -> dict[tuple[str, str], int]:
+def bytes_of_nodes(model: onnx.ModelProto) -> dict[tuple[str, str], int]:
     """Bytes of initializers, as they are stored, that each node reads whole, by its name and operator.
 
     What is cast on the way is the reader's: casts of initializers are folded when a session is made.
     """
     found: dict[tuple[str, str], int] = {}
-    for value in _open(graph).initializers.values():
+    for value in onnx_ir.from_proto(model).graph.initializers.values():
         tensor = value.const_value
         for node, _ in readers(value, VIEWS | {"Cast"}) if tensor is not None else []:
             key = (node.name or "", node.op_type)
             found[key] = found.get(key, 0) + tensor.nbytes
     return found
-
-
-def _open(graph: Path) -> onnx_ir.Graph:
-    return onnx_ir.from_proto(onnx.load(graph, load_external_data=False)).graph
 
 
 def _read_bytes(value: onnx_ir.Value) -> int:

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import bars
 import lines
+import onnx
+from intaglio.runtime.graphs import changed_graph
+from intaglio.runtime.kernels import changes_for
 from marks import fill
 from rows import Row
 from shelf import Shelf
@@ -100,9 +103,10 @@ def known(records: Records, row: Row, shelf: Shelf) -> Facts:
 
 
 def weights(folder: Path) -> dict[str, int]:
-    """Bytes of weights that a decode step reads, by the places of a profile."""
+    """Bytes of weights that a decode step reads, by the places of a profile, which has the graph as our kernels do."""
     found: dict[str, int] = {}
-    for (node, operator), size in bytes_of_nodes(folder / "model.onnx").items():
+    graph, _ = changed_graph(folder, changes_for(("MatMulNBits",)))
+    for (node, operator), size in bytes_of_nodes(onnx.load_from_string(graph)).items():
         key = place(node, operator)
         found[key] = found.get(key, 0) + size
     return found

@@ -8,11 +8,12 @@
     native/avx512.c         products with AVX512-VNNI        native/ymm.h              those of 256 bits:
     native/avx_vnni.c       with AVX-VNNI                    native/avx2.c             with AVX2 alone
     native/attention_op.c   GroupQueryAttention: its inputs  native/attention.h, .c    attention over a KV cache
+    native/attention_append.h  rotation, and the cache       native/attention_cache.h   keys and values as they lie
     native/attention_few.c  of few queries of a key head     native/attention_many.c   of many
     native/gather_op.c      GatherBlockQuantized             native/half.h             numbers of half precision
     native/memory.h         memory of packed weights         native/pages.h            memory of mapped files
-    native/attention_cache.h  keys and values as they lie    native/exponential.h      what exponentials are made of
-    native/operator.h       what operators say of themselves native/threads.h          processors of this process
+    native/operator.h       what operators say of themselves native/exponential.h      what exponentials are made of
+    native/coarse.h, .c     products of long texts           native/threads.h          processors of this process
 
 The file needs no change: ONNX Runtime asks a registered library for an operator's kernel before it takes its own. On
 loading, scales.py drops the Casts that only ONNX Runtime's kernels need, layers.py merges the products of a layer, and

@@ -27,6 +27,7 @@ def test_shared_and_reshaped_matrices_count_once_and_tables_not(tmp_path: Path) 
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 50])],
         [numpy_helper.from_array(value, name) for name, value in values.items()],
     )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)]), tmp_path / "model.onnx")
-    assert bytes_of_nodes(tmp_path / "model.onnx") == {("MatMul", "MatMul"): 4 * 50 * 2}
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)])
+    onnx.save(model, tmp_path / "model.onnx")
+    assert bytes_of_nodes(model) == {("MatMul", "MatMul"): 4 * 50 * 2}
     assert onnx_bytes(tmp_path / "model.onnx") == 4 * 50 * 2

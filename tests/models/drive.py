@@ -1,6 +1,7 @@
 """Runs a native module and its transformers counterpart over the same tokens, in one piece or in several."""
 
 import copy
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +87,10 @@ def run_ours(model: nn.Module, pieces: Sequence[Tensor], mask: Tensor | None = N
 @torch.no_grad()
 def run_theirs(model: nn.Module, pieces: Sequence[Tensor], mask: Tensor | None = None) -> Tensor:
     """As ``run_ours``, by transformers with its DynamicCache, the positions counted along the mask."""
-    cache, done, logits = transformers.DynamicCache(config=model.config), 0, []
+    done, logits = 0, []
+    # transformers 5.24 gave it another name
+    name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+    cache = {name: transformers.DynamicCache(config=model.config)}
     for piece in pieces:
         seen, done = done, done + piece.shape[1]
         extra = {}
@@ -95,7 +99,7 @@ def run_theirs(model: nn.Module, pieces: Sequence[Tensor], mask: Tensor | None =
                 "attention_mask": mask[:, :done],
                 "position_ids": positions_of(mask[:, :done])[:, seen:],
             }
-        logits.append(model(piece, past_key_values=cache, use_cache=True, **extra).logits)
+        logits.append(model(piece, use_cache=True, **cache, **extra).logits)
     return torch.cat(logits, 1)
 
 

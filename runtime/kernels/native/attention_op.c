@@ -13,17 +13,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "attention.h"
+#include "attention_append.h"
 #include "attention_cache.h"
 #include "operator.h"
 #include "operators.h"
 
 enum { QUERY, KEY, VALUE, PAST_KEY, PAST_VALUE, SEQUENCE_LENGTHS, TOTAL_LENGTH, COS, SIN, KEY_BIAS, KEY_NORM, INPUTS };
 enum { OUTPUT, PRESENT_KEY, PRESENT_VALUE, OUTPUTS };
-enum { TOKENS_OF_A_TASK = 16 };
-
-#define BEYOND_BIAS 3.0f /* how large a key's channel is beyond its bias; quality is the same with 8 */
-
 typedef struct {
   const OrtApi *api;
   int int8; /* what the cache holds */
@@ -65,99 +61,8 @@ static OrtStatus *create_int8(const OrtCustomOp *op, const OrtApi *api, const Or
   return (void)op, create_kind(api, info, 1, out);
 }
 
-/* One call: its sizes and where everything is. */
-typedef struct {
-  const Kernel *kernel;
-  int64_t batch, tokens, head_size, past_rows, rows, angles; /* B, S, E, of past, of present, of a row of cos */
-  int64_t query_stride, key_stride;                          /* floats from token to token */
-  int64_t row_bytes;                                         /* of the cache */
-  const float *query, *key, *value, *cos, *sin;
-  const float *key_sizes; /* [K, E], or NULL */
-  const char *past_key, *past_value;
-  float *rotated;
-  char *present_key, *present_value;
-  const int64_t *past; /* [B] */
-} Call;
-
-static void rotate(const Call *call, const float *from, int64_t position, float *to) {
-  const int64_t half = call->kernel->rotates ? call->angles : 0;
-  const float *cos = call->cos + position * half, *sin = call->sin + position * half;
-  for (int64_t e = 0; e < half; e++) {
-    const float a = from[e], b = from[half + e];
-    to[e] = a * cos[e] - b * sin[e];
-    to[half + e] = b * cos[e] + a * sin[e];
-  }
-  memcpy(to + 2 * half, from + 2 * half, (call->head_size - 2 * half) * sizeof(float));
-}
-
-/* Where the channels of a key head have sizes, their numbers are multiplied by them, or divided. */
-static void multiply(float *x, const float *sizes, int64_t count) {
-  for (int64_t e = 0; sizes != NULL && e < count; e++) x[e] *= sizes[e];
-}
-
-static void divide(float *x, const float *sizes, int64_t count) {
-  for (int64_t e = 0; sizes != NULL && e < count; e++) x[e] /= sizes[e];
-}
-
-static const float *sizes_of(const Call *call, int64_t kv_head) {
-  return call->key_sizes == NULL ? NULL : call->key_sizes + kv_head * call->head_size;
-}
-
-static void store_row(const Call *call, const float *from, char *to) {
-  if (call->kernel->int8) store_int8_row(from, call->head_size, to);
-  else memcpy(to, from, call->row_bytes);
-}
-
-/* One token: its queries rotated, its keys and values appended. */
-static void append_token(const Call *call, int64_t token) {
-  const Kernel *kernel = call->kernel;
-  const int64_t size = call->head_size, group = kernel->heads / kernel->kv_heads;
-  const int64_t b = token / call->tokens, position = call->past[b] + token % call->tokens;
-  for (int64_t head = 0; head < kernel->heads; head++) {
-    float *to = call->rotated + (token * kernel->heads + head) * size;
-    rotate(call, call->query + token * call->query_stride + head * size, position, to);
-    multiply(to, sizes_of(call, head / group), size);
-  }
-  for (int64_t head = 0; head < kernel->kv_heads; head++) {
-    const int64_t at = ((b * kernel->kv_heads + head) * call->rows + position) * call->row_bytes;
-    float key[MAX_HEAD_SIZE];
-    rotate(call, call->key + token * call->key_stride + head * size, position, key);
-    divide(key, sizes_of(call, head), size);
-    store_row(call, key, call->present_key + at);
-    store_row(call, call->value + token * call->key_stride + head * size, call->present_value + at);
-  }
-}
-
-static void append(void *data, size_t task) {
-  const Call *call = data;
-  const int64_t from = (int64_t)task * TOKENS_OF_A_TASK, all = call->batch * call->tokens;
-  for (int64_t token = from; token < from + TOKENS_OF_A_TASK && token < all; token++) append_token(call, token);
-}
-
-/* The past of one row and head, where present is other memory than past. */
-static void copy_past(void *data, size_t head) {
-  const Call *call = data;
-  const int64_t bytes = call->row_bytes, used = call->past[(int64_t)head / call->kernel->kv_heads] * bytes;
-  const int64_t from = (int64_t)head * call->past_rows * bytes, to = (int64_t)head * call->rows * bytes;
-  const int64_t rest = call->rows * bytes - used;
-  if (used > 0) memcpy(call->present_key + to, call->past_key + from, used);
-  if (used > 0) memcpy(call->present_value + to, call->past_value + from, used);
-  memset(call->present_key + to + used, 0, rest);
-  memset(call->present_value + to + used, 0, rest);
-}
-
-/* How large each channel of keys is, [K, E]; the same for both of a pair that rotation mixes. */
-static void find_key_sizes(const Call *call, const float *bias, const float *norm, float *sizes) {
-  const int64_t size = call->head_size, half = call->kernel->rotates ? call->angles : 0;
-  for (int64_t head = 0; head < call->kernel->kv_heads; head++, sizes += size) {
-    for (int64_t e = 0; e < size; e++)
-      sizes[e] = fmaxf(bias != NULL ? fabsf(bias[head * size + e]) + BEYOND_BIAS : fabsf(norm[e]), FLT_MIN);
-    for (int64_t e = 0; e < half; e++) sizes[e] = sizes[half + e] = fmaxf(sizes[e], sizes[half + e]);
-  }
-}
-
 /* What is wrong with the lengths of a row, or NULL; `past` is how much it has before these tokens. */
-static const char *check_lengths(const Call *call, int64_t last, int64_t total, int first_prompt, int64_t *past) {
+static const char *check_lengths(const NewTokens *call, int64_t last, int64_t total, int first_prompt, int64_t *past) {
   if (last < 0 || last >= call->rows) return "intaglio: GroupQueryAttention's seqlens_k is out of range";
   *past = first_prompt ? 0 : last + 1 - call->tokens;
   if (*past < 0) return "intaglio: GroupQueryAttention's seqlens_k is too small for the sequence";
@@ -168,8 +73,8 @@ static const char *check_lengths(const Call *call, int64_t last, int64_t total, 
 
 static OrtStatus *invalid(const OrtApi *api, const char *message) { return fail(api, ORT_INVALID_ARGUMENT, message); }
 
-static OrtStatus *run(Call *call, const Tensor *in, OrtKernelContext *context, int64_t *past, float *output) {
-  const Kernel *kernel = call->kernel;
+static OrtStatus *run(const Kernel *kernel, NewTokens *call, const Tensor *in, OrtKernelContext *context, int64_t *past,
+                      float *output) {
   const OrtApi *api = kernel->api;
   const int64_t total = *(const int32_t *)in[TOTAL_LENGTH].data;
   const int first_prompt = call->tokens == total;
@@ -181,9 +86,7 @@ static OrtStatus *run(Call *call, const Tensor *in, OrtKernelContext *context, i
   }
   call->past = past;
   Pool pool = {api, context};
-  if (call->past_key != call->present_key || call->past_value != call->present_value)
-    run_parallel(&pool, copy_past, call->batch * kernel->kv_heads, call);
-  run_parallel(&pool, append, (call->batch * call->tokens + TOKENS_OF_A_TASK - 1) / TOKENS_OF_A_TASK, call);
+  append(call, run_parallel, &pool);
   const Attention attention = {
       .batch = call->batch,
       .tokens = call->tokens,
@@ -214,8 +117,10 @@ static OrtStatus *compute(void *state, OrtKernelContext *context) {
       (in[PAST_KEY].data != NULL && (in[PAST_KEY].rank != 4 || in[PAST_VALUE].rank != 4)))
     return invalid(api, "intaglio: GroupQueryAttention's inputs have the wrong number of dimensions");
   const int64_t width = in[QUERY].sizes[2], all = packed ? kernel->heads + 2 * kernel->kv_heads : kernel->heads;
-  Call call = {
-      .kernel = kernel,
+  NewTokens call = {
+      .int8 = kernel->int8,
+      .heads = kernel->heads,
+      .kv_heads = kernel->kv_heads,
       .batch = in[QUERY].sizes[0],
       .tokens = in[QUERY].sizes[1],
       .head_size = width / all,
@@ -283,7 +188,7 @@ static OrtStatus *compute(void *state, OrtKernelContext *context) {
     }
     call.present_key = cache ? own : outputs[PRESENT_KEY];
     call.present_value = cache ? own + cache : outputs[PRESENT_VALUE];
-    status = run(&call, in, context, past, outputs[OUTPUT]);
+    status = run(kernel, &call, in, context, past, outputs[OUTPUT]);
   } else {
     status = fail(api, ORT_FAIL, "intaglio: failed to allocate memory");
   }

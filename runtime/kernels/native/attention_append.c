@@ -1,0 +1,91 @@
+#include "attention_append.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "attention_cache.h"
+
+enum { TOKENS_OF_A_TASK = 16 };
+
+#define BEYOND_BIAS 3.0f /* how large a key's channel is beyond its bias; quality is the same with 8 */
+
+static void rotate(const NewTokens *t, const float *from, int64_t position, float *to) {
+  const int64_t half = t->angles;
+  const float *cos = t->cos + position * half, *sin = t->sin + position * half;
+  for (int64_t e = 0; e < half; e++) {
+    const float a = from[e], b = from[half + e];
+    to[e] = a * cos[e] - b * sin[e];
+    to[half + e] = b * cos[e] + a * sin[e];
+  }
+  memcpy(to + 2 * half, from + 2 * half, (t->head_size - 2 * half) * sizeof(float));
+}
+
+/* Where the channels of a key head have sizes, their numbers are multiplied by them, or divided. */
+static void multiply(float *x, const float *sizes, int64_t count) {
+  for (int64_t e = 0; sizes != NULL && e < count; e++) x[e] *= sizes[e];
+}
+
+static void divide(float *x, const float *sizes, int64_t count) {
+  for (int64_t e = 0; sizes != NULL && e < count; e++) x[e] /= sizes[e];
+}
+
+static const float *sizes_of(const NewTokens *t, int64_t kv_head) {
+  return t->key_sizes == NULL ? NULL : t->key_sizes + kv_head * t->head_size;
+}
+
+static void store_row(const NewTokens *t, const float *from, char *to) {
+  if (t->int8) store_int8_row(from, t->head_size, to);
+  else memcpy(to, from, t->row_bytes);
+}
+
+/* One token: its queries rotated, its keys and values appended. */
+static void append_token(const NewTokens *t, int64_t token) {
+  const int64_t size = t->head_size, group = t->heads / t->kv_heads;
+  const int64_t b = token / t->tokens, position = t->past[b] + token % t->tokens;
+  for (int64_t head = 0; head < t->heads; head++) {
+    float *to = t->rotated + (token * t->heads + head) * size;
+    rotate(t, t->query + token * t->query_stride + head * size, position, to);
+    multiply(to, sizes_of(t, head / group), size);
+  }
+  for (int64_t head = 0; head < t->kv_heads; head++) {
+    const int64_t at = ((b * t->kv_heads + head) * t->rows + position) * t->row_bytes;
+    float key[MAX_HEAD_SIZE];
+    rotate(t, t->key + token * t->key_stride + head * size, position, key);
+    divide(key, sizes_of(t, head), size);
+    store_row(t, key, t->present_key + at);
+    store_row(t, t->value + token * t->key_stride + head * size, t->present_value + at);
+  }
+}
+
+static void append_part(void *data, size_t task) {
+  const NewTokens *t = data;
+  const int64_t from = (int64_t)task * TOKENS_OF_A_TASK, all = t->batch * t->tokens;
+  for (int64_t token = from; token < from + TOKENS_OF_A_TASK && token < all; token++) append_token(t, token);
+}
+
+/* The past of one row and head, where present is other memory than past. */
+static void copy_past(void *data, size_t head) {
+  const NewTokens *t = data;
+  const int64_t bytes = t->row_bytes, used = t->past[(int64_t)head / t->kv_heads] * bytes;
+  const int64_t from = (int64_t)head * t->past_rows * bytes, to = (int64_t)head * t->rows * bytes;
+  const int64_t rest = t->rows * bytes - used;
+  if (used > 0) memcpy(t->present_key + to, t->past_key + from, used);
+  if (used > 0) memcpy(t->present_value + to, t->past_value + from, used);
+  memset(t->present_key + to + used, 0, rest);
+  memset(t->present_value + to + used, 0, rest);
+}
+
+void find_key_sizes(const NewTokens *t, const float *bias, const float *norm, float *sizes) {
+  const int64_t size = t->head_size, half = t->angles;
+  for (int64_t head = 0; head < t->kv_heads; head++, sizes += size) {
+    for (int64_t e = 0; e < size; e++)
+      sizes[e] = fmaxf(bias != NULL ? fabsf(bias[head * size + e]) + BEYOND_BIAS : fabsf(norm[e]), FLT_MIN);
+    for (int64_t e = 0; e < half; e++) sizes[e] = sizes[half + e] = fmaxf(sizes[e], sizes[half + e]);
+  }
+}
+
+void append(const NewTokens *t, ParallelFor parallel, void *context) {
+  if (t->past_key != t->present_key || t->past_value != t->present_value)
+    parallel(context, copy_past, t->batch * t->kv_heads, (void *)t);
+  parallel(context, append_part, (t->batch * t->tokens + TOKENS_OF_A_TASK - 1) / TOKENS_OF_A_TASK, (void *)t);
+}
