@@ -26,14 +26,22 @@ INLINE void turn(const float *from, int64_t stride, int count, float *to) {
   for (int i = 0; i < 16; i++) _mm512_store_si512(to + i * PIECE, r[i]);
 }
 
-/* scores[rows, PIECE] = queries · turned keys, for `count` rows from `row`. */
-INLINE void score(State *state, const Rows *rows, int row, const int count) {
+/* What is read next comes from memory meanwhile: `bytes` bytes from `ahead` on. Processors foresee rows one after the
+ * other, but not beyond a page, and a page is a piece or a quarter of one. */
+INLINE void fetch(const char *ahead, int64_t bytes) {
+  for (int64_t at = 0; at < bytes; at += 64) _mm_prefetch(ahead + at, _MM_HINT_T1);
+}
+
+/* scores[rows, PIECE] = queries · turned keys, for `count` rows from `row`; `ahead`, if it is not NULL, is fetched. */
+INLINE void score(State *state, const Rows *rows, int row, const char *ahead, const int count) {
+  const int64_t part = PIECE * cache_row_bytes(rows->size, rows->int8) / rows->size;
   __m512 sum[SIX][4];
   for (int r = 0; r < count; r++)
     for (int v = 0; v < 4; v++) sum[r][v] = _mm512_setzero_ps();
   for (int64_t e = 0; e < rows->size; e++) {
     __m512 keys[4];
     for (int v = 0; v < 4; v++) keys[v] = _mm512_load_ps(state->turned + e * PIECE + v * 16);
+    if (ahead != NULL) fetch(ahead + e * part, part);
     for (int r = 0; r < count; r++) {
       const __m512 query = _mm512_set1_ps(rows->queries[row + r][e]);
       for (int v = 0; v < 4; v++) sum[r][v] = _mm512_fmadd_ps(query, keys[v], sum[r][v]);
@@ -45,7 +53,8 @@ INLINE void score(State *state, const Rows *rows, int row, const int count) {
 
 /* `vectors` vectors of columns: sums = factors * sums + weights · values[keys, E]. */
 INLINE void add_values(const State *state, const Rows *rows, int row, const int count, const float *values,
-                       int64_t keys, int64_t column, const int vectors) {
+                       int64_t keys, int64_t column, const char *ahead, const int vectors) {
+  const int64_t part = cache_row_bytes(rows->size, rows->int8);
   __m512 sum[SIX][4];
   for (int r = 0; r < count; r++)
     for (int v = 0; v < vectors; v++)
@@ -54,6 +63,7 @@ INLINE void add_values(const State *state, const Rows *rows, int row, const int 
   for (int64_t key = 0; key < keys; key++) {
     __m512 value[4];
     for (int v = 0; v < vectors; v++) value[v] = _mm512_loadu_ps(values + key * rows->size + column + v * 16);
+    if (ahead != NULL) fetch(ahead + key * part, part);
     for (int r = 0; r < count; r++) {
       const __m512 weight = _mm512_set1_ps(state->scores[(row + r) * PIECE + key]);
       for (int v = 0; v < vectors; v++) sum[r][v] = _mm512_fmadd_ps(weight, value[v], sum[r][v]);
@@ -115,13 +125,15 @@ TARGET int attend_few(Rows *rows) {
     memset(rows->sums[row], 0, size * sizeof(float));
   }
   for (int64_t first = rows->from / PIECE * PIECE; first < rows->to; first += PIECE) {
-    const int64_t count = smaller(PIECE, rows->to - first);
+    const int64_t count = smaller(PIECE, rows->to - first), next = first + PIECE;
+    const int64_t skipped = next < rows->to ? next * cache_row_bytes(size, rows->int8) : 0; /* 0 where nothing is next */
     const float *keys = floats_of(rows->keys, rows, first, count, state->floats);
     for (int64_t key = 0; key < PIECE; key += 16)
       for (int64_t e = 0; e < size; e += 16)
         turn(keys + key * size + e, size, (int)smaller(16, count - key), state->turned + e * PIECE + key);
     for (int row = 0; row < rows->rows; row += SIX) {
-#define SCORE(R) score(state, rows, row, R)
+      const char *ahead = skipped > 0 && row == 0 ? rows->keys + skipped : NULL;
+#define SCORE(R) score(state, rows, row, ahead, R)
       BY_ROWS(rows->rows - row, SCORE)
 #undef SCORE
     }
@@ -129,10 +141,11 @@ TARGET int attend_few(Rows *rows) {
     const float *values = floats_of(rows->values, rows, first, count, state->floats);
     for (int64_t column = 0; column < size; column += 64) {
       for (int row = 0; row < rows->rows; row += SIX) {
-#define FOUR(R) add_values(state, rows, row, R, values, count, column, 4)
-#define THREE(R) add_values(state, rows, row, R, values, count, column, 3)
-#define TWO(R) add_values(state, rows, row, R, values, count, column, 2)
-#define ONE(R) add_values(state, rows, row, R, values, count, column, 1)
+        const char *ahead = skipped > 0 && row + column == 0 ? rows->values + skipped : NULL;
+#define FOUR(R) add_values(state, rows, row, R, values, count, column, ahead, 4)
+#define THREE(R) add_values(state, rows, row, R, values, count, column, ahead, 3)
+#define TWO(R) add_values(state, rows, row, R, values, count, column, ahead, 2)
+#define ONE(R) add_values(state, rows, row, R, values, count, column, ahead, 1)
         switch (smaller(64, size - column) / 16) {
           case 4: BY_ROWS(rows->rows - row, FOUR) break;
           case 3: BY_ROWS(rows->rows - row, THREE) break;

@@ -4,7 +4,7 @@
 
 #include "instructions.h"
 
-enum { COARSE_ROWS = 32 /* of x, from which on it is worth it */, COARSE_STEP = 32 /* elements of x that share a scale */ };
+enum { COARSE_ROWS = 64 /* of x, from which on it is worth it */, COARSE_STEP = 32 /* elements of x that share a scale */ };
 
 /* As Instructions has them. */
 size_t coarse_tile_bytes(const PackedWeights *w);
