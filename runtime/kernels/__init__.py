@@ -46,8 +46,9 @@ def library() -> Path | None:
 def instructions() -> str | None:
     """The processor's instructions that products are computed with: "AVX512-VNNI", "AVX-VNNI" or "AVX2".
 
-    All give the same bits. The environment variable INTAGLIO_KERNELS names the only ones that may be used. None where
-    there is no library, where it is another machine's, or where the processor has none that it knows.
+    All give the same bits, but for long texts (native/matmul.h). The environment variable INTAGLIO_KERNELS names the
+    only ones that may be used. None where there is no library, where it is another machine's, or where the processor
+    has none that it knows.
     """
     path = library()
     try:
