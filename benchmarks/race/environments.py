@@ -21,6 +21,7 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "CTranslate2": (TORCH, "transformers", "ctranslate2"),
     "transformers": (TORCH, "transformers", "safetensors"),
 }
+UNWANTED = "torchvision"  # comes along with some, needs a build that fits torch's, and nothing here needs it
 DONE = ".complete"
 
 
@@ -56,6 +57,7 @@ def install(tool: str, folder: Path) -> str | None:
     commands = [
         [sys.executable, "-m", "venv", "--clear", str(folder)],
         [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", *PACKAGES[tool]],
+        [str(python), "-m", "pip", "uninstall", "-q", "-y", UNWANTED],
     ]
     for command in commands:
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
