@@ -29,7 +29,7 @@ class SharedDecoder:
         self._session = session
         self._facts = session.manifest.model
         self._limit = limit
-        self._lengths = np.zeros(rows, dtype=np.int64)
+        self._lengths, self._numbers = np.zeros(rows, dtype=np.int64), np.arange(rows)
         self._cache = SharedCache(session, rows, longest, limit)
         windows = self._facts.layer_windows if session.windowed else ()
         self._windows = sorted({window for window in windows if window is not None})
@@ -75,15 +75,16 @@ class SharedDecoder:
 
     def step(self, tokens: Tokens, active: NDArray[np.bool_] | None = None) -> Floats:
         count = tokens.size
-        moving = np.arange(count) if active is None else np.flatnonzero(active)
-        needed = int(self._lengths[moving].max()) + 1
+        moving = slice(count) if active is None else np.flatnonzero(active)
+        lengths = self._lengths[moving]
+        needed = int(lengths.max()) + 1
         if self._stepping is None or self._stepping[0] != count or needed > self._mask.shape[1]:
             self._make_room(needed)
             self._bind_step(count, needed)
         assert self._stepping is not None
         self._tokens[:count, 0] = tokens
         # A mask's sum is its row's length. A row that stands still keeps its sum, and so overwrites its last position.
-        self._mask[moving, self._lengths[moving]] = 1
+        self._mask[self._numbers[moving], lengths] = 1
         if self._session.device != "cpu":
             self._bind_inputs(self._stepping[1], count)
         self._session.run_bound(self._stepping[1])
