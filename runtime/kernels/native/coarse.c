@@ -23,22 +23,28 @@ enum {
 
 /* A tile as bytes: [K / 4][16 lanes] words of four elements each, K a multiple of CHUNK, and behind them a scale of each
  * lane for each span. */
-static int64_t padded_k(const PackedWeights *w) { return ceil_div(w->shape.k, CHUNK) * CHUNK; }
-
 size_t coarse_tile_bytes(const PackedWeights *w) {
-  return padded_k(w) * LANES + ceil_div(padded_k(w), SPAN) * LANES * sizeof(float);
+  return w->padded * LANES + ceil_div(w->padded, SPAN) * LANES * sizeof(float);
+}
+
+INLINE __m512 scales_of(const PackedWeights *w, const uint8_t *tile, int64_t block) {
+  return _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)(tile + scales_at(w, block))));
+}
+
+INLINE __m512i zero_points_of(const PackedWeights *w, const uint8_t *tile, int64_t block) {
+  if (!w->asymmetric) return _mm512_set1_epi32(8);
+  return _mm512_cvtepu8_epi32(_mm_load_si128((const __m128i *)(tile + zero_points_at(w, block))));
 }
 
 /* One span of a tile: its scales, and its elements plus 128. */
 INLINE void coarsen_span(const PackedWeights *w, const uint8_t *tile, int64_t from, int64_t to, float *scales,
                          uint8_t *bytes) {
   const int64_t size = w->shape.block_size, first = from / size, last = (to - 1) / size;
-  const __m512i middle = _mm512_set1_epi32(8), top = _mm512_set1_epi32(15), to_both = _mm512_set1_epi32(0x10001);
+  const __m512i top = _mm512_set1_epi32(15), low_half = _mm512_set1_epi32(0xFFFF), to_both = _mm512_set1_epi32(0x10001);
   __m512 most = _mm512_setzero_ps();
   for (int64_t block = first; block <= last; block++) {
-    const __m512 scale = _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)(tile + scales_at(w, block))));
-    __m512i zero = middle;
-    if (w->asymmetric) zero = _mm512_cvtepu8_epi32(_mm_load_si128((const __m128i *)(tile + zero_points_at(w, block))));
+    const __m512 scale = scales_of(w, tile, block);
+    const __m512i zero = zero_points_of(w, tile, block);
     const __m512i reach = _mm512_max_epi32(zero, _mm512_sub_epi32(top, zero));
     most = _mm512_max_ps(most, _mm512_mul_ps(_mm512_abs_ps(scale), _mm512_cvtepi32_ps(reach)));
   }
@@ -48,12 +54,10 @@ INLINE void coarsen_span(const PackedWeights *w, const uint8_t *tile, int64_t fr
   _mm512_store_ps(scales, _mm512_mul_ps(most, _mm512_set1_ps(1.0f / 127.0f)));
   const __m512i low = _mm512_set1_epi16(15), upper = _mm512_set1_epi16((short)0xFF00);
   for (int64_t block = first; block <= last; block++) {
-    const __m512 scale = _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)(tile + scales_at(w, block))));
-    __m512i zero = middle;
-    if (w->asymmetric) zero = _mm512_cvtepu8_epi32(_mm_load_si128((const __m128i *)(tile + zero_points_at(w, block))));
+    const __m512 scale = scales_of(w, tile, block);
+    const __m512i zero = zero_points_of(w, tile, block);
     const __m512i each = _mm512_cvtps_epi32(_mm512_mul_ps(scale, factor));
     const __m512i less = _mm512_sub_epi32(_mm512_set1_epi32((128 << 8) + 128), _mm512_mullo_epi32(zero, each));
-    const __m512i low_half = _mm512_set1_epi32(0xFFFF);
     const __m512i by = _mm512_mullo_epi32(_mm512_and_si512(each, low_half), to_both);
     const __m512i add = _mm512_mullo_epi32(_mm512_and_si512(less, low_half), to_both);
     const int64_t begin = larger(from, block * size), end = smaller(to, (block + 1) * size);
@@ -74,7 +78,7 @@ INLINE void coarsen_span(const PackedWeights *w, const uint8_t *tile, int64_t fr
 
 TARGET void coarsen(const PackedWeights *w, int64_t from, int64_t to, uint8_t *memory) {
   for (int64_t tile = from; tile < to; tile++, memory += coarse_tile_bytes(w)) {
-    float *scales = (float *)(memory + padded_k(w) * LANES);
+    float *scales = (float *)(memory + w->padded * LANES);
     for (int64_t k = 0; k < w->shape.k; k += SPAN, scales += LANES)
       coarsen_span(w, w->tiles + tile * w->tile_bytes, k, smaller(k + SPAN, w->shape.k), scales, memory + k * LANES);
   }
