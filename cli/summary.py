@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..artifact import Manifest
+from .inspection.weights import bits_per_weight, estimated_kl, in_words, weights_of
 from .show import print_facts, print_json, size
-from .weights import bits_per_weight, estimated_kl, in_words, weights_of
 
 
 def print_summary(
@@ -18,7 +18,7 @@ def print_summary(
         seconds: the whole took.
         stages: of that, each stage took.
     """
-    from ..runtime.resources import peak_rss
+    from ..runtime.engine.machine import peak_rss
 
     total = sum(entry.size for entry in manifest.files.values())
     peak = peak_rss()

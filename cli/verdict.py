@@ -8,7 +8,7 @@ import click
 from .show import print_facts
 
 if TYPE_CHECKING:
-    from ..parity.result import Case, Report
+    from ..parity.report.result import Case, Report
 
 SHOWN = 8
 """Reasons on a terminal; the report has all."""

@@ -10,6 +10,6 @@
 from .check import CheckOptions, check
 from .page import render
 from .record import record
-from .result import Report
+from .report.result import Report
 
 __all__ = ["CheckOptions", "Report", "check", "record", "render"]

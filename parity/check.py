@@ -15,25 +15,25 @@ import torch
 from .. import __version__
 from ..errors import InputError, UsageError
 from ..models.checkpoint import Checkpoint
+from ..runtime.engine.machine import peak_rss, usable_cpus
+from ..runtime.engine.session import Device, Session, import_onnxruntime
 from ..runtime.folder import open_folder
-from ..runtime.resources import peak_rss, usable_cpus
-from ..runtime.session import Device, Session, import_onnxruntime
-from ..runtime.tokenizer import Tokenizer, try_tokenizer
+from ..runtime.text.tokenizer import Tokenizer, try_tokenizer
 from .audit import audit
-from .details import by_position, pairs, worst_tokens
-from .generation import generation_trials
-from .greedy import continuations, greedy
-from .heads import head_trials
 from .locate import layer_errors, locate
-from .measures import Tally, kind_of
 from .opening import Progress, memory_shortage, open_source, verify_files, verify_source
-from .reference import against
-from .result import Case, Finding, Limit, Reference, Report, TensorError, Verdict
-from .sessions import Sessions
-from .source import Source
-from .texts import Tokens, read_tokens, windows
-from .thresholds import NOISE, judge, limits_for, worst
-from .trials import Trial, blocks
+from .reference.compare import against
+from .report.measures import Tally, kind_of
+from .report.result import Case, Finding, Limit, Reference, Report, TensorError, Verdict
+from .report.thresholds import NOISE, judge, limits_for, worst
+from .trials.causal import generation_trials
+from .trials.details import by_position, pairs, worst_tokens
+from .trials.greedy import continuations, greedy
+from .trials.heads import head_trials
+from .trials.sessions import Sessions
+from .trials.source import Source
+from .trials.texts import Tokens, read_tokens, windows
+from .trials.trial import Trial, blocks
 
 WORST = 12
 """How many of the worst tokens a report shows."""

@@ -8,7 +8,7 @@ from ..errors import ArtifactError, UsageError
 from ..hub import resolve
 from ..models.checkpoint import PATTERNS, Checkpoint
 from ..models.digest import Digest
-from ..runtime.resources import available_memory
+from ..runtime.engine.machine import available_memory
 
 Progress = Callable[[str, int, int], None]
 """Hears (stage, done, total); the stages are files, digest and audit (bytes of the artifact, of the source, of the

@@ -10,20 +10,20 @@
 neither torch nor onnx, and onnxruntime only with the first ``load``.
 """
 
-from .answer import Answer, QuestionAnswerer
-from .chat import ChatEvent, ChatReply, ChatStream
-from .classify import Classification, SequenceClassifier
-from .conversation import Conversation
-from .embed import Embedder
-from .generate import TextGenerator
-from .generation import Generation
+from .chat.chat import ChatEvent, ChatReply, ChatStream
+from .chat.tool_calls import BrokenToolCall, ToolCall
+from .chat.tool_loop import ToolResult, ToolRun, run_tools
+from .generation.conversation import Conversation
+from .generation.generator import TextGenerator
+from .generation.scheduler import Event, Scheduler
+from .generation.score import Score
 from .load import load
-from .logprobs import Candidate, TokenLogprob
-from .scheduler import Event, Scheduler
-from .score import Score
-from .tag import Tag, TokenClassifier
-from .toolloop import ToolResult, ToolRun, run_tools
-from .tools import BrokenToolCall, ToolCall
+from .sequence.generation import Generation
+from .sequence.logprobs import Candidate, TokenLogprob
+from .tasks.answer import Answer, QuestionAnswerer
+from .tasks.classify import Classification, SequenceClassifier
+from .tasks.embed import Embedder
+from .tasks.tag import Tag, TokenClassifier
 
 __all__ = [
     "Answer",

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ArtifactError, DependencyError, PromptError, UnsupportedError
+from .chat.template import read_chat_format
 from .folder import open_folder, read_json
-from .generate import TextGenerator
+from .generation.generator import TextGenerator
 from .load import load
-from .templates import read_chat_format
 
 try:
     import lm_eval.models  # noqa: F401  # else the harness would take this model for the only one

@@ -8,17 +8,17 @@ from threading import Event
 from typing import TypeVar
 
 from ..errors import ArtifactError
-from .answer import QuestionAnswerer
-from .classify import SequenceClassifier
-from .defaults import GenerationDefaults, read_defaults
-from .embed import Embedder
+from .chat.template import read_chat_format
+from .engine.machine import give_back_memory
+from .engine.session import Device, Kernels, KVCache, Session, open_session
 from .folder import open_folder
-from .generate import TextGenerator
-from .resources import give_back_memory
-from .session import Device, Kernels, KVCache, Session, open_session
-from .tag import TokenClassifier
-from .templates import read_chat_format
-from .tokenizer import Tokenizer, load_tokenizer, try_tokenizer
+from .generation.generator import TextGenerator
+from .sequence.defaults import GenerationDefaults, read_defaults
+from .tasks.answer import QuestionAnswerer
+from .tasks.classify import SequenceClassifier
+from .tasks.embed import Embedder
+from .tasks.tag import TokenClassifier
+from .text.tokenizer import Tokenizer, load_tokenizer, try_tokenizer
 
 Read = TypeVar("Read")
 Model = TextGenerator | SequenceClassifier | TokenClassifier | QuestionAnswerer | Embedder

@@ -13,10 +13,10 @@ from statistics import median
 import numpy as np
 
 from ..errors import UsageError
-from .batching import run_batches
-from .generate import TextGenerator
+from .engine.session import Device, Kernels, KVCache, Session, import_onnxruntime
+from .generation.generator import TextGenerator
 from .load import Model, load
-from .session import Device, Kernels, KVCache, Session, import_onnxruntime
+from .tasks.padded import run_batches
 
 Clock = Callable[[], float]
 Report = Callable[[int, int], None]

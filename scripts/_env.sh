@@ -41,7 +41,7 @@ pip_install() { "$venv/bin/python" -m pip install -qq --disable-pip-version-chec
 # What the environment was made from: another interpreter, other requirements or kernels make it stale.
 fingerprint() {
     "$venv/bin/python" -V
-    cat "$root/pyproject.toml" "$root"/runtime/kernels/native/* | cksum
+    cat "$root/pyproject.toml" "$root"/runtime/kernels/native/*.c "$root"/runtime/kernels/native/*/* | cksum
     printf '%s\n' "$root"
 }
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import bars
 import lines
 import onnx
-from intaglio.runtime.graphs import changed_graph
+from intaglio.runtime.graph.graph import changed_graph
 from intaglio.runtime.kernels import changes_for
 from marks import fill
 from rows import Row

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Protocol
 
 import click
 
-from ..errors import UsageError
+from ...errors import UsageError
 
 if TYPE_CHECKING:
-    from ..runtime import ChatEvent, ChatReply
-    from ..runtime.toolloop import ToolResult
+    from ...runtime import ChatEvent, ChatReply
+    from ...runtime.chat.tool_loop import ToolResult
 
 # What a model writes must not steer the terminal: control characters become pictures of themselves.
 _CONTROLS = {code: 0x2400 + code for code in range(32) if code not in (9, 10)} | {0x7F: 0x2421, 0x9B: 0x241B}

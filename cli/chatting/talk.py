@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError
+from ...errors import InputError
 from .screen import Screen
 from .toolfile import Toolbox
 
 if TYPE_CHECKING:
-    from ..runtime import ChatReply, TextGenerator
-    from ..runtime.toolloop import ToolResult
+    from ...runtime import ChatReply, TextGenerator
+    from ...runtime.chat.tool_loop import ToolResult
 
 ROUNDS = 8  # turns that a model may have with its tools before it must answer
 
@@ -128,7 +128,7 @@ class Talk:
         return stream.reply, True
 
     def _answer(self, reply: "ChatReply") -> list["ToolResult"]:
-        from ..runtime.toolloop import ToolResult, as_content, broken, carry_out
+        from ...runtime.chat.tool_loop import ToolResult, as_content, broken, carry_out
 
         results = []
         for call in reply.tool_calls:

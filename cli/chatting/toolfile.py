@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import UsageError
+from ...errors import UsageError
 
 MODULE = "intaglio_tools"
 
@@ -41,7 +41,7 @@ def read_tools(path: Path) -> Toolbox:
 
 
 def _functions(path: Path) -> Toolbox:
-    from ..runtime.toolloop import describe
+    from ...runtime.chat.tool_loop import describe
 
     try:
         names = runpy.run_path(str(path), run_name=MODULE)
@@ -66,7 +66,7 @@ def _functions(path: Path) -> Toolbox:
 
 
 def _schemas(path: Path) -> Toolbox:
-    from ..runtime.toolschema import function_of
+    from ...runtime.chat.tool_schema import function_of
 
     try:
         found = json.loads(path.read_bytes())

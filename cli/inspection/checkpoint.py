@@ -3,8 +3,8 @@
 from math import prod
 from pathlib import Path
 
+from ..extras import export_extra
 from .description import Description, group
-from .extras import export_extra
 
 BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I8": 8, "U8": 8, "BOOL": 8}
 """Bits of an element, by the names in safetensors headers."""
@@ -18,7 +18,7 @@ def of_checkpoint(path: Path) -> Description:
         DependencyError: torch is not installed.
     """
     with export_extra():
-        from ..models.checkpoint import Checkpoint
+        from ...models.checkpoint import Checkpoint
     checkpoint = Checkpoint(path)
     config = checkpoint.config
     tensors = [(info.dtype, prod(info.shape)) for info in checkpoint.tensors.values()]

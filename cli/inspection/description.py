@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .show import size
+from ..show import size
 from .weights import Weight, by_kind, in_words
 
 COMPUTED = " computed"
@@ -65,7 +65,7 @@ class Description:
         """Bytes of the KV cache of one sequence; where not ``windowed``, every layer keeps all of it."""
         if self.cache_bits is None:
             return None
-        from ..runtime.windowed import kept_positions
+        from ...runtime.graph.sliding import kept_positions
 
         layers = self.layer_windows
         positions = kept_positions(layers, tokens) if windowed else tokens * len(layers)

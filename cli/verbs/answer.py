@@ -4,10 +4,10 @@ from dataclasses import asdict
 
 import click
 
-from .loading import load_as
-from .options import Device, example, json_option, runtime_options
-from .show import print_json, print_rows
-from .texts import read_text_or_file
+from ..loading import load_as
+from ..options import Device, example, json_option, runtime_options
+from ..show import print_json, print_rows
+from ..texts import read_text_or_file
 
 
 @click.command(
@@ -38,7 +38,7 @@ def command(
     Prints the score, the first character of the span in the context and the one after its last, and the span.
     A long context is read in overlapping windows.
     """
-    from ..runtime import QuestionAnswerer
+    from ...runtime import QuestionAnswerer
 
     text = read_text_or_file(context)
     model = load_as(QuestionAnswerer, "question-answering", artifact, device=device, threads=threads, revision=revision)

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from ..artifact import Manifest
-from ..errors import UsageError
-from .options import Device, KVCache, example, json_option, kv_cache_option, runtime_options
-from .progress import progress
-from .show import print_facts, print_json, size
+from ...artifact import Manifest
+from ...errors import UsageError
+from ..options import Device, KVCache, example, json_option, kv_cache_option, runtime_options
+from ..progress import progress
+from ..show import print_facts, print_json, size
 
 if TYPE_CHECKING:
-    from ..runtime.measure import GenerationTimes, HeadTimes
+    from ...runtime.measure import GenerationTimes, HeadTimes
 
 PRODUCTS = "MatMulNBits"
 STAGE = "calls"
@@ -70,12 +70,12 @@ def command(
     tokenizer. Figures are medians, the least and the most of the repeats in brackets; loading is timed once, with
     whatever of the files the system still has in memory.
     """
-    from ..runtime import TextGenerator
-    from ..runtime.folder import open_folder
-    from ..runtime.kernels import instructions
-    from ..runtime.measure import session_of, time_generation, time_head, timed_load
-    from ..runtime.resources import peak_rss
-    from ..runtime.session import import_onnxruntime
+    from ...runtime import TextGenerator
+    from ...runtime.engine.machine import peak_rss
+    from ...runtime.engine.session import import_onnxruntime
+    from ...runtime.folder import open_folder
+    from ...runtime.kernels import instructions
+    from ...runtime.measure import session_of, time_generation, time_head, timed_load
 
     folder, manifest = open_folder(artifact, revision)
     if new_tokens is not None and manifest.task != "text-generation":
@@ -124,7 +124,7 @@ def _model(manifest: Manifest) -> dict[str, str]:
 
 def _figures(times: "GenerationTimes | HeadTimes") -> dict[str, Any]:
     """What was measured, by the names it has in --json."""
-    from ..runtime.measure import GenerationTimes
+    from ...runtime.measure import GenerationTimes
 
     if isinstance(times, GenerationTimes):
         return {
@@ -143,7 +143,7 @@ def _figures(times: "GenerationTimes | HeadTimes") -> dict[str, Any]:
 
 
 def _summary(values: tuple[float, ...]) -> dict[str, float] | None:
-    from ..runtime.measure import spread
+    from ...runtime.measure import spread
 
     found = spread(values)
     return None if found is None else dict(zip(("median", "least", "most"), found, strict=True))

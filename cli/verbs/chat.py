@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from .loading import load_as
-from .options import Device, KVCache, example, kv_cache_option, runtime_options, sampling_options, speculation_options
+from ..loading import load_as
+from ..options import Device, KVCache, example, kv_cache_option, runtime_options, sampling_options, speculation_options
 
 
 @click.command(
@@ -53,10 +53,10 @@ def command(
     else there is. From a pipe every line is a message, and only the answers are printed. What is not given comes from
     the model's generation_config.json.
     """
-    from ..runtime import TextGenerator
-    from .screen import JsonLines, Pipe, Screen, Terminal
-    from .talk import Talk
-    from .toolfile import NO_TOOLS, read_tools
+    from ...runtime import TextGenerator
+    from ..chatting.screen import JsonLines, Pipe, Screen, Terminal
+    from ..chatting.talk import Talk
+    from ..chatting.toolfile import NO_TOOLS, read_tools
 
     toolbox = read_tools(tool_file) if tool_file is not None else NO_TOOLS
     loading: dict[str, Any] = {"device": device, "threads": threads, "kv_cache": kv_cache}

@@ -4,10 +4,10 @@ from dataclasses import asdict
 
 import click
 
-from .loading import load_as
-from .options import Device, example, json_option, runtime_options, truncate_option
-from .show import print_json, print_rows
-from .texts import read_texts
+from ..loading import load_as
+from ..options import Device, example, json_option, runtime_options, truncate_option
+from ..show import print_json, print_rows
+from ..texts import read_texts
 
 
 @click.command(
@@ -35,7 +35,7 @@ def command(
 
     A single `-` reads texts from standard input, one a line.
     """
-    from ..runtime import SequenceClassifier
+    from ...runtime import SequenceClassifier
 
     given = read_texts(texts)
     model = load_as(

@@ -5,11 +5,11 @@ from typing import Literal
 
 import click
 
-from ..errors import OutputError
-from .loading import load_as
-from .options import Device, example, json_option, runtime_options, truncate_option
-from .show import print_json
-from .texts import read_texts
+from ...errors import OutputError
+from ..loading import load_as
+from ..options import Device, example, json_option, runtime_options, truncate_option
+from ..show import print_json
+from ..texts import read_texts
 
 
 @click.command(
@@ -49,7 +49,7 @@ def command(
 
     Prints one vector a line, tab-separated. A single `-` reads texts from standard input, one a line.
     """
-    from ..runtime import Embedder
+    from ...runtime import Embedder
 
     given = read_texts(texts)
     model = load_as(Embedder, "feature-extraction", artifact, device=device, threads=threads, revision=revision)

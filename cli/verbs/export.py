@@ -5,12 +5,12 @@ from pathlib import Path
 
 import click
 
-from ..artifact import PRECISIONS, Precision, Target, Task
-from .extras import export_extra
-from .options import example, json_option, source_options
-from .progress import Stopwatch, both, progress
-from .proof import check_runtime, prove
-from .summary import print_summary
+from ...artifact import PRECISIONS, Precision, Target, Task
+from ..extras import export_extra
+from ..options import example, json_option, source_options
+from ..progress import Stopwatch, both, progress
+from ..proof import check_runtime, prove
+from ..summary import print_summary
 
 
 @click.command(
@@ -45,7 +45,7 @@ def command(
     """Write the checkpoint SOURCE, a folder or a hub id, as an ONNX artifact into the new folder OUT."""
     started = time.monotonic()
     with export_extra():
-        from ..exporter import export
+        from ...exporter import export
     if not no_parity:
         check_runtime(out)
     watch = Stopwatch()

@@ -5,9 +5,9 @@ from typing import Any
 
 import click
 
-from ..errors import UsageError
-from .loading import load_as
-from .options import (
+from ...errors import UsageError
+from ..loading import load_as
+from ..options import (
     Device,
     KVCache,
     example,
@@ -17,8 +17,8 @@ from .options import (
     sampling_options,
     speculation_options,
 )
-from .show import print_json
-from .texts import read_file, read_text
+from ..show import print_json
+from ..texts import read_file, read_text
 
 
 @click.command(
@@ -67,7 +67,7 @@ def command(
         raise UsageError("--logprobs are printed as JSON only; add --json")
     if [prompt, json_schema, grammar].count("-") > 1:
         raise UsageError("only one of PROMPT, --json-schema and --grammar can be read from standard input; give files")
-    from ..runtime import TextGenerator
+    from ...runtime import TextGenerator
 
     settings |= {
         "stop": settings["stop"] or None,  # none given: the checkpoint's own

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from ..artifact import MANIFEST, Manifest, read_manifest
-from ..errors import UsageError
-from .description import COMPUTED, Description, group
-from .options import example, json_option
-from .show import print_facts, print_json, print_rows
-from .weights import BITS, HEADER, bits_per_weight, estimated_kl, part_of, stored_bytes, weights_of
+from ...artifact import MANIFEST, Manifest, read_manifest
+from ...errors import UsageError
+from ..inspection.description import COMPUTED, Description, group
+from ..inspection.weights import BITS, HEADER, bits_per_weight, estimated_kl, part_of, stored_bytes, weights_of
+from ..options import example, json_option
+from ..show import print_facts, print_json, print_rows
 
 USUAL_LENGTH = 4096
 SEVERAL_LENGTHS = (1024, 4096, 16384, 65536)
@@ -43,7 +43,7 @@ def command(path: Path, context_length: int | None, weights: bool, as_json: bool
     if (path / MANIFEST).exists():
         found = of_artifact(path, read_manifest(path))
     elif (path / "config.json").exists():
-        from .checkpoint import of_checkpoint
+        from ..inspection.checkpoint import of_checkpoint
 
         found = of_checkpoint(path)
     else:

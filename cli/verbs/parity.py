@@ -4,12 +4,12 @@ from pathlib import Path
 
 import click
 
-from ..errors import CheckError, OutputError, UsageError
-from .extras import export_extra
-from .options import Device, example, json_option
-from .progress import progress
-from .show import print_json
-from .verdict import print_report
+from ...errors import CheckError, OutputError, UsageError
+from ..extras import export_extra
+from ..options import Device, example, json_option
+from ..progress import progress
+from ..show import print_json
+from ..verdict import print_report
 
 
 def parse_limits(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, float]:
@@ -93,9 +93,9 @@ def command(
     if record and limits:
         raise UsageError("--record writes the verdict by the usual limits; leave --limit or --record out")
     with export_extra():
-        from ..parity import CheckOptions, check, render
-        from ..parity import record as record_report
-        from ..parity.record import write_whole
+        from ...parity import CheckOptions, check, render
+        from ...parity import record as record_report
+        from ...parity.record import write_whole
     options = CheckOptions(
         text=text,
         windows=windows,

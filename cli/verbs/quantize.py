@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from ..artifact import FLOAT_PRECISIONS, FloatPrecision, Target, Task
-from .extras import export_extra
-from .options import example, json_option, source_options
-from .progress import Stopwatch, both, progress
-from .proof import check_runtime, prove
-from .summary import print_summary
+from ...artifact import FLOAT_PRECISIONS, FloatPrecision, Target, Task
+from ..extras import export_extra
+from ..options import example, json_option, source_options
+from ..progress import Stopwatch, both, progress
+from ..proof import check_runtime, prove
+from ..summary import print_summary
 
 if TYPE_CHECKING:
-    from ..exporter.quantize.options import Kept, Method, QuantizedPrecision
+    from ...exporter.quantize.options import Kept, Method, QuantizedPrecision
 
 # The exporter has these too, but importing it means importing torch; a test compares them.
 METHODS = ("auto", "rtn", "gptq", "awq", "smoothquant")
@@ -145,7 +145,7 @@ def command(
     """
     started = time.monotonic()
     with export_extra():
-        from ..exporter import QuantizeOptions, quantize
+        from ...exporter import QuantizeOptions, quantize
     options = QuantizeOptions(
         method=cast("Method", method),
         block_size=block_size,

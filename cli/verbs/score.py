@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import UsageError
-from .loading import load_as
-from .options import Device, KVCache, example, json_option, kv_cache_option, runtime_options
-from .show import one_line, print_json, print_rows
-from .texts import read_text
+from ...errors import UsageError
+from ..loading import load_as
+from ..options import Device, KVCache, example, json_option, kv_cache_option, runtime_options
+from ..show import one_line, print_json, print_rows
+from ..texts import read_text
 
 if TYPE_CHECKING:
-    from ..runtime import Score
+    from ...runtime import Score
 
 # Bits of surprise below which a token gets a colour: as good as certain, expected, possible, unlikely.
 COLOURS = ((1.0, "green"), (4.0, "default"), (8.0, "yellow"), (math.inf, "bold red"))
@@ -54,7 +54,7 @@ def command(
     """
     if text == context == "-":
         raise UsageError("TEXT and --context cannot both be read from standard input; give one of them itself")
-    from ..runtime import TextGenerator
+    from ...runtime import TextGenerator
 
     text = read_text(text)
     before = None if context is None else read_text(context)

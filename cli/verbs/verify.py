@@ -4,12 +4,12 @@ from pathlib import Path
 
 import click
 
-from ..artifact import read_manifest
-from ..artifact import verify as find_problems
-from ..errors import CheckError
-from .options import example, json_option
-from .progress import progress
-from .show import print_json, size
+from ...artifact import read_manifest
+from ...artifact import verify as find_problems
+from ...errors import CheckError
+from ..options import example, json_option
+from ..progress import progress
+from ..show import print_json, size
 
 
 @click.command(short_help="Compare an artifact's files with its checksums.", epilog=example("intaglio verify out"))

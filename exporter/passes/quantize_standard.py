@@ -16,14 +16,7 @@ import onnx_ir as ir
 
 from ..graph import Graph
 from ..quantize.recipes import Quantized
-from ..quantize.recipes_standard import (
-    ColumnCodes,
-    ColumnScales,
-    ColumnZeroPoints,
-    FlatCodes,
-    RowCodes,
-    RowZeroPoints,
-)
+from ..quantize.recipes_standard import ColumnCodes, ColumnScales, ColumnZeroPoints, FlatCodes, RowCodes, RowZeroPoints
 from ..weights import Recipe, Stacked, Stored
 from .quantize_ort import CODES, SCALES, ZERO_POINTS, weight_uses
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from ...artifact import Manifest
 from ...models.config import ModelConfig
 from ...models.rope import RopeConfig, RotaryEmbedding, inverse_frequencies
-from ..result import TensorError
+from ..report.result import TensorError
 from .constants import evaluated
 from .folds import ROUNDING
 from .stored import ROUNDED, Array

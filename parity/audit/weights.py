@@ -16,7 +16,7 @@ from ...artifact import GRAPH, Manifest, TensorEntry
 from ...errors import ArtifactError
 from ...models.checkpoint import Checkpoint
 from ...models.heads import build
-from ..result import TensorError
+from ..report.result import TensorError
 from .comparison import Comparison, compare
 from .diagnosis import Suspect, explain
 from .expected import Expected, expected_of

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from ..result import Finding, TensorError, Verdict
+from ..report.result import Finding, TensorError, Verdict
 from .symptoms import Cause
 
 

@@ -18,9 +18,9 @@ from ...artifact import FLOAT_PRECISIONS, GRAPH, Manifest
 from ...errors import ArtifactError
 from ...models.config import ModelConfig
 from ...models.layerwise import Layerwise
-from ...runtime.resources import usable_cpus
-from ...runtime.session import import_onnxruntime, session_options
-from ..result import LayerError
+from ...runtime.engine.machine import usable_cpus
+from ...runtime.engine.session import import_onnxruntime, session_options
+from ..report.result import LayerError
 from .batches import relative_error
 from .places import MODULE, OUT, SUM, Anatomy, ancestors
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from ...artifact import Manifest
 from ...models.layerwise import Layerwise
 from ...models.rope import RotaryEmbedding
-from ..result import Finding, TensorError
+from ..report.result import Finding, TensorError
 from .batches import PROMPT, Trail, batches
 from .budgets import rounding
 from .ends import Ends

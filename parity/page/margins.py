@@ -2,8 +2,8 @@
 
 from dataclasses import fields
 
-from ..result import VERDICTS, Figures, Limit, Report
-from ..thresholds import measure
+from ..report.result import VERDICTS, Figures, Limit, Report
+from ..report.thresholds import measure
 from .numerals import number, percent, share, tick
 from .plots import Axis, picture
 from .visible import escaped

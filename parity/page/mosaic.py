@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ..result import TensorError
+from ..report.result import TensorError
 from .numerals import number
 from .paths import kind_of, layer_of, rank, short
 from .plots import Axis, level, picture

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-from ..result import Finding, LayerError
+from ..report.result import Finding, LayerError
 from .numerals import number, times
 from .paths import kind_of, layer_of, short
 from .plots import LEVELS, UNITS, Axis, Plot, level, log_axis, picture

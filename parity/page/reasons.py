@@ -2,7 +2,7 @@
 
 import re
 
-from ..result import Report, TensorError
+from ..report.result import Report, TensorError
 
 _SYMPTOM = re.compile(r"(.+?): (\w+) is \S+, above \S+", re.DOTALL)
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from ..result import VERDICTS, Case, Continuation, Figures, Limit, Report
+from ..report.result import VERDICTS, Case, Continuation, Figures, Limit, Report
 from . import mosaic, numerals, pictures, visible, words
 from .margins import bound, margins
 from .plots import log_axis

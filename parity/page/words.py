@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 
 from ...artifact import Task
-from ..result import Report, Verdict
+from ..report.result import Report, Verdict
 from . import numerals
 
 VERDICT: Mapping[Verdict, str] = {"faithful": "Faithful", "drifted": "Drifted", "broken": "Broken"}

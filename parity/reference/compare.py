@@ -1,14 +1,14 @@
 """The same text through another implementation of the source."""
 
-from ..artifact import Manifest
-from ..models.checkpoint import Checkpoint
-from ..runtime.session import Session
-from .measures import Tally, kind_of
-from .result import Reference
-from .source import Source
-from .thresholds import NOISE
-from .transformers_model import transformers_logits
-from .trials import Trial
+from ...artifact import Manifest
+from ...models.checkpoint import Checkpoint
+from ...runtime.engine.session import Session
+from ..report.measures import Tally, kind_of
+from ..report.result import Reference
+from ..report.thresholds import NOISE
+from ..trials.source import Source
+from ..trials.trial import Trial
+from .transformers import transformers_logits
 
 
 def against(

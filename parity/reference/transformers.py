@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..artifact import Task
-from ..errors import DependencyError, UnsupportedError
+from ...artifact import Task
+from ...errors import DependencyError, UnsupportedError
 
 CLASSES: Mapping[Task, str] = {
     "text-generation": "AutoModelForCausalLM",

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..artifact import ModelFacts, Task
+from ...artifact import ModelFacts, Task
 from .result import Figures
 
 Floats = NDArray[Any]

@@ -8,7 +8,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from ..artifact import Precision, Target, Task
+from ...artifact import Precision, Target, Task
 
 FORMAT_VERSION = 1
 Verdict = Literal["faithful", "drifted", "broken"]

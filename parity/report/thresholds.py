@@ -6,8 +6,8 @@ Up to the first number a copy is *faithful*, up to the second it has *drifted*, 
 from collections.abc import Mapping
 from dataclasses import replace
 
-from ..artifact import Precision
-from ..errors import UsageError
+from ...artifact import Precision
+from ...errors import UsageError
 from .result import VERDICTS, Figures, Limit, Verdict
 
 _CHOICE = "the source prefers its own choice by more than the noise of this precision"

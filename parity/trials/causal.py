@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from ..models.config import ModelConfig
-from ..runtime.decoder import open_decoder, rows_together
-from ..runtime.session import Session
-from .drive import Graph
+from ...models.config import ModelConfig
+from ...runtime.decoding.decoder import open_decoder, rows_together
+from ...runtime.engine.session import Session
+from .graph import Graph
 from .source import Passage
 from .texts import Tokens
-from .trials import ACROSS, Floats, Parts, Rows, Trial, around, pad_side, stepwise, tried, whole
+from .trial import ACROSS, Floats, Parts, Rows, Trial, around, pad_side, stepwise, tried, whole
 
 TAIL = 8
 """Positions of a long prompt whose logits are compared."""

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from ..runtime.tokenizer import Tokenizer
-from .measures import Tally
-from .result import WorstToken
-from .trials import Trial
+from ...runtime.text.tokenizer import Tokenizer
+from ..report.measures import Tally
+from ..report.result import WorstToken
+from .trial import Trial
 
 CONTEXT = 24
 """Tokens before each of the worst."""

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtime.cache import empty_past
-from ..runtime.session import Session
+from ...runtime.decoding.cache import empty_past
+from ...runtime.engine.session import Session
 
 Floats = NDArray[np.float32]
 Tokens = NDArray[np.int64]

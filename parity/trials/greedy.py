@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..runtime.decoder import open_decoder, rows_together
-from ..runtime.session import Session
-from ..runtime.tokenizer import Tokenizer
-from .result import Continuation
+from ...runtime.decoding.decoder import open_decoder, rows_together
+from ...runtime.engine.session import Session
+from ...runtime.text.tokenizer import Tokenizer
+from ..report.result import Continuation
 from .source import Passage, Source
 from .texts import Tokens
-from .trials import stepwise
+from .trial import stepwise
 
 PROMPT = 24
 """Tokens of the first prompt; each further one has one more."""

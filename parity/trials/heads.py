@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from ..artifact import Manifest, Task
-from ..models.config import ModelConfig
-from ..runtime.batching import run_batches
-from ..runtime.session import Session
-from .drive import Graph
+from ...artifact import Manifest, Task
+from ...models.config import ModelConfig
+from ...runtime.engine.session import Session
+from ...runtime.tasks.padded import run_batches
+from .graph import Graph
 from .texts import Tokens
-from .trials import Floats, Parts, Rows, Trial, around, pad_side, tried, whole
+from .trial import Floats, Parts, Rows, Trial, around, pad_side, tried, whole
 
 SHORT = 3
 """Tokens of the shortest texts."""

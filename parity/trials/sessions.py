@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..artifact import Manifest
-from ..runtime.session import Device, Session, can_be_windowed, open_session
+from ...artifact import Manifest
+from ...runtime.engine.session import Device, Session, can_be_windowed, open_session
 
 
 @dataclass

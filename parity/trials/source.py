@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..artifact import Task
-from ..errors import CheckpointError
-from ..models.checkpoint import Checkpoint
-from ..models.heads import build
-from ..models.layerwise import Layerwise
+from ...artifact import Task
+from ...errors import CheckpointError
+from ...models.checkpoint import Checkpoint
+from ...models.heads import build
+from ...models.layerwise import Layerwise
 
 Floats = NDArray[np.float32]
 Tokens = NDArray[np.int64]

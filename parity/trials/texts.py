@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UsageError
-from ..runtime.tokenizer import Tokenizer
+from ...errors import UsageError
+from ...runtime.text.tokenizer import Tokenizer
 
 Tokens = NDArray[np.int64]
 DEFAULT_TEXT = Path(__file__).with_name("text.txt")

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..models.config import ModelConfig
-from ..runtime.batching import pad
-from ..runtime.session import Session
+from ...models.config import ModelConfig
+from ...runtime.engine.session import Session
+from ...runtime.tasks.padded import pad
 from .source import Passage
 from .texts import Tokens, stretch
 

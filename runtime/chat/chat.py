@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, Unpack, cast
 
-from ..errors import ArtifactError
-from .generation import Generation
-from .plan import Options
+from ...errors import ArtifactError
+from ..sequence.generation import Generation
+from ..sequence.request import Options
+from ..sequence.stream import TextStream
+from ..text.tokenizer import Tokenizer
 from .reasoning import Reasoning
-from .templates import ChatFormat, Message
-from .textstream import TextStream
-from .tokenizer import Tokenizer
-from .tools import BrokenToolCall, ToolCall, ToolCalls
-from .toolschema import Tool, tool_schemas
+from .template import ChatFormat, Message
+from .tool_calls import BrokenToolCall, ToolCall, ToolCalls
+from .tool_schema import Tool, tool_schemas
 
 THINK = "<think>"
 

@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import ArtifactError, IntaglioError, PromptError, UsageError
-from .folder import read_json
-from .toolschema import tool_schemas
+from ...errors import ArtifactError, IntaglioError, PromptError, UsageError
+from ..folder import read_json
+from .tool_schema import tool_schemas
 
 Message = Mapping[str, Any]
 
@@ -107,8 +107,8 @@ class ChatFormat:
         # jinja2 is loaded for the first conversation, not with the package.
         import jinja2
 
-        from .templating import sandbox
-        from .templating.budget import TemplateLimitError
+        from .sandbox import sandbox
+        from .sandbox.budget import TemplateLimitError
 
         try:
             sandbox.compiled(source)

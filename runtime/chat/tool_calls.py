@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .barecall import BareCall
-from .toolschema import function_of
+from .bare_call import BareCall
+from .tool_schema import function_of
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 FENCE = "```"

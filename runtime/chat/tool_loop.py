@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import UsageError
+from ...errors import UsageError
 from .chat import ChatReply
-from .templates import Message
-from .tools import BrokenToolCall, ToolCall
-from .toolschema import Schema, schema_of
+from .template import Message
+from .tool_calls import BrokenToolCall, ToolCall
+from .tool_schema import Schema, schema_of
 
 Function = Callable[..., Any]
 Chat = Callable[..., ChatReply]

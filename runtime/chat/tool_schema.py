@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import Any, Literal
 
-from ..errors import UsageError
+from ...errors import UsageError
 
 Schema = dict[str, Any]
 Tool = Mapping[str, Any] | Callable[..., Any]

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..artifact import ModelFacts
-from ..errors import PromptError
-from .kernels.int8_cache import row_bytes
-from .resources import available_memory
-from .session import Session
-from .windowed import kept_positions, window_capacity
+from ...artifact import ModelFacts
+from ...errors import PromptError
+from ..engine.machine import available_memory
+from ..engine.session import Session
+from ..graph.sliding import kept_positions, window_capacity
+from ..kernels.edits.int8_cache import row_bytes
 
 # Element types: what memory is allocated as, and what it is bound as. numpy has no bfloat16, so its bits travel as
 # uint16 and are bound by ONNX's number for BFLOAT16.

@@ -9,9 +9,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .concat import ConcatDecoder
-from .session import Session
-from .shared import SharedDecoder
+from ..engine.session import Session
+from .growing import ConcatDecoder
+from .in_place import SharedDecoder
 
 Floats = NDArray[np.float32]
 Tokens = NDArray[np.int64]

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..engine.session import Session
 from .cache import empty_past
-from .chunks import chunks
-from .session import Session
+from .prefill import chunks
 
 Floats = NDArray[np.float32]
 Tokens = NDArray[np.int64]

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..engine.session import Session
+from ..graph.sliding import first_kept, same_until
 from .cache import SharedCache
-from .chunks import chunks
-from .session import Session
-from .windowed import first_kept, same_until
+from .prefill import chunks
 
 Floats = NDArray[np.float32]
 Tokens = NDArray[np.int64]

@@ -1,6 +1,6 @@
 """How a prompt is cut for prefill."""
 
-from ..artifact import ModelFacts
+from ...artifact import ModelFacts
 
 # Activations (an MLP's are the widest) stay small however long the prompt, and the matrix products are as fast as they
 # get: 2,048 tokens of an int4 0.5B take a sixth longer in pieces of 128, and as long in pieces of 512 or 2,048.

@@ -9,14 +9,14 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
-from ..artifact import GRAPH, Manifest
-from ..errors import ArtifactError, DependencyError, InputError, PromptError, UnsupportedError, UsageError
-from .graphs import Change, changed_graph
-from .kernels import changes_for, replaceable, session_on_own_kernels
-from .kernels.int8_cache import OPERATOR as INT8_CACHE
-from .kernels.int8_cache import row_bytes
-from .resources import usable_cpus
-from .windowed import has_windows, with_window_caches
+from ...artifact import GRAPH, Manifest
+from ...errors import ArtifactError, DependencyError, InputError, PromptError, UnsupportedError, UsageError
+from ..graph.graph import Change, changed_graph
+from ..graph.sliding import has_windows, with_window_caches
+from ..kernels import changes_for, replaceable, session_on_own_kernels
+from ..kernels.edits.int8_cache import OPERATOR as INT8_CACHE
+from ..kernels.edits.int8_cache import row_bytes
+from .machine import usable_cpus
 
 Device = Literal["cpu", "cuda"]
 Kernels = Literal["auto", "onnxruntime"]

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from .decoder import Decoder
-from .row import Row
+from ..decoding.decoder import Decoder
+from ..sequence.sequence import Row
 
 
 class Batch:

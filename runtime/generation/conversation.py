@@ -5,15 +5,15 @@ from typing import Unpack
 
 import numpy as np
 
-from .decoder import Decoder, open_decoder
-from .generation import Generation, generation
-from .guard import Guard
-from .plan import Options, Plan, Planner
-from .prompts import Prompt
-from .row import Row
-from .session import Session
+from ..decoding.decoder import Decoder, open_decoder
+from ..engine.session import Session
+from ..sequence.generation import Generation, generation
+from ..sequence.request import Options, Plan, Planner
+from ..sequence.sequence import Row
+from ..sequence.stream import TextStream
+from ..text.prompts import Prompt
+from .exclusive import Guard
 from .speculation import Speculation, decode
-from .textstream import TextStream
 
 Speculator = Callable[[Plan, int], Speculation | None]
 

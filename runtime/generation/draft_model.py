@@ -5,10 +5,10 @@ from operator import eq
 
 import numpy as np
 
-from ..errors import UsageError
-from .decoder import open_decoder
-from .session import Session
-from .tokenizer import Tokenizer
+from ...errors import UsageError
+from ..decoding.decoder import open_decoder
+from ..engine.session import Session
+from ..text.tokenizer import Tokenizer
 
 
 class DraftModel:

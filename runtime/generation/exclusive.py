@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..errors import UsageError
+from ...errors import UsageError
 
 
 class Guard:

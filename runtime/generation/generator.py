@@ -4,25 +4,25 @@ from collections.abc import Generator, Sequence
 from typing import Protocol, Unpack, overload
 from weakref import WeakSet
 
-from ..artifact import Manifest
-from ..errors import UsageError
+from ...artifact import Manifest
+from ...errors import UsageError
+from ..chat.chat import ChatOptions, ChatReply, ChatStream, finish, stream_chat
+from ..chat.template import ChatFormat, Message
+from ..decoding.decoder import Decoder, open_decoder, rows_together
+from ..engine.session import Session
+from ..sequence.defaults import GenerationDefaults
+from ..sequence.generation import Generation, generation
+from ..sequence.request import Options, Plan, Planner, positions
+from ..sequence.sequence import Row
+from ..sequence.stream import TextStream
+from ..text.prompts import Prompt, Prompts, as_list
+from ..text.tokenizer import Tokenizer
 from .batch import Batch
-from .chat import ChatOptions, ChatReply, ChatStream, finish, stream_chat
 from .conversation import Conversation
-from .decoder import Decoder, open_decoder, rows_together
-from .defaults import GenerationDefaults
-from .draft import DraftModel, check_draft
-from .generation import Generation, generation
-from .plan import Options, Plan, Planner, positions
-from .prompts import Prompt, Prompts, as_list
-from .row import Row
+from .draft_model import DraftModel, check_draft
 from .scheduler import Scheduler, run
 from .score import Score, score
-from .session import Session
 from .speculation import PromptLookup, Speculation, decode
-from .templates import ChatFormat, Message
-from .textstream import TextStream
-from .tokenizer import Tokenizer
 
 
 class Closable(Protocol):

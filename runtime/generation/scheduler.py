@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import NamedTuple, Unpack
 
-from ..errors import UsageError
+from ...errors import UsageError
+from ..decoding.decoder import open_decoder
+from ..engine.session import Session
+from ..sequence.generation import Generation, generation
+from ..sequence.request import Options, Planner, positions
+from ..sequence.sequence import Row
+from ..text.prompts import Prompt
 from .batch import Batch
-from .decoder import open_decoder
-from .generation import Generation, generation
-from .guard import Guard
-from .plan import Options, Planner, positions
-from .prompts import Prompt
-from .row import Row
-from .session import Session
+from .exclusive import Guard
 
 
 class Event(NamedTuple):

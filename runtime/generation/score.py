@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import PromptError, UsageError
-from .decoder import Decoder, open_decoder
-from .logprobs import log_normaliser, token_text
-from .prompts import Prompt, Prompts, as_list, token_ids
-from .resources import available_memory
-from .sampling import Floats
-from .session import Session
-from .tokenizer import Tokenizer
+from ...errors import PromptError, UsageError
+from ..decoding.decoder import Decoder, open_decoder
+from ..engine.machine import available_memory
+from ..engine.session import Session
+from ..sequence.logprobs import log_normaliser, token_text
+from ..sequence.sampler import Floats
+from ..text.prompts import Prompt, Prompts, as_list, token_ids
+from ..text.tokenizer import Tokenizer
 
 Tokens = NDArray[np.int64]
 

@@ -11,9 +11,9 @@ from typing import Protocol
 
 import numpy as np
 
-from .decoder import Decoder
-from .row import Row
-from .sampling import Floats
+from ..decoding.decoder import Decoder
+from ..sequence.sampler import Floats
+from ..sequence.sequence import Row
 
 # A pass over S tokens costs, in decode steps of an int4 0.5B on two cores: 1.0 for 2, 1.5 for 4, 2.4 for 8, 4.2 for 16,
 # and behind 2,000 tokens 1.5 for 2. So there are more guesses while they come true, one where they did not, and after

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from ..artifact import DATA, GRAPH
-from .protobuf import delimited, edit, fields, integer, integers, texts
+from ...artifact import DATA, GRAPH
+from .wire import delimited, edit, fields, integer, integers, texts
 
 # Field numbers of onnx.proto.
 MODEL_GRAPH = 7

@@ -8,8 +8,8 @@ all positions counted from 0 (ONNX Runtime, ContribOperators.md): those from ``f
 
 from collections.abc import Sequence
 
-from ..artifact import ModelFacts
-from .graphs import Graph
+from ...artifact import ModelFacts
+from .graph import Graph
 
 LEAST_SLACK = 64
 SLACK_SHARE = 16

@@ -27,11 +27,11 @@ from pathlib import Path
 from typing import Any
 
 from ...artifact import Manifest
-from ..graphs import Change
-from .int8_cache import OPERATOR as INT8_CACHE
-from .int8_cache import with_int8_cache
-from .layers import with_layers
-from .scales import with_stored_scales
+from ..graph.graph import Change
+from .edits.int8_cache import OPERATOR as INT8_CACHE
+from .edits.int8_cache import with_int8_cache
+from .edits.merged_products import with_layers
+from .edits.stored_scales import with_stored_scales
 
 LIBRARY = "_nbits"
 SUFFIXES = (".so", ".dylib", ".pyd")

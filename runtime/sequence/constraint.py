@@ -14,9 +14,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DependencyError, UnsupportedError, UsageError
-from .sampling import Floats
-from .tokenizer import Tokenizer
+from ...errors import DependencyError, UnsupportedError, UsageError
+from ..text.tokenizer import Tokenizer
+from .sampler import Floats
 
 Schema = Mapping[str, Any] | str | bool
 

@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import ArtifactError, UnsupportedError, UsageError
-from .folder import read_json
-from .sampling import SamplingSettings
-from .tokenizer import Tokenizer
+from ...errors import ArtifactError, UnsupportedError, UsageError
+from ..folder import read_json
+from ..text.tokenizer import Tokenizer
+from .sampler import SamplingSettings
 
 # Keys that change which tokens come out, with their values that change nothing.
 INEXPRESSIBLE: dict[str, tuple[Any, ...]] = {

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UsageError
-from .sampling import Floats, check_number
-from .tokenizer import Tokenizer
+from ...errors import UsageError
+from ..text.tokenizer import Tokenizer
+from .sampler import Floats, check_number
 
 RUN = 64
 

@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
-from ..artifact import ModelFacts
-from ..errors import PromptError, UsageError
+from ...artifact import ModelFacts
+from ...errors import PromptError, UsageError
+from ..text.prompts import Prompt, prompt_tokens
+from ..text.tokenizer import Tokenizer
+from .constraint import Constraint, Grammars, Schema
 from .defaults import GenerationDefaults
 from .logprobs import check_count
-from .prompts import Prompt, prompt_tokens
-from .row import Row
-from .sampling import Sampler, SamplingSettings
+from .sampler import Sampler, SamplingSettings
+from .sequence import Row
 from .stopping import StopStrings, stop_strings
-from .structured import Constraint, Grammars, Schema
-from .tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from .generate import TextGenerator
+    from ..generation.generator import TextGenerator
 
 DEFAULT_NEW_TOKENS = 256  # where neither the caller nor generation_config.json says a number
 

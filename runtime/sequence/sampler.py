@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ArtifactError, UsageError
+from ...errors import ArtifactError, UsageError
 from .topk import largest
 
 Floats = NDArray[np.float32]

@@ -6,12 +6,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .detokenize import Detokenizer
+from ..text.detokenize import Detokenizer
+from ..text.tokenizer import Tokenizer
+from .constraint import Constraint
 from .logprobs import TokenLogprob, token_logprob
-from .sampling import Floats, Sampler
+from .sampler import Floats, Sampler
 from .stopping import StopStrings
-from .structured import Constraint
-from .tokenizer import Tokenizer
 
 FinishReason = Literal["eos", "stop", "length"]
 

@@ -7,7 +7,7 @@ costs the same however many strings there are, and however long.
 from collections.abc import Sequence
 from functools import lru_cache
 
-from ..errors import UsageError
+from ...errors import UsageError
 
 MOST_CHARACTERS = 250_000
 """Of all stop strings together: their tables then take half a second and 60 MB to make."""

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding
 
-from ..artifact import Manifest
-from ..errors import PromptError, UsageError
-from .batching import run_batches
-from .prompts import check_range
-from .session import Session
+from ...artifact import Manifest
+from ...errors import PromptError, UsageError
+from ..engine.session import Session
+from ..text.prompts import check_range
+from ..text.tokenizer import Tokenizer
+from .padded import run_batches
 from .tag import without_space
-from .tokenizer import Tokenizer
 
 Scores = NDArray[np.float64]
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..artifact import Manifest
-from .batching import encode_texts, one_or_many, run_batches, softmax
-from .session import Session
-from .tokenizer import Tokenizer
+from ...artifact import Manifest
+from ..engine.session import Session
+from ..text.tokenizer import Tokenizer
+from .padded import encode_texts, one_or_many, run_batches, softmax
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..artifact import Manifest
-from ..errors import UsageError
-from .batching import encode_texts, one_or_many, run_batches
-from .session import Session
-from .tokenizer import Tokenizer
+from ...artifact import Manifest
+from ...errors import UsageError
+from ..engine.session import Session
+from ..text.tokenizer import Tokenizer
+from .padded import encode_texts, one_or_many, run_batches
 
 Pooling = Literal["last", "mean"]
 

@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding
 
-from ..artifact import ModelFacts
-from ..errors import PromptError, UsageError
-from .prompts import check_range
-from .session import Session
-from .tokenizer import Tokenizer
+from ...artifact import ModelFacts
+from ...errors import PromptError, UsageError
+from ..engine.session import Session
+from ..text.prompts import check_range
+from ..text.tokenizer import Tokenizer
 
 Tokens = NDArray[np.int64]
 

@@ -7,11 +7,11 @@ from typing import Any
 from numpy.typing import NDArray
 from tokenizers import Encoding
 
-from ..artifact import Manifest
-from .batching import encode_texts, one_or_many, run_batches, softmax
+from ...artifact import Manifest
+from ..engine.session import Session
+from ..text.tokenizer import Tokenizer
 from .classify import label_names
-from .session import Session
-from .tokenizer import Tokenizer
+from .padded import encode_texts, one_or_many, run_batches, softmax
 
 OUTSIDE = "O"
 

@@ -6,8 +6,8 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ..artifact import ModelFacts
-from ..errors import PromptError
+from ...artifact import ModelFacts
+from ...errors import PromptError
 from .tokenizer import Tokenizer
 
 Prompt = str | Sequence[int]

@@ -8,9 +8,9 @@ from typing import Any
 from tokenizers import AddedToken, Encoding, normalizers
 from tokenizers import Tokenizer as Backend
 
-from ..errors import ArtifactError, PromptError
+from ...errors import ArtifactError, PromptError
+from ..folder import read_json
 from .detokenize import Detokenizer, detokenizer
-from .folder import read_json
 
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from intaglio.cli import bench
 from intaglio.cli.main import cli
+from intaglio.cli.verbs import bench
 from intaglio.runtime import kernels
 from intaglio.tests.runtime import fakes
 

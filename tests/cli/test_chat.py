@@ -7,12 +7,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from intaglio.cli import screen as screens
-from intaglio.cli.talk import Talk
-from intaglio.cli.toolfile import NO_TOOLS, Toolbox, read_tools
+from intaglio.cli.chatting import screen as screens
+from intaglio.cli.chatting.talk import Talk
+from intaglio.cli.chatting.toolfile import NO_TOOLS, Toolbox, read_tools
 from intaglio.errors import UsageError
 from intaglio.exporter import export
-from intaglio.tests.runtime.scripted import CHECKPOINTS, Scripted
+from intaglio.tests.runtime.generation.scripted import CHECKPOINTS, Scripted
 
 from .conftest import Run
 
@@ -306,7 +306,8 @@ def test_misuse(run: Run, artifact: Path, arguments: tuple[str, ...], stdin: str
 
 def test_what_is_handed_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without --stop nothing is said about stop strings, so that generation_config.json's are used."""
-    from intaglio.cli import chat, talk
+    from intaglio.cli.chatting import talk
+    from intaglio.cli.verbs import chat
 
     seen: list[Any] = []
     monkeypatch.setattr(talk.Talk, "__init__", lambda self, *arguments: seen.append(arguments[-1]))

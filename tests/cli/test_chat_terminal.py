@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from intaglio.exporter import export
-from intaglio.tests.runtime.scripted import CHECKPOINTS
+from intaglio.tests.runtime.generation.scripted import CHECKPOINTS
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 120  # seconds until something is taken to have not happened: a machine may be busy
@@ -26,7 +26,7 @@ PATIENCE = 120  # seconds until something is taken to have not happened: a machi
 PROGRAM = """
 import os, sys, time
 os.close(os.open(os.ttyname(0), os.O_RDWR))  # the first terminal that a session opens is its own: Ctrl-C comes from it
-from intaglio.runtime.textstream import TextStream
+from intaglio.runtime.sequence.stream import TextStream
 at_once = TextStream.__next__
 def slowly(stream):
     time.sleep(0.02)

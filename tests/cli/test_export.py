@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from intaglio.cli import export as export_module
+from intaglio.cli.verbs import export as export_module
 from intaglio.tests import tiny
 
 from .conftest import Run

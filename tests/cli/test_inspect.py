@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy
 import pytest
-from intaglio.cli.description import Group, group, windows
+from intaglio.cli.inspection.description import Group, group, windows
 from safetensors.numpy import save_file
 
 from .conftest import MakeArtifact, Run

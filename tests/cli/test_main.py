@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 import pytest
-from intaglio.cli import verify as verify_module
 from intaglio.cli.main import VERBS, cli
+from intaglio.cli.verbs import verify as verify_module
 from intaglio.errors import CheckError, UsageError
 
 from .conftest import MakeArtifact, Run

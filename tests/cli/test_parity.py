@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from intaglio.artifact import read_manifest
 from intaglio.exporter import export, weights
-from intaglio.runtime import session
+from intaglio.runtime.engine import session
 from intaglio.tests import tiny
 from torch import Tensor
 

@@ -10,7 +10,7 @@ from typing import Any
 import intaglio.exporter
 import pytest
 from intaglio.artifact import Manifest, read_manifest
-from intaglio.cli import quantize as quantize_module
+from intaglio.cli.verbs import quantize as quantize_module
 from intaglio.exporter import QuantizeOptions
 from intaglio.exporter.quantize import blocks, options
 from intaglio.tests import tiny

@@ -205,7 +205,7 @@ def test_score_colours_surprise_on_a_terminal(
     folder, model, _ = stand_in("text-generation")
     model.score.return_value = Score((1,), (7, 8, 9), ("sure", "[b]odd", "\x1b[2J"), (-0.1, -20.0, -3.0), False)
     monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setattr("intaglio.cli.score.on_terminal", lambda: True)
+    monkeypatch.setattr("intaglio.cli.verbs.score.on_terminal", lambda: True)
     shown = run("score", folder, "x").stdout
     assert "\x1b[32msure" in shown
     assert "\x1b[1;31m[b]odd" in shown

@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 from intaglio.artifact import MANIFEST, Manifest, Quantization, TensorEntry, read_manifest
-from intaglio.cli.weights import bits_per_weight, by_kind, estimated_kl, in_words, part_of, stored_bytes, weights_of
+from intaglio.cli.inspection.weights import (
+    bits_per_weight,
+    by_kind,
+    estimated_kl,
+    in_words,
+    part_of,
+    stored_bytes,
+    weights_of,
+)
 
 from .conftest import MakeArtifact, Run
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from intaglio.parity.result import Finding, Verdict
+from intaglio.parity.report.result import Finding, Verdict
 from intaglio.tests.models.variants import GLOBAL, LLAMA3, YARN
 
 from .artifacts import Base

@@ -4,17 +4,7 @@ from . import plants_attention as attention
 from . import plants_heads as heads
 from . import plants_layers as layers
 from . import plants_weights as weights
-from .fault import (
-    BATCH,
-    LEFT,
-    QWEN_ANSWERS,
-    QWEN_CLASSES,
-    QWEN_CLASSES_STANDARD,
-    QWEN_STATES,
-    QWEN_TAGS,
-    Fault,
-    inside,
-)
+from .fault import BATCH, LEFT, QWEN_ANSWERS, QWEN_CLASSES, QWEN_CLASSES_STANDARD, QWEN_STATES, QWEN_TAGS, Fault, inside
 
 HEADS = [
     Fault(

@@ -5,7 +5,7 @@ import random
 from dataclasses import replace
 from typing import Any
 
-from intaglio.parity.result import (
+from intaglio.parity.report.result import (
     Case,
     Continuation,
     Figures,
@@ -17,7 +17,7 @@ from intaglio.parity.result import (
     TensorError,
     WorstToken,
 )
-from intaglio.parity.thresholds import LIMITS
+from intaglio.parity.report.thresholds import LIMITS
 
 PROJECTIONS = {
     "self_attn.q_proj": (896, 896),

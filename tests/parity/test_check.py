@@ -10,7 +10,7 @@ from intaglio.artifact import MANIFEST, read_manifest, verify
 from intaglio.errors import ArtifactError, UsageError
 from intaglio.models.checkpoint import Checkpoint
 from intaglio.parity import CheckOptions, Report, check, opening, record
-from intaglio.parity.source import Passage, Source
+from intaglio.parity.trials.source import Passage, Source
 from intaglio.runtime import load
 from intaglio.tests import tiny
 

@@ -13,7 +13,7 @@ from intaglio.models.checkpoint import Checkpoint
 from intaglio.models.layerwise import Layerwise
 from intaglio.parity.locate import locate
 from intaglio.parity.locate.judgement import ranges, together
-from intaglio.parity.result import Finding, TensorError
+from intaglio.parity.report.result import Finding, TensorError
 from intaglio.tests import tiny
 
 from . import plants_attention, plants_heads, plants_layers, plants_weights

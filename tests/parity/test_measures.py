@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from intaglio.parity.measures import Tally, log_softmax
+from intaglio.parity.report.measures import Tally, log_softmax
 
 
 def logits(rows: int = 70, words: int = 40, seed: int = 0) -> np.ndarray:

@@ -14,7 +14,7 @@ from intaglio.parity import page as page_module
 from intaglio.parity.page import numerals, render, words
 from intaglio.parity.page.reasons import reasons
 from intaglio.parity.page.render import COLUMNS, parted, worst_case
-from intaglio.parity.result import Continuation, Report
+from intaglio.parity.report.result import Continuation, Report
 from intaglio.tests.parity import reports
 
 VOID = {"meta", "br", "hr", "img", "link", "input", "col", "wbr"}

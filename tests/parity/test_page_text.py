@@ -6,7 +6,7 @@ from intaglio.parity.page.mosaic import matrices, shades, worst
 from intaglio.parity.page.paths import layer_of, short
 from intaglio.parity.page.plots import Axis, level, log_axis
 from intaglio.parity.page.visible import Piece, onward, passage, plain, token
-from intaglio.parity.result import TensorError
+from intaglio.parity.report.result import TensorError
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from intaglio.errors import DependencyError, UnsupportedError
 from intaglio.models.checkpoint import Checkpoint
-from intaglio.parity.transformers_model import transformers_logits
+from intaglio.parity.reference.transformers import transformers_logits
 from intaglio.tests import tiny
 from intaglio.tests.models.variants import BY_NAME
 from numpy.typing import NDArray

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from intaglio.exporter.quantize.calibration import Calibration
-from intaglio.parity.texts import DEFAULT_TEXT, read_tokens, windows
-from intaglio.runtime.tokenizer import load_tokenizer
+from intaglio.parity.trials.texts import DEFAULT_TEXT, read_tokens, windows
+from intaglio.runtime.text.tokenizer import load_tokenizer
 
 TEXT = DEFAULT_TEXT.read_text(encoding="utf-8")
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"

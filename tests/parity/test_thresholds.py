@@ -5,8 +5,8 @@ from typing import get_args
 import pytest
 from intaglio.artifact import Precision
 from intaglio.errors import UsageError
-from intaglio.parity.result import Figures
-from intaglio.parity.thresholds import LIMITS, NOISE, judge, limits_for, worst
+from intaglio.parity.report.result import Figures
+from intaglio.parity.report.thresholds import LIMITS, NOISE, judge, limits_for, worst
 
 
 def figures(**changes: float) -> Figures:

@@ -11,7 +11,7 @@ import pytest
 from intaglio.artifact import read_manifest
 from intaglio.models.checkpoint import Checkpoint
 from intaglio.parity.audit.weights import audit
-from intaglio.parity.result import TensorError
+from intaglio.parity.report.result import TensorError
 
 from . import plants_weights as plants
 from .artifacts import Base, Shelf

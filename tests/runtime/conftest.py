@@ -7,7 +7,7 @@ import onnx
 import pytest
 import torch
 from intaglio.runtime import kernels
-from intaglio.runtime.graphs import Change, Graph
+from intaglio.runtime.graph.graph import Change, Graph
 
 NAMES = ("AVX512-VNNI", "AVX-VNNI", "AVX2")  # instructions that products can be computed with
 

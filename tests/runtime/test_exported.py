@@ -10,14 +10,7 @@ import pytest
 import torch
 import transformers
 from intaglio.exporter import export
-from intaglio.runtime import (
-    Embedder,
-    QuestionAnswerer,
-    SequenceClassifier,
-    TextGenerator,
-    TokenClassifier,
-    load,
-)
+from intaglio.runtime import Embedder, QuestionAnswerer, SequenceClassifier, TextGenerator, TokenClassifier, load
 from intaglio.tests import tiny
 
 # Both families and both targets in the quick run; the other pairs, and the heads' other three, in the whole one.
@@ -90,10 +83,10 @@ def test_batches_chunks_and_growth_change_no_token(
     _, lm = make(place, family, "text-generation", target)
     single = [lm.generate(prompt, max_new_tokens=60, eos_token_id=[]) for prompt in PROMPTS]
     assert lm.generate(PROMPTS, max_new_tokens=60, eos_token_id=[]) == single
-    monkeypatch.setattr("intaglio.runtime.cache.SharedCache._may_reserve", lambda cache, limit: False)
-    monkeypatch.setattr("intaglio.runtime.cache.STEP", 8)
-    monkeypatch.setattr("intaglio.runtime.cache.HEADROOM", 1)
-    monkeypatch.setattr("intaglio.runtime.chunks.PREFILL_CHUNK", 4)
+    monkeypatch.setattr("intaglio.runtime.decoding.cache.SharedCache._may_reserve", lambda cache, limit: False)
+    monkeypatch.setattr("intaglio.runtime.decoding.cache.STEP", 8)
+    monkeypatch.setattr("intaglio.runtime.decoding.cache.HEADROOM", 1)
+    monkeypatch.setattr("intaglio.runtime.decoding.prefill.PREFILL_CHUNK", 4)
     assert lm.generate(PROMPTS, max_new_tokens=60, eos_token_id=[]) == single
 
 

@@ -16,8 +16,8 @@ import pytest
 from intaglio.artifact import read_manifest
 from intaglio.errors import ArtifactError, DependencyError, HubError, PromptError, UnsupportedError, UsageError
 from intaglio.runtime import Embedder, QuestionAnswerer, SequenceClassifier, TextGenerator, TokenClassifier, load
-from intaglio.runtime import session as session_module
-from intaglio.runtime import tokenizer as tokenizer_module
+from intaglio.runtime.engine import session as session_module
+from intaglio.runtime.text import tokenizer as tokenizer_module
 from intaglio.tests.runtime import fakes
 
 load_module = importlib.import_module("intaglio.runtime.load")  # its name in the package is the function's

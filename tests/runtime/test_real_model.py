@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 import pytest
-from intaglio.runtime.detokenize import ByteLevelDetokenizer
-from intaglio.runtime.tokenizer import Tokenizer, load_tokenizer
+from intaglio.runtime.text.detokenize import ByteLevelDetokenizer
+from intaglio.runtime.text.tokenizer import Tokenizer, load_tokenizer
 from transformers import AutoTokenizer
 
 FOLDER = Path(os.environ.get("INTAGLIO_REAL_MODEL") or Path.home() / ".cache" / "real-model" / "qwen2-0.5b")

@@ -2,8 +2,8 @@
 memory, and its pasts and presents become what that one reads and writes, [B, K, C, E + UNIT_BYTES] (attention_cache.h).
 """
 
-from ...artifact import ModelFacts
-from ..graphs import (
+from ....artifact import ModelFacts
+from ...graph.graph import (
     FLOAT,
     GRAPH_INITIALIZER,
     GRAPH_INPUT,
@@ -17,7 +17,7 @@ from ..graphs import (
     VALUE_TYPE,
     Graph,
 )
-from ..protobuf import delimited, edit, integer, integers, texts
+from ...graph.wire import delimited, edit, integer, integers, texts
 
 OPERATOR = "GroupQueryAttentionInt8"
 UNIT_BYTES = 4

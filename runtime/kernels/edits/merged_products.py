@@ -8,7 +8,7 @@ one division of work among threads where there were several, and keeps what only
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..graphs import Graph, Node, with_suffix
+from ...graph.graph import Graph, Node, with_suffix
 
 OPERATOR = b"NBitsLayer"
 PRODUCT = b"MatMulNBits"

@@ -3,8 +3,8 @@
 ONNX Runtime computes such a Cast when it loads the graph, and that of a table stays in memory beside the stored one.
 """
 
-from ..graphs import ATTRIBUTE_INT, FLOAT, FLOAT16, GRAPH_INITIALIZER, TENSOR_DATA_TYPE, TENSOR_NAME, Graph, Node
-from ..protobuf import integers, texts
+from ...graph.graph import ATTRIBUTE_INT, FLOAT, FLOAT16, GRAPH_INITIALIZER, TENSOR_DATA_TYPE, TENSOR_NAME, Graph, Node
+from ...graph.wire import integers, texts
 
 TAKERS = (b"MatMulNBits", b"GatherBlockQuantized")
 SCALES = 2  # the input of both

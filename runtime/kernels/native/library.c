@@ -6,10 +6,10 @@
  * operators with quantized weights, "intaglio.GroupQueryAttention" and "intaglio.GroupQueryAttentionInt8", an operator of
  * our own, say which are wanted.
  */
-#include "attention.h"
-#include "matmul.h"
-#include "operators.h"
-#include "ort.h"
+#include "attention/attention.h"
+#include "matmul/matmul.h"
+#include "ort/operators.h"
+#include "ort/ort.h"
 
 static OrtStatus *add(const OrtApi *api, const OrtSessionOptions *options, OrtCustomOpDomain *domain,
                       const char *entry, const OrtCustomOp *op, int supported) {

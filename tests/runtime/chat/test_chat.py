@@ -8,11 +8,11 @@ import pytest
 from intaglio.errors import ArtifactError, PromptError, UsageError
 from intaglio.exporter import export
 from intaglio.runtime import BrokenToolCall, TextGenerator, ToolCall, load, run_tools
-from intaglio.runtime.chat import finish, stream_chat
-from intaglio.runtime.templates import ChatFormat
-from intaglio.runtime.tokenizer import load_tokenizer
+from intaglio.runtime.chat.chat import finish, stream_chat
+from intaglio.runtime.chat.template import ChatFormat
+from intaglio.runtime.text.tokenizer import load_tokenizer
 from intaglio.tests.runtime import fakes
-from intaglio.tests.runtime.scripted import CHECKPOINTS, Scripted
+from intaglio.tests.runtime.generation.scripted import CHECKPOINTS, Scripted
 
 FAMILIES = ["tiny-qwen2", "tiny-exaone4"]
 ASK = [{"role": "user", "content": "서울 날씨는?"}]
@@ -261,7 +261,7 @@ def test_a_conversation_that_fills_the_context(trained: TextGenerator) -> None:
 
 
 def test_tags_are_text_even_where_the_tokenizer_calls_them_special() -> None:
-    from intaglio.runtime.detokenize import detokenizer
+    from intaglio.runtime.text.detokenize import detokenizer
     from tokenizers import AddedToken
 
     backend = load_tokenizer(CHECKPOINTS / "tiny-exaone4").backend

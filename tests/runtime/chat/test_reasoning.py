@@ -1,7 +1,7 @@
 """Thought and answer in streamed text: the same however it is cut, and nothing held back but a possible tag."""
 
 import pytest
-from intaglio.runtime.reasoning import CLOSE, OPEN, Reasoning
+from intaglio.runtime.chat.reasoning import CLOSE, OPEN, Reasoning
 
 FENCE = "```"
 # text, whether the template has opened the block, the thought (None: there was no block), the answer

@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 import pytest
 from intaglio.errors import ArtifactError, PromptError, UsageError
-from intaglio.runtime.templates import ChatFormat, read_chat_format
-from intaglio.runtime.toolschema import schema_of
+from intaglio.runtime.chat.template import ChatFormat, read_chat_format
+from intaglio.runtime.chat.tool_schema import schema_of
 
-CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
+CHECKPOINTS = Path(__file__).parents[2] / "checkpoints"
 FAMILIES = ["tiny-qwen2", "tiny-exaone4"]
 
 WEATHER: dict[str, Any] = {

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from intaglio.errors import UsageError
-from intaglio.runtime.tools import BrokenToolCall, Found, ToolCall, ToolCalls
+from intaglio.runtime.chat.tool_calls import BrokenToolCall, Found, ToolCall, ToolCalls
 
 SCHEMAS: list[dict[str, Any]] = [
     {

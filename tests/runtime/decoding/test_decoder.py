@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from intaglio.errors import UnsupportedError
 from intaglio.runtime import TextGenerator, load
-from intaglio.runtime.decoder import Decoder, open_decoder
-from intaglio.runtime.session import KVCache, Session, open_session
+from intaglio.runtime.decoding.decoder import Decoder, open_decoder
+from intaglio.runtime.engine.session import KVCache, Session, open_session
 from intaglio.tests.runtime import fakes
 
 CONTEXT, ROWS = 160, 3
@@ -126,9 +126,9 @@ class Walk:
 def test_whatever_rows_do_they_read_their_own_text(
     model: tuple[Session, Reference], seed: int, slack: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("intaglio.runtime.windowed.LEAST_SLACK", slack)
-    monkeypatch.setattr("intaglio.runtime.chunks.PREFILL_CHUNK", 7)
-    monkeypatch.setattr("intaglio.runtime.shared.MASK_STEP", 16)
+    monkeypatch.setattr("intaglio.runtime.graph.sliding.LEAST_SLACK", slack)
+    monkeypatch.setattr("intaglio.runtime.decoding.prefill.PREFILL_CHUNK", 7)
+    monkeypatch.setattr("intaglio.runtime.decoding.in_place.MASK_STEP", 16)
     session, reference = model
     walk = Walk(open_decoder(session, ROWS, 10, CONTEXT), reference, seed)
     for row in range(ROWS):
@@ -141,9 +141,9 @@ def test_whatever_rows_do_they_read_their_own_text(
 
 def test_rows_grow_where_memory_comes_later(model: tuple[Session, Reference], monkeypatch: pytest.MonkeyPatch) -> None:
     free = iter([0])
-    monkeypatch.setattr("intaglio.runtime.cache.available_memory", lambda: next(free, 10**9))
-    monkeypatch.setattr("intaglio.runtime.cache.STEP", 4)
-    monkeypatch.setattr("intaglio.runtime.cache.HEADROOM", 1)
+    monkeypatch.setattr("intaglio.runtime.decoding.cache.available_memory", lambda: next(free, 10**9))
+    monkeypatch.setattr("intaglio.runtime.decoding.cache.STEP", 4)
+    monkeypatch.setattr("intaglio.runtime.decoding.cache.HEADROOM", 1)
     session, reference = model
     walk = Walk(open_decoder(session, ROWS, 1, CONTEXT), reference, 0)
     for row in range(ROWS):
@@ -156,7 +156,7 @@ def test_rows_grow_where_memory_comes_later(model: tuple[Session, Reference], mo
 def test_the_reach_is_how_far_one_can_go_and_come_back(
     tmp_path: Path, slack: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("intaglio.runtime.windowed.LEAST_SLACK", slack)
+    monkeypatch.setattr("intaglio.runtime.graph.sliding.LEAST_SLACK", slack)
     lm = load(fakes.language_model(tmp_path / "lm", context_length=CONTEXT, layer_windows=(WINDOW, None)))
     decoder = open_decoder(lm._session, 1, 1, CONTEXT)
     for length in range(1, 130, 3):

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from intaglio.runtime import ChatReply, Generation
-from intaglio.runtime.chat import ChatStream, finish, stream_chat
-from intaglio.runtime.templates import read_chat_format
-from intaglio.runtime.textstream import TextStream
-from intaglio.runtime.tokenizer import load_tokenizer
+from intaglio.runtime.chat.chat import ChatStream, finish, stream_chat
+from intaglio.runtime.chat.template import read_chat_format
+from intaglio.runtime.sequence.stream import TextStream
+from intaglio.runtime.text.tokenizer import load_tokenizer
 
-CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
+CHECKPOINTS = Path(__file__).parents[2] / "checkpoints"
 
 
 class Scripted:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from intaglio.errors import PromptError, UsageError
 from intaglio.runtime import Conversation, TextGenerator, load
-from intaglio.runtime.sampling import Sampler
+from intaglio.runtime.sequence.sampler import Sampler
 from intaglio.tests.runtime import fakes
 
 KINDS = {
@@ -32,7 +32,7 @@ def test_every_turn_gives_what_a_fresh_call_gives(
     lm: TextGenerator, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Histories that go on, that are cut, and that are changed in their midst."""
-    monkeypatch.setattr("intaglio.runtime.windowed.LEAST_SLACK", 20)
+    monkeypatch.setattr("intaglio.runtime.graph.sliding.LEAST_SLACK", 20)
     random = np.random.default_rng(seed)
     history: list[int] = [5, 6, 7]
     conversation = lm.conversation()
@@ -71,7 +71,7 @@ def test_a_turn_reads_only_what_is_new(lm: TextGenerator) -> None:
 
 
 def test_a_window_that_has_moved_on_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("intaglio.runtime.windowed.LEAST_SLACK", 10)
+    monkeypatch.setattr("intaglio.runtime.graph.sliding.LEAST_SLACK", 10)
     lm = load(fakes.language_model(tmp_path / "lm", layer_windows=(6, None)))
     conversation = lm.conversation()
     text = list(range(10, 50))

@@ -13,7 +13,7 @@ import torch
 import transformers
 from intaglio.exporter import export
 from intaglio.runtime import TextGenerator, load
-from intaglio.runtime.cache import SharedCache
+from intaglio.runtime.decoding.cache import SharedCache
 from intaglio.tests import tiny
 
 COUNT = 60
@@ -61,11 +61,11 @@ def _room(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     """Once as it is, and once with short chunks, little slack and buffers that grow."""
     if request.param:
         monkeypatch.setattr(SharedCache, "_may_reserve", lambda cache, limit: False)
-        monkeypatch.setattr("intaglio.runtime.cache.STEP", 8)
-        monkeypatch.setattr("intaglio.runtime.cache.HEADROOM", 1)
-        monkeypatch.setattr("intaglio.runtime.chunks.PREFILL_CHUNK", 5)
-        monkeypatch.setattr("intaglio.runtime.windowed.LEAST_SLACK", 4)
-        monkeypatch.setattr("intaglio.runtime.shared.MASK_STEP", 8)
+        monkeypatch.setattr("intaglio.runtime.decoding.cache.STEP", 8)
+        monkeypatch.setattr("intaglio.runtime.decoding.cache.HEADROOM", 1)
+        monkeypatch.setattr("intaglio.runtime.decoding.prefill.PREFILL_CHUNK", 5)
+        monkeypatch.setattr("intaglio.runtime.graph.sliding.LEAST_SLACK", 4)
+        monkeypatch.setattr("intaglio.runtime.decoding.in_place.MASK_STEP", 8)
 
 
 @pytest.mark.usefixtures("_room")

@@ -97,7 +97,7 @@ def test_a_conversation_gives_the_same(lm: TextGenerator, alone: list[Generation
 def test_short_chunks_give_the_same(
     lm: TextGenerator, alone: list[Generation], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("intaglio.runtime.chunks.PREFILL_CHUNK", 7)
+    monkeypatch.setattr("intaglio.runtime.decoding.prefill.PREFILL_CHUNK", 7)
     few = {"max_new_tokens": 24}
     for prompt, result in zip(PROMPTS, alone, strict=True):
         assert lm.generate(prompt, **GREEDY | few).token_ids == result.token_ids[:24]

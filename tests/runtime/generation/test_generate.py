@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from intaglio.errors import PromptError, UsageError
 from intaglio.runtime import TextGenerator, load
-from intaglio.runtime.cache import SharedCache, reserve
-from intaglio.runtime.session import Session
+from intaglio.runtime.decoding.cache import SharedCache, reserve
+from intaglio.runtime.engine.session import Session
 from intaglio.tests.runtime import fakes
 
 TARGETS = ["ort", "standard"]
@@ -84,10 +84,10 @@ def test_the_cache_grows_without_changing_a_token(tmp_path: Path, monkeypatch: p
         capacities.append((needed, cache.capacity))
 
     monkeypatch.setattr(SharedCache, "grow", recorded)
-    monkeypatch.setattr("intaglio.runtime.cache.STEP", 8)
-    monkeypatch.setattr("intaglio.runtime.cache.HEADROOM", 1)
+    monkeypatch.setattr("intaglio.runtime.decoding.cache.STEP", 8)
+    monkeypatch.setattr("intaglio.runtime.decoding.cache.HEADROOM", 1)
     free = iter([0])
-    monkeypatch.setattr("intaglio.runtime.cache.available_memory", lambda: next(free, 10**9))
+    monkeypatch.setattr("intaglio.runtime.decoding.cache.available_memory", lambda: next(free, 10**9))
     assert lm.generate(PROMPTS, max_new_tokens=300) == roomy
     # By half, to a multiple of 8; the last is all that is needed: 70 + 300 - 1.
     assert capacities == [(73, 112), (113, 168), (169, 256), (257, 369)]
@@ -111,7 +111,7 @@ def resident() -> int:
 
 def test_a_prompt_prefilled_in_chunks_gives_the_same_tokens(lm: TextGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = lm.generate(PROMPTS, max_new_tokens=12)
-    monkeypatch.setattr("intaglio.runtime.chunks.PREFILL_CHUNK", 3)
+    monkeypatch.setattr("intaglio.runtime.decoding.prefill.PREFILL_CHUNK", 3)
     assert lm.generate(PROMPTS, max_new_tokens=12) == whole
 
 
@@ -121,7 +121,7 @@ def test_frequencies_that_depend_on_the_length_keep_prompts_whole(
 ) -> None:
     options = {"target": target, "length_dependent_rope": True}
     lm = load(fakes.language_model(tmp_path / "lm", **options))
-    monkeypatch.setattr("intaglio.runtime.chunks.PREFILL_CHUNK", 3)
+    monkeypatch.setattr("intaglio.runtime.decoding.prefill.PREFILL_CHUNK", 3)
     seen: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
 
     def watch(session: Session, binding: object) -> None:
@@ -239,7 +239,7 @@ def test_stream_checks_its_arguments_when_it_is_called(lm: TextGenerator) -> Non
 
 def test_memory_for_the_cache_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lm = load(fakes.language_model(tmp_path / "lm", context_length=100_000))
-    monkeypatch.setattr("intaglio.runtime.cache.available_memory", lambda: 50_000_000)
+    monkeypatch.setattr("intaglio.runtime.decoding.cache.available_memory", lambda: 50_000_000)
     with pytest.raises(PromptError) as error:
         lm.generate([[5] * 80_000, [6]], max_new_tokens=500)
     assert str(error.value) == (
@@ -251,8 +251,8 @@ def test_memory_for_the_cache_that_cannot_be_had(tmp_path: Path, monkeypatch: py
 def test_growing_counts_the_memory_that_is_held_already(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Positions take 512 bytes. From 64 to 120 there are 28,672 to be had; from 192 to 300 more than are free."""
     lm = load(fakes.language_model(tmp_path / "lm"))
-    monkeypatch.setattr("intaglio.runtime.cache.HEADROOM", 1)
-    monkeypatch.setattr("intaglio.runtime.cache.available_memory", lambda: 33_000)
+    monkeypatch.setattr("intaglio.runtime.decoding.cache.HEADROOM", 1)
+    monkeypatch.setattr("intaglio.runtime.decoding.cache.available_memory", lambda: 33_000)
     assert len(lm.generate([5], max_new_tokens=120, eos_token_id=[]).token_ids) == 120
     with pytest.raises(PromptError, match=r"the KV cache for 1 prompt\(s\) of 300 tokens needs 0 MB, and 0 MB"):
         lm.generate([5], max_new_tokens=300, eos_token_id=[])

@@ -13,8 +13,8 @@ import transformers
 from intaglio.errors import PromptError, UsageError
 from intaglio.exporter import export
 from intaglio.runtime import TextGenerator, load
-from intaglio.runtime.score import windows
-from intaglio.runtime.shared import SharedDecoder
+from intaglio.runtime.decoding.in_place import SharedDecoder
+from intaglio.runtime.generation.score import windows
 from intaglio.tests import tiny
 from intaglio.tests.runtime import fakes
 
@@ -74,9 +74,9 @@ def test_scores_equal_transformers(place: Path, family: str, target: str, monkey
         assert score.total == pytest.approx(sum(expected), abs=1e-3)
         assert score.perplexity == pytest.approx(math.exp(-sum(expected) / len(expected)), rel=1e-4)
     assert lm.score(TEXT) == lm.score(lm.tokenizer.encode(TEXT))
-    monkeypatch.setattr("intaglio.runtime.score.LOGITS_BYTES", 0)
-    monkeypatch.setattr("intaglio.runtime.score.LEAST_PIECE", 5)
-    monkeypatch.setattr("intaglio.runtime.chunks.PREFILL_CHUNK", 4)
+    monkeypatch.setattr("intaglio.runtime.generation.score.LOGITS_BYTES", 0)
+    monkeypatch.setattr("intaglio.runtime.generation.score.LEAST_PIECE", 5)
+    monkeypatch.setattr("intaglio.runtime.decoding.prefill.PREFILL_CHUNK", 4)
     np.testing.assert_allclose(lm.score(TOKENS).logprobs, their_logprobs(source, TOKENS), atol=1e-4)
 
 
@@ -132,8 +132,8 @@ def test_the_logits_of_a_long_text_are_never_all_at_once(lm: TextGenerator, monk
         return extend(decoder, row, tokens, keep)
 
     monkeypatch.setattr(SharedDecoder, "extend", recorded)
-    monkeypatch.setattr("intaglio.runtime.score.LEAST_PIECE", 1)
-    monkeypatch.setattr("intaglio.runtime.score.LOGITS_BYTES", 4 * 288 * 20)
+    monkeypatch.setattr("intaglio.runtime.generation.score.LEAST_PIECE", 1)
+    monkeypatch.setattr("intaglio.runtime.generation.score.LOGITS_BYTES", 4 * 288 * 20)
     lm.score([5] * 45, context=[6] * 10)
     assert asked == [(9, 1), (20, 20), (20, 20), (5, 5)]
 
@@ -155,7 +155,7 @@ def test_frequencies_that_depend_on_the_length_read_a_text_whole(
 ) -> None:
     rope = {"rope_type": "dynamic", "factor": 4.0, "original_max_position_embeddings": 16}
     source, lm = make(place, "qwen2", target, "dynamic", rope=rope)
-    monkeypatch.setattr("intaglio.runtime.score.LOGITS_BYTES", 0)
+    monkeypatch.setattr("intaglio.runtime.generation.score.LOGITS_BYTES", 0)
     scores = lm.score([TOKENS[10:], TOKENS[10:12]], context=TOKENS[:10])
     # The last token is not read, so the frequencies are those of a text of one token less.
     with torch.no_grad():
@@ -163,7 +163,7 @@ def test_frequencies_that_depend_on_the_length_read_a_text_whole(
     expected = [table[place - 1, TOKENS[place]].item() for place in range(10, len(TOKENS))]
     np.testing.assert_allclose(scores[0].logprobs, expected, atol=1e-4)
     np.testing.assert_allclose(scores[1].logprobs, their_logprobs(source, TOKENS[:12], 10), atol=1e-4)
-    monkeypatch.setattr("intaglio.runtime.score.available_memory", lambda: 20_000)
+    monkeypatch.setattr("intaglio.runtime.generation.score.available_memory", lambda: 20_000)
     with pytest.raises(PromptError) as error:
         lm.score(TOKENS)
     assert str(error.value) == (

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from intaglio.errors import UsageError
 from intaglio.runtime import TextGenerator, load
-from intaglio.runtime.shared import SharedDecoder
-from intaglio.runtime.speculation import MOST_GUESSES, PromptLookup, Speculation
+from intaglio.runtime.decoding.in_place import SharedDecoder
+from intaglio.runtime.generation.speculation import MOST_GUESSES, PromptLookup, Speculation
 from intaglio.tests.runtime import fakes
 
 KINDS = {"shared": {}, "windowed": {"layer_windows": (6, None)}}
@@ -47,13 +47,13 @@ class Oracle:
 def test_guesses_change_no_token(
     lm: TextGenerator, options: dict[str, object], errors: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("intaglio.runtime.windowed.LEAST_SLACK", 9)
+    monkeypatch.setattr("intaglio.runtime.graph.sliding.LEAST_SLACK", 9)
     options = {"eos_token_id": [], "max_new_tokens": 60, **options}
     for prompt in PROMPTS:
         plain = lm.generate(prompt, speculate=False, **options)
         oracle = Speculation(Oracle(plain.token_ids, len(prompt), errors))
         with monkeypatch.context() as patch:
-            patch.setattr("intaglio.runtime.generate.Speculation", lambda _, known=oracle: known)
+            patch.setattr("intaglio.runtime.generation.generator.Speculation", lambda _, known=oracle: known)
             assert lm.generate(prompt, **options) == plain
         assert oracle.proposed > 0 or len(plain.token_ids) < 3
         if errors == 0.0 and len(plain.token_ids) == 60:
@@ -81,7 +81,7 @@ def test_guesses_that_come_true_save_passes(lm: TextGenerator, monkeypatch: pyte
     plain = lm.generate([5, 6, 7], max_new_tokens=61, speculate=False, eos_token_id=[])
     assert len(passes) == 61
     oracle = Speculation(Oracle(plain.token_ids, 3, errors=0.0))
-    monkeypatch.setattr("intaglio.runtime.generate.Speculation", lambda _: oracle)
+    monkeypatch.setattr("intaglio.runtime.generation.generator.Speculation", lambda _: oracle)
     assert lm.generate([5, 6, 7], max_new_tokens=61, eos_token_id=[]) == plain
     assert len(passes) - 61 == 6  # of 1 token, 4, 8, 16, 16 and 16
 

@@ -9,10 +9,10 @@ from intaglio.artifact import ModelFacts
 from intaglio.errors import ArtifactError
 from intaglio.exporter import export
 from intaglio.runtime import TextGenerator, load
-from intaglio.runtime.cache import SharedCache, cache_bytes
-from intaglio.runtime.graphs import changed_graph
-from intaglio.runtime.session import open_session
-from intaglio.runtime.windowed import first_kept, same_until, window_capacity, with_window_caches
+from intaglio.runtime.decoding.cache import SharedCache, cache_bytes
+from intaglio.runtime.engine.session import open_session
+from intaglio.runtime.graph.graph import changed_graph
+from intaglio.runtime.graph.sliding import first_kept, same_until, window_capacity, with_window_caches
 from intaglio.tests import tiny
 from intaglio.tests.runtime import fakes
 
@@ -89,8 +89,8 @@ def test_a_graph_that_is_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("slack", [1, 3, 64])
 def test_windows_change_no_token_far_beyond_them(hybrid: Path, slack: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("intaglio.runtime.windowed.LEAST_SLACK", slack)
-    monkeypatch.setattr("intaglio.runtime.chunks.PREFILL_CHUNK", 50)
+    monkeypatch.setattr("intaglio.runtime.graph.sliding.LEAST_SLACK", slack)
+    monkeypatch.setattr("intaglio.runtime.decoding.prefill.PREFILL_CHUNK", 50)
     lm = load(hybrid, threads=1)
     assert isinstance(lm, TextGenerator)
     whole = TextGenerator(open_session(hybrid, lm.manifest, threads=1), lm.tokenizer, lm.defaults)

@@ -2,7 +2,7 @@
 
 import onnx
 import pytest
-from intaglio.runtime.protobuf import delimited, edit, fields, integer, integers, read_varint, texts, varint
+from intaglio.runtime.graph.wire import delimited, edit, fields, integer, integers, read_varint, texts, varint
 from onnx import helper
 
 

@@ -11,15 +11,15 @@ import pytest
 from intaglio.errors import UnsupportedError, UsageError
 from intaglio.exporter import QuantizeOptions, export, quantize
 from intaglio.runtime import TextGenerator, kernels, load
-from intaglio.runtime.cache import SharedCache, cache_bytes
-from intaglio.runtime.kernels.int8_cache import OPERATOR, UNIT_BYTES
+from intaglio.runtime.decoding.cache import SharedCache, cache_bytes
+from intaglio.runtime.kernels.edits.int8_cache import OPERATOR, UNIT_BYTES
 from intaglio.tests import tiny
 from intaglio.tests.runtime import fakes
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 Floats = NDArray[np.float32]
-CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
+CHECKPOINTS = Path(__file__).parents[2] / "checkpoints"
 FLOAT, INT8, INT32 = TensorProto.FLOAT, TensorProto.INT8, TensorProto.INT32
 
 
@@ -307,7 +307,7 @@ def test_the_ways_to_generate_agree(artifact: Path, monkeypatch: pytest.MonkeyPa
     alone = [lm.generate(prompt, speculate=False, **how).token_ids for prompt in prompts]
     assert [one.token_ids for one in lm.generate(prompts, **how)] == alone
     assert lm.generate(prompts[1], speculate=True, **how).token_ids == alone[1]
-    monkeypatch.setattr("intaglio.runtime.chunks.PREFILL_CHUNK", 3)
+    monkeypatch.setattr("intaglio.runtime.decoding.prefill.PREFILL_CHUNK", 3)
     assert lm.generate(prompts[2], **how).token_ids == alone[2]
 
 

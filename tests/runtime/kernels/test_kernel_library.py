@@ -15,7 +15,7 @@ from intaglio.tests.runtime import fakes
 
 from .test_kernels import Case, needs_kernels, session
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 MACHINE = 18  # the place of e_machine, the architecture, in an ELF file
 NO_MACHINE = 0xFEED
 
@@ -87,8 +87,8 @@ def test_memory_of_weights_is_given_back() -> None:
         """
 import gc
 from pathlib import Path
-from intaglio.runtime.resources import give_back_memory
-from intaglio.tests.runtime.test_kernels import Case, session
+from intaglio.runtime.engine.machine import give_back_memory
+from intaglio.tests.runtime.kernels.test_kernels import Case, session
 
 def resident():
     gc.collect()
@@ -117,7 +117,7 @@ def test_weights_need_no_more_address_space_than_there_is() -> None:
         """
 import resource
 import numpy as np
-from intaglio.tests.runtime.test_kernels import Case, session
+from intaglio.tests.runtime.kernels.test_kernels import Case, session
 
 case = Case(256, 2048, 4, 32, False, False)
 session(Case(16, 32, 4, 32, False, False).model())  # what onnxruntime itself takes, but no shared mapping yet
@@ -192,8 +192,8 @@ import resource
 from pathlib import Path
 import numpy as np, onnxruntime as ort
 from intaglio.errors import PromptError
-from intaglio.runtime.session import Session
-from intaglio.tests.runtime.test_kernels import Case, session
+from intaglio.runtime.engine.session import Session
+from intaglio.tests.runtime.kernels.test_kernels import Case, session
 
 made = Session(Path("out"), None, "cpu", 2, ort, session(Case(16, 1000, 4, 32, True, False).model()))
 x, y = np.zeros((1, 40_000, 1000), dtype=np.float32), np.zeros((1, 40_000, 16), dtype=np.float32)
@@ -222,7 +222,7 @@ def test_memory_that_runs_out_in_loading_is_said_to(tmp_path: Path) -> None:
 import resource
 from intaglio.errors import ArtifactError
 from intaglio.runtime import load
-from intaglio.runtime.session import import_onnxruntime
+from intaglio.runtime.engine.session import import_onnxruntime
 
 import_onnxruntime()
 now = int(next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1]) * 1024

@@ -13,11 +13,11 @@ from intaglio.runtime import TextGenerator, kernels, load
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from .conftest import NAMES
+from ..conftest import NAMES
 
 Floats = NDArray[np.float32]
 LONG, SPAN = 64, 128  # COARSE_ROWS, and how many weights of a row share a scale then
-CHECKPOINT = Path(__file__).parent.parent / "checkpoints" / "tiny-qwen2"
+CHECKPOINT = Path(__file__).parents[2] / "checkpoints" / "tiny-qwen2"
 
 
 needs_kernels = pytest.mark.skipif(kernels.instructions() is None, reason="no compiled kernels for this processor")

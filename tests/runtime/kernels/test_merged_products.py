@@ -7,11 +7,11 @@ import numpy as np
 import onnx
 import pytest
 from intaglio.runtime import kernels
-from intaglio.runtime.kernels.layers import with_layers
+from intaglio.runtime.kernels.edits.merged_products import with_layers
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from .conftest import NAMES, changed_model
+from ..conftest import NAMES, changed_model
 from .test_kernels import LONG, Case, needs_kernels, session
 
 Floats = NDArray[np.float32]

@@ -10,14 +10,14 @@ import onnxruntime as ort
 import pytest
 from intaglio.exporter import QuantizeOptions, quantize
 from intaglio.runtime import TextGenerator, kernels, load
-from intaglio.runtime.graphs import Graph, changed_graph
-from intaglio.runtime.kernels.scales import TAKERS, with_stored_scales
+from intaglio.runtime.graph.graph import Graph, changed_graph
+from intaglio.runtime.kernels.edits.stored_scales import TAKERS, with_stored_scales
 from intaglio.tests import tiny
 from intaglio.tests.runtime import fakes
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from .conftest import changed_model
+from ..conftest import changed_model
 from .test_kernels import CHECKPOINT, Case, needs_kernels
 
 Floats = NDArray[np.float32]

@@ -11,13 +11,13 @@ import pytest
 from intaglio.errors import DependencyError, UnsupportedError, UsageError
 from intaglio.exporter import export
 from intaglio.runtime import TextGenerator, load
-from intaglio.runtime.structured import Grammars
-from intaglio.runtime.tokenizer import Tokenizer
+from intaglio.runtime.sequence.constraint import Grammars
+from intaglio.runtime.text.tokenizer import Tokenizer
 from intaglio.tests.runtime import fakes
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers
 
-CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
+CHECKPOINTS = Path(__file__).parents[2] / "checkpoints"
 # Bounded in every part, so that every text is finished within some number of tokens.
 SCHEMA: dict[str, Any] = {
     "type": "object",

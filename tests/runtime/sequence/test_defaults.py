@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from intaglio.errors import ArtifactError, PromptError, UnsupportedError
 from intaglio.runtime import TextGenerator, load
-from intaglio.runtime.defaults import INEXPRESSIBLE, GenerationDefaults, read_defaults
-from intaglio.runtime.sampling import SamplingSettings
-from intaglio.runtime.tokenizer import try_tokenizer
+from intaglio.runtime.sequence.defaults import INEXPRESSIBLE, GenerationDefaults, read_defaults
+from intaglio.runtime.sequence.sampler import SamplingSettings
+from intaglio.runtime.text.tokenizer import try_tokenizer
 from intaglio.tests.runtime import fakes
 
 

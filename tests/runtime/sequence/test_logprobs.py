@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from intaglio.errors import ArtifactError, UsageError
 from intaglio.runtime import Candidate, TextGenerator, TokenLogprob, load
-from intaglio.runtime.logprobs import likeliest, log_normaliser, token_logprob
+from intaglio.runtime.sequence.logprobs import likeliest, log_normaliser, token_logprob
 from intaglio.tests.runtime import fakes
 
 PROMPTS = [[5, 6, 7], [9] * 40, [20, 30, 40]]

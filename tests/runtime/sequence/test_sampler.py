@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from intaglio.errors import ArtifactError, UsageError
-from intaglio.runtime.sampling import Sampler, SamplingSettings, distribution, draw, nucleus, penalise
+from intaglio.runtime.sequence.sampler import Sampler, SamplingSettings, distribution, draw, nucleus, penalise
 from transformers.generation import logits_process as theirs
 
 VOCAB = 1000

@@ -4,7 +4,7 @@ import random
 
 import pytest
 from intaglio.errors import UsageError
-from intaglio.runtime.stopping import Automaton, StopStrings, stop_strings
+from intaglio.runtime.sequence.stopping import Automaton, StopStrings, stop_strings
 
 
 def by_search(stops: list[str], pieces: list[str]) -> tuple[list[str], str | None]:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from intaglio.errors import UsageError
 from intaglio.runtime import TextGenerator, load
-from intaglio.runtime.detokenize import ByteLevelDetokenizer, WindowDetokenizer, detokenizer
-from intaglio.runtime.stopping import StopStrings, stop_strings
+from intaglio.runtime.sequence.stopping import StopStrings, stop_strings
+from intaglio.runtime.text.detokenize import ByteLevelDetokenizer, WindowDetokenizer, detokenizer
 from intaglio.tests import tiny_tokenizer
 from intaglio.tests.runtime import fakes
 from tokenizers import AddedToken, Tokenizer, decoders, models

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from intaglio.errors import PromptError, UsageError
 from intaglio.runtime import QuestionAnswerer, load
-from intaglio.runtime.answer import Window, best_spans, split
+from intaglio.runtime.tasks.answer import Window, best_spans, split
 from intaglio.tests.runtime import fakes
 from transformers import AutoTokenizer
 

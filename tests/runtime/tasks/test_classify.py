@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from intaglio.errors import PromptError, UsageError
 from intaglio.runtime import Classification, SequenceClassifier, load
-from intaglio.runtime.classify import scores
+from intaglio.runtime.tasks.classify import scores
 from intaglio.tests.runtime import fakes
 
 TABLE = np.random.default_rng(0).normal(scale=0.05, size=(fakes.VOCAB, 3))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from intaglio.errors import PromptError
 from intaglio.runtime import Tag, TokenClassifier, load
-from intaglio.runtime.tag import entities, without_space
+from intaglio.runtime.tasks.tag import entities, without_space
 from intaglio.tests.runtime import fakes
 from tokenizers import Tokenizer, processors
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from intaglio.errors import ArtifactError
-from intaglio.runtime.tokenizer import load_tokenizer, try_tokenizer
+from intaglio.runtime.text.tokenizer import load_tokenizer, try_tokenizer
 from intaglio.tests import tiny_tokenizer
 from tokenizers import Tokenizer as Backend
 from tokenizers import normalizers, processors

@@ -1,4 +1,4 @@
-#include "attention.h"
+#include "attention/attention.h"
 
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
 
@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "attention_cache.h"
-#include "attention_rows.h"
+#include "attention/attention_cache.h"
+#include "attention/attention_rows.h"
 
 enum { SPLIT = 512 /* keys of a part, where one token's attention is divided among threads */ };
 

@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "matmul.h"
+#include "matmul/matmul.h"
 
 enum { MAX_HEAD_SIZE = 256, MAX_GROUP = 64 }; /* queries that share a key head, at most */
 

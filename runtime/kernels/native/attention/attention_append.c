@@ -1,9 +1,9 @@
-#include "attention_append.h"
+#include "attention/attention_append.h"
 
 #include <math.h>
 #include <string.h>
 
-#include "attention_cache.h"
+#include "attention/attention_cache.h"
 
 enum { TOKENS_OF_A_TASK = 16 };
 

@@ -2,7 +2,7 @@
 #ifndef INTAGLIO_ATTENTION_APPEND_H
 #define INTAGLIO_ATTENTION_APPEND_H
 
-#include "attention.h"
+#include "attention/attention.h"
 
 /* New tokens, and the cache that they come to. */
 typedef struct {

@@ -13,10 +13,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "attention_append.h"
-#include "attention_cache.h"
-#include "operator.h"
-#include "operators.h"
+#include "attention/attention_append.h"
+#include "attention/attention_cache.h"
+#include "ort/operator.h"
+#include "ort/operators.h"
 
 enum { QUERY, KEY, VALUE, PAST_KEY, PAST_VALUE, SEQUENCE_LENGTHS, TOTAL_LENGTH, COS, SIN, KEY_BIAS, KEY_NORM, INPUTS };
 enum { OUTPUT, PRESENT_KEY, PRESENT_VALUE, OUTPUTS };

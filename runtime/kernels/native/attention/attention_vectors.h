@@ -8,10 +8,10 @@
 #define TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma")))
 #define INLINE TARGET static inline __attribute__((always_inline))
 
-#include "attention_cache.h"
-#include "attention_rows.h"
-#include "exponential.h"
-#include "transpose.h"
+#include "attention/attention_cache.h"
+#include "attention/attention_rows.h"
+#include "common/exponential.h"
+#include "common/transpose.h"
 
 static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }

@@ -1,5 +1,5 @@
 #define _GNU_SOURCE
-#include "memory.h"
+#include "common/memory.h"
 
 #include <stdlib.h>
 

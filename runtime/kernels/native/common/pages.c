@@ -1,4 +1,4 @@
-#include "pages.h"
+#include "common/pages.h"
 
 #if defined(__linux__)
 

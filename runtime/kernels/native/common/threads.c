@@ -1,5 +1,5 @@
 #define _GNU_SOURCE
-#include "threads.h"
+#include "common/threads.h"
 
 #include <stdatomic.h>
 

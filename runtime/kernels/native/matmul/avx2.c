@@ -5,7 +5,7 @@
  * 16 bits before they are widened. Weights of 8 bits are taken as w - 128: its size times x with its sign, and
  * 2 * 128 * 127 < 2^15.
  */
-#include "instructions.h"
+#include "matmul/instructions.h"
 
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
 
@@ -33,6 +33,6 @@ INLINE __m256i dot(__m256i sum, __m256i w, __m256i x, const int bits) {
 
 INLINE __m256i total(__m256i sum, const int bits) { return bits == 4 ? widened(sum) : sum; }
 
-#include "ymm.h"
+#include "matmul/ymm.h"
 
 #endif

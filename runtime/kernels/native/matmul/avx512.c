@@ -8,7 +8,7 @@
  *
  * so each sum starts at -zero_point * sum(q).
  */
-#include "coarse.h"
+#include "matmul/coarse.h"
 
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
 
@@ -22,9 +22,9 @@
 #define MOST_ROWS 12 /* of x that share a loaded piece of W: their sums fill the registers */
 #define PAIR_ROWS 5  /* that share two tiles of it */
 
-#include "exponential.h"
-#include "rows.h"
-#include "transpose.h"
+#include "common/exponential.h"
+#include "matmul/rows.h"
+#include "common/transpose.h"
 
 static int supported(void) {
   __builtin_cpu_init();
@@ -259,7 +259,7 @@ TARGET static void gate(const float *gates, float *y, int64_t count) {
   }
 }
 
-#include "ranges.h"
+#include "matmul/ranges.h"
 
 const Instructions avx512_vnni = {"AVX512-VNNI", supported, pack,    quantize,        normalize, gate, RANGES,
                                   coarse_tile_bytes, coarsen, multiply_coarse};

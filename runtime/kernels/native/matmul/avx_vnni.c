@@ -1,5 +1,5 @@
 /* The products with AVX-VNNI: VPDPBUSD as in avx512.c, in registers of 256 bits, on processors without AVX512. */
-#include "instructions.h"
+#include "matmul/instructions.h"
 
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
 
@@ -31,7 +31,7 @@ INLINE __m256i dot(__m256i sum, __m256i w, __m256i x, const int bits) {
 
 INLINE __m256i total(__m256i sum, const int bits) { return (void)bits, sum; }
 
-#include "ymm.h"
+#include "matmul/ymm.h"
 
 #else
 

@@ -2,7 +2,7 @@
 #ifndef INTAGLIO_COARSE_H
 #define INTAGLIO_COARSE_H
 
-#include "instructions.h"
+#include "matmul/instructions.h"
 
 enum { COARSE_ROWS = 64 /* of x, from which on it is worth it */, COARSE_STEP = 32 /* elements of x that share a scale */ };
 

@@ -7,9 +7,9 @@
  */
 #include <stdlib.h>
 
-#include "half.h"
-#include "operator.h"
-#include "operators.h"
+#include "common/half.h"
+#include "ort/operator.h"
+#include "ort/operators.h"
 
 enum { DATA, INDICES, SCALES, ZERO_POINTS, INPUTS };
 enum { OUTPUTS = 1, TOKENS_OF_A_TASK = 16 };

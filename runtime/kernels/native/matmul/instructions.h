@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "weights.h"
+#include "matmul/weights.h"
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 

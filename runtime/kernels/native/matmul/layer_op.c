@@ -10,10 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "matmul.h"
-#include "operator.h"
-#include "operators.h"
-#include "weights_op.h"
+#include "matmul/matmul.h"
+#include "ort/operator.h"
+#include "ort/operators.h"
+#include "matmul/weights_op.h"
 
 enum { INPUT_X, INPUT_SKIP, INPUT_NORM, INPUT_MATRICES };
 enum { BIAS = WEIGHT_INPUTS, MATRIX_INPUTS }; /* of each matrix */

@@ -1,12 +1,12 @@
 /* The products' tasks. What is done with vectors is in the file of an instruction set. */
-#include "matmul.h"
+#include "matmul/matmul.h"
 
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
 
 #include <stdlib.h>
 
-#include "coarse.h"
-#include "threads.h"
+#include "matmul/coarse.h"
+#include "common/threads.h"
 
 enum {
   FEW_ROWS = 12, /* of x: so few are quantized at once, and make the weights all that is read */

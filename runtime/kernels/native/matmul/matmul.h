@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "weights.h"
+#include "matmul/weights.h"
 
 /* Runs body(data, 0) to body(data, count - 1), in any order and on any threads. */
 typedef void (*ParallelFor)(void *context, void (*body)(void *, size_t), size_t count, void *data);

@@ -1,10 +1,10 @@
 /* MatMulNBits as ONNX Runtime sees it. */
 #include <stdlib.h>
 
-#include "matmul.h"
-#include "operator.h"
-#include "operators.h"
-#include "weights_op.h"
+#include "matmul/matmul.h"
+#include "ort/operator.h"
+#include "ort/operators.h"
+#include "matmul/weights_op.h"
 
 enum { INPUT_X, INPUT_WEIGHTS, INPUT_GROUP_INDEX = INPUT_WEIGHTS + WEIGHT_INPUTS, INPUT_BIAS, INPUTS };
 enum { OUTPUTS = 1 };

@@ -1,16 +1,16 @@
 /* Packing. What is done with vectors is in the file of an instruction set. */
 #define _GNU_SOURCE
-#include "weights.h"
+#include "matmul/weights.h"
 
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
 
 #include <stdlib.h>
 #include <strings.h>
 
-#include "half.h"
-#include "instructions.h"
-#include "memory.h"
-#include "pages.h"
+#include "common/half.h"
+#include "matmul/instructions.h"
+#include "common/memory.h"
+#include "common/pages.h"
 
 enum { PIECE = 1 << 24 /* bytes of stored weights after which their pages are forgotten: they are not all there at once */ };
 

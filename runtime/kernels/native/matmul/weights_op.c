@@ -1,4 +1,4 @@
-#include "weights_op.h"
+#include "matmul/weights_op.h"
 
 #include <stdio.h>
 

@@ -2,8 +2,8 @@
 #ifndef INTAGLIO_WEIGHTS_OP_H
 #define INTAGLIO_WEIGHTS_OP_H
 
-#include "ort.h"
-#include "weights.h"
+#include "ort/ort.h"
+#include "matmul/weights.h"
 
 /* The inputs of one matrix, from its first on. */
 enum { CODES, SCALES, ZERO_POINTS, WEIGHT_INPUTS };

@@ -9,8 +9,8 @@
 #include <math.h>
 #include <string.h>
 
-#include "exponential.h"
-#include "rows.h"
+#include "common/exponential.h"
+#include "matmul/rows.h"
 
 #define MOST_ROWS 4 /* of x that share a loaded piece of W: their sums take half of the registers */
 
@@ -219,6 +219,6 @@ TARGET static void gate(const float *gates, float *y, int64_t count) {
   }
 }
 
-#include "ranges.h"
+#include "matmul/ranges.h"
 
 const Instructions NAME = {LABEL, supported, pack, quantize, normalize, gate, RANGES, NULL, NULL, NULL};

@@ -2,7 +2,7 @@
 #ifndef INTAGLIO_OPERATOR_H
 #define INTAGLIO_OPERATOR_H
 
-#include "ort.h"
+#include "ort/ort.h"
 
 /* Defines the operator `variable`, called `title`, from the ElementTypes of its inputs and outputs and from OrtCustomOp's
  * CreateKernelV2 and KernelDestroy, in a file that has

@@ -2,7 +2,7 @@
 #ifndef INTAGLIO_OPERATORS_H
 #define INTAGLIO_OPERATORS_H
 
-#include "ort_abi.h"
+#include "ort/ort_abi.h"
 
 extern const OrtCustomOp matmul_nbits;
 extern const OrtCustomOp nbits_layer;

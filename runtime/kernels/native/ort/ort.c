@@ -1,4 +1,4 @@
-#include "ort.h"
+#include "ort/ort.h"
 
 int64_t rows_of(const Tensor *tensor, int64_t k) {
   if (tensor->rank == 0 || tensor->sizes[tensor->rank - 1] != k) return -1;

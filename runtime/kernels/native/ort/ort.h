@@ -2,7 +2,7 @@
 #ifndef INTAGLIO_ORT_H
 #define INTAGLIO_ORT_H
 
-#include "ort_abi.h"
+#include "ort/ort_abi.h"
 
 enum { MAX_RANK = 8 };
 

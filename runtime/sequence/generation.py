@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from .logprobs import TokenLogprob
-from .row import FinishReason, Row
+from .sequence import FinishReason, Row
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""The conversation of `intaglio chat` in a terminal."""

@@ -1,0 +1,1 @@
+"""What `intaglio inspect` prints of a checkpoint or an artifact."""

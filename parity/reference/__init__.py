@@ -1,0 +1,1 @@
+"""Comparison with another implementation of the same model."""

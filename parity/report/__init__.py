@@ -1,0 +1,1 @@
+"""What a parity report holds: figures, thresholds, verdicts."""

@@ -1,0 +1,1 @@
+"""The cases in which source and artifact are compared."""

@@ -1,0 +1,1 @@
+"""Messages in, events out: chat templates, reasoning blocks and tool calls."""

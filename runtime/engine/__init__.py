@@ -1,0 +1,1 @@
+"""A loaded graph: opening it, running it, and the machine that it runs on."""

@@ -1,0 +1,1 @@
+"""Many sequences through one decoder: generate, batch, schedule, speculate, score."""

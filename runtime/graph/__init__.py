@@ -1,0 +1,1 @@
+"""Reading and changing a graph without the onnx package."""

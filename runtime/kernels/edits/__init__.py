@@ -1,0 +1,1 @@
+"""Changes of the graph that let intaglio's kernels run it."""

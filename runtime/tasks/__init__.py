@@ -1,0 +1,1 @@
+"""Tasks of one pass: classify, tag, answer, embed."""
