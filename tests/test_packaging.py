@@ -35,7 +35,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     """A wheel built from a copy of the tree, so that the build leaves nothing in the tree itself."""
     copy, out = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("wheel")
     root = {f"intaglio/{name}" for name in ("pyproject.toml", "README.md", "LICENSE")}
-    root |= {f"intaglio/{path.relative_to(ROOT).as_posix()}" for path in NATIVE.iterdir()}
+    root |= {f"intaglio/{path.relative_to(ROOT).as_posix()}" for path in NATIVE.rglob("*.[ch]")}
     for name in sorted(tree_modules() | tree_data() | root):
         relative = name.removeprefix("intaglio/")
         (copy / relative).parent.mkdir(parents=True, exist_ok=True)

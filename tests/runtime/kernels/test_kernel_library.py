@@ -37,7 +37,7 @@ def test_every_file_is_compiled_or_a_reason_to_compile() -> None:
     """What pyproject.toml does not name is missing from a source distribution."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     (extension,) = project["tool"]["setuptools"]["ext-modules"]
-    files = {str(path.relative_to(ROOT)) for path in (ROOT / "runtime" / "kernels" / "native").iterdir()}
+    files = {str(path.relative_to(ROOT)) for path in (ROOT / "runtime" / "kernels" / "native").rglob("*.[ch]")}
     assert {name for name in files if name.endswith(".c")} == set(extension["sources"])
     assert {name for name in files if name.endswith(".h")} == set(extension["depends"])
 
