@@ -7,7 +7,7 @@ import pytest
 from intaglio.parity import check
 
 from .artifacts import QUICK, Base, Shelf
-from .sound import SOUND, TASKS, name
+from .faithful import SOUND, TASKS, name
 
 SOME = SOUND[::13]
 CASES = [pytest.param(base, id=name(base), marks=[] if base in SOME else [pytest.mark.slow]) for base in SOUND]

@@ -13,10 +13,10 @@ from intaglio.models.checkpoint import Checkpoint
 from intaglio.parity.audit.weights import audit
 from intaglio.parity.report.result import TensorError
 
-from . import plants_weights as plants
-from .artifacts import Base, Shelf
-from .plants_attention import cos_and_sin_exchanged, other_positions, short_table, tables
-from .surgery import Array, Surgery
+from ..artifacts import Base, Shelf
+from ..faults.edits import weights as plants
+from ..faults.edits.attention import cos_and_sin_exchanged, other_positions, short_table, tables
+from ..faults.surgery import Array, Surgery
 
 Plant = Callable[[Surgery], None]
 

@@ -16,7 +16,7 @@ from intaglio.parity.audit.weights import audit
 from intaglio.tests import tiny
 from intaglio.tests.test_imports import environment
 
-from .artifacts import Base, Pair, Shelf
+from ..artifacts import Base, Pair, Shelf
 
 ODD = {"hidden_size": 36, "intermediate_size": 45, "head_dim": 16, "vocab_size": 287, "num_hidden_layers": 2}
 ODD_HYBRID = ODD | {"layer_types": ["sliding_attention", "full_attention"]}

@@ -1,6 +1,6 @@
 """Faults in windows, rotation, masks and caches."""
 
-from . import plants_attention as attention
+from .edits import attention as attention
 from .fault import (
     BATCH,
     CHUNK,

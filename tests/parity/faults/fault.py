@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from intaglio.parity.report.result import Finding, Verdict
 from intaglio.tests.models.variants import GLOBAL, LLAMA3, YARN
 
-from .artifacts import Base
+from ..artifacts import Base
 from .surgery import Surgery
 
 ROUNDED = {"method": "rtn", "block_size": 32}
@@ -32,8 +32,8 @@ QWEN_ANSWERS = Base("qwen2", "question-answering")
 QWEN_STATES = Base("qwen2", "feature-extraction")
 
 PROMPT, DECODE, CHUNK, BATCH, LEFT = "prompt", "decode", "chunk", "batch", "left"
-"""Ways of running an artifact, see ``bite.py``: a prompt at once, then token by token behind a shorter one, or several
-tokens behind it, a batch padded on the right, and one padded on the left (target standard only)."""
+"""Ways of running an artifact, see ``outputs.py``: a whole prompt; one token at a time behind a shorter prompt; several
+tokens behind it; a batch padded on the right; a batch padded on the left (target standard only)."""
 
 ALL = frozenset({PROMPT, DECODE, CHUNK, BATCH, LEFT})
 PER_ROW = frozenset({DECODE, CHUNK, BATCH, LEFT})

@@ -1,9 +1,9 @@
 """Faults of the tasks that do not generate."""
 
-from . import plants_attention as attention
-from . import plants_heads as heads
-from . import plants_layers as layers
-from . import plants_weights as weights
+from .edits import attention as attention
+from .edits import heads as heads
+from .edits import layers as layers
+from .edits import weights as weights
 from .fault import BATCH, LEFT, QWEN_ANSWERS, QWEN_CLASSES, QWEN_CLASSES_STANDARD, QWEN_STATES, QWEN_TAGS, Fault, inside
 
 HEADS = [

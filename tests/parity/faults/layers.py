@@ -1,7 +1,7 @@
 """Faults in norms, residuals, the MLP, biases and tying."""
 
-from . import plants_layers as layers
-from . import plants_weights as weights
+from .edits import layers as layers
+from .edits import weights as weights
 from .fault import EXAONE, EXAONE_FP16, EXAONE_STANDARD, QWEN, QWEN_STANDARD, Fault, inside
 
 NORMS = [

@@ -6,10 +6,10 @@ import pytest
 from intaglio.artifact import read_manifest, verify
 from intaglio.parity import check
 
-from .artifacts import QUICK, Pair, Shelf
-from .bite import answers, differing
+from ..artifacts import QUICK, Pair, Shelf
+from .all_faults import FAULTS
 from .fault import Fault
-from .faults import FAULTS
+from .outputs import answers, differing
 from .surgery import Surgery
 
 CASES = [pytest.param(f, id=f.name, marks=[pytest.mark.slow] if f.slow else []) for f in FAULTS]

@@ -1,6 +1,6 @@
 """Faults in the bytes of weights, float and quantized."""
 
-from . import plants_weights as weights
+from .edits import weights as weights
 from .fault import EXAONE, EXAONE_INT4, EXAONE_INT8, QWEN, QWEN_INT4, QWEN_INT4_STANDARD, Fault, inside, projection
 
 WEIGHTS = [

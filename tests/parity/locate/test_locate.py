@@ -16,10 +16,13 @@ from intaglio.parity.locate.judgement import ranges, together
 from intaglio.parity.report.result import Finding, TensorError
 from intaglio.tests import tiny
 
-from . import plants_attention, plants_heads, plants_layers, plants_weights
-from .artifacts import Base, Pair, Shelf
-from .plants_attention import Plant
-from .surgery import Surgery
+from ..artifacts import Base, Pair, Shelf
+from ..faults.edits import attention as plants_attention
+from ..faults.edits import heads as plants_heads
+from ..faults.edits import layers as plants_layers
+from ..faults.edits import weights as plants_weights
+from ..faults.edits.attention import Plant
+from ..faults.surgery import Surgery
 
 TOKENS = torch.randint(3, 288, (1, 40), generator=torch.Generator().manual_seed(0))
 

@@ -15,7 +15,7 @@ from intaglio.parity.locate.batches import Trail, batches, feeds
 from intaglio.parity.locate.places import HIDDEN
 from intaglio.parity.locate.probe import GIVEN, Probe, layer_errors, whole_feeds
 
-from .artifacts import Base, Pair, Shelf
+from ..artifacts import Base, Pair, Shelf
 
 TOKENS = torch.randint(3, 288, (1, 30), generator=torch.Generator().manual_seed(0))
 TARGETS = [(family, target) for family in ("qwen2", "exaone4") for target in ("ort", "standard")]

@@ -15,7 +15,7 @@ from intaglio.parity.page import numerals, render, words
 from intaglio.parity.page.reasons import reasons
 from intaglio.parity.page.render import COLUMNS, parted, worst_case
 from intaglio.parity.report.result import Continuation, Report
-from intaglio.tests.parity import reports
+from intaglio.tests.parity.page import reports
 
 VOID = {"meta", "br", "hr", "img", "link", "input", "col", "wbr"}
 MAKERS = ("faithful", "drifted", "broken", "classifier", "hostile", "empty")

@@ -10,7 +10,7 @@ from intaglio.parity.trials.texts import DEFAULT_TEXT, read_tokens, windows
 from intaglio.runtime.text.tokenizer import load_tokenizer
 
 TEXT = DEFAULT_TEXT.read_text(encoding="utf-8")
-CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
+CHECKPOINTS = Path(__file__).parents[2] / "checkpoints"
 SHARED = 32
 """Characters in a row that no two texts have in common by chance."""
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from .surgery import Surgery
+from ..surgery import Surgery
 
 Plant = Callable[[Surgery], None]
 HEADS, HEAD_DIM = 4, 16  # of tests/tiny.py

@@ -1,6 +1,6 @@
 """Faults in the heads that do not generate. Each function changes an opened artifact."""
 
-from .surgery import Surgery
+from ..surgery import Surgery
 
 
 def pools_the_first(s: Surgery) -> None:

@@ -2,8 +2,8 @@
 
 import onnx_ir as ir
 
-from .plants_attention import Plant
-from .surgery import Surgery
+from ..surgery import Surgery
+from .attention import Plant
 
 NORMS = ("SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization", "RMSNormalization")
 

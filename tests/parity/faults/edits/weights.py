@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .plants_attention import HEAD_DIM, Plant
-from .surgery import Array, Surgery
+from ..surgery import Array, Surgery
+from .attention import HEAD_DIM, Plant
 
 
 def rewritten(name: str, change: Callable[[Array], Array]) -> Plant:
