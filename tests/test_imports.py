@@ -68,12 +68,20 @@ def test_a_room_imports_only_what_it_may(room: str) -> None:
     assert found == {}
 
 
+class _WithoutTypeCheckingBlocks(ast.NodeTransformer):
+    def visit_If(self, node: ast.If) -> ast.AST | None:
+        return None if ast.unparse(node.test) == "TYPE_CHECKING" and not node.orelse else self.generic_visit(node)
+
+
 def test_the_root_modules_lean_on_no_room() -> None:
-    found = {
-        path.name: wrong
-        for path in sorted(ROOT.glob("*.py"))
-        if (wrong := wrong_imports(path.read_text(encoding="utf-8"), "intaglio", ROOT_FORBIDDEN))
-    }
+    """``__init__.py`` names the rooms to type checkers alone; at run time it imports them on first use."""
+    found = {}
+    for path in sorted(ROOT.glob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        if path.name == "__init__.py":
+            tree = _WithoutTypeCheckingBlocks().visit(tree)
+        if wrong := wrong_imports(ast.unparse(tree), "intaglio", ROOT_FORBIDDEN):
+            found[path.name] = wrong
     assert found == {}
 
 

@@ -3,7 +3,7 @@
 from math import prod
 from pathlib import Path
 
-from ..extras import export_extra
+from ...extras import export_extra
 from .description import Description, group
 
 BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I8": 8, "U8": 8, "BOOL": 8}

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from ...artifact import PRECISIONS, Precision, Target, Task
-from ..extras import export_extra
+from ...extras import export_extra
 from ..options import example, json_option, source_options
 from ..progress import Stopwatch, both, progress
 from ..proof import check_runtime, prove

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from ...errors import CheckError, OutputError, UsageError
-from ..extras import export_extra
+from ...extras import export_extra
 from ..options import Device, example, json_option
 from ..progress import progress
 from ..show import print_json

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from ...artifact import FLOAT_PRECISIONS, FloatPrecision, Target, Task
-from ..extras import export_extra
+from ...extras import export_extra
 from ..options import example, json_option, source_options
 from ..progress import Stopwatch, both, progress
 from ..proof import check_runtime, prove

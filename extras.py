@@ -1,16 +1,16 @@
-"""A missing package named with the extra that brings it."""
+"""The error for a package that an extra would have installed."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..errors import DependencyError
+from .errors import DependencyError
 
 EXPORT_PACKAGES = frozenset({"torch", "onnx", "onnx_ir", "onnxscript"})
 
 
 @contextmanager
 def export_extra() -> Iterator[None]:
-    """Around imports that need torch or the ONNX packages.
+    """Guard imports that need torch or the ONNX packages.
 
     Raises:
         DependencyError: one of them is not installed.
