@@ -30,6 +30,7 @@ Task = Literal[
 Target = Literal["ort", "standard"]
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int4"]
 FloatPrecision = Literal["fp32", "fp16", "bf16"]
+CacheDtype = Literal["float32", "float16", "bfloat16"]
 TASKS: tuple[Task, ...] = typing.get_args(Task)
 TARGETS: tuple[Target, ...] = typing.get_args(Target)
 PRECISIONS: tuple[Precision, ...] = typing.get_args(Precision)
@@ -66,7 +67,7 @@ class ModelFacts:
     head_dim: int
     layer_windows: tuple[int | None, ...]
     context_length: int
-    cache_dtype: Literal["float32", "float16", "bfloat16"]
+    cache_dtype: CacheDtype
     length_dependent_rope: bool = False
     pad_token_id: int | None = None
     labels: tuple[str, ...] = ()

@@ -30,6 +30,7 @@ from ..artifact import (
     Task,
     sha256_file,
 )
+from ..contract import CACHE_DTYPES
 from ..errors import UsageError
 from ..hub import resolve
 from ..models.checkpoint import COMPANIONS, PATTERNS, Checkpoint
@@ -53,11 +54,6 @@ from .weights import Computed, Recipe, Stored
 from .write import check_space, staged, weight_bytes, write_graph, write_weights
 
 DTYPES: dict[FloatPrecision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-CACHE_DTYPES: dict[FloatPrecision, Literal["float32", "float16", "bfloat16"]] = {
-    "fp32": "float32",
-    "fp16": "float16",
-    "bf16": "bfloat16",
-}
 TOOLS = ("torch", "onnx", "onnx_ir", "onnxscript", "safetensors")
 
 Progress = Callable[[str, int, int], None]

@@ -11,10 +11,12 @@ from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
+from ..contract import PAST, PRESENT
+
 EMBEDDING = "embed_tokens"
 SCOPES = "pkg.torch.onnx.name_scopes"
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)(?=\.|$)")
-_NUMBERED = re.compile(r"((?:^|\.)layers\.|^past_key_values\.|^present\.)(\d+)(?=\.|$)")
+_NUMBERED = re.compile(rf"((?:^|\.)layers\.|^{re.escape(PAST)}|^{re.escape(PRESENT)})(\d+)(?=\.|$)")
 
 
 def module_path(node: ir.Node) -> str:

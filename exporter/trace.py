@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..artifact import Target, Task
+from ..contract import LOGITS_TO_KEEP, OUTPUTS, has_cache, input_names, output_names
 from ..models.config import ModelConfig
 from ..models.heads import CausalLM, build
 from ..models.ops import KeyValue, lowered
@@ -25,13 +26,6 @@ from .instantiate import instantiate
 from .lowering.ort import OrtOps, refuse_inexpressible, rotates_inside
 from .lowering.standard import StandardOps
 
-OUTPUTS: dict[Task, tuple[str, ...]] = {
-    "text-generation": ("logits",),
-    "feature-extraction": ("last_hidden_state",),
-    "text-classification": ("logits",),
-    "token-classification": ("logits",),
-    "question-answering": ("start_logits", "end_logits"),
-}
 HEAD = "head"
 """The attribute that holds the traced module; names inside the graph start with it until they are tidied."""
 
@@ -79,7 +73,7 @@ def _shallow(config: ModelConfig) -> tuple[ModelConfig, list[int]]:
 
 
 def _export(config: ModelConfig, task: Task, target: Target, dtype: torch.dtype) -> ir.Model:
-    generates = task == "text-generation"
+    generates = has_cache(task)
     batch = 1 if task == "text-classification" and config.pad_token_id is None else 2
     sequence, past_length = 3, 5 if generates else 0
     windows = dict.fromkeys(config.layer_windows)
@@ -99,8 +93,8 @@ def _export(config: ModelConfig, task: Task, target: Target, dtype: torch.dtype)
             program = torch.onnx.export(
                 module,
                 arguments,
-                input_names=_inputs(config, task),
-                output_names=_outputs(config, task),
+                input_names=[*input_names(task, config.num_hidden_layers), LOGITS_TO_KEEP],
+                output_names=output_names(task, config.num_hidden_layers),
                 dynamic_shapes=_dynamic(len(arguments[2]), batch),
                 opset_version=ops.opset,
                 dynamo=True,
@@ -112,26 +106,13 @@ def _export(config: ModelConfig, task: Task, target: Target, dtype: torch.dtype)
     model.ir_version = ops.ir_version
     _tidy_interface(model, config, generates)
     for value in model.graph.initializers.values():
-        if value.name != "logits_to_keep":
+        if value.name != LOGITS_TO_KEEP:
             value.const_value = None  # fake: the values come from the checkpoint
     with _quiet():
         # Folds what torch leaves around shapes and slices. A Range of constants is the beginning of a rotary table:
         # whoever loads the graph folds that, and it takes no room in the file.
         optimize_ir(model, should_fold=lambda node: False if node.op_type == "Range" else None)
     return model
-
-
-def _past_names(config: ModelConfig, prefix: str) -> list[str]:
-    return [f"{prefix}.{i}.{part}" for i in range(config.num_hidden_layers) for part in ("key", "value")]
-
-
-def _inputs(config: ModelConfig, task: Task) -> list[str]:
-    past = _past_names(config, "past_key_values") if task == "text-generation" else []
-    return ["input_ids", "attention_mask", *past, "logits_to_keep"]
-
-
-def _outputs(config: ModelConfig, task: Task) -> list[str]:
-    return [*OUTPUTS[task], *(_past_names(config, "present") if task == "text-generation" else [])]
 
 
 def _dynamic(layers: int, batch: int) -> tuple[object, ...]:
@@ -145,7 +126,7 @@ def _tidy_interface(model: ir.Model, config: ModelConfig, generates: bool) -> No
     graph = model.graph
     _rename_dimensions(graph, {0: ["batch", "sequence"], 1: ["batch", "total_sequence" if generates else "sequence"]})
     keep = graph.inputs[-1]
-    assert keep.name == "logits_to_keep"
+    assert keep.name == LOGITS_TO_KEEP
     if generates:
         # An input with an initializer of the same name is optional.
         keep.const_value = ir.tensor([1], dtype=ir.DataType.INT64, name=keep.name)

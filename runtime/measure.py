@@ -12,6 +12,7 @@ from statistics import median
 
 import numpy as np
 
+from ..contract import OUTPUTS
 from ..errors import UsageError
 from .engine.session import Device, Kernels, KVCache, Session, import_onnxruntime
 from .generation.generator import TextGenerator
@@ -21,12 +22,6 @@ from .tasks.padded import run_batches
 Clock = Callable[[], float]
 Report = Callable[[int, int], None]
 
-OUTPUTS = {
-    "text-classification": ("logits",),
-    "token-classification": ("logits",),
-    "question-answering": ("start_logits", "end_logits"),
-    "feature-extraction": ("last_hidden_state",),
-}
 SENTENCES = 64
 BATCH = 16  # what the heads' own calls take together
 PROMPT, NEW, SENTENCE = 512, 128, 32  # tokens, where the context has room for them

@@ -7,8 +7,8 @@ from math import prod
 from typing import Any
 
 from ...artifact import Manifest, Quantization, TensorEntry
+from ...contract import BITS
 
-BITS = {"fp32": 32, "fp16": 16, "bf16": 16, "int64": 64, "uint8": 8, "int8": 8, "int4": 4}
 """Bits of an element, by the names of a manifest's tensors."""
 
 HEADER = ("weight", "elements", "precision", "block", "zero", "method", "accuracy", "error", "damage")

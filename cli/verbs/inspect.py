@@ -7,9 +7,10 @@ from pathlib import Path
 import click
 
 from ...artifact import MANIFEST, Manifest, read_manifest
+from ...contract import ACTIVATIONS, BITS
 from ...errors import UsageError
 from ..inspection.description import COMPUTED, Description, group
-from ..inspection.weights import BITS, HEADER, bits_per_weight, estimated_kl, part_of, stored_bytes, weights_of
+from ..inspection.weights import HEADER, bits_per_weight, estimated_kl, part_of, stored_bytes, weights_of
 from ..options import example, json_option
 from ..show import print_facts, print_json, print_rows
 
@@ -63,7 +64,7 @@ def command(path: Path, context_length: int | None, weights: bool, as_json: bool
 def of_artifact(path: Path, manifest: Manifest) -> Description:
     """What the manifest says; the files themselves are not opened."""
     model = manifest.model
-    cache_bits = {"float32": BITS["fp32"], "float16": BITS["fp16"], "bfloat16": BITS["bf16"]}[model.cache_dtype]
+    cache_bits = BITS[ACTIVATIONS[model.cache_dtype]]
     groups = group(_grouped(manifest))
     weights = weights_of(manifest)
     return Description(

@@ -4,11 +4,9 @@ from collections import Counter
 
 import onnx_ir as ir
 
+from ...contract import MODULE_KEY
 from ..graph import Graph
 from ..instantiate import module_path
-
-MODULE = "intaglio.module"
-"""The metadata key that holds a node's module path."""
 
 
 def tidy(graph: Graph) -> int:
@@ -22,7 +20,7 @@ def tidy(graph: Graph) -> int:
         seen[base] += 1
         node.name = base if seen[base] == 1 else f"{base}_{seen[base]}"
         node.metadata_props.clear()
-        node.metadata_props[MODULE] = path
+        node.metadata_props[MODULE_KEY] = path
         node.doc_string = None
         for index, value in enumerate(node.outputs):
             value.metadata_props.clear()

@@ -13,6 +13,7 @@ import onnx_ir as ir
 import torch
 
 from ...artifact import GRAPH, Manifest, TensorEntry
+from ...contract import MODULE_KEY
 from ...errors import ArtifactError
 from ...models.checkpoint import Checkpoint
 from ...models.heads import build
@@ -125,7 +126,7 @@ class _Audit:
 
     def _check_place(self, name: str, entry: TensorEntry, node: ir.Node) -> None:
         """Nodes carry their module's path, and weights their own: they must agree."""
-        path, own = node.metadata_props.get("intaglio.module", ""), module_of(name)
+        path, own = node.metadata_props.get(MODULE_KEY, ""), module_of(name)
         tied = self.checkpoint.config.tie_word_embeddings and own.endswith("embed_tokens")
         if path in ("", own) or (tied and path == "lm_head"):
             return

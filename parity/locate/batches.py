@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ...artifact import Manifest
+from ...contract import ATTENTION_MASK, CACHE_PARTS, INPUT_IDS, LOGITS_TO_KEEP, PAST
 from ...models import ops
 from ...models.ops import KeyValue
 from ...models.rope import RotaryEmbedding
-from .places import CACHED, Place
+from .places import Place
 
 PROMPT = 256
 """How many tokens of a longer text a prompt has, where later tokens are tried behind a cache."""
@@ -175,16 +176,16 @@ def feeds(batch: Batch, manifest: Manifest, past: Mapping[int, KeyValue | None])
     model = manifest.model
     shape = (len(batch.ids), model.num_key_value_heads, batch.past, model.head_dim)
     found: dict[str, NDArray[Any]] = {
-        "input_ids": np.ascontiguousarray(batch.ids.numpy()),
-        "attention_mask": batch.mask.numpy(),
-        "logits_to_keep": np.array([0]),
+        INPUT_IDS: np.ascontiguousarray(batch.ids.numpy()),
+        ATTENTION_MASK: batch.mask.numpy(),
+        LOGITS_TO_KEEP: np.array([0]),
     }
     zeros = np.zeros(shape, model.cache_dtype)
     for index in range(model.num_hidden_layers):
         pair = past.get(index)
-        for place, part in enumerate(CACHED):
+        for place, part in enumerate(CACHE_PARTS):
             array = pair[place].numpy().astype(model.cache_dtype) if pair is not None else zeros
-            found[f"past_key_values.{index}.{part}"] = array
+            found[f"{PAST}{index}.{part}"] = array
     return found
 
 

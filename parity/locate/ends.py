@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ...artifact import Task
+from ...contract import LOGITS_TO_KEEP, OUTPUTS
 from ...errors import ArtifactError
 from ...models.layers import RMSNorm
 from ...models.layerwise import Layerwise
@@ -28,7 +29,6 @@ HEADS: dict[Task, str] = {
     "question-answering": "qa_outputs",
 }
 """Where each task's head is in the native definition."""
-OUTPUTS: dict[Task, tuple[str, ...]] = {"question-answering": ("start_logits", "end_logits")}
 NORM = Place("norm", (HIDDEN,), "norm", ("output", "norm"))
 SAMPLE = 512
 """Rows of a wide head from which its budget is reckoned."""
@@ -124,7 +124,7 @@ class Ends:
         if self.task == "feature-extraction" or self.anatomy.norm is None:
             return []
         path, norm = HEADS[self.task], self.anatomy.norm.value
-        names = OUTPUTS.get(self.task, ("logits",))
+        names = OUTPUTS[self.task]
         values = [value for name in names for value in self.probe.graph.outputs if value.name == name]
         normed = self.stream.norm(trail.hidden)
         wanted = outputs(self.stream, self.task, trail.batch, normed)
@@ -142,7 +142,7 @@ class Ends:
         return [Judgement(path, operator, relative_error(wanted, found, rows), budget, why, weights, when)]
 
     def _run_head(self, batch: Batch, normed: Tensor, values: Sequence[ir.Value], norm: ir.Value) -> Tensor:
-        inputs = feeds(batch, self.manifest, {}) | {"logits_to_keep": np.array([KEPT])}
+        inputs = feeds(batch, self.manifest, {}) | {LOGITS_TO_KEEP: np.array([KEPT])}
         found = self.probe.piece(values, [norm]).run(inputs, {norm: normed}, values)
         return torch.stack(found, -1) if len(found) > 1 else found[0]
 

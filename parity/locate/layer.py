@@ -8,6 +8,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
+from ...contract import CACHE_PARTS, PRESENT
 from ...errors import ArtifactError
 from ...models import ops
 from ...models.layerwise import Layerwise
@@ -17,7 +18,7 @@ from .batches import Batch, Step, feeds, relative_error
 from .budgets import UNIT, attention, energies, product, quantization_of
 from .hypotheses import explain
 from .judgement import Judgement
-from .places import CACHED, HIDDEN, SUM, Place, Spot, weights_of
+from .places import HIDDEN, SUM, Place, Spot, weights_of
 from .probe import Piece, Probe
 from .symptoms import WHAT, Cause, Symptom
 
@@ -91,7 +92,7 @@ class LayerProbe:
         return weights_of(self.spots[place.key].value, cuts, self.probe.manifest)
 
     def _cache(self) -> dict[str, Spot]:
-        names = {f"present.{self.index}.{part}": part for part in CACHED}
+        names = {f"{PRESENT}{self.index}.{part}": part for part in CACHE_PARTS}
         values = [value for value in self.probe.graph.outputs if value.name in names]
         return {names[v.name or ""]: Spot(v, node) for v in values if (node := v.producer()) is not None}
 
@@ -202,8 +203,8 @@ class LayerProbe:
     def _judge_cache(self, part: str, step: Step, found: Tensor, *, first: bool) -> Judgement:
         """The keys or values that the layer hands out."""
         assert step.present is not None
-        pair = dict(zip(CACHED, step.present, strict=True))
-        other = next(pair[name] for name in CACHED if name != part)
+        pair = dict(zip(CACHE_PARTS, step.present, strict=True))
+        other = next(pair[name] for name in CACHE_PARTS if name != part)
         error = relative_error(pair[part], found)
 
         def why() -> Cause:

@@ -11,15 +11,12 @@ from typing import Literal
 import onnx_ir as ir
 
 from ...artifact import Manifest, Task
+from ...contract import INPUT_IDS, MODULE_KEY
 from ...models.config import ModelConfig
 from ...models.heads import TRUNK_ATTRIBUTE
 
-MODULE = "intaglio.module"
-"""The metadata key that holds a node's module path."""
-
 SUM = ":sum"
 """What a node that adds to the residual stream has at the end of its name, where another half of it normalizes."""
-CACHED = ("key", "value")
 
 Kind = Literal["norm", "projection", "attention", "activation", "residual"]
 HIDDEN, MIDDLE, OUT = "hidden", "middle", "out"
@@ -149,7 +146,7 @@ class Anatomy:
         """What the first layer takes, by the embedding's path or, where its nodes have lost that, by who takes it."""
         spot = self._exit(f"{self.trunk}embed_tokens")
         if spot is not None and any(
-            v is not None and v.name == "input_ids" for node in ancestors(spot.value, set()) for v in node.inputs
+            v is not None and v.name == INPUT_IDS for node in ancestors(spot.value, set()) for v in node.inputs
         ):
             return spot
         prefix = f"{self.trunk}layers."
@@ -222,7 +219,7 @@ class Anatomy:
 
 def module_path(node: ir.Node | None) -> str:
     """The module path that the exporter left on a node; empty where there is none."""
-    return node.metadata_props.get(MODULE, "") if node is not None else ""
+    return node.metadata_props.get(MODULE_KEY, "") if node is not None else ""
 
 
 def ancestors(value: ir.Value, cuts: set[ir.Value]) -> Iterator[ir.Node]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...artifact import FLOAT_PRECISIONS, GRAPH, Manifest
+from ...contract import ATTENTION_MASK, INPUT_IDS, LOGITS_TO_KEEP, MODULE_KEY, PAST, cache_names
 from ...errors import ArtifactError
 from ...models.config import ModelConfig
 from ...models.layerwise import Layerwise
@@ -22,7 +23,7 @@ from ...runtime.engine.machine import usable_cpus
 from ...runtime.engine.session import import_onnxruntime, session_options
 from ..report.result import LayerError
 from .batches import relative_error
-from .places import MODULE, OUT, SUM, Anatomy, ancestors
+from .places import OUT, SUM, Anatomy, ancestors
 
 GIVEN = "given:"
 """What the name of an input begins with that stands for a value of the graph."""
@@ -71,7 +72,7 @@ class Probe:
                 node.outputs[3].name = ""
             node.replace_input_with(0, total)
             node.replace_input_with(1, zero.outputs[0])
-            adds.metadata_props[MODULE] = zero.metadata_props[MODULE] = ""
+            adds.metadata_props[MODULE_KEY] = zero.metadata_props[MODULE_KEY] = ""
 
     def piece(self, wanted: Sequence[ir.Value], cuts: Sequence[ir.Value] = ()) -> "Piece":
         """What computes the values ``wanted``; the values ``cuts`` become inputs, where other nodes take them."""
@@ -234,10 +235,6 @@ def whole_feeds(manifest: Manifest, tokens: Tensor) -> dict[str, NDArray[Any]]:
     """The graph's inputs for tokens int64 [B, S] without a past and without padding."""
     model = manifest.model
     empty = np.zeros((tokens.shape[0], model.num_key_value_heads, 0, model.head_dim), model.cache_dtype)
-    feeds: dict[str, NDArray[Any]] = {
-        f"past_key_values.{index}.{part}": empty
-        for index in range(model.num_hidden_layers)
-        for part in ("key", "value")
-    }
+    feeds: dict[str, NDArray[Any]] = dict.fromkeys(cache_names(PAST, model.num_hidden_layers), empty)
     ids = tokens.numpy()
-    return feeds | {"input_ids": ids, "attention_mask": np.ones_like(ids), "logits_to_keep": np.array([0])}
+    return feeds | {INPUT_IDS: ids, ATTENTION_MASK: np.ones_like(ids), LOGITS_TO_KEEP: np.array([0])}

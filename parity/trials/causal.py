@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ...contract import LOGITS
 from ...models.config import ModelConfig
 from ...runtime.decoding.decoder import open_decoder, rows_together
 from ...runtime.engine.session import Session
@@ -92,7 +93,7 @@ def _chunks(tokens: Tokens) -> Parts:
     passage = Passage(tokens, pieces)
 
     def run(session: Session) -> Rows:
-        graph, start = Graph(session, ("logits",)), 0
+        graph, start = Graph(session, (LOGITS,)), 0
         for length in pieces:
             end = start + length
             (logits,) = graph(tokens[None, start:end], np.ones((1, end), dtype=np.int64))
@@ -132,7 +133,7 @@ def _padded(texts: list[Tokens], *, left: bool) -> Parts:
 
     def run(session: Session) -> Rows:
         tokens, mask = pad_side(texts, 0, left=left)
-        (logits,) = Graph(session, ("logits",))(tokens, mask)
+        (logits,) = Graph(session, (LOGITS,))(tokens, mask)
         for index, text in enumerate(texts):
             first = tokens.shape[1] - text.size if left else 0
             yield index, 0, logits[index, first : first + text.size]
@@ -141,5 +142,5 @@ def _padded(texts: list[Tokens], *, left: bool) -> Parts:
 
 
 def _call(session: Session, tokens: Tokens, keep: int = 0) -> Floats:
-    (logits,) = Graph(session, ("logits",))(tokens[None], np.ones((1, tokens.size), dtype=np.int64), keep)
+    (logits,) = Graph(session, (LOGITS,))(tokens[None], np.ones((1, tokens.size), dtype=np.int64), keep)
     return logits

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...contract import ATTENTION_MASK, INPUT_IDS, LOGITS_TO_KEEP, PAST, PRESENT, cache_names, has_cache
 from ...runtime.decoding.cache import empty_past
 from ...runtime.engine.session import Session
 
@@ -21,11 +22,9 @@ class Graph:
     def __init__(self, session: Session, outputs: tuple[str, ...]) -> None:
         self._session = session
         self._outputs = outputs
-        layers = range(session.manifest.model.num_hidden_layers)
-        generates = session.manifest.task == "text-generation"
-        names = [f"{i}.{part}" for i in layers for part in ("key", "value")] if generates else []
-        self._inputs = [f"past_key_values.{name}" for name in names]
-        self._presents = [f"present.{name}" for name in names]
+        layers = session.manifest.model.num_hidden_layers if has_cache(session.manifest.task) else 0
+        self._inputs = cache_names(PAST, layers)
+        self._presents = cache_names(PRESENT, layers)
         self._past: list[Any] = []
 
     def __call__(self, tokens: Tokens, mask: Tokens, keep: int = 0) -> list[Floats]:
@@ -35,11 +34,11 @@ class Graph:
             keep: of a causal LM, compute logits for so many last positions only; 0 for all.
         """
         make = self._session.ort.OrtValue.ortvalue_from_numpy
-        feeds = {"input_ids": make(np.ascontiguousarray(tokens)), "attention_mask": make(np.ascontiguousarray(mask))}
+        feeds = {INPUT_IDS: make(np.ascontiguousarray(tokens)), ATTENTION_MASK: make(np.ascontiguousarray(mask))}
         if self._inputs:
             past = self._past or [empty_past(self._session, len(tokens)) for _ in self._inputs]
             feeds |= dict(zip(self._inputs, past, strict=True))
-            feeds["logits_to_keep"] = make(np.array([keep], dtype=np.int64))
+            feeds[LOGITS_TO_KEEP] = make(np.array([keep], dtype=np.int64))
         found = self._session.run_values(feeds, (*self._outputs, *self._presents))
         self._past = found[len(self._outputs) :]
         return [value.numpy() for value in found[: len(self._outputs)]]

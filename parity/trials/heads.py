@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from ...artifact import Manifest, Task
+from ...artifact import Manifest
+from ...contract import OUTPUTS
 from ...models.config import ModelConfig
 from ...runtime.engine.session import Session
 from ...runtime.tasks.padded import run_batches
@@ -12,14 +13,6 @@ from .trial import Floats, Parts, Rows, Trial, around, pad_side, tried, whole
 
 SHORT = 3
 """Tokens of the shortest texts."""
-
-OUTPUTS: dict[Task, tuple[str, ...]] = {
-    "text-generation": ("logits",),
-    "feature-extraction": ("last_hidden_state",),
-    "text-classification": ("logits",),
-    "token-classification": ("logits",),
-    "question-answering": ("start_logits", "end_logits"),
-}
 
 
 def head_trials(

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...artifact import ModelFacts
+from ...contract import PAST, PRESENT, cache_names
 from ...errors import PromptError
 from ..engine.machine import available_memory
 from ..engine.session import Session
@@ -84,12 +85,14 @@ class SharedCache:
         """Bind every layer's past and present, of ``count`` rows from ``first`` on."""
         device, dtype = self._session.device, self._session.cache_dtype
         element, width = BOUND[dtype], np.dtype(STORAGE[dtype]).itemsize
-        for index, buffer in enumerate(self._buffers):
-            name = f"{index // 2}.{('key', 'value')[index % 2]}"
+        layers = self._facts.num_hidden_layers
+        for buffer, past, present in zip(
+            self._buffers, cache_names(PAST, layers), cache_names(PRESENT, layers), strict=True
+        ):
             shape = [count, self._facts.num_key_value_heads, buffer.capacity, self._session.cache_columns]
             address = buffer.address + first * int(np.prod(shape[1:])) * width
-            binding.bind_input(f"past_key_values.{name}", device, 0, element, shape, address)
-            binding.bind_output(f"present.{name}", device, 0, element, shape, address)
+            binding.bind_input(past, device, 0, element, shape, address)
+            binding.bind_output(present, device, 0, element, shape, address)
 
     def grow(self, needed: int, limit: int, used: int) -> None:
         """Make room for ``needed`` tokens, and for half as many again, but for no more than ``limit``.

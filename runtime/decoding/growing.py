@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...contract import ATTENTION_MASK, INPUT_IDS, LOGITS, LOGITS_TO_KEEP, PAST, PRESENT, cache_names
 from ..engine.session import Session
 from .cache import empty_past
 from .prefill import chunks
@@ -24,9 +25,8 @@ class ConcatDecoder:
     def __init__(self, session: Session, rows: int) -> None:
         self._session = session
         self._facts = session.manifest.model
-        names = [f"{i}.{part}" for i in range(self._facts.num_hidden_layers) for part in ("key", "value")]
-        self._inputs = [f"past_key_values.{name}" for name in names]
-        self._outputs = [f"present.{name}" for name in names]
+        self._inputs = cache_names(PAST, self._facts.num_hidden_layers)
+        self._outputs = cache_names(PRESENT, self._facts.num_hidden_layers)
         self._lengths = [0] * rows
         self._alone: list[list[Any]] = [[] for _ in range(rows)]  # the pasts of rows that are not in the batch
         self._batch: list[Any] = []  # the pasts of the first rows, side by side
@@ -122,13 +122,13 @@ class ConcatDecoder:
     def _run(self, tokens: Tokens, mask: Tokens, past: list[Any], keep: int) -> tuple[Floats, list[Any]]:
         """Logits [B, keep, V] and the present."""
         binding = self._session.raw.io_binding()
-        binding.bind_cpu_input("input_ids", np.ascontiguousarray(tokens))
-        binding.bind_cpu_input("attention_mask", mask)
+        binding.bind_cpu_input(INPUT_IDS, np.ascontiguousarray(tokens))
+        binding.bind_cpu_input(ATTENTION_MASK, mask)
         kept = np.array([keep], dtype=np.int64)  # shared with the OrtValue, so it must live as long
-        binding.bind_ortvalue_input("logits_to_keep", self._session.ort.OrtValue.ortvalue_from_numpy(kept))
+        binding.bind_ortvalue_input(LOGITS_TO_KEEP, self._session.ort.OrtValue.ortvalue_from_numpy(kept))
         for name, value in zip(self._inputs, past, strict=True):
             binding.bind_ortvalue_input(name, value)
-        binding.bind_output("logits", "cpu")
+        binding.bind_output(LOGITS, "cpu")
         for name in self._outputs:
             binding.bind_output(name, self._session.device, 0)
         self._session.run_bound(binding)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...contract import ATTENTION_MASK, INPUT_IDS, LOGITS, LOGITS_TO_KEEP
 from ..engine.session import Session
 from ..graph.sliding import first_kept, same_until
 from .cache import SharedCache
@@ -64,8 +65,8 @@ class SharedDecoder:
         self._lengths[row] = 0  # until it is known to have gone well
         filled = 0
         for start, end, kept in chunks(self._facts, tokens.size, keep):
-            binding.bind_cpu_input("input_ids", np.ascontiguousarray(tokens[None, start:end]))
-            binding.bind_cpu_input("attention_mask", np.ones((1, past + end), dtype=np.int64))
+            binding.bind_cpu_input(INPUT_IDS, np.ascontiguousarray(tokens[None, start:end]))
+            binding.bind_cpu_input(ATTENTION_MASK, np.ones((1, past + end), dtype=np.int64))
             self._keep[0] = kept
             _bind_logits(binding, self._kept[filled : filled + kept])
             self._session.run_bound(binding)
@@ -124,7 +125,7 @@ class SharedDecoder:
         binding = self._session.raw.io_binding()
         self._cache.bind(binding, row, 1)
         # An input with a default: IOBinding knows such only as OrtValues. The array is bound, and written to later.
-        binding.bind_ortvalue_input("logits_to_keep", self._session.ort.OrtValue.ortvalue_from_numpy(self._keep))
+        binding.bind_ortvalue_input(LOGITS_TO_KEEP, self._session.ort.OrtValue.ortvalue_from_numpy(self._keep))
         return binding
 
     def _bind_step(self, count: int, needed: int) -> None:
@@ -140,11 +141,11 @@ class SharedDecoder:
 
     def _bind_inputs(self, binding: Any, count: int) -> None:
         """On the CPU the arrays themselves are bound, once. A GPU gets copies, so each step binds them again."""
-        binding.bind_cpu_input("input_ids", self._tokens[:count])
-        binding.bind_cpu_input("attention_mask", self._mask[:count])
+        binding.bind_cpu_input(INPUT_IDS, self._tokens[:count])
+        binding.bind_cpu_input(ATTENTION_MASK, self._mask[:count])
 
 
 def _bind_logits(binding: Any, logits: Floats, rows: int = 1) -> None:
     """Let the logits [rows, S, V] be written to an array [rows * S, V]."""
     shape = [rows, logits.shape[0] // rows, logits.shape[1]]
-    binding.bind_output("logits", "cpu", 0, np.float32, shape, logits.ctypes.data)
+    binding.bind_output(LOGITS, "cpu", 0, np.float32, shape, logits.ctypes.data)

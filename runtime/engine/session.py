@@ -10,6 +10,7 @@ from typing import Any, Literal
 from numpy.typing import NDArray
 
 from ...artifact import GRAPH, Manifest
+from ...contract import ACTIVATIONS, input_names
 from ...errors import ArtifactError, DependencyError, InputError, PromptError, UnsupportedError, UsageError
 from ..graph.graph import Change, changed_graph
 from ..graph.sliding import has_windows, with_window_caches
@@ -22,8 +23,6 @@ Device = Literal["cpu", "cuda"]
 Kernels = Literal["auto", "onnxruntime"]
 KVCache = Literal["auto", "int8"]
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-ACTIVATIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
-"""The precision that a graph computes in, by the element type of its cache."""
 QUIET = 4  # severity "fatal": what goes wrong is raised, and warnings about its own fusions tell a user nothing
 
 
@@ -160,7 +159,7 @@ def open_session(
             ", or use the CPU"
         )
     given = {value.name for value in raw.get_inputs()}
-    missing = [name for name in expected_inputs(manifest) if name not in given]
+    missing = [name for name in input_names(manifest.task, manifest.model.num_hidden_layers) if name not in given]
     if missing:
         raise ArtifactError(f"{folder / GRAPH}: the graph has no input {missing[0]!r}; export the model again")
     return Session(folder, manifest, device, count, ort, raw, windowed, own)
@@ -271,15 +270,6 @@ def session_options(ort: Any, threads: int) -> Any:
     options.inter_op_num_threads = 1  # the graph is a chain: there is nothing to run beside a node
     options.log_severity_level = QUIET
     return options
-
-
-def expected_inputs(manifest: Manifest) -> list[str]:
-    """The inputs that a graph of this task must have."""
-    names = ["input_ids", "attention_mask"]
-    if manifest.task == "text-generation":
-        for layer in range(manifest.model.num_hidden_layers):
-            names += [f"past_key_values.{layer}.key", f"past_key_values.{layer}.value"]
-    return names
 
 
 def import_onnxruntime() -> Any:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tokenizers import Encoding
 
 from ...artifact import Manifest
+from ...contract import OUTPUTS
 from ...errors import PromptError, UsageError
 from ..engine.session import Session
 from ..text.prompts import check_range
@@ -86,7 +87,7 @@ class QuestionAnswerer:
         for encoding in encodings:
             check_range(np.asarray(encoding.ids, dtype=np.int64), self._session.manifest.model, "question and context")
         rows = [encoding.ids for encoding in encodings]
-        results = dict(run_batches(self._session, rows, ("start_logits", "end_logits"), batch_size))
+        results = dict(run_batches(self._session, rows, OUTPUTS["question-answering"], batch_size))
         windows = []
         for index, encoding in enumerate(encodings):
             places = [place for place, sequence in enumerate(encoding.sequence_ids) if sequence == 1]

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...artifact import Manifest
+from ...contract import OUTPUTS
 from ..engine.session import Session
 from ..text.tokenizer import Tokenizer
 from .padded import encode_texts, one_or_many, run_batches, softmax
@@ -51,7 +52,7 @@ class SequenceClassifier:
         rows = [encoding.ids for encoding in encodings]
         # Without a pad token the graph cannot tell padding from text and takes one row at a time.
         size = batch_size if model.pad_token_id is not None else min(batch_size, 1)
-        results = dict(run_batches(self._session, rows, ("logits",), size))
+        results = dict(run_batches(self._session, rows, OUTPUTS["text-classification"], size))
         return [self._classification(results[index][0]) for index in range(len(rows))]
 
     def _classification(self, logits: NDArray[Any]) -> Classification:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...artifact import Manifest
+from ...contract import OUTPUTS
 from ...errors import UsageError
 from ..engine.session import Session
 from ..text.tokenizer import Tokenizer
@@ -51,7 +52,7 @@ class Embedder:
         encodings = encode_texts(one_or_many(texts), self.tokenizer, model, truncation)
         rows = [encoding.ids for encoding in encodings]
         vectors = np.zeros((len(rows), model.hidden_size), dtype=np.float32)
-        for index, (hidden,) in run_batches(self._session, rows, ("last_hidden_state",), batch_size):
+        for index, (hidden,) in run_batches(self._session, rows, OUTPUTS["feature-extraction"], batch_size):
             vectors[index] = pool(hidden[: len(rows[index])], pooling)
         if normalize:
             # A vector of zeros has no direction and stays as it is.

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from tokenizers import Encoding
 
 from ...artifact import ModelFacts
+from ...contract import ATTENTION_MASK, INPUT_IDS
 from ...errors import PromptError, UsageError
 from ..engine.session import Session
 from ..text.prompts import check_range
@@ -64,7 +65,7 @@ def run_batches(
     for start in range(0, len(order), batch_size):
         members = order[start : start + batch_size]
         tokens, mask = pad([rows[index] for index in members], session.manifest.model.pad_token_id or 0)
-        results = session.run({"input_ids": tokens, "attention_mask": mask}, outputs)
+        results = session.run({INPUT_IDS: tokens, ATTENTION_MASK: mask}, outputs)
         for place, index in enumerate(members):
             yield index, [result[place] for result in results]
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from tokenizers import Encoding
 
 from ...artifact import Manifest
+from ...contract import OUTPUTS
 from ..engine.session import Session
 from ..text.tokenizer import Tokenizer
 from .classify import label_names
@@ -54,7 +55,7 @@ class TokenClassifier:
         many = one_or_many(texts)
         encodings = encode_texts(many, self.tokenizer, self._session.manifest.model, truncation)
         rows = [encoding.ids for encoding in encodings]
-        results = dict(run_batches(self._session, rows, ("logits",), batch_size))
+        results = dict(run_batches(self._session, rows, OUTPUTS["token-classification"], batch_size))
         tagged = [
             self._tags(text, encoding, results[index][0])
             for index, (text, encoding) in enumerate(zip(many, encodings, strict=True))

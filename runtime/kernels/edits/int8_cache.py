@@ -3,6 +3,7 @@ memory, and its pasts and presents become what that one reads and writes, [B, K,
 """
 
 from ....artifact import ModelFacts
+from ....contract import PAST, PRESENT
 from ...graph.graph import (
     FLOAT,
     GRAPH_INITIALIZER,
@@ -24,7 +25,7 @@ UNIT_BYTES = 4
 """Behind each row of E bytes: a float32, what they are multiples of."""
 
 PAST_KEY, KEY_BIAS, KEY_NORM = 3, 9, 10  # inputs of the operator
-CACHES = (b"past_key_values.", b"present.")  # how the names of the graph's pasts and presents begin
+CACHES = (PAST.encode(), PRESENT.encode())
 
 
 def row_bytes(facts: ModelFacts) -> int:
@@ -47,7 +48,7 @@ def with_int8_cache(graph: Graph) -> None:
         if node.kind != b"GroupQueryAttention":
             continue
         node.kind = OPERATOR.encode()
-        layer = b"model.layers.%b.self_attn." % node.inputs[PAST_KEY].split(b".")[1]
+        layer = b"model.layers.%b.self_attn." % node.inputs[PAST_KEY].removeprefix(PAST.encode()).split(b".")[0]
         node.inputs += [b""] * (KEY_NORM + 1 - len(node.inputs))
         for name in (b"k_proj.bias", b"qkv_proj.bias"):
             if layer + name in stored:
