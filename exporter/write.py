@@ -24,7 +24,7 @@ from ..artifact import DATA, MANIFEST, FileEntry, TensorEntry
 from ..errors import OutputError, UnsupportedError
 from ..models.checkpoint import Checkpoint
 from .graph import Graph
-from .quantize.recipes import Codes, Scales, ZeroPoints
+from .quantize.formats.recipes import Codes, Scales, ZeroPoints
 from .weights import Recipe
 
 PAGE = 4096

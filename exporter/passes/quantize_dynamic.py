@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..graph import Graph
-from ..quantize.channels import ChannelWeight
+from ..quantize.formats.channels import ChannelWeight
 from ..weights import Stacked, Stored, Transposed
 
 ZERO, TOP = 128, 127

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..graph import Graph
-from ..quantize.recipes import Quantized
+from ..quantize.formats.recipes import Quantized
 from ..weights import Stacked, Stored, Transposed
 
 CODES, SCALES, ZERO_POINTS = "codes", "scales", "zero_points"

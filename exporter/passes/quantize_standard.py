@@ -15,8 +15,8 @@ import numpy as np
 import onnx_ir as ir
 
 from ..graph import Graph
-from ..quantize.recipes import Quantized
-from ..quantize.recipes_standard import ColumnCodes, ColumnScales, ColumnZeroPoints, FlatCodes, RowCodes, RowZeroPoints
+from ..quantize.formats.recipes import Quantized
+from ..quantize.formats.standard import ColumnCodes, ColumnScales, ColumnZeroPoints, FlatCodes, RowCodes, RowZeroPoints
 from ..weights import Recipe, Stacked, Stored
 from .quantize_ort import CODES, SCALES, ZERO_POINTS, weight_uses
 

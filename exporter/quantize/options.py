@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from ...artifact import FloatPrecision
 from ...errors import UsageError
-from .blocks import BLOCK_SIZES
+from .formats.blocks import BLOCK_SIZES
 
 Method = Literal["auto", "rtn", "gptq", "awq", "smoothquant"]
 Kept = Literal["float", "int8", "int4"]

@@ -13,15 +13,15 @@ from ...artifact import Target, Task
 from ...errors import UnsupportedError, UsageError
 from ...models.checkpoint import Checkpoint
 from ..weights import Stacked, Stored
-from . import sensitivity
+from .allocation.plan import Plan, WeightPlan, kept, measured_formats, mixed, targets, uniform
 from .calibration import WINDOWS, Calibration, read_windows
-from .channels import ChannelWeight, channel_format
+from .formats.channels import ChannelWeight, channel_format
+from .formats.recipes import Quantized, Rounded, Solved
+from .layers import sensitivity
+from .layers.solve import solve
+from .methods.rescale import RescaledCheckpoint
+from .methods.smooth import integer_product, smoothing, weight_product
 from .options import QuantizedPrecision, QuantizeOptions
-from .plan import Plan, WeightPlan, kept, measured_formats, mixed, targets, uniform
-from .recipes import Quantized, Rounded, Solved
-from .rescale import RescaledCheckpoint
-from .smooth import integer_product, smoothing, weight_product
-from .solve import solve
 
 Progress = Callable[[str, int, int], None]
 

@@ -12,7 +12,8 @@ import pytest
 from intaglio.artifact import Manifest, read_manifest
 from intaglio.cli.verbs import quantize as quantize_module
 from intaglio.exporter import QuantizeOptions
-from intaglio.exporter.quantize import blocks, options
+from intaglio.exporter.quantize import options
+from intaglio.exporter.quantize.formats import blocks
 from intaglio.tests import tiny
 
 from .conftest import MakeArtifact, Run

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from ...artifact import Task
-from ...errors import UsageError
-from ...models.checkpoint import Checkpoint
-from ...models.heads import build, trunk
+from ....artifact import Task
+from ....errors import UsageError
+from ....models.checkpoint import Checkpoint
+from ....models.heads import build, trunk
+from ..formats.blocks import BlockFormat
+from ..layers.sensitivity import Damages
+from ..options import Kept, QuantizedPrecision, QuantizeOptions
 from .allocate import Choice, allocate
-from .blocks import BlockFormat
-from .options import Kept, QuantizedPrecision, QuantizeOptions
-from .sensitivity import Damages
 
 BLOCK_SIZE = 32
 FINE = tuple(f"{name}.weight" for name in ("embed_tokens", "lm_head", *(f"{part}_proj" for part in (*"qkvo", "down"))))

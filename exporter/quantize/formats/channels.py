@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...models.checkpoint import Checkpoint
-from ..weights import PIECE_BYTES
+from ....models.checkpoint import Checkpoint
+from ...weights import PIECE_BYTES
 from .blocks import BlockFormat
 from .recipes import BlockSource, Codes, Quantized, Scales
 

@@ -9,12 +9,12 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from ...artifact import Quantization
-from ...models.checkpoint import Checkpoint
-from ..weights import Stacked, Stored
+from ....artifact import Quantization
+from ....models.checkpoint import Checkpoint
+from ...weights import Stacked, Stored
+from ..methods.finite import check_quantizable
+from ..methods.rtn import round_to_nearest
 from .blocks import BlockFormat, Blocks
-from .finite import check_quantizable
-from .rtn import round_to_nearest
 
 CHUNK = 1 << 20
 """Weights that are rounded at once: with a search's temporaries they still fit a processor's cache."""

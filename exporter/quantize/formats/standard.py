@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ...models.checkpoint import Checkpoint
+from ....models.checkpoint import Checkpoint
 from .blocks import pack, unpack
 from .recipes import Codes, Quantized, Scales, ZeroPoints
 

@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...artifact import Task
-from ...models.checkpoint import Checkpoint
-from .blocks import BlockFormat
-from .layers import LayerStream
-from .rtn import round_to_nearest
+from ....artifact import Task
+from ....models.checkpoint import Checkpoint
+from ..formats.blocks import BlockFormat
+from ..methods.rtn import round_to_nearest
+from .stream import LayerStream
 
 Formats = Mapping[str, Sequence[BlockFormat]]
 Damages = dict[str, dict[BlockFormat, float]]

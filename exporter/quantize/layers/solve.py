@@ -15,14 +15,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ...models.checkpoint import Checkpoint
-from .blocks import Blocks, split
-from .finite import check_quantizable
-from .gptq import Curvature, gptq
-from .layers import LayerStream, Stage, energy
-from .plan import Plan, WeightPlan
-from .recipes import solved_file
-from .rtn import round_to_nearest
+from ....models.checkpoint import Checkpoint
+from ..allocation.plan import Plan, WeightPlan
+from ..formats.blocks import Blocks, split
+from ..formats.recipes import solved_file
+from ..methods.finite import check_quantizable
+from ..methods.gptq import Curvature, gptq
+from ..methods.rtn import round_to_nearest
+from .stream import LayerStream, Stage, energy
 
 HIDDEN = "hidden.safetensors"
 HIDDEN_STATES, STATE = "hidden", "state"

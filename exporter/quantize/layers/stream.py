@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...errors import UnsupportedError
-from ...models.checkpoint import Checkpoint
-from ...models.layerwise import Layerwise
-from .finite import check_finite
+from ....errors import UnsupportedError
+from ....models.checkpoint import Checkpoint
+from ....models.layerwise import Layerwise
+from ..methods.finite import check_finite
 
 ROWS = 4
 """Windows that go through a layer at once."""

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ...errors import UnsupportedError
+from ....errors import UnsupportedError
 from .rtn import HALF_MAX
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .blocks import BlockFormat, Blocks
+from ..formats.blocks import BlockFormat, Blocks
 from .rtn import grid
 
 DAMPING = 0.01

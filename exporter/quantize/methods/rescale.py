@@ -22,8 +22,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ...models.checkpoint import Checkpoint
-from ...models.config import ModelConfig
+from ....models.checkpoint import Checkpoint
+from ....models.config import ModelConfig
 
 NORMS: Mapping[str, Mapping[str, str]] = {
     "qwen2": {"self_attn.q_proj": "input_layernorm", "mlp.gate_proj": "post_attention_layernorm"},

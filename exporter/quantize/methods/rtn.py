@@ -7,7 +7,7 @@ squared error makes the text worse, because the few large weights matter more th
 import torch
 from torch import Tensor
 
-from .blocks import BlockFormat, Blocks, split
+from ..formats.blocks import BlockFormat, Blocks, split
 
 CLIPS = tuple(1 - 0.02 * step for step in range(21))
 """The shares of the full range that are tried."""

@@ -10,10 +10,10 @@ from collections.abc import Callable, Collection, Iterator
 import torch
 from torch import Tensor
 
-from ...models.checkpoint import Checkpoint
-from .blocks import BlockFormat
-from .channels import channel_format
-from .layers import LayerStream, Stage
+from ....models.checkpoint import Checkpoint
+from ..formats.blocks import BlockFormat
+from ..formats.channels import channel_format
+from ..layers.stream import LayerStream, Stage
 from .rescale import Carrier, Folded, carrier_of
 from .rtn import round_to_nearest
 

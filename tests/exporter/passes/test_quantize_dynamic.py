@@ -11,8 +11,8 @@ import torch
 from intaglio.errors import UnsupportedError
 from intaglio.exporter.graph import Graph
 from intaglio.exporter.passes.quantize_dynamic import quantize_dynamic
-from intaglio.exporter.quantize.channels import ChannelWeight, channel_format
-from intaglio.exporter.quantize.recipes import Rounded
+from intaglio.exporter.quantize.formats.channels import ChannelWeight, channel_format
+from intaglio.exporter.quantize.formats.recipes import Rounded
 from intaglio.exporter.weights import Stacked, Stored, Transposed
 from intaglio.models.checkpoint import Checkpoint
 from intaglio.tests import tiny

@@ -18,9 +18,9 @@ from intaglio.artifact import DATA, read_manifest
 from intaglio.errors import InputError
 from intaglio.exporter import QuantizeOptions, quantize
 from intaglio.exporter.quantize import prepare as prepare_module
-from intaglio.exporter.quantize.plan import Plan
+from intaglio.exporter.quantize.allocation.plan import Plan
+from intaglio.exporter.quantize.methods.rtn import round_to_nearest
 from intaglio.exporter.quantize.prepare import Choice
-from intaglio.exporter.quantize.rtn import round_to_nearest
 from intaglio.models.checkpoint import Checkpoint
 from intaglio.tests import tiny
 from intaglio.tests.exporter import drive

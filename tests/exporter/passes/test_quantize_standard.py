@@ -12,9 +12,9 @@ import pytest
 import torch
 from intaglio.artifact import TensorEntry
 from intaglio.exporter.export import build_graph
-from intaglio.exporter.quantize.blocks import BlockFormat
-from intaglio.exporter.quantize.recipes import Quantized, Rounded
-from intaglio.exporter.quantize.rtn import round_to_nearest
+from intaglio.exporter.quantize.formats.blocks import BlockFormat
+from intaglio.exporter.quantize.formats.recipes import Quantized, Rounded
+from intaglio.exporter.quantize.methods.rtn import round_to_nearest
 from intaglio.exporter.weights import Stacked, Stored
 from intaglio.exporter.write import write_graph, write_weights
 from intaglio.models.checkpoint import Checkpoint

@@ -7,7 +7,7 @@ from intaglio.exporter import export
 from intaglio.runtime import SequenceClassifier, load
 from intaglio.tests.test_tiny_checkpoints import CHECKPOINTS
 
-DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "sst2-dev.tsv"
+DATA = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "sst2-dev.tsv"
 LOSS = 0.005
 """The share of right answers that may get lost."""
 

@@ -2,7 +2,7 @@
 
 import itertools
 
-from intaglio.exporter.quantize.allocate import Choice, allocate
+from intaglio.exporter.quantize.allocation.allocate import Choice, allocate
 
 CHOICES = {
     "a": [Choice("4", 40, 8.0), Choice("4s", 44, 6.5), Choice("8", 80, 0.1)],

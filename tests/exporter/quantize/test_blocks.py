@@ -7,8 +7,8 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
-from intaglio.exporter.quantize.blocks import BlockFormat, Blocks, pack, unpack
-from intaglio.exporter.quantize.rtn import grid, round_to_nearest
+from intaglio.exporter.quantize.formats.blocks import BlockFormat, Blocks, pack, unpack
+from intaglio.exporter.quantize.methods.rtn import grid, round_to_nearest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from intaglio.errors import CheckpointError, InputError, UsageError
 from intaglio.exporter.quantize.calibration import DEFAULT_TEXT, LEAST_TOKENS, WINDOWS, Calibration, read_windows
-from intaglio.exporter.quantize.layers import LayerStream
+from intaglio.exporter.quantize.layers.stream import LayerStream
 from intaglio.models.checkpoint import Checkpoint
 from intaglio.tests import tiny
 from tokenizers import Tokenizer

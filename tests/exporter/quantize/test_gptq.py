@@ -4,16 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from intaglio.exporter.quantize import layers
-from intaglio.exporter.quantize.blocks import BlockFormat
-from intaglio.exporter.quantize.gptq import Curvature, gptq
-from intaglio.exporter.quantize.layers import LayerStream, energy
-from intaglio.exporter.quantize.rtn import round_to_nearest
+from intaglio.exporter.quantize.formats.blocks import BlockFormat
+from intaglio.exporter.quantize.layers.stream import LayerStream, energy
+from intaglio.exporter.quantize.methods.gptq import Curvature, gptq
+from intaglio.exporter.quantize.methods.rtn import round_to_nearest
 from intaglio.models.checkpoint import Checkpoint
 from intaglio.tests import tiny
 from torch import Tensor, nn
 
-CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
+CHECKPOINTS = Path(__file__).parents[2] / "checkpoints"
 FORMATS = [
     BlockFormat(bits, size, symmetric) for bits, size, symmetric in ((4, 32, True), (4, 16, False), (8, 64, False))
 ]
@@ -76,7 +75,7 @@ def test_energy() -> None:
 
 @pytest.mark.parametrize("family", ["qwen2", "exaone4"])
 def test_the_stream_is_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str) -> None:
-    monkeypatch.setattr(layers, "_multiplies_bf16", lambda: False)
+    monkeypatch.setattr("intaglio.exporter.quantize.layers.stream._multiplies_bf16", lambda: False)
     folder = tiny.write(tmp_path, tiny.config(family))
     checkpoint = Checkpoint(folder)
     windows = torch.randint(0, 288, (5, 12), generator=torch.Generator().manual_seed(0))

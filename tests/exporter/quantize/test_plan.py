@@ -6,9 +6,7 @@ from typing import Any
 
 import pytest
 from intaglio.errors import CheckpointError, UsageError
-from intaglio.exporter.quantize.blocks import BlockFormat
-from intaglio.exporter.quantize.options import QuantizeOptions
-from intaglio.exporter.quantize.plan import (
+from intaglio.exporter.quantize.allocation.plan import (
     BITS_A_WEIGHT,
     GPTQ_GAIN,
     Plan,
@@ -19,7 +17,9 @@ from intaglio.exporter.quantize.plan import (
     targets,
     uniform,
 )
-from intaglio.exporter.quantize.sensitivity import Damages
+from intaglio.exporter.quantize.formats.blocks import BlockFormat
+from intaglio.exporter.quantize.layers.sensitivity import Damages
+from intaglio.exporter.quantize.options import QuantizeOptions
 from intaglio.models.checkpoint import Checkpoint
 from intaglio.tests import tiny
 

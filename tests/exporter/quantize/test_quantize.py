@@ -12,8 +12,8 @@ import pytest
 import torch
 from intaglio.artifact import DATA, GRAPH, Manifest, read_manifest, verify
 from intaglio.exporter import QuantizeOptions, export, quantize
+from intaglio.exporter.quantize.formats.recipes import Quantized
 from intaglio.exporter.quantize.prepare import prepare
-from intaglio.exporter.quantize.recipes import Quantized
 from intaglio.models.checkpoint import Checkpoint
 from intaglio.tests import tiny
 from intaglio.tests.exporter import drive

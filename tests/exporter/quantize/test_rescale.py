@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from intaglio.exporter.quantize.layers import LayerStream
-from intaglio.exporter.quantize.rescale import Carrier, Folded, RescaledCheckpoint, carrier_of
+from intaglio.exporter.quantize.layers.stream import LayerStream
+from intaglio.exporter.quantize.methods.rescale import Carrier, Folded, RescaledCheckpoint, carrier_of
 from intaglio.models.checkpoint import Checkpoint
 from intaglio.tests import tiny
 from torch import Tensor

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from intaglio.exporter.quantize import sensitivity
-from intaglio.exporter.quantize.blocks import BlockFormat
-from intaglio.exporter.quantize.plan import targets
-from intaglio.exporter.quantize.rtn import round_to_nearest
+from intaglio.exporter.quantize.allocation.plan import targets
+from intaglio.exporter.quantize.formats.blocks import BlockFormat
+from intaglio.exporter.quantize.layers import sensitivity
+from intaglio.exporter.quantize.methods.rtn import round_to_nearest
 from intaglio.models.checkpoint import Checkpoint
 from intaglio.tests.test_tiny_checkpoints import CHECKPOINTS
 from torch import Tensor

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from intaglio.exporter.quantize.blocks import BlockFormat
-from intaglio.exporter.quantize.layers import LayerStream
-from intaglio.exporter.quantize.rescale import Carrier, RescaledCheckpoint
-from intaglio.exporter.quantize.smooth import best_scales, integer_product, smoothing, weight_product
+from intaglio.exporter.quantize.formats.blocks import BlockFormat
+from intaglio.exporter.quantize.layers.stream import LayerStream
+from intaglio.exporter.quantize.methods.rescale import Carrier, RescaledCheckpoint
+from intaglio.exporter.quantize.methods.smooth import best_scales, integer_product, smoothing, weight_product
 from intaglio.models.checkpoint import Checkpoint
 from intaglio.tests import tiny
 from torch import Tensor

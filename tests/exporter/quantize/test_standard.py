@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from intaglio.exporter.quantize import recipes_standard as module
-from intaglio.exporter.quantize.blocks import BLOCK_SIZES, BlockFormat
-from intaglio.exporter.quantize.recipes import Codes, Quantized, Rounded
-from intaglio.exporter.quantize.recipes_standard import (
+from intaglio.exporter.quantize.formats import standard as module
+from intaglio.exporter.quantize.formats.blocks import BLOCK_SIZES, BlockFormat
+from intaglio.exporter.quantize.formats.recipes import Codes, Quantized, Rounded
+from intaglio.exporter.quantize.formats.standard import (
     ColumnCodes,
     ColumnScales,
     ColumnZeroPoints,

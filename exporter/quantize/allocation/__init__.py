@@ -1,0 +1,1 @@
+"""Which weight is stored in which format."""
