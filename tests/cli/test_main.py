@@ -11,8 +11,7 @@ import pytest
 from intaglio.cli.main import VERBS, cli
 from intaglio.cli.verbs import verify as verify_module
 from intaglio.errors import CheckError, UsageError
-
-from .conftest import MakeArtifact, Run
+from intaglio.tests.cli.conftest import MakeArtifact, Run
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / ".dev")}

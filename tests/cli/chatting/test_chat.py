@@ -12,9 +12,8 @@ from intaglio.cli.chatting.talk import Talk
 from intaglio.cli.chatting.toolfile import NO_TOOLS, Toolbox, read_tools
 from intaglio.errors import UsageError
 from intaglio.exporter import export
+from intaglio.tests.cli.conftest import Run
 from intaglio.tests.runtime.generation.scripted import CHECKPOINTS, Scripted
-
-from .conftest import Run
 
 CALL = '<tool_call>{"name": "add", "arguments": {"a": 1, "b": 2}}</tool_call>'
 TOOLS = '''

@@ -19,7 +19,7 @@ import pytest
 from intaglio.exporter import export
 from intaglio.tests.runtime.generation.scripted import CHECKPOINTS
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PATIENCE = 120  # seconds until something is taken to have not happened: a machine may be busy
 
 # The command itself, with a model that takes its time, so that there is an answer to be interrupted.

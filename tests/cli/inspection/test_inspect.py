@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy
 import pytest
 from intaglio.cli.inspection.description import Group, group, windows
+from intaglio.tests.cli.conftest import MakeArtifact, Run
 from safetensors.numpy import save_file
-
-from .conftest import MakeArtifact, Run
 
 
 def test_an_artifact(run: Run, make_artifact: MakeArtifact) -> None:

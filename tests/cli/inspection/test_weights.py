@@ -15,8 +15,7 @@ from intaglio.cli.inspection.weights import (
     stored_bytes,
     weights_of,
 )
-
-from .conftest import MakeArtifact, Run
+from intaglio.tests.cli.conftest import MakeArtifact, Run
 
 LAYER = "model.layers.0."
 SOURCES = tuple(f"{LAYER}self_attn.{name}_proj.weight" for name in "qkv")

@@ -13,10 +13,9 @@ from click.testing import CliRunner
 from intaglio.cli.main import cli
 from intaglio.runtime import load
 from intaglio.tests import tiny
+from intaglio.tests.cli.conftest import Run
 
-from .conftest import Run
-
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CASES = {
     "text-generation": ("exaone4", "ort"),
     "text-classification": ("qwen2", "ort"),

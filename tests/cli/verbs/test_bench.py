@@ -9,11 +9,10 @@ from click.testing import CliRunner
 from intaglio.cli.main import cli
 from intaglio.cli.verbs import bench
 from intaglio.runtime import kernels
+from intaglio.tests.cli.conftest import MakeArtifact, Run
 from intaglio.tests.runtime import fakes
 
-from .conftest import MakeArtifact, Run
-
-CHECKPOINT = Path(__file__).parent.parent / "checkpoints" / "tiny-qwen2"
+CHECKPOINT = Path(__file__).parents[2] / "checkpoints" / "tiny-qwen2"
 SHORT = ("--prompt-tokens", 8, "--new-tokens", 24, "--repeats", 2, "--threads", 1)
 
 

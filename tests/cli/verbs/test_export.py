@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from intaglio.cli.verbs import export as export_module
 from intaglio.tests import tiny
-
-from .conftest import Run
+from intaglio.tests.cli.conftest import Run
 
 
 def names(folder: Path) -> list[str]:

@@ -10,9 +10,8 @@ from intaglio.artifact import read_manifest
 from intaglio.exporter import export, weights
 from intaglio.runtime.engine import session
 from intaglio.tests import tiny
+from intaglio.tests.cli.conftest import MakeArtifact, Run
 from torch import Tensor
-
-from .conftest import MakeArtifact, Run
 
 QUICK = ("--windows", 1, "--window", 32, "--steps", 4, "--threads", 1)
 

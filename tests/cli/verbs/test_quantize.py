@@ -15,8 +15,7 @@ from intaglio.exporter import QuantizeOptions
 from intaglio.exporter.quantize import options
 from intaglio.exporter.quantize.formats import blocks
 from intaglio.tests import tiny
-
-from .conftest import MakeArtifact, Run
+from intaglio.tests.cli.conftest import MakeArtifact, Run
 
 Asked = list[tuple[tuple[Any, ...], dict[str, Any]]]
 

@@ -1,6 +1,6 @@
-"""The verbs that run an artifact: what they hand to the runtime, and how they print what comes back.
+"""The verbs that run an artifact: what they pass to the runtime, and how they print its results.
 
-The runtime's objects are stand-ins with the signatures of the real ones; tests/cli/test_artifacts.py runs real ones.
+The runtime's objects are mocks with the signatures of the real ones; test_artifacts.py runs real ones.
 """
 
 import json
@@ -26,8 +26,7 @@ from intaglio.runtime import (
     TokenClassifier,
     TokenLogprob,
 )
-
-from .conftest import MakeArtifact, Run
+from intaglio.tests.cli.conftest import MakeArtifact, Run
 
 KINDS: dict[str, type[Any]] = {
     "text-generation": TextGenerator,

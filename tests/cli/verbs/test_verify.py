@@ -5,8 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from .conftest import MakeArtifact, Run
+from intaglio.tests.cli.conftest import MakeArtifact, Run
 
 
 def flip(folder: Path) -> None:
