@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from intaglio.exporter.quantize.formats.blocks import BlockFormat
+from intaglio.exporter.quantize.layers import stream as stream_module
 from intaglio.exporter.quantize.layers.stream import LayerStream, energy
 from intaglio.exporter.quantize.methods.gptq import Curvature, gptq
 from intaglio.exporter.quantize.methods.rtn import round_to_nearest
@@ -75,7 +76,7 @@ def test_energy() -> None:
 
 @pytest.mark.parametrize("family", ["qwen2", "exaone4"])
 def test_the_stream_is_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str) -> None:
-    monkeypatch.setattr("intaglio.exporter.quantize.layers.stream._multiplies_bf16", lambda: False)
+    monkeypatch.setattr(stream_module, "_multiplies_bf16", lambda: False)
     folder = tiny.write(tmp_path, tiny.config(family))
     checkpoint = Checkpoint(folder)
     windows = torch.randint(0, 288, (5, 12), generator=torch.Generator().manual_seed(0))
