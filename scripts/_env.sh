@@ -1,5 +1,6 @@
 # Sourced by the other scripts: makes .venv in the repository the first time, renews it when pyproject.toml or the
 # kernels' sources changed, and puts it on the PATH. Bash 3.2 is enough. INTAGLIO_VENV names another place for it.
+# The kernels alone are compiled anew by `python scripts/backend/compile_kernels.py`.
 
 set -eu
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
@@ -41,7 +42,8 @@ pip_install() { "$venv/bin/python" -m pip install -qq --disable-pip-version-chec
 # What the environment was made from: another interpreter, other requirements or kernels make it stale.
 fingerprint() {
     "$venv/bin/python" -V
-    cat "$root/pyproject.toml" "$root"/runtime/kernels/native/*.c "$root"/runtime/kernels/native/*/* | cksum
+    cat "$root/pyproject.toml" "$root"/scripts/backend/*.py "$root"/runtime/kernels/native/*.c \
+        "$root"/runtime/kernels/native/*/* | cksum
     printf '%s\n' "$root"
 }
 

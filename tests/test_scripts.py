@@ -69,7 +69,9 @@ def test_broken_interpreters_are_passed_over_and_torch_comes_first(workshop: Wor
     assert workshop.asked_of_pip() == ["torch==2.13.0+cpu", f"{workshop.root}[dev]"]
 
 
-@pytest.mark.parametrize("changed", ["pyproject.toml", f"{KERNELS}/matmul/matmul.h"])
+@pytest.mark.parametrize(
+    "changed", ["pyproject.toml", "scripts/backend/compile_kernels.py", f"{KERNELS}/matmul/matmul.h"]
+)
 def test_the_environment_is_reused_until_what_it_is_made_of_changes(workshop: Workshop, changed: str) -> None:
     workshop.set_up()
     workshop.asked_of_pip()

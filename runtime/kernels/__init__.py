@@ -22,6 +22,7 @@ no C compiler) or the processor lacks the instructions, ONNX Runtime's kernels d
 """
 
 import ctypes
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,14 +34,13 @@ from .edits.int8_cache import with_int8_cache
 from .edits.merged_products import with_layers
 from .edits.stored_scales import with_stored_scales
 
-LIBRARY = "_nbits"
-SUFFIXES = (".so", ".dylib", ".pyd")
+LIBRARY = "_kernels" + {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
 
 
 def library() -> Path | None:
-    """The compiled library, or None where the installation has none; of several interpreters' the newest."""
-    found = [path for path in Path(__file__).parent.glob(f"{LIBRARY}.*") if path.suffix in SUFFIXES]
-    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+    """Return the compiled library, or None where the installation has none."""
+    path = Path(__file__).parent / LIBRARY
+    return path if path.exists() else None
 
 
 def instructions() -> str | None:

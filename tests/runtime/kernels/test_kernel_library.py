@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -31,26 +30,6 @@ def run_limited(script: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-def test_every_file_is_compiled_or_a_reason_to_compile() -> None:
-    """What pyproject.toml does not name is missing from a source distribution."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    (extension,) = project["tool"]["setuptools"]["ext-modules"]
-    files = {str(path.relative_to(ROOT)) for path in (ROOT / "runtime" / "kernels" / "native").rglob("*.[ch]")}
-    assert {name for name in files if name.endswith(".c")} == set(extension["sources"])
-    assert {name for name in files if name.endswith(".h")} == set(extension["depends"])
-
-
-def test_the_newest_library_is_the_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "__file__", str(tmp_path / "__init__.py"))
-    assert kernels.library() is None
-    for age, name in enumerate(("_nbits.so", "_nbits.cpython-312-x86_64-linux-gnu.so", "_nbits.pyd", "_nbits.tmp")):
-        (tmp_path / name).touch()
-        os.utime(tmp_path / name, (1_000_000 - age, 1_000_000 - age))
-    assert kernels.library() == tmp_path / "_nbits.so"
-    os.utime(tmp_path / "_nbits.pyd", (2_000_000, 2_000_000))
-    assert kernels.library() == tmp_path / "_nbits.pyd"
 
 
 @needs_kernels
@@ -165,7 +144,7 @@ def test_to_register_twice_is_refused_and_harms_nothing() -> None:
 def test_a_library_that_cannot_be_used_is_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str
 ) -> None:
-    path = tmp_path / "_nbits.so"
+    path = tmp_path / kernels.LIBRARY
     made = kernels.library()
     if wrong == "another library" or made is None:
         from numpy._core import _multiarray_umath

@@ -261,7 +261,7 @@ def test_without_a_library_onnxruntime_does_the_work(artifact: Path, monkeypatch
 def test_a_library_that_cannot_be_loaded_is_passed_over(
     artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broken = tmp_path / "_nbits.so"
+    broken = tmp_path / kernels.LIBRARY
     broken.write_bytes(b"no library")
     monkeypatch.setattr(kernels, "library", lambda: broken)
     assert not opened(artifact)._session.own_kernels
