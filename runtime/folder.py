@@ -1,12 +1,12 @@
 """The artifact folder as the runtime reads it: located, complete by size, and its JSON files parsed."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from ..artifact import Manifest, read_manifest
 from ..errors import ArtifactError
 from ..hub import resolve
+from ..json_file import read_object
 
 PATTERNS = ("*.json", "*.jinja", "*.html", "model.onnx", "model.onnx.data*")
 
@@ -38,12 +38,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         ArtifactError: the file is no JSON object.
     """
-    if not path.is_file():
-        return {}
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path} cannot be read ({error}); export the model again") from None
-    if not isinstance(data, dict):
-        raise ArtifactError(f"{path}: expected a JSON object; export the model again")
-    return data
+        return read_object(path)
+    except ValueError as error:
+        raise ArtifactError(f"{error}; export the model again") from None

@@ -1,4 +1,4 @@
-"""The text a model is calibrated on: windows of tokens, spread evenly over a file.
+"""The calibration text: windows of tokens, spread evenly over a file.
 
 The default text is ``calibration.txt`` beside this file: explanatory English prose (from the Jargon File 4.4.7, which
 is in the public domain), the Universal Declaration of Human Rights in a dozen languages, and Python source of this
@@ -9,21 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor
 
 from ...errors import CheckpointError, UsageError
+from ...tokenizer_file import read_tokenizer
 
 DEFAULT_TEXT = Path(__file__).with_name("calibration.txt")
 WINDOWS = 64
 WINDOW = 512
 LEAST_TOKENS = 2048
-"""Fewer say next to nothing of what a projection's inputs are like."""
+"""Fewer tokens are no sample of a projection's inputs."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """How much of which text: at most ``windows`` windows of ``length`` tokens."""
+    """A text file and how much of it is read: at most ``windows`` windows of ``length`` tokens."""
 
     text: Path = DEFAULT_TEXT
     windows: int = WINDOWS
@@ -31,29 +31,30 @@ class Calibration:
 
 
 def read_windows(folder: Path, calibration: Calibration, context: int) -> Tensor:
-    """The text's windows in the model's tokens, int64 [W, S]; W and S may be less than asked for in a short text.
+    """Return the text's windows in the model's tokens, int64 [W, S]; a short text gives smaller W and S.
 
     Args:
-        folder: where ``tokenizer.json`` is.
-        context: the most tokens the model takes.
+        folder: the folder of ``tokenizer.json``.
+        context: the most tokens that the model takes.
 
     Raises:
-        CheckpointError: there is no tokenizer to read the text with, or it is damaged.
-        UsageError: the text is no text, or too short.
+        CheckpointError: the tokenizer is missing or damaged.
+        UsageError: the text is not UTF-8, or too short.
     """
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise CheckpointError(f"{path} is missing, and calibration reads text with it; add it, or use --method rtn")
+    try:
+        tokenizer = read_tokenizer(folder)
+    except ValueError as error:
+        raise CheckpointError(f"{error}; fetch the checkpoint again") from None
+    if tokenizer is None:
+        raise CheckpointError(
+            f"{folder / 'tokenizer.json'} is missing, and calibration reads text with it; add it, or use --method rtn"
+        )
     try:
         text = calibration.text.read_text(encoding="utf-8")
     except OSError as error:
         raise UsageError(f"{calibration.text}: {error.strerror}; give a text file as --calibration") from None
     except UnicodeDecodeError:
         raise UsageError(f"{calibration.text} is not text in UTF-8; give a text file as --calibration") from None
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises bare Exception
-        raise CheckpointError(f"{path} cannot be read ({error}); fetch the checkpoint again") from None
     tokens = torch.tensor(tokenizer.encode(text, add_special_tokens=False).ids, dtype=torch.int64)
     if len(tokens) < LEAST_TOKENS:
         raise UsageError(

@@ -1,5 +1,6 @@
-"""The calibration text: which windows are read of it, and every text that is refused."""
+"""The calibration text: the windows read from it, the tokenizer that reads it, and every text that is refused."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from intaglio.errors import CheckpointError, InputError, UsageError
 from intaglio.exporter.quantize.calibration import DEFAULT_TEXT, LEAST_TOKENS, WINDOWS, Calibration, read_windows
 from intaglio.exporter.quantize.layers.stream import LayerStream
 from intaglio.models.checkpoint import Checkpoint
+from intaglio.runtime.text.tokenizer import load_tokenizer
 from intaglio.tests import tiny
 from tokenizers import Tokenizer
 
@@ -61,6 +63,21 @@ def test_a_window_is_no_longer_than_the_models_context_and_the_text_is_not_read_
     windows = read_windows(folder, Calibration(text, windows=10_000), 128)
     assert windows.shape == (tokens // 128, 128)
     assert read_windows(folder, Calibration(text, windows=1, length=10**6), 10**6).shape == (1, tokens)
+
+
+def test_the_text_is_read_with_the_tokenizer_of_the_runtime(folder: Path, text: Path) -> None:
+    """The file alone gives other ids: it lacks Qwen2's normalizer, and a token that tokenizer_config.json declares."""
+    settings = folder / "tokenizer_config.json"
+    declared = {"300": {"content": "<|note|>", "special": True}}
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"added_tokens_decoder": declared}))
+    text.write_text("The se\u0301al <|note|> is in the stone. " * 200, encoding="utf-8")
+    windows = read_windows(folder, Calibration(text, windows=1, length=100), 128)
+    tokenizer = load_tokenizer(folder)
+    ids = tokenizer.encode_with_offsets(text.read_text(encoding="utf-8"), add_special_tokens=False).ids
+    assert windows[0].tolist() == ids[:100]
+    assert tokenizer.backend.token_to_id("<|note|>") in ids[:100]
+    assert tokenizer.backend.token_to_id("\u00cc") not in ids  # the first byte of a combining accent
+    assert windows[0].tolist() != tokens_of(folder, text)[:100].tolist()
 
 
 def message(folder: Path, calibration: Calibration, kind: type[InputError]) -> str:
