@@ -31,7 +31,7 @@ from ...artifact import Manifest
 from ..graph.graph import Change
 from .edits.int8_cache import OPERATOR as INT8_CACHE
 from .edits.int8_cache import with_int8_cache
-from .edits.merged_products import with_layers
+from .edits.merged_matmuls import with_layers
 from .edits.stored_scales import with_stored_scales
 
 LIBRARY = "_kernels" + {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")

@@ -37,7 +37,7 @@ __all__ = [
     "prepare_metadata_for_build_wheel",
 ]
 
-ROOT = KERNELS.parents[1]
+ROOT: Path = KERNELS.parents[1]
 REQUIRED = "INTAGLIO_REQUIRE_KERNELS"
 
 
@@ -63,9 +63,8 @@ class BuildKernels(setuptools.Command):
     @property
     def library(self) -> Path:
         """The file to compile."""
-        if self.editable_mode:
-            return KERNELS / library_name()
-        return Path(str(self.build_lib)) / "intaglio" / KERNELS.relative_to(ROOT) / library_name()
+        package = ROOT if self.editable_mode else Path(str(self.build_lib), "intaglio")
+        return package / "runtime" / "kernels" / str(library_name())
 
     def run(self) -> None:
         self.library.unlink(missing_ok=True)  # of an earlier build

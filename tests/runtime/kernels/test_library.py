@@ -12,7 +12,7 @@ import pytest
 from intaglio.runtime import kernels, load
 from intaglio.tests.runtime import fakes
 
-from .test_kernels import Case, needs_kernels, session
+from .test_matmul import Case, needs_kernels, session
 
 ROOT = Path(__file__).parents[3]
 MACHINE = 18  # the place of e_machine, the architecture, in an ELF file
@@ -67,7 +67,7 @@ def test_memory_of_weights_is_given_back() -> None:
 import gc
 from pathlib import Path
 from intaglio.runtime.engine.machine import give_back_memory
-from intaglio.tests.runtime.kernels.test_kernels import Case, session
+from intaglio.tests.runtime.kernels.test_matmul import Case, session
 
 def resident():
     gc.collect()
@@ -96,7 +96,7 @@ def test_weights_need_no_more_address_space_than_there_is() -> None:
         """
 import resource
 import numpy as np
-from intaglio.tests.runtime.kernels.test_kernels import Case, session
+from intaglio.tests.runtime.kernels.test_matmul import Case, session
 
 case = Case(256, 2048, 4, 32, False, False)
 session(Case(16, 32, 4, 32, False, False).model())  # what onnxruntime itself takes, but no shared mapping yet
@@ -172,7 +172,7 @@ from pathlib import Path
 import numpy as np, onnxruntime as ort
 from intaglio.errors import PromptError
 from intaglio.runtime.engine.session import Session
-from intaglio.tests.runtime.kernels.test_kernels import Case, session
+from intaglio.tests.runtime.kernels.test_matmul import Case, session
 
 made = Session(Path("out"), None, "cpu", 2, ort, session(Case(16, 1000, 4, 32, True, False).model()))
 x, y = np.zeros((1, 40_000, 1000), dtype=np.float32), np.zeros((1, 40_000, 16), dtype=np.float32)

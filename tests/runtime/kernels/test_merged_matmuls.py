@@ -7,12 +7,12 @@ import numpy as np
 import onnx
 import pytest
 from intaglio.runtime import kernels
-from intaglio.runtime.kernels.edits.merged_products import with_layers
+from intaglio.runtime.kernels.edits.merged_matmuls import with_layers
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from ..conftest import NAMES, changed_model
-from .test_kernels import LONG, Case, needs_kernels, session
+from .test_matmul import LONG, Case, needs_kernels, session
 
 Floats = NDArray[np.float32]
 EPSILON = 1e-5

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from ..conftest import changed_model
-from .test_kernels import CHECKPOINT, Case, needs_kernels
+from .test_matmul import CHECKPOINT, Case, needs_kernels
 
 Floats = NDArray[np.float32]
 HALF, FLOAT = TensorProto.FLOAT16, TensorProto.FLOAT

@@ -1,9 +1,9 @@
-#include "attention/attention_append.h"
+#include "attention/append.h"
 
 #include <math.h>
 #include <string.h>
 
-#include "attention/attention_cache.h"
+#include "attention/cache.h"
 
 enum { TOKENS_OF_A_TASK = 16 };
 

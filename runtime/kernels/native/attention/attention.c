@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "attention/attention_cache.h"
-#include "attention/attention_rows.h"
+#include "attention/cache.h"
+#include "attention/query_tile.h"
 
 enum { SPLIT = 512 /* keys of a part, where one token's attention is divided among threads */ };
 

@@ -1,12 +1,12 @@
 /* Keys in the lanes of vectors, turned for it: nothing is computed for rows that there are not. */
-#include "attention/attention_rows.h"
+#include "attention/query_tile.h"
 
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
 
 #include <stdlib.h>
 #include <string.h>
 
-#include "attention/attention_vectors.h"
+#include "attention/vectors.h"
 
 enum { SIX = 6 /* rows whose sums are in registers together, four vectors of each */ };
 

@@ -13,8 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "attention/attention_append.h"
-#include "attention/attention_cache.h"
+#include "attention/append.h"
+#include "attention/cache.h"
 #include "ort/operator.h"
 #include "ort/operators.h"
 

@@ -1,11 +1,11 @@
 /* Rows in the lanes of vectors: keys and values are read as they lie, and no sum or maximum runs over lanes. */
-#include "attention/attention_rows.h"
+#include "attention/query_tile.h"
 
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
 
 #include <stdlib.h>
 
-#include "attention/attention_vectors.h"
+#include "attention/vectors.h"
 
 enum {
   VECTORS = MOST_ROWS / 16,

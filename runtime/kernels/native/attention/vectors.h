@@ -8,8 +8,8 @@
 #define TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma")))
 #define INLINE TARGET static inline __attribute__((always_inline))
 
-#include "attention/attention_cache.h"
-#include "attention/attention_rows.h"
+#include "attention/cache.h"
+#include "attention/query_tile.h"
 #include "common/exponential.h"
 #include "common/transpose.h"
 

@@ -8,7 +8,7 @@
  *
  * so each sum starts at -zero_point * sum(q).
  */
-#include "matmul/coarse.h"
+#include "matmul/repacked.h"
 
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
 
@@ -23,7 +23,7 @@
 #define PAIR_ROWS 5  /* that share two tiles of it */
 
 #include "common/exponential.h"
-#include "matmul/rows.h"
+#include "matmul/normalize.h"
 #include "common/transpose.h"
 
 static int supported(void) {
@@ -259,7 +259,7 @@ TARGET static void gate(const float *gates, float *y, int64_t count) {
   }
 }
 
-#include "matmul/ranges.h"
+#include "matmul/loops.h"
 
 const Instructions avx512_vnni = {"AVX512-VNNI", supported, pack,    quantize,        normalize, gate, RANGES,
                                   coarse_tile_bytes, coarsen, multiply_coarse};

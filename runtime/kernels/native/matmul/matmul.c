@@ -5,7 +5,7 @@
 
 #include <stdlib.h>
 
-#include "matmul/coarse.h"
+#include "matmul/repacked.h"
 #include "common/threads.h"
 
 enum {

@@ -13,7 +13,7 @@
 #include "matmul/matmul.h"
 #include "ort/operator.h"
 #include "ort/operators.h"
-#include "matmul/weights_op.h"
+#include "matmul/weight_inputs.h"
 
 enum { INPUT_X, INPUT_SKIP, INPUT_NORM, INPUT_MATRICES };
 enum { BIAS = WEIGHT_INPUTS, MATRIX_INPUTS }; /* of each matrix */

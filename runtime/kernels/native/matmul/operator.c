@@ -4,7 +4,7 @@
 #include "matmul/matmul.h"
 #include "ort/operator.h"
 #include "ort/operators.h"
-#include "matmul/weights_op.h"
+#include "matmul/weight_inputs.h"
 
 enum { INPUT_X, INPUT_WEIGHTS, INPUT_GROUP_INDEX = INPUT_WEIGHTS + WEIGHT_INPUTS, INPUT_BIAS, INPUTS };
 enum { OUTPUTS = 1 };

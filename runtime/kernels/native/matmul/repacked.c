@@ -5,7 +5,7 @@
  * multiple of 1/127 of the largest number that the blocks of a span can hold. That changes a weight by 1/254 of that
  * number at most, where 4 bits already changed it by 1/30 of its block's range.
  */
-#include "matmul/coarse.h"
+#include "matmul/repacked.h"
 
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
 

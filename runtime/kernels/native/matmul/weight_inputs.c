@@ -1,4 +1,4 @@
-#include "matmul/weights_op.h"
+#include "matmul/weight_inputs.h"
 
 #include <stdio.h>
 

@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "common/exponential.h"
-#include "matmul/rows.h"
+#include "matmul/normalize.h"
 
 #define MOST_ROWS 4 /* of x that share a loaded piece of W: their sums take half of the registers */
 
@@ -219,6 +219,6 @@ TARGET static void gate(const float *gates, float *y, int64_t count) {
   }
 }
 
-#include "matmul/ranges.h"
+#include "matmul/loops.h"
 
 const Instructions NAME = {LABEL, supported, pack, quantize, normalize, gate, RANGES, NULL, NULL, NULL};
