@@ -104,7 +104,7 @@ def _own_session(folder: Path, threads: int) -> Any:
     if not (folder / "intaglio.json").is_file():
         return None
     from intaglio.artifact import read_manifest
-    from intaglio.runtime.engine.session import open_session
+    from intaglio.runtime.engine.opening import open_session
 
     return open_session(folder, read_manifest(folder), threads=threads).raw
 

@@ -16,7 +16,7 @@ def check_runtime(out: Path) -> None:
     Raises:
         DependencyError: there is no onnxruntime to run the artifact with.
     """
-    from ..runtime.engine.session import import_onnxruntime
+    from ..runtime.engine.onnxruntime import import_onnxruntime
 
     try:
         import_onnxruntime()

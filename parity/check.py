@@ -16,7 +16,8 @@ from .. import __version__
 from ..errors import InputError, UsageError
 from ..models.checkpoint import Checkpoint
 from ..runtime.engine.machine import peak_rss, usable_cpus
-from ..runtime.engine.session import Device, Session, import_onnxruntime
+from ..runtime.engine.onnxruntime import import_onnxruntime
+from ..runtime.engine.session import Device, Session
 from ..runtime.folder import open_folder
 from ..runtime.text.tokenizer import Tokenizer, try_tokenizer
 from .audit import audit

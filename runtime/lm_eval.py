@@ -62,9 +62,9 @@ class ArtifactLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
     ) -> None:
         super().__init__()
         folder, manifest = open_folder(pretrained, revision)
-        model = _load(folder, device, threads)
-        if not isinstance(model, TextGenerator):
+        if manifest.task != "text-generation":
             raise ArtifactError(f"{folder} is a {manifest.task} artifact; the harness runs text-generation artifacts")
+        model = _load(folder, device, threads)
         if model.tokenizer is None:
             raise ArtifactError(f"{folder} has no tokenizer.json, and the harness gives text; export the model again")
         ends = [model.tokenizer.eos_token_id, *model.defaults.eos_token_ids]
@@ -204,13 +204,13 @@ def generation_options(settings: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
-def _load(folder: Path, device: str | None, threads: int | None) -> Any:
+def _load(folder: Path, device: str | None, threads: int | None) -> TextGenerator:
     if device and device.startswith("cuda"):
         try:
-            return load(folder, device="cuda", threads=threads)
+            return load(folder, task="text-generation", device="cuda", threads=threads)
         except (DependencyError, UnsupportedError) as error:
             getLogger(__name__).info("on the CPU, since: %s", error)
-    return load(folder, device="cpu", threads=threads)
+    return load(folder, task="text-generation", device="cpu", threads=threads)
 
 
 def _batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:

@@ -5,12 +5,14 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from threading import Event
-from typing import TypeVar
+from typing import Literal, TypedDict, TypeVar, Unpack, overload
 
-from ..errors import ArtifactError
+from ..artifact import TASKS, Task
+from ..errors import ArtifactError, UsageError
 from .chat.template import read_chat_format
 from .engine.machine import give_back_memory
-from .engine.session import Device, Kernels, KVCache, Session, open_session
+from .engine.opening import open_session
+from .engine.session import Device, Kernels, KVCache, Session
 from .folder import open_folder
 from .generation.generator import TextGenerator
 from .sequence.defaults import GenerationDefaults, read_defaults
@@ -24,9 +26,38 @@ Read = TypeVar("Read")
 Model = TextGenerator | SequenceClassifier | TokenClassifier | QuestionAnswerer | Embedder
 
 
+class LoadOptions(TypedDict, total=False):
+    """How to load; ``load`` explains each of them."""
+
+    device: Device
+    threads: int | None
+    revision: str | None
+    kernels: Kernels
+    kv_cache: KVCache
+
+
+@overload
+def load(source: str | Path, *, task: Literal["text-generation"], **options: Unpack[LoadOptions]) -> TextGenerator: ...
+@overload
+def load(
+    source: str | Path, *, task: Literal["text-classification"], **options: Unpack[LoadOptions]
+) -> SequenceClassifier: ...
+@overload
+def load(
+    source: str | Path, *, task: Literal["token-classification"], **options: Unpack[LoadOptions]
+) -> TokenClassifier: ...
+@overload
+def load(
+    source: str | Path, *, task: Literal["question-answering"], **options: Unpack[LoadOptions]
+) -> QuestionAnswerer: ...
+@overload
+def load(source: str | Path, *, task: Literal["feature-extraction"], **options: Unpack[LoadOptions]) -> Embedder: ...
+@overload
+def load(source: str | Path, *, task: Task | None = None, **options: Unpack[LoadOptions]) -> Model: ...
 def load(
     source: str | Path,
     *,
+    task: Task | None = None,
     device: Device = "cpu",
     threads: int | None = None,
     revision: str | None = None,
@@ -37,17 +68,28 @@ def load(
 
     Args:
         source: the artifact's folder, or the hub id of a repository that holds one.
+        task: the task that the artifact must be for, by which a type checker knows the class of the result; None for
+            whichever it is for.
         device: ``cpu`` or ``cuda``.
-        threads: threads of one operator; None for every processor this process may use.
+        threads: threads of one operator; None for every processor that this process may use.
         revision: branch, tag or commit of a hub id.
-        kernels: "auto" for our own kernels where they can run; "onnxruntime" for its own.
-        kv_cache: of a text-generation artifact: "auto" for the artifact's element type; "int8" for a quarter of the
-            memory of float32, and faster steps in long texts, with our own attention on the CPU.
+        kernels: "auto" for intaglio's kernels where they can run; "onnxruntime" for ONNX Runtime's.
+        kv_cache: for text generation: "auto" for the artifact's element type; "int8" for a quarter of float32's memory
+            and faster steps in long texts, which needs intaglio's attention on the CPU.
 
     Raises:
-        HubError, ArtifactError, DependencyError, UnsupportedError, UsageError: each names the thing and the remedy.
+        UsageError: the artifact is for another task than ``task``, or an argument is out of its range.
+        HubError, ArtifactError, DependencyError, UnsupportedError: each names the thing and the remedy.
     """
+    if task is not None and task not in TASKS:
+        raise UsageError(f"unknown task {task!r}; use one of {', '.join(TASKS)}")
     folder, manifest = open_folder(source, revision)
+    # Checked before the weights are read: loading the wrong model would take its time and memory first.
+    if task not in (None, manifest.task):
+        raise UsageError(
+            f"{folder} is a {manifest.task} artifact, not one for {task}; load it with task={manifest.task!r}, or "
+            f"export the model with --task {task}"
+        )
     if manifest.parity.verdict == "broken":
         raise ArtifactError(
             f"{folder} is not the model that it was made from: its parity report says broken; "
@@ -57,9 +99,9 @@ def load(
         open_session, folder, manifest, device=device, threads=threads, kernels=kernels, kv_cache=kv_cache
     )
     if manifest.task == "text-generation":
-        (tokenizer, defaults), session = _beside(lambda: _reading(folder), partial(opening, windowed=True))
+        (tokenizer, defaults), session = _in_parallel(lambda: _read_texts(folder), partial(opening, windowed=True))
         return TextGenerator(session, tokenizer, defaults, read_chat_format(folder))
-    encoder, session = _beside(lambda: load_tokenizer(folder), opening)
+    encoder, session = _in_parallel(lambda: load_tokenizer(folder), opening)
     match manifest.task:
         case "text-classification":
             return SequenceClassifier(session, encoder)
@@ -71,26 +113,27 @@ def load(
             return Embedder(session, encoder)
 
 
-def _reading(folder: Path) -> tuple[Tokenizer | None, GenerationDefaults]:
+def _read_texts(folder: Path) -> tuple[Tokenizer | None, GenerationDefaults]:
+    """Read the tokenizer, and the defaults of generation that may depend on it."""
     tokenizer = try_tokenizer(folder)
     return tokenizer, read_defaults(folder, tokenizer)
 
 
-def _beside(read: Callable[[], Read], opening: Callable[..., Session]) -> tuple[Read, Session]:
-    """What reading gives, and a session that is opened meanwhile; where both fail, the error of reading.
+def _in_parallel(read: Callable[[], Read], opening: Callable[..., Session]) -> tuple[Read, Session]:
+    """Return what ``read`` returns, and a session that is opened meanwhile; if both fail, raise the error of ``read``.
 
-    A tokenizer keeps Python to itself while it is read. So that waits until ONNX Runtime needs no Python any more.
+    Reading a tokenizer holds Python's lock, so it starts once ONNX Runtime has read the graph and needs no Python.
     """
-    alone = Event()
+    graph_is_read = Event()
 
     def disabled() -> Iterator[str]:
-        alone.set()
+        graph_is_read.set()
         yield from ()
 
     with ThreadPoolExecutor(1) as executor:
         session = executor.submit(opening, disabled_optimizers=disabled())
-        session.add_done_callback(lambda _: alone.set())
-        alone.wait()
+        session.add_done_callback(lambda _: graph_is_read.set())
+        graph_is_read.wait()
         found = read()
         opened = session.result()
     give_back_memory()

@@ -14,7 +14,8 @@ import numpy as np
 
 from ..contract import OUTPUTS
 from ..errors import UsageError
-from .engine.session import Device, Kernels, KVCache, Session, import_onnxruntime
+from .engine.onnxruntime import import_onnxruntime
+from .engine.session import Device, Kernels, KVCache
 from .generation.generator import TextGenerator
 from .load import Model, load
 from .tasks.padded import run_batches
@@ -160,7 +161,7 @@ def time_head(
         UsageError: more tokens than the context has room for, or fewer than one.
         PromptError: not enough memory.
     """
-    session = session_of(model)
+    session = model.session
     facts, task = session.manifest.model, session.manifest.task
     tokens = min(SENTENCE, facts.context_length) if tokens is None else tokens
     _check(facts.context_length, repeats, tokens)
@@ -182,11 +183,6 @@ def time_head(
         whole.append(seconds())
     report(1 + repeats, 1 + repeats)
     return HeadTimes(SENTENCES, tokens, batch, tuple(whole))
-
-
-def session_of(model: Model) -> Session:
-    """What a loaded model runs on."""
-    return model._session
 
 
 def _check(context: int, repeats: int, tokens: int, new: int = 0) -> None:

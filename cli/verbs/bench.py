@@ -72,10 +72,10 @@ def command(
     """
     from ...runtime import TextGenerator
     from ...runtime.engine.machine import peak_rss
-    from ...runtime.engine.session import import_onnxruntime
+    from ...runtime.engine.onnxruntime import import_onnxruntime
     from ...runtime.folder import open_folder
     from ...runtime.kernels import instructions
-    from ...runtime.measure import session_of, time_generation, time_head, timed_load
+    from ...runtime.measure import time_generation, time_head, timed_load
 
     folder, manifest = open_folder(artifact, revision)
     if new_tokens is not None and manifest.task != "text-generation":
@@ -95,7 +95,7 @@ def command(
             )
         else:
             times = time_head(model, tokens=prompt_tokens, repeats=repeats, report=report)
-    session = session_of(model)
+    session = model.session
     told: dict[str, Any] = {
         "artifact": artifact,
         **_model(manifest),
@@ -103,9 +103,9 @@ def command(
         "onnxruntime": session.ort.__version__,
         "device": device,
         "threads": session.threads,
-        "own_kernels": list(session.own_kernels),
+        "own_kernels": list(session.intaglio_kernels),
         "kv_cache": session.cache_dtype,
-        "instructions": instructions() if PRODUCTS in session.own_kernels else None,
+        "instructions": instructions() if PRODUCTS in session.intaglio_kernels else None,
         "repeats": repeats,
         "load_seconds": seconds,
         **_figures(times),

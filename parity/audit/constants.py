@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...artifact import GRAPH
 from ...errors import ArtifactError
-from ...runtime.engine.session import import_onnxruntime, session_options
+from ...runtime.engine.onnxruntime import import_onnxruntime, session_options
 
 
 def evaluated(model: ir.Model, folder: Path, values: Sequence[ir.Value]) -> list[Tensor] | None:

@@ -20,7 +20,7 @@ from ...errors import ArtifactError
 from ...models.config import ModelConfig
 from ...models.layerwise import Layerwise
 from ...runtime.engine.machine import usable_cpus
-from ...runtime.engine.session import import_onnxruntime, session_options
+from ...runtime.engine.onnxruntime import import_onnxruntime, session_options
 from ..report.result import LayerError
 from .batches import relative_error
 from .places import OUT, SUM, Anatomy, ancestors

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...artifact import Manifest
-from ...runtime.engine.session import Device, Session, can_be_windowed, open_session
+from ...runtime.engine.opening import can_be_windowed, open_session
+from ...runtime.engine.session import Device, Session
 
 
 @dataclass

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol, Unpack, cast
 
 from ...errors import ArtifactError
 from ..sequence.generation import Generation
-from ..sequence.request import Options
+from ..sequence.options import Options
 from ..sequence.stream import TextStream
 from ..text.tokenizer import Tokenizer
 from .reasoning import Reasoning

@@ -8,7 +8,8 @@ import numpy as np
 from ..decoding.decoder import Decoder, open_decoder
 from ..engine.session import Session
 from ..sequence.generation import Generation, generation
-from ..sequence.request import Options, Plan, Planner
+from ..sequence.options import Options
+from ..sequence.request import Plan, Planner
 from ..sequence.sequence import Row
 from ..sequence.stream import TextStream
 from ..text.prompts import Prompt
@@ -36,6 +37,10 @@ class Conversation:
         self._guard = Guard("the conversation", "open another one with TextGenerator.conversation()")
         self.reused = 0
         """How many tokens of the last call's prompt were in the cache already."""
+
+    def __repr__(self) -> str:
+        held = 0 if self._decoder is None else self._decoder.length(0)
+        return f"<Conversation {'closed' if self._guard.closed else f'with {held:,} tokens in its KV cache'}>"
 
     def generate(self, prompt: Prompt, **options: Unpack[Options]) -> Generation:
         """As ``TextGenerator.generate`` for one prompt.

@@ -12,7 +12,8 @@ from ..decoding.decoder import Decoder, open_decoder, rows_together
 from ..engine.session import Session
 from ..sequence.defaults import GenerationDefaults
 from ..sequence.generation import Generation, generation
-from ..sequence.request import Options, Plan, Planner, positions
+from ..sequence.options import Options
+from ..sequence.request import Plan, Planner, positions
 from ..sequence.sequence import Row
 from ..sequence.stream import TextStream
 from ..text.prompts import Prompt, Prompts, as_list
@@ -52,6 +53,10 @@ class TextGenerator:
         self.tokenizer = tokenizer
         self.defaults = defaults
         self.chat_format = chat_format or ChatFormat("the artifact")
+
+    def __repr__(self) -> str:
+        closed = f"{self.manifest.family} {self.manifest.precision}, closed"
+        return f"<TextGenerator {closed if self._loaded is None else self._loaded.description}>"
 
     @overload
     def generate(self, prompt: Prompt, *, batch_size: int = 8, **options: Unpack[Options]) -> Generation: ...
@@ -93,7 +98,7 @@ class TextGenerator:
                 another vocabulary; the model is closed.
             DependencyError: one of these needs a package that is not installed.
         """
-        session, plan = self._session, self._planner.plan(**options)
+        session, plan = self.session, self._planner.plan(**options)
         if batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, not {batch_size}")
         prompts, listed = as_list(prompt)
@@ -164,7 +169,7 @@ class TextGenerator:
 
     def conversation(self) -> Conversation:
         """A cache that is kept from call to call, each of which is given the whole history."""
-        conversation = Conversation(self._session, self._planner, self._speculation)
+        conversation = Conversation(self.session, self._planner, self._speculation)
         self._children.add(conversation)
         return conversation
 
@@ -184,9 +189,9 @@ class TextGenerator:
             raise UsageError(f"slots must be at least 1, not {slots}")
         if max_length is not None and not 2 <= max_length <= context:
             raise UsageError(f"max_length must be between 2 and the model's context of {context:,}, not {max_length}")
-        if rows_together(self._session, slots) < slots:
+        if rows_together(self.session, slots) < slots:
             raise UsageError("a bfloat16 artifact of target 'standard' generates one prompt at a time; give slots=1")
-        scheduler = Scheduler(self._session, self._planner, slots, max_length or context)
+        scheduler = Scheduler(self.session, self._planner, slots, max_length or context)
         self._children.add(scheduler)
         return scheduler
 
@@ -227,7 +232,7 @@ class TextGenerator:
             PromptError: an empty text, one token without a context, a text too long, ids out of range, no memory.
             UsageError: window or stride out of range, or another number of contexts than of texts.
         """
-        return score(self._session, self.tokenizer, text, context, window, stride)
+        return score(self.session, self.tokenizer, text, context, window, stride)
 
     def close(self) -> None:
         """Let the weights go. Calls that come later are refused with a UsageError; to close twice is no harm."""
@@ -242,14 +247,15 @@ class TextGenerator:
         self.close()
 
     @property
-    def _session(self) -> Session:
+    def session(self) -> Session:
+        """The loaded graph. Raises UsageError where the model is closed."""
         if self._loaded is None:
             raise UsageError("the model is closed; load it again")
         return self._loaded
 
     def _open(self, rows: list[Row], together: int) -> Decoder:
         longest = max(row.prompt.size for row in rows)
-        return open_decoder(self._session, together, longest, max(map(positions, rows)))
+        return open_decoder(self.session, together, longest, max(map(positions, rows)))
 
     def _alone(self, row: Row, plan: Plan) -> Generator[str, None, None]:
         """The pieces of one row's text; memory is asked for now, and not at the first piece."""
@@ -263,7 +269,7 @@ class TextGenerator:
 
     def _speculation(self, plan: Plan, prompt: int) -> Speculation | None:
         """How a single row of so many prompt tokens speculates, if at all."""
-        session = self._session
+        session = self.session
         if plan.speculate is False:
             return None
         if session.manifest.target == "standard" or session.manifest.model.length_dependent_rope:
@@ -275,5 +281,5 @@ class TextGenerator:
             return None
         if plan.draft is None:
             return Speculation(PromptLookup())
-        check_draft(session, self.tokenizer, plan.draft._session, plan.draft.tokenizer)
-        return Speculation(DraftModel(plan.draft._session, prompt))
+        check_draft(session, self.tokenizer, plan.draft.session, plan.draft.tokenizer)
+        return Speculation(DraftModel(plan.draft.session, prompt))

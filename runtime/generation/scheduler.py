@@ -10,7 +10,8 @@ from ...errors import UsageError
 from ..decoding.decoder import open_decoder
 from ..engine.session import Session
 from ..sequence.generation import Generation, generation
-from ..sequence.request import Options, Planner, positions
+from ..sequence.options import Options
+from ..sequence.request import Planner, positions
 from ..sequence.sequence import Row
 from ..text.prompts import Prompt
 from .batch import Batch
@@ -41,6 +42,7 @@ class Scheduler:
 
     def __init__(self, session: Session, planner: Planner, slots: int, most: int) -> None:
         self._planner = planner
+        self._slots = slots
         self._most = most
         self._batch: Batch | None = Batch(open_decoder(session, slots, min(most, 1), most))
         self._waiting: deque[_Request] = deque()
@@ -48,6 +50,10 @@ class Scheduler:
         self._numbers = count()
         self._cancelled: set[int] = set()
         self._guard = Guard("the scheduler", "open another one with TextGenerator.scheduler()")
+
+    def __repr__(self) -> str:
+        state = f"{len(self._running)} running, {len(self._waiting)} waiting"
+        return f"<Scheduler of {self._slots} slots, {'closed' if self._guard.closed else state}>"
 
     def submit(self, prompt: Prompt, **options: Unpack[Options]) -> int:
         """Queue a prompt; the number that its events will carry. Any thread may do so, between steps and during one.

@@ -10,6 +10,7 @@ from ...errors import PromptError, UsageError
 from ..decoding.decoder import Decoder, open_decoder
 from ..engine.machine import available_memory
 from ..engine.session import Session
+from ..representation import short_repr
 from ..sequence.logprobs import log_normaliser, token_text
 from ..sequence.sampler import Floats
 from ..text.prompts import Prompt, Prompts, as_list, token_ids
@@ -37,6 +38,8 @@ class Score:
     tokens: tuple[str, ...]
     logprobs: tuple[float, ...]
     is_greedy: bool
+
+    __repr__ = short_repr
 
     @property
     def total(self) -> float:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from ..representation import short_repr
 from .logprobs import TokenLogprob
 from .sequence import FinishReason, Row
 
@@ -23,6 +24,8 @@ class Generation:
     prompt_token_ids: tuple[int, ...]
     finish_reason: FinishReason
     logprobs: tuple[TokenLogprob, ...] | None = None
+
+    __repr__ = short_repr
 
 
 def generation(row: Row, text: str) -> Generation:

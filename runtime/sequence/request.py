@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
@@ -13,34 +12,12 @@ from ..text.tokenizer import Tokenizer
 from .constraint import Constraint, Grammars, Schema
 from .defaults import GenerationDefaults
 from .logprobs import check_count
+from .options import Drafter
 from .sampler import Sampler, SamplingSettings
 from .sequence import Row
 from .stopping import StopStrings, stop_strings
 
-if TYPE_CHECKING:
-    from ..generation.generator import TextGenerator
-
 DEFAULT_NEW_TOKENS = 256  # where neither the caller nor generation_config.json says a number
-
-
-class Options(TypedDict, total=False):
-    """How to generate; ``TextGenerator.generate`` says what each of them means."""
-
-    max_new_tokens: int | None
-    temperature: float | None
-    top_k: int | None
-    top_p: float | None
-    min_p: float | None
-    repetition_penalty: float | None
-    seed: int | None
-    stop: str | Sequence[str] | None
-    eos_token_id: int | Sequence[int] | None
-    json_schema: Schema | None
-    regex: str | None
-    grammar: str | None
-    logprobs: int | None
-    speculate: bool | None
-    draft: "TextGenerator | None"
 
 
 @dataclass(frozen=True)
@@ -55,7 +32,7 @@ class Plan:
     constraint: Constraint | None
     logprobs: int | None
     speculate: bool | None
-    draft: "TextGenerator | None"
+    draft: Drafter | None
 
 
 class Planner:
@@ -84,7 +61,7 @@ class Planner:
         grammar: str | None = None,
         logprobs: int | None = None,
         speculate: bool | None = None,
-        draft: "TextGenerator | None" = None,
+        draft: Drafter | None = None,
     ) -> Plan:
         """The options with what is None taken from the defaults.
 

@@ -11,12 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding
 
-from ...artifact import Manifest
 from ...contract import OUTPUTS
 from ...errors import PromptError, UsageError
-from ..engine.session import Session
 from ..text.prompts import check_range
 from ..text.tokenizer import Tokenizer
+from .base import TaskModel
 from .padded import run_batches
 from .tag import without_space
 
@@ -42,16 +41,8 @@ class Window:
     offsets: list[tuple[int, int]]
 
 
-class QuestionAnswerer:
+class QuestionAnswerer(TaskModel):
     """A loaded question-answering artifact."""
-
-    def __init__(self, session: Session, tokenizer: Tokenizer) -> None:
-        self._session = session
-        self.tokenizer = tokenizer
-
-    @property
-    def manifest(self) -> Manifest:
-        return self._session.manifest
 
     def __call__(
         self,
@@ -82,12 +73,12 @@ class QuestionAnswerer:
         ):
             if value < least:
                 raise UsageError(f"{name} must be at least {least}, not {value}")
-        size = min(window, self._session.manifest.model.context_length)
+        size = min(window, self.session.manifest.model.context_length)
         encodings = split(self.tokenizer, question, context, size, stride)
         for encoding in encodings:
-            check_range(np.asarray(encoding.ids, dtype=np.int64), self._session.manifest.model, "question and context")
+            check_range(np.asarray(encoding.ids, dtype=np.int64), self.session.manifest.model, "question and context")
         rows = [encoding.ids for encoding in encodings]
-        results = dict(run_batches(self._session, rows, OUTPUTS["question-answering"], batch_size))
+        results = dict(run_batches(self.session, rows, OUTPUTS["question-answering"], batch_size))
         windows = []
         for index, encoding in enumerate(encodings):
             places = [place for place, sequence in enumerate(encoding.sequence_ids) if sequence == 1]

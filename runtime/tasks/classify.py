@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from ...artifact import Manifest
 from ...contract import OUTPUTS
-from ..engine.session import Session
-from ..text.tokenizer import Tokenizer
+from ..representation import short_repr
+from .base import TaskModel
 from .padded import encode_texts, one_or_many, run_batches, softmax
 
 
@@ -26,17 +26,11 @@ class Classification:
     score: float
     scores: dict[str, float]
 
+    __repr__ = short_repr
 
-class SequenceClassifier:
+
+class SequenceClassifier(TaskModel):
     """A loaded text-classification artifact."""
-
-    def __init__(self, session: Session, tokenizer: Tokenizer) -> None:
-        self._session = session
-        self.tokenizer = tokenizer
-
-    @property
-    def manifest(self) -> Manifest:
-        return self._session.manifest
 
     def __call__(
         self, texts: str | Sequence[str], *, batch_size: int = 16, truncation: bool = False
@@ -47,17 +41,17 @@ class SequenceClassifier:
             PromptError: a text without tokens, or longer than the context (unless ``truncation`` cuts it).
             UsageError: batch_size below 1.
         """
-        model = self._session.manifest.model
+        model = self.session.manifest.model
         encodings = encode_texts(one_or_many(texts), self.tokenizer, model, truncation)
         rows = [encoding.ids for encoding in encodings]
         # Without a pad token the graph cannot tell padding from text and takes one row at a time.
         size = batch_size if model.pad_token_id is not None else min(batch_size, 1)
-        results = dict(run_batches(self._session, rows, OUTPUTS["text-classification"], size))
+        results = dict(run_batches(self.session, rows, OUTPUTS["text-classification"], size))
         return [self._classification(results[index][0]) for index in range(len(rows))]
 
     def _classification(self, logits: NDArray[Any]) -> Classification:
-        values = scores(logits, self._session.manifest.model.problem_type)
-        labels = label_names(self._session.manifest, values.size)
+        values = scores(logits, self.session.manifest.model.problem_type)
+        labels = label_names(self.session.manifest, values.size)
         best = int(values.argmax())
         return Classification(labels[best], float(values[best]), dict(zip(labels, values.tolist(), strict=True)))
 

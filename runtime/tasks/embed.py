@@ -6,26 +6,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ...artifact import Manifest
 from ...contract import OUTPUTS
 from ...errors import UsageError
-from ..engine.session import Session
-from ..text.tokenizer import Tokenizer
+from .base import TaskModel
 from .padded import encode_texts, one_or_many, run_batches
 
 Pooling = Literal["last", "mean"]
 
 
-class Embedder:
+class Embedder(TaskModel):
     """A loaded feature-extraction artifact."""
-
-    def __init__(self, session: Session, tokenizer: Tokenizer) -> None:
-        self._session = session
-        self.tokenizer = tokenizer
-
-    @property
-    def manifest(self) -> Manifest:
-        return self._session.manifest
 
     def __call__(
         self,
@@ -48,11 +38,11 @@ class Embedder:
         """
         if pooling not in ("last", "mean"):
             raise UsageError(f"unknown pooling {pooling!r}; use 'last' or 'mean'")
-        model = self._session.manifest.model
+        model = self.session.manifest.model
         encodings = encode_texts(one_or_many(texts), self.tokenizer, model, truncation)
         rows = [encoding.ids for encoding in encodings]
         vectors = np.zeros((len(rows), model.hidden_size), dtype=np.float32)
-        for index, (hidden,) in run_batches(self._session, rows, OUTPUTS["feature-extraction"], batch_size):
+        for index, (hidden,) in run_batches(self.session, rows, OUTPUTS["feature-extraction"], batch_size):
             vectors[index] = pool(hidden[: len(rows[index])], pooling)
         if normalize:
             # A vector of zeros has no direction and stays as it is.

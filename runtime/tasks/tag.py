@@ -7,10 +7,8 @@ from typing import Any
 from numpy.typing import NDArray
 from tokenizers import Encoding
 
-from ...artifact import Manifest
 from ...contract import OUTPUTS
-from ..engine.session import Session
-from ..text.tokenizer import Tokenizer
+from .base import TaskModel
 from .classify import label_names
 from .padded import encode_texts, one_or_many, run_batches, softmax
 
@@ -28,16 +26,8 @@ class Tag:
     end: int
 
 
-class TokenClassifier:
+class TokenClassifier(TaskModel):
     """A loaded token-classification artifact."""
-
-    def __init__(self, session: Session, tokenizer: Tokenizer) -> None:
-        self._session = session
-        self.tokenizer = tokenizer
-
-    @property
-    def manifest(self) -> Manifest:
-        return self._session.manifest
 
     def __call__(
         self, texts: str | Sequence[str], *, aggregate: bool = False, batch_size: int = 16, truncation: bool = False
@@ -53,9 +43,9 @@ class TokenClassifier:
             UsageError: batch_size below 1.
         """
         many = one_or_many(texts)
-        encodings = encode_texts(many, self.tokenizer, self._session.manifest.model, truncation)
+        encodings = encode_texts(many, self.tokenizer, self.session.manifest.model, truncation)
         rows = [encoding.ids for encoding in encodings]
-        results = dict(run_batches(self._session, rows, OUTPUTS["token-classification"], batch_size))
+        results = dict(run_batches(self.session, rows, OUTPUTS["token-classification"], batch_size))
         tagged = [
             self._tags(text, encoding, results[index][0])
             for index, (text, encoding) in enumerate(zip(many, encodings, strict=True))
@@ -64,7 +54,7 @@ class TokenClassifier:
 
     def _tags(self, text: str, encoding: Encoding, logits: NDArray[Any]) -> list[Tag]:
         """One tag per token that stands for text; ``logits`` is [S, L] with padding."""
-        labels = label_names(self._session.manifest, logits.shape[-1])
+        labels = label_names(self.session.manifest, logits.shape[-1])
         probabilities = softmax(logits[: len(encoding)])
         tags = []
         for row, offsets, special in zip(probabilities, encoding.offsets, encoding.special_tokens_mask, strict=True):

@@ -10,13 +10,15 @@ from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from threading import Event
+from typing import assert_type
 
 import numpy as np
 import pytest
 from intaglio.artifact import read_manifest
 from intaglio.errors import ArtifactError, DependencyError, HubError, PromptError, UnsupportedError, UsageError
 from intaglio.runtime import Embedder, QuestionAnswerer, SequenceClassifier, TextGenerator, TokenClassifier, load
-from intaglio.runtime.engine import session as session_module
+from intaglio.runtime.engine import onnxruntime as onnxruntime_module
+from intaglio.runtime.engine.machine import usable_cpus
 from intaglio.runtime.text import tokenizer as tokenizer_module
 from intaglio.tests.runtime import fakes
 
@@ -70,9 +72,23 @@ def test_the_object_is_the_tasks(tmp_path: Path) -> None:
     assert lm.manifest.task == "text-generation"
 
 
+def test_a_named_task_gives_its_class_and_refuses_other_artifacts(artifact: Path, tmp_path: Path) -> None:
+    assert_type(load(artifact, task="text-generation"), TextGenerator)
+    classifier = fakes.head(tmp_path / "cls", "text-classification", TABLE)
+    assert_type(load(classifier, task="text-classification", threads=1), SequenceClassifier)
+    with pytest.raises(UsageError) as error:
+        load(classifier, task="text-generation")
+    assert str(error.value) == (
+        f"{classifier} is a text-classification artifact, not one for text-generation; "
+        "load it with task='text-classification', or export the model with --task text-generation"
+    )
+    with pytest.raises(UsageError, match="unknown task 'generation'; use one of text-generation, feature-extraction"):
+        load(classifier, task="generation")  # type: ignore[call-overload]
+
+
 def test_threads_are_the_processors_of_this_process_unless_given(artifact: Path) -> None:
-    assert load(artifact, threads=1)._session.threads == 1
-    assert load(artifact)._session.threads == session_module.usable_cpus()
+    assert load(artifact, threads=1).session.threads == 1
+    assert load(artifact).session.threads == usable_cpus()
     with pytest.raises(UsageError, match="threads must be at least 1, not 0"):
         load(artifact, threads=0)
 
@@ -220,7 +236,7 @@ def test_onnxruntime_missing(artifact: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_onnxruntime_installed_twice(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session_module, "distribution", lambda name: name)
+    monkeypatch.setattr(onnxruntime_module, "distribution", lambda name: name)
     with pytest.raises(DependencyError, match="onnxruntime and onnxruntime-gpu are both installed"):
         load(artifact)
 
@@ -229,7 +245,7 @@ def test_onnxruntime_installed_twice(artifact: Path, monkeypatch: pytest.MonkeyP
             raise PackageNotFoundError(name)
         return name
 
-    monkeypatch.setattr(session_module, "distribution", only_gpu)
+    monkeypatch.setattr(onnxruntime_module, "distribution", only_gpu)
     assert load(artifact).manifest.task == "text-generation"
 
 
@@ -267,7 +283,7 @@ def test_what_fails_while_running_is_told_apart(
             raise failure
 
     model = load(fakes.head(tmp_path / "cls", "text-classification", TABLE))
-    model._session = replace(model._session, raw=Broken())
+    model.session = replace(model.session, raw=Broken())
     with pytest.raises(kind, match=message):
         model("a")
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from intaglio.errors import UsageError
-from intaglio.runtime import TextGenerator, load, measure
+from intaglio.runtime import TextGenerator, load
 from intaglio.runtime.measure import GenerationTimes, HeadTimes, spread, time_generation, time_head, timed_load
 from intaglio.tests.runtime import fakes
 
@@ -99,8 +99,8 @@ def test_decode_quicker_than_the_clock_can_tell_has_no_rate() -> None:
 def test_heads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, pad: int | None, batch: int) -> None:
     model = load(fakes.head(tmp_path / task, task, TABLE, pad_token_id=pad))
     sizes: list[int] = []
-    ran = measure.session_of(model).raw.run
-    session = measure.session_of(model)
+    ran = model.session.raw.run
+    session = model.session
     monkeypatch.setattr(type(session), "run", lambda _, feeds, outputs: _recorded(sizes, ran, feeds, outputs))
     times = time_head(model, tokens=4, repeats=2)
     assert (times.sentences, times.tokens, times.batch, len(times.whole)) == (64, 4, batch, 2)
@@ -121,7 +121,7 @@ def test_sentences_longer_than_the_context_are_refused(tmp_path: Path) -> None:
 
 def test_loading_is_timed_without_the_import(lm: TextGenerator) -> None:
     ticks = iter((10.0, 10.25))
-    folder = lm._session.folder
+    folder = lm.session.folder
     model, seconds = timed_load(folder, device="cpu", threads=1, kernels="auto", clock=lambda: next(ticks))
     assert isinstance(model, TextGenerator)
     assert seconds == 0.25

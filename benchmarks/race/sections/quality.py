@@ -45,7 +45,7 @@ class OwnLogits:
     """Every position's logits from the session that intaglio's runtime opens, its kernels included."""
 
     def __init__(self, job: Job, stepwise: bool, kv_cache: Literal["auto", "int8"] = "auto") -> None:
-        from intaglio.runtime.engine.session import open_session
+        from intaglio.runtime.engine.opening import open_session
         from intaglio.runtime.folder import open_folder
 
         folder, manifest = open_folder(job.artifact, None)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from intaglio.artifact import read_manifest
 from intaglio.exporter import export, weights
-from intaglio.runtime.engine import session
+from intaglio.runtime.engine import onnxruntime
 from intaglio.tests import tiny
 from intaglio.tests.cli.conftest import MakeArtifact, Run
 from torch import Tensor
@@ -145,7 +145,7 @@ def test_bf16_cannot_be_checked_on_the_cpu(run: Run, source: Path, tmp_path: Pat
 def test_without_onnxruntime_nothing_long_begins(
     run: Run, make_artifact: MakeArtifact, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "_installed", lambda name: False)
+    monkeypatch.setattr(onnxruntime, "_installed", lambda name: False)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     result = run("export", source, tmp_path / "out")
     assert result.exit_code == 2

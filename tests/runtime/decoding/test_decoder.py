@@ -8,7 +8,8 @@ import pytest
 from intaglio.errors import UnsupportedError
 from intaglio.runtime import TextGenerator, load
 from intaglio.runtime.decoding.decoder import Decoder, open_decoder
-from intaglio.runtime.engine.session import KVCache, Session, open_session
+from intaglio.runtime.engine.opening import open_session
+from intaglio.runtime.engine.session import KVCache, Session
 from intaglio.tests.runtime import fakes
 
 CONTEXT, ROWS = 160, 3
@@ -54,8 +55,8 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     except UnsupportedError as error:
         pytest.skip(str(error))
     assert isinstance(lm, TextGenerator)
-    assert lm._session.windowed == ("window" in request.param)
-    return lm._session, reference_of(folder, kv_cache)
+    assert lm.session.windowed == ("window" in request.param)
+    return lm.session, reference_of(folder, kv_cache)
 
 
 def close(found: np.ndarray, wanted: np.ndarray) -> None:
@@ -158,7 +159,7 @@ def test_the_reach_is_how_far_one_can_go_and_come_back(
 ) -> None:
     monkeypatch.setattr("intaglio.runtime.graph.sliding.LEAST_SLACK", slack)
     lm = load(fakes.language_model(tmp_path / "lm", context_length=CONTEXT, layer_windows=(WINDOW, None)))
-    decoder = open_decoder(lm._session, 1, 1, CONTEXT)
+    decoder = open_decoder(lm.session, 1, 1, CONTEXT)
     for length in range(1, 130, 3):
         decoder.prefill(0, np.full(length, 9))
         reach = decoder.reach(0)

@@ -195,7 +195,7 @@ class TestClosing:
         conversation.generate([5], max_new_tokens=2)
         scheduler.submit([5], max_new_tokens=9)
         scheduler.step()
-        weights = weakref.ref(lm._session.raw)
+        weights = weakref.ref(lm.session.raw)
         assert weights() is not None
         lm.close()
         gc.collect()

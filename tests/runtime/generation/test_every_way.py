@@ -44,7 +44,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     export(place / "source", place / "out", target=target)
     lm = load(place / "out", threads=1)
     assert isinstance(lm, TextGenerator)
-    assert lm._session.windowed == (target == "ort" and request.param != "qwen2")
+    assert lm.session.windowed == (target == "ort" and request.param != "qwen2")
     model = transformers.AutoModelForCausalLM.from_pretrained(place / "source", dtype=torch.float32).eval()
 
     def check(prompt: Sequence[int], tokens: Sequence[int]) -> None:

@@ -32,7 +32,7 @@ def one_shot(lm: TextGenerator, tokens: list[int]) -> np.ndarray:
         for part in ("key", "value"):
             shape = (1, model.num_key_value_heads, 0, model.head_dim)
             feeds[f"past_key_values.{layer}.{part}"] = np.zeros(shape, dtype=np.float32)
-    return lm._session.run(feeds, ("logits",))[0][0]
+    return lm.session.run(feeds, ("logits",))[0][0]
 
 
 def greedy_reference(lm: TextGenerator, prompt: list[int], count: int) -> list[int]:

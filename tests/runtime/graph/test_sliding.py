@@ -10,7 +10,7 @@ from intaglio.errors import ArtifactError
 from intaglio.exporter import export
 from intaglio.runtime import TextGenerator, load
 from intaglio.runtime.decoding.cache import SharedCache, cache_bytes
-from intaglio.runtime.engine.session import open_session
+from intaglio.runtime.engine.opening import open_session
 from intaglio.runtime.graph.graph import changed_graph
 from intaglio.runtime.graph.sliding import first_kept, same_until, window_capacity, with_window_caches
 from intaglio.tests import tiny
@@ -74,7 +74,7 @@ def test_the_weights_are_found_through_links_as_in_the_hubs_cache(hybrid: Path, 
     snapshot = fakes.hub_snapshot(hybrid, tmp_path)
     lm = load(snapshot)
     assert isinstance(lm, TextGenerator)
-    assert lm._session.windowed
+    assert lm.session.windowed
     assert lm.generate([5, 6], max_new_tokens=5) == load(hybrid).generate([5, 6], max_new_tokens=5)
 
 
@@ -94,8 +94,8 @@ def test_windows_change_no_token_far_beyond_them(hybrid: Path, slack: int, monke
     lm = load(hybrid, threads=1)
     assert isinstance(lm, TextGenerator)
     whole = TextGenerator(open_session(hybrid, lm.manifest, threads=1), lm.tokenizer, lm.defaults)
-    assert lm._session.windowed
-    assert not whole._session.windowed
+    assert lm.session.windowed
+    assert not whole.session.windowed
     prompts = [[5, 6, 7], [9, 8] * 100, [20, 30, 40] * 23, [11]]
     wanted = whole.generate(prompts, max_new_tokens=200, eos_token_id=[])
     assert lm.generate(prompts, max_new_tokens=200, eos_token_id=[]) == wanted
@@ -104,7 +104,7 @@ def test_windows_change_no_token_far_beyond_them(hybrid: Path, slack: int, monke
 
 def test_sliding_buffers_stay_as_large_as_their_window(hybrid: Path) -> None:
     lm = load(hybrid)
-    cache = SharedCache(lm._session, 2, 10, 500)
+    cache = SharedCache(lm.session, 2, 10, 500)
     assert [buffer.capacity for buffer in cache._buffers] == [70] * 6 + [500] * 2
     assert cache.bytes(500) == 2 * (3 * 70 + 500) * 2 * 2 * 16 * 4
     assert cache.bytes(20) == 2 * (4 * 20) * 2 * 2 * 16 * 4
@@ -115,7 +115,7 @@ def test_half_precision_slides_as_well(place: Path) -> None:
     folder = fresh_hybrid(place / "half", precision="fp16")
     lm = load(folder, threads=1)
     whole = TextGenerator(open_session(folder, lm.manifest, threads=1), lm.tokenizer, lm.defaults)
-    assert lm._session.windowed
+    assert lm.session.windowed
     prompt = [9, 8, 7] * 50
     assert lm.generate(prompt, max_new_tokens=150) == whole.generate(prompt, max_new_tokens=150)
 
@@ -132,6 +132,6 @@ def test_the_cache_of_the_32b_hybrid_is_little_more_than_a_quarter() -> None:
 def test_other_devices_and_targets_keep_everything(tmp_path: Path) -> None:
     folder = fakes.language_model(tmp_path / "lm", target="standard")
     lm = load(folder)
-    assert not lm._session.windowed
+    assert not lm.session.windowed
     facts = lm.manifest.model
     assert cache_bytes(facts, 100, windowed=True) == cache_bytes(facts, 100, windowed=False) == 100 * 512

@@ -291,8 +291,8 @@ def artifact(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 def test_a_model_with_it_is_nearly_the_same(artifact: Path) -> None:
     whole, small = generator(artifact), generator(artifact, kv_cache="int8")
     text = "The history of the city begins in 1905, when a railway was built along the river."
-    assert small._session.cache_dtype == "int8"
-    assert small._session.own_kernels[-1] == OPERATOR
+    assert small.session.cache_dtype == "int8"
+    assert small.session.intaglio_kernels[-1] == OPERATOR
     wanted, found = (model.score(text).logprobs[1:] for model in (whole, small))
     off = np.abs(np.subtract(wanted, found, dtype=float))
     assert 0 < off.max() < 0.2
@@ -316,8 +316,8 @@ def test_sliding_layers_keep_everything(tmp_path: Path) -> None:
     source = tiny.write(tmp_path / "source", tiny.config("exaone4", max_position_embeddings=512), tokenizer=True)
     export(source, tmp_path / "out")
     lm, small = generator(tmp_path / "out"), generator(tmp_path / "out", kv_cache="int8")
-    assert lm._session.windowed
-    assert not small._session.windowed
+    assert lm.session.windowed
+    assert not small.session.windowed
     prompt = list(range(5, 60))
     wanted, found = (model.score(prompt).logprobs[1:] for model in (lm, small))
     assert np.abs(np.subtract(wanted, found, dtype=float)).max() < 0.2
@@ -329,7 +329,7 @@ def test_it_takes_about_a_quarter_of_the_memory(tmp_path: Path) -> None:
     lm = generator(folder, kv_cache="int8")
     whole, small = (cache_bytes(lm.manifest.model, 100, windowed=False, int8=int8) for int8 in (False, True))
     assert small * 4 * fakes.HEAD_DIM == whole * (fakes.HEAD_DIM + UNIT_BYTES)
-    assert SharedCache(lm._session, rows=2, longest=50, limit=100).bytes(100) == 2 * small
+    assert SharedCache(lm.session, rows=2, longest=50, limit=100).bytes(100) == 2 * small
 
 
 # ---- refusals -----------------------------------------------------------------------------------------------------

@@ -157,7 +157,7 @@ def test_a_library_that_cannot_be_used_is_passed_over(
     monkeypatch.setattr(kernels, "library", lambda: path)
     assert kernels.instructions() is None
     model = load(fakes.language_model(tmp_path / "out"), threads=1)
-    assert model._session.own_kernels == ()
+    assert model.session.intaglio_kernels == ()
     assert model.generate([5, 6, 7], max_new_tokens=3).token_ids  # type: ignore[union-attr]
 
 
@@ -201,7 +201,7 @@ def test_memory_that_runs_out_in_loading_is_said_to(tmp_path: Path) -> None:
 import resource
 from intaglio.errors import ArtifactError
 from intaglio.runtime import load
-from intaglio.runtime.engine.session import import_onnxruntime
+from intaglio.runtime.engine.onnxruntime import import_onnxruntime
 
 import_onnxruntime()
 now = int(next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1]) * 1024

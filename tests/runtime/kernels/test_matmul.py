@@ -235,8 +235,8 @@ def opened(artifact: Path, **options: Any) -> TextGenerator:
 @needs_kernels
 def test_an_artifact_runs_on_them_and_says_the_same(artifact: Path) -> None:
     ours, theirs = opened(artifact), opened(artifact, kernels="onnxruntime")
-    assert ours._session.own_kernels
-    assert not theirs._session.own_kernels
+    assert ours.session.intaglio_kernels
+    assert not theirs.session.intaglio_kernels
     tokens = np.arange(5, 45, dtype=np.int64)[None]
     found, wanted = (first_logits(model, tokens) for model in (ours, theirs))
     assert np.abs(found - wanted).max() < 0.05 * np.abs(wanted).max()
@@ -245,16 +245,16 @@ def test_an_artifact_runs_on_them_and_says_the_same(artifact: Path) -> None:
 def first_logits(model: TextGenerator, tokens: NDArray[np.int64]) -> Floats:
     facts = model.manifest.model
     feeds = {"input_ids": tokens, "attention_mask": np.ones_like(tokens)}
-    for value in model._session.raw.get_inputs():
+    for value in model.session.raw.get_inputs():
         if value.name.startswith("past_key_values."):
             feeds[value.name] = np.zeros((1, facts.num_key_value_heads, 0, facts.head_dim), dtype=np.float32)
-    return np.asarray(model._session.run(feeds, ("logits",))[0])
+    return np.asarray(model.session.run(feeds, ("logits",))[0])
 
 
 def test_without_a_library_onnxruntime_does_the_work(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "library", lambda: None)
     model = opened(artifact)
-    assert model._session.own_kernels == ()
+    assert model.session.intaglio_kernels == ()
     assert model.generate([5, 6, 7], max_new_tokens=3).token_ids
 
 
@@ -264,7 +264,7 @@ def test_a_library_that_cannot_be_loaded_is_passed_over(
     broken = tmp_path / kernels.LIBRARY
     broken.write_bytes(b"no library")
     monkeypatch.setattr(kernels, "library", lambda: broken)
-    assert not opened(artifact)._session.own_kernels
+    assert not opened(artifact).session.intaglio_kernels
 
 
 def test_unknown_kernels_are_refused(artifact: Path) -> None:

@@ -173,7 +173,7 @@ def test_the_weights_are_found_through_links_as_in_the_hubs_cache(artifact: Path
     found, wanted = load(snapshot), load(artifact)
     assert isinstance(found, TextGenerator)
     assert isinstance(wanted, TextGenerator)
-    assert found._session.own_kernels == wanted._session.own_kernels == ("MatMulNBits", "GroupQueryAttention")
+    assert found.session.intaglio_kernels == wanted.session.intaglio_kernels == ("MatMulNBits", "GroupQueryAttention")
     assert found.generate([5, 6], max_new_tokens=5) == wanted.generate([5, 6], max_new_tokens=5)
 
 
@@ -185,8 +185,8 @@ def test_windows_and_stored_scales_go_together(tmp_path: Path) -> None:
     ours, theirs = (load(tmp_path / "int8", kernels=choice) for choice in ("auto", "onnxruntime"))
     assert isinstance(ours, TextGenerator)
     assert isinstance(theirs, TextGenerator)
-    assert ours._session.windowed
-    assert ours._session.own_kernels == ("MatMulNBits",)
+    assert ours.session.windowed
+    assert ours.session.intaglio_kernels == ("MatMulNBits",)
     prompt = list(range(5, 40))
     assert ours.generate(prompt, max_new_tokens=1).token_ids == theirs.generate(prompt, max_new_tokens=1).token_ids
 

@@ -69,7 +69,7 @@ def test_the_score_is_a_probability_over_the_contexts_tokens(answerer: QuestionA
 
 
 def test_windows_are_cut_as_transformers_cuts_them(answerer: QuestionAnswerer) -> None:
-    theirs = AutoTokenizer.from_pretrained(answerer._session.folder)
+    theirs = AutoTokenizer.from_pretrained(answerer.session.folder)
     encoded = theirs(
         QUESTION,
         CONTEXT,

@@ -60,7 +60,7 @@ def test_without_a_pad_token_each_text_is_a_batch(tmp_path: Path, monkeypatch: p
 def watch(model: SequenceClassifier, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """The shapes of the batches that are run from now on."""
     shapes: list[tuple[int, ...]] = []
-    session = model._session
+    session = model.session
     real = type(session).run
 
     def run(self: object, feeds: dict[str, np.ndarray], outputs: tuple[str, ...]) -> list[np.ndarray]:

@@ -1,0 +1,171 @@
+"""Opening a session over an artifact's graph: on intaglio's kernels where they can run, else on ONNX Runtime's."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...artifact import GRAPH, Manifest
+from ...contract import input_names
+from ...errors import ArtifactError, DependencyError
+from ..graph.graph import Change, changed_graph
+from ..graph.sliding import has_windows, with_window_caches
+from ..kernels import changes_for, replaceable, session_on_own_kernels
+from ..kernels.edits.int8_cache import OPERATOR as INT8_CACHE
+from .machine import usable_cpus
+from .onnxruntime import PROVIDERS, first_line, import_onnxruntime, is_out_of_memory, session_options
+from .refusals import check_choices, check_int8_cache, check_precision, check_provider, no_int8_kernel
+from .session import Device, Kernels, KVCache, Session
+
+
+def open_session(
+    folder: Path,
+    manifest: Manifest,
+    *,
+    device: Device = "cpu",
+    threads: int | None = None,
+    arena: bool = True,
+    windowed: bool = False,
+    kernels: Kernels = "auto",
+    kv_cache: KVCache = "auto",
+    disabled_optimizers: Iterable[str] = (),
+) -> Session:
+    """Load ``folder/model.onnx`` with its external data, which ONNX Runtime maps into memory.
+
+    Args:
+        threads: threads of one operator; None for every processor that this process may use.
+        arena: keep the memory of a pass for the next one; False returns it to the system after each pass.
+        windowed: keep only the window of sliding layers in their caches, where the device supports that.
+        kernels: "auto" for intaglio's kernels where they are installed and fit the processor and the graph;
+            "onnxruntime" for ONNX Runtime's.
+        kv_cache: "auto" for the graph's element type; "int8" for a quarter of float32's memory, which needs intaglio's
+            attention. Sliding layers then keep all their keys and values.
+        disabled_optimizers: names of ONNX Runtime's graph optimizers to leave out. ONNX Runtime iterates over them
+            once it has read the graph, and needs no Python after that: a generator learns of that moment.
+
+    Raises:
+        UsageError: an unknown device, choice of kernels or of cache, choices that exclude each other, or fewer than
+            one thread.
+        UnsupportedError: the device has no kernels for the artifact's precision, or an int8 cache is not possible.
+        DependencyError: onnxruntime is missing, installed twice, or without CUDA.
+        ArtifactError: ONNX Runtime refuses the graph, or the graph lacks the inputs of its task.
+    """
+    check_choices(device, threads, kernels, kv_cache)
+    int8_cache = kv_cache == "int8"
+    if int8_cache:
+        check_int8_cache(folder, manifest, device, kernels)
+    check_precision(folder, manifest, device)
+    ort = import_onnxruntime()
+    check_provider(ort, device)
+    count = threads if threads is not None else usable_cpus()
+    windowed = windowed and can_be_windowed(manifest, device) and not int8_cache
+    opening = _Opening(ort, folder, device, count, arena, windowed, disabled_optimizers)
+    operators = replaceable(manifest, windowed, int8_cache) if kernels == "auto" and device == "cpu" else ()
+    raw, replaced = _on_intaglio_kernels(opening, operators, attention_required=int8_cache)
+    if int8_cache and INT8_CACHE not in replaced:
+        raise no_int8_kernel(folder)
+    if raw is None:
+        raw = _on_onnxruntime_kernels(opening)
+    if PROVIDERS[device] not in raw.get_providers():
+        # onnxruntime falls back to the CPU without an error where CUDA's libraries are missing.
+        raise DependencyError(
+            f"{PROVIDERS[device]} could not be started; check the driver and the CUDA and cuDNN libraries"
+            ", or use the CPU"
+        )
+    graph_inputs = {value.name for value in raw.get_inputs()}
+    required = input_names(manifest.task, manifest.model.num_hidden_layers)
+    missing = [name for name in required if name not in graph_inputs]
+    if missing:
+        raise ArtifactError(f"{folder / GRAPH}: the graph has no input {missing[0]!r}; export the model again")
+    return Session(folder, manifest, device, count, ort, raw, windowed, replaced)
+
+
+def can_be_windowed(manifest: Manifest, device: Device) -> bool:
+    """Return True where sliding layers of the artifact can keep only their window on this device."""
+    return device == "cpu" and manifest.target == "ort" and has_windows(manifest.model)
+
+
+@dataclass(frozen=True)
+class _Opening:
+    """The arguments of ``open_session`` that do not depend on the kernels."""
+
+    ort: Any
+    folder: Path
+    device: Device
+    threads: int
+    arena: bool
+    windowed: bool
+    disabled_optimizers: Iterable[str]
+
+    def graph(self, changes: Sequence[Change] = ()) -> tuple[str | bytes, Callable[[], Any]]:
+        """Return the graph, as a path or with ``changes`` as bytes, and a factory of the session's options.
+
+        Raises:
+            OSError, ValueError: there are changes, and the file cannot be read, or is not a graph.
+        """
+        graph: str | bytes = str(self.folder / GRAPH)
+        weights = None
+        if self.windowed:
+            changes = (with_window_caches, *changes)
+        if changes:
+            graph, weights = changed_graph(self.folder, changes)
+
+        def options() -> Any:
+            found = session_options(self.ort, self.threads)
+            found.enable_cpu_mem_arena = self.arena
+            if weights is not None:
+                found.add_session_config_entry("session.model_external_initializers_file_folder_path", str(weights))
+            return found
+
+        return graph, options
+
+
+def _on_intaglio_kernels(
+    opening: _Opening, operators: tuple[str, ...], attention_required: bool
+) -> tuple[Any, tuple[str, ...]]:
+    """Open a session whose ``operators`` run on intaglio's kernels, or fewer of them where one is declined.
+
+    Returns:
+        The session and the operators that run on intaglio's kernels; (None, ()) where all are declined, or the last
+        one, attention, is declined and required, or the file is not a graph.
+    """
+    fewer = (operators[-1:],) if attention_required else (operators[:1], operators[1:])
+    for wanted in dict.fromkeys((operators, *fewer)):
+        try:
+            graph, options = opening.graph(changes_for(wanted))
+        except (OSError, ValueError):
+            break
+        raw = session_on_own_kernels(opening.ort, graph, options, wanted, opening.disabled_optimizers)
+        if raw is not None:
+            return raw, wanted
+    return None, ()
+
+
+def _on_onnxruntime_kernels(opening: _Opening) -> Any:
+    """Open a session on ONNX Runtime's kernels alone.
+
+    Raises:
+        ArtifactError: the graph cannot be read or loaded, or memory does not suffice.
+    """
+    ort, path = opening.ort, opening.folder / GRAPH
+    try:
+        graph, options = opening.graph()
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path} cannot be read ({error}); check it with `intaglio verify`") from None
+    try:
+        return ort.InferenceSession(
+            graph,
+            options(),
+            providers=[PROVIDERS[opening.device]],
+            disabled_optimizers=opening.disabled_optimizers,
+        )
+    except Exception as error:  # onnxruntime's exceptions have no common class of their own
+        if is_out_of_memory(error):
+            raise ArtifactError(
+                f"{opening.folder}: not enough memory to load the model ({first_line(error)}); "
+                "free some, or quantize the model to fewer bits"
+            ) from None
+        raise ArtifactError(
+            f"{path}: ONNX Runtime {ort.__version__} cannot load it "
+            f"({first_line(error)}); check it with `intaglio verify`, or export the model again"
+        ) from None

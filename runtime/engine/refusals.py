@@ -1,0 +1,98 @@
+"""What an artifact cannot be loaded with, refused before its graph is read."""
+
+from pathlib import Path
+from typing import Any
+
+from ...artifact import Manifest
+from ...contract import ACTIVATIONS
+from ...errors import DependencyError, UnsupportedError, UsageError
+from .onnxruntime import PROVIDERS
+from .session import Device, Kernels, KVCache
+
+
+def check_choices(device: Device, threads: int | None, kernels: Kernels, kv_cache: KVCache) -> None:
+    """Check the choices that mean the same for every artifact.
+
+    Raises:
+        UsageError: an unknown device, choice of kernels or of cache, or fewer than one thread.
+    """
+    if device not in PROVIDERS:
+        raise UsageError(f"unknown device {device!r}; use 'cpu' or 'cuda'")
+    if kernels not in ("auto", "onnxruntime"):
+        raise UsageError(f"unknown kernels {kernels!r}; use 'auto' or 'onnxruntime'")
+    if kv_cache not in ("auto", "int8"):
+        raise UsageError(f"unknown KV cache {kv_cache!r}; use 'auto' or 'int8'")
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads must be at least 1, not {threads}")
+
+
+def check_provider(ort: Any, device: Device) -> None:
+    """Check that the installed onnxruntime has the device's execution provider.
+
+    Raises:
+        DependencyError: it was built without.
+    """
+    if PROVIDERS[device] not in ort.get_available_providers():
+        raise DependencyError(
+            f"this onnxruntime ({ort.__version__}) has no {PROVIDERS[device]}; "
+            "pip uninstall onnxruntime, then pip install 'intaglio[gpu]'"
+        )
+
+
+def check_int8_cache(folder: Path, manifest: Manifest, device: Device, kernels: Kernels) -> None:
+    """Check that an int8 KV cache fits the artifact and the other choices.
+
+    Raises:
+        UsageError: other kernels or another device are chosen, or the artifact has no KV cache.
+        UnsupportedError: the artifact's target or activations have no int8 cache.
+    """
+    if kernels == "onnxruntime":
+        raise UsageError("an int8 KV cache needs intaglio's own attention; leave out kernels='onnxruntime'")
+    if device != "cpu":
+        raise UsageError("an int8 KV cache is for device='cpu' only; leave it out on a GPU")
+    if manifest.task != "text-generation":
+        raise UsageError(f"{folder} is a {manifest.task} artifact, which has no KV cache; leave out kv_cache")
+    facts = manifest.model
+    if manifest.target != "ort" or facts.cache_dtype != "float32":
+        raise UnsupportedError(
+            f"{folder}: an int8 KV cache needs an artifact of target 'ort' with fp32 activations, and this one has "
+            f"target {manifest.target!r} and {ACTIVATIONS[facts.cache_dtype]} activations; export the model again"
+        )
+
+
+def no_int8_kernel(folder: Path) -> UnsupportedError:
+    """Return the error for a machine on which intaglio's attention cannot run."""
+    return UnsupportedError(
+        f"{folder}: an int8 KV cache needs intaglio's own attention, which needs a processor with AVX-512 and a C "
+        "compiler when intaglio is installed, and a head_dim that is a multiple of 16 up to 256; load the model "
+        "without it"
+    )
+
+
+def check_precision(folder: Path, manifest: Manifest, device: Device) -> None:
+    """Check that ONNX Runtime has kernels for the artifact's precision on the device.
+
+    A quantized artifact computes in the precision of its activations, which is the cache's too.
+
+    Raises:
+        UnsupportedError: it has none.
+    """
+    if manifest.precision in ("int8", "int4"):
+        computes_in = ACTIVATIONS[manifest.model.cache_dtype]
+        kind = f"an {manifest.precision} artifact of {computes_in} activations"
+        to_cpu, to_cuda = "quantize the model with --activations fp32", "quantize the model with --activations fp16"
+    else:
+        computes_in = manifest.precision
+        kind = f"{'a' if computes_in == 'bf16' else 'an'} {computes_in} artifact"
+        to_cpu = "export the model with --precision fp32"
+        to_cuda = "export the model with --precision fp16 or bf16, or with --target standard"
+    if computes_in == "bf16" and device == "cpu":
+        raise UnsupportedError(
+            f"{folder}: {kind} cannot run on the CPU, for which ONNX Runtime has no bf16 kernels; "
+            f"load it with device='cuda', or {to_cpu}"
+        )
+    if computes_in == "fp32" and device == "cuda" and manifest.target == "ort":
+        raise UnsupportedError(
+            f"{folder}: {kind}, target 'ort', cannot run on CUDA, where ONNX Runtime's GroupQueryAttention "
+            f"takes fp16 and bf16 only; {to_cuda}"
+        )
