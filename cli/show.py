@@ -11,9 +11,14 @@ _ESCAPES = str.maketrans({"\n": "\\n", "\r": "\\r", "\t": "\\t", "\x1b": "\\e"})
 
 
 def print_json(value: Any) -> None:
-    """One JSON document, as UTF-8 where the stream takes it."""
+    """Print one JSON document, indented."""
+    click.echo(to_json(value, indent=2))
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """Return JSON with the characters that standard output can encode: all of them in UTF-8, else ASCII."""
     utf8 = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") == "utf8"
-    click.echo(json.dumps(value, ensure_ascii=not utf8, indent=2))
+    return json.dumps(value, ensure_ascii=not utf8, indent=indent)
 
 
 def print_rows(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

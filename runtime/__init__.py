@@ -11,7 +11,7 @@ neither torch nor onnx, and onnxruntime only with the first ``load``.
 """
 
 from .chat.chat import ChatEvent, ChatReply, ChatStream
-from .chat.tool_calls import BrokenToolCall, ToolCall
+from .chat.tool_call import BrokenToolCall, ToolCall
 from .chat.tool_loop import ToolResult, ToolRun, run_tools
 from .generation.conversation import Conversation
 from .generation.generator import TextGenerator

@@ -1,7 +1,6 @@
-"""Where a conversation is shown and messages come from: a terminal, a pipe, or a pipe of JSON lines."""
+"""The input and output of a conversation: a terminal, a pipe, or a pipe with JSON lines."""
 
 import contextlib
-import json
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
@@ -9,48 +8,49 @@ from typing import TYPE_CHECKING, Protocol
 import click
 
 from ...errors import UsageError
+from ..show import to_json
 
 if TYPE_CHECKING:
     from ...runtime import ChatEvent, ChatReply
     from ...runtime.chat.tool_loop import ToolResult
 
-# What a model writes must not steer the terminal: control characters become pictures of themselves.
+# A model's text must not control the terminal: control characters are replaced by their Unicode pictures.
 _CONTROLS = {code: 0x2400 + code for code in range(32) if code not in (9, 10)} | {0x7F: 0x2421, 0x9B: 0x241B}
 
 
 class Screen(Protocol):
-    """What a conversation needs to show, and to ask for."""
+    """The interface of a conversation to its user."""
 
     interactive: bool
 
     def ask(self, prompt: str) -> str | None:
-        """The next line without its end; None when there are no more."""
+        """Return the next line without its line break, or None at the end."""
 
     def event(self, event: "ChatEvent") -> None:
-        """A piece of what the model says."""
+        """Show a part of the model's turn."""
 
-    def end(self, reply: "ChatReply", pace: str) -> None:
-        """The model's turn is over."""
+    def end(self, reply: "ChatReply", speed: str) -> None:
+        """End the model's turn."""
 
     def result(self, result: "ToolResult") -> None:
-        """What the model is told about a call."""
+        """Show the result of a call."""
 
     def note(self, text: str) -> None:
-        """Something for the person at the keyboard."""
+        """Show a message to an interactive user."""
 
     def problem(self, text: str) -> None:
-        """Something that did not work, where the conversation goes on."""
+        """Show an error after which the conversation continues."""
 
 
 class Terminal:
-    """A person: thoughts are dim, calls and results are shown, lines can be edited and called back."""
+    """An interactive terminal: dim thoughts, calls and results, line editing with a history."""
 
     interactive = True
 
     def __init__(self) -> None:
-        with contextlib.suppress(ImportError):  # not everywhere is there one
-            import readline  # noqa: F401  (``input`` then edits lines, keeps a history, and follows a resize)
-        self._shown = ""  # the kind of event that the cursor stands behind
+        with contextlib.suppress(ImportError):  # not available on every platform
+            import readline  # noqa: F401  (gives ``input`` line editing and a history)
+        self._last_kind = ""  # of the last event shown
         self._column = 0
 
     def ask(self, prompt: str) -> str | None:
@@ -60,33 +60,33 @@ class Terminal:
             click.echo()
             return None
         except UnicodeDecodeError:
-            self.problem("that was no UTF-8; set the terminal to UTF-8")
+            self.problem("the line is not UTF-8; set the terminal to UTF-8")
             return ""
 
     def event(self, event: "ChatEvent") -> None:
-        if event.kind == "thought" and self._shown != "thought":
+        if event.kind == "thought" and self._last_kind != "thought":
             event = replace(event, text=event.text.lstrip("\n"))
             if not event.text:
                 return
         if event.kind in ("call", "broken_call"):
             self._fresh_line()
             mark, colour = ("→", "cyan") if event.kind == "call" else ("✗", "red")
-            click.echo(click.style(f"{mark} {plain(event.text)}", fg=colour))
+            click.echo(click.style(f"{mark} {printable(event.text)}", fg=colour))
         elif event.kind == "thought":
             self._write(event.text, dim=True)
         else:
-            if self._shown == "thought":
+            if self._last_kind == "thought":
                 self._fresh_line()
             self._write(event.text)
-        self._shown = event.kind
+        self._last_kind = event.kind
 
-    def end(self, reply: "ChatReply", pace: str) -> None:
+    def end(self, reply: "ChatReply", speed: str) -> None:
         self._fresh_line()
-        self._shown = ""
-        click.echo(click.style(f"[{pace}]", dim=True))
+        self._last_kind = ""
+        click.echo(click.style(f"[{speed}]", dim=True))
 
     def result(self, result: "ToolResult") -> None:
-        click.echo(click.style(f"← {plain(result.content)}", fg="red" if result.failed else "green"))
+        click.echo(click.style(f"← {printable(result.content)}", fg="red" if result.failed else "green"))
 
     def note(self, text: str) -> None:
         click.echo(click.style(text, dim=True))
@@ -95,7 +95,7 @@ class Terminal:
         click.echo(click.style(text, fg="red"), err=True)
 
     def _write(self, text: str, *, dim: bool = False) -> None:
-        click.echo(click.style(plain(text), dim=True) if dim else plain(text), nl=False)
+        click.echo(click.style(printable(text), dim=True) if dim else printable(text), nl=False)
         self._column = 0 if text.endswith("\n") else 1
 
     def _fresh_line(self) -> None:
@@ -105,7 +105,7 @@ class Terminal:
 
 
 class Pipe:
-    """A program: messages are lines of standard input; answers go to standard output, calls to standard error."""
+    """A pipe: messages are lines of standard input; answers go to standard output, calls to standard error."""
 
     interactive = False
 
@@ -126,7 +126,7 @@ class Pipe:
         elif event.kind != "thought":
             click.echo(f"{'→' if event.kind == 'call' else '✗'} {event.text}", err=True)
 
-    def end(self, reply: "ChatReply", pace: str) -> None:
+    def end(self, reply: "ChatReply", speed: str) -> None:
         if reply.text or not (reply.tool_calls or reply.broken_calls):
             click.echo()
 
@@ -134,21 +134,21 @@ class Pipe:
         click.echo(f"← {result.content}", err=True)
 
     def note(self, text: str) -> None:
-        """A program does not need it."""
+        """Show nothing: no user reads along."""
 
     def problem(self, text: str) -> None:
         raise UsageError(text)
 
 
 class JsonLines(Pipe):
-    """A program that reads JSON: one line for each of the model's turns, and for each result."""
+    """A pipe with one line of JSON for each turn of the model and each result of a call."""
 
     def event(self, event: "ChatEvent") -> None:
-        """Turns are printed when they are whole."""
+        """Print nothing: ``end`` prints the complete turn."""
 
-    def end(self, reply: "ChatReply", pace: str) -> None:
+    def end(self, reply: "ChatReply", speed: str) -> None:
         generation = reply.generation
-        _print(
+        _print_line(
             {
                 "text": reply.text,
                 "thought": reply.thought,
@@ -160,14 +160,13 @@ class JsonLines(Pipe):
         )
 
     def result(self, result: "ToolResult") -> None:
-        _print({"result": result.content, "failed": result.failed})
+        _print_line({"result": result.content, "failed": result.failed})
 
 
-def plain(text: str) -> str:
-    """Text that only shows itself."""
+def printable(text: str) -> str:
+    """Replace control characters, except tab and newline, by their Unicode pictures."""
     return text.translate(_CONTROLS)
 
 
-def _print(document: dict[str, object]) -> None:
-    utf8 = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") == "utf8"
-    click.echo(json.dumps(document, ensure_ascii=not utf8))
+def _print_line(document: dict[str, object]) -> None:
+    click.echo(to_json(document))

@@ -1,4 +1,4 @@
-"""The FILE of ``--tools``: functions of a Python file, or JSON schemas."""
+"""The tools of ``--tools FILE``: functions of a Python file, or JSON schemas."""
 
 import inspect
 import json
@@ -11,12 +11,12 @@ from typing import Any
 
 from ...errors import UsageError
 
-MODULE = "intaglio_tools"
+MODULE = "intaglio_tools"  # the name under which a Python file is executed
 
 
 @dataclass(frozen=True)
 class Toolbox:
-    """What the model is told of, None without tools, and the functions that can be run."""
+    """The schemas for the model, None without tools, and the functions that can be executed, by name."""
 
     schemas: list[dict[str, Any]] | None = None
     functions: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
@@ -26,22 +26,22 @@ NO_TOOLS = Toolbox()
 
 
 def read_tools(path: Path) -> Toolbox:
-    """The tools of a file. A Python file is executed: its public functions, not those that it imports, are tools.
+    """Read a tool file. A Python file is executed; its tools are the public functions that it defines.
 
     Raises:
-        UsageError: no such file, neither .py nor .json, or without tools that can be described.
+        UsageError: the file does not exist, is neither .py nor .json, fails, or has no tools with a schema.
     """
     if not path.is_file():
         raise UsageError(f"{path}: no such file; --tools takes FILE.py with functions, or FILE.json with schemas")
     if path.suffix == ".py":
-        return _functions(path)
+        return _read_functions(path)
     if path.suffix == ".json":
-        return _schemas(path)
+        return _read_schemas(path)
     raise UsageError(f"{path}: --tools takes FILE.py with functions, or FILE.json with schemas; rename it")
 
 
-def _functions(path: Path) -> Toolbox:
-    from ...runtime.chat.tool_loop import describe
+def _read_functions(path: Path) -> Toolbox:
+    from ...runtime.chat.tool_loop import function_schemas
 
     try:
         names = runpy.run_path(str(path), run_name=MODULE)
@@ -51,7 +51,7 @@ def _functions(path: Path) -> Toolbox:
         )
         line = error.lineno if isinstance(error, SyntaxError) else line
         where = f"{path}: line {line}" if line else str(path)
-        raise UsageError(f"{where}: {type(error).__name__}: {error}; mend the file") from None
+        raise UsageError(f"{where}: {type(error).__name__}: {error}; fix the file") from None
     functions = {
         name: value
         for name, value in names.items()
@@ -60,21 +60,21 @@ def _functions(path: Path) -> Toolbox:
     if not functions:
         raise UsageError(f"{path} has no functions; define one, with type hints and a docstring")
     try:
-        return Toolbox(describe(functions), functions)
+        return Toolbox(function_schemas(functions), functions)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
 
 
-def _schemas(path: Path) -> Toolbox:
+def _read_schemas(path: Path) -> Toolbox:
     from ...runtime.chat.tool_schema import function_of
 
     try:
         found = json.loads(path.read_bytes())
     except ValueError as error:
-        raise UsageError(f"{path} is no JSON ({error}); mend the file") from None
+        raise UsageError(f"{path} is not valid JSON ({error}); fix the file") from None
     schemas = found if isinstance(found, list) else [found]
     if not schemas or not all(isinstance(one, dict) for one in schemas):
-        raise UsageError(f"{path}: expected a list of JSON schemas, or one; mend the file")
+        raise UsageError(f"{path}: expected a JSON schema or a list of them; fix the file")
     try:
         for one in schemas:
             function_of(one)

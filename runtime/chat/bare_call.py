@@ -1,49 +1,44 @@
-"""Calls that a model wrote without their tags.
+"""Tool calls that a model writes without their tags.
 
-Small models forget the tags that their template asks for: Qwen2 0.5B writes the JSON of a call alone, or in a fence of
-Markdown. Such JSON is a call where it begins an answer, or follows a call, and names a tool.
+Small models forget the tags that their template asks for: Qwen2 0.5B writes the JSON of a call alone, or in a Markdown
+code fence. Such JSON counts as a call if it starts an answer or follows another call, and names a known tool.
 """
 
-BEGINNINGS = tuple(lead + key for lead in ("{", "```{", "```json{") for key in ('"name"', '"arguments"'))
-"""What the answer's first characters must be, space aside."""
+from .json_scanner import JsonScanner
+
+PREFIXES = tuple(fence + key for fence in ("{", "```{", "```json{") for key in ('"name"', '"arguments"'))
+"""How a call without tags starts, whitespace removed."""
+
+LONGEST_PREFIX = max(map(len, PREFIXES))
 
 
-class BareCall:
-    """Follows streamed text for as long as it may be such a call."""
+class BareCallScanner:
+    """Finds the end of a call without tags in text that grows."""
 
     def __init__(self) -> None:
-        self._at = -1  # how far the JSON has been read
-        self._depth = 0
-        self._quoted = self._escaped = False
+        self._json = JsonScanner()
+        self._position = -1  # the next character to scan; negative until the prefix is complete
 
-    def possible(self, text: str) -> bool:
-        """Whether ``text`` begins like a call, or is too short to tell."""
-        if self._at >= 0:
+    def matches(self, text: str) -> bool:
+        """Check that ``text`` starts as a call does, or is too short to tell."""
+        if self._position >= 0:
             return True
-        start = "".join(text.split())[:20]
-        if any(start.startswith(beginning) for beginning in BEGINNINGS):
-            self._at = text.index("{")
+        start = "".join(text.split())[:LONGEST_PREFIX]
+        if start.startswith(PREFIXES):
+            self._position = text.index("{")
             return True
-        return any(beginning.startswith(start) for beginning in BEGINNINGS)
+        return any(prefix.startswith(start) for prefix in PREFIXES)
 
     def end(self, text: str) -> int | None:
-        """The position behind the JSON object. ``text`` is that of the last time, or longer: it is read only once."""
-        if self._at < 0:
+        """Return the position after the JSON object, or None if it is not complete.
+
+        ``text`` must start with the text of the previous call; each character is scanned once.
+        """
+        if self._position < 0:
             return None
-        while self._at < len(text):
-            character = text[self._at]
-            self._at += 1
-            if self._escaped:
-                self._escaped = False
-            elif self._quoted:
-                self._escaped = character == "\\"
-                self._quoted = character != '"'
-            elif character == '"':
-                self._quoted = True
-            elif character in "{[":
-                self._depth += 1
-            elif character in "}]":
-                self._depth -= 1
-                if self._depth == 0:
-                    return self._at
+        while self._position < len(text):
+            self._json.push(text[self._position])
+            self._position += 1
+            if self._json.depth == 0:
+                return self._position
         return None

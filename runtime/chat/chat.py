@@ -1,8 +1,8 @@
-"""Chat: messages in; thought, answer and tool calls out, as they come or as a whole.
+"""Chat: messages in; thought, answer and tool calls out, streamed or complete.
 
-    messages ─▶ chat template ─▶ prompt ─▶ generation ─▶ Reasoning ─▶ ToolCalls ─▶ events ─▶ ChatReply
+    messages ─▶ chat template ─▶ prompt ─▶ generation ─▶ ReasoningParser ─▶ ToolCallParser ─▶ events ─▶ ChatReply
 
-``TextGenerator.chat`` and ``stream_chat`` are the way in.
+Use it through ``TextGenerator.chat`` and ``TextGenerator.stream_chat``.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,23 +14,24 @@ from ..sequence.generation import Generation
 from ..sequence.options import Options
 from ..sequence.stream import TextStream
 from ..text.tokenizer import Tokenizer
-from .reasoning import Reasoning
-from .template import ChatFormat, Message
-from .tool_calls import BrokenToolCall, ToolCall, ToolCalls
+from .messages import Message
+from .reasoning import OPEN as OPEN_THOUGHT
+from .reasoning import ReasoningParser, ReplySpan
+from .template import ChatFormat
+from .tool_call import BrokenToolCall, ToolCall
+from .tool_calls import TextOrCall, ToolCallParser
 from .tool_schema import Tool, tool_schemas
 
-THINK = "<think>"
 
-
-class Generator(Protocol):
-    """What continues a prompt: a ``TextGenerator``, or a ``Conversation`` that keeps what it has read."""
+class SupportsStream(Protocol):
+    """An object that continues a prompt: a ``TextGenerator``, or a ``Conversation``, which keeps its KV cache."""
 
     def stream(self, prompt: list[int], **options: Unpack[Options]) -> TextStream[Generation]: ...
 
 
 @dataclass(frozen=True)
 class ChatEvent:
-    """Something that the model said: a piece of its thought or its answer, or a whole call of a tool."""
+    """A part of the model's turn: some text of its thought or answer, or a complete tool call."""
 
     kind: Literal["thought", "answer", "call", "broken_call"]
     text: str
@@ -39,10 +40,15 @@ class ChatEvent:
 
 @dataclass(frozen=True)
 class ChatReply:
-    """A turn of the model's.
+    """A turn of the model.
 
-    ``text`` is the answer; ``thought`` what came before it between the tags, None where there was no such block.
-    ``message`` is what the history goes on with. ``generation`` is None where the turn was broken off.
+    Attributes:
+        text: the answer.
+        thought: the text of the reasoning block; None without one.
+        tool_calls: the calls that can be executed.
+        broken_calls: the calls that cannot, each with the reason.
+        message: the turn as a message, to append to the history.
+        generation: token ids and finish reason; None if the stream was closed early.
     """
 
     text: str
@@ -55,42 +61,42 @@ class ChatReply:
 
 @dataclass
 class ChatStream(Iterator[ChatEvent]):
-    """The events of a turn. ``reply`` is what has been said so far; after the last event, the whole turn."""
+    """An iterator over the events of a turn; ``reply`` is the turn so far, and complete after the last event."""
 
-    _pieces: TextStream[Generation]
-    _reasoning: Reasoning
-    _calls: ToolCalls | None
-    _begun: str = ""
-    _waiting: list[ChatEvent] = field(default_factory=list)
-    _events: list[ChatEvent] = field(default_factory=list)
+    _text: TextStream[Generation]
+    _reasoning: ReasoningParser
+    _calls: ToolCallParser | None
+    _continued_text: str = ""  # of the message that the turn continues
+    _queue: list[ChatEvent] = field(default_factory=list)
+    _events: list[ChatEvent] = field(default_factory=list)  # those already returned
     _ended: bool = False
 
     def __next__(self) -> ChatEvent:
-        while not self._waiting:
+        while not self._queue:
             if self._ended:
                 raise StopIteration
-            piece = next(self._pieces, None)
-            if piece is None:
+            chunk = next(self._text, None)
+            if chunk is None:
                 self._ended = True
-                self._take(self._reasoning.flush())
+                self._add_spans(self._reasoning.flush())
                 if self._calls is not None:
-                    self._found(self._calls.flush())
+                    self._add_answer(self._calls.flush())
             else:
-                self._take(self._reasoning.push(piece))
-        event = self._waiting.pop(0)
+                self._add_spans(self._reasoning.push(chunk))
+        event = self._queue.pop(0)
         self._events.append(event)
         return event
 
     @property
     def reply(self) -> ChatReply:
-        """The turn, from the events that were taken."""
+        """The turn as far as its events have been read."""
         calls = tuple(event.call for event in self._events if isinstance(event.call, ToolCall))
         broken = tuple(event.call for event in self._events if isinstance(event.call, BrokenToolCall))
-        thought = self._said("thought").strip() if self._reasoning.thinking else None
-        text = self._said("answer")
+        thought = self._joined("thought").strip() if self._reasoning.has_thought else None
+        text = self._joined("answer")
         text = text.rstrip() if calls or broken else text
-        # The model should see the call that failed as it wrote it, beside the reason.
-        content = self._begun + "\n".join([*([text] if text else []), *(call.text for call in broken)])
+        # The next prompt shows a broken call as the model wrote it, followed by the reason.
+        content = self._continued_text + "\n".join([*([text] if text else []), *(call.text for call in broken)])
         message: dict[str, Any] = {"role": "assistant", "content": content}
         if thought:
             message["reasoning_content"] = thought
@@ -98,33 +104,33 @@ class ChatStream(Iterator[ChatEvent]):
             message["tool_calls"] = [
                 {"type": "function", "function": {"name": call.name, "arguments": call.arguments}} for call in calls
             ]
-        return ChatReply(text, thought, calls, broken, message, self._pieces.generation)
+        return ChatReply(text, thought, calls, broken, message, self._text.generation)
 
     def close(self) -> None:
-        """End the turn early."""
+        """Stop the generation; no more events follow."""
         self._ended = True
-        self._pieces.close()
+        self._text.close()
 
-    def _said(self, kind: str) -> str:
+    def _joined(self, kind: str) -> str:
         return "".join(event.text for event in self._events if event.kind == kind)
 
-    def _take(self, parts: Sequence[Any]) -> None:
-        for part in parts:
-            if part.kind == "answer" and self._calls is not None:
-                self._found(self._calls.push(part.text))
+    def _add_spans(self, spans: Sequence[ReplySpan]) -> None:
+        for span in spans:
+            if span.kind == "answer" and self._calls is not None:
+                self._add_answer(self._calls.push(span.text))
             else:
-                self._waiting.append(ChatEvent(part.kind, part.text))
+                self._queue.append(ChatEvent(span.kind, span.text))
 
-    def _found(self, found: Sequence[str | ToolCall | BrokenToolCall]) -> None:
-        for one in found:
-            if isinstance(one, str):
-                self._waiting.append(ChatEvent("answer", one))
+    def _add_answer(self, parts: Sequence[TextOrCall]) -> None:
+        for part in parts:
+            if isinstance(part, str):
+                self._queue.append(ChatEvent("answer", part))
             else:
-                self._waiting.append(ChatEvent("call" if isinstance(one, ToolCall) else "broken_call", str(one), one))
+                self._queue.append(ChatEvent("call" if isinstance(part, ToolCall) else "broken_call", str(part), part))
 
 
 class ChatOptions(Options, total=False):
-    """How to chat; ``TextGenerator.chat`` says what each of them means."""
+    """Options of a chat turn, documented in ``TextGenerator.chat``."""
 
     tools: Sequence[Tool] | None
     enable_thinking: bool | None
@@ -132,29 +138,29 @@ class ChatOptions(Options, total=False):
     continue_final_message: bool
     template: str | None
     template_variables: Mapping[str, Any] | None
-    conversation: Generator | None
+    conversation: SupportsStream | None
 
 
 def stream_chat(
-    generator: Generator,
+    generator: SupportsStream,
     chat_format: ChatFormat,
     tokenizer: Tokenizer | None,
     messages: Sequence[Message],
     options: ChatOptions,
 ) -> ChatStream:
-    """The model's next turn.
+    """Render the messages and stream the model's next turn.
 
     Raises:
         ArtifactError, PromptError, UsageError: as ``ChatFormat.render`` and ``TextGenerator.generate``.
     """
     if tokenizer is None:
         raise ArtifactError(
-            f"{chat_format.place} has no tokenizer.json, so it cannot chat; "
+            f"{chat_format.name} has no tokenizer.json, so it cannot chat; "
             "put the file beside the checkpoint and export the model again"
         )
     tools = options.get("tools")
     schemas = None if tools is None else tool_schemas(tools)
-    calls = ToolCalls(schemas) if schemas else None  # which says so, where a schema has no name
+    calls = ToolCallParser(schemas) if schemas else None
     variables = dict(options.get("template_variables") or {})
     if (thinking := options.get("enable_thinking")) is not None:
         variables["enable_thinking"] = thinking
@@ -169,18 +175,18 @@ def stream_chat(
     )
     # The template writes the special tokens itself.
     tokens = tokenizer.encode_with_offsets(prompt, add_special_tokens=False).ids
-    begun = messages[-1].get("content") if continued else ""
+    final_content = messages[-1].get("content") if continued else ""
     settings = cast(Options, {name: value for name, value in options.items() if name in Options.__annotations__})
     return ChatStream(
         (options.get("conversation") or generator).stream(tokens, **settings),
-        Reasoning(opened=prompt.rstrip().endswith(THINK)),
+        ReasoningParser(opened=prompt.rstrip().endswith(OPEN_THOUGHT)),
         calls,
-        begun if isinstance(begun, str) else "",
+        final_content if isinstance(final_content, str) else "",
     )
 
 
 def finish(stream: ChatStream, on_event: Callable[[ChatEvent], object] | None = None) -> ChatReply:
-    """The whole turn; ``on_event`` hears each event as it comes."""
+    """Read the stream to its end and return the complete turn; call ``on_event(event)`` for each event."""
     for event in stream:
         if on_event is not None:
             on_event(event)

@@ -1,7 +1,7 @@
-"""A reply in two parts, as it streams: what the model thought, between ``<think>`` and ``</think>``, and its answer.
+"""Reasoning blocks: a reply is a thought between ``<think>`` and ``</think>``, and an answer after it.
 
-Qwen's and EXAONE 4.0's templates share the tags. The block is opened by the template, or by the model as the first
-thing it says; it is closed by the model, or never. Nothing is held back but what may be the beginning of a tag.
+The templates of Qwen and EXAONE 4.0 share the tags. Either the template opens the block, or the model does as the first
+thing it writes; the model may never close it.
 """
 
 from dataclasses import dataclass
@@ -9,146 +9,151 @@ from typing import Literal
 
 OPEN, CLOSE = "<think>", "</think>"
 
-Kind = Literal["thought", "answer"]
+SpanKind = Literal["thought", "answer"]
 
 
 @dataclass(frozen=True)
-class Part:
-    """A piece of the thought or of the answer, without the tags around the thought."""
+class ReplySpan:
+    """A span of the thought or of the answer, without the tags around the thought."""
 
-    kind: Kind
+    kind: SpanKind
     text: str
 
 
-class Reasoning:
-    """Splits streamed text into thought and answer.
+class ReasoningParser:
+    """Splits streamed text into thought and answer. Only what may be the start of a tag is held back.
 
-    In the thought, tags within Markdown code are text, and a tag that opens again has to be closed again. A fence that
-    was never closed does not hide the end: a closing tag at the beginning of its line ends the thought even there,
-    unless the same code opened it. In the answer every tag is text.
+    Inside the thought, tags in Markdown code are text, and every nested opening tag needs its own closing tag. A code
+    fence that is never closed does not hide the end of the thought: a closing tag at the start of a line ends the
+    thought, unless the same fence contains its opening tag. In the answer, tags are text.
 
     Args:
-        opened: the prompt has opened the block already.
+        opened: the prompt has already opened the block.
+
+    Attributes:
+        has_thought: the reply has a reasoning block, possibly an empty one.
     """
 
     def __init__(self, *, opened: bool = False) -> None:
+        self.has_thought = opened
         self._state: Literal["before", "thought", "after", "answer"] = "thought" if opened else "before"
-        self._held = ""
-        self._code = _Code()
+        self._pending = ""
+        self._code = _CodeTracker()
         self._depth = 1
-        self.thinking = opened
-        """Whether there was a block at all."""
 
-    def push(self, piece: str) -> list[Part]:
-        """The parts that are certain now."""
-        parts: list[Part] = []
-        text, self._held = self._held + piece, ""
+    def push(self, chunk: str) -> list[ReplySpan]:
+        """Add a chunk of text; return the spans that are now certain."""
+        spans: list[ReplySpan] = []
+        text, self._pending = self._pending + chunk, ""
         while text:
             if self._state == "answer":
-                _add(parts, "answer", text)
+                _append(spans, "answer", text)
                 break
-            text = self._thought(text, parts) if self._state == "thought" else self._between(text)
-        return parts
+            text = self._read_thought(text, spans) if self._state == "thought" else self._read_between(text)
+        return spans
 
-    def flush(self) -> list[Part]:
-        """What was held back, at the end of the text."""
-        held, self._held = self._held, ""
-        if self._state == "after" and not held.strip():
+    def flush(self) -> list[ReplySpan]:
+        """Return what is still held back at the end of the text."""
+        pending, self._pending = self._pending, ""
+        if self._state == "after" and not pending.strip():
             return []
-        return [Part("thought" if self._state == "thought" else "answer", held)] if held else []
+        return [ReplySpan("thought" if self._state == "thought" else "answer", pending)] if pending else []
 
-    def _between(self, text: str) -> str:
-        """Before the answer: a block may open. Space behind a block belongs to neither part."""
+    def _read_between(self, text: str) -> str:
+        """Read an opening tag before the answer, if there is one; whitespace after a block is dropped."""
         start = len(text) - len(text.lstrip())
         rest = text[start:]
         if rest.startswith(OPEN):
-            self._state, self._code, self._depth, self.thinking = "thought", _Code(), 1, True
+            self._state, self._code, self._depth, self.has_thought = "thought", _CodeTracker(), 1, True
             return rest[len(OPEN) :]
-        if OPEN.startswith(rest):  # nothing but space, too
-            self._held = rest if self._state == "after" else text
+        if OPEN.startswith(rest):  # also if there is only whitespace
+            self._pending = rest if self._state == "after" else text
             return ""
         before, self._state = self._state, "answer"
         return rest if before == "after" else text
 
-    def _thought(self, text: str, parts: list[Part]) -> str:
-        """Read on to the end of the block; the rest of the text, empty where it has not ended."""
-        begin = at = 0
-        while at < len(text):
+    def _read_thought(self, text: str, spans: list[ReplySpan]) -> str:
+        """Read up to the tag that ends the block; return the text after it, empty if the block goes on."""
+        start = position = 0
+        while position < len(text):
             tag = None
-            if text[at] == "<":
-                rest = text[at : at + len(CLOSE)]
+            if text[position] == "<":
+                rest = text[position : position + len(CLOSE)]
                 tag = next((tag for tag in (OPEN, CLOSE) if rest.startswith(tag)), None)
                 if tag is None and (OPEN.startswith(rest) or CLOSE.startswith(rest)):
-                    self._held = text[at:]
+                    self._pending = text[position:]
                     break
             if tag is None:
-                self._code.push(text[at])
-                at += 1
+                self._code.push(text[position])
+                position += 1
                 continue
-            if self._counts(tag):
-                _add(parts, "thought", text[begin:at])
+            if self._ends_block(tag):
+                _append(spans, "thought", text[start:position])
                 self._state = "after"
-                return text[at + len(tag) :]
+                return text[position + len(tag) :]
             for character in tag:
                 self._code.push(character)
-            at += len(tag)
-        _add(parts, "thought", text[begin : len(text) - len(self._held)])
+            position += len(tag)
+        _append(spans, "thought", text[start : len(text) - len(self._pending)])
         return ""
 
-    def _counts(self, tag: str) -> bool:
-        """Whether this tag ends the block; others change what is open."""
+    def _ends_block(self, tag: str) -> bool:
+        """Return True if this tag ends the block; otherwise update the nesting depth."""
         code = self._code
-        code.settle()
+        code.end_of_backticks()
         if code.inline:
             return False
         if code.fence:
             if tag == OPEN:
-                code.opened += 1
+                code.open_tags += 1
                 return False
-            if code.opened or not code.line_start:
-                code.opened = max(0, code.opened - 1)
+            if code.open_tags or not code.line_start:
+                code.open_tags = max(0, code.open_tags - 1)
                 return False
             code.fence = 0
         self._depth += 1 if tag == OPEN else -1
         return self._depth == 0
 
 
-class _Code:
-    """Whether a text is inside Markdown code, a character at a time.
+class _CodeTracker:
+    """Tracks Markdown code, one character at a time.
 
-    ``fence`` and ``inline`` are the number of backticks that opened the code, or 0; ``opened`` counts the tags that
-    the fenced code has opened.
+    Attributes:
+        fence: the number of backticks of the open code fence, or 0.
+        inline: the number of backticks of the open inline code, or 0.
+        open_tags: the number of ``<think>`` tags that are open inside the fence.
+        line_start: the line so far has only whitespace.
     """
 
     def __init__(self) -> None:
-        self.fence = self.inline = self.opened = self._run = 0
-        self.line_start = self._run_at_start = True
+        self.fence = self.inline = self.open_tags = self._backticks = 0
+        self.line_start = self._backticks_start_line = True
 
     def push(self, character: str) -> None:
         if character == "`":
-            if not self._run:
-                self._run_at_start = self.line_start
-            self._run += 1
+            if not self._backticks:
+                self._backticks_start_line = self.line_start
+            self._backticks += 1
             self.line_start = False
             return
-        self.settle()
+        self.end_of_backticks()
         if character == "\n":
             self.inline, self.line_start = 0, True
         elif not character.isspace():
             self.line_start = False
 
-    def settle(self) -> None:
-        """The backticks just read are all there are."""
-        run, self._run = self._run, 0
-        if run >= 3 and self._run_at_start and not self.inline:
+    def end_of_backticks(self) -> None:
+        """Open or close code with the backticks just read; no more of them follow."""
+        count, self._backticks = self._backticks, 0
+        if count >= 3 and self._backticks_start_line and not self.inline:
             if not self.fence:
-                self.fence, self.opened = run, 0
-            elif run >= self.fence:
+                self.fence, self.open_tags = count, 0
+            elif count >= self.fence:
                 self.fence = 0
-        elif run and not self.fence:
-            self.inline = 0 if self.inline == run else self.inline or run
+        elif count and not self.fence:
+            self.inline = 0 if self.inline == count else self.inline or count
 
 
-def _add(parts: list[Part], kind: Kind, text: str) -> None:
+def _append(spans: list[ReplySpan], kind: SpanKind, text: str) -> None:
     if text:
-        parts.append(Part(kind, text))
+        spans.append(ReplySpan(kind, text))

@@ -1,9 +1,9 @@
-"""The tool loop: the model calls, we answer, until it says something without calling.
+"""The tool loop: execute the model's tool calls and return the results to it, until a reply has no calls.
 
     run = run_tools(lm.chat, [{"role": "user", "content": "Weather in Seoul?"}], [get_weather])
     run.reply.text, run.messages, run.results
 
-What a tool raises, and calls that cannot be carried out, are told to the model as ``{"error": ...}``.
+The model receives exceptions of tools, and calls that cannot be executed, as ``{"error": ...}``.
 """
 
 import json
@@ -13,17 +13,17 @@ from typing import Any
 
 from ...errors import UsageError
 from .chat import ChatReply
-from .template import Message
-from .tool_calls import BrokenToolCall, ToolCall
+from .messages import Message
+from .tool_call import BrokenToolCall, ToolCall
 from .tool_schema import Schema, schema_of
 
-Function = Callable[..., Any]
-Chat = Callable[..., ChatReply]
+ToolFunction = Callable[..., Any]
+ChatFunction = Callable[..., ChatReply]
 
 
 @dataclass(frozen=True)
 class ToolResult:
-    """A call, and what the model was told: the function's result as text, or the error."""
+    """A call and its content for the model: the function's result as text, or the error."""
 
     call: ToolCall | BrokenToolCall
     content: str
@@ -31,15 +31,20 @@ class ToolResult:
 
     @property
     def message(self) -> dict[str, Any]:
-        named = {"name": self.call.name} if isinstance(self.call, ToolCall) else {}
-        return {"role": "tool", **named, "content": self.content}
+        """The result as a message of the history."""
+        name = {"name": self.call.name} if isinstance(self.call, ToolCall) else {}
+        return {"role": "tool", **name, "content": self.content}
 
 
 @dataclass(frozen=True)
 class ToolRun:
-    """How a tool loop went. ``messages`` is the whole history, the reply included.
+    """The outcome of a tool loop.
 
-    ``finished`` is False where the model still called tools in the last round.
+    Attributes:
+        reply: the model's last turn.
+        messages: the whole history, the reply included.
+        results: the results of all calls, in order.
+        finished: False if the model still called tools in the last round.
     """
 
     reply: ChatReply
@@ -49,52 +54,53 @@ class ToolRun:
 
 
 def run_tools(
-    chat: Chat,
+    chat: ChatFunction,
     messages: Sequence[Message],
-    tools: Mapping[str, Function] | Sequence[Function],
+    tools: Mapping[str, ToolFunction] | Sequence[ToolFunction],
     *,
     max_rounds: int = 8,
     on_result: Callable[[ToolResult], object] | None = None,
     **options: Any,
 ) -> ToolRun:
-    """Chat until a reply calls no tool.
+    """Chat until a reply has no tool calls.
 
     Args:
-        chat: ``TextGenerator.chat``, or whatever takes messages and ``tools`` and gives a ``ChatReply``.
-        tools: functions with type hints and docstrings, or such functions under other names.
-        max_rounds: how many turns the model has.
-        on_result: hears each result as it comes.
-        options: handed on to ``chat``.
+        chat: ``TextGenerator.chat``, or another function that takes messages and ``tools`` and returns a ``ChatReply``.
+        tools: functions with type hints and docstrings, in a list or as a mapping from the names the model uses.
+        max_rounds: the largest number of turns of the model.
+        on_result: called with each result.
+        options: passed to ``chat``.
 
     Raises:
-        UsageError: fewer than one round, two tools of one name, a function that cannot be described.
+        UsageError: fewer than one round, two tools of one name, or a function without a schema.
     """
     if max_rounds < 1:
         raise UsageError(f"max_rounds must be at least 1, not {max_rounds}")
-    functions = by_name(tools)
-    schemas = describe(functions)
+    functions = functions_by_name(tools)
+    schemas = function_schemas(functions)
     history = [dict(message) for message in messages]
     results: list[ToolResult] = []
-    for _ in range(max_rounds):
+    rounds = 0
+    while True:
         reply = chat(history, tools=schemas, **options)
+        rounds += 1
         history.append(reply.message)
-        answered = answer_calls(reply, functions, on_result)
-        results += answered
-        if not answered:
-            return ToolRun(reply, history, tuple(results), finished=True)
-        history += [result.message for result in answered]
-    return ToolRun(reply, history, tuple(results), finished=False)
+        new_results = execute_calls(reply, functions, on_result)
+        results += new_results
+        history += [result.message for result in new_results]
+        if not new_results or rounds == max_rounds:
+            return ToolRun(reply, history, tuple(results), finished=not new_results)
 
 
-def by_name(tools: Mapping[str, Function] | Sequence[Function]) -> dict[str, Function]:
-    """The functions under the names that the model calls them by.
+def functions_by_name(tools: Mapping[str, ToolFunction] | Sequence[ToolFunction]) -> dict[str, ToolFunction]:
+    """Return the functions by the names that the model uses.
 
     Raises:
-        UsageError: two of one name.
+        UsageError: two functions have the same name.
     """
     if isinstance(tools, Mapping):
         return dict(tools)
-    found: dict[str, Function] = {}
+    found: dict[str, ToolFunction] = {}
     for function in tools:
         name = getattr(function, "__name__", type(function).__name__)
         if name in found:
@@ -103,11 +109,11 @@ def by_name(tools: Mapping[str, Function] | Sequence[Function]) -> dict[str, Fun
     return found
 
 
-def describe(functions: Mapping[str, Function]) -> list[Schema]:
-    """The functions' schemas.
+def function_schemas(functions: Mapping[str, ToolFunction]) -> list[Schema]:
+    """Return each function's schema, under its name in ``functions``.
 
     Raises:
-        UsageError: a function that cannot be described.
+        UsageError: a function has no schema (``schema_of``).
     """
     schemas = []
     for name, function in functions.items():
@@ -117,35 +123,35 @@ def describe(functions: Mapping[str, Function]) -> list[Schema]:
     return schemas
 
 
-def answer_calls(
+def execute_calls(
     reply: ChatReply,
-    functions: Mapping[str, Function],
+    functions: Mapping[str, ToolFunction],
     on_result: Callable[[ToolResult], object] | None = None,
 ) -> list[ToolResult]:
-    """Carry out a reply's calls in their order; then tell what is wrong with the broken ones."""
+    """Execute a reply's calls in order; its broken calls become errors, after the results."""
     results = []
     calls: list[ToolCall | BrokenToolCall] = [*reply.tool_calls, *reply.broken_calls]
     for call in calls:
-        result = broken(call) if isinstance(call, BrokenToolCall) else carry_out(call, functions[call.name])
+        result = call_error(call) if isinstance(call, BrokenToolCall) else execute(call, functions[call.name])
         if on_result is not None:
             on_result(result)
         results.append(result)
     return results
 
 
-def carry_out(call: ToolCall, function: Function) -> ToolResult:
-    """Call the function. Whatever it raises becomes the content."""
+def execute(call: ToolCall, function: ToolFunction) -> ToolResult:
+    """Call the function; an exception becomes an error for the model."""
     try:
-        return ToolResult(call, as_content(function(**call.arguments)), failed=False)
+        return ToolResult(call, to_content(function(**call.arguments)), failed=False)
     except Exception as error:
-        return ToolResult(call, as_content({"error": f"{type(error).__name__}: {error}"}), failed=True)
+        return ToolResult(call, to_content({"error": f"{type(error).__name__}: {error}"}), failed=True)
 
 
-def broken(call: BrokenToolCall) -> ToolResult:
-    """What the model is told about a call that cannot be carried out."""
-    return ToolResult(call, as_content({"error": call.reason}), failed=True)
+def call_error(call: BrokenToolCall) -> ToolResult:
+    """Return the error that the model receives for a call that cannot be executed."""
+    return ToolResult(call, to_content({"error": call.reason}), failed=True)
 
 
-def as_content(value: Any) -> str:
-    """A tool's result as the text of a message: text as it is, other values as JSON."""
+def to_content(value: Any) -> str:
+    """Return a tool's result as the content of a message: text unchanged, other values as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

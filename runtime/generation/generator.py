@@ -7,7 +7,8 @@ from weakref import WeakSet
 from ...artifact import Manifest
 from ...errors import UsageError
 from ..chat.chat import ChatOptions, ChatReply, ChatStream, finish, stream_chat
-from ..chat.template import ChatFormat, Message
+from ..chat.messages import Message
+from ..chat.template import ChatFormat
 from ..decoding.decoder import Decoder, open_decoder, rows_together
 from ..engine.session import Session
 from ..sequence.defaults import GenerationDefaults

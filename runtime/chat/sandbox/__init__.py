@@ -1,5 +1,5 @@
-"""Jinja for chat templates: a sandbox whose time and memory are bounded.
+"""Jinja for chat templates: a sandbox with bounded time and memory.
 
-``sandbox.render`` is the way in. ``metering`` rewrites a template so that it charges what it does, ``allowances`` lists
-what it may call, ``budget`` counts. Importing it loads jinja2.
+``sandbox.render`` is the entry point. ``metering`` rewrites a template so that it charges its work to a budget,
+``allowances`` lists what it may call, and ``budget`` counts. Importing ``sandbox.sandbox`` imports jinja2.
 """

@@ -1,7 +1,7 @@
-"""What chat templates may call: methods of text, lists and dicts, and jinja's filters, each with what it costs.
+"""The methods and filters that chat templates may call, each with a rule for its cost.
 
-Sizes of arguments and results are charged by the caller of these rules; here is what could be large although its
-arguments are small, or slow although its result is small. What is not listed is refused by name.
+The caller of a rule charges the sizes of arguments and results. A rule charges what may be large although the arguments
+are small, or slow although the result is small. Methods and filters that are not listed are refused by name.
 """
 
 import re
@@ -11,29 +11,30 @@ from typing import Any
 from .budget import Budget, TemplateLimitError
 
 Rule = Callable[..., None]
-"""``rule(budget, subject, *arguments, **named)`` charges before the call."""
+"""``rule(budget, subject, *arguments, **named)`` charges the cost before the call."""
 
-WIDEST = 1000
-PRECISION = 100
-_DIGITS = re.compile(r"\d{4}|\*|\{[^{}]*\{")  # in a format: a width of four digits, or one that an argument says
+MAX_FIELD_WIDTH = 1000  # characters of a format's field
+MAX_PRECISION = 100  # digits that a number is rounded to
+_WIDE_FIELD = re.compile(r"\d{4}|\*|\{[^{}]*\{")  # in a format: a width of four digits, or taken from an argument
 _WORD = re.compile(r"\S+")
 
 
 def nothing(_budget: Budget, *_: Any, **__: Any) -> None:
-    """Costs no more than its arguments and its result."""
+    """Cost no more than the arguments and the result."""
 
 
-def through(budget: Budget, subject: Any, *_: Any) -> None:
-    """Compares every item."""
+def scan(budget: Budget, subject: Any, *_: Any) -> None:
+    """Compare every item."""
     budget.charge(subject)
 
 
-def copied(budget: Budget, subject: Any) -> None:
+def copy(budget: Budget, subject: Any) -> None:
+    """Copy the references to all items."""
     budget.spend(len(subject))
 
 
 def pad(budget: Budget, _text: Any, width: Any = 0, *_: Any, **named: Any) -> None:
-    """center, ljust, rjust, zfill: as wide as the argument says; batch and slice, as long."""
+    """Pad text to the given width (center, ljust, rjust, zfill), or a list to the given length (batch, slice)."""
     for count in (width, *named.values()):
         if isinstance(count, int):
             budget.spend(max(0, count) // 8, max(0, count))
@@ -49,15 +50,15 @@ def replace(budget: Budget, text: Any, old: Any, new: Any, *_: Any) -> None:
 
 
 def search(budget: Budget, text: str, *arguments: Any) -> None:
-    """Searching from the right compares every position with all of what is looked for; so does stripping."""
-    looked_for = max((len(a) for a in arguments if isinstance(a, str)), default=0)
-    budget.spend(characters=len(text) * (1 + looked_for // 8))
+    """Search or strip text: from the right, every position is compared with the whole search string."""
+    length = max((len(a) for a in arguments if isinstance(a, str)), default=0)
+    budget.spend(characters=len(text) * (1 + length // 8))
 
 
 def split(budget: Budget, text: str, separator: Any = None, *_: Any, **__: Any) -> None:
-    pieces = text.count(separator) if separator else sum(1 for _ in _WORD.finditer(text))
+    parts = text.count(separator) if separator else sum(1 for _ in _WORD.finditer(text))
     search(budget, text, separator)
-    budget.spend(pieces)
+    budget.spend(parts)
 
 
 def lines(budget: Budget, text: str, *_: Any) -> None:
@@ -65,14 +66,14 @@ def lines(budget: Budget, text: str, *_: Any) -> None:
 
 
 def formatting(budget: Budget, text: Any, *arguments: Any, **named: Any) -> None:
-    """``%`` and str.format: each field may hold every argument."""
+    """Format with ``%`` or str.format: each field may hold every argument."""
     text = str(text)
-    if _DIGITS.search(text):
-        raise TemplateLimitError("it formats to a width of four digits or more, or to one that an argument says")
+    if _WIDE_FIELD.search(text):
+        raise TemplateLimitError("it formats a field of 1,000 characters or more, or one whose width is an argument")
     fields = text.count("%") + text.count("{")
     before = budget.characters
     budget.charge((arguments, named))
-    budget.spend(fields * 8, fields * (before - budget.characters + WIDEST))
+    budget.spend(fields * 8, fields * (before - budget.characters + MAX_FIELD_WIDTH))
 
 
 def indent(budget: Budget, text: Any, width: Any = 4, *_: Any, **__: Any) -> None:
@@ -81,19 +82,19 @@ def indent(budget: Budget, text: Any, width: Any = 4, *_: Any, **__: Any) -> Non
 
 
 def rounding(_budget: Budget, _number: Any, precision: Any = 0, *_: Any, **__: Any) -> None:
-    if isinstance(precision, int) and abs(precision) > PRECISION:
-        raise TemplateLimitError(f"it rounds to {precision} digits")
+    if isinstance(precision, int) and abs(precision) > MAX_PRECISION:
+        raise TemplateLimitError(f"it rounds to {precision} digits, and {MAX_PRECISION} are allowed")
 
 
 def items(budget: Budget, value: Any, *arguments: Any, **__: Any) -> None:
-    """Every item by itself: of text, its characters. A list is charged once more for each time it is gone through."""
+    """Process the items one by one (of text, its characters); sorting passes over a list log2(n) times."""
     if isinstance(value, str):
         budget.spend(len(value), len(value))
     count = len(value) if hasattr(value, "__len__") else 1
     for _ in range(count.bit_length()):
         budget.charge(value)
-    joined_by = sum(len(a) for a in arguments if isinstance(a, str))
-    budget.spend(characters=count * joined_by)
+    separator = sum(len(a) for a in arguments if isinstance(a, str))
+    budget.spend(characters=count * separator)
 
 
 def _all(names: str, rule: Rule) -> dict[str, Rule]:
@@ -113,9 +114,9 @@ STR: dict[str, Rule] = (
 )
 METHODS: dict[type, dict[str, Rule]] = {
     str: STR,
-    list: {"copy": copied, "count": through, "index": through},
-    tuple: {"count": through, "index": through},
-    dict: _all("get items keys values", nothing) | {"copy": copied},
+    list: {"copy": copy, "count": scan, "index": scan},
+    tuple: {"count": scan, "index": scan},
+    dict: _all("get items keys values", nothing) | {"copy": copy},
     float: {"is_integer": nothing},
     int: {"bit_length": nothing},
 }
@@ -131,7 +132,7 @@ FILTERS: dict[str, Rule] = (
     | {"format": formatting, "indent": indent, "replace": replace, "round": rounding, "trim": search}
 )
 EAGER = frozenset("batch dictsort groupby join list max min slice sort unique".split())
-"""Filters that go through all items at once; given an iterator, they get its items as a list."""
+"""Filters that consume all items; an iterator is converted to a list first."""
 
 COMPARING = frozenset("in == eq equalto != ne > gt greaterthan ge >= < lt lessthan <= le divisibleby".split())
-"""Tests whose cost is their arguments' size."""
+"""Tests whose cost is the size of their arguments."""

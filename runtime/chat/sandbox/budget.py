@@ -1,7 +1,7 @@
-"""What one rendering of a chat template may spend: steps, and characters that it looks at or makes.
+"""The budget of one rendering of a chat template: steps, and characters that it reads or writes.
 
-A template is a program from whoever published the checkpoint. Everything in it that repeats or grows is charged before
-it happens, so that both time and memory are bounded by the budget, whatever the template does.
+A template is a program by the publisher of the checkpoint, who is not trusted. All work that repeats or grows is
+charged before it is done, so the budget bounds both time and memory of any template.
 """
 
 from collections.abc import ItemsView, KeysView, Mapping, ValuesView
@@ -12,18 +12,18 @@ from jinja2.utils import Namespace
 
 STEPS = 1_000_000
 CHARACTERS = 32_000_000
-PER_INPUT = 64  # so many more steps and characters for each item and character of the messages and tools
+PER_INPUT = 64  # additional steps and characters for each item and character of the messages and tools
 LONGEST_NUMBER = 4096  # bits
 
 current: ContextVar["Budget"] = ContextVar("current")
 
 
 class TemplateLimitError(Exception):
-    """The template asks for more than a chat template may have."""
+    """A template exceeds a limit of the sandbox."""
 
 
 class Budget:
-    """What is left."""
+    """The steps and characters that are left."""
 
     def __init__(self, steps: int = STEPS, characters: int = CHARACTERS) -> None:
         self.steps = steps
@@ -31,7 +31,7 @@ class Budget:
         self._allowed = (steps, characters)
 
     def grow(self, value: Any) -> None:
-        """Allow for an input of the caller's, who may give as much as there is memory for."""
+        """Raise the budget in proportion to an input of the caller, whose size is not limited."""
         unbounded = Budget(1 << 62, 1 << 62)
         unbounded.charge(value)
         self.steps += PER_INPUT * ((1 << 62) - unbounded.steps)
@@ -39,22 +39,22 @@ class Budget:
         self._allowed = (self.steps, self.characters)
 
     def spend(self, steps: int = 0, characters: int = 0) -> None:
-        """Take from what is left.
+        """Subtract from the budget.
 
         Raises:
-            TemplateLimitError: there is not so much, or it would be more afterwards.
+            TemplateLimitError: the budget is exceeded, or an amount is negative.
         """
         if steps < 0 or characters < 0:
-            raise TemplateLimitError("it counts below nothing")
+            raise TemplateLimitError("it charges a negative amount")
         self.steps -= steps
         self.characters -= characters
         if self.steps < 0:
             raise TemplateLimitError(f"it takes more than {self._allowed[0]:,} steps")
         if self.characters < 0:
-            raise TemplateLimitError(f"it goes through more than {self._allowed[1]:,} characters")
+            raise TemplateLimitError(f"it processes more than {self._allowed[1]:,} characters")
 
     def charge(self, value: Any) -> None:
-        """Spend the size of a value, with all that it holds, as often as it holds it."""
+        """Subtract the size of a value and of everything in it, once for each reference."""
         if isinstance(value, str):
             self.spend(1, len(value))
             return
@@ -73,8 +73,8 @@ class Budget:
                 stack.extend(item.values())
             elif isinstance(item, int):
                 if item.bit_length() > LONGEST_NUMBER:
-                    raise TemplateLimitError(f"it makes a number of more than {LONGEST_NUMBER:,} bits")
+                    raise TemplateLimitError(f"it computes a number of more than {LONGEST_NUMBER:,} bits")
             elif isinstance(item, range):
                 self.spend(len(item))
             elif isinstance(item, Namespace):
-                stack.append(item._Namespace__attrs)  # its other attributes are the template's
+                stack.append(item._Namespace__attrs)  # any other attribute access reads the template's values

@@ -1,8 +1,8 @@
-"""The environment that chat templates run in: transformers' rendering, within a budget of time and memory.
+"""The Jinja environment of chat templates: transformers' rendering, with bounded time and memory.
 
-As ``transformers.utils.chat_template_utils`` of version 5.23 sets it up: jinja2's immutable sandbox with trimmed
-blocks, ``break`` and ``continue``, ``{% generation %}``, ``raise_exception``, ``strftime_now``, and a ``tojson`` that
-escapes nothing. What a template may call is listed in ``allowances``; what it spends is counted in ``budget``.
+It is set up as in ``transformers.utils.chat_template_utils`` 5.23: jinja2's immutable sandbox with trimmed blocks,
+``break`` and ``continue``, ``{% generation %}``, ``raise_exception``, ``strftime_now``, and a ``tojson`` without
+escaping. ``allowances`` lists what a template may call; ``budget`` counts what it spends.
 """
 
 import json
@@ -14,6 +14,7 @@ from typing import Any, NoReturn, cast
 
 import jinja2
 from jinja2 import nodes
+from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.runtime import BlockReference, Context, LoopContext, Macro, Undefined
@@ -23,58 +24,56 @@ from jinja2.utils import Cycler, Joiner, Namespace, _PassArg
 from . import allowances, metering
 from .budget import LONGEST_NUMBER, Budget, TemplateLimitError, current
 
-LONGEST_TEMPLATE = 200_000
-LONGEST_RANGE = 100_000
+LONGEST_TEMPLATE = 200_000  # characters
+LONGEST_RANGE = 100_000  # items
 
 
 def render(source: str, variables: Mapping[str, Any], budget: Budget | None = None) -> str:
-    """The template's text, for at most ``budget`` and what the variables' own size adds to it.
+    """Render a template within ``budget``, which grows with the size of the variables.
 
     Raises:
-        TemplateLimitError: more time or memory than a chat template may have.
-        jinja2.TemplateError, and whatever else Python raises for what the template does with its variables.
+        TemplateLimitError: the template exceeds the budget.
+        jinja2.TemplateError: the template raises an error; other exceptions come from Python operations in it.
     """
     budget = budget or Budget()
     budget.grow(dict(variables))
     token = current.set(budget)
     try:
-        pieces: list[str] = []
-        for piece in compiled(source).generate(variables):
-            budget.spend(1, len(piece))
-            pieces.append(piece)
-        return "".join(pieces)
+        chunks: list[str] = []
+        for chunk in compiled(source).generate(variables):
+            budget.spend(1, len(chunk))
+            chunks.append(chunk)
+        return "".join(chunks)
     except (RecursionError, MemoryError):
-        raise TemplateLimitError("it nests too deeply") from None
+        raise TemplateLimitError("it is nested too deeply") from None
     finally:
         current.reset(token)
 
 
 @lru_cache(maxsize=16)
 def compiled(source: str) -> jinja2.Template:
-    """The template, parsed and translated once.
+    """Parse, meter and compile a template; the result is cached.
 
     Raises:
-        jinja2.TemplateSyntaxError: it is none.
+        TemplateLimitError: the template is too long.
+        jinja2.TemplateSyntaxError: it is not a Jinja template, or it loads other templates.
     """
     if len(source) > LONGEST_TEMPLATE:
         raise TemplateLimitError(f"it has {len(source):,} characters, and {LONGEST_TEMPLATE:,} are allowed")
-    return ENVIRONMENT.from_string(source)
+    metered = cast(nodes.Template, metering.Metering().visit(ENVIRONMENT.parse(source)))
+    metered.set_environment(ENVIRONMENT)
+    return ENVIRONMENT.from_string(metered)
 
 
 class ChatEnvironment(ImmutableSandboxedEnvironment):
-    """The sandbox, in which everything is charged."""
+    """A Jinja sandbox that charges operators and calls to the current budget."""
 
     intercepted_binops = frozenset({"+", "-", "*", "/", "//", "**", "%"})
 
-    def _generate(self, source: nodes.Template, *arguments: Any, **named: Any) -> str:
-        metered = cast(nodes.Template, metering.Metering().visit(source))
-        metered.set_environment(self)
-        return super()._generate(metered, *arguments, **named)
-
-    def concat(self, pieces: Any) -> str:
-        parts = list(pieces)
-        current.get().spend(len(parts), sum(map(len, parts)))
-        return "".join(parts)
+    def concat(self, chunks: Any) -> str:
+        chunks = list(chunks)
+        current.get().spend(len(chunks), sum(map(len, chunks)))
+        return "".join(chunks)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         budget = current.get()
@@ -85,7 +84,7 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
             _repeat(budget, right if isinstance(left, int) else left, max(0, times))
         elif operator == "**" and isinstance(left, int) and isinstance(right, int):
             if left.bit_length() * abs(right) > LONGEST_NUMBER:
-                raise TemplateLimitError(f"it makes a number of more than {LONGEST_NUMBER:,} bits")
+                raise TemplateLimitError(f"it computes a number of more than {LONGEST_NUMBER:,} bits")
         else:
             budget.charge((left, right))
         result = super().call_binop(context, operator, left, right)
@@ -94,18 +93,18 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         return result
 
     def unsafe_undefined(self, obj: Any, attribute: str) -> Undefined:
-        raise jinja2.exceptions.SecurityError(f"{type(obj).__name__}.{attribute} is not for chat templates")
+        raise _not_allowed(f"{type(obj).__name__}.{attribute}")
 
     def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
         budget = current.get()
         named = {name: value for name, value in kwargs.items() if name not in ("_loop_vars", "_block_vars")}
         if isinstance(obj, BuiltinMethodType) or hasattr(obj, "__wrapped__"):
-            # str.format comes wrapped by the sandbox.
+            # The sandbox wraps str.format.
             method = getattr(obj, "__wrapped__", obj)
             subject, name = getattr(method, "__self__", None), method.__name__
             rules = next((rules for kind, rules in allowances.METHODS.items() if isinstance(subject, kind)), {})
             if name not in rules:
-                raise jinja2.exceptions.SecurityError(f"{type(subject).__name__}.{name} is not for chat templates")
+                raise _not_allowed(f"{type(subject).__name__}.{name}")
             if name == "join":
                 args = tuple(list(a) if not isinstance(a, str) else a for a in args)
             budget.charge((args, named))
@@ -119,7 +118,7 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
             return result
         owner = obj.__self__ if isinstance(obj, MethodType) else obj
         if not (isinstance(owner, CALLABLE) or owner in GLOBALS):
-            raise jinja2.exceptions.SecurityError(f"{type(owner).__name__} is not callable in chat templates")
+            raise _not_allowed(f"calling {type(owner).__name__}")
         budget.charge((args, named))
         result = super().call(context, obj, *args, **kwargs)
         if isinstance(result, dict):
@@ -128,23 +127,23 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
 
 
 class Generation(Extension):
-    """``{% generation %}`` marks what the assistant said, for training; the text is the same without."""
+    """``{% generation %}`` marks the assistant's text for training; rendering ignores it."""
 
     tags = {"generation"}  # noqa: RUF012
 
     def parse(self, parser: Parser) -> nodes.Node:
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return nodes.CallBlock(self.call_method("_said"), [], [], body).set_lineno(line)
+        return nodes.CallBlock(self.call_method("_body"), [], [], body).set_lineno(line)
 
-    def _said(self, caller: Macro) -> str:
+    def _body(self, caller: Macro) -> str:
         return caller()
 
 
-class Attributes(Namespace):
-    """``namespace``, which keeps no names that begin with an underscore."""
+class SafeNamespace(Namespace):
+    """``namespace`` without attributes that start with an underscore."""
 
-    def __init__(*args: Any, **kwargs: Any) -> None:  # so that ``namespace(self=...)`` works
+    def __init__(*args: Any, **kwargs: Any) -> None:  # without ``self``: ``namespace(self=...)`` is valid
         values = dict(*args[1:], **kwargs)
         for name in values:
             _check_name(name)
@@ -155,8 +154,8 @@ class Attributes(Namespace):
         Namespace.__setitem__(self, name, value)
 
 
-class Dict:
-    """``dict``, without the type's attributes."""
+class DictFunction:
+    """``dict`` without the attributes of the type."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
         return dict(*args, **kwargs)
@@ -168,10 +167,10 @@ class Dict:
 def tojson(
     value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
 ) -> str:
-    """JSON as transformers writes it into prompts: nothing is escaped for HTML, or for ASCII."""
+    """Return JSON as transformers does: without escapes for HTML or ASCII."""
     budget = current.get()
-    wide = 0 if indent is None else len(indent) if isinstance(indent, str) else int(indent)
-    if wide > 64 or any(len(part) > 64 for part in separators or ()):
+    width = 0 if indent is None else len(indent) if isinstance(indent, str) else int(indent)
+    if width > 64 or any(len(separator) > 64 for separator in separators or ()):
         raise TemplateLimitError("it asks for an indent or separator of more than 64 characters")
     budget.charge(value)
     result = json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
@@ -196,13 +195,17 @@ def bounded_range(*arguments: int) -> range:
     return found
 
 
+def _not_allowed(what: str) -> SecurityError:
+    return SecurityError(f"{what} is not allowed in chat templates")
+
+
 def _check_name(name: Any) -> None:
     if isinstance(name, str) and name.startswith("_"):
-        raise jinja2.exceptions.SecurityError(f"a namespace keeps no name with an underscore before it: {name!r}")
+        raise SecurityError(f"a namespace has no attributes that start with an underscore: {name!r}")
 
 
 def _repeat(budget: Budget, value: Any, times: int) -> None:
-    """Pay for a value so many times over, before it is made."""
+    """Charge a value ``times`` times, before it is repeated."""
     if isinstance(value, str):
         budget.spend(1, len(value) * times)
         return
@@ -212,7 +215,7 @@ def _repeat(budget: Budget, value: Any, times: int) -> None:
 
 
 def _metered_filter(name: str, function: Callable[..., Any], rule: allowances.Rule) -> Callable[..., Any]:
-    first = 0 if _PassArg.from_obj(function) is None else 1  # jinja hands its context on before the value
+    first = 0 if _PassArg.from_obj(function) is None else 1  # jinja passes its context before the value
 
     @wraps(function)
     def metered(*args: Any, **kwargs: Any) -> Any:
@@ -224,14 +227,14 @@ def _metered_filter(name: str, function: Callable[..., Any], rule: allowances.Ru
         rule(budget, value, *rest, **kwargs)
         result = function(*args[:first], value, *rest, **kwargs)
         if isinstance(result, Iterator):
-            return _counted(result)
+            return _charge_items(result)
         budget.charge(result if name not in ("first", "last", "d", "default", "attr") else None)
         return result
 
     return metered
 
 
-def _counted(items: Iterator[Any]) -> Iterator[Any]:
+def _charge_items(items: Iterator[Any]) -> Iterator[Any]:
     for item in items:
         current.get().spend(1)
         yield item
@@ -248,8 +251,10 @@ def _metered_test(function: Any) -> Callable[..., Any]:
 
 @jinja2.pass_context
 def _output(_context: Context, value: Any) -> Any:
-    """Every ``{{ }}`` passes here before it becomes text. That it takes the context keeps jinja from evaluating
-    constants while it compiles."""
+    """Charge the value of each ``{{ }}`` before it is converted to text.
+
+    The context argument keeps jinja from evaluating constants while it compiles.
+    """
     current.get().charge(value)
     return value
 
@@ -275,10 +280,10 @@ def _environment() -> ChatEnvironment:
     }
     environment.globals = {
         "range": bounded_range,
-        "dict": Dict(),
+        "dict": DictFunction(),
         "cycler": Cycler,
         "joiner": Joiner,
-        "namespace": Attributes,
+        "namespace": SafeNamespace,
         "raise_exception": raise_exception,
         "strftime_now": strftime_now,
     }

@@ -1,6 +1,7 @@
-"""`intaglio chat` without a terminal: pipes, JSON lines, tool files, and what a conversation does with its history."""
+"""`intaglio chat` without a terminal: pipes, JSON lines, tool files, and the history of a conversation."""
 
 import json
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,8 +11,10 @@ import pytest
 from intaglio.cli.chatting import screen as screens
 from intaglio.cli.chatting.talk import Talk
 from intaglio.cli.chatting.toolfile import NO_TOOLS, Toolbox, read_tools
-from intaglio.errors import UsageError
+from intaglio.errors import InputError, UsageError
 from intaglio.exporter import export
+from intaglio.runtime import Generation
+from intaglio.runtime.sequence.stream import TextStream
 from intaglio.tests.cli.conftest import Run
 from intaglio.tests.runtime.generation.scripted import CHECKPOINTS, Scripted
 
@@ -36,7 +39,7 @@ def _sum(numbers):
 
 
 class Fake:
-    """A screen that types lines and keeps what was shown. A line that is an exception is raised."""
+    """A screen with scripted input; it records what is shown. An exception among the lines is raised."""
 
     def __init__(self, *lines: Any, interactive: bool = True) -> None:
         self.lines = list(lines)
@@ -60,8 +63,8 @@ class Fake:
             self.raise_at = None
             raise KeyboardInterrupt
 
-    def end(self, reply: Any, pace: str) -> None:
-        self.shown.append(f"{reply.text} [{pace}]" if pace == "stopped" else reply.text)
+    def end(self, reply: Any, speed: str) -> None:
+        self.shown.append(f"{reply.text} [{speed}]" if speed == "stopped" else reply.text)
 
     def result(self, result: Any) -> None:
         self.shown.append(f"= {result.content}")
@@ -74,7 +77,7 @@ class Fake:
 
 
 def talk(screen: Fake, *texts: str, system: str | None = None, toolbox: Toolbox = NO_TOOLS) -> tuple[Talk, Scripted]:
-    """A conversation that has ended, with a model that said these texts."""
+    """Run a conversation to its end, with a model that replies with ``texts``."""
     model = Scripted("tiny-qwen2", texts)
     model.manifest = SimpleNamespace(family="qwen2", precision="fp32")  # type: ignore[attr-defined]
     talk = Talk(model, screen, "out", system, toolbox, {})  # type: ignore[arg-type]
@@ -107,22 +110,22 @@ def test_save(tmp_path: Path) -> None:
     screen = Fake("/save", f"/save {other}", f"/save {tmp_path}/none/x", "하이", f"/save {path}", "b", f"/save {path}")
     talk(screen, "안녕", "c")
     assert screen.shown[1:4] == [
-        "! /save needs a file; write /save FILE",
+        "! /save has no file; write /save FILE",
         f"! {other} exists; choose another name",
         f"! {tmp_path}/none/x: cannot be written (No such file or directory); choose another file",
     ]
     saved = json.loads(path.read_text(encoding="utf-8"))
     assert saved["artifact"] == "out"
     assert [m["content"] for m in saved["messages"]] == ["하이", "안녕", "b", "c"]
-    assert screen.shown[-1] == f"4 messages in {path}"
+    assert screen.shown[-1] == f"4 messages written to {path}"
     assert other.read_text() == "mine"
 
 
 def test_slashes() -> None:
     screen = Fake("/help", "/rest now", "//etc is what?")
     done, _ = talk(screen, "a folder")
-    assert screen.shown[1].startswith("/reset       forget the conversation")
-    assert screen.shown[2] == "/rest is no command; /help lists them, and //text sends /text"
+    assert screen.shown[1].startswith("/reset       clear the conversation")
+    assert screen.shown[2] == "/rest is not a command; /help lists the commands, and //text sends /text"
     assert done.history[0]["content"] == "/etc is what?"
 
 
@@ -134,21 +137,22 @@ def test_an_interruption_stops_the_answer_and_keeps_what_was_said() -> None:
     assert "hel [stopped]" in screen.shown
 
 
-def test_an_interruption_before_the_first_word_takes_the_message_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interruption_before_the_first_word_removes_the_message(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Fake("hi", "more")
-    chat = Scripted.stream_chat
+    scripted_stream = Scripted.stream
+    prompts = 0
 
-    def interrupted(self: Scripted, messages: Any, **options: Any) -> Any:
-        stream = chat(self, messages, **options)
-        if messages[-1]["content"] == "hi":
+    def stream(self: Scripted, prompt: list[int], **options: Any) -> TextStream[Generation]:
+        nonlocal prompts
+        prompts += 1
+        stream = scripted_stream(self, prompt, **options)
+        return TextStream(interrupt(), lambda: stream.generation) if prompts == 1 else stream
 
-            def stop() -> Any:
-                raise KeyboardInterrupt
+    def interrupt() -> Iterator[str]:
+        raise KeyboardInterrupt
+        yield ""
 
-            stream._pieces._pieces = (stop() for _ in "x")
-        return stream
-
-    monkeypatch.setattr(Scripted, "stream_chat", interrupted)
+    monkeypatch.setattr(Scripted, "stream", stream)
     done, _ = talk(screen, "hello", "there")
     assert [m["content"] for m in done.history] == ["more", "there"]
 
@@ -163,7 +167,7 @@ def test_two_interruptions_in_a_row_end_it() -> None:
     assert screen.lines == ["never"]
 
 
-def test_a_message_that_the_model_cannot_take_leaves_the_history_as_it_was() -> None:
+def test_a_message_that_the_model_cannot_take_is_removed() -> None:
     screen = Fake("a", "\ud800", "b")
     done, _ = talk(screen, "A", "B")
     assert [m["content"] for m in done.history] == ["a", "A", "b", "B"]
@@ -172,7 +176,7 @@ def test_a_message_that_the_model_cannot_take_leaves_the_history_as_it_was() -> 
         talk(Fake("\ud800", interactive=False))
 
 
-def test_functions_of_a_file_are_run(tmp_path: Path) -> None:
+def test_functions_of_a_file_are_executed(tmp_path: Path) -> None:
     (tmp_path / "tools.py").write_text(TOOLS)
     toolbox = read_tools(tmp_path / "tools.py")
     assert list(toolbox.functions) == ["add"]
@@ -183,7 +187,7 @@ def test_functions_of_a_file_are_run(tmp_path: Path) -> None:
     assert "<tool_response>\n3\n</tool_response>" in model.prompts[1]
 
 
-def test_results_of_schemas_are_typed(tmp_path: Path) -> None:
+def test_the_user_types_results_of_schemas(tmp_path: Path) -> None:
     schema = {"name": "add", "parameters": {"type": "object", "properties": {"a": {}, "b": {}}}}
     (tmp_path / "tools.json").write_text(json.dumps(schema))
     toolbox = read_tools(tmp_path / "tools.json")
@@ -191,32 +195,32 @@ def test_results_of_schemas_are_typed(tmp_path: Path) -> None:
     done, _ = talk(screen, CALL, "It is three.", toolbox=toolbox)
     assert screen.shown[1:] == ["add(a=1, b=2)", "", "add(a=1, b=2) = ", "= three", "It is three."]
     assert done.history[2]["content"] == "three"
-    with pytest.raises(Exception, match=r"the messages ended before the result of add\(a=1, b=2\); give it on a line"):
+    with pytest.raises(InputError, match=r"standard input ended before the result of add\(a=1, b=2\); give the result"):
         talk(Fake("1 + 2?", interactive=False), CALL, toolbox=toolbox)
 
 
-def test_broken_calls_are_shown_and_told() -> None:
+def test_broken_calls_are_shown_and_reported_to_the_model() -> None:
     toolbox = Toolbox([{"name": "add"}])
     screen = Fake("1 + 2?")
     talk(screen, CALL.replace("add", "sum"), "3", toolbox=toolbox)
-    assert screen.shown[1].endswith("(there is no tool 'sum'; there are: add)")
-    assert screen.shown[3] == '= {"error": "there is no tool \'sum\'; there are: add"}'
+    assert screen.shown[1].endswith("(there is no tool 'sum'; the tools are: add)")
+    assert screen.shown[3] == '= {"error": "there is no tool \'sum\'; the tools are: add"}'
 
 
 def test_a_model_that_only_calls() -> None:
     screen = Fake("go")
     done, _ = talk(screen, *[CALL] * 8, toolbox=Toolbox([{"name": "add"}], {"add": lambda a, b: a + b}))
-    assert screen.shown[-1] == "It called tools 8 times without an answer, and was not asked again."
+    assert screen.shown[-1] == "The model called tools in 8 turns without an answer; the turn ends here."
     assert len(done.history) == 17
 
 
-def test_an_interrupted_tool_forgets_the_message() -> None:
+def test_an_interrupted_tool_removes_the_message() -> None:
     def add(a: int, b: int) -> int:
         raise KeyboardInterrupt
 
     screen = Fake("go", "again")
     done, _ = talk(screen, CALL, "fine", toolbox=Toolbox([{"name": "add"}], {"add": add}))
-    assert "(stopped; the message is forgotten)" in screen.shown
+    assert "(stopped; the message is removed)" in screen.shown
     assert [m["content"] for m in done.history] == ["again", "fine"]
 
 
@@ -229,10 +233,10 @@ BAD_FILES: dict[str, tuple[str, str, str]] = {
         "has no functions; define one, with type hints and a docstring",
     ),
     "no docstring": ("x.py", "def f(): pass\n", "tool f has no docstring; say what it does"),
-    "an error in it": ("x.py", "a = 1\nb = a / 0\n", "line 2: ZeroDivisionError: division by zero; mend the file"),
+    "an error in it": ("x.py", "a = 1\nb = a / 0\n", "line 2: ZeroDivisionError: division by zero; fix the file"),
     "no Python": ("x.py", "a = 1\ndef (\n", "line 2: SyntaxError: "),
-    "no JSON": ("x.json", "{", "is no JSON (Expecting property name enclosed in double quotes: "),
-    "no schemas": ("x.json", "[1]", "expected a list of JSON schemas, or one; mend the file"),
+    "no JSON": ("x.json", "{", "is not valid JSON (Expecting property name enclosed in double quotes: "),
+    "no schemas": ("x.json", "[1]", "expected a JSON schema or a list of them; fix the file"),
     "no name": ("x.json", '[{"type": "function"}]', "a tool's schema has no name: "),
 }
 
@@ -248,7 +252,7 @@ def test_a_tool_file_that_cannot_be_used(tmp_path: Path, case: str) -> None:
     assert message in str(caught.value)
 
 
-def test_what_the_model_writes_does_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_control_characters_of_the_model_are_shown_as_pictures(capsys: pytest.CaptureFixture[str]) -> None:
     from intaglio.runtime import ChatEvent
 
     terminal = screens.Terminal()
@@ -303,8 +307,8 @@ def test_misuse(run: Run, artifact: Path, arguments: tuple[str, ...], stdin: str
     assert "Traceback" not in result.stderr
 
 
-def test_what_is_handed_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without --stop nothing is said about stop strings, so that generation_config.json's are used."""
+def test_options_are_passed_to_the_conversation(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without --stop, ``stop`` is None, so that the stop strings of generation_config.json are used."""
     from intaglio.cli.chatting import talk
     from intaglio.cli.verbs import chat
 

@@ -135,7 +135,7 @@ def terminal(artifact: Path, request: pytest.FixtureRequest) -> Iterator[Termina
 
 def saved(terminal: Terminal, path: Path) -> list[tuple[str, str]]:
     terminal.type(f"/save {path}\n")
-    terminal.expect(r"\d messages? in |\d messages in ")
+    terminal.expect(r"\d messages written to ")
     terminal.expect("> ")
     messages = json.loads(path.read_text(encoding="utf-8"))["messages"]
     return [(message["role"], message["content"]) for message in messages]
@@ -143,13 +143,13 @@ def saved(terminal: Terminal, path: Path) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("terminal", [("--max-new-tokens", "60")], indirect=True)
 def test_a_session(terminal: Terminal, tmp_path: Path) -> None:
-    terminal.expect(r"out: qwen2, fp32; /help lists what you can type\n> ")
+    terminal.expect(r"out: qwen2, fp32; /help lists the commands\n> ")
 
     # An answer streams: its beginning is there while its end is not.
     terminal.type("The album was\n")
     terminal.expect(r"The album was\n\S")
     assert "tokens/s" not in terminal.text
-    terminal.expect(r"\[\d+ tokens, [\d.]+ tokens/s, [\d.]+ s to the first(, cut off by the limit)?\]\n> ")
+    terminal.expect(r"\[\d+ tokens, [\d.]+ tokens/s, [\d.]+ s to the first(, cut off by the token limit)?\]\n> ")
 
     # Ctrl-C stops an answer, and not the program; what was said stays.
     terminal.type("In 1942, the ship\n")
@@ -179,7 +179,7 @@ def test_a_session(terminal: Terminal, tmp_path: Path) -> None:
     assert saved(terminal, tmp_path / "third.json")[9] == ("user", "The team")
 
     terminal.type("/reset\n")
-    terminal.expect(r"The conversation is forgotten.\n> ")
+    terminal.expect(r"The conversation is empty again.\n> ")
     assert saved(terminal, tmp_path / "fourth.json") == [("system", "Brief.")]
     terminal.type("/help\n")
     terminal.expect(r"/save FILE   write the conversation as JSON\n")
@@ -188,7 +188,7 @@ def test_a_session(terminal: Terminal, tmp_path: Path) -> None:
     # A second Ctrl-C ends it.
     terminal.rest()
     terminal.type("half a line\x03")
-    terminal.expect(r"Ctrl-C again ends the conversation\n> ")
+    terminal.expect(r"press Ctrl-C again to end the conversation\n> ")
     terminal.rest()
     terminal.type("\x03")
     assert terminal.ended() == 0
@@ -199,7 +199,7 @@ def test_a_session(terminal: Terminal, tmp_path: Path) -> None:
 def test_a_conversation_that_fills_the_context_goes_on(terminal: Terminal) -> None:
     terminal.expect("> ")
     terminal.type("the seal " * 250 + "\n")
-    terminal.expect(r"the model's context is 512, .*; /reset forgets the conversation\n")
+    terminal.expect(r"the model's context is 512, .*; /reset clears the conversation\n")
     terminal.expect("> ")
     terminal.type("The album was\n")
     terminal.expect(r"The album was\n\S+ ")

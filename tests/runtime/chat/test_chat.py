@@ -126,11 +126,11 @@ def test_several_calls_in_one_turn(family: str) -> None:
 BROKEN = {
     "an unknown tool": (
         '<tool_call>{"name": "wether", "arguments": {}}</tool_call>',
-        "there is no tool 'wether'; there are: get_weather",
+        "there is no tool 'wether'; the tools are: get_weather",
     ),
     "arguments that are no JSON": (
         '<tool_call>{"name": "get_weather", "arguments": {city}}</tool_call>',
-        "the call is no JSON: Expecting property name enclosed in double quotes at character 38",
+        "the call is not valid JSON: Expecting property name enclosed in double quotes at character 38",
     ),
     "a missing argument": ('<tool_call>{"name": "get_weather"}</tool_call>', "get_weather needs the argument 'city'"),
     "cut off": ('<tool_call>{"name": "get_wea', "the call was cut off before its end"),

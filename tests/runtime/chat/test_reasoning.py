@@ -1,7 +1,7 @@
 """Thought and answer in streamed text: the same however it is cut, and nothing held back but a possible tag."""
 
 import pytest
-from intaglio.runtime.chat.reasoning import CLOSE, OPEN, Reasoning
+from intaglio.runtime.chat.reasoning import CLOSE, OPEN, ReasoningParser
 
 FENCE = "```"
 # text, whether the template has opened the block, the thought (None: there was no block), the answer
@@ -60,12 +60,12 @@ CASES: dict[str, tuple[str, bool, str | None, str]] = {
 
 
 def split(pieces: list[str], opened: bool) -> tuple[str | None, str]:
-    reasoning = Reasoning(opened=opened)
+    reasoning = ReasoningParser(opened=opened)
     parts = [part for piece in pieces for part in reasoning.push(piece)] + reasoning.flush()
     assert all(part.text for part in parts)
     thought = "".join(part.text for part in parts if part.kind == "thought")
     answer = "".join(part.text for part in parts if part.kind == "answer")
-    return thought if reasoning.thinking else None, answer
+    return thought if reasoning.has_thought else None, answer
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -87,7 +87,7 @@ def test_every_way_of_cutting_gives_the_same(case: str) -> None:
 def test_a_prefix_streams_what_the_whole_begins_with(case: str) -> None:
     """What was shown is never taken back, and no more than a tag, or space around one, is ever behind."""
     text, opened, thought, answer = CASES[case]
-    reasoning = Reasoning(opened=opened)
+    reasoning = ReasoningParser(opened=opened)
     shown = {"thought": "", "answer": ""}
     for at, character in enumerate(text, 1):
         for part in reasoning.push(character):
@@ -102,6 +102,6 @@ def test_a_prefix_streams_what_the_whole_begins_with(case: str) -> None:
 
 def test_a_long_thought_takes_time_in_proportion() -> None:
     """One character at a time, with a tag that never comes: nothing may read the past again."""
-    reasoning = Reasoning(opened=True)
+    reasoning = ReasoningParser(opened=True)
     pushed = sum(len(part.text) for character in "<b> ` " * 20_000 for part in reasoning.push(character))
     assert pushed == len("<b> ` ") * 20_000

@@ -253,7 +253,7 @@ def bare() -> None:
 
 @pytest.mark.parametrize("function", [everything, bare])
 def test_a_functions_schema_equals_transformers(function: Callable[..., Any]) -> None:
-    from transformers.utils import get_json_schema
+    from transformers.utils.chat_template_utils import get_json_schema
 
     assert json.dumps(schema_of(function)) == json.dumps(get_json_schema(function))
 
@@ -302,9 +302,12 @@ def badly_chosen(a: str) -> None:
     [
         (undocumented, "tool undocumented has no docstring; say what it does, and each argument under 'Args:'"),
         (untyped, "tool untyped: argument 'a' has no type hint; give one, or pass a JSON schema"),
-        (undescribed, "tool undescribed: argument 'a' is not described; add it under 'Args:'"),
-        (odd, "tool odd: argument 'a': the type Path has no JSON schema that is certain; take str, int, "),
-        (badly_chosen, "tool badly_chosen: argument 'a': its choices are no JSON list: red, blue"),
+        (undescribed, "tool undescribed: argument 'a' has no description; add one under 'Args:'"),
+        (odd, "tool odd: argument 'a': the type Path has no unambiguous JSON schema; use str, int, "),
+        (
+            badly_chosen,
+            "tool badly_chosen: argument 'a': its choices are not a JSON list: red, blue; write (choices: ",
+        ),
         (3, "a tool is int; give a function, or a JSON schema as a dict"),
     ],
 )
@@ -328,7 +331,7 @@ def test_where_templates_come_from(tmp_path: Path) -> None:
     assert several.render([ASKED]) == "plain"
     assert several.render([ASKED], tools=[CLOCK]) == "with tools"
     assert several.render([ASKED], template="tool_use") == "with tools"
-    with pytest.raises(UsageError, match=r"has no chat template 'rag'; it has default, tool_use$"):
+    with pytest.raises(UsageError, match=r"has no chat template 'rag'; give one of: default, tool_use$"):
         several.render([ASKED], template="rag")
     assert read_chat_format(write(tmp_path, chat_template="entry")).render([ASKED]) == "entry"
     assert (
@@ -336,7 +339,7 @@ def test_where_templates_come_from(tmp_path: Path) -> None:
     )
     (tmp_path / "chat_template.jinja").unlink()
     only = read_chat_format(write(tmp_path, chat_template=[{"name": "rag", "template": "x"}]))
-    with pytest.raises(UsageError, match="has several chat templates and none is the default; choose one of rag"):
+    with pytest.raises(UsageError, match="has several chat templates and none is named default; give one of: rag"):
         only.render([ASKED])
 
 
@@ -353,7 +356,7 @@ def test_special_tokens_equal_transformers(tokenizers: Callable[[str], Any], nam
 
 @pytest.mark.parametrize("entry", [3, ["x"], [{"name": "default"}], {"default": 3}])
 def test_a_template_that_is_no_text(tmp_path: Path, entry: Any) -> None:
-    with pytest.raises(ArtifactError, match="chat_template is neither a template nor a list of templates with names"):
+    with pytest.raises(ArtifactError, match="chat_template is neither a string nor a list of templates with names"):
         read_chat_format(write(tmp_path, chat_template=entry))
 
 
@@ -378,7 +381,7 @@ def test_a_template_that_does_not_parse() -> None:
     with pytest.raises(ArtifactError) as caught:
         ChatFormat("out", {"default": "a\n{% if x %}\nb"}).render([ASKED])
     assert str(caught.value).startswith("out: its chat template cannot be read: line 3: Unexpected end of template.")
-    assert str(caught.value).endswith("; mend the checkpoint's file and export the model again")
+    assert str(caught.value).endswith("; fix the checkpoint's file and export the model again")
 
 
 FAILING: dict[str, tuple[str, str]] = {
@@ -386,7 +389,7 @@ FAILING: dict[str, tuple[str, str]] = {
         "{% for m in messages %}{% if m.role not in ['user', 'assistant'] %}"
         "{{ raise_exception('Only user and assistant, not ' + m.role) }}{% endif %}{% endfor %}",
         "out: its chat template fails on message 2 of 4, role 'tool': Only user and assistant, not tool; "
-        "change the message to what the template takes",
+        "change the message to one that the template accepts",
     ),
     "a field that is not there": (
         "{% for m in messages %}{% if m.role == 'tool' %}{{ m.name.upper() }}{% endif %}{% endfor %}",
@@ -421,8 +424,8 @@ def test_a_template_that_fails_on_a_message_names_it(case: str) -> None:
     ("messages", "message"),
     [
         ([], "the conversation is empty; give at least one message"),
-        ("hi", 'a conversation is a list of messages, not str; give [{"role": "user", "content": "..."}]'),
-        ({"role": "user", "content": "x"}, "a conversation is a list of messages, not dict; "),
+        ("hi", 'the conversation is str, expected a list of messages; give [{"role": "user", "content": "..."}]'),
+        ({"role": "user", "content": "x"}, "the conversation is dict, expected a list of messages; "),
         (["hi"], "message 0 has no role; "),
         ([{"role": "user", "content": "x"}, {"content": "x"}], "message 1 has no role; "),
         ([{"role": "user", "content": 3}], "message 0, role 'user': its content is int; give text"),
@@ -439,10 +442,10 @@ def test_a_final_message_that_cannot_be_continued() -> None:
     with pytest.raises(PromptError, match="message 0, role 'assistant', has no content to continue; give it text"):
         chat_format.render([{"role": "assistant"}], continue_final_message=True)
     cutting = ChatFormat("out", {"default": "{{ messages[0].content[:3] }}"})
-    with pytest.raises(PromptError, match="the last message's text does not appear in the prompt"):
+    with pytest.raises(PromptError, match="the last message's text is not in the prompt"):
         cutting.render([{"role": "assistant", "content": "a long one"}], continue_final_message=True)
     blind = ChatFormat("out", {"default": "{{ messages[0].role }}"})
-    with pytest.raises(UsageError, match="this chat template does not read a message's content"):
+    with pytest.raises(UsageError, match="template does not read the content of messages; leave the option out"):
         blind.render([{"role": "assistant", "content": "x"}], continue_final_message=True)
 
 

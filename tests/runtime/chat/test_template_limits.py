@@ -93,24 +93,24 @@ HOSTILE: dict[str, str] = {
     "a long template": "x" * 300_000,
 }
 REACHING: dict[str, str] = {
-    "{{ ''.__class__.__mro__ }}": "str.__class__ is not for chat templates",
-    "{{ ''['__class__'] }}": "str.__class__ is not for chat templates",
-    "{{ '' | attr('__class__') }}": "str.__class__ is not for chat templates",
-    "{{ [''] | map(attribute='__class__') | list }}": "str.__class__ is not for chat templates",
-    "{{ '{0.__class__}'.format('') }}": "str.__class__ is not for chat templates",
-    "{{ '{x.__class__}'.format_map({'x': ''}) }}": "str.__class__ is not for chat templates",
-    "{% if messages.__len__ is defined %}{% endif %}": "list.__len__ is not for chat templates",
-    "{{ raise_exception.__globals__ }}": "function.__globals__ is not for chat templates",
-    "{{ cycler.__init__.__globals__ }}": "type.__init__ is not for chat templates",
-    "{{ dict.__class__ }}": "Dict.__class__ is not for chat templates",
-    "{{ self._TemplateReference__context }}": "TemplateReference._TemplateReference__context is not for chat templates",
-    "{{ messages.clear() }}": "list.clear is not for chat templates",
-    "{{ messages[0].update(role='x') }}": "dict.update is not for chat templates",
-    "{% set n = namespace(__class__=1) %}": "a namespace keeps no name with an underscore before it: '__class__'",
-    "{% set n = namespace() %}{% set n._x = 1 %}": "a namespace keeps no name with an underscore before it: '_x'",
-    "{{ (5).to_bytes(10 ** 9, 'big') }}": "int.to_bytes is not for chat templates",
-    "{{ 'a'.encode() }}": "str.encode is not for chat templates",
-    "{{ 'a'.translate({97: 'b' * 100}) }}": "str.translate is not for chat templates",
+    "{{ ''.__class__.__mro__ }}": "str.__class__ is not allowed in chat templates",
+    "{{ ''['__class__'] }}": "str.__class__ is not allowed in chat templates",
+    "{{ '' | attr('__class__') }}": "str.__class__ is not allowed in chat templates",
+    "{{ [''] | map(attribute='__class__') | list }}": "str.__class__ is not allowed in chat templates",
+    "{{ '{0.__class__}'.format('') }}": "str.__class__ is not allowed in chat templates",
+    "{{ '{x.__class__}'.format_map({'x': ''}) }}": "str.__class__ is not allowed in chat templates",
+    "{% if messages.__len__ is defined %}{% endif %}": "list.__len__ is not allowed in chat templates",
+    "{{ raise_exception.__globals__ }}": "function.__globals__ is not allowed in chat templates",
+    "{{ cycler.__init__.__globals__ }}": "type.__init__ is not allowed in chat templates",
+    "{{ dict.__class__ }}": "DictFunction.__class__ is not allowed in chat templates",
+    "{{ self._TemplateReference__context }}": "TemplateReference._TemplateReference__context is not allowed",
+    "{{ messages.clear() }}": "list.clear is not allowed in chat templates",
+    "{{ messages[0].update(role='x') }}": "dict.update is not allowed in chat templates",
+    "{% set n = namespace(__class__=1) %}": "a namespace has no attributes that start with an underscore: '__class__'",
+    "{% set n = namespace() %}{% set n._x = 1 %}": "a namespace has no attributes that start with an underscore: '_x'",
+    "{{ (5).to_bytes(10 ** 9, 'big') }}": "int.to_bytes is not allowed in chat templates",
+    "{{ 'a'.encode() }}": "str.encode is not allowed in chat templates",
+    "{{ 'a'.translate({97: 'b' * 100}) }}": "str.translate is not allowed in chat templates",
 }
 LEFT_OUT: dict[str, str] = {
     "{% include '/etc/passwd' %}": "a chat template cannot load other templates",
@@ -158,18 +158,16 @@ def test_nothing_escapes_the_budget() -> None:
     ("source", "reason"),
     [
         (HOSTILE["loops in loops"], r"it takes more than 1,\d{3},\d{3} steps"),
-        (HOSTILE["text times"], r"it goes through more than 32,\d{3},\d{3} characters"),
+        (HOSTILE["text times"], r"it processes more than 32,\d{3},\d{3} characters"),
         (HOSTILE["a long range"], "it asks for a range of more than 100,000"),
-        (HOSTILE["a macro that calls itself"], "it nests too deeply"),
+        (HOSTILE["a macro that calls itself"], "it is nested too deeply"),
         (HOSTILE["brackets in brackets"], r"it cannot be compiled \(maximum recursion depth exceeded.*\)"),
         (HOSTILE["loops too deep for Python"], r"it cannot be compiled \(too many levels of indentation .*\)"),
         (HOSTILE["a long template"], "it has 300,000 characters, and 200,000 are allowed"),
     ],
 )
 def test_a_refusal_says_why(source: str, reason: str) -> None:
-    message = (
-        f"^out: its chat template is refused: {reason}; take the checkpoint's own template, and see who changed it$"
-    )
+    message = f"^out: its chat template is refused: {reason}; use the template that the checkpoint was published with$"
     with pytest.raises(ArtifactError, match=message):
         ChatFormat("out", {"default": source}).render([{"role": "user", "content": "x"}])
 
@@ -179,7 +177,7 @@ def test_a_template_that_reaches_for_pythons_insides(source: str) -> None:
     messages = [{"role": "user", "content": "x"}]
     with pytest.raises(ArtifactError) as caught:
         ChatFormat("out", {"default": source}).render(messages)
-    assert str(caught.value).startswith(f"out: its chat template is refused: {REACHING[source]}; take the checkpoint's")
+    assert str(caught.value).startswith(f"out: its chat template is refused: {REACHING[source]}")
     assert messages == [{"role": "user", "content": "x"}]
 
 

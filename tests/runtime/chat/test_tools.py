@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 from intaglio.errors import UsageError
-from intaglio.runtime.chat.tool_calls import BrokenToolCall, Found, ToolCall, ToolCalls
+from intaglio.runtime.chat.tool_call import BrokenToolCall, ToolCall
+from intaglio.runtime.chat.tool_calls import TextOrCall, ToolCallParser
 
 SCHEMAS: list[dict[str, Any]] = [
     {
@@ -34,7 +35,7 @@ def call(body: str) -> str:
     return f"<tool_call>{body}</tool_call>"
 
 
-GOOD: dict[str, tuple[str, list[Found]]] = {
+GOOD: dict[str, tuple[str, list[TextOrCall]]] = {
     "Qwen2's form": ('<tool_call>\n{"name": "weather", "arguments": {"city": "서울"}}\n</tool_call>', [SEOUL]),
     "EXAONE's form": (call('{"name": "weather", "arguments": {"city": "서울"}}'), [SEOUL]),
     "text before it": ("Let me see.\n" + call('{"name": "clock"}'), ["Let me see.\n", ToolCall("clock")]),
@@ -96,54 +97,54 @@ GOOD: dict[str, tuple[str, list[Found]]] = {
 BROKEN: dict[str, tuple[str, str]] = {
     "cut off": ('<tool_call>\n{"name": "weather", "arguments": {"ci', "the call was cut off before its end"),
     "cut off at once": ("<tool_call>", "the call was cut off before its end"),
-    "no JSON": (call("weather(city=서울)"), "the call is no JSON: Expecting value at character 0"),
+    "no JSON": (call("weather(city=서울)"), "the call is not valid JSON: Expecting value at character 0"),
     "arguments that are no JSON": (
         call('{"name": "weather", "arguments": {city: 서울}}'),
-        "the call is no JSON: Expecting property name enclosed in double quotes at character 34",
+        "the call is not valid JSON: Expecting property name enclosed in double quotes at character 34",
     ),
     "argument text that is no JSON": (
         call('{"name": "weather", "arguments": "city"}'),
-        "the arguments of weather are no JSON: Expecting value at character 0",
+        "the arguments of weather are not valid JSON: Expecting value at character 0",
     ),
     "a string that never ends": (
         call('{"name": "clock'),
-        "the call is no JSON: Unterminated string starting at character 9",
+        "the call is not valid JSON: Unterminated string starting at character 9",
     ),
-    "too deep": (call("[" * 100_000), "the call is no JSON: it nests too deeply"),
-    "no name": (call('{"arguments": {}}'), 'the call names no tool; write {"name": ..., "arguments": {...}}'),
-    "a list": (call("[]"), 'the call names no tool; write {"name": ..., "arguments": {...}}'),
+    "too deep": (call("[" * 100_000), "the call is not valid JSON: it is nested too deeply"),
+    "no name": (call('{"arguments": {}}'), 'the call has no name of a tool; write {"name": ..., "arguments": {...}}'),
+    "a list": (call("[]"), 'the call has no name of a tool; write {"name": ..., "arguments": {...}}'),
     "an unknown tool": (
         call('{"name": "wether", "arguments": {}}'),
-        "there is no tool 'wether'; there are: weather, clock, any",
+        "there is no tool 'wether'; the tools are: weather, clock, any",
     ),
     "arguments that are a list": (
         call('{"name": "clock", "arguments": [1]}'),
-        "the arguments of clock are array, not an object of names and values",
+        "the arguments of clock have the type array; write an object of names and values",
     ),
     "a missing argument": (call('{"name": "weather", "arguments": {"days": 1}}'), "weather needs the argument 'city'"),
     "a surplus argument": (
         call('{"name": "weather", "arguments": {"city": "", "town": ""}}'),
-        "weather has no argument 'town'; it has: city, days, unit, where, odd",
+        "weather has no argument 'town'; its arguments are: city, days, unit, where, odd",
     ),
     "another kind": (
         call('{"name": "weather", "arguments": {"city": "", "days": "2"}}'),
-        "weather: the argument 'days' is string, expected integer",
+        "weather: the argument 'days' has the type string, expected integer",
     ),
     "a truth for a number": (
         call('{"name": "weather", "arguments": {"city": "", "where": true}}'),
-        "weather: the argument 'where' is boolean, expected number or array",
+        "weather: the argument 'where' has the type boolean, expected number or array",
     ),
     "no choice": (
         call('{"name": "weather", "arguments": {"city": "", "unit": "섭씨"}}'),
-        'weather: the argument \'unit\' is "섭씨", expected: "C", "도"',
+        'weather: the argument \'unit\' is "섭씨", expected one of: "C", "도"',
     ),
 }
 
 
-def parse(pieces: list[str]) -> list[Found]:
+def parse(pieces: list[str]) -> list[TextOrCall]:
     """Pieces of text joined to one where they follow each other."""
-    calls = ToolCalls(SCHEMAS)
-    joined: list[Found] = []
+    calls = ToolCallParser(SCHEMAS)
+    joined: list[TextOrCall] = []
     for found in [one for piece in pieces for one in calls.push(piece)] + calls.flush():
         if isinstance(found, str) and joined and isinstance(joined[-1], str):
             joined[-1] += found
@@ -180,16 +181,16 @@ def test_a_broken_call_does_not_hide_the_next() -> None:
 
 
 def test_an_answer_that_begins_with_other_json_is_passed_on_at_once() -> None:
-    calls = ToolCalls(SCHEMAS)
+    calls = ToolCallParser(SCHEMAS)
     assert calls.push('```json\n{"na') == []
     assert calls.push("tion") == ['```json\n{"nation']
-    spaced = ToolCalls(SCHEMAS)
+    spaced = ToolCallParser(SCHEMAS)
     assert spaced.push("\n" * 300 + "{" + " " * 300) == []
     assert spaced.push("x") == ["\n" * 300 + "{" + " " * 300 + "x"]
 
 
 def test_text_is_passed_on_at_once() -> None:
-    calls = ToolCalls(SCHEMAS)
+    calls = ToolCallParser(SCHEMAS)
     assert calls.push("I look <") == ["I look "]
     assert calls.push("b> it up <tool") == ["<b> it up "]
     assert calls.push('_call>{"name"') == []
@@ -211,4 +212,4 @@ def test_calls_print_as_one_would_write_them() -> None:
 
 def test_a_schema_without_a_name() -> None:
     with pytest.raises(UsageError, match=r'a tool\'s schema has no name: \{"type": "function"\}; give \{"type"'):
-        ToolCalls([{"type": "function"}])
+        ToolCallParser([{"type": "function"}])

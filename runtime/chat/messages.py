@@ -1,0 +1,108 @@
+"""The messages of a conversation as a chat template receives them: checked, and reduced to plain values."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+from ...errors import PromptError, UsageError
+
+Message = Mapping[str, Any]
+
+THOUGHT_KEYS = ("reasoning_content", "thinking", "reasoning")
+"""Keys under which a message may hold its thought. Templates read the first."""
+
+END_MARKER = "CONTINUE_FINAL_MESSAGE_TAG "
+"""Marks the end of the final message's text while the template renders it."""
+
+
+def normalize_messages(messages: Any) -> list[dict[str, Any]]:
+    """Return copies of the messages: plain values without None, and the thought under each key that templates read.
+
+    Raises:
+        PromptError: the messages are not a list of at least one message, or a message has no role or no text.
+    """
+    if isinstance(messages, str | Mapping) or not isinstance(messages, Sequence):
+        raise PromptError(
+            f"the conversation is {type(messages).__name__}, expected a list of messages; "
+            'give [{"role": "user", "content": "..."}]'
+        )
+    if not messages:
+        raise PromptError("the conversation is empty; give at least one message")
+    return [_normalize_message(message, index) for index, message in enumerate(messages)]
+
+
+def _normalize_message(message: Any, index: int) -> dict[str, Any]:
+    plain = plain_value(message)
+    if not isinstance(plain, dict) or not isinstance(plain.get("role"), str):
+        raise PromptError(f'message {index} has no role; give {{"role": "user", "content": "..."}}')
+    values = {name: value for name, value in plain.items() if value is not None}
+    content = values.get("content")
+    if content is not None and not isinstance(content, str | list):
+        raise PromptError(
+            f"message {index}, role {values['role']!r}: its content is {type(content).__name__}; give text"
+        )
+    thought = next((values[key] for key in THOUGHT_KEYS if values.get(key) is not None), None)
+    return values if thought is None else {"thinking": thought, **values, "reasoning_content": thought}
+
+
+def plain_value(value: Any) -> Any:
+    """Convert a value to JSON types, so that a template can only reach the methods of those types."""
+    if value is None or type(value) in (str, int, float, bool):
+        return value
+    if isinstance(value, str):
+        return str.__str__(value)  # a subclass may override __str__
+    if isinstance(value, int | float):
+        return int.__int__(value) if isinstance(value, int) else float.__float__(value)
+    if isinstance(value, Mapping):
+        return {plain_value(key): plain_value(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_value(item) for item in value] if isinstance(value, list) else tuple(map(plain_value, value))
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain_value(asdict(value))
+    if callable(item := getattr(value, "item", None)) and getattr(value, "shape", None) == ():
+        return plain_value(item())  # a numpy scalar
+    if callable(dump := getattr(value, "model_dump", None)):
+        return plain_value(dump())  # a pydantic model
+    return f"<{type(value).__name__}>"
+
+
+def mark_final_text(messages: list[dict[str, Any]], template: str) -> str:
+    """Append END_MARKER to the last message's text, in place; return the text without it.
+
+    Raises:
+        PromptError: the last message has no text.
+        UsageError: the template does not read the content of messages.
+    """
+    content = messages[-1].get("content")
+    blocks = [block for block in content if isinstance(block, dict) and "text" in block] if content else []
+    if isinstance(content, str):
+        text, messages[-1] = content, {**messages[-1], "content": content + END_MARKER}
+    elif blocks:
+        text = blocks[-1]["text"]
+        blocks[-1]["text"] = text + END_MARKER
+    else:
+        raise PromptError(
+            f"message {len(messages) - 1}, role {messages[-1]['role']!r}, has no content to continue; give it text"
+        )
+    if "content" not in template:
+        raise UsageError(
+            "continue_final_message: the chat template does not read the content of messages; leave the option out"
+        )
+    return str(text)
+
+
+def cut_at_marker(prompt: str, final_text: str) -> str:
+    """Return the prompt up to the end of the final message's text.
+
+    Raises:
+        PromptError: the prompt does not contain that text.
+    """
+    position = prompt.rfind(END_MARKER.strip())
+    if position < 0 or final_text.strip() not in prompt:
+        raise PromptError(
+            "continue_final_message: the last message's text is not in the prompt, "
+            "because the chat template leaves it out or changes it; give a message that it keeps"
+        )
+    # A template that strips the message has stripped the marker's space, and would have stripped the text before it.
+    trimmed = prompt[position : position + len(END_MARKER)] != END_MARKER
+    return prompt[:position].rstrip() if trimmed else prompt[:position]
