@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import torch
-from intaglio.models.checkpoint import PARSERS
 from intaglio.models.config import ConfigReader
+from intaglio.models.family import FAMILIES
 from intaglio.models.heads import build
 
 BLOCK = 1 << 26
@@ -35,7 +35,7 @@ def write(folder: Path, shape: str, *, sparse: bool = False) -> Path:
     folder.mkdir(parents=True)
     config = SHAPES[shape]
     (folder / "config.json").write_text(json.dumps(config, indent=2))
-    parsed = PARSERS[str(config["model_type"])](ConfigReader.open(folder))
+    parsed = FAMILIES[str(config["model_type"])].parse(ConfigReader.open(folder))
     with torch.device("meta"):
         state = build(parsed, "text-generation").state_dict()
     if parsed.tie_word_embeddings:

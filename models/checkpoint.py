@@ -5,7 +5,7 @@ resident memory, which for a model is the whole model.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,23 +17,11 @@ from torch import Tensor, nn
 
 from ..artifact import Task
 from ..errors import CheckpointError, UnsupportedError
-from . import exaone4, qwen2
-from .config import ConfigReader, ModelConfig
+from .config import ConfigReader
+from .family import CLASS_SUFFIXES, FAMILIES, Family, architectures
 from .heads import TRUNK_ATTRIBUTE, CausalLM, build, trunk
 from .rope import RotaryEmbedding
 
-PARSERS: Mapping[str, Callable[[ConfigReader], ModelConfig]] = {"qwen2": qwen2.parse, "exaone4": exaone4.parse}
-_SUFFIXES: Mapping[str, Task] = {
-    "ForCausalLM": "text-generation",
-    "Model": "feature-extraction",
-    "ForSequenceClassification": "text-classification",
-    "ForTokenClassification": "token-classification",
-    "ForQuestionAnswering": "question-answering",
-}
-CLASS_NAMES: Mapping[str, str] = {"qwen2": "Qwen2", "exaone4": "Exaone4"}
-ARCHITECTURES: Mapping[str, tuple[str, Task]] = {
-    f"{name}{suffix}": (family, task) for family, name in CLASS_NAMES.items() for suffix, task in _SUFFIXES.items()
-}
 DTYPES: Mapping[str, torch.dtype] = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 TRUNK_PREFIXES = ("model.", "transformer.", "")
 
@@ -73,7 +61,7 @@ class Checkpoint:
         self.folder = Path(folder)
         reader = ConfigReader.open(self.folder)
         self.architecture, family, self.task = _architecture(reader)
-        self.config = PARSERS[family](reader)
+        self.config = family.parse(reader)
         self.files, self.tensors = self._find()
         self.trunk_prefix = find_trunk(self.tensors, self.folder)
 
@@ -231,20 +219,21 @@ def _remedy(name: str, task: Task, stored: Task) -> str:
     return "the config and the weights belong to different models, or a file is incomplete"
 
 
-def _architecture(reader: ConfigReader) -> tuple[str, str, Task]:
+def _architecture(reader: ConfigReader) -> tuple[str, Family, Task]:
     names = reader.get("architectures") or []
     name = names[0] if isinstance(names, list) and names else None
     model_type = reader.get("model_type")
-    if name is None and isinstance(model_type, str) and model_type in PARSERS:
-        name = CLASS_NAMES[model_type] + "ForCausalLM"
-    if not isinstance(name, str) or name not in ARCHITECTURES:
+    if name is None and isinstance(model_type, str) and model_type in FAMILIES:
+        name = FAMILIES[model_type].class_prefix + CLASS_SUFFIXES["text-generation"]
+    supported = architectures()
+    if not isinstance(name, str) or name not in supported:
         raise UnsupportedError(
             f"{reader.where}: architecture {name!r} (model_type {model_type!r}) is not supported; "
-            f"supported are {', '.join(ARCHITECTURES)}"
+            f"supported are {', '.join(supported)}"
         )
-    family, task = ARCHITECTURES[name]
-    if model_type not in (None, family):
-        raise reader.bad("model_type", f"{family}, to go with the architecture {name}")
+    family, task = supported[name]
+    if model_type not in (None, family.name):
+        raise reader.bad("model_type", f"{family.name}, to go with the architecture {name}")
     return name, family, task
 
 

@@ -15,12 +15,9 @@ from ..artifact import Task
 from ..errors import UnsupportedError
 from . import ops
 from .config import ModelConfig
-from .exaone4 import Exaone4Model
+from .family import FAMILIES
 from .layers import Decoder, DecoderOutput
 from .ops import KeyValue
-from .qwen2 import Qwen2Model
-
-TRUNKS: dict[str, type[Decoder]] = {"qwen2": Qwen2Model, "exaone4": Exaone4Model}
 
 Past = Sequence[KeyValue]
 IGNORED = -100
@@ -53,7 +50,7 @@ class CausalLM(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.model = TRUNKS[config.family](config)
+        self.model = FAMILIES[config.family].trunk(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
@@ -88,7 +85,7 @@ class SequenceClassification(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.model = TRUNKS[config.family](config)
+        self.model = FAMILIES[config.family].trunk(config)
         self.score = nn.Linear(config.hidden_size, len(config.labels), bias=False)
 
     def forward(
@@ -148,7 +145,7 @@ class TokenClassification(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.model = TRUNKS[config.family](config)
+        self.model = FAMILIES[config.family].trunk(config)
         self.score = nn.Linear(config.hidden_size, len(config.labels))
 
     def forward(
@@ -174,7 +171,7 @@ class QuestionAnswering(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.transformer = TRUNKS[config.family](config)
+        self.transformer = FAMILIES[config.family].trunk(config)
         self.qa_outputs = nn.Linear(config.hidden_size, 2)
 
     def forward(
@@ -214,7 +211,7 @@ TRUNK_ATTRIBUTE: dict[Task, str] = {task: "transformer" if task == "question-ans
 
 def build(config: ModelConfig, task: Task) -> nn.Module:
     """The module of a task, with uninitialized weights; ``feature-extraction`` is the bare model."""
-    return TRUNKS[config.family](config) if task == "feature-extraction" else HEADS[task](config)
+    return FAMILIES[config.family].trunk(config) if task == "feature-extraction" else HEADS[task](config)
 
 
 def trunk(module: nn.Module, task: Task) -> Decoder:

@@ -16,7 +16,8 @@ from ..artifact import Task
 from ..errors import CheckpointError
 from . import ops
 from .checkpoint import Checkpoint
-from .heads import TRUNKS, build
+from .family import FAMILIES
+from .heads import build
 from .rope import RotaryEmbedding
 
 PIECE_BYTES = 1 << 24
@@ -53,7 +54,7 @@ class Layerwise:
     def layer(self, index: int) -> nn.Module:
         """Layer ``index``; called as ``layer(hidden, past, plan)``."""
         with torch.device("meta"):
-            layer = TRUNKS[self.config.family].layer(self.config, index)
+            layer = FAMILIES[self.config.family].trunk.layer(self.config, index)
         prefix = self._trunk(f"layers.{index}.")
         state = {name: self.checkpoint.tensor(prefix + name).float() for name in layer.state_dict()}
         layer.load_state_dict(state, assign=True)

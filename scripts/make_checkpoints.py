@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from intaglio.models.checkpoint import PARSERS, Checkpoint
+from intaglio.models.checkpoint import Checkpoint
 from intaglio.models.config import ConfigReader
+from intaglio.models.family import FAMILIES
 from intaglio.models.heads import CausalLM, SequenceClassification, build
 from torch import nn
 from training import folder, language, repetition, sentiment, text
@@ -104,7 +105,7 @@ def make(name: str, arguments: argparse.Namespace) -> None:
 
 
 def new(values: folder.Values) -> nn.Module:
-    config = PARSERS[values["model_type"]](ConfigReader(values, "config.json"))
+    config = FAMILIES[values["model_type"]].parse(ConfigReader(values, "config.json"))
     return build(config, "text-classification" if "id2label" in values else "text-generation")
 
 

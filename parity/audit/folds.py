@@ -17,18 +17,12 @@ from torch import Tensor
 
 from ...artifact import TensorEntry
 from ...models.checkpoint import Checkpoint
+from ...models.family import FAMILIES
 from .expected import Expected
 from .layouts import Weight
 
 METHODS = ("awq", "smoothquant")
 """Of the manifest, those that fold scales into the columns of a weight."""
-
-NORMS: Mapping[str, Mapping[str, str]] = {
-    "qwen2": {"input_layernorm": "self_attn.q_proj self_attn.k_proj self_attn.v_proj"}
-    | {"post_attention_layernorm": "mlp.gate_proj mlp.up_proj"},
-    "exaone4": {},
-}
-"""Of each family, the norms that feed nothing but the projections after them."""
 
 COARSE = 2.0**-9
 """How uncertain scales may be for single codes to be judged by them."""
@@ -112,8 +106,8 @@ def folds(checkpoint: Checkpoint, holders: Mapping[str, Holder]) -> list[Fold]:
     for index in range(config.num_hidden_layers):
         prefix = f"{checkpoint.trunk_prefix}layers.{index}."
         layer = [
-            Fold((f"{prefix}{norm}.weight",), tuple(f"{prefix}{name}.weight" for name in names.split()))
-            for norm, names in NORMS[config.family].items()
+            Fold((f"{prefix}{norm}.weight",), tuple(f"{prefix}{name}.weight" for name in names))
+            for norm, names in FAMILIES[config.family].feeding_norms.items()
         ]
         values = tuple(f"{prefix}self_attn.v_proj.{leaf}" for leaf in ("weight", "bias"))
         values = tuple(name for name in values if name in holders)

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...models.family import FAMILIES
 from ...models.rope import RotaryEmbedding
 from .attention import Attention, Rotation, sound, table_rotation
-from .symptoms import FAMILIES, Candidate, Cause, Symptom, listed, matched, split
+from .symptoms import Candidate, Cause, Symptom, listed, matched, split
 
 THETAS = (10_000.0, 100_000.0, 500_000.0, 1_000_000.0, 10_000_000.0, 1_000.0, 500.0)
 ROWS = (2048, 4096)
@@ -66,7 +67,7 @@ def _rotations(symptom: Symptom, right: Attention) -> Iterator[Candidate]:
         return replace(right, query_rotation=rotation, key_rotation=rotation)()
 
     if right.query_rotation is None:
-        layer, family = symptom.layer, FAMILIES[config.family]
+        layer, family = symptom.layer, FAMILIES[config.family].title
         words = f"RoPE rotates this layer; layer {layer} is global and {family} has none there"
         lengths = right.positions[:, -1:] + 1
         yield words, turned(_own_rotation(symptom, lengths))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ...artifact import Task
 from ...contract import LOGITS_TO_KEEP, OUTPUTS
 from ...errors import ArtifactError
+from ...models.family import FAMILIES
 from ...models.layers import RMSNorm
 from ...models.layerwise import Layerwise
 from .batches import Batch, Step, Trail, feeds, relative_error
@@ -96,6 +97,7 @@ class Ends:
         except ArtifactError as problem:
             return [_wrong(path, self.base, f"the norm by itself does not run: {problem}")]
         prefix = self.stream.checkpoint.trunk_prefix
+        norms = FAMILIES[config.family].layer_norms
         module = RMSNorm(config.hidden_size, config.rms_norm_eps)
         module.weight = nn.Parameter(self._weight(f"{prefix}norm.weight"), False)
         error = relative_error(wanted, found, rows)
@@ -110,8 +112,9 @@ class Ends:
             error,
             self.base,
             {},
-            lambda layer: self._weight(f"{prefix}layers.{layer}.post_attention_layernorm.weight"),
-            lambda layer: self.anatomy.path(layer, "post_attention_layernorm"),
+            # The norms that could have been taken for it are those of the layers.
+            lambda layer: self._weight(f"{prefix}layers.{layer}.{norms[-1]}.weight") if norms else module.weight,
+            lambda layer: self.anatomy.path(layer, *norms[-1:]),
         )
         names = weights_of(spot.value, {hidden.value}, self.manifest)
         operator = (spot.node.name or "").removesuffix(SUM) or None

@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...models.family import FAMILIES
 from ...models.layers import HeadNorm, RMSNorm
 from .attention_mistakes import attention_mistakes, last_right
 from .places import HIDDEN, MIDDLE, OUT, Kind
-from .symptoms import FAMILIES, WHAT, Candidate, Cause, Symptom, listed, matched, plausible, scaled, split, unexplained
+from .symptoms import WHAT, Candidate, Cause, Symptom, listed, matched, plausible, scaled, split, unexplained
 
 EPSILONS = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-12, 0.0)
 WORDS = {
@@ -168,12 +169,9 @@ def _other_inputs(symptom: Symptom, compute: Callable[[Tensor], Tensor | None]) 
 def _misplaced(symptom: Symptom, expected: str, taken: str) -> Cause:
     """Words for an operator that takes the wrong value; of norms, where they stand."""
     family = FAMILIES[symptom.config.family]
-    for norm in ("post_attention_layernorm", "post_feedforward_layernorm"):
-        branch = {"post_attention_layernorm": "attention", "post_feedforward_layernorm": "the MLP"}[norm]
-        after = symptom.config.family == "exaone4"
-        involved = norm in (expected, taken) or symptom.place.key == norm
-        if after and involved:
-            words = f"the norm stands before {branch} (pre-norm), {family} has it behind it (post-norm)"
+    for norm, branch in ((family.norm_after_attention, "attention"), (family.norm_after_mlp, "the MLP")):
+        if norm is not None and norm in (expected, taken, symptom.place.key):
+            words = f"the norm stands before {branch} (pre-norm), {family.title} has it behind it (post-norm)"
             return Cause(words, key=norm)
     return Cause(f"takes {_the(taken)} in place of {_the(expected)}")
 

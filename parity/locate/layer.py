@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ...contract import CACHE_PARTS, PRESENT
 from ...errors import ArtifactError
 from ...models import ops
+from ...models.family import FAMILIES
 from ...models.layerwise import Layerwise
 from ...models.ops import Heads
 from ...models.rope import RotaryEmbedding
@@ -24,8 +25,8 @@ from .symptoms import WHAT, Cause, Symptom
 
 FOLDING = ("awq", "smoothquant")
 """Methods that put scales into the artifact's numbers."""
-FOLDED = ("input_layernorm", "self_attn.v_proj", "self_attn", "post_attention_layernorm", "mlp.up_proj", "mlp")
-"""The places whose channels such a method may have scaled."""
+FOLDED = ("self_attn.v_proj", "self_attn", "mlp.up_proj", "mlp")
+"""The places whose channels such a method may have scaled, beside the norms that only projections read."""
 FOLDS = 3
 """Scaled places in a row."""
 FAR = 8192
@@ -46,7 +47,8 @@ class LayerProbe:
         self.cache = self._cache()
         manifest = probe.manifest
         quantized = [manifest.tensors[name].quantization for names in self.weights.values() for name in names]
-        self.folded = FOLDED if any(q is not None and q.method in FOLDING for q in quantized) else ()
+        folds = any(q is not None and q.method in FOLDING for q in quantized)
+        self.folded = (*FAMILIES[stream.config.family].feeding_norms, *FOLDED) if folds else ()
         self.ratios: dict[str, Tensor] = {}
         self.energies: dict[str, Tensor] = {}
 

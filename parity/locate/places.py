@@ -13,6 +13,7 @@ import onnx_ir as ir
 from ...artifact import Manifest, Task
 from ...contract import INPUT_IDS, MODULE_KEY
 from ...models.config import ModelConfig
+from ...models.family import FAMILIES, GATE_UP, QKV, Family
 from ...models.heads import TRUNK_ATTRIBUTE
 
 SUM = ":sum"
@@ -47,58 +48,52 @@ def _module(kind: Kind, key: str, *takes: str) -> Place:
 
 def _mlp(given: str) -> tuple[Place, ...]:
     return (
-        _module("projection", "mlp.gate_proj", given),
-        _module("projection", "mlp.up_proj", given),
-        Place("mlp", ("mlp.gate_proj", "mlp.up_proj"), "activation", ("input", "mlp.down_proj")),
+        *(_module("projection", name, given) for name in GATE_UP),
+        Place("mlp", GATE_UP, "activation", ("input", "mlp.down_proj")),
         _module("projection", "mlp.down_proj", "mlp"),
     )
 
 
-def _attention(given: str, query: str, key: str) -> tuple[Place, ...]:
-    projections = tuple(_module("projection", f"self_attn.{name}_proj", given) for name in "qkv")
-    norms = tuple(
-        _module("norm", f"self_attn.{name}_norm", f"self_attn.{name}_proj")
-        for name, used in (("q", query), ("k", key))
-        if used.endswith("norm")
-    )
-    takes = (f"self_attn.{query}", f"self_attn.{key}", "self_attn.v_proj")
+def _attention(given: str, head_norms: bool) -> tuple[Place, ...]:
+    query, key, value = QKV
+    norms: tuple[Place, ...] = ()
+    if head_norms:
+        norms = (_module("norm", "self_attn.q_norm", query), _module("norm", "self_attn.k_norm", key))
+        query, key = "self_attn.q_norm", "self_attn.k_norm"
     return (
-        *projections,
+        *(_module("projection", name, given) for name in QKV),
         *norms,
-        Place("self_attn", takes, "attention", ("input", "self_attn.o_proj")),
+        Place("self_attn", (query, key, value), "attention", ("input", "self_attn.o_proj")),
         _module("projection", "self_attn.o_proj", "self_attn"),
     )
 
 
-PLACES: Mapping[str, tuple[Place, ...]] = {
-    "qwen2": (
-        _module("norm", "input_layernorm", HIDDEN),
-        *_attention("input_layernorm", "q_proj", "k_proj"),
-        Place(MIDDLE, (HIDDEN, "self_attn.o_proj"), "residual", ("input", "post_attention_layernorm")),
-        _module("norm", "post_attention_layernorm", MIDDLE),
-        *_mlp("post_attention_layernorm"),
-        Place(OUT, (MIDDLE, "mlp.down_proj"), "residual", ("output", "")),
-    ),
-    "exaone4": (
-        *_attention(HIDDEN, "q_norm", "k_norm"),
-        _module("norm", "post_attention_layernorm", "self_attn.o_proj"),
-        Place(MIDDLE, (HIDDEN, "post_attention_layernorm"), "residual", ("input", "mlp.gate_proj")),
-        *_mlp(MIDDLE),
-        _module("norm", "post_feedforward_layernorm", "mlp.down_proj"),
-        Place(OUT, (MIDDLE, "post_feedforward_layernorm"), "residual", ("output", "")),
-    ),
-}
-"""Of each family, the places of a layer in the order of execution."""
+def _norm(name: str | None, given: str) -> tuple[Place, ...]:
+    return () if name is None else (_module("norm", name, given),)
 
-_BRANCH_ENDS = {
-    "self_attn": MIDDLE,
-    "self_attn.o_proj": MIDDLE,
-    "post_attention_layernorm": MIDDLE,
-    "mlp": OUT,
-    "mlp.down_proj": OUT,
-    "post_feedforward_layernorm": OUT,
-}
-"""What a residual sum is, by the module whose output it adds."""
+
+def places_of(family: Family) -> tuple[Place, ...]:
+    """Return the places of a family's layer in the order of execution."""
+    attention_adds = family.norm_after_attention or "self_attn.o_proj"
+    mlp_adds = family.norm_after_mlp or "mlp.down_proj"
+    middle_read_by = family.norm_before_mlp or GATE_UP[0]
+    return (
+        *_norm(family.norm_before_attention, HIDDEN),
+        *_attention(family.norm_before_attention or HIDDEN, family.head_norms),
+        *_norm(family.norm_after_attention, "self_attn.o_proj"),
+        Place(MIDDLE, (HIDDEN, attention_adds), "residual", ("input", middle_read_by)),
+        *_norm(family.norm_before_mlp, MIDDLE),
+        *_mlp(family.norm_before_mlp or MIDDLE),
+        *_norm(family.norm_after_mlp, "mlp.down_proj"),
+        Place(OUT, (MIDDLE, mlp_adds), "residual", ("output", "")),
+    )
+
+
+def _branch_ends(family: Family) -> dict[str, str]:
+    """Return which residual sum a module's output is added in."""
+    attention = dict.fromkeys(("self_attn", "self_attn.o_proj", family.norm_after_attention), MIDDLE)
+    mlp = dict.fromkeys(("mlp", "mlp.down_proj", family.norm_after_mlp), OUT)
+    return {name: place for name, place in (attention | mlp).items() if name is not None}
 
 
 @dataclass(frozen=True)
@@ -122,7 +117,8 @@ class Anatomy:
 
     def __init__(self, graph: ir.Graph, config: ModelConfig, task: Task) -> None:
         self.config = config
-        self.places = PLACES[config.family]
+        self.places = places_of(FAMILIES[config.family])
+        self._ends = _branch_ends(FAMILIES[config.family])
         attribute = TRUNK_ATTRIBUTE.get(task)
         self.trunk = f"{attribute}." if attribute else ""
         self._groups: dict[str, list[ir.Node]] = {}
@@ -208,8 +204,8 @@ class Anatomy:
             for given in node.inputs[:2]:
                 giver = given.producer() if given is not None and given not in made else None
                 layer, _, key = module_path(giver).removeprefix(prefix).partition(".") if giver else ("", "", "")
-                if key in _BRANCH_ENDS and layer.isdigit() and module_path(node) != module_path(giver):
-                    places[_BRANCH_ENDS[key]] = int(layer)
+                if key in self._ends and layer.isdigit() and module_path(node) != module_path(giver):
+                    places[self._ends[key]] = int(layer)
             if places:
                 place = OUT if OUT in places else MIDDLE
                 found.setdefault((places[place], place), Spot(value, node))

@@ -11,7 +11,6 @@ from ...models.config import ModelConfig
 from .batches import Step, relative_error
 from .places import HIDDEN, Kind, Place
 
-FAMILIES = {"qwen2": "Qwen2", "exaone4": "EXAONE 4.0"}
 WHAT: Mapping[Kind, str] = {
     "norm": "the norm",
     "projection": "the product",

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 
 from ...artifact import Task
+from ...models.family import FAMILIES
 from ..report.result import Report, Verdict
 from . import numerals
 
@@ -16,7 +17,6 @@ _PRECISIONS = {
     "int4": "4-bit weights",
 }
 _TARGETS = {"ort": "ONNX Runtime’s fused operators", "standard": "standard ONNX operators"}
-_FAMILIES = {"qwen2": "Qwen2", "exaone4": "EXAONE 4.0"}
 _UNITS: Mapping[Task, str] = {"feature-extraction": "hidden states"}
 _PLACES: Mapping[Task, str] = {"text-classification": "text"}
 _CHOICES: Mapping[Task, str] = {
@@ -74,7 +74,11 @@ def card(report: Report) -> list[tuple[str, str, str]]:
     took = f"in {numerals.duration(report.seconds)} on {report.device}"
     return [
         ("Artifact", report.artifact, ""),
-        ("Model", f"{_FAMILIES.get(report.family, report.family)}, {report.task}", ""),
+        (
+            "Model",
+            f"{FAMILIES[report.family].title if report.family in FAMILIES else report.family}, {report.task}",
+            "",
+        ),
         ("Precision", f"{report.precision}: {_PRECISIONS[report.precision]}", ""),
         ("Target", f"{report.target}: {_TARGETS[report.target]}", ""),
         ("Parameters", f"{numerals.parameters(report.parameters)} ({report.parameters:,})", ""),

@@ -6,18 +6,16 @@ from typing import Any
 import pytest
 import transformers
 from intaglio.errors import CheckpointError, InputError, UnsupportedError
-from intaglio.models import exaone4, qwen2
 from intaglio.models.config import ConfigReader, ModelConfig
+from intaglio.models.family import FAMILIES
 from intaglio.tests import tiny
 from intaglio.tests.tiny import ABSENT
 
 from .variants import FACTORS, GLOBAL, LLAMA3, LONGROPE, VARIANTS, YARN, F, S, Variant
 
-PARSERS = {"qwen2": qwen2.parse, "exaone4": exaone4.parse}
-
 
 def read(values: dict[str, Any]) -> ModelConfig:
-    return PARSERS[values["model_type"]](ConfigReader(values, "here/config.json"))
+    return FAMILIES[values["model_type"]].parse(ConfigReader(values, "here/config.json"))
 
 
 def parsed(family: str, *, spelling: str = "5", rope: dict[str, Any] | None = None, **changes: Any) -> ModelConfig:
@@ -39,7 +37,7 @@ def test_what_transformers_writes_is_read_back_the_same(variant: Variant, tmp_pa
     values = tiny.config(variant.family, spelling=variant.spelling, rope=variant.rope, **variant.changes)
     kind = {"qwen2": transformers.Qwen2Config, "exaone4": transformers.Exaone4Config}[variant.family]
     kind.from_dict(values).save_pretrained(tmp_path)
-    assert PARSERS[variant.family](ConfigReader.open(tmp_path)) == read(values)
+    assert FAMILIES[variant.family].parse(ConfigReader.open(tmp_path)) == read(values)
 
 
 @pytest.mark.parametrize(
@@ -211,8 +209,8 @@ BAD_WINDOWS: list[tuple[str, dict[str, Any], str]] = [
     ("exaone4", {"layer_types": ABSENT, "sliding_window_pattern": True}, "sliding_window_pattern is True, expected"),
 ]
 CASES = (
-    [(UnsupportedError, family, *case) for family in PARSERS for case in UNSUPPORTED]
-    + [(CheckpointError, family, *case) for family in PARSERS for case in BAD]
+    [(UnsupportedError, family, *case) for family in FAMILIES for case in UNSUPPORTED]
+    + [(CheckpointError, family, *case) for family in FAMILIES for case in BAD]
     + [(CheckpointError, *case) for case in BAD_WINDOWS]
     + [
         (UnsupportedError, "qwen2", {"sliding_window_pattern": 4}, "unknown key sliding_window_pattern = 4"),

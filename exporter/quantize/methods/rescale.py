@@ -24,12 +24,7 @@ from torch import Tensor
 
 from ....models.checkpoint import Checkpoint
 from ....models.config import ModelConfig
-
-NORMS: Mapping[str, Mapping[str, str]] = {
-    "qwen2": {"self_attn.q_proj": "input_layernorm", "mlp.gate_proj": "post_attention_layernorm"},
-    "exaone4": {},
-}
-"""Of each family, the norm that feeds nothing but the stage that starts with a projection."""
+from ....models.family import FAMILIES
 
 DIVIDED: Mapping[str, tuple[str, ...]] = {
     "self_attn.o_proj": ("self_attn.v_proj.weight", "self_attn.v_proj.bias"),
@@ -76,9 +71,9 @@ def carrier_of(checkpoint: Checkpoint, layer: int, stage: tuple[str, ...]) -> Ca
     config = checkpoint.config
     prefix = f"{checkpoint.trunk_prefix}layers.{layer}."
     multiplied = tuple(f"{prefix}{name}.weight" for name in stage)
-    norm = NORMS[config.family].get(stage[0])
-    if norm is not None:
-        return Carrier((f"{prefix}{norm}.weight",), multiplied)
+    for norm, projections in FAMILIES[config.family].feeding_norms.items():
+        if stage == projections:
+            return Carrier((f"{prefix}{norm}.weight",), multiplied)
     names = tuple(prefix + name for name in DIVIDED.get(stage[0], ()))
     divided = tuple(name for name in names if name in checkpoint.tensors)
     if not divided:

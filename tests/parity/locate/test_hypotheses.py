@@ -10,12 +10,12 @@ import torch
 from intaglio.models import ops
 from intaglio.models.checkpoint import Checkpoint
 from intaglio.models.config import ModelConfig
-from intaglio.models.heads import TRUNKS
+from intaglio.models.family import FAMILIES
 from intaglio.models.layerwise import Layerwise
 from intaglio.models.rope import RotaryEmbedding
 from intaglio.parity.locate.batches import Batch, Record, Step, Trail, relative_error
 from intaglio.parity.locate.hypotheses import explain
-from intaglio.parity.locate.places import PLACES
+from intaglio.parity.locate.places import places_of
 from intaglio.parity.locate.symptoms import Cause, Symptom, matched, plausible
 from intaglio.tests import tiny
 from intaglio.tests.models.variants import GLOBAL, LLAMA3, LONGROPE, YARN
@@ -42,18 +42,18 @@ class Ward:
     def broken(self, config: ModelConfig | None = None, mend: Callable[[nn.Module], None] | None = None) -> Step:
         """What a layer of another config, or one that has been changed, computes from the same, cache included."""
         config, batch = config or self.config, self.step.batch
-        layer = TRUNKS[config.family].layer(config, self.index)
+        layer = FAMILIES[config.family].trunk.layer(config, self.index)
         layer.load_state_dict(self.layer.state_dict())
         layer.requires_grad_(False)
         if mend is not None:
             mend(layer)
         plan = ops.plan(batch.ids, batch.mask, batch.past, RotaryEmbedding(config.rope, config.head_dim))
-        with Record(layer, PLACES[config.family]) as record:
+        with Record(layer, places_of(FAMILIES[config.family])) as record:
             layer(self.hidden, self.step.past, plan)
         return replace(self.step, plan=plan, values=record.values)
 
     def symptom(self, key: str, found: Tensor) -> Symptom:
-        place = next(place for place in PLACES[self.config.family] if place.key == key)
+        place = next(place for place in places_of(FAMILIES[self.config.family]) if place.key == key)
         wanted = self.step.values[key]
         error = relative_error(wanted, found)
         prefix = self.stream.checkpoint.trunk_prefix
@@ -93,7 +93,7 @@ def ward(
     hidden = torch.randn(1, SIZE, 64, generator=generator)
     rotary = RotaryEmbedding(stream.config.rope, stream.config.head_dim)
     layer = stream.layer(index)
-    step = Trail(batch, rotary, hidden[:, :past], hidden[:, past:]).step(layer, PLACES[family])
+    step = Trail(batch, rotary, hidden[:, :past], hidden[:, past:]).step(layer, places_of(FAMILIES[family]))
     return Ward(stream, index, layer, hidden[:, past:], step)
 
 
@@ -248,7 +248,7 @@ def test_the_weight_of_another_layer(tmp_path: Path) -> None:
     sick = ward(tmp_path, "qwen2", index=1)
     other = sick.stream.layer(3)
     for key in ("post_attention_layernorm", "mlp.up_proj"):
-        takes = next(place.takes[0] for place in PLACES["qwen2"] if place.key == key)
+        takes = next(place.takes[0] for place in places_of(FAMILIES["qwen2"]) if place.key == key)
         found = other.get_submodule(key)(sick.step.values[takes])
         assert sick.cause(key, found).words == f"its weight is that of model.layers.3.{key}"
 
@@ -271,7 +271,7 @@ def test_the_weight_of_another_layer(tmp_path: Path) -> None:
 def test_projections(tmp_path: Path, key: str, change: Callable[..., Tensor], words: str) -> None:
     sick = ward(tmp_path, "qwen2")
     module = sick.layer.get_submodule(key)
-    takes = next(place.takes[0] for place in PLACES["qwen2"] if place.key == key)
+    takes = next(place.takes[0] for place in places_of(FAMILIES["qwen2"]) if place.key == key)
     assert sick.cause(key, change(sick.step.values[takes], module.weight, module.bias)).words == words
 
 

@@ -1,0 +1,103 @@
+"""What a family is: one record each, which every room reads.
+
+The record says how a config is parsed, which module computes the model, and where its decoder layer has norms. Which
+projections a quantizer may rescale, and which intermediate values parity compares, follow from the norms.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from ..artifact import Task
+from . import exaone4, qwen2
+from .config import ConfigReader, ModelConfig
+from .layers import Decoder
+
+QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+GATE_UP = ("mlp.gate_proj", "mlp.up_proj")
+
+CLASS_SUFFIXES: Mapping[Task, str] = {
+    "text-generation": "ForCausalLM",
+    "feature-extraction": "Model",
+    "text-classification": "ForSequenceClassification",
+    "token-classification": "ForTokenClassification",
+    "question-answering": "ForQuestionAnswering",
+}
+"""How the class names in a config's ``architectures`` end, by task."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """One model family.
+
+    Every family has the projections of ``self_attn`` and ``mlp`` by the names that QKV and GATE_UP show, and adds
+    attention and MLP to the residual stream. The norms are given by their attribute names in the layer; None where the
+    family has no norm there.
+
+    Args:
+        name: ``model_type`` in config.json, ``family`` in the manifest.
+        title: the name in reports.
+        class_prefix: how the class names in ``architectures`` begin.
+        parse: reads a config; raises UnsupportedError for what the module does not express.
+        trunk: the module without a head.
+        norm_before_attention, norm_before_mlp: normalize what the branch reads.
+        norm_after_attention, norm_after_mlp: normalize what the branch adds to the residual stream.
+        head_norms: whether ``self_attn.q_norm`` and ``k_norm`` normalize each head's query and key.
+    """
+
+    name: str
+    title: str
+    class_prefix: str
+    parse: Callable[[ConfigReader], ModelConfig]
+    trunk: type[Decoder]
+    norm_before_attention: str | None = None
+    norm_after_attention: str | None = None
+    norm_before_mlp: str | None = None
+    norm_after_mlp: str | None = None
+    head_norms: bool = False
+
+    @property
+    def class_names(self) -> dict[str, Task]:
+        """The class names that ``architectures`` may hold, and the task of each."""
+        return {self.class_prefix + suffix: task for task, suffix in CLASS_SUFFIXES.items()}
+
+    @property
+    def feeding_norms(self) -> dict[str, tuple[str, ...]]:
+        """The norms whose output only projections read, and those projections."""
+        pairs = ((self.norm_before_attention, QKV), (self.norm_before_mlp, GATE_UP))
+        return {norm: projections for norm, projections in pairs if norm is not None}
+
+    @property
+    def layer_norms(self) -> tuple[str, ...]:
+        """The norms [D] of a layer, in the order of execution."""
+        norms = (self.norm_before_attention, self.norm_after_attention, self.norm_before_mlp, self.norm_after_mlp)
+        return tuple(norm for norm in norms if norm is not None)
+
+
+_RECORDS = (
+    Family(
+        name="qwen2",
+        title="Qwen2",
+        class_prefix="Qwen2",
+        parse=qwen2.parse,
+        trunk=qwen2.Qwen2Model,
+        norm_before_attention="input_layernorm",
+        norm_before_mlp="post_attention_layernorm",
+    ),
+    Family(
+        name="exaone4",
+        title="EXAONE 4.0",
+        class_prefix="Exaone4",
+        parse=exaone4.parse,
+        trunk=exaone4.Exaone4Model,
+        norm_after_attention="post_attention_layernorm",
+        norm_after_mlp="post_feedforward_layernorm",
+        head_norms=True,
+    ),
+)
+FAMILIES: dict[str, Family] = {family.name: family for family in _RECORDS}
+"""Every family by its name."""
+
+
+def architectures() -> dict[str, tuple[Family, Task]]:
+    """Return what each supported class name of ``architectures`` stands for."""
+    return {name: (family, task) for family in FAMILIES.values() for name, task in family.class_names.items()}
