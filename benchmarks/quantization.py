@@ -1,97 +1,77 @@
-"""The table and the plots of quantization.md: what each quantization costs, and what it does to the model.
+"""Measure what each quantization costs and changes, and write the table and the plots of quantization.md.
 
-    python benchmarks/quantization.py CHECKPOINT --scratch DIR          makes and measures what DIR does not hold yet
-        --genai PYTHON --llama PYTHON --gguf FILE --openvino PYTHON     peers, each by an interpreter that has it
-        --peer NAME=FOLDER                                              another ONNX artifact with the same inputs
-        --only NAME [--again]                                           one row; made and measured anew
-        --speed 5                                                       that many rounds of timing, on a quiet machine
-        --report benchmarks                                             where to write the table and the plots
+    python -m intaglio.benchmarks.quantization CHECKPOINT --scratch DIR     makes what is missing, measures the quality
+        --rounds 5                                                  that many rounds of speed too, on a quiet machine
+        --only NAME [--again]                                       one variant; measured anew
+        --venvs DIR | --python OpenVINO=PATH | --gguf FILE          as for the benchmark ``runtime``
+        --report benchmarks                                         where to write the table and the plots
 
-The rows stand in rows.py; shelf.py says what DIR holds. Every figure is cached there, so that rows can be measured one
-by one. Sizes and memory in megabytes of 10^6 bytes.
+artifacts/variants.py has the variants. Figures are recorded in DIR/quantization/records.jsonl, so that variants can be
+measured one by one. Sizes and memory are in megabytes of 10^6 bytes.
 """
 
-import json
-import subprocess
-import sys
-import time
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import click
-import report
-from quality_cache import prepare
-from rows import OWN, PEERS, REFERENCE, Row
-from shelf import HERE, Shelf, environment, interpreters
-from sizes import sizes
 
-TOOLS = {"genai": "onnxruntime-genai", "llama": "llama.cpp", "openvino": "OpenVINO"}
+from .artifacts import environments
+from .artifacts.store import ArtifactStore
+from .artifacts.variants import OWN, QUANTIZED_PEERS
+from .harness import prompts, quality_reference
+from .harness.measurements import measurements
+from .harness.records import Records
+from .harness.rounds import Jobs, rounds
+from .pages import quantization_page
+
+VARIANTS = {variant.name: variant for variant in (*OWN, *QUANTIZED_PEERS)}
+SECTIONS = ("quality", "speed")
 
 
 @click.command(context_settings={"show_default": True})
 @click.argument("checkpoint", type=click.Path(exists=True, path_type=Path))
 @click.option("--scratch", required=True, type=click.Path(path_type=Path), help="Artifacts, texts and figures; 15 GB.")
-@click.option("--genai", help="A Python with onnxruntime-genai, onnxruntime, torch and transformers.")
-@click.option("--llama", help="A Python with llama-cpp-python.")
-@click.option("--gguf", help="The checkpoint unquantized in a GGUF file, for llama.cpp.")
-@click.option("--openvino", help="A Python with optimum-intel, openvino and nncf.")
-@click.option("--peer", "extra", multiple=True, metavar="NAME=FOLDER")
-@click.option("--only", multiple=True, metavar="NAME")
-@click.option("--again", is_flag=True, help="Forget what is cached about the rows named by --only.")
-@click.option("--windows", default=16, help="Windows of 512 tokens from each text.")
-@click.option("--speed", "rounds", default=0, help="Rounds of timing.")
-@click.option("--report", "place", type=click.Path(path_type=Path), help="Write quantization.md and its plots there.")
+@click.option("--rounds", "count", default=0, help="Rounds of timing.")
+@click.option("--only", "names", multiple=True, type=click.Choice(list(VARIANTS)), metavar="NAME", help="Variants.")
+@click.option("--again", is_flag=True, help="Forget the figures of the variants named by --only.")
+@click.option("--venvs", type=click.Path(path_type=Path), help="Environments of the peers.  [default: DIR/venvs]")
+@click.option("--python", "pythons", multiple=True, metavar="TOOL=PATH", help="An interpreter that has the tool.")
+@click.option("--gguf", help="The checkpoint unquantized in a GGUF file; llama.cpp's variants are made from it.")
+@click.option("--threads", default=2)
+@click.option("--report", "report", type=click.Path(path_type=Path), help="Write quantization.md and its plots there.")
 def main(
     checkpoint: Path,
     scratch: Path,
-    gguf: str | None,
-    extra: tuple[str, ...],
-    only: tuple[str, ...],
+    count: int,
+    names: tuple[str, ...],
     again: bool,
-    windows: int,
-    rounds: int,
-    place: Path | None,
-    **given: str | None,
+    venvs: Path | None,
+    pythons: tuple[str, ...],
+    gguf: str | None,
+    threads: int,
+    report: Path | None,
 ) -> None:
-    pythons = interpreters({tool: given[key] for key, tool in TOOLS.items()})
-    shelf = Shelf(scratch, checkpoint, gguf)
-    rows = [row for row in (*OWN, *PEERS) if row.tool in pythons]
-    for named in extra:
-        name, _, folder = named.partition("=")
-        rows.append(Row(name, name, "", "", "", out=str(Path(folder).absolute())))
-    if unknown := set(only) - {row.name for row in rows}:
-        raise click.UsageError(f"no such row: {', '.join(sorted(unknown))}; known: {', '.join(r.name for r in rows)}")
-    chosen = [row for row in rows if not only or row.name in only]
-    for row in chosen:
-        if again and only:
-            shelf.file(row).unlink(missing_ok=True)
-        shelf.make(row, pythons[row.tool])
-    reference = next(row for row in OWN if row.name == REFERENCE)
-    cache = scratch / f"quality-{windows}x512"
-    shelf.make(reference, sys.executable)
-    prepare(cache, checkpoint, windows, shelf.path(reference))
-    for row in chosen:
-        figures = shelf.read(row)
-        if f"quality-{windows}" not in figures:
-            click.echo(f"{row.name}: quality")
-            found = _worker(pythons[row.tool], "quality.py", "compare", str(shelf.path(row)), str(cache))
-            shelf.write(row, **{f"quality-{windows}": found, "sizes": asdict(sizes(shelf.path(row)))})
-    for number in range(rounds):
-        stamp = time.time()
-        for row in chosen:
-            click.echo(f"round {number + 1} of {rounds}: {row.name}")
-            found = _worker(pythons[row.tool], "speed.py", str(shelf.path(row)), str(cache))
-            shelf.write(row, speed=[*shelf.read(row).get("speed", []), found | {"round": stamp}])
-    if place is not None:
-        everything = [(row, figures) for row in rows if f"quality-{windows}" in (figures := shelf.read(row))]
-        report.write(place, everything, windows)
-
-
-def _worker(python: str, *arguments: str) -> Any:
-    command = [python, str(HERE / arguments[0]), *arguments[1:]]
-    output = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, env=environment()).stdout
-    return json.loads(output.splitlines()[-1])
+    checkpoint, scratch = checkpoint.absolute(), scratch.absolute()
+    store = ArtifactStore(scratch, checkpoint, gguf)
+    records = Records(scratch / "quantization" / "records.jsonl")
+    prompt_file = scratch / "runtime" / f"prompts-{checkpoint.name}.json"
+    prompts.write(prompt_file, checkpoint)
+    if again and names:
+        records.forget(SECTIONS, names)
+    chosen = [VARIANTS[name] for name in names or VARIANTS]
+    tools = [variant.tool for variant in chosen]
+    found = environments.interpreters(tools, venvs or scratch / "venvs", environments.pairs(pythons))
+    variants, failures = store.make_all([variant for variant in chosen if variant.tool in found], found)
+    jobs = Jobs(store, found, prompt_file, threads)
+    quality_reference.prepare(jobs)
+    for section, number in zip(SECTIONS, (1, count), strict=True):
+        waiting = measurements(section, variants, checkpoint, Path(), quality_reference.folder(scratch))
+        failures += rounds(waiting, number, records, jobs)
+    measured = quantization_page.measured(list(VARIANTS.values()), records, store)
+    click.echo(quantization_page.table(measured))
+    if report is not None:
+        quantization_page.write(report, measured)
+    if failures:
+        raise click.ClickException("not everything ran:\n" + "\n".join(failures))
 
 
 if __name__ == "__main__":

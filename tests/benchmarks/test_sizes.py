@@ -1,22 +1,24 @@
-"""Bytes that a decode step reads: whole matrices, once each, and no tables that rows are looked up in."""
+"""Bytes that a decode step reads: whole matrices, once each, and no embeddings that rows are looked up in."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+from intaglio.benchmarks.artifacts.graph_bytes import bytes_of_nodes, onnx_bytes
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from sizes import bytes_of_nodes, onnx_bytes
 
 
-def test_shared_and_reshaped_matrices_count_once_and_tables_not(tmp_path: Path) -> None:
-    values = {
-        "table": np.zeros((100, 4), np.float32),
+def test_shared_and_reshaped_matrices_count_once_and_embeddings_not(tmp_path: Path) -> None:
+    values: dict[str, NDArray[Any]] = {
+        "embedding": np.zeros((100, 4), np.float32),
         "tied": np.zeros((4, 50), np.float16),
         "shape": np.array([4, 50]),
         "loose": np.zeros(1000, np.float32),
     }
     nodes = [
-        helper.make_node("Gather", ["table", "ids"], ["h"], "model.embed_tokens/Gather"),
+        helper.make_node("Gather", ["embedding", "ids"], ["h"], "model.embed_tokens/Gather"),
         helper.make_node("Reshape", ["tied", "shape"], ["view"], "Reshape"),
         helper.make_node("MatMul", ["h", "view"], ["logits"], "MatMul"),
     ]

@@ -1,0 +1,73 @@
+"""Write checkpoints of a given shape with random weights, shard by shard, without holding them in memory."""
+
+import json
+from pathlib import Path
+
+import torch
+from intaglio.models.config import ConfigReader
+from intaglio.models.family import FAMILIES
+from intaglio.models.heads import build
+
+BLOCK = 1 << 26
+SHARD = 4 << 30
+
+_QWEN2 = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "max_position_embeddings": 32768}
+_EXAONE4 = {"architectures": ["Exaone4ForCausalLM"], "model_type": "exaone4", "max_position_embeddings": 131072}
+SHAPES: dict[str, dict[str, object]] = {
+    "qwen2-0.5b": _QWEN2
+    | {"vocab_size": 151936, "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24}
+    | {"num_attention_heads": 14, "num_key_value_heads": 2, "tie_word_embeddings": True, "rope_theta": 1e6},
+    "qwen2-1.5b": _QWEN2
+    | {"vocab_size": 151936, "hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28}
+    | {"num_attention_heads": 12, "num_key_value_heads": 2, "tie_word_embeddings": True, "rope_theta": 1e6},
+    "qwen2-7b": _QWEN2
+    | {"vocab_size": 152064, "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28}
+    | {"num_attention_heads": 28, "num_key_value_heads": 4, "tie_word_embeddings": False, "rope_theta": 1e6},
+    "exaone4-32b": _EXAONE4
+    | {"vocab_size": 102400, "hidden_size": 5120, "intermediate_size": 27392, "num_hidden_layers": 64}
+    | {"num_attention_heads": 40, "num_key_value_heads": 8, "head_dim": 128, "tie_word_embeddings": False}
+    | {"sliding_window": 4096, "sliding_window_pattern": "LLLG", "rope_theta": 1e6},
+}
+
+
+def write(folder: Path, shape: str, *, sparse: bool = False) -> Path:
+    """Write the checkpoint in bfloat16; ``sparse`` leaves holes in the file, which read as zeros."""
+    folder.mkdir(parents=True)
+    config = SHAPES[shape]
+    (folder / "config.json").write_text(json.dumps(config, indent=2))
+    parsed = FAMILIES[str(config["model_type"])].parse(ConfigReader.open(folder))
+    with torch.device("meta"):
+        state = build(parsed, "text-generation").state_dict()
+    if parsed.tie_word_embeddings:
+        del state["lm_head.weight"]
+    shards: list[dict[str, torch.Tensor]] = [{}]
+    for name, tensor in state.items():
+        if sum(2 * t.numel() for t in shards[-1].values()) > SHARD:
+            shards.append({})
+        shards[-1][name] = tensor
+    values = (torch.randn(BLOCK // 2, generator=torch.Generator().manual_seed(0)) * 0.02).to(torch.bfloat16)
+    block = values.view(torch.uint8).numpy().data
+    weight_map: dict[str, str] = {}
+    for number, shard in enumerate(shards, 1):
+        name = f"model-{number:05}-of-{len(shards):05}.safetensors"
+        weight_map |= dict.fromkeys(shard, name)
+        _write_shard(folder / name, shard, None if sparse else block)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    return folder
+
+
+def _write_shard(path: Path, tensors: dict[str, torch.Tensor], block: memoryview | None) -> None:
+    header, offset = {}, 0
+    for name, tensor in tensors.items():
+        end = offset + 2 * tensor.numel()
+        header[name] = {"dtype": "BF16", "shape": list(tensor.shape), "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        if block is None:
+            file.truncate(8 + len(text) + offset)
+        else:
+            while offset:
+                offset -= file.write(block[: min(offset, len(block))])

@@ -1,0 +1,1 @@
+"""One file for each thing that is measured: ``measure(job)`` returns its figures, in a process of its own."""

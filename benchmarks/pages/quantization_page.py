@@ -1,0 +1,102 @@
+"""The table and the plots of quantization.md."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..artifacts.sizes import disk_bytes, step_bytes
+from ..artifacts.store import ArtifactStore
+from ..artifacts.variants import BASELINE, REFERENCE, Variant
+from ..harness.records import Record, Records
+from . import plots
+from .generated import fill
+from .numbers import kl, markdown, middle, ratio, shown, value
+
+PREFILL = 512
+HEAD = (
+    *("tool", "variant", "method", "bits", "block", "disk MB", "MB per token", "KL", "KL WikiText / Python", "top-1"),
+    *("perplexity ratio", "decode tok/s", f"× {BASELINE}", "prefill tok/s", "load s", "peak RSS MB"),
+    *("made in s", "with peak MB"),
+)
+WORDS = 5  # columns on the left that are not numbers
+SIZE, SPEED = "quantization-size.svg", "quantization-speed.svg"
+KL_AXIS = "KL divergence to fp32, nats per token (lower is better)"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is known of a variant: bytes on disk and of a decode step, how it was made, its quality and its speed."""
+
+    variant: Variant
+    disk: int
+    step: int
+    making: dict[str, Any]
+    quality: Record
+    speed: list[Record]
+
+
+def measured(variants: Sequence[Variant], records: Records, store: ArtifactStore) -> list[Measured]:
+    """Return the variants whose quality is recorded, the smallest on disk first."""
+    found = []
+    for variant in variants:
+        quality, path = records.of("quality", variant.name), store.path(variant)
+        if quality and path.exists():
+            disk, step = disk_bytes(variant, path), step_bytes(variant, path)
+            speed = records.of("speed", variant.name)
+            found.append(Measured(variant, disk, step, store.making(variant), quality[-1], speed))
+    return sorted(found, key=lambda item: item.disk)
+
+
+def write(folder: Path, found: Sequence[Measured]) -> None:
+    """Fill the generated block of ``folder/quantization.md``, and draw the plots beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    images = [f"![KL against size]({SIZE})"]
+    draw_sizes(folder / SIZE, [_point(one, one.disk / 1e6) for one in found])
+    speeds = [_point(one, speed) for one in found if (speed := middle(one.speed, "decode")) is not None]
+    if speeds:
+        images.append(f"![KL against decode speed]({SPEED})")
+        draw_speeds(folder / SPEED, speeds)
+    fill(folder / "quantization.md", "Quantization", "quantization.py", "\n\n".join([table(found), "\n".join(images)]))
+
+
+def table(found: Sequence[Measured]) -> str:
+    """Return a Markdown table with a row for each variant, in the order given."""
+    baseline = next((one.speed for one in found if one.variant.name == BASELINE), [])
+    rows = []
+    for one in found:
+        variant, quality = one.variant, one.quality
+        each = [kl(quality["texts"][name]["kl"]) for name in sorted(quality["texts"], reverse=True)]
+        first = middle(one.speed, f"first.{PREFILL}")
+        rows.append(
+            [
+                *(variant.tool, variant.name, variant.method, variant.bits, variant.block),
+                *(f"{one.disk / 1e6:.0f}", f"{one.step / 1e6:.0f}", kl(quality["kl"]), " / ".join(each)),
+                *(f"{quality['top1']:.1%}".replace("%", " %"), f"{quality['perplexity_ratio']:.4f}"),
+                *(shown(middle(one.speed, "decode"), ".1f"), shown(ratio(one.speed, baseline, "decode"), ".2f")),
+                shown(PREFILL / first if first else None, ".0f"),
+                *(shown(middle(one.speed, "load"), ".1f"), shown(middle(one.speed, "peak"), ".0f")),
+                *(shown(value(one.making, "seconds"), ".0f"), shown(value(one.making, "peak"), ".0f")),
+            ]
+        )
+    return markdown(HEAD, rows, left=WORDS)
+
+
+def draw_sizes(path: Path, points: Sequence[plots.Point]) -> None:
+    """Plot KL against MB on disk; the reference has no divergence."""
+    label = "size on disk, MB (smaller is better)"
+    _draw(path, points, "Divergence and size on disk", label, more_is_better=False)
+
+
+def draw_speeds(path: Path, points: Sequence[plots.Point]) -> None:
+    """Plot KL against decode speed in tokens/s."""
+    _draw(path, points, "Divergence and decode speed", "decode, tokens/s (more is better)", more_is_better=True)
+
+
+def _draw(path: Path, points: Sequence[plots.Point], title: str, x_label: str, *, more_is_better: bool) -> None:
+    chosen = [point for point in points if point.label != REFERENCE]
+    plots.scatter(path, chosen, title=title, x_label=x_label, y_label=KL_AXIS, more_is_better=more_is_better)
+
+
+def _point(one: Measured, x: float) -> plots.Point:
+    return plots.Point(one.variant.name, one.variant.tool, x, one.quality["kl"])

@@ -1,1 +1,0 @@
-"""One file for each thing that is measured: ``measure(job)`` gives its figures, in one process."""
