@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import onnxruntime  # type: ignore[import-untyped]
+import onnxruntime
 
 METHODS = ("run", "run_with_ort_values", "run_with_iobinding")
 

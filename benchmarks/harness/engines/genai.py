@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime  # type: ignore[import-untyped]
+import onnxruntime
 import onnxruntime_genai as og  # pyright: ignore[reportMissingImports]  (in its own environment)
 
 from ..job import Job

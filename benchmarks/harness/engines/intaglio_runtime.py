@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import onnxruntime  # type: ignore[import-untyped]
+import onnxruntime
 from intaglio import __version__
 from intaglio.runtime import TextGenerator, load
 from intaglio.runtime.engine.opening import open_session

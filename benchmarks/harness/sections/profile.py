@@ -9,7 +9,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import onnxruntime  # type: ignore[import-untyped]
+import onnxruntime
 
 from ..engines.intaglio_runtime import Engine
 from ..job import Job, varied
