@@ -77,8 +77,7 @@ def compile_library(target: Path, compiler: Sequence[str] | None = None, system:
         CompileError: There is no compiler, or it fails.
     """
     command = [*(find_compiler() if compiler is None else compiler), *_machine_options(system)]
-    position = [] if system == "win32" else ["-fPIC", "-pthread"]
-    flags = [*COMPILE, *position, *shlex.split(os.environ.get("CFLAGS", ""))]
+    flags = [*COMPILE, *_system_options(system, command[0]), *shlex.split(os.environ.get("CFLAGS", ""))]
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         objects = {path: Path(folder, f"{number}.o") for number, path in enumerate(sources())}
@@ -98,6 +97,13 @@ def _machine_options(system: str) -> list[str]:
         return shlex.split(os.environ["ARCHFLAGS"])
     both = sysconfig.get_platform().endswith("universal2")
     return [word for name in (("arm64", "x86_64") if both else (platform.machine(),)) for word in ("-arch", name)]
+
+
+def _system_options(system: str, compiler: str) -> list[str]:
+    if system != "win32":
+        return ["-fPIC", "-pthread"]
+    # GCC does not align vectors on the stack on Windows (GCC bug 54412), so they are moved as unaligned ones.
+    return ["-Wa,-muse-unaligned-vector-move"] if "gcc" in Path(compiler).name else []
 
 
 def _link_options(system: str) -> list[str]:

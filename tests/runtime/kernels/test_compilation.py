@@ -31,3 +31,31 @@ def test_the_library_exports_what_is_called_and_nothing_else() -> None:
     command = ["nm", "-D", "--defined-only", "--format=posix", str(kernels.library())]
     listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert {line.split()[0] for line in listed.splitlines()} == EXPORTED
+
+
+@pytest.mark.parametrize(
+    ("compiler", "system"),
+    [
+        pytest.param("gcc", "linux", marks=needs("gcc")),
+        pytest.param("clang", "linux", marks=needs("clang")),
+        pytest.param("aarch64-linux-gnu-gcc", "linux", marks=needs("aarch64-linux-gnu-gcc")),
+        pytest.param("x86_64-w64-mingw32-gcc", "win32", marks=needs("x86_64-w64-mingw32-gcc")),
+    ],
+)
+def test_the_library_links_without_warnings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiler: str, system: str
+) -> None:
+    """For Windows and for ARM with Debian's cross compilers, gcc-mingw-w64-x86-64 and gcc-aarch64-linux-gnu."""
+    monkeypatch.setenv("CFLAGS", "-O1 -Werror")
+    library = tmp_path / compile_kernels.library_name(system)
+    compile_kernels.compile_library(library, [compiler], system)
+    assert b"RegisterCustomOps" in library.read_bytes()
+
+
+def test_a_compiler_that_fails_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cc").write_text("#!/bin/sh\necho 'no space left' >&2\nexit 1\n")
+    (tmp_path / "cc").chmod(0o755)
+    monkeypatch.setenv("CC", f"{tmp_path}/cc -m64")
+    with pytest.raises(compile_kernels.CompileError, match=r"(?s)cc -m64 .*\.c.*\nno space left"):
+        compile_kernels.compile_library(tmp_path / "out" / "library")
+    assert list((tmp_path / "out").iterdir()) == []

@@ -1,6 +1,7 @@
 #include "attention/attention.h"
+#include "common/processor.h"
 
-#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+#if HAVE_KERNELS
 
 #include <math.h>
 #include <stdlib.h>
@@ -11,11 +12,7 @@
 
 enum { SPLIT = 512 /* keys of a part, where one token's attention is divided among threads */ };
 
-int attention_supported(void) {
-  __builtin_cpu_init();
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma");
-}
+int attention_supported(void) { return (instruction_sets() & HAS_AVX512) != 0; }
 
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }

@@ -1,12 +1,14 @@
 /* Keys in the lanes of vectors, turned for it: nothing is computed for rows that there are not. */
 #include "attention/query_tile.h"
+#include "common/processor.h"
 
-#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+#if HAVE_KERNELS
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "attention/vectors.h"
+#include "common/memory.h"
 
 enum { SIX = 6 /* rows whose sums are in registers together, four vectors of each */ };
 
@@ -115,7 +117,7 @@ INLINE void weigh(State *state, Rows *rows, int row, int64_t first, __m512 scale
 TARGET int attend_few(Rows *rows) {
   const int64_t size = rows->size, turned = (sizeof(State) + 63) / 64 * 64;
   const __m512 scale = _mm512_set1_ps(rows->scale * LOG2_E);
-  State *state = aligned_alloc(64, turned + 2 * size * PIECE * sizeof(float));
+  State *state = allocate_aligned(turned + 2 * size * PIECE * sizeof(float));
   if (state == NULL) return -1;
   state->turned = (float *)((char *)state + turned);
   state->floats = state->turned + size * PIECE;
@@ -155,7 +157,7 @@ TARGET int attend_few(Rows *rows) {
       }
     }
   }
-  free(state);
+  free_aligned(state);
   return 0;
 }
 

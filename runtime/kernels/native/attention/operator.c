@@ -15,6 +15,7 @@
 
 #include "attention/append.h"
 #include "attention/cache.h"
+#include "common/memory.h"
 #include "ort/operator.h"
 #include "ort/operators.h"
 
@@ -175,7 +176,7 @@ static OrtStatus *compute(void *state, OrtKernelContext *context) {
   const int64_t queries = call.batch * call.tokens * kernel->heads * size * (int64_t)sizeof(float);
   const int told = bias->data != NULL || norm->data != NULL;
   const int64_t channels = told ? kernel->kv_heads * size * (int64_t)sizeof(float) : 0;
-  char *memory = aligned_alloc(64, (queries + channels + 2 * cache + 63) / 64 * 64);
+  char *memory = allocate_aligned(queries + channels + 2 * cache);
   int64_t *past = malloc(call.batch * sizeof *past);
   if (memory != NULL && past != NULL) {
     char *own = memory + queries + channels;
@@ -192,7 +193,7 @@ static OrtStatus *compute(void *state, OrtKernelContext *context) {
   } else {
     status = fail(api, ORT_FAIL, "intaglio: failed to allocate memory");
   }
-  free(memory);
+  free_aligned(memory);
   free(past);
   return status;
 }

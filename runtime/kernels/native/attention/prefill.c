@@ -1,11 +1,13 @@
 /* Rows in the lanes of vectors: keys and values are read as they lie, and no sum or maximum runs over lanes. */
 #include "attention/query_tile.h"
+#include "common/processor.h"
 
-#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+#if HAVE_KERNELS
 
 #include <stdlib.h>
 
 #include "attention/vectors.h"
+#include "common/memory.h"
 
 enum {
   VECTORS = MOST_ROWS / 16,
@@ -134,7 +136,7 @@ TARGET static void attend_3(State *state, const Rows *rows) { attend(state, rows
 
 TARGET int attend_many(Rows *rows) {
   const int64_t turned = rows->size * MOST_ROWS;
-  float *memory = aligned_alloc(64, (2 * turned + PIECE * (MOST_ROWS + rows->size)) * sizeof(float));
+  float *memory = allocate_aligned((2 * turned + PIECE * (MOST_ROWS + rows->size)) * sizeof(float));
   if (memory == NULL) return -1;
   State state = {.queries = memory, .sums = memory + turned, .scores = memory + 2 * turned};
   state.floats = state.scores + PIECE * MOST_ROWS;
@@ -159,7 +161,7 @@ TARGET int attend_many(Rows *rows) {
     _mm512_mask_storeu_ps(rows->maxima + row, real, state.maxima[row / 16]);
     _mm512_mask_storeu_ps(rows->totals + row, real, state.totals[row / 16]);
   }
-  free(memory);
+  free_aligned(memory);
   return 0;
 }
 

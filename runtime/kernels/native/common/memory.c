@@ -3,7 +3,21 @@
 
 #include <stdlib.h>
 
-static uint8_t *from_heap(size_t bytes) { return aligned_alloc(64, (bytes + 63) / 64 * 64); }
+#if defined(_WIN32)
+
+#include <malloc.h>
+
+void *allocate_aligned(size_t bytes) { return _aligned_malloc(bytes, ALIGNMENT); }
+
+void free_aligned(void *memory) { _aligned_free(memory); }
+
+#else
+
+void *allocate_aligned(size_t bytes) { return aligned_alloc(ALIGNMENT, (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT); }
+
+void free_aligned(void *memory) { free(memory); }
+
+#endif
 
 #if defined(__linux__)
 
@@ -44,7 +58,7 @@ static Space *open_space(size_t bytes) {
 }
 
 uint8_t *allocate_weights(size_t bytes) {
-  if (bytes < LEAST) return from_heap(bytes);
+  if (bytes < LEAST) return allocate_aligned(bytes);
   const size_t size = (bytes + 63) / 64 * 64;
   pthread_mutex_lock(&lock);
   Space *space = spaces;
@@ -63,7 +77,7 @@ uint8_t *allocate_weights(size_t bytes) {
 void free_weights(uint8_t *weights, size_t bytes) {
   if (weights == NULL) return;
   if (bytes < LEAST) {
-    free(weights);
+    free_aligned(weights);
     return;
   }
   pthread_mutex_lock(&lock);
@@ -84,8 +98,8 @@ void free_weights(uint8_t *weights, size_t bytes) {
 
 #else
 
-uint8_t *allocate_weights(size_t bytes) { return from_heap(bytes); }
+uint8_t *allocate_weights(size_t bytes) { return allocate_aligned(bytes); }
 
-void free_weights(uint8_t *weights, size_t bytes) { (void)bytes, free(weights); }
+void free_weights(uint8_t *weights, size_t bytes) { (void)bytes, free_aligned(weights); }
 
 #endif

@@ -6,8 +6,9 @@
  * 2 * 128 * 127 < 2^15.
  */
 #include "matmul/instructions.h"
+#include "common/processor.h"
 
-#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+#if HAVE_KERNELS
 
 #include <immintrin.h>
 
@@ -17,10 +18,7 @@
 #define LABEL "AVX2"
 #define OFFSET 128
 
-static int supported(void) {
-  __builtin_cpu_init();
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
-}
+static int supported(void) { return (instruction_sets() & HAS_AVX2) != 0; }
 
 INLINE __m256i stored(__m256i w) { return _mm256_xor_si256(w, _mm256_set1_epi8(-128)); }
 

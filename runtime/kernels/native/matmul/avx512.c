@@ -9,8 +9,9 @@
  * so each sum starts at -zero_point * sum(q).
  */
 #include "matmul/repacked.h"
+#include "common/processor.h"
 
-#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+#if HAVE_KERNELS
 
 #include <immintrin.h>
 #include <math.h>
@@ -26,12 +27,7 @@
 #include "matmul/normalize.h"
 #include "common/transpose.h"
 
-static int supported(void) {
-  __builtin_cpu_init();
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-         __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("fma");
-}
+static int supported(void) { return (instruction_sets() & HAS_AVX512_VNNI) != 0; }
 
 /* 64 elements of a stored row of `bytes` bytes, from byte `at`, as bytes in their order. */
 INLINE __m512i load_elements(const uint8_t *row, int64_t bytes, int64_t at, int bits) {

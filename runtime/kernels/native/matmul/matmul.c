@@ -1,11 +1,13 @@
 /* The products' tasks. What is done with vectors is in the file of an instruction set. */
 #include "matmul/matmul.h"
+#include "common/processor.h"
 
-#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+#if HAVE_KERNELS
 
 #include <stdlib.h>
 
 #include "matmul/repacked.h"
+#include "common/memory.h"
 #include "common/threads.h"
 
 enum {
@@ -116,7 +118,7 @@ static void multiply_tiles(MultiplyJob *job, int number, int64_t from, int64_t t
   const size_t y_bytes = (rows + FEW_ROWS) * width * sizeof(float);
   const size_t own_y = into == NULL ? 0 : y_bytes, gate_y = gate == NULL ? 0 : y_bytes;
   const size_t bytes = own_coarse + gate_coarse + own_y + gate_y;
-  uint8_t *memory = bytes == 0 ? NULL : aligned_alloc(LINE, aligned(bytes));
+  uint8_t *memory = bytes == 0 ? NULL : allocate_aligned(bytes);
   if (bytes > 0 && memory == NULL) {
     job->failed = 1;
     return;
@@ -143,7 +145,7 @@ static void multiply_tiles(MultiplyJob *job, int number, int64_t from, int64_t t
       }
     }
   }
-  free(memory);
+  free_aligned(memory);
 }
 
 /* What there is to do, in products of tiles that stay together. */
@@ -197,7 +199,7 @@ int matmul(const Source *source, const Product *products, int count, ParallelFor
   for (int f = 0; f < FORMATS; f++)
     if (used[f]) bytes += quantized_bytes(m, source->k, 16 << f);
   if (then != NULL) bytes += quantized_bytes(m, then_k, then_step);
-  uint8_t *memory = aligned_alloc(LINE, bytes), *at = memory;
+  uint8_t *memory = allocate_aligned(bytes), *at = memory;
   if (memory == NULL) return -1;
   QuantizeJob first = {.source = source, .with = with};
   for (int f = 0; f < FORMATS; f++) {
@@ -222,7 +224,7 @@ int matmul(const Source *source, const Product *products, int count, ParallelFor
     multiply_all(&last, parallel, context);
     failed = last.failed;
   }
-  free(memory);
+  free_aligned(memory);
   return failed ? -1 : 0;
 }
 

@@ -6,8 +6,9 @@
  * number at most, where 4 bits already changed it by 1/30 of its block's range.
  */
 #include "matmul/repacked.h"
+#include "common/processor.h"
 
-#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+#if HAVE_KERNELS
 
 #include <immintrin.h>
 

@@ -1,16 +1,23 @@
 /* Packing. What is done with vectors is in the file of an instruction set. */
 #define _GNU_SOURCE
 #include "matmul/weights.h"
+#include "common/processor.h"
 
-#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+#if HAVE_KERNELS
 
 #include <stdlib.h>
-#include <strings.h>
+#include <string.h>
 
 #include "common/half.h"
 #include "matmul/instructions.h"
 #include "common/memory.h"
 #include "common/pages.h"
+
+#if defined(_WIN32)
+#define strcasecmp _stricmp
+#else
+#include <strings.h>
+#endif
 
 enum { PIECE = 1 << 24 /* bytes of stored weights after which their pages are forgotten: they are not all there at once */ };
 

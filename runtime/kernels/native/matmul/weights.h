@@ -9,6 +9,7 @@
 #ifndef INTAGLIO_WEIGHTS_H
 #define INTAGLIO_WEIGHTS_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 typedef struct {
