@@ -14,15 +14,26 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from ..artifact import DATA, GRAPH, Manifest, Source, TensorEntry, read_manifest, sha256_file
+from ..artifact import (
+    DATA,
+    FLOAT_PRECISIONS,
+    GRAPH,
+    FloatPrecision,
+    Manifest,
+    Source,
+    TensorEntry,
+    read_manifest,
+    sha256_file,
+)
 from ..errors import ArtifactError, UsageError
-from ..models.checkpoint import DTYPES, Checkpoint, TensorInfo, find_trunk
+from ..models.checkpoint import Checkpoint
+from ..models.dtypes import SAFETENSORS_DTYPES, SAFETENSORS_NAMES, TORCH_DTYPES
 from ..models.heads import TRUNK_ATTRIBUTE, build
+from ..models.weight_source import TensorInfo, find_trunk
 
 BLOCK_BYTES = 1 << 25
 """How much of the file is mapped at once. Pages of a mapping count as resident memory until it is closed."""
 
-STORED = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}
 CONFIG = "config.json"
 
 
@@ -70,7 +81,7 @@ class ArtifactCheckpoint(Checkpoint):
             # What was computed from the config has no source, and is computed again.
             for source, place in _places(entry, initializers.get(name), shapes, f"{self.folder}: {name}"):
                 self._places[source] = place
-                tensors[source] = TensorInfo(file, STORED[entry.precision], shapes[source])
+                tensors[source] = TensorInfo(file, SAFETENSORS_NAMES[_float(entry)], shapes[source])
         return (file,), tensors
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
@@ -98,7 +109,7 @@ class ArtifactCheckpoint(Checkpoint):
 
     def _read(self, name: str, rows: range, columns: range) -> Tensor:
         """Part of a tensor, [rows, columns], in memory of its own."""
-        place, dtype = self._places[name], DTYPES[self.tensors[name].dtype]
+        place, dtype = self._places[name], SAFETENSORS_DTYPES[self.tensors[name].dtype]
         stacked = range(place.first + rows.start, place.first + rows.stop)
         down, across = (columns, stacked) if place.transposed else (stacked, columns)
         piece = torch.empty(len(rows), len(columns), dtype=dtype)
@@ -114,7 +125,7 @@ class ArtifactCheckpoint(Checkpoint):
     def _mapped(self, name: str, place: Place, rows: range) -> Iterator[Tensor]:
         """Whole rows of the matrix that holds a tensor."""
         info = self.tensors[name]
-        dtype = DTYPES[info.dtype]
+        dtype = SAFETENSORS_DTYPES[info.dtype]
         width = place.pitch * dtype.itemsize
         try:
             # Copy on write, because torch warns of memory that it could not write to. numpy has no bfloat16.
@@ -128,12 +139,17 @@ class ArtifactCheckpoint(Checkpoint):
 
 def _refuse_quantized(folder: Path, manifest: Manifest) -> None:
     precisions = [manifest.precision, *(entry.precision for entry in manifest.tensors.values())]
-    quantized = [precision for precision in precisions if precision not in STORED]
+    quantized = [precision for precision in precisions if precision not in FLOAT_PRECISIONS]
     if quantized:
         raise UsageError(
             f"{folder} is quantized already, to {quantized[0]}; quantize the checkpoint it was made from "
             f"({manifest.source.id}) or its unquantized artifact"
         )
+
+
+def _float(entry: TensorEntry) -> FloatPrecision:
+    """The precision of a tensor, of which ``_refuse_quantized`` has refused the quantized ones."""
+    return next(precision for precision in FLOAT_PRECISIONS if precision == entry.precision)
 
 
 def _check_files(folder: Path, manifest: Manifest) -> None:
@@ -171,7 +187,7 @@ def _places(
     rows = sum(shape[0] for shape in own)
     shape = (rows, *own[0][1:])
     stored = shape[::-1] if transposed else shape
-    itemsize = DTYPES[STORED[entry.precision]].itemsize
+    itemsize = TORCH_DTYPES[_float(entry)].itemsize
     offset, length = held.offset or 0, torch.Size(stored).numel() * itemsize
     if not entry.shape == tuple(held.shape) == stored or held.dtype.itemsize != itemsize or held.length != length:
         raise _mismatch(where, f"is {tuple(held.shape)} in {GRAPH} and {entry.shape} in the manifest, not {stored}")

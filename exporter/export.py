@@ -36,7 +36,9 @@ from ..hub import resolve
 from ..models.checkpoint import COMPANIONS, PATTERNS, Checkpoint
 from ..models.config import ModelConfig
 from ..models.digest import Digest
+from ..models.dtypes import TORCH_DTYPES
 from ..models.heads import build
+from ..models.parameters import check_parameters, stored_name
 from ..models.rope import RotaryEmbedding
 from .artifact_checkpoint import ArtifactCheckpoint
 from .graph import Graph
@@ -53,7 +55,6 @@ from .trace import HEAD, trace
 from .weights import Computed, Recipe, Stored
 from .write import check_space, staged, weight_bytes, write_graph, write_weights
 
-DTYPES: dict[FloatPrecision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 TOOLS = ("torch", "onnx", "onnx_ir", "onnxscript", "safetensors")
 
 Progress = Callable[[str, int, int], None]
@@ -208,10 +209,10 @@ def build_graph(
     """
     config = checkpoint.config
     with torch.device("meta"):
-        parameters = {name: tuple(p.shape) for name, p in build(config, task).state_dict().items()}
-    checkpoint.check(task, parameters)
+        module = build(config, task)
+    check_parameters(checkpoint, task, module)
     report("graph", 0, 2)
-    model = trace(config, task, target, DTYPES[precision])
+    model = trace(config, task, target, TORCH_DTYPES[precision])
     report("graph", 1, 2)
     graph = Graph(model)
     tied = {"lm_head.weight": "model.embed_tokens.weight"} if config.tie_word_embeddings else {}
@@ -239,7 +240,7 @@ def _recipe(checkpoint: Checkpoint, task: Task, value: ir.Value) -> Recipe:
     shape = tuple(int(size) for size in value.shape)  # type: ignore[arg-type]
     owner, _, leaf = value.name.rpartition(".")
     if not owner.endswith("rotary_emb"):
-        return Stored(checkpoint.name_of(value.name, task), shape)
+        return Stored(stored_name(checkpoint, value.name, task), shape)
 
     def compute() -> torch.Tensor:
         return RotaryEmbedding(config.rope, config.head_dim).get_buffer(leaf)

@@ -11,7 +11,7 @@ import os
 import queue
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +23,7 @@ from torch import Tensor
 from ..artifact import DATA, MANIFEST, FileEntry, TensorEntry
 from ..errors import OutputError, UnsupportedError
 from ..models.checkpoint import Checkpoint
+from ..models.dtypes import PRECISIONS
 from .graph import Graph
 from .quantize.formats.recipes import Codes, Scales, ZeroPoints
 from .weights import Recipe
@@ -42,7 +43,7 @@ DTYPES = {
     ir.DataType.INT4: torch.uint8,  # two to a byte, which is what their recipes give
     ir.DataType.UINT4: torch.uint8,
 }
-PRECISIONS = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.uint8: "uint8"}
+STORED_PRECISIONS: Mapping[torch.dtype, str] = {**PRECISIONS, torch.uint8: "uint8"}
 
 
 @contextmanager
@@ -183,7 +184,7 @@ def _entry(recipe: Recipe, dtype: torch.dtype) -> TensorEntry:
     if isinstance(recipe, Codes):
         facts = recipe.weight.facts
         return TensorEntry(f"int{facts.bits}", recipe.weight.shape, recipe.sources, facts)
-    return TensorEntry(PRECISIONS[dtype], recipe.shape, recipe.sources)
+    return TensorEntry(STORED_PRECISIONS[dtype], recipe.shape, recipe.sources)
 
 
 def _convert(piece: Tensor, dtype: torch.dtype, name: str, sources: tuple[str, ...]) -> Tensor:

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from ..artifact import Task
 from ..errors import CheckpointError
 from . import ops
-from .checkpoint import Checkpoint
 from .family import FAMILIES
 from .heads import build
 from .rope import RotaryEmbedding
+from .weight_source import WeightSource
 
 PIECE_BYTES = 1 << 24
 """Of the table, as stored, for one product with it: widened and multiplied, it must stay small beside a layer."""
@@ -27,7 +27,7 @@ PIECE_BYTES = 1 << 24
 class Layerwise:
     """The parts of a checkpoint's model, in float32, each read when it is asked for."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: WeightSource) -> None:
         self.checkpoint = checkpoint
         self.config = checkpoint.config
         self._rotary = RotaryEmbedding(self.config.rope, self.config.head_dim)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...artifact import Manifest
 from ...models.config import ModelConfig
+from ...models.dtypes import PRECISIONS
 from ...models.rope import RopeConfig, RotaryEmbedding, inverse_frequencies
 from ..report.result import TensorError
 from .constants import evaluated
@@ -22,7 +23,6 @@ THETAS = (10_000.0, 500_000.0, 1_000_000.0, 5_000_000.0)
 ULPS = 4
 """By how many roundings cosines of different machines differ at most."""
 
-PRECISIONS = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 FIRST = 16
 """Positions by which a table is recognized."""
 

@@ -17,6 +17,7 @@ from ...contract import MODULE_KEY
 from ...errors import ArtifactError
 from ...models.checkpoint import Checkpoint
 from ...models.heads import build
+from ...models.parameters import stored_name
 from ..report.result import TensorError
 from .comparison import Comparison, compare
 from .diagnosis import Suspect, explain
@@ -231,11 +232,9 @@ class _Audit:
         found = []
         for name, parameter in state.items():
             tied = config.tie_word_embeddings and name == "lm_head.weight"
-            if self.checkpoint.name_of(name, task) not in held and not tied:
+            if (stored := stored_name(self.checkpoint, name, task)) not in held and not tied:
                 own = module_of(name)
-                fault = (
-                    f"{_lack(name)}: no initializer of the graph was made from {self.checkpoint.name_of(name, task)}"
-                )
+                fault = f"{_lack(name)}: no initializer of the graph was made from {stored}"
                 found.append(
                     TensorError(name, own, "none", None, None, None, parameter.numel(), error=1.0, fault=fault)
                 )

@@ -14,6 +14,7 @@ from ...errors import CheckpointError
 from ...models.checkpoint import Checkpoint
 from ...models.heads import build
 from ...models.layerwise import Layerwise
+from ...models.parameters import check_parameters
 
 Floats = NDArray[np.float32]
 Tokens = NDArray[np.int64]
@@ -42,7 +43,7 @@ class Source:
         """
         with torch.device("meta"):
             module = build(checkpoint.config, task)
-        checkpoint.check(task, {name: tuple(parameter.shape) for name, parameter in module.state_dict().items()})
+        check_parameters(checkpoint, task, module)
         self.config = checkpoint.config
         self.task = task
         self.model = Layerwise(checkpoint)

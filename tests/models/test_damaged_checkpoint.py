@@ -233,7 +233,7 @@ DAMAGES: list[tuple[str, type[InputError], Damage, str]] = [
         CheckpointError,
         lambda folder: rewrite(folder, {"lm_head.weight": zeros(288, 64)}, tie_word_embeddings=True),
         f"{{folder}}/{SINGLE}: lm_head.weight differs from {EMBED}, although config.json has tie_word_embeddings = "
-        "true; set it to false if the head is meant to be its own",
+        "true; set it to false if the head has weights of its own",
     ),
     (
         "tied, another dtype",

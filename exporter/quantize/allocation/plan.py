@@ -11,6 +11,7 @@ from ....artifact import Task
 from ....errors import UsageError
 from ....models.checkpoint import Checkpoint
 from ....models.heads import build, trunk
+from ....models.parameters import check_parameters, stored_name
 from ..formats.blocks import BlockFormat
 from ..layers.sensitivity import Damages
 from ..options import Kept, QuantizedPrecision, QuantizeOptions
@@ -71,7 +72,7 @@ def targets(checkpoint: Checkpoint, task: Task) -> list[Target]:
     """
     with torch.device("meta"):
         module = build(checkpoint.config, task)
-    checkpoint.check(task, {name: tuple(parameter.shape) for name, parameter in module.state_dict().items()})
+    check_parameters(checkpoint, task, module)
     inner = trunk(module, task)
     tied = checkpoint.config.tie_word_embeddings
     found = []
@@ -85,7 +86,7 @@ def targets(checkpoint: Checkpoint, task: Task) -> list[Target]:
             continue
         rows, columns = part.weight.shape
         gathered = isinstance(part, nn.Embedding)
-        found.append(Target(paths, checkpoint.name_of(f"{path}.weight", task), (rows, columns), gathered))
+        found.append(Target(paths, stored_name(checkpoint, f"{path}.weight", task), (rows, columns), gathered))
     return found
 
 

@@ -22,6 +22,7 @@ from intaglio.exporter.quantize.allocation.plan import Plan
 from intaglio.exporter.quantize.methods.rtn import round_to_nearest
 from intaglio.exporter.quantize.prepare import Choice
 from intaglio.models.checkpoint import Checkpoint
+from intaglio.models.parameters import stored_name
 from intaglio.tests import tiny
 from intaglio.tests.exporter import drive
 from intaglio.tests.test_tiny_checkpoints import CHECKPOINTS
@@ -47,7 +48,7 @@ def rounded(folder: Path, plan: Plan) -> nn.Module:
     """The native module with its weights rounded as planned."""
     checkpoint = Checkpoint(folder)
     module = checkpoint.load()
-    parameters = {checkpoint.name_of(name, checkpoint.task): p for name, p in module.named_parameters()}
+    parameters = {stored_name(checkpoint, name, checkpoint.task): p for name, p in module.named_parameters()}
     with torch.no_grad():
         for name, item in plan.items():
             parameters[name].copy_(round_to_nearest(parameters[name], item.format).dequantize())

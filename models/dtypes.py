@@ -1,0 +1,18 @@
+"""The float types of weights: their names in intaglio, in safetensors and in torch."""
+
+from collections.abc import Mapping
+
+import torch
+
+from ..artifact import FloatPrecision
+
+TORCH_DTYPES: Mapping[FloatPrecision, torch.dtype] = {
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+}
+PRECISIONS: Mapping[torch.dtype, FloatPrecision] = {dtype: name for name, dtype in TORCH_DTYPES.items()}
+
+SAFETENSORS_NAMES: Mapping[FloatPrecision, str] = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}
+"""The dtypes in the headers of safetensors files."""
+SAFETENSORS_DTYPES: Mapping[str, torch.dtype] = {name: TORCH_DTYPES[key] for key, name in SAFETENSORS_NAMES.items()}
