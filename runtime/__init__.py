@@ -1,12 +1,9 @@
 """Artifacts on ONNX Runtime, without torch: text, labels, tags, spans and embeddings.
 
-    load ─▶ session ─▶ generate (plan, row, decoder, cache, speculation) ─▶ Generation
-                  ├──▶ conversation, scheduler (batch) ─▶ Generation, Event
-                  ├──▶ chat (templates, reasoning, tools; toolloop) ─▶ ChatReply
-                  ├──▶ score (decoder, logprobs) ─▶ Score
-                  └──▶ classify, tag, answer, embed (batching) ─▶ Classification, Tag, Answer, array
+    text, graph  ◀─ kernels ◀─ engine ◀─ decoding, sequence ◀─ chat ◀─ generation ─▶ Generation, Score, ChatReply
+                                     ◀─ tasks ─▶ Classification, Tag, Answer, array
 
-``load(path_or_hub_id)`` reads the manifest and returns the object for the artifact's task. Importing this room loads
+``load(path_or_hub_id)`` reads the manifest and returns the object for the artifact's task. Importing this package loads
 neither torch nor onnx, and onnxruntime only with the first ``load``.
 """
 
@@ -18,8 +15,8 @@ from .generation.generator import TextGenerator
 from .generation.scheduler import Event, Scheduler
 from .generation.score import Score
 from .load import load
-from .sequence.generation import Generation
 from .sequence.logprobs import Candidate, TokenLogprob
+from .sequence.sequence import Generation
 from .tasks.answer import Answer, QuestionAnswerer
 from .tasks.classify import Classification, SequenceClassifier
 from .tasks.embed import Embedder

@@ -4,7 +4,7 @@ import numpy as np
 
 from ...contract import LOGITS
 from ...models.config import ModelConfig
-from ...runtime.decoding.decoder import open_decoder, rows_together
+from ...runtime.decoding.decoder import open_decoder, supported_batch_size
 from ...runtime.engine.session import Session
 from .graph import Graph
 from .source import Passage
@@ -107,7 +107,7 @@ def _decoded(texts: list[Tokens], prompts: list[int]) -> Parts:
     passages = tuple(stepwise(t, p) for t, p in zip(texts, prompts, strict=True))
 
     def run(session: Session) -> Rows:
-        together = rows_together(session, len(passages))
+        together = supported_batch_size(session, len(passages))
         for start in range(0, len(passages), together):
             yield from _decode(session, range(start, min(start + together, len(passages))))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...runtime.decoding.decoder import open_decoder, rows_together
+from ...runtime.decoding.decoder import open_decoder, supported_batch_size
 from ...runtime.engine.session import Session
 from ...runtime.text.tokenizer import Tokenizer
 from ..report.result import Continuation
@@ -30,7 +30,7 @@ class Run:
 
 def greedy(session: Session, texts: list[Tokens], steps: int) -> list[Run]:
     """The beginning of each text continued by ``steps`` tokens, or to the end of the context, all together."""
-    size = rows_together(session, len(texts))
+    size = supported_batch_size(session, len(texts))
     return [
         run for start in range(0, len(texts), size) for run in _together(session, texts[start : start + size], steps)
     ]

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, Unpack, cast
 
 from ...errors import ArtifactError
-from ..sequence.generation import Generation
 from ..sequence.options import Options
+from ..sequence.sequence import Generation
 from ..sequence.stream import TextStream
 from ..text.tokenizer import Tokenizer
 from .messages import Message

@@ -1,1 +1,1 @@
-"""Decoders: a graph, its KV cache, and the sequences that have been read into it."""
+"""A graph that decodes, its KV cache, and the slots whose tokens are in it."""

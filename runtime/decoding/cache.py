@@ -1,13 +1,12 @@
 """The KV cache of target "ort": one buffer per layer for keys and one for values, read and written in place.
 
-GroupQueryAttention appends in place when past and present are the same memory, which is so when both are bound to one
-address. A buffer [B, K, C, E] holds each row's sequence in its first positions; C is the capacity. In a windowed
-session a sliding layer's C is that of its window, whatever the length of the text. An int8 cache has a few bytes more
-than E in each row.
+GroupQueryAttention appends in place when past and present are bound to the same address. A buffer [B, K, C, E] has the
+keys or values of each slot in its first positions; C is the capacity. In a windowed session C of a sliding layer is
+that of its window, whatever the length of the text. An int8 cache adds the bytes of a scale to E.
 
-On the CPU a buffer is address space: a page becomes memory when something is written to it. So the room for the longest
-text that can come is taken at once where the memory for it is there, and nothing is ever copied. Where it is not, and
-on a GPU, buffers begin with the prompt's room and grow by half, one buffer after the other.
+On the CPU a buffer is address space: a page takes memory when it is first written. So room for the longest possible
+text is reserved at once where there is enough memory for it, and nothing is ever copied. Otherwise, and on a GPU,
+buffers start with room for the prompt and grow by half, one buffer after the other.
 """
 
 import mmap
@@ -25,64 +24,65 @@ from ..engine.session import Session
 from ..graph.sliding import kept_positions, window_capacity
 from ..kernels.edits.int8_cache import row_bytes
 
-# Element types: what memory is allocated as, and what it is bound as. numpy has no bfloat16, so its bits travel as
-# uint16 and are bound by ONNX's number for BFLOAT16.
+# The types that buffers are allocated as, and bound as. numpy has no bfloat16: its bits are stored as uint16 and bound
+# by ONNX's number for BFLOAT16.
 STORAGE: dict[str, Any] = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16, "int8": np.int8}
 BOUND: dict[str, Any] = STORAGE | {"bfloat16": 16}
 
-STEP = 64  # capacities that are not a limit are multiples of this many tokens
+STEP = 64  # a capacity below the maximum is a multiple of this many tokens
 HEADROOM = 256  # tokens of room after the prompt before the first growth
 
 
 @dataclass(frozen=True)
 class Buffer:
-    """Keys or values of one layer, [B, K, C, E]: its address, and what holds the memory there."""
+    """Keys or values of one layer, [B, K, C, E]: the address, and the object that owns the memory."""
 
     address: int
     capacity: int
-    holder: Any
+    owner: Any
 
     def array(self) -> NDArray[Any]:
-        """The elements; of a GPU's buffer a copy."""
-        array: NDArray[Any] = self.holder if isinstance(self.holder, np.ndarray) else self.holder.numpy()
+        """Return the elements; a copy where the buffer is on a GPU."""
+        array: NDArray[Any] = self.owner if isinstance(self.owner, np.ndarray) else self.owner.numpy()
         return array
 
 
-class SharedCache:
-    """The buffers of B rows, with room for ``capacity`` tokens in each.
+class InPlaceCache:
+    """The buffers of B slots, with room for ``capacity`` tokens in each.
 
     Args:
-        longest: tokens of the longest prompt.
-        limit: the most positions that any row can come to need.
+        slots: B.
+        longest_prompt: tokens of the longest prompt.
+        max_length: the most positions that any slot can need.
 
     Raises:
         PromptError: there is not enough memory.
     """
 
-    def __init__(self, session: Session, rows: int, longest: int, limit: int) -> None:
+    def __init__(self, session: Session, slots: int, longest_prompt: int, max_length: int) -> None:
         self._session = session
         self._facts = session.manifest.model
-        self.rows = rows
-        if self._may_reserve(limit):
-            self.capacity = limit
+        self.slots = slots
+        if self._may_reserve(max_length):
+            self.capacity = max_length
         else:
-            self.capacity = min(limit, _round_up(longest + HEADROOM))
+            self.capacity = min(max_length, _round_up(longest_prompt + HEADROOM))
             self._require_memory(self.capacity, held=0)
         self._buffers = [self._allocate(index, self.capacity) for index in range(2 * self._facts.num_hidden_layers)]
 
-    def _may_reserve(self, limit: int) -> bool:
-        """Whether room for the longest text can be had at once: as address space, and by what memory there is."""
+    def _may_reserve(self, max_length: int) -> bool:
+        """Return True where room for the longest text can be reserved at once without running out of memory."""
         free = available_memory()
-        return self._session.device == "cpu" and (free is None or self.bytes(limit) <= free)
+        return self._session.device == "cpu" and (free is None or self.bytes(max_length) <= free)
 
     def bytes(self, tokens: int) -> int:
-        """What B rows of so many tokens take."""
+        """Return the size of the cache with so many tokens in each slot."""
         session = self._session
         int8 = session.cache_dtype == "int8"
-        return self.rows * cache_bytes(self._facts, tokens, windowed=session.windowed, int8=int8)
+        return self.slots * cache_bytes(self._facts, tokens, windowed=session.windowed, int8=int8)
 
     def bind(self, binding: Any, first: int, count: int) -> None:
-        """Bind every layer's past and present, of ``count`` rows from ``first`` on."""
+        """Bind past and present of every layer to ``count`` slots from ``first`` on."""
         device, dtype = self._session.device, self._session.cache_dtype
         element, width = BOUND[dtype], np.dtype(STORAGE[dtype]).itemsize
         layers = self._facts.num_hidden_layers
@@ -94,23 +94,23 @@ class SharedCache:
             binding.bind_input(past, device, 0, element, shape, address)
             binding.bind_output(present, device, 0, element, shape, address)
 
-    def grow(self, needed: int, limit: int, used: int) -> None:
-        """Make room for ``needed`` tokens, and for half as many again, but for no more than ``limit``.
+    def grow(self, needed: int, max_length: int, used: int) -> None:
+        """Make room for ``needed`` tokens and half as many again, up to ``max_length``.
 
-        The first ``used`` positions are moved to larger buffers, one buffer after the other; bind again afterwards.
+        The first ``used`` positions are copied to larger buffers, one buffer after the other; bind again afterwards.
 
         Raises:
             PromptError: there is not enough memory. The buffers are then as they were.
         """
-        capacity = min(limit, _round_up(max(needed, self.capacity * 3 // 2)))
+        capacity = min(max_length, _round_up(max(needed, self.capacity * 3 // 2)))
         self._require_memory(capacity, held=self.bytes(self.capacity))
         for index, buffer in enumerate(self._buffers):
             if self._window(index) is None:
                 self._buffers[index] = self._allocate(index, capacity, buffer.array()[:, :, :used])
         self.capacity = capacity
 
-    def move(self, source: int, target: int, used: int) -> None:
-        """Copy the first ``used`` positions of one row over another's."""
+    def copy(self, source: int, target: int, used: int) -> None:
+        """Copy the first ``used`` positions of one slot to another."""
         for index, buffer in enumerate(self._buffers):
             array = buffer.array()
             array[target, :, :used] = array[source, :, :used]
@@ -123,7 +123,7 @@ class SharedCache:
     def _allocate(self, index: int, capacity: int, content: NDArray[Any] | None = None) -> Buffer:
         window = self._window(index)
         capacity = capacity if window is None else window_capacity(window)
-        shape = (self.rows, self._facts.num_key_value_heads, capacity, self._session.cache_columns)
+        shape = (self.slots, self._facts.num_key_value_heads, capacity, self._session.cache_columns)
         try:
             array = reserve(shape, STORAGE[self._session.cache_dtype])
         except OSError:
@@ -139,37 +139,37 @@ class SharedCache:
         return Buffer(value.data_ptr(), array.shape[2], value)
 
     def _require_memory(self, capacity: int, held: int) -> None:
-        """An allocation succeeds on Linux long before there is memory behind it: ask first, or be killed later."""
+        """Check the free memory: Linux grants an allocation without it and kills the process when it is written to."""
         free = available_memory() if self._session.device == "cpu" else None
         if free is not None and self.bytes(capacity) - held > free:
             raise self._too_much(capacity, free)
 
     def _too_much(self, capacity: int, free: int | None) -> PromptError:
-        there = "that is not to be had" if free is None else f"{free / 1e6:,.0f} MB of memory are free"
+        available = "there is not enough memory" if free is None else f"{free / 1e6:,.0f} MB of memory are free"
         return PromptError(
-            f"the KV cache for {self.rows} prompt(s) of {capacity:,} tokens needs {self.bytes(capacity) / 1e6:,.0f} "
-            f"MB, and {there}; generate fewer tokens, or fewer prompts at once"
+            f"the KV cache for {self.slots} prompt(s) of {capacity:,} tokens needs {self.bytes(capacity) / 1e6:,.0f} "
+            f"MB, and {available}; generate fewer tokens, or fewer prompts at once"
         )
 
 
 def reserve(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-    """Zeros that take memory only where they are written to, a page at a time.
+    """Return zeros that take memory only where they are written to, a page at a time.
 
     Raises:
-        OSError: there is not even the address space.
+        OSError: there is not enough address space.
     """
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     area = mmap.mmap(-1, max(size, 1))
     if hasattr(mmap, "MADV_NOHUGEPAGE"):
-        # Every head of every layer has a region of its own: with pages of 2 MB each would take that much at once.
+        # Every head of every layer has a region of its own: with huge pages each would take 2 MB at once.
         area.madvise(mmap.MADV_NOHUGEPAGE)
     return np.frombuffer(area, dtype, count=int(np.prod(shape))).reshape(shape)
 
 
-def empty_past(session: Session, rows: int) -> Any:
-    """A past of no positions, [B, K, 0, E], for a graph whose presents grow."""
+def empty_past(session: Session, batch: int) -> Any:
+    """Return a past without positions, [B, K, 0, E], for a graph whose presents grow."""
     facts = session.manifest.model
-    shape = [rows, facts.num_key_value_heads, 0, facts.head_dim]
+    shape = [batch, facts.num_key_value_heads, 0, facts.head_dim]
     make = session.ort.OrtValue
     if facts.cache_dtype == "bfloat16":
         return make.ortvalue_from_shape_and_type(shape, BOUND["bfloat16"], session.device, 0)
@@ -177,11 +177,11 @@ def empty_past(session: Session, rows: int) -> Any:
 
 
 def cache_bytes(facts: ModelFacts, tokens: int, *, windowed: bool, int8: bool = False) -> int:
-    """Bytes of the keys and values of one row of ``tokens``.
+    """Return the bytes of the keys and values of one sequence of ``tokens``.
 
     Args:
-        windowed: sliding layers keep no more than their window and its slack.
-        int8: keys and values are kept in 8 bits.
+        windowed: sliding layers keep only their window and its slack.
+        int8: keys and values are stored in 8 bits.
     """
     width = row_bytes(facts) if int8 else facts.head_dim * np.dtype(STORAGE[facts.cache_dtype]).itemsize
     kept = kept_positions(facts.layer_windows, tokens) if windowed else tokens * facts.num_hidden_layers

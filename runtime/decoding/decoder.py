@@ -1,7 +1,7 @@
-"""Rows of text that a model reads: prefill, decode steps, going back; for both targets.
+"""Reading tokens into a KV cache: prefill, decode steps and rollback, for both targets.
 
-A decoder holds the sequences of B rows, which do not see each other and have lengths of their own. ``extend`` lets one
-row read more tokens; ``step`` feeds one token to each of the first rows together.
+A decoder has B slots, each with a sequence of its own length that does not see the others. ``extend`` reads several
+tokens into one slot; ``step`` reads one token into each of the first slots.
 """
 
 from typing import Protocol
@@ -10,72 +10,92 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engine.session import Session
-from .growing import ConcatDecoder
-from .in_place import SharedDecoder
+from .growing import GrowingDecoder
+from .in_place import InPlaceDecoder
 
 Floats = NDArray[np.float32]
 Tokens = NDArray[np.int64]
 
 
 class Decoder(Protocol):
-    """B rows and what they have read so far. Not for several threads at once.
+    """B slots and the tokens that each has read. Not for several threads at once.
 
-    Where a call fails, or is interrupted, what it was feeding is in an unknown state: ``prefill`` it anew.
+    Where a call fails or is interrupted, the slots that it was feeding are in an unknown state: ``prefill`` them again.
     """
 
     @property
-    def rows(self) -> int:
+    def slots(self) -> int:
         """B."""
+        ...
 
-    def length(self, row: int) -> int:
-        """Tokens that a row has read."""
+    def length(self, slot: int) -> int:
+        """Return how many tokens a slot has read."""
+        ...
 
-    def prefill(self, row: int, tokens: Tokens) -> Floats:
-        """Forget a row and let it read int64 [S]; logits [V] of the last position, valid until the next call."""
+    def prefill(self, slot: int, tokens: Tokens) -> Floats:
+        """Clear a slot and read int64 [S] into it; return logits [V] of the last position, valid until the next call.
 
-    def extend(self, row: int, tokens: Tokens, keep: int = 1) -> Floats:
-        """Let a row read int64 [S] more; logits [keep, V] of the last positions, valid until the next call."""
+        Raises:
+            PromptError: there is not enough memory.
+        """
+        ...
+
+    def extend(self, slot: int, tokens: Tokens, keep: int = 1) -> Floats:
+        """Read int64 [S] after what a slot has read; return logits [keep, V] of the last positions.
+
+        The logits are valid until the next call.
+
+        Raises:
+            PromptError: there is not enough memory.
+        """
+        ...
 
     def step(self, tokens: Tokens, active: NDArray[np.bool_] | None = None) -> Floats:
-        """Let the first n rows read one token each, int64 [n]; logits [n, V], valid until the next call.
+        """Read one token into each of the first n slots, int64 [n]; return logits [n, V], valid until the next call.
 
-        Rows that are not ``active`` stand still, and their logits mean nothing.
+        Slots that are not ``active`` stay as they are, and their logits have no meaning.
+
+        Raises:
+            PromptError: there is not enough memory.
         """
+        ...
 
-    def rollback(self, row: int, length: int) -> int:
-        """Forget all but the first ``length`` tokens; returns how many are left.
+    def rollback(self, slot: int, length: int) -> int:
+        """Remove all but the first ``length`` tokens from a slot; return how many are left.
 
-        That is ``length``, or 0 where the row cannot be brought back to where it was: a sliding layer has dropped what
-        it would need again.
+        That is ``length``, or 0 where a sliding layer no longer has keys and values that the next token needs.
         """
+        ...
 
-    def reach(self, row: int) -> int:
-        """How many tokens can be read so that a rollback to any place behind the first of them is exact."""
+    def reversible(self, slot: int) -> int:
+        """Return how many tokens can be read such that a rollback to any length after the first of them is exact."""
+        ...
 
-    def move(self, source: int, target: int) -> None:
-        """Let a row be what another one is."""
+    def copy(self, source: int, target: int) -> None:
+        """Make slot ``target`` a copy of slot ``source``."""
+        ...
 
 
-def open_decoder(session: Session, rows: int, longest: int, limit: int) -> Decoder:
-    """A decoder for the artifact's target.
+def open_decoder(session: Session, slots: int, longest_prompt: int, max_length: int) -> Decoder:
+    """Return a decoder for the artifact's target, with room for its KV cache.
 
     Args:
-        rows: B; at most ``rows_together(session)``.
-        longest: tokens of the longest prompt.
-        limit: the most positions that any row can come to need.
+        slots: B; at most ``supported_batch_size(session, B)``.
+        longest_prompt: tokens of the longest prompt.
+        max_length: the most positions that any slot can need.
 
     Raises:
         PromptError: there is not enough memory for the KV cache.
     """
     if session.manifest.target == "standard":
-        return ConcatDecoder(session, rows)
-    return SharedDecoder(session, rows, longest, limit)
+        return GrowingDecoder(session, slots)
+    return InPlaceDecoder(session, slots, longest_prompt, max_length)
 
 
-def rows_together(session: Session, wanted: int) -> int:
-    """How many rows may share a batch.
+def supported_batch_size(session: Session, wanted: int) -> int:
+    """Return the batch size that the artifact can decode: ``wanted``, or 1.
 
-    Merging the rows of a standard artifact's cache needs host arrays, which bfloat16 does not have.
+    A batch of a standard artifact is merged in host arrays, which bfloat16 does not have.
     """
-    alone = session.manifest.target == "standard" and session.manifest.model.cache_dtype == "bfloat16"
-    return 1 if alone else wanted
+    unmergeable = session.manifest.target == "standard" and session.manifest.model.cache_dtype == "bfloat16"
+    return 1 if unmergeable else wanted

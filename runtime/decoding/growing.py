@@ -1,8 +1,8 @@
-"""The decoder of target "standard": each pass's present, [B, K, P + S, E], is the next one's past.
+"""The decoder of target "standard": the present of each pass, [B, K, P + S, E], is the past of the next.
 
-Rows are read alone; decode steps put them side by side, the shorter ones behind zeros that the mask hides. A batch is
-taken apart when one of its rows is read, moved or brought back, which costs no more than a step: that copies every past
-as well.
+Slots are prefilled one by one. Decode steps merge them into one batch, the shorter ones behind zeros that the mask
+hides. The batch is split again when a slot is extended, copied or rolled back. That costs no more than a step, which
+copies every past as well.
 """
 
 from typing import Any
@@ -13,94 +13,94 @@ from numpy.typing import NDArray
 from ...contract import ATTENTION_MASK, INPUT_IDS, LOGITS, LOGITS_TO_KEEP, PAST, PRESENT, cache_names
 from ..engine.session import Session
 from .cache import empty_past
-from .prefill import chunks
+from .prefill import prefill_chunks
 
 Floats = NDArray[np.float32]
 Tokens = NDArray[np.int64]
 
 
-class ConcatDecoder:
-    """``Decoder`` over growing pasts."""
+class GrowingDecoder:
+    """A ``Decoder`` whose keys and values are copied to a longer past in each pass."""
 
-    def __init__(self, session: Session, rows: int) -> None:
+    def __init__(self, session: Session, slots: int) -> None:
         self._session = session
         self._facts = session.manifest.model
         self._inputs = cache_names(PAST, self._facts.num_hidden_layers)
         self._outputs = cache_names(PRESENT, self._facts.num_hidden_layers)
-        self._lengths = [0] * rows
-        self._alone: list[list[Any]] = [[] for _ in range(rows)]  # the pasts of rows that are not in the batch
-        self._batch: list[Any] = []  # the pasts of the first rows, side by side
+        self._lengths = [0] * slots
+        self._alone: list[list[Any]] = [[] for _ in range(slots)]  # the pasts of slots outside the batch
+        self._batch: list[Any] = []  # the merged pasts of the first slots
         self._mask = np.zeros((0, 0), dtype=np.int64)
 
     @property
-    def rows(self) -> int:
+    def slots(self) -> int:
         return len(self._lengths)
 
-    def length(self, row: int) -> int:
-        return self._lengths[row]
+    def length(self, slot: int) -> int:
+        return self._lengths[slot]
 
-    def prefill(self, row: int, tokens: Tokens) -> Floats:
+    def prefill(self, slot: int, tokens: Tokens) -> Floats:
         self._split()
-        self._alone[row] = []
-        self._lengths[row] = 0
-        first: Floats = self.extend(row, tokens)[0]
+        self._alone[slot] = []
+        self._lengths[slot] = 0
+        first: Floats = self.extend(slot, tokens)[0]
         return first
 
-    def extend(self, row: int, tokens: Tokens, keep: int = 1) -> Floats:
+    def extend(self, slot: int, tokens: Tokens, keep: int = 1) -> Floats:
         self._split()
-        past, length = self._alone[row], self._lengths[row]
+        past, length = self._alone[slot], self._lengths[slot]
         if not past:
             past = [empty_past(self._session, 1) for _ in self._inputs]
-        found = []
-        for start, end, kept in chunks(self._facts, tokens.size, keep):
+        logits_kept = []
+        for start, end, kept in prefill_chunks(self._facts, tokens.size, keep):
             mask = np.ones((1, length + end), dtype=np.int64)
             logits, past = self._run(tokens[None, start:end], mask, past, kept)
-            found.append(logits[0])
-        self._alone[row], self._lengths[row] = past, length + tokens.size
-        return found[0] if len(found) == 1 else np.concatenate(found)[-keep:]
+            logits_kept.append(logits[0])
+        self._alone[slot], self._lengths[slot] = past, length + tokens.size
+        return logits_kept[0] if len(logits_kept) == 1 else np.concatenate(logits_kept)[-keep:]
 
     def step(self, tokens: Tokens, active: NDArray[np.bool_] | None = None) -> Floats:
-        moving = np.ones(tokens.size, dtype=bool) if active is None else active
+        stepping = np.ones(tokens.size, dtype=bool) if active is None else active
         if len(self._mask) != tokens.size:
             self._split()
             self._merge(tokens.size)
-        mask = np.concatenate([self._mask, moving[:, None].astype(np.int64)], axis=1)
+        mask = np.concatenate([self._mask, stepping[:, None].astype(np.int64)], axis=1)
         logits, self._batch = self._run(tokens[:, None], mask, self._batch, 1)
         self._mask = mask
-        for row in np.flatnonzero(moving).tolist():
-            self._lengths[row] += 1
+        for slot in np.flatnonzero(stepping).tolist():
+            self._lengths[slot] += 1
         last: Floats = logits[:, -1]
         return last
 
-    def rollback(self, row: int, length: int) -> int:
-        if length < self._lengths[row]:
+    def rollback(self, slot: int, length: int) -> int:
+        if length < self._lengths[slot]:
             self._split()
             # bfloat16 has no host arrays to slice
             length = 0 if self._facts.cache_dtype == "bfloat16" else length
-            arrays = [value.numpy()[:, :, :length] for value in self._alone[row]] if length else []
-            self._alone[row] = [self._ortvalue(np.ascontiguousarray(array)) for array in arrays]
-            self._lengths[row] = length
-        return self._lengths[row]
+            arrays = [value.numpy()[:, :, :length] for value in self._alone[slot]] if length else []
+            self._alone[slot] = [self._ortvalue(np.ascontiguousarray(array)) for array in arrays]
+            self._lengths[slot] = length
+        return self._lengths[slot]
 
-    def reach(self, row: int) -> int:
-        return 1 if self._facts.cache_dtype == "bfloat16" else self._facts.context_length - self._lengths[row]
+    def reversible(self, slot: int) -> int:
+        return 1 if self._facts.cache_dtype == "bfloat16" else self._facts.context_length - self._lengths[slot]
 
-    def move(self, source: int, target: int) -> None:
+    def copy(self, source: int, target: int) -> None:
         self._split()
         self._alone[target], self._lengths[target] = list(self._alone[source]), self._lengths[source]
 
     def _split(self) -> None:
-        """Take the batch apart into the pasts of its rows."""
+        """Split the batch into the pasts of its slots."""
         if len(self._mask) == 1:
             self._alone[0] = self._batch
         else:
             arrays = [value.numpy() for value in self._batch]
-            for row, shown in enumerate(self._mask.astype(bool)):
-                self._alone[row] = [self._ortvalue(array[row : row + 1, :, shown]) for array in arrays]
+            for slot, shown in enumerate(self._mask.astype(bool)):
+                self._alone[slot] = [self._ortvalue(array[slot : slot + 1, :, shown]) for array in arrays]
         self._batch, self._mask = [], np.zeros((0, 0), dtype=np.int64)
 
     def _merge(self, count: int) -> None:
-        """Put the first ``count`` rows side by side."""
+        """Merge the pasts of the first ``count`` slots into a batch."""
         lengths = np.array(self._lengths[:count])
         longest = int(lengths.max())
         self._mask = (np.arange(longest)[None, :] >= longest - lengths[:, None]).astype(np.int64)
@@ -110,17 +110,17 @@ class ConcatDecoder:
             if count == 1:
                 self._batch.append(pasts[0][index])
                 continue
-            parts = [past[index].numpy() for past in pasts]
-            merged = np.zeros((count, parts[0].shape[1], longest, parts[0].shape[3]), dtype=parts[0].dtype)
-            for row, part in enumerate(parts):
-                merged[row, :, longest - part.shape[2] :] = part[0]
-                pasts[row][index] = None  # let go of each part as soon as it is copied
+            arrays = [past[index].numpy() for past in pasts]
+            merged = np.zeros((count, arrays[0].shape[1], longest, arrays[0].shape[3]), dtype=arrays[0].dtype)
+            for slot, past in enumerate(arrays):
+                merged[slot, :, longest - past.shape[2] :] = past[0]
+                pasts[slot][index] = None  # release each past as soon as it is copied
             self._batch.append(self._ortvalue(merged))
-        for row in range(count):
-            self._alone[row] = []
+        for slot in range(count):
+            self._alone[slot] = []
 
     def _run(self, tokens: Tokens, mask: Tokens, past: list[Any], keep: int) -> tuple[Floats, list[Any]]:
-        """Logits [B, keep, V] and the present."""
+        """Run the graph; return logits [B, keep, V] and the present."""
         binding = self._session.raw.io_binding()
         binding.bind_cpu_input(INPUT_IDS, np.ascontiguousarray(tokens))
         binding.bind_cpu_input(ATTENTION_MASK, mask)

@@ -1,7 +1,7 @@
-"""The decoder of target "ort": everything is bound once and updated in place.
+"""The decoder of target "ort": inputs, outputs and the KV cache are bound once and updated in place.
 
-A decode step allocates nothing, binds nothing and copies nothing: it writes B tokens and B ones into arrays that are
-bound already, and reads the logits where ONNX Runtime has put them.
+A decode step allocates, binds and copies nothing: it writes B tokens and B ones into bound arrays, and reads the logits
+from the array that ONNX Runtime writes them to.
 """
 
 from typing import Any
@@ -12,140 +12,140 @@ from numpy.typing import NDArray
 from ...contract import ATTENTION_MASK, INPUT_IDS, LOGITS, LOGITS_TO_KEEP
 from ..engine.session import Session
 from ..graph.sliding import first_kept, same_until
-from .cache import SharedCache
-from .prefill import chunks
+from .cache import InPlaceCache
+from .prefill import prefill_chunks
 
 Floats = NDArray[np.float32]
 Tokens = NDArray[np.int64]
 
-# The mask of decode steps grows by so many columns. ONNX Runtime adds up a row of it at each step, which for 32,768
-# columns takes as long as a hundredth of a step of a 0.5B.
+# The mask of decode steps grows by this many columns. ONNX Runtime sums its rows in each step; for 32,768 columns that
+# takes a hundredth of a step of a 0.5B.
 MASK_STEP = 512
 
 
-class SharedDecoder:
-    """``Decoder`` over shared buffers. Arguments and errors as ``open_decoder``."""
+class InPlaceDecoder:
+    """A ``Decoder`` whose keys and values are appended in place. Arguments and errors as ``open_decoder``."""
 
-    def __init__(self, session: Session, rows: int, longest: int, limit: int) -> None:
+    def __init__(self, session: Session, slots: int, longest_prompt: int, max_length: int) -> None:
         self._session = session
         self._facts = session.manifest.model
-        self._limit = limit
-        self._lengths, self._numbers = np.zeros(rows, dtype=np.int64), np.arange(rows)
-        self._cache = SharedCache(session, rows, longest, limit)
+        self._max_length = max_length
+        self._lengths, self._numbers = np.zeros(slots, dtype=np.int64), np.arange(slots)
+        self._cache = InPlaceCache(session, slots, longest_prompt, max_length)
         windows = self._facts.layer_windows if session.windowed else ()
         self._windows = sorted({window for window in windows if window is not None})
-        self._extending: tuple[int, Any] | None = None  # the row that the binding of ``extend`` is for, and it
+        self._extending: tuple[int, Any] | None = None  # the slot of ``extend``, and its binding
         self._keep = np.ones(1, dtype=np.int64)
         self._kept: Floats = np.empty((1, self._facts.vocab_size), dtype=np.float32)
-        self._tokens = np.zeros((rows, 1), dtype=np.int64)
-        self._mask = np.zeros((rows, 0), dtype=np.int64)
-        self._logits: Floats = np.empty((rows, self._facts.vocab_size), dtype=np.float32)
-        self._stepping: tuple[int, Any] | None = None  # how many rows the binding of ``step`` is for, and it
+        self._tokens = np.zeros((slots, 1), dtype=np.int64)
+        self._mask = np.zeros((slots, 0), dtype=np.int64)
+        self._logits: Floats = np.empty((slots, self._facts.vocab_size), dtype=np.float32)
+        self._stepping: tuple[int, Any] | None = None  # the number of slots of ``step``, and its binding
 
     @property
-    def rows(self) -> int:
+    def slots(self) -> int:
         return self._lengths.size
 
-    def length(self, row: int) -> int:
-        return int(self._lengths[row])
+    def length(self, slot: int) -> int:
+        return int(self._lengths[slot])
 
-    def prefill(self, row: int, tokens: Tokens) -> Floats:
-        self._lengths[row] = 0
-        first: Floats = self.extend(row, tokens)[0]
+    def prefill(self, slot: int, tokens: Tokens) -> Floats:
+        self._lengths[slot] = 0
+        first: Floats = self.extend(slot, tokens)[0]
         return first
 
-    def extend(self, row: int, tokens: Tokens, keep: int = 1) -> Floats:
-        past = int(self._lengths[row])
+    def extend(self, slot: int, tokens: Tokens, keep: int = 1) -> Floats:
+        past = int(self._lengths[slot])
         self._make_room(past + tokens.size)
         if self._kept.shape[0] < keep:
             self._kept = np.empty((keep, self._facts.vocab_size), dtype=np.float32)
-        if self._extending is None or self._extending[0] != row:
-            self._extending = (row, self._bind_row(row))
+        if self._extending is None or self._extending[0] != slot:
+            self._extending = (slot, self._bind_slot(slot))
         binding = self._extending[1]
-        self._lengths[row] = 0  # until it is known to have gone well
-        filled = 0
-        for start, end, kept in chunks(self._facts, tokens.size, keep):
+        self._lengths[slot] = 0  # until the passes have succeeded
+        written = 0
+        for start, end, kept in prefill_chunks(self._facts, tokens.size, keep):
             binding.bind_cpu_input(INPUT_IDS, np.ascontiguousarray(tokens[None, start:end]))
             binding.bind_cpu_input(ATTENTION_MASK, np.ones((1, past + end), dtype=np.int64))
             self._keep[0] = kept
-            _bind_logits(binding, self._kept[filled : filled + kept])
+            _bind_logits(binding, self._kept[written : written + kept])
             self._session.run_bound(binding)
-            filled += kept if end > tokens.size - keep else 0
-        self._set_length(row, past + tokens.size)
+            written += kept if end > tokens.size - keep else 0
+        self._set_length(slot, past + tokens.size)
         return self._kept[:keep]
 
     def step(self, tokens: Tokens, active: NDArray[np.bool_] | None = None) -> Floats:
         count = tokens.size
-        moving = slice(count) if active is None else np.flatnonzero(active)
-        lengths = self._lengths[moving]
+        stepping = slice(count) if active is None else np.flatnonzero(active)
+        lengths = self._lengths[stepping]
         needed = int(lengths.max()) + 1
         if self._stepping is None or self._stepping[0] != count or needed > self._mask.shape[1]:
             self._make_room(needed)
             self._bind_step(count, needed)
         assert self._stepping is not None
         self._tokens[:count, 0] = tokens
-        # A mask's sum is its row's length. A row that stands still keeps its sum, and so overwrites its last position.
-        self._mask[self._numbers[moving], lengths] = 1
+        # The sum of a mask's row is the slot's length. An inactive slot keeps its sum and overwrites its last position.
+        self._mask[self._numbers[stepping], lengths] = 1
         if self._session.device != "cpu":
             self._bind_inputs(self._stepping[1], count)
         self._session.run_bound(self._stepping[1])
-        self._lengths[moving] += 1
+        self._lengths[stepping] += 1
         return self._logits[:count]
 
-    def rollback(self, row: int, length: int) -> int:
-        now = int(self._lengths[row])
+    def rollback(self, slot: int, length: int) -> int:
+        now = int(self._lengths[slot])
         if length < now:
             exact = all(first_kept(length, window) == first_kept(now, window) for window in self._windows)
-            self._set_length(row, length if exact else 0)
-        return self.length(row)
+            self._set_length(slot, length if exact else 0)
+        return self.length(slot)
 
-    def reach(self, row: int) -> int:
-        now = int(self._lengths[row])
-        return min([self._limit, *(same_until(now + 1, window) for window in self._windows)]) - now
+    def reversible(self, slot: int) -> int:
+        now = int(self._lengths[slot])
+        return min([self._max_length, *(same_until(now + 1, window) for window in self._windows)]) - now
 
-    def move(self, source: int, target: int) -> None:
+    def copy(self, source: int, target: int) -> None:
         used = int(self._lengths[source])
-        self._cache.move(source, target, used)
+        self._cache.copy(source, target, used)
         if self._session.device != "cpu":
             self._extending = self._stepping = None
         self._set_length(target, used)
 
-    def _set_length(self, row: int, length: int) -> None:
-        self._lengths[row] = length
-        self._mask[row, :length] = 1
-        self._mask[row, length:] = 0
+    def _set_length(self, slot: int, length: int) -> None:
+        self._lengths[slot] = length
+        self._mask[slot, :length] = 1
+        self._mask[slot, length:] = 0
 
     def _make_room(self, needed: int) -> None:
-        assert needed <= self._limit, f"{needed} positions, and {self._limit} were asked for"
+        assert needed <= self._max_length, f"{needed} positions needed, max_length is {self._max_length}"
         if needed > self._cache.capacity:
-            self._cache.grow(needed, self._limit, int(self._lengths.max()))
+            self._cache.grow(needed, self._max_length, int(self._lengths.max()))
             self._extending = self._stepping = None
 
-    def _bind_row(self, row: int) -> Any:
+    def _bind_slot(self, slot: int) -> Any:
         binding = self._session.raw.io_binding()
-        self._cache.bind(binding, row, 1)
-        # An input with a default: IOBinding knows such only as OrtValues. The array is bound, and written to later.
+        self._cache.bind(binding, slot, 1)
+        # IOBinding takes an input with a default only as an OrtValue. It shares the array's memory, written later.
         binding.bind_ortvalue_input(LOGITS_TO_KEEP, self._session.ort.OrtValue.ortvalue_from_numpy(self._keep))
         return binding
 
     def _bind_step(self, count: int, needed: int) -> None:
-        """Bind everything for decode steps of ``count`` rows, of which the longest will have ``needed`` tokens."""
+        """Bind decode steps of ``count`` slots, of which the longest will have ``needed`` tokens."""
         if needed > self._mask.shape[1]:
             columns = min(self._cache.capacity, -(-needed // MASK_STEP) * MASK_STEP)
             self._mask = (np.arange(columns)[None, :] < self._lengths[:, None]).astype(np.int64)
         if self._stepping is None or self._stepping[0] != count:
             self._stepping = (count, self._session.raw.io_binding())
             self._cache.bind(self._stepping[1], 0, count)
-            _bind_logits(self._stepping[1], self._logits[:count], rows=count)
+            _bind_logits(self._stepping[1], self._logits[:count], batch=count)
         self._bind_inputs(self._stepping[1], count)
 
     def _bind_inputs(self, binding: Any, count: int) -> None:
-        """On the CPU the arrays themselves are bound, once. A GPU gets copies, so each step binds them again."""
+        """Bind tokens and mask: on the CPU the arrays themselves, once; on a GPU copies, again in each step."""
         binding.bind_cpu_input(INPUT_IDS, self._tokens[:count])
         binding.bind_cpu_input(ATTENTION_MASK, self._mask[:count])
 
 
-def _bind_logits(binding: Any, logits: Floats, rows: int = 1) -> None:
-    """Let the logits [rows, S, V] be written to an array [rows * S, V]."""
-    shape = [rows, logits.shape[0] // rows, logits.shape[1]]
+def _bind_logits(binding: Any, logits: Floats, batch: int = 1) -> None:
+    """Bind the output [B, S, V] to an array [B * S, V]."""
+    shape = [batch, logits.shape[0] // batch, logits.shape[1]]
     binding.bind_output(LOGITS, "cpu", 0, np.float32, shape, logits.ctypes.data)

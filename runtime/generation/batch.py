@@ -1,67 +1,78 @@
-"""Rows that generate together: they join and leave between steps, and the batch is as large as its rows are many."""
+"""Sequences that are decoded together: they join and leave between steps, and the batch has no empty slots."""
 
 import numpy as np
 
 from ..decoding.decoder import Decoder
-from ..sequence.sequence import Row
+from ..sequence.sequence import ActiveSequence
 
 
 class Batch:
-    """The running rows of a decoder, in its first places.
+    """The running sequences of a decoder, in its first slots.
 
-    A row's first token follows its own prefill, the others come from steps that all rows take together. When a row
-    ends, a new one may take its place; a place that stays empty is filled with the last row before the next step.
+    The first token of a sequence follows its own prefill; the others come from steps that all sequences take together.
+    When a sequence ends, a new one may take its slot; an empty slot is filled with the last sequence before the next
+    step.
     """
 
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
-        self._rows: list[Row | None] = []
+        self._slots: list[ActiveSequence | None] = []
 
     @property
     def free(self) -> int:
-        """How many rows may join."""
-        return self._decoder.rows - self.running
+        """How many sequences may join."""
+        return self._decoder.slots - self.running
 
     @property
     def running(self) -> int:
-        return sum(row is not None for row in self._rows)
+        """How many sequences are decoded."""
+        return sum(sequence is not None for sequence in self._slots)
 
-    def join(self, row: Row) -> str:
-        """Prefill a row, which may end it at once; the first piece of its text."""
-        place = next((i for i, other in enumerate(self._rows) if other is None), len(self._rows))
-        piece = row.accept(self._decoder.prefill(place, row.prompt))
-        if row.finish_reason is None:
-            self._rows[place : place + 1] = [row]
-        return piece
+    def join(self, sequence: ActiveSequence) -> str:
+        """Prefill a sequence, which may end it at once; return the first chunk of its text."""
+        slot = next((i for i, other in enumerate(self._slots) if other is None), len(self._slots))
+        chunk = sequence.accept(self._decoder.prefill(slot, sequence.prompt))
+        if sequence.finish_reason is None:
+            self._slots[slot : slot + 1] = [sequence]
+        return chunk
 
-    def leave(self, row: Row) -> None:
-        """Let a row go before its end."""
-        self._rows = [None if other is row else other for other in self._rows]
+    def leave(self, sequence: ActiveSequence) -> None:
+        """Remove a sequence before its end."""
+        self._slots = [None if other is sequence else other for other in self._slots]
 
     def clear(self) -> None:
-        """Let all rows go; also after a failure."""
-        self._rows = []
+        """Remove all sequences; also after a failure."""
+        self._slots = []
 
-    def step(self) -> list[tuple[Row, str]]:
-        """One token for every row; each row with the piece of its text. Those that have ended are gone afterwards."""
-        rows = self._close_up()
-        if not rows:
+    def step(self) -> list[tuple[ActiveSequence, str]]:
+        """Decode one token of every sequence; return each with the chunk of its text, and remove those that end."""
+        sequences = self._fill_slots()
+        if not sequences:
             return []
-        logits = self._decoder.step(np.array([row.token_ids[-1] for row in rows], dtype=np.int64))
-        pieces = [(row, row.accept(logits[place])) for place, row in enumerate(rows)]
-        self._rows = [None if row.finish_reason is not None else row for row in rows]
-        return pieces
+        logits = self._decoder.step(np.array([sequence.token_ids[-1] for sequence in sequences], dtype=np.int64))
+        chunks = [(sequence, sequence.accept(logits[slot])) for slot, sequence in enumerate(sequences)]
+        self._slots = [None if sequence.finish_reason is not None else sequence for sequence in sequences]
+        return chunks
 
-    def _close_up(self) -> list[Row]:
-        """The rows, with every empty place filled by the last of them."""
-        rows = self._rows
-        place = 0
-        while place < len(rows):
-            if rows[-1] is None:
-                rows.pop()
-            elif rows[place] is None:
-                self._decoder.move(len(rows) - 1, place)
-                rows[place] = rows.pop()
+    def _fill_slots(self) -> list[ActiveSequence]:
+        """Fill every empty slot with the last sequence; return the sequences in their order."""
+        slots = self._slots
+        slot = 0
+        while slot < len(slots):
+            if slots[-1] is None:
+                slots.pop()
+            elif slots[slot] is None:
+                self._decoder.copy(len(slots) - 1, slot)
+                slots[slot] = slots.pop()
             else:
-                place += 1
-        return [row for row in rows if row is not None]
+                slot += 1
+        return [sequence for sequence in slots if sequence is not None]
+
+
+def run(batch: Batch, sequences: list[ActiveSequence]) -> None:
+    """Generate all sequences to their end, as many at once as the batch has slots."""
+    waiting = sequences[::-1]
+    while waiting or batch.running:
+        while waiting and batch.free:
+            batch.join(waiting.pop())
+        batch.step()

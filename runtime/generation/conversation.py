@@ -1,4 +1,4 @@
-"""A conversation: one cache that lives from turn to turn, so that a turn prefills only what is new."""
+"""A conversation: one KV cache that is kept from turn to turn, so that a turn prefills only what is new."""
 
 from collections.abc import Callable, Generator
 from typing import Unpack
@@ -7,46 +7,46 @@ import numpy as np
 
 from ..decoding.decoder import Decoder, open_decoder
 from ..engine.session import Session
-from ..sequence.generation import Generation, generation
 from ..sequence.options import Options
-from ..sequence.request import Plan, Planner
-from ..sequence.sequence import Row
+from ..sequence.request import Request, RequestBuilder
+from ..sequence.sequence import ActiveSequence, Generation
 from ..sequence.stream import TextStream
 from ..text.prompts import Prompt
-from .exclusive import Guard
+from .exclusive import ExclusiveUse
 from .speculation import Speculation, decode
 
-Speculator = Callable[[Plan, int], Speculation | None]
+SpeculationFor = Callable[[Request, int], Speculation | None]
+"""Returns the speculation of a request whose prompt has so many tokens; None for none."""
 
 
 class Conversation:
-    """Made by ``TextGenerator.conversation``. Each call is given the whole history, as text or token ids.
+    """A KV cache for one history that grows; made by ``TextGenerator.conversation``. For one thread at a time.
 
-    What the cache holds of it already, the longest common beginning, is not read again, whatever was changed behind it;
-    the results are those of ``TextGenerator.generate``. For one thread at a time. In a model with sliding layers a
-    history that is changed far back is read anew, because their caches have dropped what stood there; where the rotary
-    frequencies depend on the length every history is.
+    Each call takes the whole history, as text or token ids. Its longest common prefix with the cached tokens is not
+    read again; the results are those of ``TextGenerator.generate``. In a model with sliding layers a history that is
+    changed far back is read from the start, because their caches no longer have those positions. Where the rotary
+    frequencies depend on the length, every history is read from the start.
     """
 
-    def __init__(self, session: Session, planner: Planner, speculator: Speculator) -> None:
+    def __init__(self, session: Session, requests: RequestBuilder, speculation_for: SpeculationFor) -> None:
         self._session: Session | None = session
-        self._planner = planner
-        self._speculator = speculator
+        self._requests = requests
+        self._speculation_for = speculation_for
         self._decoder: Decoder | None = None
-        self._history: list[int] = []  # the tokens of the last call, of which the decoder has read the first ones
-        self._guard = Guard("the conversation", "open another one with TextGenerator.conversation()")
+        self._history: list[int] = []  # the tokens of the last call; the decoder has read the first ones
+        self._use = ExclusiveUse("the conversation", "open another one with TextGenerator.conversation()")
         self.reused = 0
-        """How many tokens of the last call's prompt were in the cache already."""
+        """How many tokens of the last call's prompt were already in the cache."""
 
     def __repr__(self) -> str:
         held = 0 if self._decoder is None else self._decoder.length(0)
-        return f"<Conversation {'closed' if self._guard.closed else f'with {held:,} tokens in its KV cache'}>"
+        return f"<Conversation {'closed' if self._use.closed else f'with {held:,} tokens in its KV cache'}>"
 
     def generate(self, prompt: Prompt, **options: Unpack[Options]) -> Generation:
-        """As ``TextGenerator.generate`` for one prompt.
+        """Continue one prompt as ``TextGenerator.generate`` does.
 
         Raises:
-            UsageError: also where the conversation is closed, or in use.
+            PromptError, UsageError: as ``TextGenerator.generate``; or the conversation is closed, or in use.
         """
         stream = self.stream(prompt, **options)
         for _ in stream:
@@ -55,20 +55,20 @@ class Conversation:
         return stream.generation
 
     def stream(self, prompt: Prompt, **options: Unpack[Options]) -> TextStream[Generation]:
-        """As ``TextGenerator.stream``. The conversation is in use from the first piece until the stream ends.
+        """Continue one prompt as ``TextGenerator.stream`` does.
 
-        A stream that is closed early leaves a sound conversation, whose cache holds what was generated.
+        The conversation is in use from the first chunk until the stream ends. A stream that is closed early leaves it
+        usable, with the tokens generated so far in its cache.
         """
-        self._guard.check()
-        plan = self._planner.plan(**options)
-        row = self._planner.row(prompt, plan, "the prompt")
-        speculation = self._speculator(plan, row.prompt.size)
-        said: list[str] = []
-        return TextStream(self._pieces(row, speculation, said), lambda: generation(row, "".join(said)))
+        self._use.check_open()
+        request = self._requests.request(**options)
+        sequence = self._requests.sequence(prompt, request, "the prompt")
+        speculation = self._speculation_for(request, sequence.prompt.size)
+        return TextStream(self._generate(sequence, speculation), sequence.result)
 
     def close(self) -> None:
-        """Let the cache go. A stream that is running ends as it would have."""
-        self._guard.closed = True
+        """Release the cache. A stream that is running continues to its end."""
+        self._use.closed = True
         self._decoder = self._session = None
 
     def __enter__(self) -> "Conversation":
@@ -77,33 +77,35 @@ class Conversation:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _pieces(self, row: Row, speculation: Speculation | None, said: list[str]) -> Generator[str, None, None]:
-        with self._guard.held():
+    def _generate(self, sequence: ActiveSequence, speculation: Speculation | None) -> Generator[str, None, None]:
+        """Generate the text in chunks, none of them empty."""
+        with self._use.acquired():
             session = self._session
-            assert session is not None  # or it would be closed
-            prompt = row.prompt.tolist()
+            assert session is not None  # it is None only where the conversation is closed
+            prompt = sequence.prompt.tolist()
             if self._decoder is None:
-                self._decoder = open_decoder(session, 1, row.prompt.size, session.manifest.model.context_length)
+                self._decoder = open_decoder(session, 1, sequence.prompt.size, session.manifest.model.context_length)
             decoder = self._decoder
-            once = session.manifest.model.length_dependent_rope
-            known = 0 if once else self._common(prompt, decoder.length(0))
-            self._history = []  # until it is known what the decoder has read
+            known = (
+                0 if session.manifest.model.length_dependent_rope else self._common_prefix(prompt, decoder.length(0))
+            )
+            self._history = []  # unknown until the decoder has read the prompt
             try:
                 self.reused = decoder.rollback(0, known)
-                for piece in decode(decoder, row, decoder.extend(0, row.prompt[self.reused :])[0], speculation):
-                    if piece:
-                        said.append(piece)
-                        yield piece
+                logits = decoder.extend(0, sequence.prompt[self.reused :])[0]
+                for chunk in decode(decoder, sequence, logits, speculation):
+                    if chunk:
+                        yield chunk
             except GeneratorExit:
-                self._history = prompt + row.token_ids
+                self._history = prompt + sequence.token_ids
                 raise
             except BaseException:
                 decoder.rollback(0, 0)
                 raise
-            self._history = prompt + row.token_ids
+            self._history = prompt + sequence.token_ids
 
-    def _common(self, prompt: list[int], held: int) -> int:
-        """How many tokens the prompt and the cache have in common; the prompt's last one is read in any case."""
+    def _common_prefix(self, prompt: list[int], held: int) -> int:
+        """Return the length of the common prefix of prompt and cache, at most all but the prompt's last token."""
         most = min(held, len(self._history), len(prompt) - 1)
         differs = np.flatnonzero(np.array(self._history[:most]) != np.array(prompt[:most]))
         return int(differs[0]) if differs.size else most

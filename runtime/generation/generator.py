@@ -9,35 +9,34 @@ from ...errors import UsageError
 from ..chat.chat import ChatOptions, ChatReply, ChatStream, finish, stream_chat
 from ..chat.messages import Message
 from ..chat.template import ChatFormat
-from ..decoding.decoder import Decoder, open_decoder, rows_together
+from ..decoding.decoder import Decoder, open_decoder, supported_batch_size
 from ..engine.session import Session
 from ..sequence.defaults import GenerationDefaults
-from ..sequence.generation import Generation, generation
 from ..sequence.options import Options
-from ..sequence.request import Plan, Planner, positions
-from ..sequence.sequence import Row
+from ..sequence.request import Request, RequestBuilder
+from ..sequence.sequence import ActiveSequence, Generation
 from ..sequence.stream import TextStream
 from ..text.prompts import Prompt, Prompts, as_list
 from ..text.tokenizer import Tokenizer
-from .batch import Batch
+from .batch import Batch, run
 from .conversation import Conversation
 from .draft_model import DraftModel, check_draft
-from .scheduler import Scheduler, run
+from .scheduler import Scheduler
 from .score import Score, score
 from .speculation import PromptLookup, Speculation, decode
 
 
 class Closable(Protocol):
-    """What ends with the model that it came from."""
+    """An object that is closed together with its model."""
 
     def close(self) -> None: ...
 
 
 class TextGenerator:
-    """A loaded text-generation artifact. A call leaves nothing behind, so that several threads may call.
+    """A loaded text-generation artifact. Calls share no state, so several threads may call at once.
 
-    ``close``, or the end of a ``with`` block, lets the weights go, and ends its conversations and schedulers; what
-    another thread is generating just then comes to its end.
+    ``close``, or the end of a ``with`` block, releases the weights and closes its conversations and schedulers; calls
+    that are running in other threads finish.
     """
 
     def __init__(
@@ -48,7 +47,7 @@ class TextGenerator:
         chat_format: ChatFormat | None = None,
     ) -> None:
         self._loaded: Session | None = session
-        self._planner = Planner(session.manifest.model, tokenizer, defaults)
+        self._requests = RequestBuilder(session.manifest.model, tokenizer, defaults)
         self._children: WeakSet[Closable] = WeakSet()
         self.manifest: Manifest = session.manifest
         self.tokenizer = tokenizer
@@ -68,118 +67,111 @@ class TextGenerator:
     ) -> Generation | list[Generation]:
         """Continue a prompt, or each of several.
 
-        What is None comes from the checkpoint's generation_config.json, and where that is silent: greedy, no filter,
-        256 new tokens. (transformers would then sample with top_k 50 and stop after 20.)
+        Options that are None are taken from the checkpoint's generation_config.json, and where it has none: greedy, no
+        filters, 256 new tokens. (transformers would sample with top_k 50 and stop after 20.)
 
         Args:
             prompt: text or token ids, or a list of either. Results keep the order.
-            batch_size: how many prompts are decoded together: when one ends, the next takes its place. The results do
+            batch_size: how many prompts are decoded together; when one ends, the next takes its slot. The results do
                 not depend on it.
 
         Options:
-            max_new_tokens: generation ends with "length" after so many, or where the context is full.
-            temperature: 0 is greedy; above 0 samples, whatever generation_config.json says about ``do_sample``.
+            max_new_tokens: the most tokens to generate; generation also ends, with "length", where the context is full.
+            temperature: 0 is greedy; above 0 samples, whatever ``do_sample`` in generation_config.json.
             top_k, top_p, min_p: filters of sampling; they do not change a greedy choice.
-            repetition_penalty: over prompt and generated tokens; it does change a greedy choice.
-            seed: the same seed gives the same tokens. Each prompt of a list has its own random stream, made of the
-                seed and its place in the list, so that its sample does not depend on its neighbours.
+            repetition_penalty: penalty on prompt and generated tokens; it changes a greedy choice as well.
+            seed: the same seed gives the same tokens. Each prompt of a list has a random stream of its own, seeded by
+                the seed and its index, so its sample does not depend on the other prompts.
             stop: text that ends the generation and is left out of the result.
             eos_token_id: tokens that end the generation; an empty list for none.
-            json_schema, regex, grammar: at most one of them, which the whole text then fits: a JSON schema (an object,
-                or as JSON text), a regular expression, or a grammar in Lark's notation.
-            logprobs: log-probabilities of the generated tokens, and of so many likeliest ones in place of each.
+            json_schema, regex, grammar: at most one of them, which the whole text must match: a JSON schema (an object,
+                or JSON text), a regular expression, or a grammar in Lark's notation.
+            logprobs: compute log-probabilities of the generated tokens, and of so many most likely ones for each.
             speculate: guess tokens from the text so far and check several in one pass; the results are the same. None
-                does so where a prompt is decoded alone, with as many guesses as come true; False never; True refuses
-                where it cannot be done, with target "standard" or frequencies that depend on the length.
-            draft: a smaller model of the same vocabulary, which guesses instead.
+                does so where a prompt is decoded alone; False never does; True refuses where it is not possible: with
+                target "standard", or rotary frequencies that depend on the length.
+            draft: a smaller model of the same vocabulary, such as another ``TextGenerator``, which guesses instead.
 
         Raises:
             PromptError: an empty prompt, one that fills the context, ids out of range, no memory for the KV cache.
             UsageError: a setting out of its range; a schema, expression or grammar that cannot be used; a draft of
                 another vocabulary; the model is closed.
-            DependencyError: one of these needs a package that is not installed.
+            DependencyError: structured output needs a package that is not installed.
         """
-        session, plan = self.session, self._planner.plan(**options)
+        session, request = self.session, self._requests.request(**options)
         if batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, not {batch_size}")
         prompts, listed = as_list(prompt)
-        rows = [
-            self._planner.row(one, plan, f"prompt {index}" if listed else "the prompt", index)
+        sequences = [
+            self._requests.sequence(one, request, f"prompt {index}" if listed else "the prompt", index)
             for index, one in enumerate(prompts)
         ]
-        together = min(rows_together(session, batch_size), len(rows))
-        results: dict[int, Generation] = {}
-        if together == 1:
-            for index, row in enumerate(rows):
-                results[index] = generation(row, "".join(self._alone(row, plan)))
+        size = min(supported_batch_size(session, batch_size), len(sequences))
+        if size == 1:
+            for sequence in sequences:
+                for _ in self._decode_alone(sequence, request):
+                    pass
         else:
-            if plan.speculate or plan.draft is not None:
+            if request.speculate or request.draft is not None:
                 raise UsageError("a batch does not speculate: leave out speculate and draft, or give batch_size=1")
-            run(Batch(self._open(rows, together)), rows, lambda i, text: results.update({i: generation(rows[i], text)}))
-        return [results[index] for index in range(len(rows))] if listed else results[0]
+            run(Batch(self._open(sequences, size)), sequences)
+        results = [sequence.result() for sequence in sequences]
+        return results if listed else results[0]
 
     def stream(self, prompt: Prompt, **options: Unpack[Options]) -> TextStream[Generation]:
-        """The text of ``generate`` piece by piece: whole characters, and never a part of a stop string.
+        """Continue one prompt in chunks of text: whole characters, and never a part of a stop string.
 
-        The iterator's ``generation`` is what ``generate`` would have returned, once the pieces have ended.
+        After the last chunk the iterator's ``generation`` is what ``generate`` would have returned.
 
         Raises:
-            PromptError, UsageError: as ``generate``, at the call and not at the first piece.
+            PromptError, UsageError: as ``generate``, at the call and not at the first chunk.
         """
-        plan = self._planner.plan(**options)
+        request = self._requests.request(**options)
         prompts, listed = as_list(prompt)
         if listed:
             raise UsageError("stream takes one prompt; use generate for several")
-        row = self._planner.row(prompts[0], plan, "the prompt")
-        said: list[str] = []
-        steps = self._alone(row, plan)
-
-        def pieces() -> Generator[str, None, None]:
-            for piece in steps:
-                if piece:
-                    said.append(piece)
-                    yield piece
-
-        return TextStream(pieces(), lambda: generation(row, "".join(said)))
+        sequence = self._requests.sequence(prompts[0], request, "the prompt")
+        steps = self._decode_alone(sequence, request)
+        return TextStream((chunk for chunk in steps if chunk), sequence.result)
 
     def chat(self, messages: Sequence[Message], **options: Unpack[ChatOptions]) -> ChatReply:
-        """The model's turn in a conversation, with the checkpoint's chat template.
+        """Generate the model's turn in a conversation, with the checkpoint's chat template.
 
         Args:
-            messages: the history, each with ``role`` and ``content``; ``ChatReply.message`` goes on with it.
+            messages: the history, each with ``role`` and ``content``; append ``ChatReply.message`` to continue it.
 
         Options:
-            tools: functions, or JSON schemas, that the model may call; ``toolloop.run_tools`` carries the calls out.
-            enable_thinking: for templates that know it; None is the template's own default.
-            documents, template_variables: what else a template may ask for.
-            continue_final_message: go on with the last message instead of answering it.
+            tools: functions, or JSON schemas, that the model may call; ``run_tools`` executes the calls.
+            enable_thinking: for templates that support it; None for the template's own default.
+            documents, template_variables: further variables of the template.
+            continue_final_message: continue the last message instead of answering it.
             template: the name of one of several templates.
-            conversation: of ``conversation()``; a turn then reads only what is new.
+            conversation: one made by ``conversation()``; a turn then reads only what is new.
             all others: as ``generate``.
 
         Raises:
-            ArtifactError: no chat template, or one that is refused.
-            PromptError: messages that the template fails on; a conversation that fills the context.
-            UsageError: a tool that cannot be described, a setting out of its range.
+            ArtifactError: there is no chat template, or it is refused.
+            PromptError: the template fails on the messages, or the conversation fills the context.
+            UsageError: a tool that cannot be described, or a setting out of its range.
         """
         return finish(self.stream_chat(messages, **options))
 
     def stream_chat(self, messages: Sequence[Message], **options: Unpack[ChatOptions]) -> ChatStream:
-        """``chat`` as it comes: events, whose ``reply`` is what ``chat`` would have returned."""
+        """Generate the model's turn as events; after the last one ``reply`` is what ``chat`` would have returned."""
         return stream_chat(self, self.chat_format, self.tokenizer, messages, options)
 
     def conversation(self) -> Conversation:
-        """A cache that is kept from call to call, each of which is given the whole history."""
-        conversation = Conversation(self.session, self._planner, self._speculation)
+        """Return a conversation, whose KV cache is kept from call to call; each call takes the whole history."""
+        conversation = Conversation(self.session, self._requests, self._speculation)
         self._children.add(conversation)
         return conversation
 
     def scheduler(self, *, slots: int = 8, max_length: int | None = None) -> Scheduler:
-        """Continuous batching: prompts join and leave while others are generated.
+        """Return a scheduler for continuous batching: requests join and leave while others are decoded.
 
         Args:
-            slots: how many are generated together.
-            max_length: the most tokens of one, prompt and answer together; None for the model's context.
+            slots: how many requests are decoded together.
+            max_length: the most tokens of a request, prompt and continuation together; None for the model's context.
 
         Raises:
             UsageError: fewer than one slot, or a max_length beyond the context.
@@ -190,9 +182,9 @@ class TextGenerator:
             raise UsageError(f"slots must be at least 1, not {slots}")
         if max_length is not None and not 2 <= max_length <= context:
             raise UsageError(f"max_length must be between 2 and the model's context of {context:,}, not {max_length}")
-        if rows_together(self.session, slots) < slots:
+        if supported_batch_size(self.session, slots) < slots:
             raise UsageError("a bfloat16 artifact of target 'standard' generates one prompt at a time; give slots=1")
-        scheduler = Scheduler(self.session, self._planner, slots, max_length or context)
+        scheduler = Scheduler(self.session, self._requests, slots, max_length or context)
         self._children.add(scheduler)
         return scheduler
 
@@ -217,26 +209,27 @@ class TextGenerator:
         window: int | None = None,
         stride: int | None = None,
     ) -> Score | list[Score]:
-        """The log-probability of each token of a text, or of each of several texts, given the tokens before it.
+        """Compute the log-probability of each token of one text or several, given the tokens before it.
 
         Args:
             text: text or token ids, or a list of either. Results keep the order.
-            context: what stands before the text and is not scored itself; one for all, or a list with one for each.
-                Context and text are tokenized together, and a token that the border runs through is scored. Without a
-                context the first token is not scored.
-            window: how many tokens the model reads at most to score one; None for its context length.
-            stride: a text longer than the window is scored in windows, each of which scores so many tokens further;
-                a token then sees at least ``window - stride + 1`` tokens before it, where there are so many. None
-                refuses such a text.
+            context: text before ``text`` that is not scored; one for all, or a list with one for each. Context and
+                text are tokenized together, and a token that spans the border is scored. Without a context the first
+                token is not scored.
+            window: the most tokens that the model reads to score one; None for its context length.
+            stride: how many tokens each further window scores, where a text is longer than the window. Each token then
+                has at least ``window - stride + 1`` tokens before it in view, where there are so many. None refuses
+                such a text.
 
         Raises:
-            PromptError: an empty text, one token without a context, a text too long, ids out of range, no memory.
-            UsageError: window or stride out of range, or another number of contexts than of texts.
+            PromptError: an empty text, one token without a context, a text too long, ids out of range, or not enough
+                memory.
+            UsageError: window or stride out of range, or a number of contexts that is not the number of texts.
         """
         return score(self.session, self.tokenizer, text, context, window, stride)
 
     def close(self) -> None:
-        """Let the weights go. Calls that come later are refused with a UsageError; to close twice is no harm."""
+        """Release the weights. Later calls raise UsageError; closing twice does nothing."""
         self._loaded = None
         for child in list(self._children):
             child.close()
@@ -254,33 +247,39 @@ class TextGenerator:
             raise UsageError("the model is closed; load it again")
         return self._loaded
 
-    def _open(self, rows: list[Row], together: int) -> Decoder:
-        longest = max(row.prompt.size for row in rows)
-        return open_decoder(self.session, together, longest, max(map(positions, rows)))
+    def _open(self, sequences: list[ActiveSequence], slots: int) -> Decoder:
+        """Return a decoder with room for any of the sequences in each slot."""
+        longest_prompt = max(sequence.prompt.size for sequence in sequences)
+        max_length = max(sequence.max_positions for sequence in sequences)
+        return open_decoder(self.session, slots, longest_prompt, max_length)
 
-    def _alone(self, row: Row, plan: Plan) -> Generator[str, None, None]:
-        """The pieces of one row's text; memory is asked for now, and not at the first piece."""
-        decoder = self._open([row], 1)
-        speculation = self._speculation(plan, row.prompt.size)
+    def _decode_alone(self, sequence: ActiveSequence, request: Request) -> Generator[str, None, None]:
+        """Return the chunks of one sequence's text; memory is allocated at the call, not at the first chunk."""
+        decoder = self._open([sequence], 1)
+        speculation = self._speculation(request, sequence.prompt.size)
 
-        def pieces() -> Generator[str, None, None]:
-            yield from decode(decoder, row, decoder.prefill(0, row.prompt), speculation)
+        def chunks() -> Generator[str, None, None]:
+            yield from decode(decoder, sequence, decoder.prefill(0, sequence.prompt), speculation)
 
-        return pieces()
+        return chunks()
 
-    def _speculation(self, plan: Plan, prompt: int) -> Speculation | None:
-        """How a single row of so many prompt tokens speculates, if at all."""
+    def _speculation(self, request: Request, prompt: int) -> Speculation | None:
+        """Return how to speculate for a prompt of so many tokens that is decoded alone; None for not at all.
+
+        Raises:
+            UsageError: the request requires speculation and the artifact cannot, or the draft has another vocabulary.
+        """
         session = self.session
-        if plan.speculate is False:
+        if request.speculate is False:
             return None
         if session.manifest.target == "standard" or session.manifest.model.length_dependent_rope:
-            if plan.speculate or plan.draft is not None:
+            if request.speculate or request.draft is not None:
                 raise UsageError(
-                    f"{session.folder} cannot speculate: that takes target 'ort', and rotary frequencies that do not "
+                    f"{session.folder} cannot speculate: that needs target 'ort', and rotary frequencies that do not "
                     "depend on the length; leave out speculate and draft"
                 )
             return None
-        if plan.draft is None:
+        if request.draft is None:
             return Speculation(PromptLookup())
-        check_draft(session, self.tokenizer, plan.draft.session, plan.draft.tokenizer)
-        return Speculation(DraftModel(plan.draft.session, prompt))
+        check_draft(session, self.tokenizer, request.draft)
+        return Speculation(DraftModel(request.draft.session, prompt))

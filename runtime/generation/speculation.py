@@ -1,9 +1,9 @@
-"""Several tokens from one pass: a proposer guesses the next ones, and the model reads them all at once.
+"""Speculative decoding: a proposer guesses the next tokens, and the model checks all of them in one pass.
 
-The pass gives the logits behind every guess. The sampler chooses from them one after the other, with its own random
-numbers, as it would have without guesses; the first choice that is not the guess ends the round, and what was read
-beyond it is forgotten. So the tokens are those of plain decoding, and only the number of passes differs (Leviathan et
-al. 2023; proposals from the text itself: Saxena 2023, "prompt lookup decoding").
+The pass computes the logits after every guess. The sampler chooses from them in order, with the random numbers that it
+would have used without guesses. The first choice that differs from its guess ends the round, and the cache is rolled
+back to it. So the tokens are those of plain decoding, and only the number of passes differs (Leviathan et al. 2023;
+proposals from the text itself: Saxena 2023, "prompt lookup decoding").
 """
 
 from collections.abc import Iterator
@@ -13,11 +13,11 @@ import numpy as np
 
 from ..decoding.decoder import Decoder
 from ..sequence.sampler import Floats
-from ..sequence.sequence import Row
+from ..sequence.sequence import ActiveSequence
 
 # A pass over S tokens costs, in decode steps of an int4 0.5B on two cores: 1.0 for 2, 1.5 for 4, 2.4 for 8, 4.2 for 16,
-# and behind 2,000 tokens 1.5 for 2. So there are more guesses while they come true, one where they did not, and after
-# misses in a row none for some tokens.
+# and after 2,000 tokens 1.5 for 2. So the number of guesses rises while all are accepted, falls to the number that was
+# accepted, and after several rounds without any is 0 for some tokens.
 FIRST_GUESSES = 3
 MOST_GUESSES = 15
 LONGEST_PAUSE = 15
@@ -26,37 +26,38 @@ LONG, SHORT = 5, 3
 
 
 class Proposer(Protocol):
-    """Guesses what comes next."""
+    """Guesses the next tokens."""
 
     def propose(self, history: list[int], count: int) -> list[int]:
-        """At most ``count`` tokens that may follow; ``history`` is the list of the call before, longer by some."""
+        """Return at most ``count`` tokens that may follow ``history``: the list of the last call, with new tokens."""
+        ...
 
 
 class PromptLookup:
-    """Proposes what followed the last time that the text read like this: its last 5 tokens, or its last 3."""
+    """Proposes what followed the last occurrence of the last 5 tokens, or of the last 3."""
 
     def __init__(self) -> None:
-        self._followed: dict[tuple[int, ...], int] = {}  # from a run of tokens to the place behind its last occurrence
+        self._followed: dict[tuple[int, ...], int] = {}  # from an n-gram to the position after its last occurrence
         self._read = 0
 
     def propose(self, history: list[int], count: int) -> list[int]:
-        # The run that ends the history is not entered yet: it would find itself.
+        # The n-gram at the end of the history is not entered yet: it would find itself.
         for end in range(max(self._read, SHORT), len(history)):
             for length in (LONG, SHORT):
                 if length <= end:
                     self._followed[tuple(history[end - length : end])] = end
         self._read = max(self._read, len(history))
         for length in (LONG, SHORT):
-            place = self._followed.get(tuple(history[-length:]))
-            if place is not None:
-                return history[place : place + count]
+            position = self._followed.get(tuple(history[-length:]))
+            if position is not None:
+                return history[position : position + count]
         return []
 
 
 class Speculation:
-    """A proposer, and how many guesses are worth making: more while all come true, fewer or none where they do not.
+    """A proposer, and the number of guesses that are worth their cost.
 
-    Only what came true decides, not the clock, so that a seed gives the same passes every time.
+    The number depends only on how many were accepted, not on time, so a seed gives the same passes every time.
     """
 
     def __init__(self, proposer: Proposer) -> None:
@@ -68,14 +69,15 @@ class Speculation:
         self.accepted = 0
 
     def guesses(self, history: list[int], most: int) -> list[int]:
+        """Return the guesses of the next round, at most ``most``."""
         count = min(self._count, most)
         if self._pause:
             self._pause -= 1
             count = 0
         return self._proposer.propose(history, count) if count > 0 else []
 
-    def heard(self, proposed: int, accepted: int) -> None:
-        """How many guesses there were, and how many came true."""
+    def update(self, proposed: int, accepted: int) -> None:
+        """Adapt the number of guesses to a round in which ``accepted`` of ``proposed`` were right."""
         self.proposed += proposed
         self.accepted += accepted
         self._count = min(2 * self._count + 1, MOST_GUESSES) if accepted == proposed else max(1, accepted)
@@ -83,38 +85,44 @@ class Speculation:
         self._pause = min(max(0, 2 ** (self._misses - 1) - 1), LONGEST_PAUSE)
 
 
-def decode(decoder: Decoder, row: Row, logits: Floats, speculation: Speculation | None = None) -> Iterator[str]:
-    """Generate with a decoder of one row, whose logits [V] choose the first token; yields pieces of the text.
+def decode(
+    decoder: Decoder, sequence: ActiveSequence, logits: Floats, speculation: Speculation | None = None
+) -> Iterator[str]:
+    """Generate one sequence in slot 0 of a decoder; yield its text in chunks, some of them empty.
 
-    Whenever a piece is yielded, the decoder has read the prompt and all generated tokens but the last, or, after a
-    round of guesses, some more of them.
+    At each chunk the decoder has read the prompt and all generated tokens but the last, or, after a round of guesses,
+    some more of them.
+
+    Args:
+        logits: those of the prompt's last position, [V].
     """
-    yield row.accept(logits)
-    history = row.prompt.tolist() + row.token_ids if speculation else []
-    while row.finish_reason is None:
+    yield sequence.accept(logits)
+    history = sequence.prompt.tolist() + sequence.token_ids if speculation else []
+    while sequence.finish_reason is None:
         guesses: list[int] = []
         if speculation is not None:
-            history.extend(row.token_ids[len(history) - row.prompt.size :])
-            guesses = speculation.guesses(history, min(row.limit - len(row.token_ids), decoder.reach(0)) - 1)
+            history.extend(sequence.token_ids[len(history) - sequence.prompt.size :])
+            room = min(sequence.limit - len(sequence.token_ids), decoder.reversible(0))
+            guesses = speculation.guesses(history, room - 1)
         if speculation is None or not guesses:
-            yield row.accept(decoder.step(np.array(row.token_ids[-1:]))[0])
+            yield sequence.accept(decoder.step(np.array(sequence.token_ids[-1:]))[0])
         else:
-            pieces, accepted = _round(decoder, row, guesses)
-            speculation.heard(len(guesses), accepted)
-            yield from pieces
+            chunks, accepted = _round(decoder, sequence, guesses)
+            speculation.update(len(guesses), accepted)
+            yield from chunks
 
 
-def _round(decoder: Decoder, row: Row, guesses: list[int]) -> tuple[list[str], int]:
-    """One pass over the last token and the guesses: the pieces of text, and how many guesses came true."""
+def _round(decoder: Decoder, sequence: ActiveSequence, guesses: list[int]) -> tuple[list[str], int]:
+    """Read the last token and the guesses in one pass; return the chunks of text, and how many guesses were right."""
     before = decoder.length(0)
-    logits = decoder.extend(0, np.array([row.token_ids[-1], *guesses]), keep=1 + len(guesses))
-    pieces = []
+    logits = decoder.extend(0, np.array([sequence.token_ids[-1], *guesses]), keep=1 + len(guesses))
+    chunks = []
     accepted = 0
-    for place in range(1 + len(guesses)):
-        pieces.append(row.accept(logits[place]))
-        came_true = place < len(guesses) and row.token_ids[-1] == guesses[place]
-        if row.finish_reason is not None or not came_true:
+    for index in range(1 + len(guesses)):
+        chunks.append(sequence.accept(logits[index]))
+        right = index < len(guesses) and sequence.token_ids[-1] == guesses[index]
+        if sequence.finish_reason is not None or not right:
             break
         accepted += 1
     decoder.rollback(0, before + 1 + accepted)
-    return pieces, accepted
+    return chunks, accepted

@@ -1,7 +1,7 @@
-"""Text held to a JSON schema, a regular expression or a grammar, through llguidance.
+"""Constraining text to a JSON schema, a regular expression or a grammar, through llguidance.
 
-Before each token the grammar says which tokens may come next, and the others cannot be chosen. An end token may come
-exactly where the text may end; where nothing but the end may come, generation ends by itself.
+Before each token the grammar decides which tokens may come next, and the others cannot be chosen. An end token is
+allowed exactly where the text may end; where nothing else is allowed, generation ends by itself.
 """
 
 import json
@@ -20,33 +20,37 @@ from .sampler import Floats
 
 Schema = Mapping[str, Any] | str | bool
 
-# JSON as people and models write it: compact, with single spaces, or a line for each entry. Without a bound, a model
-# that has lost its way writes spaces until its tokens are spent.
+# White space in JSON as people and models write it: none, single spaces, or one line for each entry. Unbounded, a weak
+# model can write spaces until it reaches max_new_tokens.
 WHITESPACE = r" |\n[ \t]{0,32}"
-REASON = 500  # characters of llguidance's explanation, which would go on with its parser's state
+REASON = 500  # characters of llguidance's explanation; the state of its parser follows
 
 
 class Constraint(Protocol):
-    """Which tokens one row may take, and what it has taken."""
+    """The tokens that a sequence may take next, given those that it has taken."""
 
     @property
     def finished(self) -> bool:
-        """Whether the text is complete and nothing can follow it."""
+        """True when the text is complete and nothing can follow it."""
+        ...
 
     def allow(self, logits: Floats) -> Floats:
-        """A copy of logits [V] where every token that may not come next is minus infinity."""
+        """Return a copy of logits [V] with minus infinity for every token that is not allowed next."""
+        ...
 
     def accept(self, token: int) -> None:
-        """The token that was chosen; not called for the end token."""
+        """Take the token that was chosen; not called for the end token."""
+        ...
 
     def fresh(self) -> "Constraint":
-        """The same constraint at the beginning of a text."""
+        """Return the same constraint at the beginning of a text."""
+        ...
 
 
 class Grammars:
-    """Makes constraints for one model's vocabulary; several threads may use it.
+    """Makes constraints for the vocabulary of one model; several threads may use it.
 
-    The vocabulary is prepared for llguidance with the first constraint, which takes about a second for 150,000 tokens.
+    The first constraint prepares the vocabulary for llguidance, which takes about a second for 150,000 tokens.
     """
 
     def __init__(self, tokenizer: Tokenizer | None, vocab_size: int) -> None:
@@ -63,15 +67,15 @@ class Grammars:
         regex: str | None = None,
         grammar: str | None = None,
     ) -> Constraint | None:
-        """The constraint that a call asks for; None where it asks for none.
+        """Return the constraint of a call; None where it has none.
 
         Raises:
-            UsageError: several are asked for; or the schema, the expression or the grammar cannot be used.
-            UnsupportedError: the tokenizer is of a kind that llguidance does not know.
+            UsageError: more than one is given; or the schema, the expression or the grammar cannot be used.
+            UnsupportedError: llguidance does not support the tokenizer.
             DependencyError: llguidance is not installed.
         """
-        asked = {"json_schema": json_schema, "regex": regex, "grammar": grammar}
-        given = [name for name, value in asked.items() if value is not None]
+        options = {"json_schema": json_schema, "regex": regex, "grammar": grammar}
+        given = [name for name, value in options.items() if value is not None]
         if not given:
             return None
         if len(given) > 1:
@@ -79,22 +83,22 @@ class Grammars:
         if self._tokenizer is None:
             raise UsageError(f"{given[0]} needs text, and this artifact has no tokenizer.json; leave it out")
         library = import_llguidance()
-        source = _source(library, given[0], asked[given[0]])
+        source = _source(library, given[0], options[given[0]])
         matcher = library.LLMatcher(self._prepare(library, self._tokenizer), source, log_level=0)
         what = f"the {given[0].replace('_', ' ').replace('json', 'JSON')}"
         if matcher.is_error():
             raise UsageError(f"{what} cannot be used: {_reason(matcher.get_error())}")
-        made = GrammarConstraint(matcher, what, self._prepared.eos_token, end_tokens, self._vocab_size)
-        made.check()
-        return made
+        constraint = GrammarConstraint(matcher, what, self._prepared.eos_token, end_tokens, self._vocab_size)
+        constraint.check()
+        return constraint
 
     def _prepare(self, library: Any, tokenizer: Tokenizer) -> Any:
         with self._lock:
             if self._prepared is None:
                 try:
-                    # Any special token will do as llguidance's own end of text: it only tells that an end may come.
+                    # Any special token can be llguidance's own end of text: it only signals that the text may end.
                     self._prepared = library.LLTokenizer(tokenizer.backend.to_str(), eos_token=tokenizer.eos_token_id)
-                except Exception as error:  # ValueError, and whatever its reader of tokenizer.json raises
+                except Exception as error:  # ValueError, and the errors of its reader of tokenizer.json
                     raise UnsupportedError(
                         f"tokenizer.json is of a kind that llguidance cannot constrain ({_reason(str(error))}); "
                         "generate without json_schema, regex and grammar"
@@ -103,13 +107,13 @@ class Grammars:
 
 
 class GrammarConstraint:
-    """One row's place in a grammar.
+    """The position of one sequence in a grammar.
 
     Args:
         matcher: a ``llguidance.LLMatcher`` that has taken no token yet.
-        what: what messages call it.
-        end: the token by which the matcher tells that the text may end here.
-        end_tokens: those that end this generation; they mean nothing else.
+        what: the grammar's name in messages.
+        end: the token by which the matcher signals that the text may end.
+        end_tokens: the tokens that end this generation; they have no other meaning in it.
     """
 
     def __init__(self, matcher: Any, what: str, end: int, end_tokens: AbstractSet[int], vocab_size: int) -> None:
@@ -127,7 +131,7 @@ class GrammarConstraint:
         return GrammarConstraint(self._start.deep_copy(), self._what, self._end, ends, self._vocab_size)
 
     def check(self) -> None:
-        """Look for a first token already before any text is asked for.
+        """Check that the grammar allows a first token.
 
         Raises:
             UsageError: no text fits.
@@ -138,7 +142,7 @@ class GrammarConstraint:
         """As ``Constraint.allow``.
 
         Raises:
-            UsageError: the grammar cannot go on, by its limits or because nothing fits.
+            UsageError: the grammar exceeds llguidance's limits, or no token fits.
         """
         return np.where(self._allowed(), logits, np.float32(-np.inf))
 
@@ -149,14 +153,14 @@ class GrammarConstraint:
         self.finished = bool(self._matcher.is_stopped()) and bool(self._matcher.is_accepting())
 
     def _allowed(self) -> NDArray[np.bool_]:
-        """Bool [V]."""
+        """Return the tokens that may come next, bool [V]."""
         bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
         self._require(not self._matcher.is_error(), self._matcher.get_error())
         known = np.unpackbits(bits, bitorder="little").view(np.bool_)
         may_end = bool(known[self._end]) and bool(self._matcher.is_accepting())
         allowed = np.zeros(self._vocab_size, dtype=np.bool_)
-        shared = min(known.size, allowed.size)  # of padding in either, nothing is allowed
-        allowed[:shared] = known[:shared]
+        common = min(known.size, allowed.size)  # padding in either is not allowed
+        allowed[:common] = known[:common]
         if self._end < allowed.size:
             allowed[self._end] = False
         allowed[self._end_tokens] = may_end
@@ -166,11 +170,15 @@ class GrammarConstraint:
     def _require(self, holds: bool, reason: str) -> None:
         if not holds:
             where = f"no further than {self._count} tokens" if self._count else "no text at all"
-            raise UsageError(f"{self._what} allows {where}: {_reason(reason)}; mend or simplify it")
+            raise UsageError(f"{self._what} allows {where}: {_reason(reason)}; correct or simplify it")
 
 
 def import_llguidance() -> Any:
-    """The module, or a DependencyError that says which extra installs it."""
+    """Import llguidance.
+
+    Raises:
+        DependencyError: it is not installed; the message names the extra.
+    """
     try:
         return import_module("llguidance")
     except ImportError as error:
@@ -181,12 +189,12 @@ def import_llguidance() -> Any:
 
 
 def _source(library: Any, kind: str, value: Any) -> str:
-    """The grammar in llguidance's own words."""
+    """Return the grammar in llguidance's own format."""
     if kind == "json_schema":
         schema = _schema(value)
-        # Defaults: a schema may say otherwise under "x-guidance".
-        made: str = library.LLMatcher.grammar_from_json_schema(schema, {"whitespace_pattern": WHITESPACE})
-        return made
+        # Defaults; a schema can override them under "x-guidance".
+        converted: str = library.LLMatcher.grammar_from_json_schema(schema, {"whitespace_pattern": WHITESPACE})
+        return converted
     if not isinstance(value, str):
         raise UsageError(f"{kind} must be text, not {type(value).__name__}")
     compile_text = library.LLMatcher.grammar_from_regex if kind == "regex" else library.LLMatcher.grammar_from_lark
@@ -195,12 +203,14 @@ def _source(library: Any, kind: str, value: Any) -> str:
 
 
 def _schema(value: Any) -> str:
-    """A JSON schema as text, from a mapping, a boolean, or text already."""
+    """Return a JSON schema as text, from a mapping, a boolean, or text."""
     try:
         schema = json.loads(value) if isinstance(value, str) else value
         text = json.dumps(schema, allow_nan=False)
     except (ValueError, TypeError, RecursionError) as error:
-        raise UsageError(f"the JSON schema is no JSON ({error}); give an object such as {{'type': 'object'}}") from None
+        raise UsageError(
+            f"the JSON schema is not JSON ({error}); give an object such as {{'type': 'object'}}"
+        ) from None
     if not isinstance(schema, Mapping | bool):
         raise UsageError(f"the JSON schema must be an object or a boolean, not {text[:60]}; see json-schema.org")
     if schema is False:
@@ -209,6 +219,6 @@ def _schema(value: Any) -> str:
 
 
 def _reason(error: str) -> str:
-    """llguidance's explanation without what it knows of its own state."""
+    """Return llguidance's explanation without the state of its parser."""
     text = error.partition("<state>")[0].strip()
     return text if len(text) <= REASON else text[:REASON] + " ..."

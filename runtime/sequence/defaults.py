@@ -1,4 +1,4 @@
-"""What the checkpoint's generation_config.json says about generation."""
+"""The checkpoint's defaults of generation, from generation_config.json."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +9,7 @@ from ..folder import read_json
 from ..text.tokenizer import Tokenizer
 from .sampler import SamplingSettings
 
-# Keys that change which tokens come out, with their values that change nothing.
+# Keys that intaglio does not support, with the values that switch them off.
 INEXPRESSIBLE: dict[str, tuple[Any, ...]] = {
     "num_beams": (1,),
     "num_beam_groups": (1,),
@@ -37,10 +37,10 @@ INEXPRESSIBLE: dict[str, tuple[Any, ...]] = {
 
 @dataclass(frozen=True)
 class GenerationDefaults:
-    """What is used where the caller names nothing.
+    """The settings that apply where the caller gives none.
 
-    ``max_length`` counts the prompt; ``max_new_tokens`` does not, and wins.
-    ``sampling.temperature`` is 0 unless generation_config.json says ``do_sample``.
+    ``max_length`` counts the prompt. ``max_new_tokens`` does not, and takes precedence.
+    ``sampling.temperature`` is 0 unless generation_config.json sets ``do_sample``.
     """
 
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
@@ -55,7 +55,7 @@ def read_defaults(folder: Path, tokenizer: Tokenizer | None) -> GenerationDefaul
 
     Raises:
         ArtifactError: a value of the wrong kind or out of its range.
-        UnsupportedError: a key whose effect on the tokens intaglio cannot give.
+        UnsupportedError: a key that changes the tokens in a way that intaglio does not support.
     """
     path = folder / "generation_config.json"
     config = read_json(path)
@@ -63,7 +63,7 @@ def read_defaults(folder: Path, tokenizer: Tokenizer | None) -> GenerationDefaul
         value = config.get(key)
         if value is not None and value not in neutral:
             raise UnsupportedError(
-                f"{path}: {key} is {value!r}, and intaglio cannot generate like that; "
+                f"{path}: {key} is {value!r}, which intaglio does not support; "
                 "remove the key from the checkpoint's file and export the model again"
             )
     temperature = _number(path, config, "temperature", 1.0)
@@ -76,7 +76,7 @@ def read_defaults(folder: Path, tokenizer: Tokenizer | None) -> GenerationDefaul
             repetition_penalty=_number(path, config, "repetition_penalty", 1.0),
         )
     except UsageError as error:
-        raise ArtifactError(f"{path}: {error}; mend the checkpoint's file and export the model again") from None
+        raise ArtifactError(f"{path}: {error}; correct the checkpoint's file and export the model again") from None
     end = config.get("eos_token_id")
     if end is None:
         end = read_json(folder / "config.json").get("eos_token_id")
@@ -122,4 +122,6 @@ def _stops(path: Path, value: Any) -> tuple[str, ...]:
 
 
 def _wrong(path: Path, key: str, value: Any, wanted: str) -> ArtifactError:
-    return ArtifactError(f"{path}: {key} is {value!r}, expected {wanted}; mend the checkpoint's file and export again")
+    return ArtifactError(
+        f"{path}: {key} is {value!r}, expected {wanted}; correct the checkpoint's file and export again"
+    )

@@ -1,24 +1,21 @@
-"""Log-probabilities: of the token that was generated, and of the likeliest ones in its place.
+"""Log-probabilities of the generated token and of the most likely tokens at its position.
 
-They are the model's own: taken from its logits before the repetition penalty, temperature, filters and constraints, so
-that they say what the model thought, whatever was asked of the sampling.
+They are the model's own: computed from its logits before repetition penalty, temperature, filters and constraints.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...errors import UsageError
+from ..numerics import largest, log_sum_exp
 from ..text.tokenizer import Tokenizer
-from .sampler import Floats, check_number
-
-RUN = 64
+from .sampler import Floats, check_finite
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A token that might have come: its id, its text, and the natural logarithm of its probability."""
+    """A possible token: its id, its text, and the natural logarithm of its probability."""
 
     token_id: int
     text: str
@@ -27,9 +24,9 @@ class Candidate:
 
 @dataclass(frozen=True)
 class TokenLogprob:
-    """A generated token, and ``top``: the likeliest tokens in its place, the best first.
+    """A generated token, and ``top``: the most likely tokens at its position, in descending order.
 
-    ``text`` is the token's own: a part of a character is U+FFFD, a special token its name.
+    ``text`` is the token's own: U+FFFD for a part of a character, the name of a special token.
     """
 
     token_id: int
@@ -39,51 +36,44 @@ class TokenLogprob:
 
 
 def token_logprob(logits: Floats, token: int, count: int, tokenizer: Tokenizer | None) -> TokenLogprob:
-    """What the logits [V] say about ``token``, and about the ``count`` likeliest."""
-    norm = log_normaliser(logits)
+    """Return the log-probabilities of ``token`` and of the ``count`` most likely tokens, from logits [V]."""
+    normalizer = log_normalizer(logits)
     top = tuple(
-        Candidate(index, token_text(tokenizer, index), float(logits[index]) - norm)
+        Candidate(index, token_text(tokenizer, index), float(logits[index]) - normalizer)
         for index in likeliest(logits, count)
     )
-    return TokenLogprob(token, token_text(tokenizer, token), float(logits[token]) - norm, top)
+    return TokenLogprob(token, token_text(tokenizer, token), float(logits[token]) - normalizer, top)
 
 
 def likeliest(logits: Floats, count: int) -> list[int]:
-    """The positions of the ``count`` largest logits [V], the largest first; of equals the first one first."""
+    """Return the positions of the ``count`` largest logits [V] in descending order, ties by position."""
     if count == 0:
         return []
-    # No full sort: the best of each run of tokens are partitioned, and only what reaches the last of them is put in
-    # order. Among all tokens there are at least as many that reach it.
-    runs = logits[: logits.size // RUN * RUN].reshape(-1, RUN).max(axis=1)
-    pool = runs if runs.size >= count else logits
-    threshold = np.partition(pool, pool.size - count)[pool.size - count]
-    reached = np.flatnonzero(logits >= threshold)
-    order: list[int] = reached[np.argsort(-logits[reached], kind="stable")][:count].tolist()
+    found = largest(logits, count)
+    order: list[int] = found[np.argsort(-logits[found], kind="stable")][:count].tolist()
     return order
 
 
-def log_normaliser(logits: Floats) -> float:
-    """log(sum(exp(logits))) of float32 logits [V], exact to float32's rounding.
+def log_normalizer(logits: Floats) -> float:
+    """Return log(sum(exp(logits))) of float32 logits [V], exact to float32's rounding.
 
     Raises:
-        ArtifactError: the logits are no finite numbers.
+        ArtifactError: the logits are not finite numbers.
     """
-    top = logits.max()
-    check_number(top)
-    weights: NDArray[np.float32] = np.exp(logits - top)
-    return float(top) + float(np.log(weights.sum(dtype=np.float64)))
+    check_finite(logits.max())
+    return log_sum_exp(logits)
 
 
 def token_text(tokenizer: Tokenizer | None, token: int) -> str:
-    """A token's text by itself; empty without a tokenizer, and for an id that it does not know."""
+    """Return the text of a single token; empty without a tokenizer, and for an id that it does not know."""
     return tokenizer.backend.decode([token], skip_special_tokens=False) if tokenizer else ""
 
 
 def check_count(logprobs: int | None, vocab_size: int) -> int | None:
-    """How many likeliest tokens are asked for; None for no log-probabilities at all.
+    """Return ``logprobs``, the number of most likely tokens to list, or None for no log-probabilities.
 
     Raises:
-        UsageError: fewer than none, or more than there are tokens.
+        UsageError: a negative number, or more than the vocabulary has tokens.
     """
     if logprobs is not None and not 0 <= logprobs <= vocab_size:
         raise UsageError(f"logprobs must be between 0 and the vocabulary's {vocab_size:,}, not {logprobs:,}")

@@ -1,4 +1,4 @@
-"""From a call's options, and the checkpoint's defaults, to the rows that generate."""
+"""From the options of a call and the checkpoint's defaults to a request, and from its prompts to sequences."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ from .defaults import GenerationDefaults
 from .logprobs import check_count
 from .options import Drafter
 from .sampler import Sampler, SamplingSettings
-from .sequence import Row
+from .sequence import ActiveSequence
 from .stopping import StopStrings, stop_strings
 
-DEFAULT_NEW_TOKENS = 256  # where neither the caller nor generation_config.json says a number
+DEFAULT_NEW_TOKENS = 256  # where neither the caller nor generation_config.json gives a number
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What one call asks for, the checkpoint's defaults included."""
+class Request:
+    """The options of one call, with the checkpoint's defaults for those that it leaves out."""
 
     sampling: SamplingSettings
     stops: tuple[str, ...]
@@ -35,8 +35,8 @@ class Plan:
     draft: Drafter | None
 
 
-class Planner:
-    """Knows the model's facts, its tokenizer and its defaults."""
+class RequestBuilder:
+    """Makes requests and sequences for one model, from its facts, its tokenizer and its defaults."""
 
     def __init__(self, facts: ModelFacts, tokenizer: Tokenizer | None, defaults: GenerationDefaults) -> None:
         self._facts = facts
@@ -44,7 +44,7 @@ class Planner:
         self._defaults = defaults
         self._grammars = Grammars(tokenizer, facts.vocab_size)
 
-    def plan(
+    def request(
         self,
         *,
         max_new_tokens: int | None = None,
@@ -62,12 +62,12 @@ class Planner:
         logprobs: int | None = None,
         speculate: bool | None = None,
         draft: Drafter | None = None,
-    ) -> Plan:
-        """The options with what is None taken from the defaults.
+    ) -> Request:
+        """Return the options of a call, those that are None taken from the defaults.
 
         Raises:
             UsageError: a setting out of its range; a schema, expression or grammar that cannot be used.
-            DependencyError: one of these needs a package that is not installed.
+            DependencyError: structured output needs a package that is not installed.
         """
         default = self._defaults.sampling
         sampling = SamplingSettings(
@@ -86,8 +86,8 @@ class Planner:
             raise UsageError("stop strings need text, and this artifact has no tokenizer.json; use eos_token_id")
         end_tokens = self._end_tokens(eos_token_id)
         if speculate is False and draft is not None:
-            raise UsageError("a draft proposes tokens, and speculate=False says that none may be; give one of the two")
-        return Plan(
+            raise UsageError("draft proposes tokens, and speculate=False forbids proposals; give one of the two")
+        return Request(
             sampling=sampling,
             stops=stops,
             end_tokens=end_tokens,
@@ -99,22 +99,26 @@ class Planner:
             draft=draft,
         )
 
-    def row(self, prompt: Prompt, plan: Plan, name: str, index: int = 0) -> Row:
-        """A row for a prompt, which is the ``index``-th of its call; ``name`` is what messages call it.
+    def sequence(self, prompt: Prompt, request: Request, name: str, index: int = 0) -> ActiveSequence:
+        """Return the sequence of a prompt.
+
+        Args:
+            name: the prompt's name in messages.
+            index: the prompt's position in the list of its call.
 
         Raises:
             PromptError: an empty prompt, one that fills the context, or ids out of range.
         """
         tokens = prompt_tokens(prompt, self._tokenizer, self._facts, name)
-        return Row(
+        return ActiveSequence(
             tokens,
-            limit=self._limit(tokens.size, plan, name),
-            sampler=Sampler(plan.sampling, tokens, self._facts.vocab_size, seed=[plan.seed, index]),
-            end_tokens=plan.end_tokens,
-            stops=StopStrings(plan.stops),
+            limit=self._limit(tokens.size, request, name),
+            sampler=Sampler(request.sampling, tokens, self._facts.vocab_size, seed=[request.seed, index]),
+            end_tokens=request.end_tokens,
+            stops=StopStrings(request.stops),
             tokenizer=self._tokenizer,
-            constraint=plan.constraint.fresh() if plan.constraint else None,
-            top_logprobs=plan.logprobs,
+            constraint=request.constraint.fresh() if request.constraint else None,
+            top_logprobs=request.logprobs,
         )
 
     def _end_tokens(self, given: int | Sequence[int] | None) -> frozenset[int]:
@@ -126,9 +130,9 @@ class Planner:
             )
         return tokens
 
-    def _limit(self, prompt: int, plan: Plan, name: str) -> int:
-        """How many tokens this prompt may get: what was asked for, within the context."""
-        wanted = plan.max_new_tokens
+    def _limit(self, prompt: int, request: Request, name: str) -> int:
+        """Return how many tokens may follow a prompt of so many: those requested, within the context."""
+        wanted = request.max_new_tokens
         if wanted is None and self._defaults.max_length is not None:
             wanted = self._defaults.max_length - prompt
             if wanted < 1:
@@ -137,8 +141,3 @@ class Planner:
                     f"{self._defaults.max_length:,}; give max_new_tokens"
                 )
         return min(DEFAULT_NEW_TOKENS if wanted is None else wanted, self._facts.context_length - prompt)
-
-
-def positions(row: Row) -> int:
-    """The cache positions a row can come to need: its last token is never read back."""
-    return int(row.prompt.size) + row.limit - 1

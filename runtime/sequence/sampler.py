@@ -1,9 +1,9 @@
-"""From logits to a token: transformers' processors in transformers' order, for one row.
+"""From logits to a token: transformers' logits processors in transformers' order, for one sequence.
 
 Repetition penalty (over prompt and generated tokens), temperature, top-k, top-p, min-p, then a draw. The semantics are
 those of ``transformers.generation.logits_process``: top-k keeps ties with the k-th logit; top-p keeps a token while
 the probability of those before it is below p; min-p is relative to the most likely token that is left. The vocabulary
-is never sorted: top-k partitions what can be in it, and top-p sorts only the tokens that can be in the nucleus.
+is never sorted as a whole: top-k partitions its candidates, and top-p sorts only the tokens that can be in the nucleus.
 """
 
 from collections.abc import Iterable
@@ -13,17 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ArtifactError, UsageError
-from .topk import largest
+from ..numerics import largest
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
 SMALLEST = np.finfo(np.float32).tiny
-FIRST_BAND = 8.0  # in nats below the best logit: where the nucleus is looked for first
+FIRST_BAND = 8.0  # nats below the largest logit: the first band that is searched for the nucleus
 
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """How a token is chosen. Temperature 0 is greedy; top_k 0, top_p 1, min_p 0 and repetition_penalty 1 do nothing.
+    """The settings of sampling. Temperature 0 is greedy; top_k 0, top_p 1, min_p 0 and repetition_penalty 1 are off.
 
     Raises:
         UsageError: a value out of its range.
@@ -45,55 +45,55 @@ class SamplingSettings:
 
 
 class Sampler:
-    """Chooses one row's tokens, with a random stream of its own.
+    """Chooses the tokens of one sequence, with a random stream of its own.
 
     Args:
-        prompt: the row's prompt, which the repetition penalty counts.
+        prompt: the prompt's token ids, to which the repetition penalty applies as well.
         vocab_size: V.
-        seed: anything ``numpy.random.default_rng`` takes.
+        seed: a seed of ``numpy.random.default_rng``.
     """
 
     def __init__(self, settings: SamplingSettings, prompt: Iterable[int], vocab_size: int, seed: object = None) -> None:
         self._settings = settings
         self._random = np.random.default_rng(seed)  # type: ignore[arg-type]
-        self._penalised = settings.repetition_penalty != 1.0
-        self._seen = np.zeros(vocab_size if self._penalised else 0, dtype=bool)
-        if self._penalised:
+        self._penalizes = settings.repetition_penalty != 1.0
+        self._seen = np.zeros(vocab_size if self._penalizes else 0, dtype=bool)
+        if self._penalizes:
             self._seen[np.fromiter(prompt, dtype=np.int64)] = True
 
     def choose(self, logits: Floats) -> int:
-        """The next token for float32 logits [V], which are left as they are."""
-        if self._penalised:
-            logits = penalise(logits, np.flatnonzero(self._seen), self._settings.repetition_penalty)
+        """Return the next token for float32 logits [V], which are not changed."""
+        if self._penalizes:
+            logits = penalize(logits, np.flatnonzero(self._seen), self._settings.repetition_penalty)
         if self._settings.temperature == 0:
             token = int(logits.argmax())
-            check_number(logits[token])
+            check_finite(logits[token])
         else:
             tokens, weights = distribution(logits, self._settings)
             token = int(tokens[draw(weights, self._random.random())])
-        if self._penalised:
+        if self._penalizes:
             self._seen[token] = True
         return token
 
 
-def penalise(logits: Floats, seen: Indices, penalty: float) -> Floats:
-    """A copy of the logits where those of ``seen`` are divided by the penalty, or multiplied where negative."""
-    penalised = logits.copy()
+def penalize(logits: Floats, seen: Indices, penalty: float) -> Floats:
+    """Return a copy of the logits with those of ``seen`` divided by the penalty, or multiplied where negative."""
+    penalized = logits.copy()
     scores = logits[seen]
     factor = np.float32(penalty)
-    penalised[seen] = np.where(scores < 0, scores * factor, scores / factor)
-    return penalised
+    penalized[seen] = np.where(scores < 0, scores * factor, scores / factor)
+    return penalized
 
 
 def distribution(logits: Floats, settings: SamplingSettings) -> tuple[Indices, NDArray[np.float64]]:
-    """The tokens that may be drawn, and their weights (not normalised; the largest is 1)."""
+    """Return the tokens that may be drawn, and their weights (not normalized; the largest is 1)."""
     top = logits.max()
-    check_number(top)
+    check_finite(top)
     tokens = np.arange(logits.size)
     if 0 < settings.top_k < logits.size:
-        # A positive temperature does not change the order, so the k best can be found before it is applied.
+        # A positive temperature does not change the order, so top-k can be applied first.
         tokens = largest(logits, settings.top_k)
-    with np.errstate(over="ignore"):  # a tiny temperature sends all but the best to minus infinity
+    with np.errstate(over="ignore"):  # a tiny temperature takes all but the largest to minus infinity
         scores = (logits[tokens] - top) / max(np.float32(settings.temperature), SMALLEST)
     if settings.top_p < 1.0:
         kept = nucleus(scores, settings.top_p)
@@ -106,12 +106,13 @@ def distribution(logits: Floats, settings: SamplingSettings) -> tuple[Indices, N
 
 
 def nucleus(scores: Floats, top_p: float) -> Indices:
-    """Positions of the smallest set of most likely tokens whose probability reaches ``top_p``.
+    """Return the positions of the smallest set of most likely tokens whose probability reaches ``top_p``.
 
-    ``scores`` are logits less the largest, so that the best is 0.
+    The set has every score above some threshold, so only a band below the largest score is sorted. The band is widened
+    until it has enough probability.
 
-    The set holds every score above some threshold, so only a band below the best score is sorted, and the band is
-    widened until it holds enough probability.
+    Args:
+        scores: logits minus the largest logit.
     """
     total = np.exp(scores, dtype=np.float64).sum()
     depth = FIRST_BAND
@@ -126,17 +127,21 @@ def nucleus(scores: Floats, top_p: float) -> Indices:
 
 
 def draw(weights: NDArray[np.float64], uniform: float) -> int:
-    """The position that a uniform number in [0, 1) selects in proportion to the weights; never one of weight 0."""
+    """Return the position that a uniform number in [0, 1) selects by the weights; never one of weight 0."""
     edges = np.cumsum(weights)
-    # The largest number below 1 times the last edge is, rounded, still below that edge.
+    # The product of the largest number below 1 and the last edge, rounded, is still below that edge.
     return int(np.searchsorted(edges, uniform * edges[-1], side="right"))
 
 
-def check_number(logit: np.float32) -> None:
-    """Raises ArtifactError where the best of a model's logits is no finite number."""
+def check_finite(logit: np.float32) -> None:
+    """Check that the largest of a model's logits is a finite number.
+
+    Raises:
+        ArtifactError: it is not.
+    """
     if not np.isfinite(logit):
         raise ArtifactError(
-            "the model's logits are no finite numbers; check the artifact with `intaglio verify`, "
+            "the model's logits are not finite numbers; check the artifact with `intaglio verify`, "
             "or export it with --precision fp32"
         )
 

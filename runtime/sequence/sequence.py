@@ -1,11 +1,13 @@
-"""One row of a batch while it generates: its sampler, its text, and why it ended."""
+"""One sequence while tokens are added to it, and what it becomes: a ``Generation``."""
 
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..representation import short_repr
 from ..text.detokenize import Detokenizer
 from ..text.tokenizer import Tokenizer
 from .constraint import Constraint
@@ -16,15 +18,36 @@ from .stopping import StopStrings
 FinishReason = Literal["eos", "stop", "length"]
 
 
-class Row:
-    """Takes logits until ``finish_reason`` is set.
+@dataclass(frozen=True)
+class Generation:
+    """The continuation of one prompt.
+
+    ``text`` has no special tokens and ends before a stop string; without a tokenizer.json it is empty. ``token_ids``
+    are all generated tokens, with the end token and the tokens of the stop string. ``logprobs`` has an entry for each
+    of them where they were requested.
+
+    ``finish_reason`` is "eos" for an end token, "stop" for a stop string or a text that its grammar ends, and "length"
+    where max_new_tokens or the context is reached first: a structured text is then unfinished.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    prompt_token_ids: tuple[int, ...]
+    finish_reason: FinishReason
+    logprobs: tuple[TokenLogprob, ...] | None = None
+
+    __repr__ = short_repr
+
+
+class ActiveSequence:
+    """A prompt and the tokens generated so far; takes logits until ``finish_reason`` is set.
 
     Args:
         prompt: int64 [S].
         limit: the most tokens to generate.
         tokenizer: None where the artifact has none; the text then stays empty.
-        constraint: which tokens may come; fresh, for this row alone.
-        top_logprobs: how many likeliest tokens ``logprobs`` tells of; None for no ``logprobs``.
+        constraint: which tokens may come next; a fresh one, for this sequence alone.
+        top_logprobs: how many of the most likely tokens each entry of ``logprobs`` lists; None for no ``logprobs``.
     """
 
     def __init__(
@@ -49,31 +72,53 @@ class Row:
         self._detokenizer: Detokenizer | None = tokenizer.detokenizer() if tokenizer else None
         self._constraint = constraint
         self._top_logprobs = top_logprobs or 0
+        self._chunks: list[str] = []
         self.logprobs: list[TokenLogprob] | None = None if top_logprobs is None else []
 
+    @property
+    def max_positions(self) -> int:
+        """The most positions of the KV cache that the sequence can need: its last token is never read back."""
+        return int(self.prompt.size) + self.limit - 1
+
     def accept(self, logits: Floats) -> str:
-        """Choose the next token from logits [V]; the text that is certain now."""
+        """Choose the next token from logits [V]; return the text that is certain now, which may be empty."""
         token = self._sampler.choose(self._constraint.allow(logits) if self._constraint else logits)
         self.token_ids.append(token)
         if self.logprobs is not None:
             self.logprobs.append(token_logprob(logits, token, self._top_logprobs, self._tokenizer))
+        chunk = self._text_of(token)
+        self._chunks.append(chunk)
+        return chunk
+
+    def result(self) -> Generation:
+        """Return the generation; "length" is its reason where the sequence was left before its end."""
+        return Generation(
+            "".join(self._chunks),
+            tuple(self.token_ids),
+            tuple(self.prompt.tolist()),
+            self.finish_reason or "length",
+            None if self.logprobs is None else tuple(self.logprobs),
+        )
+
+    def _text_of(self, token: int) -> str:
+        """Set ``finish_reason`` where the token ends the sequence; return the text that is certain now."""
         if token in self._end_tokens:
             self.finish_reason = "eos"
-            return self._close()
+            return self._flush()
         if self._constraint:
             self._constraint.accept(token)
-        piece = self._stops.push(self._detokenizer.push(token)) if self._detokenizer else ""
+        chunk = self._stops.push(self._detokenizer.push(token)) if self._detokenizer else ""
         if self._stops.found is not None:
             self.finish_reason = "stop"
         elif self._constraint and self._constraint.finished:
             self.finish_reason = "stop"
-            piece += self._close()
+            chunk += self._flush()
         elif len(self.token_ids) == self.limit:
             self.finish_reason = "length"
-            piece += self._close()
-        return piece
+            chunk += self._flush()
+        return chunk
 
-    def _close(self) -> str:
-        """The text that was held back. Unfinished bytes become U+FFFD and may complete a stop string even now."""
+    def _flush(self) -> str:
+        """Return the text that was held back. Unfinished bytes become U+FFFD, which may complete a stop string."""
         rest = self._stops.push(self._detokenizer.flush()) if self._detokenizer else ""
         return rest + self._stops.flush()

@@ -1,7 +1,7 @@
 """Stop strings in streamed text: found even when split over tokens, and never shown in part.
 
-The strings are looked for together (A. V. Aho and M. J. Corasick, "Efficient string matching", 1975): a character
-costs the same however many strings there are, and however long.
+One automaton searches for all of them (A. V. Aho and M. J. Corasick, "Efficient string matching", 1975), so the time
+of a character does not depend on their number and length.
 """
 
 from collections.abc import Sequence
@@ -10,13 +10,13 @@ from functools import lru_cache
 from ...errors import UsageError
 
 MOST_CHARACTERS = 250_000
-"""Of all stop strings together: their tables then take half a second and 60 MB to make."""
+"""The total length of the stop strings; building their tables then takes half a second and 60 MB."""
 
 
 class StopStrings:
     """Passes text on until one of the stop strings appears; the earliest occurrence ends the text before it.
 
-    Text that could be the beginning of a stop string is held back until the next piece decides.
+    Text that could be the beginning of a stop string is held back until the next chunk decides.
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
@@ -25,13 +25,13 @@ class StopStrings:
         self._held = ""
         self.found: str | None = None
 
-    def push(self, piece: str) -> str:
-        """Text that is certain to come before any stop string; empty once ``found`` is set."""
+    def push(self, chunk: str) -> str:
+        """Return the text that is certain to come before any stop string; empty once ``found`` is set."""
         if self.found is not None:
             return ""
-        text = self._held + piece
+        text = self._held + chunk
         hits = []
-        for end, character in enumerate(piece, len(self._held) + 1):
+        for end, character in enumerate(chunk, len(self._held) + 1):
             self._node = self._automaton.step(self._node, character)
             if length := self._automaton.stop[self._node]:
                 hits.append((end - length, -length))
@@ -45,17 +45,16 @@ class StopStrings:
         return text[: len(text) - keep]
 
     def flush(self) -> str:
-        """What was held back, when the text ends otherwise."""
+        """Return the text that is held back; for the end of a text without a stop string."""
         held, self._held = self._held, ""
         return held
 
 
 def stop_strings(stop: str | Sequence[str]) -> tuple[str, ...]:
-    """One stop string or several, as a tuple.
+    """Return one stop string or several as a tuple.
 
     Raises:
-        UsageError: an empty stop string, which would stop before the first character; or more text than can be watched
-            for.
+        UsageError: an empty stop string, which would stop before the first character, or more than MOST_CHARACTERS.
     """
     stops = (stop,) if isinstance(stop, str) else tuple(stop)
     for one in stops:
@@ -70,14 +69,15 @@ def stop_strings(stop: str | Sequence[str]) -> tuple[str, ...]:
 
 
 class Automaton:
-    """A node stands for a beginning of some stop string: the longest one that the text so far ends with.
+    """Nodes are the prefixes of the stop strings; the current node is the longest that the text so far ends with.
 
-    ``depth`` is each node's length, ``stop`` the length of the longest stop string that the text ends with there, or 0.
+    ``depth`` is the length of each node's prefix, ``stop`` the length of the longest stop string that the prefix ends
+    with, or 0.
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._next: list[dict[str, int]] = [{}]
-        self._shorter = [0]  # the node of the longest end of a node's text that is a beginning too
+        self._shorter = [0]  # for each node the longest proper suffix of its prefix that is a node too
         self.depth = [0]
         self.stop = [0]
         for stop in stops:
@@ -88,7 +88,7 @@ class Automaton:
         self._link()
 
     def step(self, node: int, character: str) -> int:
-        """The node after one more character."""
+        """Return the node after one more character."""
         while node and character not in self._next[node]:
             node = self._shorter[node]
         return self._next[node].get(character, 0)
@@ -102,7 +102,7 @@ class Automaton:
         return added
 
     def _link(self) -> None:
-        """Shorter nodes first, since a node's link is found through its parent's."""
+        """Compute the suffix links, shorter nodes first: a node's link is found through its parent's."""
         level = list(self._next[0].values())
         while level:
             below = []
@@ -116,5 +116,5 @@ class Automaton:
 
 @lru_cache(maxsize=1)
 def _automaton(stops: tuple[str, ...]) -> Automaton:
-    """Made once for the rows of a call, and for calls after it with the same strings."""
+    """Return the automaton; built once for the sequences of a call and for later calls with the same strings."""
     return Automaton(stops)

@@ -1,4 +1,4 @@
-"""What ``TextGenerator.stream`` returns: pieces of text, and at their end the whole generation."""
+"""The result of ``TextGenerator.stream``: chunks of text, and after the last one the whole generation."""
 
 from collections.abc import Callable, Generator, Iterator
 from typing import Generic, TypeVar
@@ -7,24 +7,24 @@ Result = TypeVar("Result")
 
 
 class TextStream(Iterator[str], Generic[Result]):
-    """An iterator over pieces of text.
+    """An iterator over chunks of text.
 
-    ``generation`` is what ``generate`` would have returned, once the pieces have ended; None before.
+    ``generation`` is None until the last chunk, and then what ``generate`` would have returned.
     """
 
-    def __init__(self, pieces: Generator[str, None, None], finish: Callable[[], Result]) -> None:
-        self._pieces = pieces
+    def __init__(self, chunks: Generator[str, None, None], finish: Callable[[], Result]) -> None:
+        self._chunks = chunks
         self._finish = finish
         self.generation: Result | None = None
 
     def __next__(self) -> str:
         try:
-            return next(self._pieces)
+            return next(self._chunks)
         except StopIteration:
             if self.generation is None:
                 self.generation = self._finish()
             raise
 
     def close(self) -> None:
-        """End it early; what the generation needed is let go."""
-        self._pieces.close()
+        """End the stream early and release what the generation needs."""
+        self._chunks.close()

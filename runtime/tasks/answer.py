@@ -1,8 +1,8 @@
 """Extractive question answering: the spans of a context that answer a question.
 
-Question and context are one sequence, built by the tokenizer's own template. A context that does not fit is read in
-overlapping windows, as in BERT's SQuAD evaluation (Devlin et al. 2018): a span's score is the sum of its start and end
-logits whichever window it is seen in, and probabilities are taken over the tokens of all windows together.
+Question and context form one sequence, built by the tokenizer's own template. A context that does not fit is read in
+overlapping windows, as in BERT's SQuAD evaluation (Devlin et al. 2018): the score of a span is the sum of its start and
+end logits in any window, and probabilities are normalized over the tokens of all windows.
 """
 
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from tokenizers import Encoding
 
 from ...contract import OUTPUTS
 from ...errors import PromptError, UsageError
+from ..numerics import log_sum_exp
 from ..text.prompts import check_range
 from ..text.tokenizer import Tokenizer
 from .base import TaskModel
@@ -24,7 +25,7 @@ Scores = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Answer:
-    """The characters ``start`` to ``end`` of the context, which read ``text``, and their probability."""
+    """The characters ``text`` from ``start`` to ``end`` of the context, and their probability."""
 
     text: str
     score: float
@@ -33,8 +34,8 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Window:
-    """The context tokens that one pass sees: their start and end logits [S], and their character ranges."""
+class ContextWindow:
+    """The context tokens of one pass: their start and end logits [S], and their character ranges."""
 
     start_logits: Scores
     end_logits: Scores
@@ -55,12 +56,12 @@ class QuestionAnswerer(TaskModel):
         stride: int = 128,
         batch_size: int = 8,
     ) -> list[Answer]:
-        """The ``top_k`` likeliest answers, best first; fewer where the context has fewer spans.
+        """Return the ``top_k`` most likely answers in descending order; fewer where the context has fewer spans.
 
         Args:
             max_answer_length: the most tokens of an answer.
             window: the most tokens of question and context together in one pass.
-            stride: tokens of the context that neighbouring windows share.
+            stride: tokens of the context that adjacent windows share.
 
         Raises:
             PromptError: an empty question or context, or a question that leaves no room in the window.
@@ -77,62 +78,63 @@ class QuestionAnswerer(TaskModel):
         encodings = split(self.tokenizer, question, context, size, stride)
         for encoding in encodings:
             check_range(np.asarray(encoding.ids, dtype=np.int64), self.session.manifest.model, "question and context")
-        rows = [encoding.ids for encoding in encodings]
-        results = dict(run_batches(self.session, rows, OUTPUTS["question-answering"], batch_size))
+        sequences = [encoding.ids for encoding in encodings]
+        results = dict(run_batches(self.session, sequences, OUTPUTS["question-answering"], batch_size))
         windows = []
         for index, encoding in enumerate(encodings):
-            places = [place for place, sequence in enumerate(encoding.sequence_ids) if sequence == 1]
-            starts, ends = (logits[places].astype(np.float64) for logits in results[index])
-            windows.append(Window(starts, ends, [encoding.offsets[place] for place in places]))
+            positions = [position for position, part in enumerate(encoding.sequence_ids) if part == 1]
+            starts, ends = (logits[positions].astype(np.float64) for logits in results[index])
+            windows.append(ContextWindow(starts, ends, [encoding.offsets[position] for position in positions]))
         return best_spans(windows, context, top_k, max_answer_length)
 
 
 def split(tokenizer: Tokenizer, question: str, context: str, size: int, stride: int) -> list[Encoding]:
-    """Question and context as sequences of at most ``size`` tokens, whose parts of the context overlap by ``stride``.
+    """Encode question and context as sequences of at most ``size`` tokens, whose contexts overlap by ``stride``.
 
     Raises:
-        PromptError: a question or context without tokens, or a question that leaves no more than ``stride`` tokens.
+        PromptError: a question or context without tokens, or a question that leaves ``stride`` tokens or fewer.
     """
     backend = tokenizer.backend
-    asked = tokenizer.encode_with_offsets(question, add_special_tokens=False)
-    told = tokenizer.encode_with_offsets(context, add_special_tokens=False)
-    for name, encoding in (("question", asked), ("context", told)):
+    question_encoding = tokenizer.encode_with_offsets(question, add_special_tokens=False)
+    context_encoding = tokenizer.encode_with_offsets(context, add_special_tokens=False)
+    for name, encoding in (("question", question_encoding), ("context", context_encoding)):
         if not encoding.ids:
             raise PromptError(f"the {name} is empty: it has no tokens; give at least one word")
-    room = size - len(asked) - backend.num_special_tokens_to_add(True)
-    if room < 1 or (len(told) > room and room <= stride):
+    room = size - len(question_encoding) - backend.num_special_tokens_to_add(True)
+    if room < 1 or (len(context_encoding) > room and room <= stride):
         raise PromptError(
-            f"the question has {len(asked)} tokens and leaves {max(room, 0)} of a window of {size} to the context, "
-            f"which must be more than the stride of {stride}; shorten the question, or change window or stride"
+            f"the question has {len(question_encoding)} tokens and leaves {max(room, 0)} of a window of {size} to the "
+            f"context, which must be more than the stride of {stride}; shorten the question, or change window or stride"
         )
-    if len(told) > room:
-        told.truncate(room, stride=stride)
-    return [backend.post_process(asked, part, add_special_tokens=True) for part in (told, *told.overflowing)]
+    if len(context_encoding) > room:
+        context_encoding.truncate(room, stride=stride)
+    parts = (context_encoding, *context_encoding.overflowing)
+    return [backend.post_process(question_encoding, part, add_special_tokens=True) for part in parts]
 
 
-def best_spans(windows: list[Window], context: str, top_k: int, max_answer_length: int) -> list[Answer]:
-    """The likeliest spans of all windows. One that several windows see counts once, with its best score."""
-    start_total = _log_sum_exp(np.concatenate([window.start_logits for window in windows]))
-    end_total = _log_sum_exp(np.concatenate([window.end_logits for window in windows]))
+def best_spans(windows: list[ContextWindow], context: str, top_k: int, max_answer_length: int) -> list[Answer]:
+    """Return the most likely spans of all windows; a span in several windows counts once, with its best score."""
+    start_total = log_sum_exp(np.concatenate([window.start_logits for window in windows]))
+    end_total = log_sum_exp(np.concatenate([window.end_logits for window in windows]))
     sums, spans = zip(*(_spans(window, max_answer_length) for window in windows), strict=True)
     scores = np.concatenate(sums) - start_total - end_total
     owners = np.repeat(np.arange(len(windows)), [len(part) for part in sums])
     tokens = np.concatenate(spans)
     found: dict[tuple[int, int], Answer] = {}
-    for place in np.argsort(-scores, kind="stable"):
-        offsets = windows[owners[place]].offsets
-        first, last = tokens[place]
+    for index in np.argsort(-scores, kind="stable"):
+        offsets = windows[owners[index]].offsets
+        first, last = tokens[index]
         start, end = without_space(context, offsets[first][0], offsets[last][1])
         text = context[start:end]
         if text.strip() and (start, end) not in found:
-            found[start, end] = Answer(text, float(np.exp(scores[place])), start, end)
+            found[start, end] = Answer(text, float(np.exp(scores[index])), start, end)
             if len(found) == top_k:
                 break
     return list(found.values())
 
 
-def _spans(window: Window, longest: int) -> tuple[Scores, NDArray[np.int64]]:
-    """Every span of up to ``longest`` tokens: start plus end logit [N], and first and last token [N, 2]."""
+def _spans(window: ContextWindow, longest: int) -> tuple[Scores, NDArray[np.int64]]:
+    """Return every span of up to ``longest`` tokens: start plus end logit [N], and first and last token [N, 2]."""
     count = len(window.offsets)
     sums, spans = [], []
     for extra in range(min(longest, count)):
@@ -140,8 +142,3 @@ def _spans(window: Window, longest: int) -> tuple[Scores, NDArray[np.int64]]:
         sums.append(window.start_logits[: count - extra] + window.end_logits[extra:])
         spans.append(np.stack([first, first + extra], axis=1))
     return np.concatenate(sums), np.concatenate(spans)
-
-
-def _log_sum_exp(values: Scores) -> float:
-    top = values.max()
-    return float(top + np.log(np.exp(values - top).sum()))

@@ -1,4 +1,4 @@
-"""Sequence classification: one label for a text."""
+"""Sequence classification: one label for each text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,14 +9,15 @@ from numpy.typing import NDArray
 
 from ...artifact import Manifest
 from ...contract import OUTPUTS
+from ..numerics import softmax
 from ..representation import short_repr
 from .base import TaskModel
-from .padded import encode_texts, one_or_many, run_batches, softmax
+from .padded import encode_texts, one_or_many, run_batches
 
 
 @dataclass(frozen=True)
 class Classification:
-    """The likeliest label with its score, and every label's score in the order of the logits.
+    """The most likely label with its score, and the score of every label in the order of the logits.
 
     Scores are probabilities that sum to 1 (single label), independent probabilities (multi label), or the raw outputs
     (regression).
@@ -35,19 +36,19 @@ class SequenceClassifier(TaskModel):
     def __call__(
         self, texts: str | Sequence[str], *, batch_size: int = 16, truncation: bool = False
     ) -> list[Classification]:
-        """Classify texts; results keep their order. Batches are made of texts of similar lengths.
+        """Classify texts; results keep the order. Texts of similar lengths are batched together.
 
         Raises:
-            PromptError: a text without tokens, or longer than the context (unless ``truncation`` cuts it).
+            PromptError: a text without tokens, or longer than the context without ``truncation``.
             UsageError: batch_size below 1.
         """
         model = self.session.manifest.model
         encodings = encode_texts(one_or_many(texts), self.tokenizer, model, truncation)
-        rows = [encoding.ids for encoding in encodings]
-        # Without a pad token the graph cannot tell padding from text and takes one row at a time.
+        sequences = [encoding.ids for encoding in encodings]
+        # Without a pad token the graph cannot tell padding from text and takes one sequence at a time.
         size = batch_size if model.pad_token_id is not None else min(batch_size, 1)
-        results = dict(run_batches(self.session, rows, OUTPUTS["text-classification"], size))
-        return [self._classification(results[index][0]) for index in range(len(rows))]
+        results = dict(run_batches(self.session, sequences, OUTPUTS["text-classification"], size))
+        return [self._classification(results[index][0]) for index in range(len(sequences))]
 
     def _classification(self, logits: NDArray[Any]) -> Classification:
         values = scores(logits, self.session.manifest.model.problem_type)
@@ -57,10 +58,10 @@ class SequenceClassifier(TaskModel):
 
 
 def scores(logits: NDArray[Any], problem_type: str | None) -> NDArray[np.float64]:
-    """Scores [L] from logits [L].
+    """Return scores [L] from logits [L].
 
-    A checkpoint that names no problem is a regression if it has one output, and single label otherwise: so does
-    transformers' loss decide, and a softmax over one output would always say 1.
+    A checkpoint without a problem type is a regression if it has one output, and single label otherwise, as in the loss
+    of transformers; a softmax over one output would always be 1.
     """
     wide = np.asarray(logits, dtype=np.float64)
     if problem_type == "multi_label_classification":
@@ -72,5 +73,5 @@ def scores(logits: NDArray[Any], problem_type: str | None) -> NDArray[np.float64
 
 
 def label_names(manifest: Manifest, count: int) -> tuple[str, ...]:
-    """The manifest's labels, or transformers' placeholders where it has none."""
+    """Return the manifest's labels, or transformers' placeholders where it has none."""
     return manifest.model.labels or tuple(f"LABEL_{index}" for index in range(count))

@@ -1,4 +1,4 @@
-"""Embeddings: one vector for a text, pooled from the last hidden states."""
+"""Embeddings: one vector for each text, pooled from the last hidden states."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -29,27 +29,28 @@ class Embedder(TaskModel):
         """Embed N texts as float32 [N, D], in order.
 
         Args:
-            pooling: the hidden state of the last token, which alone has seen the whole text, or the mean of all.
+            pooling: "last" for the hidden state of the last token, which attends to the whole text; "mean" for the mean
+                of all.
             normalize: scale each vector to length 1, so that a dot product is the cosine.
 
         Raises:
-            PromptError: a text without tokens, or longer than the context (unless ``truncation`` cuts it).
+            PromptError: a text without tokens, or longer than the context without ``truncation``.
             UsageError: an unknown pooling, or batch_size below 1.
         """
         if pooling not in ("last", "mean"):
             raise UsageError(f"unknown pooling {pooling!r}; use 'last' or 'mean'")
         model = self.session.manifest.model
         encodings = encode_texts(one_or_many(texts), self.tokenizer, model, truncation)
-        rows = [encoding.ids for encoding in encodings]
-        vectors = np.zeros((len(rows), model.hidden_size), dtype=np.float32)
-        for index, (hidden,) in run_batches(self.session, rows, OUTPUTS["feature-extraction"], batch_size):
-            vectors[index] = pool(hidden[: len(rows[index])], pooling)
+        sequences = [encoding.ids for encoding in encodings]
+        vectors = np.zeros((len(sequences), model.hidden_size), dtype=np.float32)
+        for index, (hidden,) in run_batches(self.session, sequences, OUTPUTS["feature-extraction"], batch_size):
+            vectors[index] = pool(hidden[: len(sequences[index])], pooling)
         if normalize:
-            # A vector of zeros has no direction and stays as it is.
+            # A zero vector stays as it is.
             vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
         return vectors
 
 
 def pool(hidden: NDArray[Any], pooling: Pooling) -> NDArray[Any]:
-    """One vector [D] from the hidden states [S, D] of a text's tokens."""
+    """Pool the hidden states [S, D] of a text's tokens to one vector [D]."""
     return np.asarray(hidden[-1] if pooling == "last" else hidden.mean(axis=0))

@@ -1,4 +1,4 @@
-"""Texts for the task heads: encoded, checked, grouped by length, right-padded, and back in the caller's order."""
+"""Texts of the task heads: encoded, checked, batched by length, and padded on the right."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -18,10 +18,10 @@ Tokens = NDArray[np.int64]
 
 
 def encode_texts(texts: Sequence[str], tokenizer: Tokenizer, facts: ModelFacts, truncation: bool) -> list[Encoding]:
-    """Encodings of at least one token and at most the context's length.
+    """Encode texts, each of at least one token and at most the context's length.
 
     Raises:
-        PromptError: a text without tokens, or one too long where ``truncation`` is off.
+        PromptError: a text without tokens, or one that is too long and not to be truncated.
     """
     encodings = []
     for index, text in enumerate(texts):
@@ -44,45 +44,36 @@ def encode_texts(texts: Sequence[str], tokenizer: Tokenizer, facts: ModelFacts, 
 
 
 def one_or_many(texts: str | Sequence[str]) -> list[str]:
-    """A single text is a list of one."""
+    """Return the texts as a list; a single text is a list of one."""
     return [texts] if isinstance(texts, str) else list(texts)
 
 
 def run_batches(
-    session: Session, rows: Sequence[Sequence[int]], outputs: tuple[str, ...], batch_size: int
+    session: Session, sequences: Sequence[Sequence[int]], outputs: tuple[str, ...], batch_size: int
 ) -> Iterator[tuple[int, list[NDArray[Any]]]]:
-    """Run token rows in batches of similar lengths; yields each row's index with its slice of every output.
+    """Run token sequences in batches of similar lengths; yield each one's index with its slice of every output.
 
-    An output's slice still has the padding: a row of S tokens owns the first S positions. The order is that of the
-    lengths, not of ``rows``.
+    A slice still has padding: a sequence of S tokens has the first S positions. The order is that of the lengths.
 
     Raises:
         UsageError: batch_size below 1.
     """
     if batch_size < 1:
         raise UsageError(f"batch_size must be at least 1, not {batch_size}")
-    order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
+    order = sorted(range(len(sequences)), key=lambda index: len(sequences[index]))
     for start in range(0, len(order), batch_size):
         members = order[start : start + batch_size]
-        tokens, mask = pad([rows[index] for index in members], session.manifest.model.pad_token_id or 0)
+        tokens, mask = pad([sequences[index] for index in members], session.manifest.model.pad_token_id or 0)
         results = session.run({INPUT_IDS: tokens, ATTENTION_MASK: mask}, outputs)
-        for place, index in enumerate(members):
-            yield index, [result[place] for result in results]
+        for position, index in enumerate(members):
+            yield index, [result[position] for result in results]
 
 
-def pad(rows: Sequence[Sequence[int]], pad_token_id: int) -> tuple[Tokens, Tokens]:
-    """Token ids and attention mask, int64 [B, S], padded on the right."""
-    tokens = np.full((len(rows), max(map(len, rows))), pad_token_id, dtype=np.int64)
+def pad(sequences: Sequence[Sequence[int]], pad_token_id: int) -> tuple[Tokens, Tokens]:
+    """Return token ids and attention mask, int64 [B, S], padded on the right."""
+    tokens = np.full((len(sequences), max(map(len, sequences))), pad_token_id, dtype=np.int64)
     mask = np.zeros_like(tokens)
-    for place, row in enumerate(rows):
-        tokens[place, : len(row)] = row
-        mask[place, : len(row)] = 1
+    for index, sequence in enumerate(sequences):
+        tokens[index, : len(sequence)] = sequence
+        mask[index, : len(sequence)] = 1
     return tokens, mask
-
-
-def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
-    """Over the last axis, in float64."""
-    wide = np.asarray(logits, dtype=np.float64)
-    weights = np.exp(wide - wide.max(axis=-1, keepdims=True))
-    result: NDArray[np.float64] = weights / weights.sum(axis=-1, keepdims=True)
-    return result

@@ -1,4 +1,4 @@
-"""Token classification: a label for every token, or for every entity."""
+"""Token classification: a label for each token, or for each entity."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,16 +8,17 @@ from numpy.typing import NDArray
 from tokenizers import Encoding
 
 from ...contract import OUTPUTS
+from ..numerics import softmax
 from .base import TaskModel
 from .classify import label_names
-from .padded import encode_texts, one_or_many, run_batches, softmax
+from .padded import encode_texts, one_or_many, run_batches
 
 OUTSIDE = "O"
 
 
 @dataclass(frozen=True)
 class Tag:
-    """A label for the characters ``start`` to ``end`` of the text, which read ``text``."""
+    """A label for the characters ``text`` from ``start`` to ``end`` of the input."""
 
     label: str
     score: float
@@ -32,43 +33,43 @@ class TokenClassifier(TaskModel):
     def __call__(
         self, texts: str | Sequence[str], *, aggregate: bool = False, batch_size: int = 16, truncation: bool = False
     ) -> list[list[Tag]]:
-        """Tag texts; one list per text, in order.
+        """Tag texts; one list for each text, in order.
 
-        Without ``aggregate`` there is one tag per token; offsets leave out the space that a byte-level token begins
-        with, and tokens of nothing but space keep it. With ``aggregate`` neighbours of one label become one entity
-        (``B-`` begins a new one), and what is labelled ``O`` is left out.
+        Without ``aggregate`` there is one tag for each token; offsets leave out the leading space of a byte-level
+        token, unless it has only space. With ``aggregate`` adjacent tokens of one label become one entity (``B-``
+        begins a new one), and the label ``O`` is left out.
 
         Raises:
-            PromptError: a text without tokens, or longer than the context (unless ``truncation`` cuts it).
+            PromptError: a text without tokens, or longer than the context without ``truncation``.
             UsageError: batch_size below 1.
         """
-        many = one_or_many(texts)
-        encodings = encode_texts(many, self.tokenizer, self.session.manifest.model, truncation)
-        rows = [encoding.ids for encoding in encodings]
-        results = dict(run_batches(self.session, rows, OUTPUTS["token-classification"], batch_size))
+        inputs = one_or_many(texts)
+        encodings = encode_texts(inputs, self.tokenizer, self.session.manifest.model, truncation)
+        sequences = [encoding.ids for encoding in encodings]
+        results = dict(run_batches(self.session, sequences, OUTPUTS["token-classification"], batch_size))
         tagged = [
             self._tags(text, encoding, results[index][0])
-            for index, (text, encoding) in enumerate(zip(many, encodings, strict=True))
+            for index, (text, encoding) in enumerate(zip(inputs, encodings, strict=True))
         ]
-        return [entities(text, tags) for text, tags in zip(many, tagged, strict=True)] if aggregate else tagged
+        return [entities(text, tags) for text, tags in zip(inputs, tagged, strict=True)] if aggregate else tagged
 
     def _tags(self, text: str, encoding: Encoding, logits: NDArray[Any]) -> list[Tag]:
-        """One tag per token that stands for text; ``logits`` is [S, L] with padding."""
+        """Return a tag for each token that is not special; ``logits`` is [S, L], with padding."""
         labels = label_names(self.session.manifest, logits.shape[-1])
         probabilities = softmax(logits[: len(encoding)])
         tags = []
-        for row, offsets, special in zip(probabilities, encoding.offsets, encoding.special_tokens_mask, strict=True):
+        for scores, offsets, special in zip(probabilities, encoding.offsets, encoding.special_tokens_mask, strict=True):
             if not special:
-                best = int(row.argmax())
+                best = int(scores.argmax())
                 start, end = without_space(text, *offsets)
-                tags.append(Tag(labels[best], float(row[best]), text[start:end], start, end))
+                tags.append(Tag(labels[best], float(scores[best]), text[start:end], start, end))
         return tags
 
 
 def entities(text: str, tags: Iterable[Tag]) -> list[Tag]:
-    """Join neighbours of one label, as transformers' "simple" aggregation: the score is the tokens' mean.
+    """Join adjacent tags of one label, as transformers' "simple" aggregation does: the score is the tokens' mean.
 
-    Tokens of nothing but space belong to no entity and separate none.
+    Tokens of white space are in no entity and do not separate entities.
     """
     groups: list[tuple[str, list[Tag]]] = []
     for tag in tags:
@@ -89,15 +90,15 @@ def entities(text: str, tags: Iterable[Tag]) -> list[Tag]:
 
 
 def without_space(text: str, start: int, end: int) -> tuple[int, int]:
-    """The range without white space at its ends, unless there is nothing else in it."""
-    piece = text[start:end]
-    if not piece.strip():
+    """Return the range without white space at its ends; unchanged where it has only white space."""
+    span = text[start:end]
+    if not span.strip():
         return start, end
-    return start + len(piece) - len(piece.lstrip()), end - len(piece) + len(piece.rstrip())
+    return start + len(span) - len(span.lstrip()), end - len(span) + len(span.rstrip())
 
 
 def _split(label: str) -> tuple[bool, str]:
-    """Whether the label begins an entity, and the entity's name: ``B-PER`` is (True, ``PER``)."""
+    """Return True where the label begins an entity, and the entity's name: ``B-PER`` is (True, ``PER``)."""
     if label.startswith(("B-", "I-")):
         return label[0] == "B", label[2:]
     return False, label

@@ -83,7 +83,7 @@ def test_batches_chunks_and_growth_change_no_token(
     _, lm = make(place, family, "text-generation", target)
     single = [lm.generate(prompt, max_new_tokens=60, eos_token_id=[]) for prompt in PROMPTS]
     assert lm.generate(PROMPTS, max_new_tokens=60, eos_token_id=[]) == single
-    monkeypatch.setattr("intaglio.runtime.decoding.cache.SharedCache._may_reserve", lambda cache, limit: False)
+    monkeypatch.setattr("intaglio.runtime.decoding.cache.InPlaceCache._may_reserve", lambda cache, limit: False)
     monkeypatch.setattr("intaglio.runtime.decoding.cache.STEP", 8)
     monkeypatch.setattr("intaglio.runtime.decoding.cache.HEADROOM", 1)
     monkeypatch.setattr("intaglio.runtime.decoding.prefill.PREFILL_CHUNK", 4)

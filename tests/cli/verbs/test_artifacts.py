@@ -92,7 +92,7 @@ def test_generate_writes_what_fits_a_form(run: Run, made: Made) -> None:
     assert run("generate", out, "Is it so? ", "--json-schema", "-", stdin=schema).stdout in ('"yes"\n', '"no"\n')
     refused = run("generate", out, "x", "--json-schema", "-", stdin="{")
     assert refused.exit_code == 2
-    assert refused.stderr.startswith("Error: the JSON schema is no JSON (")
+    assert refused.stderr.startswith("Error: the JSON schema is not JSON (")
 
 
 def test_classify(run: Run, made: Made) -> None:

@@ -103,7 +103,7 @@ class Walk:
         self.texts[row] = self.texts[row][:left]
 
     def move(self, source: int, target: int) -> None:
-        self.decoder.move(source, target)
+        self.decoder.copy(source, target)
         self.texts[target] = list(self.texts[source])
 
     def go(self) -> None:
@@ -162,7 +162,7 @@ def test_the_reach_is_how_far_one_can_go_and_come_back(
     decoder = open_decoder(lm.session, 1, 1, CONTEXT)
     for length in range(1, 130, 3):
         decoder.prefill(0, np.full(length, 9))
-        reach = decoder.reach(0)
+        reach = decoder.reversible(0)
         assert 1 <= reach <= CONTEXT - length
         decoder.extend(0, np.full(reach, 8))
         assert decoder.rollback(0, length + 1) == length + 1

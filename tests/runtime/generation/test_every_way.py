@@ -13,7 +13,7 @@ import torch
 import transformers
 from intaglio.exporter import export
 from intaglio.runtime import TextGenerator, load
-from intaglio.runtime.decoding.cache import SharedCache
+from intaglio.runtime.decoding.cache import InPlaceCache
 from intaglio.tests import tiny
 
 COUNT = 60
@@ -60,7 +60,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def _room(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once as it is, and once with short chunks, little slack and buffers that grow."""
     if request.param:
-        monkeypatch.setattr(SharedCache, "_may_reserve", lambda cache, limit: False)
+        monkeypatch.setattr(InPlaceCache, "_may_reserve", lambda cache, limit: False)
         monkeypatch.setattr("intaglio.runtime.decoding.cache.STEP", 8)
         monkeypatch.setattr("intaglio.runtime.decoding.cache.HEADROOM", 1)
         monkeypatch.setattr("intaglio.runtime.decoding.prefill.PREFILL_CHUNK", 5)

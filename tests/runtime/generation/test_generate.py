@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from intaglio.errors import PromptError, UsageError
 from intaglio.runtime import TextGenerator, load
-from intaglio.runtime.decoding.cache import SharedCache, reserve
+from intaglio.runtime.decoding.cache import InPlaceCache, reserve
 from intaglio.runtime.engine.session import Session
 from intaglio.tests.runtime import fakes
 
@@ -77,13 +77,13 @@ def test_the_cache_grows_without_changing_a_token(tmp_path: Path, monkeypatch: p
     lm = load(fakes.language_model(tmp_path / "lm", context_length=400))
     roomy = lm.generate(PROMPTS, max_new_tokens=300)
     capacities = []
-    grow = SharedCache.grow
+    grow = InPlaceCache.grow
 
-    def recorded(cache: SharedCache, needed: int, limit: int, used: int) -> None:
+    def recorded(cache: InPlaceCache, needed: int, limit: int, used: int) -> None:
         grow(cache, needed, limit, used)
         capacities.append((needed, cache.capacity))
 
-    monkeypatch.setattr(SharedCache, "grow", recorded)
+    monkeypatch.setattr(InPlaceCache, "grow", recorded)
     monkeypatch.setattr("intaglio.runtime.decoding.cache.STEP", 8)
     monkeypatch.setattr("intaglio.runtime.decoding.cache.HEADROOM", 1)
     free = iter([0])

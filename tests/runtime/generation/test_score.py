@@ -13,8 +13,8 @@ import transformers
 from intaglio.errors import PromptError, UsageError
 from intaglio.exporter import export
 from intaglio.runtime import TextGenerator, load
-from intaglio.runtime.decoding.in_place import SharedDecoder
-from intaglio.runtime.generation.score import windows
+from intaglio.runtime.decoding.in_place import InPlaceDecoder
+from intaglio.runtime.generation.score import score_windows
 from intaglio.tests import tiny
 from intaglio.tests.runtime import fakes
 
@@ -75,7 +75,7 @@ def test_scores_equal_transformers(place: Path, family: str, target: str, monkey
         assert score.perplexity == pytest.approx(math.exp(-sum(expected) / len(expected)), rel=1e-4)
     assert lm.score(TEXT) == lm.score(lm.tokenizer.encode(TEXT))
     monkeypatch.setattr("intaglio.runtime.generation.score.LOGITS_BYTES", 0)
-    monkeypatch.setattr("intaglio.runtime.generation.score.LEAST_PIECE", 5)
+    monkeypatch.setattr("intaglio.runtime.generation.score.MIN_CHUNK", 5)
     monkeypatch.setattr("intaglio.runtime.decoding.prefill.PREFILL_CHUNK", 4)
     np.testing.assert_allclose(lm.score(TOKENS).logprobs, their_logprobs(source, TOKENS), atol=1e-4)
 
@@ -125,14 +125,14 @@ def test_windows_give_each_token_its_logprob_behind_what_the_window_shows(
 def test_the_logits_of_a_long_text_are_never_all_at_once(lm: TextGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the context only the last position's are computed."""
     asked = []
-    extend = SharedDecoder.extend
+    extend = InPlaceDecoder.extend
 
-    def recorded(decoder: SharedDecoder, row: int, tokens: np.ndarray, keep: int = 1) -> np.ndarray:
+    def recorded(decoder: InPlaceDecoder, row: int, tokens: np.ndarray, keep: int = 1) -> np.ndarray:
         asked.append((tokens.size, keep))
         return extend(decoder, row, tokens, keep)
 
-    monkeypatch.setattr(SharedDecoder, "extend", recorded)
-    monkeypatch.setattr("intaglio.runtime.generation.score.LEAST_PIECE", 1)
+    monkeypatch.setattr(InPlaceDecoder, "extend", recorded)
+    monkeypatch.setattr("intaglio.runtime.generation.score.MIN_CHUNK", 1)
     monkeypatch.setattr("intaglio.runtime.generation.score.LOGITS_BYTES", 4 * 288 * 20)
     lm.score([5] * 45, context=[6] * 10)
     assert asked == [(9, 1), (20, 20), (20, 20), (5, 5)]
@@ -143,7 +143,7 @@ def test_windows_score_every_token_once() -> None:
         for first in range(1, size):
             for window in range(1, 12):
                 for stride in range(1, window + 1):
-                    spans = list(windows(size, first, window, stride))
+                    spans = list(score_windows(size, first, window, stride))
                     assert [one for _, start, end in spans for one in range(start, end)] == list(range(first, size))
                     assert all(0 <= begin < start and end - 1 - begin <= window for begin, start, end in spans)
                     assert all(start - begin >= window - stride + 1 for begin, start, _ in spans[1:])
@@ -201,7 +201,7 @@ def test_a_list_gives_a_list_and_the_whole_context_can_be_scored(lm: TextGenerat
     ("text", "options", "message"),
     [
         ("", {}, "the text is empty: it has no tokens; give at least one"),
-        ([5], {}, "the text is a single token, and nothing stands before it; give a context"),
+        ([5], {}, "the text is a single token without a token before it; give a context"),
         (["ab", ""], {}, "text 1 is empty: it has no tokens"),
         ([5, 288], {}, "the text: token id 288 is out of range, the model's ids are 0 to 287"),
         ([5], {"context": [-1]}, "the context of the text: token id -1 is out of range"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from intaglio.errors import UsageError
 from intaglio.runtime import TextGenerator, load
-from intaglio.runtime.decoding.in_place import SharedDecoder
+from intaglio.runtime.decoding.in_place import InPlaceDecoder
 from intaglio.runtime.generation.speculation import MOST_GUESSES, PromptLookup, Speculation
 from intaglio.tests.runtime import fakes
 
@@ -76,8 +76,8 @@ def test_lookup_is_on_by_default_and_changes_no_token(lm: TextGenerator, tempera
 def test_guesses_that_come_true_save_passes(lm: TextGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
     passes = []
     for name in ("extend", "step"):
-        original = getattr(SharedDecoder, name)
-        monkeypatch.setattr(SharedDecoder, name, lambda *a, f=original, **k: passes.append(1) or f(*a, **k))
+        original = getattr(InPlaceDecoder, name)
+        monkeypatch.setattr(InPlaceDecoder, name, lambda *a, f=original, **k: passes.append(1) or f(*a, **k))
     plain = lm.generate([5, 6, 7], max_new_tokens=61, speculate=False, eos_token_id=[])
     assert len(passes) == 61
     oracle = Speculation(Oracle(plain.token_ids, 3, errors=0.0))
@@ -103,7 +103,7 @@ def test_a_draft_model_guesses(lm: TextGenerator, tmp_path: Path) -> None:
 def test_a_draft_of_the_same_weights_is_always_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lm = load(fakes.language_model(tmp_path / "lm"))
     heard = []
-    monkeypatch.setattr(Speculation, "heard", lambda self, proposed, accepted: heard.append((proposed, accepted)))
+    monkeypatch.setattr(Speculation, "update", lambda self, proposed, accepted: heard.append((proposed, accepted)))
     lm.generate([9, 8, 7], max_new_tokens=60, eos_token_id=[], draft=lm)
     assert all(proposed == accepted for proposed, accepted in heard)
     assert len(heard) >= 15
@@ -112,10 +112,10 @@ def test_a_draft_of_the_same_weights_is_always_right(tmp_path: Path, monkeypatch
 def test_speculation_that_cannot_be(lm: TextGenerator, tmp_path: Path) -> None:
     other = load(fakes.language_model(tmp_path / "other", tokenizer=False, vocab_size=290))
     with pytest.raises(
-        UsageError, match=r"other cannot draft for .*lm: it has 290 token ids, the model has 288; take one"
+        UsageError, match=r"other cannot draft for .*lm: it has 290 token ids, the model has 288; use a draft of"
     ):
         lm.generate([5], draft=other)
-    with pytest.raises(UsageError, match="a draft proposes tokens, and speculate=False says that none may be"):
+    with pytest.raises(UsageError, match="draft proposes tokens, and speculate=False forbids proposals"):
         lm.generate([5], draft=other, speculate=False)
     with pytest.raises(
         UsageError, match="a batch does not speculate: leave out speculate and draft, or give batch_size=1"
@@ -127,7 +127,7 @@ def test_speculation_that_cannot_be(lm: TextGenerator, tmp_path: Path) -> None:
         without = load(fakes.language_model(tmp_path / next(iter(options)), **options))
         assert without.generate([5] * 20, max_new_tokens=9).token_ids
         with pytest.raises(
-            UsageError, match="cannot speculate: that takes target 'ort', and rotary frequencies that do"
+            UsageError, match="cannot speculate: that needs target 'ort', and rotary frequencies that do"
         ):
             without.generate([5], speculate=True)
 
@@ -177,7 +177,7 @@ def test_the_number_of_guesses_follows_what_comes_true() -> None:
     speculation = Speculation(Counts())
     for accepted in (3, 7, 15, 15, 4, 0, 1, 3, 2):
         guesses = speculation.guesses([1], 99)
-        speculation.heard(len(guesses), accepted)
+        speculation.update(len(guesses), accepted)
     assert asked == [3, 7, 15, 15, 15, 4, 1, 3, 7]
     assert speculation.guesses([1], 2) == [0, 0]
     assert speculation.guesses([1], 0) == []
@@ -194,11 +194,11 @@ def test_misses_in_a_row_make_it_pause() -> None:
     for step in range(60):
         if guesses := speculation.guesses([1], 9):
             tried.append((step, len(guesses)))
-            speculation.heard(len(guesses), 0)
+            speculation.update(len(guesses), 0)
     assert tried == [(0, 3), (1, 1), (3, 1), (7, 1), (15, 1), (31, 1), (47, 1)]
     speculation.guesses([1], 9)
     for _ in range(20):
         if guesses := speculation.guesses([1], 9):
-            speculation.heard(len(guesses), len(guesses))
+            speculation.update(len(guesses), len(guesses))
             break
     assert speculation.guesses([1], 9) == [0, 0, 0]

@@ -9,7 +9,7 @@ from intaglio.artifact import ModelFacts
 from intaglio.errors import ArtifactError
 from intaglio.exporter import export
 from intaglio.runtime import TextGenerator, load
-from intaglio.runtime.decoding.cache import SharedCache, cache_bytes
+from intaglio.runtime.decoding.cache import InPlaceCache, cache_bytes
 from intaglio.runtime.engine.opening import open_session
 from intaglio.runtime.graph.graph import changed_graph
 from intaglio.runtime.graph.sliding import first_kept, same_until, window_capacity, with_window_caches
@@ -104,7 +104,7 @@ def test_windows_change_no_token_far_beyond_them(hybrid: Path, slack: int, monke
 
 def test_sliding_buffers_stay_as_large_as_their_window(hybrid: Path) -> None:
     lm = load(hybrid)
-    cache = SharedCache(lm.session, 2, 10, 500)
+    cache = InPlaceCache(lm.session, 2, 10, 500)
     assert [buffer.capacity for buffer in cache._buffers] == [70] * 6 + [500] * 2
     assert cache.bytes(500) == 2 * (3 * 70 + 500) * 2 * 2 * 16 * 4
     assert cache.bytes(20) == 2 * (4 * 20) * 2 * 2 * 16 * 4

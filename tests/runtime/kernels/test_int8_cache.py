@@ -11,7 +11,7 @@ import pytest
 from intaglio.errors import UnsupportedError, UsageError
 from intaglio.exporter import QuantizeOptions, export, quantize
 from intaglio.runtime import TextGenerator, kernels, load
-from intaglio.runtime.decoding.cache import SharedCache, cache_bytes
+from intaglio.runtime.decoding.cache import InPlaceCache, cache_bytes
 from intaglio.runtime.kernels.edits.int8_cache import OPERATOR, UNIT_BYTES
 from intaglio.tests import tiny
 from intaglio.tests.runtime import fakes
@@ -329,7 +329,7 @@ def test_it_takes_about_a_quarter_of_the_memory(tmp_path: Path) -> None:
     lm = generator(folder, kv_cache="int8")
     whole, small = (cache_bytes(lm.manifest.model, 100, windowed=False, int8=int8) for int8 in (False, True))
     assert small * 4 * fakes.HEAD_DIM == whole * (fakes.HEAD_DIM + UNIT_BYTES)
-    assert SharedCache(lm.session, rows=2, longest=50, limit=100).bytes(100) == 2 * small
+    assert InPlaceCache(lm.session, rows=2, longest=50, limit=100).bytes(100) == 2 * small
 
 
 # ---- refusals -----------------------------------------------------------------------------------------------------

@@ -261,12 +261,12 @@ def test_a_schema_may_be_text_or_a_boolean(lm: TextGenerator) -> None:
     ("options", "message"),
     [
         ({"json_schema": {"type": "nonsense"}}, "the JSON schema cannot be used: Invalid type: nonsense"),
-        ({"json_schema": "nope"}, "the JSON schema is no JSON (Expecting value: line 1 column 1 (char 0)); give an"),
+        ({"json_schema": "nope"}, "the JSON schema is not JSON (Expecting value: line 1 column 1 (char 0)); give an"),
         ({"json_schema": [1]}, "the JSON schema must be an object or a boolean, not [1]; see json-schema.org"),
         ({"json_schema": "5"}, "the JSON schema must be an object or a boolean, not 5; see json-schema.org"),
         (
             {"json_schema": {"const": {1, 2}}},
-            "the JSON schema is no JSON (Object of type set is not JSON serializable)",
+            "the JSON schema is not JSON (Object of type set is not JSON serializable)",
         ),
         ({"json_schema": {"type": "integer", "minimum": 5, "maximum": 3}}, "minimum (5) is greater than maximum (3)"),
         ({"json_schema": {"type": "object", "if": {}}}, 'the JSON schema cannot be used: Unimplemented keys: ["if"]'),

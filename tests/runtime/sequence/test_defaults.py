@@ -93,7 +93,7 @@ def test_where_nobody_says_a_number_there_are_256_new_tokens(tmp_path: Path) -> 
     ("values", "message"),
     [
         ({"temperature": "hot"}, "temperature is 'hot', expected a number"),
-        ({"do_sample": True, "temperature": -1}, "temperature must be 0 or more, not -1; mend"),
+        ({"do_sample": True, "temperature": -1}, "temperature must be 0 or more, not -1; correct"),
         ({"top_k": 2.5}, "top_k is 2.5, expected a whole number, 0 or more"),
         ({"top_p": 0}, "top_p must be above 0 and at most 1, not 0"),
         ({"eos_token_id": "</s>"}, "eos_token_id is '</s>', expected a token id or a list of them"),
@@ -129,7 +129,7 @@ def test_keys_that_change_the_tokens_in_ways_not_to_be_had_are_refused(tmp_path:
         "suppress_tokens": [1],
     }
     for key, value in wrong.items():
-        with pytest.raises(UnsupportedError, match=f"{key} is .* intaglio cannot generate like that; remove the key"):
+        with pytest.raises(UnsupportedError, match=f"{key} is .* which intaglio does not support; remove the key"):
             read(tmp_path, **{key: value})
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from intaglio.errors import ArtifactError, UsageError
 from intaglio.runtime import Candidate, TextGenerator, TokenLogprob, load
-from intaglio.runtime.sequence.logprobs import likeliest, log_normaliser, token_logprob
+from intaglio.runtime.sequence.logprobs import likeliest, log_normalizer, token_logprob
 from intaglio.tests.runtime import fakes
 
 PROMPTS = [[5, 6, 7], [9] * 40, [20, 30, 40]]
@@ -25,12 +25,12 @@ def test_the_normaliser_is_that_of_float64(spread: float) -> None:
     logits = np.random.default_rng(1).normal(scale=spread, size=150_000).astype(np.float32) + np.float32(40)
     wide = logits.astype(np.float64)
     exact = wide.max() + math.log(math.fsum(np.exp(wide - wide.max())))
-    assert log_normaliser(logits) == pytest.approx(exact, abs=2e-6)
+    assert log_normalizer(logits) == pytest.approx(exact, abs=2e-6)
 
 
 def test_logits_that_are_no_numbers_are_refused() -> None:
-    with pytest.raises(ArtifactError, match="the model's logits are no finite numbers"):
-        log_normaliser(np.array([1, np.nan], dtype=np.float32))
+    with pytest.raises(ArtifactError, match="the model's logits are not finite numbers"):
+        log_normalizer(np.array([1, np.nan], dtype=np.float32))
 
 
 def test_the_likeliest_are_those_of_a_full_sort() -> None:

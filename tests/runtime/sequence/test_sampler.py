@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from intaglio.errors import ArtifactError, UsageError
-from intaglio.runtime.sequence.sampler import Sampler, SamplingSettings, distribution, draw, nucleus, penalise
+from intaglio.runtime.sequence.sampler import Sampler, SamplingSettings, distribution, draw, nucleus, penalize
 from transformers.generation import logits_process as theirs
 
 VOCAB = 1000
@@ -44,7 +44,7 @@ def their_probabilities(logits: np.ndarray, seen: list[int], settings: SamplingS
 
 def our_probabilities(logits: np.ndarray, seen: list[int], settings: SamplingSettings) -> np.ndarray:
     if settings.repetition_penalty != 1.0:
-        logits = penalise(logits, np.unique(seen), settings.repetition_penalty)
+        logits = penalize(logits, np.unique(seen), settings.repetition_penalty)
     tokens, weights = distribution(logits, settings)
     probabilities = np.zeros(logits.size)
     probabilities[tokens] = weights / weights.sum()
@@ -145,7 +145,7 @@ def test_greedy_leaves_the_logits_alone_and_takes_the_first_of_equals() -> None:
     "settings", [SamplingSettings(), SamplingSettings(1.0), SamplingSettings(1.0, top_k=2)], ids=str
 )
 def test_logits_that_are_no_numbers_are_refused(settings: SamplingSettings) -> None:
-    with pytest.raises(ArtifactError, match="the model's logits are no finite numbers"):
+    with pytest.raises(ArtifactError, match="the model's logits are not finite numbers"):
         Sampler(settings, [], 4).choose(np.array([1, np.nan, 0, 2], dtype=np.float32))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from intaglio.errors import PromptError, UsageError
 from intaglio.runtime import QuestionAnswerer, load
-from intaglio.runtime.tasks.answer import Window, best_spans, split
+from intaglio.runtime.tasks.answer import ContextWindow, best_spans, split
 from intaglio.tests.runtime import fakes
 from transformers import AutoTokenizer
 
@@ -98,22 +98,22 @@ def test_an_answer_is_never_in_the_question(tmp_path: Path) -> None:
 
 def test_a_window_that_is_surer_wins_over_one_that_is_not() -> None:
     """With a softmax for each window, the second window's only token would have had probability 1."""
-    sure = Window(np.array([9.0, 0.0]), np.array([0.0, 9.0]), [(0, 1), (1, 2)])
-    vague = Window(np.array([1.0]), np.array([1.0]), [(3, 4)])
+    sure = ContextWindow(np.array([9.0, 0.0]), np.array([0.0, 9.0]), [(0, 1), (1, 2)])
+    vague = ContextWindow(np.array([1.0]), np.array([1.0]), [(3, 4)])
     answers = best_spans([vague, sure], "ab c", top_k=2, max_answer_length=5)
     assert [answer.text for answer in answers] == ["ab", "a"]
     assert answers[0].score == pytest.approx(np.exp(18) / (np.exp(9) + 1 + np.e) ** 2)
 
 
 def test_a_span_that_two_windows_see_counts_once_with_its_better_score() -> None:
-    first = Window(np.array([1.0]), np.array([1.0]), [(0, 1)])
-    second = Window(np.array([3.0]), np.array([3.0]), [(0, 1)])
+    first = ContextWindow(np.array([1.0]), np.array([1.0]), [(0, 1)])
+    second = ContextWindow(np.array([3.0]), np.array([3.0]), [(0, 1)])
     (answer,) = best_spans([first, second], "a", top_k=5, max_answer_length=5)
     assert answer.score == pytest.approx((np.exp(3) / (np.exp(3) + np.e)) ** 2)
 
 
 def test_white_space_is_no_answer() -> None:
-    window = Window(np.array([9.0, 0.0]), np.array([9.0, 0.0]), [(0, 1), (1, 2)])
+    window = ContextWindow(np.array([9.0, 0.0]), np.array([9.0, 0.0]), [(0, 1), (1, 2)])
     answers = best_spans([window], " a", top_k=5, max_answer_length=1)
     assert [(answer.text, answer.start, answer.end) for answer in answers] == [("a", 1, 2)]
 

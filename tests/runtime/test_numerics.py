@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from intaglio.runtime.sequence.topk import largest
+from intaglio.runtime.numerics import largest
 
 
 @pytest.mark.parametrize("size", [1, 63, 64, 65, 288, 5000])
