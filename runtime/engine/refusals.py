@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from ...artifact import Manifest
+from ...artifact import Manifest, Precision
 from ...contract import ACTIVATIONS
 from ...errors import DependencyError, UnsupportedError, UsageError
 from .onnxruntime import PROVIDERS
@@ -78,7 +78,7 @@ def check_precision(folder: Path, manifest: Manifest, device: Device) -> None:
         UnsupportedError: it has none.
     """
     if manifest.precision in ("int8", "int4"):
-        computes_in = ACTIVATIONS[manifest.model.cache_dtype]
+        computes_in: Precision = ACTIVATIONS[manifest.model.cache_dtype]
         kind = f"an {manifest.precision} artifact of {computes_in} activations"
         to_cpu, to_cuda = "quantize the model with --activations fp32", "quantize the model with --activations fp16"
     else:
