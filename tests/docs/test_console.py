@@ -15,6 +15,7 @@ README = ROOT / "README.md"
 _COMMAND = re.compile(r"^\$ intaglio (.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_the_tour_prints_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "tests").symlink_to(ROOT / "tests")
     monkeypatch.chdir(tmp_path)

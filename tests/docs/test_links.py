@@ -1,5 +1,6 @@
 """What the pages point to exists: pages, anchors, files and names of the code, options of the command line."""
 
+import pkgutil
 import re
 import shlex
 from pathlib import Path
@@ -44,6 +45,21 @@ def test_every_path_in_code_quotes_exists(page: Path) -> None:
     assert [path for path in sorted(named) if not (ROOT / path).exists() and "/" in path] == []
     scripts = set(re.findall(r"\bscripts/\w+(?:\.\w+)?", page.read_text(encoding="utf-8")))
     assert [path for path in sorted(scripts) if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("page", EVERY_PAGE, ids=name_of)
+def test_every_dotted_name_in_code_quotes_exists(page: Path) -> None:
+    named = set(re.findall(r"`(intaglio(?:\.\w+)+)", prose(page))) - {"intaglio.json"}
+    assert [name for name in sorted(named) if not _resolves(name)] == []
+
+
+def _resolves(name: str) -> bool:
+    """Check that a dotted name is a module, or an attribute of one."""
+    try:
+        pkgutil.resolve_name(name)
+    except (ImportError, AttributeError):
+        return False
+    return True
 
 
 @pytest.mark.parametrize("page", EVERY_PAGE, ids=name_of)
