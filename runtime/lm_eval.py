@@ -20,9 +20,9 @@ from .generation.generator import TextGenerator
 from .load import load
 
 try:
-    import lm_eval.models  # noqa: F401  # else the harness would take this model for the only one
-    from lm_eval.api.model import TemplateLM
-    from lm_eval.api.registry import register_model
+    import lm_eval.models  # noqa: F401  # pyright: ignore[reportMissingImports]  # otherwise the harness registers no other model
+    from lm_eval.api.model import TemplateLM  # pyright: ignore[reportMissingImports]
+    from lm_eval.api.registry import register_model  # pyright: ignore[reportMissingImports]
     from tqdm import tqdm
 except ImportError as error:
     raise DependencyError(
@@ -225,6 +225,6 @@ def _batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
 
 
 if __name__ == "__main__":
-    from lm_eval.__main__ import cli_evaluate
+    from lm_eval.__main__ import cli_evaluate  # pyright: ignore[reportMissingImports]
 
     cli_evaluate()

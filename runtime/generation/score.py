@@ -39,7 +39,8 @@ class Score:
     logprobs: tuple[float, ...]
     is_greedy: bool
 
-    __repr__ = short_repr
+    def __repr__(self) -> str:
+        return short_repr(self)
 
     @property
     def total(self) -> float:

@@ -14,10 +14,12 @@ class Drafter(Protocol):
     @property
     def session(self) -> Session:
         """The model's graph. Raises UsageError where the model is closed."""
+        ...
 
     @property
     def tokenizer(self) -> Tokenizer | None:
         """The model's tokenizer; None where it has none."""
+        ...
 
 
 class Options(TypedDict, total=False):

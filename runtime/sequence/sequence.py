@@ -36,7 +36,8 @@ class Generation:
     finish_reason: FinishReason
     logprobs: tuple[TokenLogprob, ...] | None = None
 
-    __repr__ = short_repr
+    def __repr__(self) -> str:
+        return short_repr(self)
 
 
 class ActiveSequence:

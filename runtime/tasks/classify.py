@@ -27,7 +27,8 @@ class Classification:
     score: float
     scores: dict[str, float]
 
-    __repr__ = short_repr
+    def __repr__(self) -> str:
+        return short_repr(self)
 
 
 class SequenceClassifier(TaskModel):

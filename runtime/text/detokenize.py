@@ -1,8 +1,8 @@
-"""Token ids to text one token at a time, without ever giving half a character.
+"""Incremental detokenization: from token ids to text, one token at a time, in whole characters.
 
-A byte-level token is a run of bytes and may end inside a character. The pieces that ``push`` returns, followed by
-``flush``, are the text; for byte-level tokenizers they equal ``tokenizers``' decoding of the whole sequence, which
-replaces bytes that are no UTF-8 by U+FFFD.
+A byte-level token is a string of bytes that may end inside a character. The results of ``push``, followed by that of
+``flush``, are the text. For byte-level tokenizers it equals the decoding of all tokens at once by ``tokenizers``, which
+replaces invalid UTF-8 by U+FFFD.
 """
 
 import codecs
@@ -14,29 +14,31 @@ from tokenizers import decoders
 REPLACEMENT = "�"
 
 SHOWN = frozenset({"<think>", "</think>", "<tool_call>", "</tool_call>"})
-"""Tags that are part of the text, even where a tokenizer counts them among its special tokens: without them a thought
-could not be told from the answer, nor a call from either."""
+"""Tags that are kept in the text even where a tokenizer has them as special tokens: they separate thoughts, tool calls
+and the answer."""
 
 
 class Detokenizer(Protocol):
-    """Takes token ids; special tokens, and ids the tokenizer does not know, add no text."""
+    """Takes token ids one by one; special and unknown ones add no text."""
 
     def push(self, token_id: int) -> str:
-        """The text that is certain now."""
+        """Return the text that is certain now."""
+        ...
 
     def flush(self) -> str:
-        """What was held back; call it once, at the end."""
+        """Return the text that is held back; call it once, at the end."""
+        ...
 
 
 def detokenizer(backend: Backend) -> Detokenizer:
-    """A fresh decoder for this tokenizer."""
+    """Return a new detokenizer."""
     if isinstance(backend.decoder, decoders.ByteLevel):
         return ByteLevelDetokenizer(backend)
     return WindowDetokenizer(backend)
 
 
 class ByteLevelDetokenizer:
-    """For byte-level tokenizers, GPT-2's scheme: every character of a token stands for one byte."""
+    """For byte-level tokenizers, GPT-2's scheme: each character of a token represents one byte."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -53,10 +55,10 @@ class ByteLevelDetokenizer:
 
 
 class WindowDetokenizer:
-    """For every other decoder: what the last tokens add to the text of those just before them.
+    """For all other tokenizers: decodes the last tokens twice, without and with the new ones.
 
-    The tokens of the last piece are decoded again with the new ones, so that a decoder that strips a leading space
-    strips it from both texts. A text that ends in U+FFFD may be an unfinished character and is held back.
+    Both texts begin with the tokens of the last chunk, so a decoder that strips a leading space strips it from both. A
+    text that ends in U+FFFD may be an unfinished character and is held back.
     """
 
     def __init__(self, backend: Backend) -> None:
@@ -66,24 +68,24 @@ class WindowDetokenizer:
 
     def push(self, token_id: int) -> str:
         self._pending.append(token_id)
-        piece = self._piece()
-        if not piece or piece.endswith(REPLACEMENT):
+        chunk = self._new_text()
+        if not chunk or chunk.endswith(REPLACEMENT):
             return ""
         self._before, self._pending = self._pending, []
-        return piece
+        return chunk
 
     def flush(self) -> str:
-        piece = self._piece()
+        chunk = self._new_text()
         self._before, self._pending = self._pending, []
-        return piece
+        return chunk
 
-    def _piece(self) -> str:
+    def _new_text(self) -> str:
         before = self._backend.decode(self._before)
         return self._backend.decode(self._before + self._pending)[len(before) :]
 
 
 def _byte_of_character() -> dict[str, int]:
-    """GPT-2's alphabet: printable Latin-1 bytes stand for themselves, the others for the characters from U+0100 on."""
+    """Return GPT-2's alphabet: printable Latin-1 bytes are their own characters, the others those from U+0100 on."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in set(printable)]
     return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
@@ -93,7 +95,7 @@ BYTES = _byte_of_character()
 
 
 def _token_bytes(token: str) -> bytes:
-    """An added token may hold characters outside the alphabet; then it stands for its own UTF-8."""
+    """Return the bytes of a token; of an added token with characters outside the alphabet its UTF-8."""
     try:
         return bytes(BYTES[character] for character in token)
     except KeyError:

@@ -33,7 +33,7 @@ def with_each(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 def changed_model(model: onnx.ModelProto, change: Change) -> onnx.ModelProto:
     """A copy with its graph as loading would change it."""
-    copy = onnx.ModelProto.FromString(model.SerializeToString())
+    copy: onnx.ModelProto = onnx.ModelProto.FromString(model.SerializeToString())
     graph = Graph(model.graph.SerializeToString())
     change(graph)
     copy.graph.CopyFrom(onnx.GraphProto.FromString(graph.message()))

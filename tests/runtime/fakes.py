@@ -12,13 +12,17 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import onnx
 from intaglio.artifact import FileEntry, Manifest, ModelFacts, Source
+from intaglio.runtime import Generation, TextGenerator, TokenLogprob, load
+from intaglio.runtime.load import LoadOptions
+from intaglio.runtime.text.tokenizer import Tokenizer
 from intaglio.tests import tiny_tokenizer
 from onnx import TensorProto, helper, numpy_helper
+from tokenizers import Tokenizer as Backend
 
 VOCAB, HIDDEN, HEADS, KV_HEADS, HEAD_DIM, LAYERS = 288, 32, 4, 2, 16, 2
 
@@ -83,6 +87,30 @@ def language_model(folder: Path, *, target: str = "ort", seed: int = 0, sharpnes
         target=target,
         **options,
     )
+
+
+def text_generator(folder: Path, **options: Unpack[LoadOptions]) -> TextGenerator:
+    """Load a text-generation artifact."""
+    return load(folder, task="text-generation", **options)
+
+
+def tokenizer_of(model: TextGenerator) -> Tokenizer:
+    """Return the model's tokenizer, which must be there."""
+    assert model.tokenizer is not None
+    return model.tokenizer
+
+
+def token_id(backend: Backend, token: str) -> int:
+    """Return the id of a token, which the tokenizer must have."""
+    found = backend.token_to_id(token)
+    assert found is not None
+    return found
+
+
+def logprobs_of(generation: Generation) -> tuple[TokenLogprob, ...]:
+    """Return the generation's log-probabilities, which must have been requested."""
+    assert generation.logprobs is not None
+    return generation.logprobs
 
 
 def language_graph(
@@ -158,7 +186,7 @@ def language_graph(
         ]
     else:
         nodes = [node for node in nodes if not {"counts", "last64", "last", "total64", "total"} & set(node.output)]
-    cache = ["batch", KV_HEADS, "past", HEAD_DIM]
+    cache: list[int | str] = ["batch", KV_HEADS, "past", HEAD_DIM]
     inputs = [
         _value("input_ids", "int64", ["batch", "sequence"]),
         _value("attention_mask", "int64", ["batch", "total"]),

@@ -10,8 +10,18 @@ REGISTERED: dict[str, type] = {}
 
 
 class TemplateLM:
+    """The part of the harness's base class that an adapter is called through."""
+
+    prefix_token_id: int
+
     def __init__(self) -> None:
         self.cache_hook = SimpleNamespace(add_partial=lambda *_: None)
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None) -> list[int]:
+        raise NotImplementedError
+
+    def _loglikelihood_tokens(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        raise NotImplementedError
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         given = []

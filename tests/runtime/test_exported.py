@@ -55,7 +55,8 @@ def their_tokens(source: Path, prompt: list[int], count: int) -> list[int]:
     out = model.generate(
         torch.tensor([prompt]), max_new_tokens=count, do_sample=False, eos_token_id=None, pad_token_id=0
     )
-    return out[0, len(prompt) :].tolist()
+    tokens: list[int] = out[0, len(prompt) :].tolist()
+    return tokens
 
 
 def assert_greedy(source: Path, prompt: list[int], tokens: Sequence[int]) -> None:

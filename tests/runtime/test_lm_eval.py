@@ -1,6 +1,7 @@
 """The adapter for lm-evaluation-harness: against scores of the runtime's own, and, where it is installed, in it."""
 
 import importlib
+import importlib.util
 import json
 import sys
 import warnings
@@ -13,8 +14,8 @@ import numpy as np
 import pytest
 from intaglio.errors import ArtifactError, DependencyError, PromptError, UnsupportedError
 from intaglio.exporter import export
-from intaglio.runtime import load
 from intaglio.tests.runtime import fakes, harness
+from intaglio.tests.runtime.fakes import logprobs_of, text_generator
 
 INSTALLED = importlib.util.find_spec("lm_eval") is not None
 CHECKPOINT = Path(__file__).parent.parent / "checkpoints" / "tiny-qwen2"
@@ -53,11 +54,11 @@ def ask(*arguments: Any) -> Any:
 
 def exact(folder: Path, context: list[int], continuation: list[int]) -> tuple[float, bool]:
     """By generation's log-probabilities: one step for each token, held to it by nothing."""
-    model = load(folder)
+    model = text_generator(folder)
     total, greedy = 0.0, True
     for place, token in enumerate(continuation):
         step = model.generate([*context, *continuation[:place]], max_new_tokens=1, temperature=0.0, logprobs=288)
-        total += next(one.logprob for one in step.logprobs[0].top if one.token_id == token)
+        total += next(one.logprob for one in logprobs_of(step)[0].top if one.token_id == token)
         greedy = greedy and step.token_ids[0] == token
     return total, greedy
 
@@ -65,7 +66,7 @@ def exact(folder: Path, context: list[int], continuation: list[int]) -> tuple[fl
 def test_log_likelihoods_of_choices(lm: Any, folder: Path) -> None:
     """In order, with shared contexts, an empty one, and one whose last space goes with the continuation."""
     tokens = lm.tok_encode
-    likeliest = load(folder).generate("The seal", max_new_tokens=2, temperature=0.0)
+    likeliest = text_generator(folder).generate("The seal", max_new_tokens=2, temperature=0.0)
     asked = [
         ("Where is it?", " the stone"),
         ("Where is it?", " the seal, you see"),
@@ -89,7 +90,7 @@ def test_log_likelihoods_of_choices(lm: Any, folder: Path) -> None:
 
 def test_a_greedy_continuation_is_known_as_one(lm: Any, folder: Path) -> None:
     context = lm.tok_encode("The seal")
-    best = list(load(folder).generate(context, max_new_tokens=4, temperature=0.0, eos_token_id=[]).token_ids)
+    best = list(text_generator(folder).generate(context, max_new_tokens=4, temperature=0.0, eos_token_id=[]).token_ids)
     other = [*best[:3], best[3] ^ 1]
     found = lm._loglikelihood_tokens([(("", ""), context, best), (None, context, other)])
     assert [greedy for _, greedy in found] == [True, False]
@@ -100,7 +101,7 @@ def test_too_long_a_context_loses_its_beginning(lm: Any, folder: Path) -> None:
     context, continuation = list(range(8, 8 + CONTEXT)), [60, 61, 62]
     (found,) = lm._loglikelihood_tokens([(None, context, continuation)])
     kept = context[-(CONTEXT + 1 - 3) :]
-    assert found[0] == pytest.approx(sum(load(folder).score(continuation, context=kept).logprobs))
+    assert found[0] == pytest.approx(sum(text_generator(folder).score(continuation, context=kept).logprobs))
     assert lm._loglikelihood_tokens([(None, context, [5] * CONTEXT)])[0][0] < 0
     with pytest.raises(PromptError) as error:
         lm._loglikelihood_tokens([(None, context, [5] * (CONTEXT + 1))])
@@ -110,7 +111,7 @@ def test_too_long_a_context_loses_its_beginning(lm: Any, folder: Path) -> None:
 def test_whole_texts_in_windows(lm: Any, folder: Path) -> None:
     short, long = "The stone", "a question has an answer " * 8
     found = lm.loglikelihood_rolling([ask(short), ask(long)])
-    model = load(folder)
+    model = text_generator(folder)
     tokens = [1, *lm.tok_encode(long)]
     assert len(tokens) > 2 * CONTEXT
     expected, done = 0.0, 1
@@ -125,11 +126,18 @@ def test_whole_texts_in_windows(lm: Any, folder: Path) -> None:
 
 
 def test_generation_until(lm: Any, folder: Path) -> None:
-    model = load(folder)
+    model = text_generator(folder)
     free = model.generate("The seal", max_new_tokens=20, temperature=0.0).text
     stop = free[4:6]
-    settings = {"until": [stop, ""], "max_gen_toks": 20, "do_sample": False, "temperature": 0.7}
-    sampled = {"until": stop, "max_gen_toks": 5, "do_sample": True, "temperature": 2.0, "top_k": 40, "seed": 3}
+    settings: dict[str, Any] = {"until": [stop, ""], "max_gen_toks": 20, "do_sample": False, "temperature": 0.7}
+    sampled: dict[str, Any] = {
+        "until": stop,
+        "max_gen_toks": 5,
+        "do_sample": True,
+        "temperature": 2.0,
+        "top_k": 40,
+        "seed": 3,
+    }
     long = "The stone is in the seal. " * 9
     asked = [("The seal", settings), ("The stone", settings), (long, settings), ("The seal", sampled), ("a", settings)]
     found = lm.generate_until([ask(*one) for one in asked])
@@ -216,7 +224,7 @@ def test_without_the_harness_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
 def test_a_task_gives_what_it_gives_with_transformers(adapter: Any, tmp_path: Path) -> None:
     """A multiple choice, whole texts and answers in free form, by the harness's own model and by ours."""
     pytest.importorskip("accelerate", reason="the harness's own model needs it: pip install 'lm-eval[hf]'")
-    from lm_eval.models.huggingface import HFLM
+    from lm_eval.models.huggingface import HFLM  # pyright: ignore[reportMissingImports]
 
     out = tmp_path / "out"
     export(CHECKPOINT, out)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from threading import Event
-from typing import assert_type
+from typing import Any, assert_type
 
 import numpy as np
 import pytest
@@ -136,7 +136,7 @@ def test_the_first_of_two_errors_is_that_of_reading_the_text_s_files(artifact: P
         with pytest.raises(ArtifactError, match=re.escape(f"{broken} ")):
             load(artifact)
     with pytest.raises(ArtifactError, match=re.escape(f"{broken} ")):
-        load(artifact, device="tpu")  # type: ignore[arg-type]
+        load(artifact, device="tpu")  # type: ignore[call-overload]
 
 
 def test_the_tokenizer_is_read_while_onnx_runtime_works(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +150,7 @@ def test_the_tokenizer_is_read_while_onnx_runtime_works(artifact: Path, monkeypa
         return tokenizer_module.try_tokenizer(folder)
 
     class Waiting(onnxruntime.InferenceSession):  # type: ignore[misc]
-        def __init__(self, *args: object, disabled_optimizers: Iterable[str], **options: object) -> None:
+        def __init__(self, *args: Any, disabled_optimizers: Iterable[str], **options: Any) -> None:
             assert list(disabled_optimizers) == []
             seen.append(reading.wait(60))
             super().__init__(*args, **options)
@@ -221,7 +221,7 @@ def test_a_quantized_artifact_of_half_precision_activations_is_not_refused_on_cu
 
 def test_a_device_that_is_unknown_or_not_there(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="unknown device 'tpu'; use 'cpu' or 'cuda'"):
-        load(artifact, device="tpu")  # type: ignore[arg-type]
+        load(artifact, device="tpu")  # type: ignore[call-overload]
     import onnxruntime
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
@@ -260,7 +260,7 @@ def test_a_failure_while_running_names_the_artifact(tmp_path: Path) -> None:
     folder = fakes.language_model(tmp_path / "lm", context_length=16)
     rewrite(folder, model=replace(read_manifest(folder).model, context_length=64))
     with pytest.raises(ArtifactError, match=r"ONNX Runtime failed while running the model \(.*`intaglio verify`"):
-        load(folder).generate([5] * 10, max_new_tokens=20)
+        load(folder, task="text-generation").generate([5] * 10, max_new_tokens=20)
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ def test_what_fails_while_running_is_told_apart(
         def run(self, outputs: object, feeds: object) -> None:
             raise failure
 
-    model = load(fakes.head(tmp_path / "cls", "text-classification", TABLE))
+    model = load(fakes.head(tmp_path / "cls", "text-classification", TABLE), task="text-classification")
     model.session = replace(model.session, raw=Broken())
     with pytest.raises(kind, match=message):
         model("a")

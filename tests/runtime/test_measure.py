@@ -114,7 +114,9 @@ def _recorded(sizes: list[int], ran: Any, feeds: dict[str, Any], outputs: tuple[
 
 
 def test_sentences_longer_than_the_context_are_refused(tmp_path: Path) -> None:
-    model = load(fakes.head(tmp_path / "out", "text-classification", TABLE, context_length=CONTEXT))
+    model = load(
+        fakes.head(tmp_path / "out", "text-classification", TABLE, context_length=CONTEXT), task="text-classification"
+    )
     with pytest.raises(UsageError, match="129 tokens are more than the model's context of 128; give fewer"):
         time_head(model, tokens=CONTEXT + 1)
 

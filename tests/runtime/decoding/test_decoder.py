@@ -2,15 +2,16 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from intaglio.errors import UnsupportedError
-from intaglio.runtime import TextGenerator, load
 from intaglio.runtime.decoding.decoder import Decoder, open_decoder
 from intaglio.runtime.engine.opening import open_session
 from intaglio.runtime.engine.session import KVCache, Session
 from intaglio.tests.runtime import fakes
+from intaglio.tests.runtime.fakes import text_generator
 
 CONTEXT, ROWS = 160, 3
 WINDOW = 6
@@ -19,8 +20,7 @@ Reference = Callable[[list[int]], np.ndarray]
 
 def reference_of(folder: Path, kv_cache: KVCache = "auto") -> Reference:
     """Logits [S, V] of every position, from one pass without any past, by the graph as it lies in the folder."""
-    lm = load(folder)
-    assert isinstance(lm, TextGenerator)
+    lm = text_generator(folder)
     session, model = open_session(folder, lm.manifest, kv_cache=kv_cache), lm.manifest.model
     dtype = np.int8 if kv_cache == "int8" else np.float32
 
@@ -31,12 +31,13 @@ def reference_of(folder: Path, kv_cache: KVCache = "auto") -> Reference:
             for part in ("key", "value"):
                 shape = (1, model.num_key_value_heads, 0, session.cache_columns)
                 feeds[f"past_key_values.{layer}.{part}"] = np.zeros(shape, dtype=dtype)
-        return session.run(feeds, ("logits",))[0][0]
+        found: np.ndarray = session.run(feeds, ("logits",))[0][0]
+        return found
 
     return logits
 
 
-KINDS = {
+KINDS: dict[str, dict[str, Any]] = {
     "shared": {},
     "windowed": {"layer_windows": (WINDOW, None)},
     "windows alone": {"layer_windows": (WINDOW, 2 * WINDOW)},
@@ -51,10 +52,9 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     fakes.language_model(folder, context_length=CONTEXT, **KINDS[request.param])
     kv_cache: KVCache = "int8" if request.param == "int8 cache" else "auto"
     try:
-        lm = load(folder, kv_cache=kv_cache)
+        lm = text_generator(folder, kv_cache=kv_cache)
     except UnsupportedError as error:
         pytest.skip(str(error))
-    assert isinstance(lm, TextGenerator)
     assert lm.session.windowed == ("window" in request.param)
     return lm.session, reference_of(folder, kv_cache)
 
@@ -73,7 +73,8 @@ class Walk:
         self.back: list[bool] = []  # whether each rollback went where it was asked to
 
     def tokens(self, count: int) -> list[int]:
-        return self.random.integers(3, fakes.VOCAB, count).tolist()
+        drawn: list[int] = self.random.integers(3, fakes.VOCAB, count).tolist()
+        return drawn
 
     def prefill(self, row: int) -> None:
         self.texts[row] = self.tokens(int(self.random.integers(1, 50)))
@@ -158,7 +159,7 @@ def test_the_reach_is_how_far_one_can_go_and_come_back(
     tmp_path: Path, slack: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("intaglio.runtime.graph.sliding.LEAST_SLACK", slack)
-    lm = load(fakes.language_model(tmp_path / "lm", context_length=CONTEXT, layer_windows=(WINDOW, None)))
+    lm = text_generator(fakes.language_model(tmp_path / "lm", context_length=CONTEXT, layer_windows=(WINDOW, None)))
     decoder = open_decoder(lm.session, 1, 1, CONTEXT)
     for length in range(1, 130, 3):
         decoder.prefill(0, np.full(length, 9))

@@ -4,15 +4,17 @@ import gc
 import threading
 import weakref
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from intaglio.errors import PromptError, UsageError
-from intaglio.runtime import Conversation, TextGenerator, load
+from intaglio.runtime import Conversation, TextGenerator
 from intaglio.runtime.sequence.sampler import Sampler
 from intaglio.tests.runtime import fakes
+from intaglio.tests.runtime.fakes import text_generator
 
-KINDS = {
+KINDS: dict[str, dict[str, Any]] = {
     "shared": {},
     "windowed": {"layer_windows": (6, None)},
     "standard": {"target": "standard"},
@@ -22,9 +24,7 @@ KINDS = {
 
 @pytest.fixture(scope="module", params=list(KINDS))
 def lm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TextGenerator:
-    model = load(fakes.language_model(tmp_path_factory.mktemp("lm") / "lm", **KINDS[request.param]))
-    assert isinstance(model, TextGenerator)
-    return model
+    return text_generator(fakes.language_model(tmp_path_factory.mktemp("lm") / "lm", **KINDS[request.param]))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -38,7 +38,11 @@ def test_every_turn_gives_what_a_fresh_call_gives(
     conversation = lm.conversation()
     reused = 0
     for _ in range(12):
-        options = {"max_new_tokens": int(random.integers(1, 30)), "seed": 3, "temperature": random.choice([0.0, 1.0])}
+        options: dict[str, Any] = {
+            "max_new_tokens": int(random.integers(1, 30)),
+            "seed": 3,
+            "temperature": random.choice([0.0, 1.0]),
+        }
         result = conversation.generate(history, **options, eos_token_id=[])
         assert result == lm.generate(history, **options, eos_token_id=[])
         reused += conversation.reused
@@ -72,7 +76,7 @@ def test_a_turn_reads_only_what_is_new(lm: TextGenerator) -> None:
 
 def test_a_window_that_has_moved_on_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("intaglio.runtime.graph.sliding.LEAST_SLACK", 10)
-    lm = load(fakes.language_model(tmp_path / "lm", layer_windows=(6, None)))
+    lm = text_generator(fakes.language_model(tmp_path / "lm", layer_windows=(6, None)))
     conversation = lm.conversation()
     text = list(range(10, 50))
     reused = []
@@ -164,9 +168,7 @@ class TestClosing:
 
     @pytest.fixture
     def lm(self, tmp_path: Path) -> TextGenerator:
-        model = load(fakes.language_model(tmp_path / "lm"))
-        assert isinstance(model, TextGenerator)
-        return model
+        return text_generator(fakes.language_model(tmp_path / "lm"))
 
     def test_every_call_is_refused(self, lm: TextGenerator) -> None:
         conversation, scheduler = lm.conversation(), lm.scheduler(max_length=50)

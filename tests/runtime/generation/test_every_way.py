@@ -12,9 +12,10 @@ import pytest
 import torch
 import transformers
 from intaglio.exporter import export
-from intaglio.runtime import TextGenerator, load
+from intaglio.runtime import Generation, TextGenerator
 from intaglio.runtime.decoding.cache import InPlaceCache
 from intaglio.tests import tiny
+from intaglio.tests.runtime.fakes import text_generator
 
 COUNT = 60
 PROMPTS = [[5, 6, 7], [9] * 30, [20, 30, 40, 50, 60, 2, 1] * 3, [11], list(range(3, 120)), [8, 9] * 40]
@@ -42,10 +43,9 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     place: Path = tmp_path_factory.mktemp("engine")
     tiny.write(place / "source", tiny.config(family, max_position_embeddings=256, **options), tokenizer=True)
     export(place / "source", place / "out", target=target)
-    lm = load(place / "out", threads=1)
-    assert isinstance(lm, TextGenerator)
+    lm = text_generator(place / "out", threads=1)
     assert lm.session.windowed == (target == "ort" and request.param != "qwen2")
-    model = transformers.AutoModelForCausalLM.from_pretrained(place / "source", dtype=torch.float32).eval()
+    model = transformers.AutoModelForCausalLM.from_pretrained(place / "source", dtype=torch.float32).eval()  # type: ignore[no-untyped-call]
 
     def check(prompt: Sequence[int], tokens: Sequence[int]) -> None:
         """Each is the best for what stands before it: one pass tries them all."""
@@ -84,7 +84,7 @@ class TestTokensAreTransformers:
 
     def test_with_guesses(self, made: tuple[TextGenerator, Check]) -> None:
         lm, check = made
-        draft = {} if lm.manifest.target == "standard" else {"draft": lm}
+        draft: dict[str, Any] = {} if lm.manifest.target == "standard" else {"draft": lm}
         for prompt in PROMPTS:
             for options in ({}, draft):
                 check(prompt, lm.generate(prompt, max_new_tokens=COUNT, eos_token_id=[], **options).token_ids)
@@ -105,7 +105,8 @@ class TestTokensAreTransformers:
         random = np.random.default_rng(0)
         prompts = [random.integers(3, 288, random.integers(1, 60)).tolist() for _ in range(10)]
         with lm.scheduler(slots=3) as scheduler:
-            numbers, results = {}, {}
+            numbers: dict[int, list[int]] = {}
+            results: dict[int, Generation] = {}
             for prompt in prompts:
                 numbers[scheduler.submit(prompt, max_new_tokens=int(random.integers(1, 50)), eos_token_id=[])] = prompt
                 for _ in range(random.integers(0, 20)):

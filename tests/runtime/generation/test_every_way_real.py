@@ -5,11 +5,13 @@ The checkpoint's folder is named by INTAGLIO_REAL_MODEL, or lies in ~/.cache/rea
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from intaglio.exporter import export
-from intaglio.runtime import Generation, TextGenerator, load
+from intaglio.runtime import Generation, TextGenerator
+from intaglio.tests.runtime.fakes import text_generator
 from transformers import AutoModelForCausalLM
 
 FOLDER = Path(os.environ.get("INTAGLIO_REAL_MODEL") or Path.home() / ".cache" / "real-model" / "qwen2-0.5b")
@@ -45,16 +47,14 @@ PROMPTS = [
     "#include <stdio.h>\n\nint main(",
     f"{CODE}\n\ndef median(values):\n",
 ]
-GREEDY = {"max_new_tokens": 128, "temperature": 0.0, "repetition_penalty": 1.0}
+GREEDY: dict[str, Any] = {"max_new_tokens": 128, "temperature": 0.0, "repetition_penalty": 1.0}
 
 
 @pytest.fixture(scope="module")
 def lm(tmp_path_factory: pytest.TempPathFactory) -> TextGenerator:
     out = tmp_path_factory.mktemp("real") / "out"
     export(FOLDER, out)
-    loaded = load(out)
-    assert isinstance(loaded, TextGenerator)
-    return loaded
+    return text_generator(out)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def alone(lm: TextGenerator) -> list[Generation]:
 
 def test_tokens_are_transformers_greedy_ones(alone: list[Generation]) -> None:
     """Each is the best for what stands before it: one pass a prompt tries them all."""
-    model = AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.float32).eval()  # type: ignore[no-untyped-call]
     for result in alone:
         text = [*result.prompt_token_ids, *result.token_ids]
         with torch.no_grad():
@@ -87,9 +87,9 @@ def test_a_conversation_gives_the_same(lm: TextGenerator, alone: list[Generation
     for result in alone[:8]:
         prompt, tokens = list(result.prompt_token_ids), list(result.token_ids)
         half = len(tokens) // 2
-        first = conversation.generate(prompt, **GREEDY | {"max_new_tokens": max(1, half)})
+        first = conversation.generate(prompt, **dict(GREEDY, max_new_tokens=max(1, half)))
         assert list(first.token_ids) == tokens[: max(1, half)]
-        rest = conversation.generate(prompt + tokens[:half], **GREEDY | {"max_new_tokens": len(tokens) - half})
+        rest = conversation.generate(prompt + tokens[:half], **dict(GREEDY, max_new_tokens=len(tokens) - half))
         assert conversation.reused == len(prompt) + half - 1
         assert list(rest.token_ids) == tokens[half:]
 
@@ -98,6 +98,6 @@ def test_short_chunks_give_the_same(
     lm: TextGenerator, alone: list[Generation], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("intaglio.runtime.decoding.prefill.PREFILL_CHUNK", 7)
-    few = {"max_new_tokens": 24}
+    few: dict[str, Any] = dict(GREEDY, max_new_tokens=24)
     for prompt, result in zip(PROMPTS, alone, strict=True):
-        assert lm.generate(prompt, **GREEDY | few).token_ids == result.token_ids[:24]
+        assert lm.generate(prompt, **few).token_ids == result.token_ids[:24]

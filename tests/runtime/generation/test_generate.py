@@ -2,14 +2,16 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from intaglio.errors import PromptError, UsageError
-from intaglio.runtime import TextGenerator, load
+from intaglio.runtime import TextGenerator
 from intaglio.runtime.decoding.cache import InPlaceCache, reserve
 from intaglio.runtime.engine.session import Session
 from intaglio.tests.runtime import fakes
+from intaglio.tests.runtime.fakes import text_generator, tokenizer_of
 
 TARGETS = ["ort", "standard"]
 PROMPTS = [[5, 6, 7], [9] * 70, [20, 30, 40, 50, 60, 2, 1], [11]]
@@ -18,9 +20,7 @@ PROMPTS = [[5, 6, 7], [9] * 70, [20, 30, 40, 50, 60, 2, 1], [11]]
 @pytest.fixture(scope="module", params=TARGETS)
 def lm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TextGenerator:
     folder = fakes.language_model(tmp_path_factory.mktemp("lm") / "lm", target=request.param)
-    model = load(folder)
-    assert isinstance(model, TextGenerator)
-    return model
+    return text_generator(folder)
 
 
 def one_shot(lm: TextGenerator, tokens: list[int]) -> np.ndarray:
@@ -32,7 +32,8 @@ def one_shot(lm: TextGenerator, tokens: list[int]) -> np.ndarray:
         for part in ("key", "value"):
             shape = (1, model.num_key_value_heads, 0, model.head_dim)
             feeds[f"past_key_values.{layer}.{part}"] = np.zeros(shape, dtype=np.float32)
-    return lm.session.run(feeds, ("logits",))[0][0]
+    logits: np.ndarray = lm.session.run(feeds, ("logits",))[0][0]
+    return logits
 
 
 def greedy_reference(lm: TextGenerator, prompt: list[int], count: int) -> list[int]:
@@ -48,7 +49,7 @@ def test_greedy_tokens_are_those_of_a_run_without_a_cache(lm: TextGenerator, pro
     assert list(result.token_ids) == greedy_reference(lm, prompt, 20)
     assert result.prompt_token_ids == tuple(prompt)
     assert result.finish_reason == "length"
-    assert result.text == lm.tokenizer.decode(result.token_ids)
+    assert result.text == tokenizer_of(lm).decode(result.token_ids)
 
 
 def test_a_batch_equals_its_single_runs(lm: TextGenerator) -> None:
@@ -74,7 +75,7 @@ def test_a_row_that_ends_early_does_not_disturb_the_others(lm: TextGenerator) ->
 
 def test_the_cache_grows_without_changing_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there is no memory for the longest text at first, but for what comes of it later."""
-    lm = load(fakes.language_model(tmp_path / "lm", context_length=400))
+    lm = text_generator(fakes.language_model(tmp_path / "lm", context_length=400))
     roomy = lm.generate(PROMPTS, max_new_tokens=300)
     capacities = []
     grow = InPlaceCache.grow
@@ -119,8 +120,8 @@ def test_a_prompt_prefilled_in_chunks_gives_the_same_tokens(lm: TextGenerator, m
 def test_frequencies_that_depend_on_the_length_keep_prompts_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
 ) -> None:
-    options = {"target": target, "length_dependent_rope": True}
-    lm = load(fakes.language_model(tmp_path / "lm", **options))
+    options: dict[str, Any] = {"target": target, "length_dependent_rope": True}
+    lm = text_generator(fakes.language_model(tmp_path / "lm", **options))
     monkeypatch.setattr("intaglio.runtime.decoding.prefill.PREFILL_CHUNK", 3)
     seen: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
 
@@ -138,7 +139,7 @@ def test_frequencies_that_depend_on_the_length_keep_prompts_whole(
 
 
 def test_generation_ends_with_length_where_the_context_is_full(tmp_path: Path) -> None:
-    lm = load(fakes.language_model(tmp_path / "lm", context_length=16))
+    lm = text_generator(fakes.language_model(tmp_path / "lm", context_length=16))
     result = lm.generate([5] * 10, max_new_tokens=100)
     assert (len(result.token_ids), result.finish_reason) == (6, "length")
     assert list(result.token_ids) == greedy_reference(lm, [5] * 10, 6)
@@ -148,8 +149,8 @@ def test_generation_ends_with_length_where_the_context_is_full(tmp_path: Path) -
 def test_text_and_token_ids_are_the_same_prompt(lm: TextGenerator) -> None:
     text = "Where is the stone?"
     by_text = lm.generate(text, max_new_tokens=5)
-    assert by_text == lm.generate(lm.tokenizer.encode(text), max_new_tokens=5)
-    assert by_text == lm.generate(np.array(lm.tokenizer.encode(text)), max_new_tokens=5)
+    assert by_text == lm.generate(tokenizer_of(lm).encode(text), max_new_tokens=5)
+    assert by_text == lm.generate(np.array(tokenizer_of(lm).encode(text)).tolist(), max_new_tokens=5)
     assert [by_text] == lm.generate([text], max_new_tokens=5) == lm.generate((text,), max_new_tokens=5)
 
 
@@ -159,17 +160,17 @@ def test_an_end_token_is_reported_but_adds_no_text(lm: TextGenerator) -> None:
     ended = lm.generate([5, 6, 7], max_new_tokens=6, eos_token_id=end)
     assert ended.finish_reason == "eos"
     assert ended.token_ids == free.token_ids[: free.token_ids.index(end) + 1]
-    assert ended.text == lm.tokenizer.decode(ended.token_ids[:-1])
+    assert ended.text == tokenizer_of(lm).decode(ended.token_ids[:-1])
 
 
 def test_sampling_is_repeated_by_its_seed_and_does_not_depend_on_neighbours(lm: TextGenerator) -> None:
-    settings = {"max_new_tokens": 16, "temperature": 1.5, "seed": 7}
+    settings: dict[str, Any] = {"max_new_tokens": 16, "temperature": 1.5, "seed": 7}
     rows = lm.generate([[5, 6]] * 3 + [[9]], **settings)
     assert rows == lm.generate([[5, 6]] * 3 + [[9]], **settings)
     assert len({row.token_ids for row in rows}) == 4
     assert lm.generate([[5, 6], [200] * 40, [5, 6]], **settings)[::2] == rows[:3:2]
     assert lm.generate([5, 6], **settings) == rows[0]
-    assert lm.generate([5, 6], **settings | {"seed": 8}) != rows[0]
+    assert lm.generate([5, 6], **dict(settings, seed=8)) != rows[0]
     unseeded = [lm.generate([5, 6], max_new_tokens=16, temperature=1.5).token_ids for _ in range(3)]
     assert len(set(unseeded)) > 1
 
@@ -224,21 +225,21 @@ def test_prompts_that_a_model_cannot_take(lm: TextGenerator, prompt: object, mes
         ({"eos_token_id": 288}, "eos_token_id 288 is out of range, the model's ids are 0 to 287"),
     ],
 )
-def test_settings_out_of_their_range(lm: TextGenerator, option: dict[str, object], message: str) -> None:
+def test_settings_out_of_their_range(lm: TextGenerator, option: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError) as error:
-        lm.generate([5], **option)  # type: ignore[call-overload]
+        lm.generate([5], **option)
     assert message in str(error.value)
 
 
 def test_stream_checks_its_arguments_when_it_is_called(lm: TextGenerator) -> None:
     with pytest.raises(UsageError, match="stream takes one prompt; use generate for several"):
-        lm.stream(["a", "b"])  # type: ignore[arg-type]
+        lm.stream(["a", "b"])  # type: ignore[list-item]
     with pytest.raises(PromptError, match="the prompt is empty"):
         lm.stream("")
 
 
 def test_memory_for_the_cache_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lm = load(fakes.language_model(tmp_path / "lm", context_length=100_000))
+    lm = text_generator(fakes.language_model(tmp_path / "lm", context_length=100_000))
     monkeypatch.setattr("intaglio.runtime.decoding.cache.available_memory", lambda: 50_000_000)
     with pytest.raises(PromptError) as error:
         lm.generate([[5] * 80_000, [6]], max_new_tokens=500)
@@ -250,7 +251,7 @@ def test_memory_for_the_cache_that_cannot_be_had(tmp_path: Path, monkeypatch: py
 
 def test_growing_counts_the_memory_that_is_held_already(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Positions take 512 bytes. From 64 to 120 there are 28,672 to be had; from 192 to 300 more than are free."""
-    lm = load(fakes.language_model(tmp_path / "lm"))
+    lm = text_generator(fakes.language_model(tmp_path / "lm"))
     monkeypatch.setattr("intaglio.runtime.decoding.cache.HEADROOM", 1)
     monkeypatch.setattr("intaglio.runtime.decoding.cache.available_memory", lambda: 33_000)
     assert len(lm.generate([5], max_new_tokens=120, eos_token_id=[]).token_ids) == 120
@@ -273,7 +274,7 @@ def test_several_threads_may_call_one_object(lm: TextGenerator) -> None:
 
 
 def test_without_a_tokenizer_token_ids_still_work(tmp_path: Path) -> None:
-    bare = load(fakes.language_model(tmp_path / "bare", tokenizer=False))
+    bare = text_generator(fakes.language_model(tmp_path / "bare", tokenizer=False))
     result = bare.generate([5, 6, 7], max_new_tokens=4)
     assert result.text == ""
     assert list(result.token_ids) == greedy_reference(bare, [5, 6, 7], 4)

@@ -2,22 +2,27 @@
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from intaglio.errors import PromptError, UsageError
-from intaglio.runtime import Event, Generation, Scheduler, TextGenerator, load
+from intaglio.runtime import Event, Generation, Scheduler, TextGenerator
 from intaglio.runtime.generation.batch import Batch
+from intaglio.runtime.sequence.sequence import ActiveSequence
 from intaglio.tests.runtime import fakes
+from intaglio.tests.runtime.fakes import text_generator
 
-KINDS = {"shared": {}, "windowed": {"layer_windows": (6, None)}, "standard": {"target": "standard"}}
+KINDS: dict[str, dict[str, Any]] = {
+    "shared": {},
+    "windowed": {"layer_windows": (6, None)},
+    "standard": {"target": "standard"},
+}
 
 
 @pytest.fixture(scope="module", params=list(KINDS))
 def lm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TextGenerator:
-    model = load(fakes.language_model(tmp_path_factory.mktemp("lm") / "lm", **KINDS[request.param]))
-    assert isinstance(model, TextGenerator)
-    return model
+    return text_generator(fakes.language_model(tmp_path_factory.mktemp("lm") / "lm", **KINDS[request.param]))
 
 
 def results_of(events: list[Event]) -> dict[int, Generation]:
@@ -26,7 +31,7 @@ def results_of(events: list[Event]) -> dict[int, Generation]:
 
 def finish(scheduler: Scheduler) -> dict[int, Generation]:
     """Steps until all is done; the results."""
-    results = {}
+    results: dict[int, Generation] = {}
     while scheduler.busy:
         results |= results_of(scheduler.step())
     return results
@@ -36,7 +41,7 @@ def finish(scheduler: Scheduler) -> dict[int, Generation]:
 def test_requests_that_join_and_leave_at_random_get_what_they_get_alone(lm: TextGenerator, seed: int) -> None:
     random = np.random.default_rng(seed)
     prompts = [random.integers(3, 288, random.integers(1, 90)).tolist() for _ in range(14)]
-    options = [
+    options: list[dict[str, Any]] = [
         {"max_new_tokens": int(n), "temperature": float(t), "seed": 5, "eos_token_id": [7, 8, 9]}
         for n, t in zip(random.integers(1, 40, 14), random.choice([0.0, 1.5], 14), strict=True)
     ]
@@ -64,7 +69,12 @@ def test_a_list_of_prompts_fills_the_places_that_become_free(
     single = [lm.generate(prompt, max_new_tokens=n, seed=1) for n, prompt in enumerate(prompts, 2)]
     together = []
     step = Batch.step
-    monkeypatch.setattr(Batch, "step", lambda batch: together.append(batch.running) or step(batch))
+
+    def recorded(batch: Batch) -> list[tuple[ActiveSequence, str]]:
+        together.append(batch.running)
+        return step(batch)
+
+    monkeypatch.setattr(Batch, "step", recorded)
     free = lm.generate(prompts, max_new_tokens=8, batch_size=3)
     assert [r.token_ids for r in free][6] == single[6].token_ids
     assert max(together) == 3
@@ -140,10 +150,10 @@ def test_two_threads_cannot_step_at_once(lm: TextGenerator, monkeypatch: pytest.
         number = scheduler.submit([5], max_new_tokens=3, eos_token_id=[])
         join = Batch.join
 
-        def slow(batch: Batch, row: object) -> str:
+        def slow(batch: Batch, sequence: ActiveSequence) -> str:
             inside.set()
             assert go_on.wait(10)
-            return join(batch, row)  # type: ignore[arg-type]
+            return join(batch, sequence)
 
         monkeypatch.setattr(Batch, "join", slow)
         thread = threading.Thread(target=scheduler.step)
@@ -159,7 +169,7 @@ def test_two_threads_cannot_step_at_once(lm: TextGenerator, monkeypatch: pytest.
 def test_a_batch_beyond_memory_is_refused_before_it_is_allocated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lm = load(fakes.language_model(tmp_path / "lm"))
+    lm = text_generator(fakes.language_model(tmp_path / "lm"))
     monkeypatch.setattr("intaglio.runtime.decoding.cache.available_memory", lambda: 1_000_000)
     monkeypatch.setattr("intaglio.runtime.decoding.cache.reserve", lambda *_: pytest.fail("allocated"))
     with pytest.raises(PromptError, match=r"the KV cache for 40 prompt\(s\) of 320 tokens needs 7 MB, and 1 MB of mem"):

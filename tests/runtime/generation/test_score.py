@@ -12,11 +12,12 @@ import torch
 import transformers
 from intaglio.errors import PromptError, UsageError
 from intaglio.exporter import export
-from intaglio.runtime import TextGenerator, load
+from intaglio.runtime import TextGenerator
 from intaglio.runtime.decoding.in_place import InPlaceDecoder
 from intaglio.runtime.generation.score import score_windows
 from intaglio.tests import tiny
 from intaglio.tests.runtime import fakes
+from intaglio.tests.runtime.fakes import logprobs_of, text_generator, tokenizer_of
 
 # Both families and both targets in the quick run; the other pairs in the whole one.
 PAIRS = [
@@ -46,14 +47,13 @@ def make(place: Path, family: str, target: str, name: str = "plain", **options: 
     artifact = place / f"{source.name}-{target}"
     if not artifact.exists():
         export(source, artifact, target=target)  # type: ignore[arg-type]
-    model = load(artifact, threads=1)
-    assert isinstance(model, TextGenerator)
+    model = text_generator(artifact, threads=1)
     return source, model
 
 
 @cache
 def theirs(source: Path) -> Any:
-    return transformers.AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).eval()
+    return transformers.AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).eval()  # type: ignore[no-untyped-call]
 
 
 def their_logprobs(source: Path, tokens: Sequence[int], first: int = 1) -> list[float]:
@@ -66,14 +66,14 @@ def their_logprobs(source: Path, tokens: Sequence[int], first: int = 1) -> list[
 @pytest.mark.parametrize(("family", "target"), PAIRS)
 def test_scores_equal_transformers(place: Path, family: str, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     source, lm = make(place, family, target)
-    for tokens in (TOKENS, lm.tokenizer.encode(TEXT)):
+    for tokens in (TOKENS, tokenizer_of(lm).encode(TEXT)):
         expected = their_logprobs(source, tokens)
         score = lm.score(tokens)
         np.testing.assert_allclose(score.logprobs, expected, atol=1e-4)
         assert (score.context_token_ids, score.token_ids) == ((tokens[0],), tuple(tokens[1:]))
         assert score.total == pytest.approx(sum(expected), abs=1e-3)
         assert score.perplexity == pytest.approx(math.exp(-sum(expected) / len(expected)), rel=1e-4)
-    assert lm.score(TEXT) == lm.score(lm.tokenizer.encode(TEXT))
+    assert lm.score(TEXT) == lm.score(tokenizer_of(lm).encode(TEXT))
     monkeypatch.setattr("intaglio.runtime.generation.score.LOGITS_BYTES", 0)
     monkeypatch.setattr("intaglio.runtime.generation.score.MIN_CHUNK", 5)
     monkeypatch.setattr("intaglio.runtime.decoding.prefill.PREFILL_CHUNK", 4)
@@ -101,7 +101,7 @@ def test_greedy_says_what_generation_would_give(place: Path, family: str, target
     given = lm.generate(TOKENS, max_new_tokens=6, eos_token_id=[], repetition_penalty=1.0, logprobs=0)
     score = lm.score(given.token_ids, context=TOKENS)
     assert score.is_greedy
-    np.testing.assert_allclose(score.logprobs, [token.logprob for token in given.logprobs], atol=1e-4)
+    np.testing.assert_allclose(score.logprobs, [token.logprob for token in logprobs_of(given)], atol=1e-4)
     assert not lm.score([*given.token_ids[:3], given.token_ids[3] ^ 1], context=TOKENS).is_greedy
     assert not lm.score([given.token_ids[0] ^ 1, *given.token_ids[1:]], context=TOKENS).is_greedy
 
@@ -174,18 +174,16 @@ def test_frequencies_that_depend_on_the_length_read_a_text_whole(
 
 @pytest.fixture(scope="module")
 def lm(place: Path) -> TextGenerator:
-    model = load(fakes.language_model(place / "fake", context_length=64))
-    assert isinstance(model, TextGenerator)
-    return model
+    return text_generator(fakes.language_model(place / "fake", context_length=64))
 
 
 def test_context_and_text_are_tokenized_as_one(lm: TextGenerator) -> None:
-    whole, before = lm.tokenizer.encode("The stone"), lm.tokenizer.encode("The ")
+    whole, before = tokenizer_of(lm).encode("The stone"), tokenizer_of(lm).encode("The ")
     assert whole[: len(before)] != before, "the space must go with the word for this test to mean something"
     score = lm.score("stone", context="The ")
     assert [*score.context_token_ids, *score.token_ids] == whole
     assert "".join(score.tokens) == " stone"
-    separate = lm.score(lm.tokenizer.encode("stone"), context="The ")
+    separate = lm.score(tokenizer_of(lm).encode("stone"), context="The ")
     assert list(separate.context_token_ids) == before
 
 
@@ -236,7 +234,7 @@ def test_settings_of_a_score_out_of_their_range(
 
 
 def test_without_a_tokenizer_token_ids_still_have_scores(place: Path, lm: TextGenerator) -> None:
-    bare = load(fakes.language_model(place / "bare", tokenizer=False, context_length=64))
+    bare = text_generator(fakes.language_model(place / "bare", tokenizer=False, context_length=64))
     assert bare.score([5, 6, 7]).logprobs == lm.score([5, 6, 7]).logprobs
     assert bare.score([5, 6, 7]).tokens == ("", "")
     with pytest.raises(PromptError, match=r"the text is text, and this artifact has no tokenizer\.json"):

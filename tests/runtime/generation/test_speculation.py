@@ -1,24 +1,25 @@
 """Speculation: the same tokens from fewer passes, whoever guesses and however badly."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from intaglio.errors import UsageError
-from intaglio.runtime import TextGenerator, load
+from intaglio.runtime import TextGenerator
 from intaglio.runtime.decoding.in_place import InPlaceDecoder
 from intaglio.runtime.generation.speculation import MOST_GUESSES, PromptLookup, Speculation
 from intaglio.tests.runtime import fakes
+from intaglio.tests.runtime.fakes import logprobs_of, text_generator, tokenizer_of
 
-KINDS = {"shared": {}, "windowed": {"layer_windows": (6, None)}}
+KINDS: dict[str, dict[str, Any]] = {"shared": {}, "windowed": {"layer_windows": (6, None)}}
 PROMPTS = [[5, 6, 7] * 12, [11], [20, 30, 40, 50, 60, 2, 1], list(range(3, 60)) * 2]
 
 
 @pytest.fixture(scope="module", params=list(KINDS))
 def lm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TextGenerator:
-    model = load(fakes.language_model(tmp_path_factory.mktemp("lm") / "lm", **KINDS[request.param]))
-    assert isinstance(model, TextGenerator)
-    return model
+    return text_generator(fakes.language_model(tmp_path_factory.mktemp("lm") / "lm", **KINDS[request.param]))
 
 
 class Oracle:
@@ -45,7 +46,7 @@ class Oracle:
     ids=["greedy", "sampled", "penalised", "ending"],
 )
 def test_guesses_change_no_token(
-    lm: TextGenerator, options: dict[str, object], errors: float, monkeypatch: pytest.MonkeyPatch
+    lm: TextGenerator, options: dict[str, Any], errors: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("intaglio.runtime.graph.sliding.LEAST_SLACK", 9)
     options = {"eos_token_id": [], "max_new_tokens": 60, **options}
@@ -63,21 +64,34 @@ def test_guesses_change_no_token(
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_lookup_is_on_by_default_and_changes_no_token(lm: TextGenerator, temperature: float) -> None:
     for prompt in PROMPTS:
-        options = {"max_new_tokens": 80, "eos_token_id": [], "temperature": temperature, "seed": 2, "logprobs": 2}
+        options: dict[str, Any] = {
+            "max_new_tokens": 80,
+            "eos_token_id": [],
+            "temperature": temperature,
+            "seed": 2,
+            "logprobs": 2,
+        }
         plain = lm.generate(prompt, speculate=False, **options)
         for speculate in (None, True):
             found = lm.generate(prompt, speculate=speculate, **options)
             assert found.token_ids == plain.token_ids
             assert found.text == plain.text == "".join(lm.stream(prompt, speculate=speculate, **options))
-            for mine, theirs in zip(found.logprobs, plain.logprobs, strict=True):
+            for mine, theirs in zip(logprobs_of(found), logprobs_of(plain), strict=True):
                 assert mine.logprob == pytest.approx(theirs.logprob, abs=1e-4)
 
 
 def test_guesses_that_come_true_save_passes(lm: TextGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
     passes = []
+
+    def counted(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            passes.append(1)
+            return original(*arguments, **options)
+
+        return call
+
     for name in ("extend", "step"):
-        original = getattr(InPlaceDecoder, name)
-        monkeypatch.setattr(InPlaceDecoder, name, lambda *a, f=original, **k: passes.append(1) or f(*a, **k))
+        monkeypatch.setattr(InPlaceDecoder, name, counted(getattr(InPlaceDecoder, name)))
     plain = lm.generate([5, 6, 7], max_new_tokens=61, speculate=False, eos_token_id=[])
     assert len(passes) == 61
     oracle = Speculation(Oracle(plain.token_ids, 3, errors=0.0))
@@ -89,19 +103,21 @@ def test_guesses_that_come_true_save_passes(lm: TextGenerator, monkeypatch: pyte
 def test_a_draft_model_guesses(lm: TextGenerator, tmp_path: Path) -> None:
     prompt = [5, 6, 7] * 5
     plain = lm.generate(prompt, max_new_tokens=60, eos_token_id=[])
-    twin = load(fakes.language_model(tmp_path / "twin"))
-    stranger = load(fakes.language_model(tmp_path / "stranger", seed=9, context_length=40))  # shorter than the text
+    twin = text_generator(fakes.language_model(tmp_path / "twin"))
+    stranger = text_generator(
+        fakes.language_model(tmp_path / "stranger", seed=9, context_length=40)
+    )  # shorter than the text
     assert lm.generate(prompt, max_new_tokens=60, eos_token_id=[], draft=twin) == plain
     assert lm.generate(prompt, max_new_tokens=60, eos_token_id=[], draft=stranger) == plain
     assert lm.generate(prompt, max_new_tokens=60, eos_token_id=[], draft=lm) == plain
-    sampled = {"max_new_tokens": 60, "eos_token_id": [], "temperature": 1.0, "seed": 3}
+    sampled: dict[str, Any] = {"max_new_tokens": 60, "eos_token_id": [], "temperature": 1.0, "seed": 3}
     assert lm.generate(prompt, **sampled, draft=stranger) == lm.generate(prompt, **sampled, speculate=False)
     conversation = lm.conversation()
     assert conversation.generate(prompt, max_new_tokens=60, eos_token_id=[], draft=twin) == plain
 
 
 def test_a_draft_of_the_same_weights_is_always_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lm = load(fakes.language_model(tmp_path / "lm"))
+    lm = text_generator(fakes.language_model(tmp_path / "lm"))
     heard = []
     monkeypatch.setattr(Speculation, "update", lambda self, proposed, accepted: heard.append((proposed, accepted)))
     lm.generate([9, 8, 7], max_new_tokens=60, eos_token_id=[], draft=lm)
@@ -110,7 +126,7 @@ def test_a_draft_of_the_same_weights_is_always_right(tmp_path: Path, monkeypatch
 
 
 def test_speculation_that_cannot_be(lm: TextGenerator, tmp_path: Path) -> None:
-    other = load(fakes.language_model(tmp_path / "other", tokenizer=False, vocab_size=290))
+    other = text_generator(fakes.language_model(tmp_path / "other", tokenizer=False, vocab_size=290))
     with pytest.raises(
         UsageError, match=r"other cannot draft for .*lm: it has 290 token ids, the model has 288; use a draft of"
     ):
@@ -123,8 +139,9 @@ def test_speculation_that_cannot_be(lm: TextGenerator, tmp_path: Path) -> None:
         lm.generate([[5], [6]], speculate=True)
     pair = lm.generate([[5], [6]], max_new_tokens=4)
     assert lm.generate([[5], [6]], max_new_tokens=4, speculate=True, batch_size=1) == pair
-    for options in ({"target": "standard"}, {"length_dependent_rope": True}):
-        without = load(fakes.language_model(tmp_path / next(iter(options)), **options))
+    kinds: tuple[dict[str, Any], ...] = ({"target": "standard"}, {"length_dependent_rope": True})
+    for options in kinds:
+        without = text_generator(fakes.language_model(tmp_path / next(iter(options)), **options))
         assert without.generate([5] * 20, max_new_tokens=9).token_ids
         with pytest.raises(
             UsageError, match="cannot speculate: that needs target 'ort', and rotary frequencies that do"
@@ -134,8 +151,8 @@ def test_speculation_that_cannot_be(lm: TextGenerator, tmp_path: Path) -> None:
 
 def test_a_draft_with_another_vocabulary(lm: TextGenerator, tmp_path: Path) -> None:
     folder = fakes.language_model(tmp_path / "other", files={"x": "y"})
-    other = load(folder)
-    other.tokenizer.backend.add_tokens(["<new>"])
+    other = text_generator(folder)
+    tokenizer_of(other).backend.add_tokens(["<new>"])
     with pytest.raises(UsageError, match="its tokenizer has another vocabulary"):
         lm.generate([5], draft=other)
 

@@ -8,13 +8,14 @@ import pytest
 from intaglio.artifact import ModelFacts
 from intaglio.errors import ArtifactError
 from intaglio.exporter import export
-from intaglio.runtime import TextGenerator, load
+from intaglio.runtime import TextGenerator
 from intaglio.runtime.decoding.cache import InPlaceCache, cache_bytes
 from intaglio.runtime.engine.opening import open_session
 from intaglio.runtime.graph.graph import changed_graph
 from intaglio.runtime.graph.sliding import first_kept, same_until, window_capacity, with_window_caches
 from intaglio.tests import tiny
 from intaglio.tests.runtime import fakes
+from intaglio.tests.runtime.fakes import text_generator
 
 
 @pytest.fixture(scope="module")
@@ -72,10 +73,9 @@ def test_only_the_sliding_layers_of_the_graph_are_changed(hybrid: Path) -> None:
 
 def test_the_weights_are_found_through_links_as_in_the_hubs_cache(hybrid: Path, tmp_path: Path) -> None:
     snapshot = fakes.hub_snapshot(hybrid, tmp_path)
-    lm = load(snapshot)
-    assert isinstance(lm, TextGenerator)
+    lm = text_generator(snapshot)
     assert lm.session.windowed
-    assert lm.generate([5, 6], max_new_tokens=5) == load(hybrid).generate([5, 6], max_new_tokens=5)
+    assert lm.generate([5, 6], max_new_tokens=5) == text_generator(hybrid).generate([5, 6], max_new_tokens=5)
 
 
 def test_a_graph_that_is_none(tmp_path: Path) -> None:
@@ -84,15 +84,14 @@ def test_a_graph_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(
         ArtifactError, match=r"model\.onnx cannot be read \(no protobuf.*check it with `intaglio verify`"
     ):
-        load(folder)
+        text_generator(folder)
 
 
 @pytest.mark.parametrize("slack", [1, 3, 64])
 def test_windows_change_no_token_far_beyond_them(hybrid: Path, slack: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("intaglio.runtime.graph.sliding.LEAST_SLACK", slack)
     monkeypatch.setattr("intaglio.runtime.decoding.prefill.PREFILL_CHUNK", 50)
-    lm = load(hybrid, threads=1)
-    assert isinstance(lm, TextGenerator)
+    lm = text_generator(hybrid, threads=1)
     whole = TextGenerator(open_session(hybrid, lm.manifest, threads=1), lm.tokenizer, lm.defaults)
     assert lm.session.windowed
     assert not whole.session.windowed
@@ -103,7 +102,7 @@ def test_windows_change_no_token_far_beyond_them(hybrid: Path, slack: int, monke
 
 
 def test_sliding_buffers_stay_as_large_as_their_window(hybrid: Path) -> None:
-    lm = load(hybrid)
+    lm = text_generator(hybrid)
     cache = InPlaceCache(lm.session, 2, 10, 500)
     assert [buffer.capacity for buffer in cache._buffers] == [70] * 6 + [500] * 2
     assert cache.bytes(500) == 2 * (3 * 70 + 500) * 2 * 2 * 16 * 4
@@ -113,7 +112,7 @@ def test_sliding_buffers_stay_as_large_as_their_window(hybrid: Path) -> None:
 @pytest.mark.slow
 def test_half_precision_slides_as_well(place: Path) -> None:
     folder = fresh_hybrid(place / "half", precision="fp16")
-    lm = load(folder, threads=1)
+    lm = text_generator(folder, threads=1)
     whole = TextGenerator(open_session(folder, lm.manifest, threads=1), lm.tokenizer, lm.defaults)
     assert lm.session.windowed
     prompt = [9, 8, 7] * 50
@@ -131,7 +130,7 @@ def test_the_cache_of_the_32b_hybrid_is_little_more_than_a_quarter() -> None:
 
 def test_other_devices_and_targets_keep_everything(tmp_path: Path) -> None:
     folder = fakes.language_model(tmp_path / "lm", target="standard")
-    lm = load(folder)
+    lm = text_generator(folder)
     assert not lm.session.windowed
     facts = lm.manifest.model
     assert cache_bytes(facts, 100, windowed=True) == cache_bytes(facts, 100, windowed=False) == 100 * 512

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from intaglio.errors import DependencyError, UnsupportedError, UsageError
 from intaglio.exporter import export
-from intaglio.runtime import TextGenerator, load
-from intaglio.runtime.sequence.constraint import Grammars
+from intaglio.runtime import TextGenerator
+from intaglio.runtime.sequence.constraint import Constraint, Grammars
 from intaglio.runtime.text.tokenizer import Tokenizer
 from intaglio.tests.runtime import fakes
+from intaglio.tests.runtime.fakes import text_generator, token_id, tokenizer_of
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers
 
@@ -45,9 +46,16 @@ SCHEMA: dict[str, Any] = {
 STARTS = ["The album was", "In 1942, the ship", "{", '{"name": "', "The species is found in", "=", "1", "\n"]
 
 
+def constraint_of(grammars: Grammars, **form: Any) -> Constraint:
+    """Return a constraint that ends with token 2."""
+    found = grammars.constraint({2}, **form)
+    assert found is not None
+    return found
+
+
 def fits(schema: dict[str, Any], value: Any) -> bool:
     """Whether a value is one of a schema's, by the JSON Schema specification, for the keywords that are used here."""
-    kinds = {
+    kinds: dict[str, Any] = {
         "object": dict,
         "array": list,
         "string": str,
@@ -65,24 +73,24 @@ def fits(schema: dict[str, Any], value: Any) -> bool:
             known = schema["properties"]
             return (
                 set(schema["required"]) <= set(value)
-                and (set(value) <= set(known) or schema["additionalProperties"])
+                and (set(value) <= set(known) or bool(schema["additionalProperties"]))
                 and all(fits(known[name], part) for name, part in value.items())
             )
         case "array":
             inside = schema["minItems"] <= len(value) <= schema["maxItems"]
-            return inside and all(fits(schema["items"], part) for part in value)
+            return bool(inside) and all(fits(schema["items"], part) for part in value)
         case "string":
             return len(value) <= schema.get("maxLength", 1000) and bool(re.search(schema.get("pattern", ""), value))
         case "integer" | "number":
             inside = schema["minimum"] <= value <= schema["maximum"]
-            return inside and value % schema.get("multipleOf", 1) == 0
+            return bool(inside and value % schema.get("multipleOf", 1) == 0)
     return True
 
 
 def test_the_check_of_this_file_refuses_what_does_not_fit() -> None:
     good = {"name": "Ada", "year": 1815, "tall": True, "kind": None, "parts": ["a"], "where": {"x": 0.25}}
     assert fits(SCHEMA, good)
-    for change in (
+    changes: tuple[dict[str, Any], ...] = (
         {"name": "A" * 13},
         {"name": 5},
         {"year": 999},
@@ -97,7 +105,8 @@ def test_the_check_of_this_file_refuses_what_does_not_fit() -> None:
         {"where": {"x": 0.3}},
         {"where": {}},
         {"more": 1},
-    ):
+    )
+    for change in changes:
         assert not fits(SCHEMA, good | change), change
     assert not fits(SCHEMA, {"name": "Ada"})
 
@@ -106,16 +115,12 @@ def test_the_check_of_this_file_refuses_what_does_not_fit() -> None:
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TextGenerator:
     folder = tmp_path_factory.mktemp("trained") / request.param
     export(CHECKPOINTS / request.param, folder)
-    model = load(folder, threads=1)
-    assert isinstance(model, TextGenerator)
-    return model
+    return text_generator(folder, threads=1)
 
 
 @pytest.fixture(scope="module")
 def lm(tmp_path_factory: pytest.TempPathFactory) -> TextGenerator:
-    model = load(fakes.language_model(tmp_path_factory.mktemp("lm") / "lm"))
-    assert isinstance(model, TextGenerator)
-    return model
+    return text_generator(fakes.language_model(tmp_path_factory.mktemp("lm") / "lm"))
 
 
 def test_two_hundred_texts_fit_their_schema(trained: TextGenerator) -> None:
@@ -135,7 +140,7 @@ def test_two_hundred_texts_fit_their_schema(trained: TextGenerator) -> None:
 def test_a_batch_equals_its_single_runs(lm: TextGenerator) -> None:
     """Rows are at different places of the grammar, and end at different steps."""
     for settings in ({"temperature": 0.0}, {"temperature": 1.0, "seed": 4}):
-        options = {"json_schema": SCHEMA, "max_new_tokens": 200, **settings}
+        options: dict[str, Any] = {"json_schema": SCHEMA, "max_new_tokens": 200, **settings}
         rows = lm.generate(STARTS, **options, batch_size=3)
         assert rows == lm.generate(STARTS, **options, batch_size=8)
         assert rows[0] == lm.generate(STARTS[0], **options)
@@ -155,7 +160,7 @@ def test_guessed_tokens_change_no_structured_text(lm: TextGenerator) -> None:
     }
     schema = {"type": "array", "items": item, "minItems": 2, "maxItems": 2}
     for settings in ({"temperature": 0.0}, {"temperature": 1.0, "seed": 4}):
-        options = {"json_schema": schema, "max_new_tokens": 350, **settings}
+        options: dict[str, Any] = {"json_schema": schema, "max_new_tokens": 350, **settings}
         plain = lm.generate(prompt, **options, speculate=False)
         assert plain == lm.generate(prompt, **options, speculate=True)
         assert len(json.loads(plain.text)) == 2
@@ -201,7 +206,7 @@ def test_an_end_token_comes_only_where_the_text_may_end(lm: TextGenerator) -> No
 
 def test_any_token_may_be_the_end_token_and_none(lm: TextGenerator) -> None:
     """A digit as the end token is no digit; without one, what can go on goes on until its tokens are spent."""
-    seven = lm.tokenizer.backend.token_to_id("7")
+    seven = tokenizer_of(lm).backend.token_to_id("7")
     rows = lm.generate(
         [[t] for t in range(8, 108)], regex="[5-9]{2,}", temperature=3.0, seed=1, eos_token_id=seven, max_new_tokens=60
     )
@@ -239,9 +244,9 @@ def test_json_may_be_laid_out_but_not_padded(lm: TextGenerator) -> None:
         "[\n\n1]": False,
         " [1]": False,
     }.items():
-        constraint = grammars.constraint({2}, json_schema=schema)
+        constraint = constraint_of(grammars, json_schema=schema)
         fine = True
-        for token in lm.tokenizer.backend.encode(text).ids:
+        for token in tokenizer_of(lm).backend.encode(text).ids:
             fine = fine and np.isfinite(constraint.allow(np.zeros(288, dtype=np.float32))[token])
             if not fine:
                 break
@@ -293,10 +298,10 @@ def test_forms_that_are_none(lm: TextGenerator, options: dict[str, Any], message
 
 
 def test_a_grammar_that_outgrows_its_limits_says_where(lm: TextGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
-    constraint = Grammars(lm.tokenizer, 288).constraint({2}, regex="[a-z]+")
-    constraint.accept(lm.tokenizer.backend.token_to_id("a"))
+    constraint = constraint_of(Grammars(lm.tokenizer, 288), regex="[a-z]+")
+    constraint.accept(token_id(tokenizer_of(lm).backend, "a"))
     with pytest.raises(UsageError) as error:
-        constraint.accept(lm.tokenizer.backend.token_to_id("5"))
+        constraint.accept(token_id(tokenizer_of(lm).backend, "5"))
     assert str(error.value).startswith("the regex allows no further than 1 tokens: ")
     assert "doesn't satisfy the grammar" in str(error.value)
 
@@ -322,7 +327,7 @@ def test_a_tokenizer_of_an_unknown_kind() -> None:
 def test_the_vocabulary_may_be_larger_or_smaller_than_the_tokenizers(lm: TextGenerator) -> None:
     """Logits are often padded to a round number; what has no token is never allowed."""
     for size in (100, 288, 320):
-        constraint = Grammars(lm.tokenizer, size).constraint({2}, regex="[ -~]+")
+        constraint = constraint_of(Grammars(lm.tokenizer, size), regex="[ -~]+")
         allowed = np.isfinite(constraint.allow(np.zeros(size, dtype=np.float32)))
         assert allowed.size == size
         assert allowed[:95].sum() > 50
@@ -330,7 +335,7 @@ def test_the_vocabulary_may_be_larger_or_smaller_than_the_tokenizers(lm: TextGen
 
 
 def test_an_artifact_without_a_tokenizer(tmp_path: Path) -> None:
-    bare = load(fakes.language_model(tmp_path / "bare", tokenizer=False))
+    bare = text_generator(fakes.language_model(tmp_path / "bare", tokenizer=False))
     with pytest.raises(UsageError, match=r"regex needs text, and this artifact has no tokenizer\.json; leave it out"):
         bare.generate([5], regex="a")
 

@@ -2,14 +2,16 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from intaglio.errors import ArtifactError, PromptError, UnsupportedError
-from intaglio.runtime import TextGenerator, load
+from intaglio.runtime import TextGenerator
 from intaglio.runtime.sequence.defaults import INEXPRESSIBLE, GenerationDefaults, read_defaults
 from intaglio.runtime.sequence.sampler import SamplingSettings
 from intaglio.runtime.text.tokenizer import try_tokenizer
 from intaglio.tests.runtime import fakes
+from intaglio.tests.runtime.fakes import text_generator
 
 
 def read(folder: Path, **values: object) -> GenerationDefaults:
@@ -18,9 +20,7 @@ def read(folder: Path, **values: object) -> GenerationDefaults:
 
 
 def model(folder: Path, **values: object) -> TextGenerator:
-    lm = load(fakes.language_model(folder, files=fakes.settings(**values)))
-    assert isinstance(lm, TextGenerator)
-    return lm
+    return text_generator(fakes.language_model(folder, files=fakes.settings(**values)))
 
 
 def test_the_real_files_values(tmp_path: Path) -> None:
@@ -53,7 +53,13 @@ def test_the_defaults_are_used_and_explicit_settings_win(tmp_path: Path) -> None
     values = {"do_sample": True, "temperature": 1.5, "repetition_penalty": 1.3, "max_new_tokens": 9, "eos_token_id": []}
     lm = model(tmp_path / "own", **values)
     sampled = lm.generate(prompt, seed=3)
-    explicit = {"temperature": 1.5, "repetition_penalty": 1.3, "max_new_tokens": 9, "eos_token_id": [], "seed": 3}
+    explicit: dict[str, Any] = {
+        "temperature": 1.5,
+        "repetition_penalty": 1.3,
+        "max_new_tokens": 9,
+        "eos_token_id": [],
+        "seed": 3,
+    }
     assert sampled == plain.generate(prompt, **explicit)
     assert len(sampled.token_ids) == 9
     greedy = lm.generate(prompt, temperature=0, repetition_penalty=1.0, max_new_tokens=12)
@@ -102,7 +108,7 @@ def test_where_nobody_says_a_number_there_are_256_new_tokens(tmp_path: Path) -> 
     ],
 )
 def test_values_that_make_no_sense_are_named_with_their_file(
-    tmp_path: Path, values: dict[str, object], message: str
+    tmp_path: Path, values: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ArtifactError) as error:
         read(tmp_path, **values)

@@ -2,22 +2,22 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from intaglio.errors import ArtifactError, UsageError
-from intaglio.runtime import Candidate, TextGenerator, TokenLogprob, load
+from intaglio.runtime import Candidate, TextGenerator, TokenLogprob
 from intaglio.runtime.sequence.logprobs import likeliest, log_normalizer, token_logprob
 from intaglio.tests.runtime import fakes
+from intaglio.tests.runtime.fakes import logprobs_of, text_generator, token_id, tokenizer_of
 
 PROMPTS = [[5, 6, 7], [9] * 40, [20, 30, 40]]
 
 
 @pytest.fixture(scope="module")
 def lm(tmp_path_factory: pytest.TempPathFactory) -> TextGenerator:
-    model = load(fakes.language_model(tmp_path_factory.mktemp("lm") / "lm"))
-    assert isinstance(model, TextGenerator)
-    return model
+    return text_generator(fakes.language_model(tmp_path_factory.mktemp("lm") / "lm"))
 
 
 @pytest.mark.parametrize("spread", [0.01, 1.0, 30.0])
@@ -44,14 +44,16 @@ def test_the_likeliest_are_those_of_a_full_sort() -> None:
 
 def test_a_tokens_entry(lm: TextGenerator) -> None:
     logits = np.full(288, -30, dtype=np.float32)
-    stone, end = lm.tokenizer.backend.token_to_id("e"), 2
+    stone, end = token_id(tokenizer_of(lm).backend, "e"), 2
     logits[[stone, end, 7]] = np.log([0.5, 0.3, 0.2], dtype=np.float32)
     found = token_logprob(logits, end, 2, lm.tokenizer)
     assert (found.token_id, found.text) == (2, "<|im_end|>")
     assert found.logprob == pytest.approx(math.log(0.3), abs=1e-6)
     assert [(one.token_id, one.text) for one in found.top] == [(stone, "e"), (2, "<|im_end|>")]
     assert [one.logprob for one in found.top] == pytest.approx([math.log(0.5), math.log(0.3)], abs=1e-6)
-    assert token_logprob(logits, 7, 0, None) == TokenLogprob(7, "", pytest.approx(math.log(0.2), abs=1e-6), ())
+    found = token_logprob(logits, 7, 0, None)
+    assert found == TokenLogprob(7, "", found.logprob, ())
+    assert found.logprob == pytest.approx(math.log(0.2), abs=1e-6)
 
 
 def test_every_generated_token_has_an_entry(lm: TextGenerator) -> None:
@@ -59,29 +61,30 @@ def test_every_generated_token_has_an_entry(lm: TextGenerator) -> None:
     given = lm.generate(PROMPTS, max_new_tokens=12, logprobs=3)
     assert given == [lm.generate(prompt, max_new_tokens=12, logprobs=3) for prompt in PROMPTS]
     for result in given:
-        assert [entry.token_id for entry in result.logprobs] == list(result.token_ids)
-        for entry in result.logprobs:
+        assert [entry.token_id for entry in logprobs_of(result)] == list(result.token_ids)
+        for entry in logprobs_of(result):
             assert entry.top[0] == Candidate(entry.token_id, entry.text, entry.logprob)  # greedy takes the best
             assert [one.logprob for one in entry.top] == sorted((one.logprob for one in entry.top), reverse=True)
         score = lm.score(result.token_ids, context=result.prompt_token_ids)
-        np.testing.assert_allclose([entry.logprob for entry in result.logprobs], score.logprobs, atol=1e-4)
+        np.testing.assert_allclose([entry.logprob for entry in logprobs_of(result)], score.logprobs, atol=1e-4)
     end = given[0].token_ids[3]
     ended = lm.generate(PROMPTS[0], max_new_tokens=12, logprobs=0, eos_token_id=end)
     assert ended.finish_reason == "eos"
-    assert [entry.token_id for entry in ended.logprobs] == list(ended.token_ids)
+    assert [entry.token_id for entry in logprobs_of(ended)] == list(ended.token_ids)
     assert lm.generate(PROMPTS[0], max_new_tokens=12).logprobs is None
 
 
 def test_log_probabilities_are_the_models_own_whatever_the_sampling(lm: TextGenerator) -> None:
-    plain = lm.generate([5, 6, 7], max_new_tokens=1, logprobs=288).logprobs[0]
+    plain = logprobs_of(lm.generate([5, 6, 7], max_new_tokens=1, logprobs=288))[0]
     assert math.fsum(math.exp(one.logprob) for one in plain.top) == pytest.approx(1, abs=1e-6)
-    for settings in (
+    kinds: tuple[dict[str, Any], ...] = (
         {"temperature": 3.0, "top_k": 5, "seed": 1},
         {"repetition_penalty": 5.0},
         {"regex": "[0-9]"},
         {"temperature": 0.1, "top_p": 0.5, "seed": 2},
-    ):
-        other = lm.generate([5, 6, 7], max_new_tokens=1, logprobs=288, **settings).logprobs[0]
+    )
+    for settings in kinds:
+        other = logprobs_of(lm.generate([5, 6, 7], max_new_tokens=1, logprobs=288, **settings))[0]
         assert other.top == plain.top
         assert other.logprob == next(one.logprob for one in plain.top if one.token_id == other.token_id)
 
@@ -99,25 +102,27 @@ def test_a_count_out_of_its_range(lm: TextGenerator, count: int) -> None:
 
 
 def test_without_a_tokenizer_there_is_no_text(tmp_path: Path) -> None:
-    bare = load(fakes.language_model(tmp_path / "bare", tokenizer=False))
-    entry = bare.generate([5], max_new_tokens=1, logprobs=1).logprobs[0]
+    bare = text_generator(fakes.language_model(tmp_path / "bare", tokenizer=False))
+    entry = logprobs_of(bare.generate([5], max_new_tokens=1, logprobs=1))[0]
     assert entry.text == entry.top[0].text == ""
     assert entry.token_id == entry.top[0].token_id
 
 
 @pytest.mark.parametrize("settings", [{}, {"top_k": 12, "top_p": 0.9}, {"regex": "[a-z0-9]{1,2}"}], ids=str)
-def test_sampled_tokens_follow_the_exact_probabilities(tmp_path: Path, settings: dict[str, object]) -> None:
+def test_sampled_tokens_follow_the_exact_probabilities(tmp_path: Path, settings: dict[str, Any]) -> None:
     """Pearson's chi-square over the tokens expected five times or more, the others together as one.
 
     Its mean is the number n of cells less one and its variance twice that; the bound is six deviations above.
     """
-    lm = load(fakes.language_model(tmp_path / "lm", sharpness=1.0))
+    lm = text_generator(fakes.language_model(tmp_path / "lm", sharpness=1.0))
     draws = 3_000
-    table = {one.token_id: one.logprob for one in lm.generate([5, 6], max_new_tokens=1, logprobs=288).logprobs[0].top}
+    table = {
+        one.token_id: one.logprob for one in logprobs_of(lm.generate([5, 6], max_new_tokens=1, logprobs=288))[0].top
+    }
     logits = np.array([table[token] for token in range(288)])
     allowed = np.ones(288, dtype=bool)
     if "regex" in settings:
-        texts = [lm.tokenizer.decode([token]) for token in range(288)]
+        texts = [tokenizer_of(lm).decode([token]) for token in range(288)]
         allowed = np.array(
             [0 < len(text) <= 2 and all(c in "abcdefghijklmnopqrstuvwxyz0123456789" for c in text) for text in texts]
         )

@@ -38,7 +38,7 @@ def their_probabilities(logits: np.ndarray, seen: list[int], settings: SamplingS
         processors.append(theirs.TopPLogitsWarper(settings.top_p))
     if settings.min_p:
         processors.append(theirs.MinPLogitsWarper(settings.min_p))
-    scores = processors(torch.tensor([seen]), torch.from_numpy(logits.copy())[None])
+    scores = processors(torch.LongTensor([seen]), torch.from_numpy(logits.copy())[None])
     return torch.softmax(scores.double(), dim=-1)[0].numpy()
 
 

@@ -9,7 +9,8 @@ from intaglio.runtime.sequence.stopping import Automaton, StopStrings, stop_stri
 
 def by_search(stops: list[str], pieces: list[str]) -> tuple[list[str], str | None]:
     """What ``StopStrings`` gives, each string looked for by itself."""
-    held, shown = "", []
+    held = ""
+    shown: list[str] = []
     for place, piece in enumerate(pieces):
         text = held + piece
         hits = [(text.find(stop), -len(stop), stop) for stop in stops if stop in text]

@@ -2,14 +2,16 @@
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 from intaglio.errors import UsageError
-from intaglio.runtime import TextGenerator, load
+from intaglio.runtime import TextGenerator
 from intaglio.runtime.sequence.stopping import StopStrings, stop_strings
 from intaglio.runtime.text.detokenize import ByteLevelDetokenizer, WindowDetokenizer, detokenizer
 from intaglio.tests import tiny_tokenizer
 from intaglio.tests.runtime import fakes
+from intaglio.tests.runtime.fakes import text_generator, token_id, tokenizer_of
 from tokenizers import AddedToken, Tokenizer, decoders, models
 
 
@@ -69,7 +71,7 @@ def test_any_token_ids_decode_as_the_tokenizers_library_does(byte_level: Tokeniz
 
 def test_byte_fallback_is_given_in_whole_characters(byte_fallback: Tokenizer) -> None:
     assert isinstance(detokenizer(byte_fallback), WindowDetokenizer)
-    smile = [byte_fallback.token_to_id(f"<0x{byte:02X}>") for byte in "😀".encode()]
+    smile = [token_id(byte_fallback, f"<0x{byte:02X}>") for byte in "😀".encode()]
     tokens = [2, 3, *smile, 4, 1, 6, 2]
     given = pieces(byte_fallback, tokens)
     assert given == ["the", " stone", "", "", "", "😀", "s", "", "é", " the", ""]
@@ -125,27 +127,25 @@ def test_stop_strings_must_be_text() -> None:
 
 @pytest.fixture(scope="module")
 def lm(tmp_path_factory: pytest.TempPathFactory) -> TextGenerator:
-    model = load(fakes.language_model(tmp_path_factory.mktemp("lm") / "lm"))
-    assert isinstance(model, TextGenerator)
-    return model
+    return text_generator(fakes.language_model(tmp_path_factory.mktemp("lm") / "lm"))
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_stream_gives_the_text_of_generate(lm: TextGenerator, seed: int) -> None:
     """At this temperature most tokens are stray bytes."""
-    settings = {"max_new_tokens": 60, "temperature": 3.0, "seed": seed, "eos_token_id": []}
+    settings: dict[str, Any] = {"max_new_tokens": 60, "temperature": 3.0, "seed": seed, "eos_token_id": []}
     stream = lm.stream("The stone", **settings)
     assert stream.generation is None
     given = list(stream)
     whole = lm.generate("The stone", **settings)
     assert stream.generation == whole
-    assert "".join(given) == whole.text == lm.tokenizer.backend.decode(list(whole.token_ids))
+    assert "".join(given) == whole.text == tokenizer_of(lm).backend.decode(list(whole.token_ids))
     assert len(given) > 10
     assert all(given)
 
 
 def test_a_stop_string_ends_generation_wherever_its_tokens_split_it(lm: TextGenerator) -> None:
-    settings = {"max_new_tokens": 40, "temperature": 3.0, "seed": 1}
+    settings: dict[str, Any] = {"max_new_tokens": 40, "temperature": 3.0, "seed": 1}
     free = lm.generate("The stone", **settings)
     for start in range(0, 20, 3):
         stop = free.text[start : start + 4]
@@ -153,7 +153,7 @@ def test_a_stop_string_ends_generation_wherever_its_tokens_split_it(lm: TextGene
         assert ended.finish_reason == "stop"
         assert ended.text == free.text[: free.text.index(stop)]
         assert ended.token_ids == free.token_ids[: len(ended.token_ids)]
-        assert stop in lm.tokenizer.backend.decode(list(ended.token_ids))
+        assert stop in tokenizer_of(lm).backend.decode(list(ended.token_ids))
         assert "".join(lm.stream("The stone", **settings, stop=stop)) == ended.text
 
 
@@ -165,8 +165,8 @@ def test_a_stream_can_be_left_early(lm: TextGenerator) -> None:
 
 
 def test_stop_strings_are_the_checkpoints_where_the_caller_gives_none(tmp_path: Path) -> None:
-    free = load(fakes.language_model(tmp_path / "free")).generate([5, 6, 7], max_new_tokens=20)
+    free = text_generator(fakes.language_model(tmp_path / "free")).generate([5, 6, 7], max_new_tokens=20)
     stop = free.text[3:6]
-    lm = load(fakes.language_model(tmp_path / "stops", files=fakes.settings(stop_strings=[stop])))
+    lm = text_generator(fakes.language_model(tmp_path / "stops", files=fakes.settings(stop_strings=[stop])))
     assert lm.generate([5, 6, 7], max_new_tokens=20).text == free.text[: free.text.index(stop)]
     assert lm.generate([5, 6, 7], max_new_tokens=20, stop=[]) == free

@@ -17,7 +17,7 @@ CONTEXT = "The engraver cuts a design into the stone, and the seal then presses 
 
 @pytest.fixture
 def answerer(tmp_path: Path) -> QuestionAnswerer:
-    model = load(fakes.head(tmp_path / "qa", "question-answering", TABLE))
+    model = load(fakes.head(tmp_path / "qa", "question-answering", TABLE), task="question-answering")
     assert isinstance(model, QuestionAnswerer)
     return model
 
@@ -88,10 +88,10 @@ def test_windows_are_cut_as_transformers_cuts_them(answerer: QuestionAnswerer) -
 
 def test_an_answer_is_never_in_the_question(tmp_path: Path) -> None:
     table = np.zeros((fakes.VOCAB, 2))
-    model = load(fakes.head(tmp_path / "qa", "question-answering", table))
+    model = load(fakes.head(tmp_path / "qa", "question-answering", table), task="question-answering")
     ids = model.tokenizer.encode("Q")
     table[ids] = 50.0
-    loud = load(fakes.head(tmp_path / "loud", "question-answering", table))
+    loud = load(fakes.head(tmp_path / "loud", "question-answering", table), task="question-answering")
     for answer in loud("Q", "ab", top_k=10):
         assert answer.score == pytest.approx(0.25)
 

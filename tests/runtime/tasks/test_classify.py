@@ -16,7 +16,9 @@ TEXTS = ["The stone is in the seal.", "a", "Where?", "every time the same impres
 
 
 def classifier(folder: Path, table: np.ndarray = TABLE, **options: object) -> SequenceClassifier:
-    model = load(fakes.head(folder, "text-classification", table, **{"labels": LABELS, **options}))
+    model = load(
+        fakes.head(folder, "text-classification", table, **{"labels": LABELS, **options}), task="text-classification"
+    )
     assert isinstance(model, SequenceClassifier)
     return model
 

@@ -14,7 +14,7 @@ TEXTS = ["The stone is in the seal.", "a", "Where is it?"]
 
 @pytest.fixture
 def embedder(tmp_path: Path) -> Embedder:
-    model = load(fakes.head(tmp_path / "embed", "feature-extraction", TABLE))
+    model = load(fakes.head(tmp_path / "embed", "feature-extraction", TABLE), task="feature-extraction")
     assert isinstance(model, Embedder)
     return model
 
@@ -42,7 +42,7 @@ def test_the_batch_size_changes_nothing(embedder: Embedder, batch_size: int) -> 
 
 def test_no_texts_and_no_direction(tmp_path: Path, embedder: Embedder) -> None:
     assert embedder([]).shape == (0, fakes.HIDDEN)
-    zeros = load(fakes.head(tmp_path / "zeros", "feature-extraction", np.zeros_like(TABLE)))
+    zeros = load(fakes.head(tmp_path / "zeros", "feature-extraction", np.zeros_like(TABLE)), task="feature-extraction")
     assert not zeros("a").any()
 
 

@@ -16,7 +16,9 @@ TABLE = np.random.default_rng(0).normal(size=(fakes.VOCAB, 4))
 
 @pytest.fixture
 def tagger(tmp_path: Path) -> TokenClassifier:
-    model = load(fakes.head(tmp_path / "tag", "token-classification", TABLE, labels=LABELS))
+    model = load(
+        fakes.head(tmp_path / "tag", "token-classification", TABLE, labels=LABELS), task="token-classification"
+    )
     assert isinstance(model, TokenClassifier)
     return model
 
@@ -47,7 +49,7 @@ def test_tokens_that_the_template_adds_have_no_tag(tmp_path: Path) -> None:
     folder = fakes.head(tmp_path / "tag", "token-classification", TABLE, labels=LABELS)
     backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
     backend.post_processor = processors.TemplateProcessing("<|im_start|> $A", None, [("<|im_start|>", 1)])
-    tagger = load(folder)
+    tagger = load(folder, task="token-classification")
     tagger.tokenizer.backend.post_processor = backend.post_processor
     ids = tagger.tokenizer.encode("a b")
     assert ids[0] == 1
