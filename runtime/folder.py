@@ -1,4 +1,4 @@
-"""The artifact folder as the runtime reads it: located, complete by size, and its JSON files parsed."""
+"""Opening an artifact folder: found locally or fetched, with all files in their sizes, and its JSON files read."""
 
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,11 @@ PATTERNS = ("*.json", "*.jinja", "*.html", "model.onnx", "model.onnx.data*")
 
 
 def open_folder(source: str | Path, revision: str | None = None) -> tuple[Path, Manifest]:
-    """The artifact's folder and manifest. Sizes are compared here; checksums are ``intaglio verify``'s work.
+    """Return the artifact's folder and manifest. Sizes are checked here, checksums by ``intaglio verify``.
 
     Raises:
         HubError: ``source`` is neither a folder nor a repository that can be fetched.
-        ArtifactError: no manifest, a file that is missing, or one of another size than the manifest says.
+        ArtifactError: there is no manifest, a file is missing, or its size is not the manifest's.
     """
     folder = resolve(source, revision=revision, patterns=PATTERNS).folder
     manifest = read_manifest(folder)

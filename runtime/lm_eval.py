@@ -2,9 +2,9 @@
 
     python -m intaglio.runtime.lm_eval run --model intaglio --model_args pretrained=out --tasks arc_easy
 
-is the harness's own command with this model in its list; in Python, importing this module adds it. Contexts,
-continuations and windows are cut and joined as the harness does it for transformers (``lm_eval.models.huggingface``),
-so that both give the same figures for the same model.
+runs the harness's own command with this model registered; in Python, importing this module registers it. Contexts,
+continuations and windows are truncated and joined as in ``lm_eval.models.huggingface``, so both give the same figures
+for the same model.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,11 +29,11 @@ except ImportError as error:
         f"the adapter needs the package lm-eval, which cannot be imported ({error}); pip install 'intaglio[eval]'"
     ) from None
 
-MOST_NEW_TOKENS = 256  # the harness's default where a task names no number
+MOST_NEW_TOKENS = 256  # the harness's default where a task has no number
 SAMPLING = ("top_k", "top_p", "min_p", "repetition_penalty")
 
 Answer = tuple[float, bool]
-"""The log-probability of a continuation, and whether it is what greedy generation would give."""
+"""The log-probability of a continuation, and True where greedy generation would give it."""
 
 
 @register_model("intaglio")
@@ -43,8 +43,8 @@ class ArtifactLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
     Args:
         pretrained: the artifact's folder or hub id.
         max_length: the longest text in tokens; None for the model's context.
-        batch_size: how many texts are generated together. Scores do not depend on it.
-        device: ``cpu``, or ``cuda``, which the harness also says by itself: where that cannot be, the CPU runs it.
+        batch_size: how many texts are generated together; the results do not depend on it.
+        device: ``cpu``, or ``cuda``, the harness's own default; the CPU is used where CUDA is not available.
 
     Raises:
         ArtifactError: the artifact is for another task, or has no tokenizer or no end token.
@@ -58,7 +58,7 @@ class ArtifactLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
         device: str | None = None,
         threads: int | None = None,
         revision: str | None = None,
-        **unused: Any,  # the harness hands on settings of its own, such as max_batch_size
+        **unused: Any,  # settings of the harness, such as max_batch_size
     ) -> None:
         super().__init__()
         folder, manifest = open_folder(pretrained, revision)
@@ -88,7 +88,7 @@ class ArtifactLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
 
     @property
     def prefix_token_id(self) -> int:
-        """What stands before a text without a context."""
+        """The token before a text without a context."""
         return self._end if self._begin is None else self._begin
 
     @property
@@ -96,14 +96,14 @@ class ArtifactLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
         return self._name.replace("/", "__")
 
     def chat_template(self, chat_template: bool | str = False) -> str | None:
-        """The template's text, which the harness puts into its report."""
+        """Return the text of the template, for the harness's report."""
         if chat_template is False or not self._chat.templates:
             return None
         name = chat_template if isinstance(chat_template, str) else "default"
         return self._chat.templates.get(name)
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """A conversation as a prompt; without the assistant's beginning, its last message is left open."""
+        """Render a conversation as a prompt; without a generation prompt its last message is continued."""
         return self._chat.render(
             chat_history,
             add_generation_prompt=add_generation_prompt,
@@ -111,7 +111,7 @@ class ArtifactLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
         )
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **unused: Any) -> list[int]:
-        """Token ids; special tokens are those of the tokenizer's template, unless the text begins with one."""
+        """Return token ids, with the tokenizer's special tokens unless the text begins with one."""
         if add_special_tokens is None:
             add_special_tokens = not (self._begin_text and string.startswith(self._begin_text))
         found = self.text_tokenizer.encode_with_offsets(string, add_special_tokens=add_special_tokens)
@@ -123,10 +123,10 @@ class ArtifactLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
         disable_tqdm: bool = False,
         **unused: Any,
     ) -> list[Answer]:
-        """Of (texts, context ids, continuation ids) each the answer. Too long a context is cut on its left."""
+        """Answer each (texts, context ids, continuation ids); a context that is too long is truncated on the left."""
         answers: list[Answer] = []
         with tqdm(total=len(requests), disable=disable_tqdm, desc="Running loglikelihood requests") as bar:
-            # The choices of a question follow each other and share its context, which is then read once.
+            # The choices of a question are adjacent and share its context, which is then read once.
             for _, group in groupby(requests, key=lambda request: request[1]):
                 members = list(group)
                 pairs = [self._cut(context, continuation) for _, context, continuation in members]
@@ -139,7 +139,7 @@ class ArtifactLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
         return answers
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
-        """The log-probability of each whole text, in windows of ``max_length`` where it is longer."""
+        """Return the log-probability of each whole text, in windows of ``max_length`` where it is longer."""
         totals = []
         for (text,) in tqdm([request.args for request in requests], disable=disable_tqdm):
             tokens = self.tok_encode(text)
@@ -151,7 +151,7 @@ class ArtifactLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
         return totals
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
-        """Continuations of contexts; too long a context is cut on its left, so that there is room for the answer."""
+        """Continue contexts; one that leaves no room for the continuation is truncated on the left."""
         texts: list[str] = []
         with tqdm(total=len(requests), disable=disable_tqdm, desc="Running generate_until requests") as bar:
             for settings, alike in groupby((request.args for request in requests), key=lambda args: args[1]):
@@ -181,10 +181,10 @@ class ArtifactLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
 
 
 def generation_options(settings: dict[str, Any]) -> dict[str, Any]:
-    """A task's ``generation_kwargs`` as arguments of ``TextGenerator.generate``.
+    """Return a task's ``generation_kwargs`` as arguments of ``TextGenerator.generate``.
 
     Raises:
-        UnsupportedError: a setting that intaglio does not have.
+        UnsupportedError: intaglio does not have a setting.
     """
     left = dict(settings)
     until = left.pop("until", None) or []

@@ -1,7 +1,8 @@
-"""How fast an artifact runs on this machine, through the objects that callers use.
+"""Measuring how fast an artifact runs on this machine, through the objects that callers use.
 
-A first token is a call for one token, and decode a call for N less a call for one, over N - 1. Token ids are drawn, and
-no two repeats get the same, so that nothing that was kept can help. Every kind of call runs once before it is timed.
+The time to the first token is that of a call for one token. Decode is the time of a call for N tokens minus that of a
+call for one, over N - 1. Token ids are random and differ in every repeat, so caches cannot help. Every kind of call
+runs once before it is timed.
 """
 
 import time
@@ -24,13 +25,13 @@ Clock = Callable[[], float]
 Report = Callable[[int, int], None]
 
 SENTENCES = 64
-BATCH = 16  # what the heads' own calls take together
+BATCH = 16  # the default batch size of the task heads
 PROMPT, NEW, SENTENCE = 512, 128, 32  # tokens, where the context has room for them
 
 
 @dataclass(frozen=True)
 class GenerationTimes:
-    """Seconds of each repeat: up to the first token, and of the whole."""
+    """Seconds of each repeat: to the first token, and in total."""
 
     prompt_tokens: int
     new_tokens: int
@@ -39,19 +40,19 @@ class GenerationTimes:
 
     @property
     def prefill(self) -> tuple[float, ...]:
-        """Tokens/s of the prompt, of each repeat."""
+        """Tokens/s of the prompt in each repeat."""
         return tuple(self.prompt_tokens / seconds for seconds in self.first)
 
     @property
     def decode(self) -> tuple[float, ...]:
-        """Tokens/s behind the first one, of each repeat in which they took longer than the clock's noise."""
+        """Tokens/s after the first one, of each repeat whose difference is positive despite the clock's noise."""
         pairs = zip(self.first, self.whole, strict=True)
         return tuple((self.new_tokens - 1) / (whole - first) for first, whole in pairs if whole > first)
 
 
 @dataclass(frozen=True)
 class HeadTimes:
-    """Seconds of each repeat over ``sentences`` rows of ``tokens`` each, ``batch`` at a time."""
+    """Seconds of each repeat over ``sentences`` sequences of ``tokens`` each, in batches of ``batch``."""
 
     sentences: int
     tokens: int
@@ -60,12 +61,12 @@ class HeadTimes:
 
     @property
     def rate(self) -> tuple[float, ...]:
-        """Sentences/s of each repeat."""
+        """Sentences/s in each repeat."""
         return tuple(self.sentences / seconds for seconds in self.whole)
 
 
 def spread(values: tuple[float, ...]) -> tuple[float, float, float] | None:
-    """Median, least and most; None of nothing."""
+    """Return median, minimum and maximum; None where there are no values."""
     return (median(values), min(values), max(values)) if values else None
 
 
@@ -78,11 +79,7 @@ def timed_load(
     kv_cache: KVCache = "auto",
     clock: Clock = time.perf_counter,
 ) -> tuple[Model, float]:
-    """The model, and the seconds from opening the folder to being ready; importing onnxruntime does not count.
-
-    Raises:
-        As ``load``.
-    """
+    """Return the model and the seconds of loading it, without those of importing onnxruntime; errors as ``load``."""
     import_onnxruntime()
     began = clock()
     return load(folder, device=device, threads=threads, kernels=kernels, kv_cache=kv_cache), clock() - began
@@ -97,15 +94,15 @@ def time_generation(
     report: Report = lambda _done, _total: None,
     clock: Clock = time.perf_counter,
 ) -> GenerationTimes:
-    """Generate greedily from drawn prompts, without guesses and without an end token.
+    """Generate greedily from random prompts, without speculation and without an end token.
 
     Args:
         prompt_tokens, new_tokens: None for 512 and 128, or what the context has room for.
-        report: hears how many calls are done, of how many.
+        report: called with the number of calls that are done, and of all.
 
     Raises:
         UsageError: more tokens than the context has room for, or fewer than one.
-        PromptError: not enough memory.
+        PromptError: there is not enough memory.
     """
     facts = model.manifest.model
     if prompt_tokens is None:
@@ -151,28 +148,28 @@ def time_head(
     report: Report = lambda _done, _total: None,
     clock: Clock = time.perf_counter,
 ) -> HeadTimes:
-    """Run drawn sentences through a head, tokenizer and scores left out.
+    """Run random sequences through a task head, without its tokenizer and its scores.
 
     Args:
-        tokens: of a sentence; None for 32, or what the context has room for.
-        report: hears how many passes are done, of how many.
+        tokens: tokens of a sequence; None for 32, or what the context has room for.
+        report: called with the number of passes that are done, and of all.
 
     Raises:
         UsageError: more tokens than the context has room for, or fewer than one.
-        PromptError: not enough memory.
+        PromptError: there is not enough memory.
     """
     session = model.session
     facts, task = session.manifest.model, session.manifest.task
     tokens = min(SENTENCE, facts.context_length) if tokens is None else tokens
     _check(facts.context_length, repeats, tokens)
-    # As SequenceClassifier: without a pad token the graph takes one row at a time.
+    # As SequenceClassifier: without a pad token the graph takes one sequence at a time.
     batch = 1 if task == "text-classification" and facts.pad_token_id is None else BATCH
     draw = np.random.default_rng(0)
 
     def seconds() -> float:
-        rows = draw.integers(0, facts.vocab_size, (SENTENCES, tokens)).tolist()
+        sequences = draw.integers(0, facts.vocab_size, (SENTENCES, tokens)).tolist()
         began = clock()
-        for _ in run_batches(session, rows, OUTPUTS[task], batch):
+        for _ in run_batches(session, sequences, OUTPUTS[task], batch):
             pass
         return clock() - began
 

@@ -1,4 +1,4 @@
-"""What this process may use of the machine: processors and memory, containers' limits included."""
+"""The processors and the memory that this process may use, with the limits of containers."""
 
 import ctypes
 import os
@@ -10,10 +10,10 @@ MEMINFO = Path("/proc/meminfo")
 
 
 def usable_cpus(cgroup: Path = CGROUP) -> int:
-    """The number of processors this process may run on.
+    """Return the number of processors that this process may run on.
 
-    The machine's count is the wrong one: inside a container or under ``taskset`` surplus threads wait for each other
-    at every operator's end. The affinity mask and the cgroup's quota (v2 ``cpu.max``, v1 ``cpu.cfs_quota_us``) decide.
+    It is limited by the affinity mask and the cgroup's quota (v2 ``cpu.max``, v1 ``cpu.cfs_quota_us``). With the
+    machine's number, surplus threads in a container or under ``taskset`` would wait for each other at every operator.
     """
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota, period = [*_words(cgroup / "cpu.max"), "", ""][:2]
@@ -26,7 +26,7 @@ def usable_cpus(cgroup: Path = CGROUP) -> int:
 
 
 def available_memory(cgroup: Path = CGROUP, meminfo: Path = MEMINFO) -> int | None:
-    """Bytes that can still be allocated without swapping, or None where the system does not say."""
+    """Return the bytes that can be allocated without swapping, or None where the system has no figure."""
     free = []
     for line in _lines(meminfo):
         if line.startswith("MemAvailable:"):
@@ -42,9 +42,9 @@ def available_memory(cgroup: Path = CGROUP, meminfo: Path = MEMINFO) -> int | No
 
 
 def peak_rss() -> int | None:
-    """The most memory that was ever resident, in bytes; None where the system does not tell.
+    """Return the peak of resident memory in bytes, or None where the system has no figure.
 
-    On Linux /proc is asked first: getrusage's figure survives an exec, so that a large parent would count.
+    On Linux it is read from /proc: the figure of getrusage survives an exec and would include a large parent's.
     """
     status = Path("/proc/self/status")
     if status.exists():
@@ -60,7 +60,7 @@ def peak_rss() -> int | None:
 
 
 def give_back_memory() -> None:
-    """Return to the system what was freed, which the C library keeps for the next allocations: glibc alone can."""
+    """Return freed memory to the system, which glibc otherwise keeps for later allocations."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)

@@ -1,4 +1,4 @@
-"""``model.onnx`` changed on its way from the file to ONNX Runtime."""
+"""Changing ``model.onnx`` in memory before ONNX Runtime loads it."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ FLOAT, INT8, FLOAT16 = 1, 3, 10  # element types
 
 
 class Node:
-    """A serialized ``NodeProto``, read once. Its inputs, outputs, name, kind and attributes may be changed."""
+    """A parsed ``NodeProto``. Its inputs, outputs, name, kind (op_type) and attributes may be changed."""
 
     def __init__(self, message: bytes) -> None:
         self.inputs: list[bytes] = []
@@ -42,23 +42,25 @@ class Node:
                 self._rest.append(message[start:end])
 
     def input(self, index: int) -> bytes:
-        """The name of an input; empty where the node does not have it."""
+        """Return the name of an input; empty where the node does not have it."""
         return self.inputs[index] if index < len(self.inputs) else b""
 
     def named(self, name: bytes) -> list[bytes]:
-        """The attributes of this name, one at most, as they are serialized."""
+        """Return the serialized attribute of this name in a list, which is empty where there is none."""
         return [one for one in self.attributes if texts(one, ATTRIBUTE_NAME) == [name]]
 
     def integers(self, name: bytes) -> list[int]:
-        """The values of the attributes of this name that are whole numbers."""
+        """Return the value of the integer attribute of this name in a list, which is empty where there is none."""
         return [value for attribute in self.named(name) for value in integers(attribute, ATTRIBUTE_INT)]
 
     def add_integer(self, name: bytes, value: int) -> None:
+        """Add an attribute with an integer value."""
         self.attributes.append(
             delimited(ATTRIBUTE_NAME, name) + integer(ATTRIBUTE_INT, value) + integer(ATTRIBUTE_TYPE, TYPE_INT)
         )
 
     def message(self) -> bytes:
+        """Return the serialized node."""
         parts = [delimited(NODE_INPUT, name) for name in self.inputs]
         parts += [delimited(NODE_OUTPUT, name) for name in self.outputs]
         if self.name:
@@ -69,15 +71,15 @@ class Node:
 
 
 def with_suffix(attribute: bytes, suffix: bytes) -> bytes:
-    """A serialized attribute with a longer name."""
+    """Return a serialized attribute with ``suffix`` added to its name."""
     return edit(attribute, ATTRIBUTE_NAME, lambda name: name + suffix)
 
 
 class Graph:
-    """A serialized ``GraphProto``, its nodes read once. They may be changed, and the other fields edited.
+    """A ``GraphProto`` with parsed nodes, which may be changed; ``rest`` has the other fields, serialized.
 
     Raises:
-        ValueError: the bytes are no graph.
+        ValueError: the bytes are not a graph.
     """
 
     def __init__(self, message: bytes) -> None:
@@ -88,14 +90,14 @@ class Graph:
                 self.nodes.append(Node(message[field.value : field.end]))
             else:
                 rest.append(message[field.start : field.end])
-        self.rest = b"".join(rest)  # everything but the nodes
+        self.rest = b"".join(rest)
 
     def makers(self) -> dict[bytes, Node]:
-        """Each value that is computed, and the node that does."""
+        """Return the node that computes each value."""
         return {name: node for node in self.nodes for name in node.outputs if name}
 
     def used(self) -> dict[bytes, int]:
-        """How often each value is read, by nodes or as an output of the graph."""
+        """Return how often each value is read, by nodes or as an output of the graph."""
         count: dict[bytes, int] = {}
         outputs = [name for value in texts(self.rest, GRAPH_OUTPUT) for name in texts(value, VALUE_NAME)]
         for name in (*outputs, *(name for node in self.nodes for name in node.inputs)):
@@ -103,7 +105,7 @@ class Graph:
         return count
 
     def readers(self) -> dict[bytes, list[Node]]:
-        """Each value that nodes read, and which do."""
+        """Return the nodes that read each value."""
         found: dict[bytes, list[Node]] = {}
         for node in self.nodes:
             for name in node.inputs:
@@ -111,27 +113,29 @@ class Graph:
         return found
 
     def drop(self, nodes: Iterable[Node]) -> None:
+        """Remove nodes."""
         gone = {id(node) for node in nodes}
         self.nodes = [node for node in self.nodes if id(node) not in gone]
 
     def sort(self) -> None:
-        """Let every node come behind those that make its inputs, and move no other."""
-        makers, placed, order = self.makers(), set[int](), list[Node]()
+        """Sort nodes topologically: each after the nodes that compute its inputs, otherwise in their order."""
+        makers, visited, order = self.makers(), set[int](), list[Node]()
 
-        def place(node: Node) -> None:
-            if id(node) in placed:
+        def visit(node: Node) -> None:
+            if id(node) in visited:
                 return
-            placed.add(id(node))
+            visited.add(id(node))
             for name in node.inputs:
                 if name in makers:
-                    place(makers[name])
+                    visit(makers[name])
             order.append(node)
 
         for node in self.nodes:
-            place(node)
+            visit(node)
         self.nodes = order
 
     def message(self) -> bytes:
+        """Return the serialized graph."""
         return b"".join([delimited(GRAPH_NODE, node.message()) for node in self.nodes]) + self.rest
 
 
@@ -139,14 +143,14 @@ Change = Callable[[Graph], None]
 
 
 def changed_graph(folder: Path, changes: Sequence[Change]) -> tuple[bytes, Path]:
-    """The artifact's graph with all changes, and the folder where its weights lie.
+    """Return the artifact's graph with all changes, and the folder of its weights.
 
-    The weights' file may be a link out of the folder, as in the hub's cache. A graph in memory may not follow it, so
-    that the bytes name the file that it leads to.
+    The file of the weights may be a link out of the artifact's folder, as in the hub's cache. ONNX Runtime does not
+    follow it for a graph in memory, so the bytes name the link's target.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is no graph.
+        ValueError: it is not a graph.
     """
     data = (folder / DATA).resolve()
     location = delimited(ENTRY_KEY, b"location") + delimited(ENTRY_VALUE, data.name.encode())

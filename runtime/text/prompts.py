@@ -1,4 +1,4 @@
-"""What a caller may give as a prompt, and the token ids it becomes."""
+"""Prompts as callers give them, text or token ids, and the token ids of each."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -15,10 +15,10 @@ Prompts = list[str] | tuple[str, ...] | Sequence[Sequence[int]]
 
 
 def as_list(prompt: Prompt | Prompts) -> tuple[list[Prompt], bool]:
-    """The prompts, and whether there was a list of them or just one, text or token ids.
+    """Return the prompts as a list, and True where several were given, False for a single text or its token ids.
 
     Raises:
-        PromptError: nothing at all, so that it cannot be told.
+        PromptError: an empty list, which may be either.
     """
     if not isinstance(prompt, str) and len(prompt) == 0:
         raise PromptError("there is no prompt; give text, token ids, or a list of prompts")
@@ -28,10 +28,10 @@ def as_list(prompt: Prompt | Prompts) -> tuple[list[Prompt], bool]:
 
 
 def prompt_tokens(prompt: Prompt, tokenizer: Tokenizer | None, facts: ModelFacts, name: str) -> NDArray[np.int64]:
-    """The prompt's token ids, int64 [S]. ``name`` is what messages call it.
+    """Return the token ids of a prompt, int64 [S]; ``name`` is its name in messages.
 
     Raises:
-        PromptError: as ``token_ids``, or no room for a new token.
+        PromptError: as ``token_ids``; or the context has no room for a new token.
     """
     tokens = token_ids(prompt, tokenizer, facts, name)
     if tokens.size >= facts.context_length:
@@ -43,7 +43,7 @@ def prompt_tokens(prompt: Prompt, tokenizer: Tokenizer | None, facts: ModelFacts
 
 
 def token_ids(prompt: Prompt, tokenizer: Tokenizer | None, facts: ModelFacts, name: str) -> NDArray[np.int64]:
-    """Text or token ids as int64 [S], of any length.
+    """Return the token ids of a text of any length, int64 [S]; ``name`` is its name in messages.
 
     Raises:
         PromptError: text without a tokenizer, no tokens, or ids out of range.
@@ -61,10 +61,10 @@ def token_ids(prompt: Prompt, tokenizer: Tokenizer | None, facts: ModelFacts, na
 
 
 def check_range(tokens: NDArray[np.int64], facts: ModelFacts, name: str) -> None:
-    """ONNX Runtime would read another row, or zeros, for an id outside the vocabulary.
+    """Check that token ids are in the vocabulary; ONNX Runtime would look up another token's embedding, or zeros.
 
     Raises:
-        PromptError: an id that is negative or not below the vocabulary's size.
+        PromptError: an id is negative or not below the vocabulary's size.
     """
     wrong = tokens[(tokens < 0) | (tokens >= facts.vocab_size)]
     if wrong.size:

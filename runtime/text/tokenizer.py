@@ -20,31 +20,31 @@ class Tokenizer:
     eos_token_id: int | None
 
     def encode(self, text: str) -> list[int]:
-        """Token ids, with the special tokens that the tokenizer's template adds."""
+        """Return token ids, with the special tokens that the tokenizer's template adds."""
         return list(self.encode_with_offsets(text).ids)
 
     def encode_with_offsets(self, text: str, *, add_special_tokens: bool = True) -> Encoding:
-        """As ``encode``, with each token's range of characters in ``text``.
+        """Return token ids with the range of characters of each in ``text``.
 
         Raises:
-            PromptError: the text is no valid Unicode.
+            PromptError: the text is not valid Unicode.
         """
         try:
             text.encode()
         except UnicodeEncodeError as error:
             raise PromptError(
-                f"the text is no valid Unicode: character {error.start} is {text[error.start]!r}, half of a pair; "
+                f"the text is not valid Unicode: character {error.start} is {text[error.start]!r}, half of a pair; "
                 "read it as UTF-8"
             ) from None
         return self.backend.encode(text, add_special_tokens=add_special_tokens)
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """Text without special tokens; bytes that are no UTF-8 become U+FFFD."""
+        """Return text without special tokens; invalid UTF-8 becomes U+FFFD."""
         stream = self.detokenizer()
         return "".join(map(stream.push, token_ids)) + stream.flush()
 
     def detokenizer(self) -> Detokenizer:
-        """A fresh decoder that takes one token at a time."""
+        """Return a new detokenizer, which takes one token at a time."""
         return detokenizer(self.backend)
 
 

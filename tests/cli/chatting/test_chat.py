@@ -171,8 +171,8 @@ def test_a_message_that_the_model_cannot_take_is_removed() -> None:
     screen = Fake("a", "\ud800", "b")
     done, _ = talk(screen, "A", "B")
     assert [m["content"] for m in done.history] == ["a", "A", "b", "B"]
-    assert any(line.startswith("! the text is no valid Unicode") for line in screen.shown)
-    with pytest.raises(Exception, match="the text is no valid Unicode"):
+    assert any(line.startswith("! the text is not valid Unicode") for line in screen.shown)
+    with pytest.raises(Exception, match="the text is not valid Unicode"):
         talk(Fake("\ud800", interactive=False))
 
 

@@ -261,7 +261,7 @@ def test_growing_counts_the_memory_that_is_held_already(tmp_path: Path, monkeypa
 
 def test_text_that_is_no_unicode(lm: TextGenerator) -> None:
     with pytest.raises(
-        PromptError, match=r"no valid Unicode: character 3 is '\\udcff', half of a pair; read it as UTF-8"
+        PromptError, match=r"not valid Unicode: character 3 is '\\udcff', half of a pair; read it as UTF-8"
     ):
         lm.generate("abc\udcff")
 

@@ -82,7 +82,7 @@ def test_a_graph_that_is_none(tmp_path: Path) -> None:
     folder = fakes.language_model(tmp_path / "lm", layer_windows=(6, None))
     (folder / "model.onnx").write_bytes(b"\x07" * (folder / "model.onnx").stat().st_size)
     with pytest.raises(
-        ArtifactError, match=r"model\.onnx cannot be read \(no protobuf.*check it with `intaglio verify`"
+        ArtifactError, match=r"model\.onnx cannot be read \(not a protobuf.*check it with `intaglio verify`"
     ):
         text_generator(folder)
 

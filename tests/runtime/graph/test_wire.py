@@ -40,5 +40,5 @@ def test_what_is_not_touched_keeps_its_bytes() -> None:
     ],
 )
 def test_bytes_that_are_no_message(message: bytes, reason: str) -> None:
-    with pytest.raises(ValueError, match=f"no protobuf message: .*{reason}"):
+    with pytest.raises(ValueError, match=f"not a protobuf message: .*{reason}"):
         list(fields(message))

@@ -141,7 +141,7 @@ def test_what_is_no_stored_half_stays() -> None:
     assert changed(computed) == computed
     plain = onnx.load_from_string(Case(16, 64, 4, 32, zero_points=False, bias=False).model())
     assert changed(plain) == plain
-    with pytest.raises(ValueError, match="no protobuf message"):
+    with pytest.raises(ValueError, match="not a protobuf message"):
         Graph(b"\x0a\x05abc")
 
 
