@@ -6,6 +6,6 @@ diagnosis, blockwise, likeness: what is wrong with one, in words
 rotary, constants: what follows from the config
 """
 
-from .weights import audit
+from .audit import audit
 
 __all__ = ["audit"]

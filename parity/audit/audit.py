@@ -21,13 +21,13 @@ from ...models.parameters import stored_name
 from ..report.result import TensorError
 from .comparison import Comparison, compare
 from .diagnosis import Suspect, explain
+from .embeddings import Unreadable
 from .expected import Expected, expected_of
+from .fold_scales import factors
 from .folds import COARSE, METHODS, Factors, Holder
 from .layouts import Weight, weights_of
 from .rotary import computed
 from .stored import FloatWeight
-from .tables import Unreadable
-from .unfold import factors
 
 ROUNDING_METHODS = ("rtn", "awq")
 """Of the manifest: every code is the nearest on its block's grid."""

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from ...artifact import TensorEntry
 from ...models.checkpoint import Checkpoint
-from .blockwise import blocks_at_fault
+from .block_hypotheses import blocks_at_fault
 from .comparison import Comparison
 from .expected import Expected
+from .hypotheses import likeness
 from .layouts import Weight
-from .likeness import likeness
 from .stored import FloatWeight
 
 WRONG_ROW = 0.5

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from .embeddings import GatheredTable, Unreadable, gathered
 from .stored import HALF_BYTES, Array, BlockWeight, FloatWeight, Matrix
-from .tables import GatheredTable, Unreadable, gathered
 
 Weight = FloatWeight | BlockWeight | GatheredTable
 

@@ -1,11 +1,15 @@
-"""Where an artifact went wrong, and why.
+"""Where an artifact differs from its source, and why.
 
-places (where the definition's modules are in a graph) ─▶ probe (pieces of the graph, run by themselves)
-batches (what they are run on) ─▶ walk (layer, ends, heads: every operator on the source's numbers) ─▶ budgets
-symptoms ─▶ hypotheses, attention_mistakes (usual mistakes, tried out) ─▶ judgement ─▶ Finding
+The source and the artifact run side by side on the same inputs, and their activations are compared at the taps of each
+layer. An error above its budget is a finding. Hypotheses, usual mistakes recomputed from the source, explain it: the
+one that reproduces the artifact's activation is the cause.
+
+    scenarios ─▶ source_run (the source's activations) ┐
+    taps ─▶ tap_map ─▶ artifact_graph (the artifact's) ┴─▶ layer_checks, outer_checks ─▶ findings
+    budgets (how far an activation may be off) ──────────────┘    hypotheses/ (why) ──────┘
 """
 
-from .probe import layer_errors
-from .walk import locate
+from .layer_errors import layer_errors
+from .locate import locate
 
 __all__ = ["layer_errors", "locate"]

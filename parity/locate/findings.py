@@ -1,104 +1,107 @@
-"""From the errors of places to findings: what exceeds its budget, what an audit of the weights says, and why."""
+"""Checks of single operators, and the findings that follow from them and from the audit of the weights."""
 
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ..report.result import Finding, TensorError, Verdict
-from .symptoms import Cause
+from .hypotheses.mismatch import Cause
 
 
 @dataclass(frozen=True, eq=False)
-class Judgement:
-    """How far a place is off by itself.
+class Check:
+    """The error of one operator, given the source's inputs, and the error that it may have.
 
-    ``weights`` are its stored tensors. ``why`` finds the cause; it is asked only where the error exceeds the budget.
-    ``when`` says in which way of running that is so, where it is not in all.
+    Args:
+        weights: names of the operator's stored tensors.
+        diagnose: returns the cause of the error; called only where the error exceeds the budget.
+        scenario: the description of the scenario in which it exceeds the budget; empty for the first one.
     """
 
     module: str
     operator: str | None
     error: float
     budget: float
-    why: Callable[[], Cause]
+    diagnose: Callable[[], Cause]
     weights: tuple[str, ...] = ()
-    when: str = ""
-
-    def settled(self) -> "Judgement":
-        """The same with its cause, if it needs one, found out by now: what that took, a layer's weights, is let go."""
-        cause = self.why() if self.exceeds else Cause("")
-        return replace(self, why=lambda: cause)
+    scenario: str = ""
 
     @property
-    def exceeds(self) -> bool:
+    def fails(self) -> bool:
         return self.error > self.budget
 
+    def resolved(self) -> "Check":
+        """Return the same check with its cause already found, so that it holds no activations or weights."""
+        cause = self.diagnose() if self.fails else Cause("")
+        return replace(self, diagnose=lambda: cause)
 
-def findings_of(judgements: Sequence[Judgement], tensors: Sequence[TensorError]) -> list[Finding]:
-    """A finding for each judgement that exceeds its budget, and for each faulty weight, however little it does.
+    @staticmethod
+    def failed(module: str, budget: float, cause: str) -> "Check":
+        """Return the check of an operator that is missing or does not run, with error 1."""
+        return Check(module, None, 1.0, budget, lambda: Cause(cause))
+
+
+def findings_of(checks: Sequence[Check], tensors: Sequence[TensorError]) -> list[Finding]:
+    """Return a finding for each failed check, and for each faulty tensor, however small its effect.
 
     Args:
-        judgements: in the order of execution.
-        tensors: what an audit found.
+        checks: in the order of execution.
+        tensors: the result of the audit.
     """
-    blamed: dict[int, list[TensorError]] = {}
-    alone = []
+    faulty: dict[int, list[TensorError]] = {}
+    shared = []
     for tensor in tensors:
         if tensor.fault is None:
             continue
-        users = [i for i, judgement in enumerate(judgements) if tensor.name in judgement.weights]
-        users = users or [i for i, judgement in enumerate(judgements) if tensor.module == judgement.module]
-        if not users:  # a table that all layers share
-            alone.append(Finding(tensor.module, None, tensor.error, 0.0, f"{tensor.name}: {tensor.fault}"))
+        users = [i for i, check in enumerate(checks) if tensor.name in check.weights]
+        users = users or [i for i, check in enumerate(checks) if tensor.module == check.module]
+        if not users:  # such as RoPE's tables, which all layers share
+            shared.append(Finding(tensor.module, None, tensor.error, 0.0, f"{tensor.name}: {tensor.fault}"))
             continue
-        exceeding = [i for i in users if judgements[i].exceeds]
-        for i in exceeding or [max(users, key=lambda i: judgements[i].error)]:
-            blamed.setdefault(i, []).append(tensor)
-    return alone + [
-        _finding(judgement, blamed.get(i, []))
-        for i, judgement in enumerate(judgements)
-        if judgement.exceeds or i in blamed
-    ]
+        failing = [i for i in users if checks[i].fails]
+        for i in failing or [max(users, key=lambda i: checks[i].error)]:
+            faulty.setdefault(i, []).append(tensor)
+    return shared + [_finding(check, faulty.get(i, [])) for i, check in enumerate(checks) if check.fails or i in faulty]
 
 
-def _finding(judgement: Judgement, faulty: Sequence[TensorError]) -> Finding:
+def _finding(check: Check, faulty: Sequence[TensorError]) -> Finding:
     faults = [f"{tensor.name}: {tensor.fault}" for tensor in faulty]
-    cause = judgement.why() if judgement.exceeds else None
-    words = list(faults)
+    cause = check.diagnose() if check.fails else None
+    texts = list(faults)
     verdict: Verdict = "broken"
-    module = judgement.module
+    module = check.module
     if cause is not None and not (faults and cause.general):
-        words.insert(0, f"with {judgement.when}: {cause.words}" if judgement.when else cause.words)
+        texts.insert(0, f"with {check.scenario}: {cause.text}" if check.scenario else cause.text)
         verdict = "drifted" if cause.rounding and not faults else "broken"
-        if cause.key is not None:
-            module = f"{_layer(module)}.{cause.key}"
-    return Finding(module, judgement.operator, judgement.error, judgement.budget, "; ".join(words), verdict)
+        if cause.tap is not None:
+            module = f"{_layer_path(module)}.{cause.tap}"
+    return Finding(module, check.operator, check.error, check.budget, "; ".join(texts), verdict)
 
 
-def _layer(module: str) -> str:
-    """The path of the layer that a module is in."""
-    found = re.match(r"(?:.*\.)?layers\.\d+", module)
-    assert found is not None, module
-    return found[0]
+def _layer_path(module: str) -> str:
+    """Return the path of the layer that a module belongs to."""
+    match = re.match(r"(?:.*\.)?layers\.\d+", module)
+    assert match is not None, module
+    return match[0]
 
 
-def together(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """One finding for the same cause at the same place of several layers, which are named in it."""
+def merge_layers(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Merge findings with the same cause in the same module of several layers; the text names the other layers."""
     groups: dict[tuple[str, str], list[Finding]] = {}
     for finding in findings:
-        place = re.sub(r"\blayers\.\d+", "layers", finding.module)
-        groups.setdefault((place, re.sub(r"\blayer \d+", "layer", finding.cause)), []).append(finding)
-    joined = []
+        module = re.sub(r"\blayers\.\d+", "layers", finding.module)
+        groups.setdefault((module, re.sub(r"\blayer \d+", "layer", finding.cause)), []).append(finding)
+    merged = []
     for members in groups.values():
-        numbers = [int(found[1]) for member in members if (found := re.search(r"\blayers\.(\d+)", member.module))]
+        numbers = [int(match[1]) for member in members if (match := re.search(r"\blayers\.(\d+)", member.module))]
         others = [number for number in dict.fromkeys(numbers) if number != numbers[0]]
-        more = f"; so in layer{'s' * (len(others) > 1)} {ranges(others)}" if others else ""
-        joined.append(replace(members[0], cause=members[0].cause + more))
-    return tuple(joined)
+        also = f"; also in layer{'s' * (len(others) > 1)} {format_ranges(others)}" if others else ""
+        merged.append(replace(members[0], cause=members[0].cause + also))
+    return tuple(merged)
 
 
-def ranges(numbers: Sequence[int]) -> str:
-    """1, 2, 3, 5 as "1 to 3, 5"."""
+def format_ranges(numbers: Sequence[int]) -> str:
+    """Return 1, 2, 3, 5 as "1 to 3, 5"."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][-1] + 1:

@@ -1,6 +1,6 @@
-"""One layer of an artifact, cut at every place, beside the source's."""
+"""Checks of one layer: the artifact's layer, cut at every tap, beside the source's."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -11,241 +11,240 @@ from torch import Tensor, nn
 from ...contract import CACHE_PARTS, PRESENT
 from ...errors import ArtifactError
 from ...models import ops
-from ...models.family import FAMILIES
 from ...models.layerwise import Layerwise
 from ...models.ops import Heads
 from ...models.rope import RotaryEmbedding
-from .batches import Batch, Step, feeds, relative_error
-from .budgets import UNIT, attention, energies, product, quantization_of
-from .hypotheses import explain
-from .judgement import Judgement
-from .places import HIDDEN, SUM, Place, Spot, weights_of
-from .probe import Piece, Probe
-from .symptoms import WHAT, Cause, Symptom
+from .artifact_graph import ArtifactGraph, Subgraph
+from .budgets import UNIT, attention_budget, matmul_budget, quantization_of, relative_error, squared_column_norms
+from .findings import Check
+from .folded_scales import FoldedScales, may_be_folded
+from .graph_inputs import graph_inputs
+from .hypotheses.mismatch import OPERATORS, Cause, Mismatch
+from .hypotheses.operators import diagnose
+from .scenarios import Scenario
+from .source_run import LayerRun
+from .tap_map import SUM, GraphTap, tensors_of
+from .taps import HIDDEN, Tap
 
-FOLDING = ("awq", "smoothquant")
-"""Methods that put scales into the artifact's numbers."""
-FOLDED = ("self_attn.v_proj", "self_attn", "mlp.up_proj", "mlp")
-"""The places whose channels such a method may have scaled, beside the norms that only projections read."""
-FOLDS = 3
-"""Scaled places in a row."""
-FAR = 8192
-"""How long a cache attention is tried behind, where the model and its window are as long."""
-NEW = 4
-"""New tokens behind it."""
+FOLD_PASSES = 3
+"""Passes that fit the scales: each fits those behind the ones that the pass before it has fitted."""
+LONG_CACHE = 8192
+"""Length of the cache that attention is also checked with, where the context is as long."""
+LONG_NEW = 4
+"""New tokens after that cache."""
 
 
-class LayerProbe:
-    """Judges the places of a layer."""
+class LayerChecks:
+    """The checks of one layer of an artifact."""
 
-    def __init__(self, probe: Probe, stream: Layerwise, index: int, layer: nn.Module, base: float) -> None:
-        self.probe, self.stream, self.index, self.layer, self.base = probe, stream, index, layer, base
-        self.spots = probe.anatomy.layers[index]
-        self.places = [place for place in probe.anatomy.places if place.key in self.spots]
-        self.present = [place for place in self.places if not self.spots[place.key].missing]
-        self.weights = {place.key: self._weights(place) for place in self.places}
-        self.cache = self._cache()
-        manifest = probe.manifest
-        quantized = [manifest.tensors[name].quantization for names in self.weights.values() for name in names]
-        folds = any(q is not None and q.method in FOLDING for q in quantized)
-        self.folded = (*FAMILIES[stream.config.family].feeding_norms, *FOLDED) if folds else ()
-        self.ratios: dict[str, Tensor] = {}
-        self.energies: dict[str, Tensor] = {}
+    def __init__(self, artifact: ArtifactGraph, source: Layerwise, index: int, layer: nn.Module, base: float) -> None:
+        """
+        Args:
+            layer: the source's layer.
+            base: the budget of an operator without quantized weights.
+        """
+        self.artifact, self.source, self.index, self.layer, self.base = artifact, source, index, layer, base
+        self.graph_taps = artifact.tap_map.layers[index]
+        self.taps = [tap for tap in artifact.tap_map.taps if tap.key in self.graph_taps]
+        self.present = [tap for tap in self.taps if not self.graph_taps[tap.key].missing]
+        self.weights = {tap.key: self._weights_of(tap) for tap in self.taps}
+        self.cache = self._cache_outputs()
+        self.folded = FoldedScales()
+        self._squared_norms: dict[str, Tensor] = {}
 
-    def judgements(self, steps: Sequence[Step], rotary: RotaryEmbedding) -> list[Judgement]:
-        """Of each place, in the order of execution: how it does in the first way of running in which it exceeds its
-        budget, or in that where it does worst."""
-        found: dict[str, Judgement] = {}
+    def run(self, layer_runs: Sequence[LayerRun], rotary: RotaryEmbedding) -> list[Check]:
+        """Return the check of each tap, in the order of execution.
+
+        A tap has the check of the first scenario in which it exceeds its budget, or else of the one with the largest
+        error relative to its budget.
+        """
+        checks: dict[str, Check] = {}
         try:
-            piece = self._piece([*(self.spots[place.key] for place in self.present), *self.cache.values()])
-            for _ in range(FOLDS if self.folded else 0):
-                self._fold(self._run(piece, steps[0]), steps[0])
-            for number, step in enumerate(map(self._scaled, steps)):
-                results = self._run(piece, step)
-                for place in self.places:
-                    self._keep(found, place.key, self._judge(place, step, results.get(place.key), first=number == 0))
-                for part in self.cache if not step.batch.padded else ():
-                    self._keep(found, part, self._judge_cache(part, step, results[part], first=number == 0))
-            far = self._far(self._scaled(steps[0]), rotary)
-            if far is not None:
-                place = next(place for place in self.present if place.kind == "attention")
-                result = self._run(self._piece([self.spots[place.key]]), far, [place.key])[place.key]
-                self._keep(found, place.key, self._judge(place, far, result, first=False))
+            subgraph = self._subgraph([*(self.graph_taps[tap.key] for tap in self.present), *self.cache.values()])
+            names = (name for names in self.weights.values() for name in names)
+            for _ in range(FOLD_PASSES if may_be_folded(names, self.artifact.manifest) else 0):
+                self.folded.fit(self._outputs(subgraph, layer_runs[0]), layer_runs[0])
+            head_dim = self.source.config.head_dim
+            layer_runs = [self.folded.apply_to_cache(layer_run, head_dim) for layer_run in layer_runs]
+            for number, layer_run in enumerate(layer_runs):
+                outputs = self._outputs(subgraph, layer_run)
+                for tap in self.taps:
+                    check = self._check(tap, layer_run, outputs.get(tap.key), first=number == 0)
+                    _keep_worse(checks, tap.key, check)
+                for name in self.cache if not layer_run.scenario.has_padding else ():
+                    _keep_worse(checks, name, self._check_cache(name, layer_run, outputs[name], first=number == 0))
+            long = self._long_cache_run(layer_runs[0], rotary)
+            if long is not None:
+                tap = self._attention_tap
+                actual = self._outputs(self._subgraph([self.graph_taps[tap.key]]), long, [tap.key])[tap.key]
+                _keep_worse(checks, tap.key, self._check(tap, long, actual, first=False))
         except ArtifactError as error:
-            words = f"the layer by itself does not run: {error}"
-            path = self.probe.anatomy.path(self.index)
-            return [*found.values(), Judgement(path, None, 1.0, self.base, lambda: Cause(words))]
-        if any(key in found and found[key].exceeds for key in ("self_attn", "self_attn.k_proj", "self_attn.v_proj")):
-            for part in self.cache:
-                found.pop(part, None)
-        return list(found.values())
+            path = self.artifact.tap_map.path(self.index)
+            return [*checks.values(), Check.failed(path, self.base, f"the layer does not run on its own: {error}")]
+        # A wrong cache follows from these, and says nothing more.
+        before_cache = ("self_attn", "self_attn.k_proj", "self_attn.v_proj")
+        if any(key in checks and checks[key].fails for key in before_cache):
+            for name in self.cache:
+                checks.pop(name, None)
+        return list(checks.values())
 
-    @staticmethod
-    def _keep(found: dict[str, Judgement], key: str, new: Judgement) -> None:
-        old = found.get(key)
-        if old is None or (not old.exceeds and new.error / new.budget > old.error / old.budget):
-            found[key] = new
+    @property
+    def _attention_tap(self) -> Tap:
+        return next(tap for tap in self.taps if tap.kind == "attention")
 
-    def _weights(self, place: Place) -> tuple[str, ...]:
-        """The stored tensors of a place's own operators."""
-        if place.kind not in ("norm", "projection") or self.spots[place.key].missing:
+    def _weights_of(self, tap: Tap) -> tuple[str, ...]:
+        """Return the stored tensors of a tap's own operators."""
+        if tap.kind not in ("norm", "projection") or self.graph_taps[tap.key].missing:
             return ()
-        cuts = {other.value for other in self.spots.values()}
-        return weights_of(self.spots[place.key].value, cuts, self.probe.manifest)
+        cuts = {other.value for other in self.graph_taps.values()}
+        return tensors_of(self.graph_taps[tap.key].value, cuts, self.artifact.manifest)
 
-    def _cache(self) -> dict[str, Spot]:
-        names = {f"{PRESENT}{self.index}.{part}": part for part in CACHE_PARTS}
-        values = [value for value in self.probe.graph.outputs if value.name in names]
-        return {names[v.name or ""]: Spot(v, node) for v in values if (node := v.producer()) is not None}
+    def _cache_outputs(self) -> dict[str, GraphTap]:
+        outputs = {value.name: value for value in self.artifact.graph.outputs}
+        values = [(name, outputs.get(f"{PRESENT}{self.index}.{name}")) for name in CACHE_PARTS]
+        return {
+            name: GraphTap(value, node)
+            for name, value in values
+            if value is not None and (node := value.producer()) is not None
+        }
 
-    def _piece(self, spots: Sequence[Spot]) -> Piece:
-        return self.probe.piece(_values(spots), _values(self.spots.values()))
+    def _subgraph(self, graph_taps: Sequence[GraphTap]) -> Subgraph:
+        return self.artifact.subgraph(_values(graph_taps), _values(self.graph_taps.values()))
 
-    def _run(self, piece: Piece, step: Step, keys: Sequence[str] | None = None) -> dict[str, Tensor]:
-        """What the artifact computes at each place, [B, S, ...], from the source's numbers."""
+    def _outputs(self, subgraph: Subgraph, layer_run: LayerRun, keys: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """Return what the artifact computes at each tap, [B, S, ...], from the source's activations."""
         given: dict[ir.Value, Tensor] = {}
-        parts: dict[ir.Value, list[tuple[int, Tensor]]] = {}
-        for key, spot in self.spots.items():
-            if key != HIDDEN and key not in step.values:
+        packed: dict[ir.Value, list[tuple[int, Tensor]]] = {}
+        for key, graph_tap in self.graph_taps.items():
+            if key != HIDDEN and key not in layer_run.activations:
                 continue
-            if spot.columns is None:
-                given[spot.value] = self._given(key, step)  # what stands in for the next place has its numbers
+            if graph_tap.columns is None:
+                # A missing tap has the value of the one before it, and gives it its own activation.
+                given[graph_tap.value] = self.folded.activation(key, layer_run)
             else:
-                parts.setdefault(spot.value, []).append((spot.columns.start, self._given(key, step)))
-        for packed, pieces in parts.items():
-            given[packed] = torch.cat([value for _, value in sorted(pieces, key=lambda part: part[0])], -1)
-        spots = self.cache | {place.key: self.spots[place.key] for place in self.present}
-        spots = spots if keys is None else {key: spots[key] for key in keys}
-        wanted = _values(spots.values())
-        inputs = feeds(step.batch, self.probe.manifest, {self.index: step.past})
-        results = dict(zip(wanted, piece.run(inputs, given, wanted), strict=True))
-        return {key: _columns(results[spot.value], spot) for key, spot in spots.items()}
+                columns = graph_tap.columns.start, self.folded.activation(key, layer_run)
+                packed.setdefault(graph_tap.value, []).append(columns)
+        for value, parts in packed.items():
+            given[value] = torch.cat([part for _, part in sorted(parts, key=lambda part: part[0])], -1)
+        known: dict[str, GraphTap] = dict(self.cache.items())
+        known |= {tap.key: self.graph_taps[tap.key] for tap in self.present}
+        wanted = known if keys is None else {key: known[key] for key in keys}
+        values = _values(wanted.values())
+        inputs = graph_inputs(layer_run.scenario, self.artifact.manifest, {self.index: layer_run.past})
+        results = dict(zip(values, subgraph.run(inputs, given, values), strict=True))
+        return {key: _columns(results[graph_tap.value], graph_tap) for key, graph_tap in wanted.items()}
 
-    def _given(self, key: str, step: Step) -> Tensor:
-        value = step.hidden if key == HIDDEN else step.values[key]
-        return value * self.ratios[key] if key in self.ratios else value
+    def _long_cache_run(self, layer_run: LayerRun, rotary: RotaryEmbedding) -> LayerRun | None:
+        """Return a run of attention alone with a cache longer than the text, filled with copies of the text's cache.
 
-    def _fold(self, results: Mapping[str, Tensor], step: Step) -> None:
-        """The scale of each channel that a quantization has folded in, by least squares."""
-        rows = step.batch.new
-        for key in self.folded:
-            if key in results and results[key].shape == step.values[key].shape:
-                source, ours = step.values[key][rows].double(), results[key][rows].double()
-                energy = source.square().sum(0)
-                ratio = (source * ours).sum(0) / energy.clamp(min=1e-30)
-                self.ratios[key] = torch.where((energy > 0) & ratio.isfinite(), ratio, 1.0).float()
-
-    def _scaled(self, step: Step) -> Step:
-        """A layer whose values are scaled has scaled values in its cache."""
-        ratio = self.ratios.get("self_attn.v_proj")
-        if ratio is None:
-            return step
-        heads = ratio.view(-1, 1, self.stream.config.head_dim)
-        past, present = ((pair[0], pair[1] * heads) if pair is not None else None for pair in (step.past, step.present))
-        return replace(step, past=past, present=present)
-
-    def _far(self, step: Step, rotary: RotaryEmbedding) -> Step | None:
-        """Attention alone behind a cache longer than the text, of what the cache has at hand; None where there is no
-        cache, or no attention, or nothing longer."""
-        config, attends = self.stream.config, self.spots.get("self_attn")
-        total = min(config.context_length, FAR)
-        if (
-            not self.cache
-            or step.present is None
-            or attends is None
-            or attends.missing
-            or total <= step.batch.mask.shape[1]
-        ):
+        None where the layer has no cache or no attention, or where the context is no longer than the text.
+        """
+        config, attention = self.source.config, self.graph_taps.get("self_attn")
+        total = min(config.context_length, LONG_CACHE)
+        present = layer_run.present
+        if not self.cache or present is None or attention is None or attention.missing:
             return None
-        place = next(place for place in self.places if place.kind == "attention")
-        if any(key not in self.spots or step.values[key].shape[1] < NEW for key in place.takes):
+        tap = self._attention_tap
+        if total <= layer_run.scenario.mask.shape[1]:
+            return None
+        if any(key not in self.graph_taps or layer_run.activations[key].shape[1] < LONG_NEW for key in tap.inputs):
             return None
         ids = torch.zeros(1, total, dtype=torch.int64)
-        batch = Batch("far", f"{total:,} tokens", ids[:, NEW:], ids[:, :NEW], torch.ones_like(ids))
-        plan = ops.plan(batch.ids, batch.mask, batch.past, rotary)
-        copies = -(-batch.past // step.present[0].shape[2])
-        past = tuple(x[:1].repeat(1, 1, copies, 1)[:, :, : batch.past] for x in step.present)
-        values = {key: value[:1, -NEW:] for key, value in step.values.items()}
+        scenario = Scenario("long", f"{total:,} tokens", ids[:, LONG_NEW:], ids[:, :LONG_NEW], torch.ones_like(ids))
+        plan = ops.plan(scenario.ids, scenario.mask, scenario.past_length, rotary)
+        copies = -(-scenario.past_length // present[0].shape[2])
+        past_key, past_value = (x[:1].repeat(1, 1, copies, 1)[:, :, : scenario.past_length] for x in present)
+        activations = {key: value[:1, -LONG_NEW:] for key, value in layer_run.activations.items()}
         heads = Heads(config.num_attention_heads, config.num_key_value_heads, config.head_dim)
-        query, key, value = (self._given(key, replace(step, values=values)) for key in place.takes)
+        new_run = replace(layer_run, activations=activations)
+        query, key, value = (self.folded.activation(key, new_run) for key in tap.inputs)
         window, rotates = config.layer_windows[self.index], config.layer_rotary[self.index]
-        output, _ = ops.attention(query, key, value, (past[0], past[1]), plan, heads, window=window, rotate=rotates)
-        if place.key in self.ratios:
-            output = output / self.ratios[place.key]
-        return Step(batch, plan, step.hidden, values | {place.key: output}, (past[0], past[1]))
+        past = past_key, past_value
+        output, _ = ops.attention(query, key, value, past, plan, heads, window=window, rotate=rotates)
+        output = output / self.folded.of(tap.key)
+        return LayerRun(scenario, plan, layer_run.hidden, activations | {tap.key: output}, past)
 
-    def _judge(self, place: Place, step: Step, found: Tensor | None, *, first: bool) -> Judgement:
-        module = self.layer.get_submodule(place.module)
-        wanted = self._given(place.key, step)
-        budget = self._budget(place, module, step)
-        path = self.probe.anatomy.path(self.index, place.key)
-        if found is None:
-            error = relative_error(wanted, self._given(place.takes[-1], step), step.batch.new)
-            words = "the residual is left out" if place.kind == "residual" else f"{WHAT[place.kind]} is skipped"
-            return Judgement(path, None, error, budget, lambda: Cause(f"{words}: no node of the graph belongs to it"))
-        error = relative_error(wanted, found, step.batch.new)
-        symptom = Symptom(
-            self.stream.config,
+    def _check(self, tap: Tap, layer_run: LayerRun, actual: Tensor | None, *, first: bool) -> Check:
+        module = self.layer.get_submodule(tap.module)
+        expected, mask = self.folded.activation(tap.key, layer_run), layer_run.scenario.unpadded
+        budget = self._budget(tap, module, layer_run)
+        tap_map = self.artifact.tap_map
+        path = tap_map.path(self.index, tap.key)
+        if actual is None:
+            error = relative_error(expected, self.folded.activation(tap.inputs[-1], layer_run), mask)
+            text = "the residual is left out" if tap.kind == "residual" else f"{OPERATORS[tap.kind]} is skipped"
+            return Check(path, None, error, budget, lambda: Cause(f"{text}: the graph has no node for it"))
+        mismatch = Mismatch(
+            self.source.config,
             self.index,
-            place,
+            tap,
             module,
-            step,
-            wanted,
-            found,
-            error,
+            layer_run,
+            expected,
+            actual,
+            relative_error(expected, actual, mask),
             budget,
-            self.ratios,
-            partial(self._sibling, place),
-            lambda other: self.probe.anatomy.path(other, place.key),
+            self.folded,
+            partial(self._weight_of_layer, tap),
+            lambda layer: tap_map.path(layer, tap.key),
         )
-        operator = (self.spots[place.key].node.name or "").removesuffix(SUM) or None
-        when = "" if first else step.batch.what
-        return Judgement(path, operator, error, budget, partial(explain, symptom), self.weights[place.key], when)
+        operator = (self.graph_taps[tap.key].node.name or "").removesuffix(SUM) or None
+        scenario = "" if first else layer_run.scenario.description
+        weights = self.weights[tap.key]
+        return Check(path, operator, mismatch.error, budget, partial(diagnose, mismatch), weights, scenario)
 
-    def _judge_cache(self, part: str, step: Step, found: Tensor, *, first: bool) -> Judgement:
-        """The keys or values that the layer hands out."""
-        assert step.present is not None
-        pair = dict(zip(CACHE_PARTS, step.present, strict=True))
-        other = next(pair[name] for name in CACHE_PARTS if name != part)
-        error = relative_error(pair[part], found)
+    def _check_cache(self, name: str, layer_run: LayerRun, actual: Tensor, *, first: bool) -> Check:
+        """Return the check of the keys or values that the layer writes to the cache."""
+        assert layer_run.present is not None
+        pair: dict[str, Tensor] = dict(zip(CACHE_PARTS, layer_run.present, strict=True))
+        expected, other = pair[name], pair["value" if name == "key" else "key"]
+        error = relative_error(expected, actual)
 
-        def why() -> Cause:
-            if relative_error(other, found) < error / 5:
-                return Cause("the cache has keys and values exchanged")
-            if found.shape != pair[part].shape:
-                shapes = f"{tuple(found.shape)}, expected {tuple(pair[part].shape)}"
-                return Cause(f"the {part}s that it puts into the cache have shape {shapes}")
-            return Cause(f"the {part}s that it puts into the cache differ by {error:.2g} of their size")
+        def diagnose_cache() -> Cause:
+            if relative_error(other, actual) < error / 5:
+                return Cause("keys and values are swapped in the cache")
+            if actual.shape != expected.shape:
+                shapes = f"{tuple(actual.shape)}, expected {tuple(expected.shape)}"
+                return Cause(f"the {name}s written to the cache have shape {shapes}")
+            return Cause(f"the {name}s written to the cache have a relative error of {error:.2g}")
 
-        place = next(place for place in self.places if place.kind == "attention")
-        path = self.probe.anatomy.path(self.index, place.key)
-        budget = self._budget(place, self.layer, step)
-        return Judgement(path, self.cache[part].node.name, error, budget, why, (), "" if first else step.batch.what)
+        tap = self._attention_tap
+        path = self.artifact.tap_map.path(self.index, tap.key)
+        budget = self._budget(tap, self.layer, layer_run)
+        scenario = "" if first else layer_run.scenario.description
+        return Check(path, self.cache[name].node.name, error, budget, diagnose_cache, (), scenario)
 
-    def _sibling(self, place: Place, other: int) -> Tensor:
-        name = f"{self.stream.checkpoint.trunk_prefix}layers.{other}.{place.key}.weight"
-        return self.stream.checkpoint.tensor(name).float()
+    def _weight_of_layer(self, tap: Tap, layer: int) -> Tensor:
+        name = f"{self.source.checkpoint.trunk_prefix}layers.{layer}.{tap.key}.weight"
+        return self.source.checkpoint.tensor(name).float()
 
-    def _budget(self, place: Place, module: nn.Module, step: Step) -> float:
-        rows = step.batch.new
-        if place.kind == "projection":
+    def _budget(self, tap: Tap, module: nn.Module, layer_run: LayerRun) -> float:
+        mask = layer_run.scenario.unpadded
+        if tap.kind == "projection":
             assert isinstance(module, nn.Linear)
-            quantization = quantization_of(self.weights[place.key], self.probe.manifest)
-            source = step.hidden if place.takes[0] == HIDDEN else step.values[place.takes[0]]
-            if place.key not in self.energies:
-                self.energies[place.key] = energies(module.weight)
-            columns, wanted = self.energies[place.key], step.values[place.key][rows]
-            return product(self.base, columns, source[rows], wanted, quantization)
-        if place.kind == "attention":
-            query, key = (self._given(taken, step)[rows] for taken in place.takes[:2])
-            unit = UNIT[self.probe.manifest.model.cache_dtype]
-            return attention(self.base, unit, query, key, self.stream.config.head_dim)
+            quantization = quantization_of(self.weights[tap.key], self.artifact.manifest)
+            inputs = layer_run.hidden if tap.inputs[0] == HIDDEN else layer_run.activations[tap.inputs[0]]
+            if tap.key not in self._squared_norms:
+                self._squared_norms[tap.key] = squared_column_norms(module.weight)
+            columns, expected = self._squared_norms[tap.key], layer_run.activations[tap.key][mask]
+            return matmul_budget(self.base, columns, inputs[mask], expected, quantization)
+        if tap.kind == "attention":
+            query, key = (self.folded.activation(key, layer_run)[mask] for key in tap.inputs[:2])
+            unit = UNIT[self.artifact.manifest.model.cache_dtype]
+            return attention_budget(self.base, unit, query, key, self.source.config.head_dim)
         return self.base
 
 
-def _values(spots: Iterable[Spot]) -> list[ir.Value]:
-    return list(dict.fromkeys(spot.value for spot in spots))
+def _keep_worse(checks: dict[str, Check], key: str, new: Check) -> None:
+    """Keep the first check that fails, or else the one with the largest error relative to its budget."""
+    old = checks.get(key)
+    if old is None or (not old.fails and new.error / new.budget > old.error / old.budget):
+        checks[key] = new
 
 
-def _columns(value: Tensor, spot: Spot) -> Tensor:
-    return value if spot.columns is None else value[..., spot.columns]
+def _values(graph_taps: Iterable[GraphTap]) -> list[ir.Value]:
+    return list(dict.fromkeys(graph_tap.value for graph_tap in graph_taps))
+
+
+def _columns(value: Tensor, graph_tap: GraphTap) -> Tensor:
+    return value if graph_tap.columns is None else value[..., graph_tap.columns]

@@ -1,7 +1,7 @@
-"""Where an artifact went wrong: every operator is run on what the source gives it, and compared with the source.
+"""Find the operators of an artifact that differ from the source, and the cause of each difference.
 
-What an operator gets from the one before it is replaced by the source's numbers, so that an error shows where it
-arises and nowhere else. Layer by layer, in the memory of a layer.
+Every operator runs on the source's activations instead of the artifact's own, so that an error appears only at the
+operator that makes it. One layer is in memory at a time.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,12 +14,13 @@ from ...artifact import Manifest
 from ...models.layerwise import Layerwise
 from ...models.rope import RotaryEmbedding
 from ..report.result import Finding, TensorError
-from .batches import PROMPT, Trail, batches
-from .budgets import rounding
-from .ends import Ends
-from .judgement import Judgement, findings_of, together
-from .layer import LayerProbe
-from .probe import Probe
+from .artifact_graph import ArtifactGraph
+from .budgets import rounding_budget
+from .findings import Check, findings_of, merge_layers
+from .layer_checks import LayerChecks
+from .outer_checks import OuterChecks
+from .scenarios import PROMPT, scenarios
+from .source_run import SourceRun
 
 Progress = Callable[[int, int], None]
 
@@ -28,7 +29,7 @@ Progress = Callable[[int, int], None]
 def locate(
     folder: Path,
     manifest: Manifest,
-    stream: Layerwise,
+    source: Layerwise,
     tokens: Tensor,
     *,
     tensors: Sequence[TensorError] = (),
@@ -36,17 +37,17 @@ def locate(
     threads: int | None = None,
     advance: Progress = lambda done, total: None,
 ) -> tuple[Finding, ...]:
-    """The places whose own error exceeds what their precision allows, in the order of execution.
+    """Return a finding for each operator whose own error exceeds its budget, in the order of execution.
 
-    The same mistake in several layers is one finding, in the first of them, that names the others.
+    The same mistake in several layers is one finding, in the first of them, which names the others.
 
     Args:
-        tokens: int64 [1, S]. Attention is tried behind a longer cache, too, which needs no text.
-        tensors: what an audit of the weights found; their faults become findings, too.
-        budget: the relative error that an operator without quantized weights may have; None for what the element type
-            of the activations allows. That of quantized products follows from the manifest and from the inputs.
-        threads: of one operator; None for every processor this process may use.
-        advance: hears how many layers are done, and how many there are.
+        tokens: int64 [1, S]. Attention is also checked with a cache longer than this text.
+        tensors: the result of the audit; each faulty tensor becomes a finding as well.
+        budget: the allowed relative error of an operator without quantized weights; None derives it from the dtype of
+            the activations. The budget of a quantized matrix multiplication follows from the manifest and the inputs.
+        threads: threads of one operator; None for every processor this process may use.
+        advance: called with (layers done, layers in total).
 
     Returns:
         no findings where the CPU cannot compute in the artifact's precision (bfloat16).
@@ -56,22 +57,19 @@ def locate(
     """
     if manifest.model.cache_dtype == "bfloat16":
         return ()
-    config = stream.config
-    probe = Probe(folder, manifest, config, threads)
-    base = rounding(manifest) if budget is None else budget
+    config = source.config
+    artifact = ArtifactGraph(folder, manifest, config, threads)
+    base = rounding_budget(manifest) if budget is None else budget
     rotary = RotaryEmbedding(config.rope, config.head_dim)
-    trails = [
-        Trail(batch, rotary, stream.embed(batch.past_ids) if batch.past else torch.empty(0), stream.embed(batch.ids))
-        for batch in batches(tokens, manifest)
-    ]
-    ends = Ends(probe, stream, base)
-    judgements: list[Judgement] = [*ends.embedding(tokens[:, :PROMPT])]
+    runs = [SourceRun.start(scenario, source, rotary) for scenario in scenarios(tokens, manifest)]
+    outer = OuterChecks(artifact, source, base)
+    checks: list[Check] = [*outer.embedding(tokens[:, :PROMPT])]
     for index in range(config.num_hidden_layers):
-        layer = stream.layer(index)
-        steps = [trail.step(layer, probe.anatomy.places) for trail in trails]
-        found = LayerProbe(probe, stream, index, layer, base).judgements(steps, rotary)
-        # What the causes are is found out while the layer is in memory.
-        judgements += [judgement.settled() for judgement in found]
+        layer = source.layer(index)
+        layer_runs = [run.advance(layer, artifact.tap_map.taps) for run in runs]
+        layer_checks = LayerChecks(artifact, source, index, layer, base)
+        # A cause needs the layer's weights, so it is found before they are released.
+        checks += [check.resolved() for check in layer_checks.run(layer_runs, rotary)]
         advance(index + 1, config.num_hidden_layers)
-    judgements += ends.behind(trails)
-    return together(findings_of(judgements, tensors))
+    checks += outer.norm_and_head(runs)
+    return merge_layers(findings_of(checks, tensors))

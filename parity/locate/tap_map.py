@@ -1,106 +1,41 @@
-"""The places of a layer where its numbers can be compared, and where a graph has them.
+"""Where a graph computes the taps of each layer.
 
-A place is the output of a module or of an operator in the native definition. In a graph it is found by the module path
-that every node carries, whatever operators the target or the quantization made of it: what leaves the nodes of a path.
+A tap is found by the module path that every node carries, whatever operators the target or the quantization uses: it
+is the value that leaves the nodes of that path.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
 from ...artifact import Manifest, Task
 from ...contract import INPUT_IDS, MODULE_KEY
 from ...models.config import ModelConfig
-from ...models.family import FAMILIES, GATE_UP, QKV, Family
 from ...models.heads import TRUNK_ATTRIBUTE
+from .taps import HIDDEN, MIDDLE, OUT, TAPS
 
 SUM = ":sum"
-"""What a node that adds to the residual stream has at the end of its name, where another half of it normalizes."""
+"""Suffix of the node that adds to the residual stream, where a fused norm was split into a sum and a norm."""
 
-Kind = Literal["norm", "projection", "attention", "activation", "residual"]
-HIDDEN, MIDDLE, OUT = "hidden", "middle", "out"
-"""The residual stream in front of a layer, between its halves, and behind it."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """``key`` is a module's path inside the layer, or MIDDLE or OUT; ``takes`` the keys of what it is computed from.
-
-    ``seen`` says where a forward hook sees the value: at the output of a module of the layer, or at its input.
-    """
-
-    key: str
-    takes: tuple[str, ...]
-    kind: Kind
-    seen: tuple[Literal["output", "input"], str]
-
-    @property
-    def module(self) -> str:
-        """The path inside the layer that a reader can look up; empty for the layer itself."""
-        return "" if self.key in (MIDDLE, OUT) else self.key
-
-
-def _module(kind: Kind, key: str, *takes: str) -> Place:
-    return Place(key, takes, kind, ("output", key))
-
-
-def _mlp(given: str) -> tuple[Place, ...]:
-    return (
-        *(_module("projection", name, given) for name in GATE_UP),
-        Place("mlp", GATE_UP, "activation", ("input", "mlp.down_proj")),
-        _module("projection", "mlp.down_proj", "mlp"),
-    )
-
-
-def _attention(given: str, head_norms: bool) -> tuple[Place, ...]:
-    query, key, value = QKV
-    norms: tuple[Place, ...] = ()
-    if head_norms:
-        norms = (_module("norm", "self_attn.q_norm", query), _module("norm", "self_attn.k_norm", key))
-        query, key = "self_attn.q_norm", "self_attn.k_norm"
-    return (
-        *(_module("projection", name, given) for name in QKV),
-        *norms,
-        Place("self_attn", (query, key, value), "attention", ("input", "self_attn.o_proj")),
-        _module("projection", "self_attn.o_proj", "self_attn"),
-    )
-
-
-def _norm(name: str | None, given: str) -> tuple[Place, ...]:
-    return () if name is None else (_module("norm", name, given),)
-
-
-def places_of(family: Family) -> tuple[Place, ...]:
-    """Return the places of a family's layer in the order of execution."""
-    attention_adds = family.norm_after_attention or "self_attn.o_proj"
-    mlp_adds = family.norm_after_mlp or "mlp.down_proj"
-    middle_read_by = family.norm_before_mlp or GATE_UP[0]
-    return (
-        *_norm(family.norm_before_attention, HIDDEN),
-        *_attention(family.norm_before_attention or HIDDEN, family.head_norms),
-        *_norm(family.norm_after_attention, "self_attn.o_proj"),
-        Place(MIDDLE, (HIDDEN, attention_adds), "residual", ("input", middle_read_by)),
-        *_norm(family.norm_before_mlp, MIDDLE),
-        *_mlp(family.norm_before_mlp or MIDDLE),
-        *_norm(family.norm_after_mlp, "mlp.down_proj"),
-        Place(OUT, (MIDDLE, mlp_adds), "residual", ("output", "")),
-    )
-
-
-def _branch_ends(family: Family) -> dict[str, str]:
-    """Return which residual sum a module's output is added in."""
-    attention = dict.fromkeys(("self_attn", "self_attn.o_proj", family.norm_after_attention), MIDDLE)
-    mlp = dict.fromkeys(("mlp", "mlp.down_proj", family.norm_after_mlp), OUT)
-    return {name: place for name, place in (attention | mlp).items() if name is not None}
+_SUM_OF_BRANCH = {
+    "self_attn": MIDDLE,
+    "self_attn.o_proj": MIDDLE,
+    "post_attention_layernorm": MIDDLE,
+    "mlp": OUT,
+    "mlp.down_proj": OUT,
+    "post_feedforward_layernorm": OUT,
+}
+"""The tap of a residual sum, by the module whose output it adds."""
 
 
 @dataclass(frozen=True)
-class Spot:
-    """Where a graph has a place: the node and its output, of which ``columns`` are the place's (None: all).
+class GraphTap:
+    """A tap in a graph: the output ``value`` of ``node``.
 
-    ``missing``: the graph does not have it; the value is that of the place before, which stands in its stead.
+    Args:
+        columns: the part of the value's last dimension that belongs to the tap; None for all of it.
+        missing: the graph has no such node; ``value`` is that of the tap before it.
     """
 
     value: ir.Value
@@ -109,67 +44,69 @@ class Spot:
     missing: bool = False
 
 
-class Anatomy:
-    """The places of a whole graph, by layer and key.
+class TapMap:
+    """The taps of a graph, by layer and key.
 
-    ``embedding`` and ``norm`` are the spots before the layers and behind them.
+    ``embedding`` is the input of the first layer and ``norm`` the final norm's output.
     """
 
     def __init__(self, graph: ir.Graph, config: ModelConfig, task: Task) -> None:
         self.config = config
-        self.places = places_of(FAMILIES[config.family])
-        self._ends = _branch_ends(FAMILIES[config.family])
+        self.taps = TAPS[config.family]
         attribute = TRUNK_ATTRIBUTE.get(task)
         self.trunk = f"{attribute}." if attribute else ""
-        self._groups: dict[str, list[ir.Node]] = {}
+        self._nodes: dict[str, list[ir.Node]] = {}
         for node in graph:
-            self._groups.setdefault(module_path(node), []).append(node)
-        sums = self._sums(graph)
-        self.embedding = self._embedding(graph)
-        self.layers: list[dict[str, Spot]] = []
+            self._nodes.setdefault(module_path(node), []).append(node)
+        sums = self._residual_sums(graph)
+        self.embedding = self._find_embedding(graph)
+        self.layers: list[dict[str, GraphTap]] = []
         hidden = self.embedding
         for layer in range(config.num_hidden_layers):
-            self.layers.append(self._layer(layer, hidden, sums))
+            self.layers.append(self._find_layer(layer, hidden, sums))
             hidden = self.layers[-1].get(OUT)
-        self.norm = self._exit(f"{self.trunk}norm")
+        self.norm = self._output_of(f"{self.trunk}norm")
 
     def path(self, layer: int, key: str = "") -> str:
-        """The module path of a place, as the native definition has it."""
+        """Return the module path of a tap in the native definition."""
         path = f"{self.trunk}layers.{layer}"
         return path if key in ("", HIDDEN, MIDDLE, OUT) else f"{path}.{key}"
 
-    def _embedding(self, graph: ir.Graph) -> Spot | None:
-        """What the first layer takes, by the embedding's path or, where its nodes have lost that, by who takes it."""
-        spot = self._exit(f"{self.trunk}embed_tokens")
-        if spot is not None and any(
-            v is not None and v.name == INPUT_IDS for node in ancestors(spot.value, set()) for v in node.inputs
+    def _find_embedding(self, graph: ir.Graph) -> GraphTap | None:
+        """Return the first layer's input, by the embedding's path or, where its nodes have none, by its users."""
+        tap = self._output_of(f"{self.trunk}embed_tokens")
+        if tap is not None and any(
+            value is not None and value.name == INPUT_IDS
+            for node in ancestors(tap.value, set())
+            for value in node.inputs
         ):
-            return spot
+            return tap
         prefix = f"{self.trunk}layers."
         for node in graph:
             if module_path(node).startswith(f"{prefix}0."):
                 for value in node.inputs:
-                    giver = value.producer() if value is not None else None
-                    if value is not None and giver is not None and not module_path(giver).startswith(prefix):
-                        return Spot(value, giver)
+                    producer = value.producer() if value is not None else None
+                    if value is not None and producer is not None and not module_path(producer).startswith(prefix):
+                        return GraphTap(value, producer)
         return None
 
-    def _layer(self, layer: int, hidden: Spot | None, sums: Mapping[tuple[int, str], Spot]) -> dict[str, Spot]:
-        spots = {} if hidden is None else {HIDDEN: hidden}
-        for place in self.places:
-            if place.kind == "residual":
-                spot = sums.get((layer, place.key))
+    def _find_layer(
+        self, layer: int, hidden: GraphTap | None, sums: Mapping[tuple[int, str], GraphTap]
+    ) -> dict[str, GraphTap]:
+        found = {} if hidden is None else {HIDDEN: hidden}
+        for tap in self.taps:
+            if tap.kind == "residual":
+                graph_tap = sums.get((layer, tap.key))
             else:
-                spot = self._exit(self.path(layer, place.key)) or self._packed(layer, place.key)
-            if spot is None and place.takes[-1] in spots:
-                before = spots[place.takes[-1]]
-                spot = Spot(before.value, before.node, before.columns, missing=True)
-            if spot is not None:
-                spots[place.key] = spot
-        return spots
+                graph_tap = self._output_of(self.path(layer, tap.key)) or self._packed(layer, tap.key)
+            if graph_tap is None and tap.inputs[-1] in found:
+                graph_tap = replace(found[tap.inputs[-1]], missing=True)
+            if graph_tap is not None:
+                found[tap.key] = graph_tap
+        return found
 
-    def _packed(self, layer: int, key: str) -> Spot | None:
-        """One of three projections whose weights were packed into one."""
+    def _packed(self, layer: int, key: str) -> GraphTap | None:
+        """Return one of the q, k and v projections where their weights are packed into one."""
         config = self.config
         query, one = (n * config.head_dim for n in (config.num_attention_heads, config.num_key_value_heads))
         columns = {
@@ -177,62 +114,63 @@ class Anatomy:
             "self_attn.k_proj": slice(query, query + one),
             "self_attn.v_proj": slice(query + one, query + 2 * one),
         }.get(key)
-        spot = self._exit(self.path(layer, "self_attn.qkv_proj")) if columns else None
-        return spot and Spot(spot.value, spot.node, columns)
+        packed = self._output_of(self.path(layer, "self_attn.qkv_proj")) if columns else None
+        return packed and replace(packed, columns=columns)
 
-    def _exit(self, path: str) -> Spot | None:
-        """What the nodes of a path give to others: the last one's first output, if there is more than one."""
-        nodes = self._groups.get(path, [])
+    def _output_of(self, path: str) -> GraphTap | None:
+        """Return the first output of the last node of a path that other nodes use."""
+        nodes = self._nodes.get(path, [])
         inside = set(nodes)
         for node in reversed(nodes):
             value = node.outputs[0]
             if value.is_graph_output() or any(user not in inside for user, _ in value.uses()):
-                return Spot(value, node)
+                return GraphTap(value, node)
         return None
 
-    def _sums(self, graph: ir.Graph) -> dict[tuple[int, str], Spot]:
-        """The residual sums, by layer and place."""
-        found: dict[tuple[int, str], Spot] = {}
-        made: set[ir.Value] = set()
+    def _residual_sums(self, graph: ir.Graph) -> dict[tuple[int, str], GraphTap]:
+        """Return the residual sums, by layer and key."""
+        found: dict[tuple[int, str], GraphTap] = {}
+        sums: set[ir.Value] = set()
         prefix = f"{self.trunk}layers."
         for node in graph:
             split = (node.name or "").endswith(SUM)
             if node.op_type != "Add" and not split:
                 continue
             value = node.outputs[3 if split else 0]
-            places: dict[str, int] = {}
-            for given in node.inputs[:2]:
-                giver = given.producer() if given is not None and given not in made else None
-                layer, _, key = module_path(giver).removeprefix(prefix).partition(".") if giver else ("", "", "")
-                if key in self._ends and layer.isdigit() and module_path(node) != module_path(giver):
-                    places[self._ends[key]] = int(layer)
-            if places:
-                place = OUT if OUT in places else MIDDLE
-                found.setdefault((places[place], place), Spot(value, node))
-                made.add(value)
+            layers: dict[str, int] = {}
+            for operand in node.inputs[:2]:
+                producer = operand.producer() if operand is not None and operand not in sums else None
+                path = module_path(producer)
+                layer, _, key = path.removeprefix(prefix).partition(".")
+                if key in _SUM_OF_BRANCH and layer.isdigit() and module_path(node) != path:
+                    layers[_SUM_OF_BRANCH[key]] = int(layer)
+            if layers:
+                key = OUT if OUT in layers else MIDDLE
+                found.setdefault((layers[key], key), GraphTap(value, node))
+                sums.add(value)
         return found
 
 
 def module_path(node: ir.Node | None) -> str:
-    """The module path that the exporter left on a node; empty where there is none."""
+    """Return the module path in a node's metadata; empty where it has none."""
     return node.metadata_props.get(MODULE_KEY, "") if node is not None else ""
 
 
 def ancestors(value: ir.Value, cuts: set[ir.Value]) -> Iterator[ir.Node]:
-    """The nodes that ``value`` is computed by, back to the values ``cuts``."""
+    """Yield the nodes that compute ``value``, back to the values ``cuts``."""
     seen: set[ir.Node] = set()
-    open_nodes = [value.producer()]
-    while open_nodes:
-        node = open_nodes.pop()
+    pending = [value.producer()]
+    while pending:
+        node = pending.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
         yield node
-        open_nodes += [given.producer() for given in node.inputs if given is not None and given not in cuts]
+        pending += [operand.producer() for operand in node.inputs if operand is not None and operand not in cuts]
 
 
-def weights_of(value: ir.Value, cuts: set[ir.Value], manifest: Manifest) -> tuple[str, ...]:
-    """The stored tensors that ``value`` is computed from, back to the values ``cuts``."""
-    given = {v.name: v for node in ancestors(value, cuts) for v in node.inputs if v is not None and v.is_initializer()}
-    names = ((name or "").removesuffix(".pairs") for name in given)
+def tensors_of(value: ir.Value, cuts: set[ir.Value], manifest: Manifest) -> tuple[str, ...]:
+    """Return the names of the stored tensors that ``value`` is computed from, back to the values ``cuts``."""
+    operands = {v.name: v for node in ancestors(value, cuts) for v in node.inputs if v is not None}
+    names = ((name or "").removesuffix(".pairs") for name, operand in operands.items() if operand.is_initializer())
     return tuple(dict.fromkeys(name for name in names if name in manifest.tensors))

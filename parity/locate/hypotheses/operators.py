@@ -1,180 +1,185 @@
-"""Why a place is wrong: what a usual mistake would have given there is computed, and compared with what it gave.
+"""Usual mistakes of norms, projections, the MLP's activation function and residual sums; and the diagnosis of a tap.
 
-A cause is named only where it explains the numbers: with the mistake made on the source's side too, the error falls to
-what rounding allows. Otherwise the report says no more than that the operator differs.
+A cause is named only where it explains the numbers: with the mistake made in the source's computation too, the error
+falls to what rounding allows. Otherwise the report only states the error.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from itertools import chain
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...models.family import FAMILIES
-from ...models.layers import HeadNorm, RMSNorm
-from .attention_mistakes import attention_mistakes, last_right
-from .places import HIDDEN, MIDDLE, OUT, Kind
-from .symptoms import WHAT, Candidate, Cause, Symptom, listed, matched, plausible, scaled, split, unexplained
+from ....models.layers import HeadNorm, RMSNorm
+from ..taps import HIDDEN, MIDDLE, OUT, Kind
+from .attention import attention_hypotheses
+from .mismatch import (
+    FAMILIES,
+    OPERATORS,
+    Cause,
+    Hypothesis,
+    Mismatch,
+    first_cause,
+    permuted_heads,
+    split_heads,
+    unexplained,
+)
+from .rope import last_correct_position
 
 EPSILONS = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-12, 0.0)
-WORDS = {
+ACTIVATIONS = {
     HIDDEN: "the layer's input",
-    MIDDLE: "the sum behind attention",
+    MIDDLE: "the residual sum after attention",
     OUT: "the layer's output",
     "self_attn": "the attention operator's output",
     "mlp": "silu(gate) * up",
 }
 
 
-def explain(symptom: Symptom) -> Cause:
-    """The first usual mistake that explains the symptom, or what can be said of it in general."""
-    lists: dict[Kind, Callable[[Symptom], Iterable[Candidate]]] = {
-        "norm": norm_mistakes,
-        "projection": projection_mistakes,
-        "activation": activation_mistakes,
-        "residual": residual_mistakes,
-        "attention": attention_mistakes,
+def diagnose(mismatch: Mismatch) -> Cause:
+    """Return the first cause that explains a mismatch, or a general description of it."""
+    hypotheses: dict[Kind, Callable[[Mismatch], Iterable[Hypothesis]]] = {
+        "norm": norm_hypotheses,
+        "projection": projection_hypotheses,
+        "activation": activation_hypotheses,
+        "residual": residual_hypotheses,
+        "attention": attention_hypotheses,
     }
-    mistakes: Iterable[Candidate] = lists[symptom.place.kind](symptom)
-    for cause, candidate in chain(mistakes, scaled(symptom.wanted, symptom.found)):
-        if candidate.shape == symptom.found.shape and plausible(symptom.off(candidate), symptom.error, symptom.budget):
-            return Cause(cause) if isinstance(cause, str) else cause
-    rows = symptom.step.batch.new
-    wanted, found = symptom.wanted[rows], symptom.found
-    found = found[rows] if found.shape[: rows.dim()] == rows.shape else found
-    cause = unexplained(WHAT[symptom.place.kind], wanted, found, symptom.error, symptom.budget)
-    last = last_right(symptom) if symptom.place.kind == "attention" and not cause.rounding else None
-    return cause if last is None else replace(cause, words=f"{cause.words}; it is right up to position {last}")
+    kind, mask = mismatch.tap.kind, mismatch.layer_run.scenario.unpadded
+    expected, actual = mismatch.expected, mismatch.actual
+    cause = first_cause(hypotheses[kind](mismatch), expected, actual, mismatch.budget, mask)
+    if cause is not None:
+        return cause
+    unpadded = actual[mask] if actual.shape[: mask.dim()] == mask.shape else actual
+    cause = unexplained(OPERATORS[kind], expected[mask], unpadded, mismatch.error, mismatch.budget)
+    last = last_correct_position(mismatch) if kind == "attention" and not cause.rounding else None
+    return cause if last is None else replace(cause, text=f"{cause.text}; it is correct up to position {last}")
 
 
-def norm_mistakes(symptom: Symptom) -> Iterator[Candidate]:
-    """RMSNorm, over the hidden state or over each head."""
-    norm, x = symptom.module, symptom.value(symptom.place.takes[0])
+def norm_hypotheses(mismatch: Mismatch) -> Iterator[Hypothesis]:
+    """Yield mistakes of an RMSNorm over the hidden state or over each head."""
+    norm, x = mismatch.module, mismatch.activation(mismatch.tap.inputs[0])
     assert isinstance(norm, RMSNorm)
-    ratio = symptom.ratios.get(symptom.place.key, torch.ones(()))
+    folded = mismatch.folded.of(mismatch.tap.key)
     weight = norm.weight.detach()
-    rows = split(x, weight.shape[0]) if isinstance(norm, HeadNorm) else x
+    rows = split_heads(x, weight.shape[0]) if isinstance(norm, HeadNorm) else x
 
-    def with_(eps: float = norm.eps, scale: Tensor = weight, given: Tensor = rows) -> Tensor:
+    def normalize(eps: float = norm.eps, scale: Tensor = weight, given: Tensor = rows) -> Tensor:
         normed = given * torch.rsqrt(given.square().mean(-1, keepdim=True) + eps) * scale
-        return normed.reshape(symptom.wanted.shape) * ratio
+        return normed.reshape(mismatch.expected.shape) * folded
 
-    yield "the norm is skipped: what goes in comes out", x * ratio
-    for eps in (*EPSILONS, _fitted_epsilon(symptom, rows, weight)):
+    yield "the norm is skipped: its output equals its input", x * folded
+    for eps in (*EPSILONS, _fitted_epsilon(mismatch, rows, weight)):
         if eps is not None and eps != norm.eps and eps >= 0:
-            words = f"its epsilon is {eps:.3g}, config.json's rms_norm_eps is {norm.eps:g}"
-            yield Cause(words, rounding=True), with_(eps=eps)
-    yield "the norm's weight is left out", with_(scale=torch.ones_like(weight))
-    yield "the norm multiplies by 1 + weight", with_(scale=1 + weight)
-    yield "the mean is subtracted, as in LayerNorm", with_(given=rows - rows.mean(-1, keepdim=True))
+            text = f"its epsilon is {eps:.3g}, config.json's rms_norm_eps is {norm.eps:g}"
+            yield Cause(text, rounding=True), normalize(eps=eps)
+    yield "the norm's weight is left out", normalize(scale=torch.ones_like(weight))
+    yield "the norm multiplies by 1 + weight", normalize(scale=1 + weight)
+    yield "the mean is subtracted, as in LayerNorm", normalize(given=rows - rows.mean(-1, keepdim=True))
     if isinstance(norm, HeadNorm):
         whole = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + norm.eps) * weight.repeat(norm.heads)
-        yield "the norm is taken over all heads together, not over each", whole
-    for other in range(symptom.config.num_hidden_layers):
-        if other != symptom.layer:
-            yield f"its weight is that of {symptom.path(other)}", with_(scale=symptom.sibling(other))
-    yield from _other_inputs(symptom, lambda value: with_(given=value) if value.shape == rows.shape else None)
+        yield "the norm is computed over all heads together instead of over each head", whole
+    for other in range(mismatch.config.num_hidden_layers):
+        if other != mismatch.layer:
+            text = f"its weight is that of {mismatch.path_in_layer(other)}"
+            yield text, normalize(scale=mismatch.weight_of_layer(other))
+    yield from _other_inputs(mismatch, lambda value: normalize(given=value) if value.shape == rows.shape else None)
 
 
-def _fitted_epsilon(symptom: Symptom, x: Tensor, weight: Tensor) -> float | None:
-    """The epsilon that fits best: found = x * weight / sqrt(mean square + epsilon) in every row."""
-    plain = (x * weight).double()
-    found = symptom.found.reshape(plain.shape).double()
-    slope = (plain * found).sum(-1) / plain.square().sum(-1).clamp(min=1e-30)
-    squares = x.double().square().mean(-1)
-    telling = squares.flatten().argmin()
-    if not slope.flatten()[telling] > 0:
+def _fitted_epsilon(mismatch: Mismatch, x: Tensor, weight: Tensor) -> float | None:
+    """Return the epsilon that fits best: actual = x * weight / sqrt(mean square + epsilon) in every row."""
+    unscaled = (x * weight).double()
+    actual = mismatch.actual.reshape(unscaled.shape).double()
+    slope = (unscaled * actual).sum(-1) / unscaled.square().sum(-1).clamp(min=1e-30)
+    mean_squares = x.double().square().mean(-1)
+    smallest = mean_squares.flatten().argmin()  # where epsilon has the largest effect
+    if not slope.flatten()[smallest] > 0:
         return None
-    return float(1 / slope.flatten()[telling] ** 2 - squares.flatten()[telling])
+    return float(1 / slope.flatten()[smallest] ** 2 - mean_squares.flatten()[smallest])
 
 
-def projection_mistakes(symptom: Symptom) -> Iterator[Candidate]:
-    """A product with a weight, and its bias."""
-    linear, x = symptom.module, symptom.value(symptom.place.takes[0])
+def projection_hypotheses(mismatch: Mismatch) -> Iterator[Hypothesis]:
+    """Yield mistakes of a matrix multiplication and its bias."""
+    linear, x = mismatch.module, mismatch.activation(mismatch.tap.inputs[0])
     assert isinstance(linear, nn.Linear)
     weight, bias = linear.weight.detach(), linear.bias.detach() if linear.bias is not None else None
-    ratios = symptom.ratios
-    column = ratios.get(symptom.place.takes[0], torch.ones(()))
-    row = ratios.get(symptom.place.key, torch.ones(()))
+    column_scales, row_scales = mismatch.folded.of(mismatch.tap.inputs[0]), mismatch.folded.of(mismatch.tap.key)
 
-    def times(matrix: Tensor, given: Tensor = x, added: Tensor | None = bias) -> Tensor:
-        return F.linear(given / column, matrix, added) * row
+    def project(matrix: Tensor, given: Tensor = x, added: Tensor | None = bias) -> Tensor:
+        return F.linear(given / column_scales, matrix, added) * row_scales
 
     if bias is not None:
-        yield "its bias is missing or zero", times(weight, added=None)
-        yield "its bias is added twice", times(weight, added=2 * bias)
-        yield "its bias is subtracted", times(weight, added=-bias)
-    yield "its weight is zero", times(torch.zeros_like(weight))
+        yield "its bias is missing or zero", project(weight, added=None)
+        yield "its bias is added twice", project(weight, added=2 * bias)
+        yield "its bias is subtracted", project(weight, added=-bias)
+    yield "its weight is zero", project(torch.zeros_like(weight))
     for dtype, name in ((torch.float16, "float16"), (torch.bfloat16, "bfloat16")):
-        yield Cause(f"its weight is rounded to {name}", rounding=True), times(weight.to(dtype).float())
+        yield Cause(f"its weight is rounded to {name}", rounding=True), project(weight.to(dtype).float())
     if weight.shape[0] == weight.shape[1]:
-        yield "its weight is transposed", times(weight.t())
-    yield "its weight is negated", times(-weight)
-    dim = symptom.config.head_dim
-    if symptom.place.key.startswith("self_attn.") and not symptom.place.key.endswith("o_proj"):
-        order = matched(split(symptom.wanted, dim), split(symptom.found, dim))
-        if order is not None:
-            yield (
-                f"its heads are in another order ({listed(order)})",
-                split(symptom.wanted, dim)[..., order, :].flatten(-2),
-            )
-    yield from _other_inputs(symptom, lambda value: times(weight, value) if value.shape == x.shape else None)
-    if symptom.error > 0.1:
-        for other in sorted(range(symptom.config.num_hidden_layers), key=lambda i: abs(i - symptom.layer)):
-            if other != symptom.layer:
-                yield f"its weight is that of {symptom.path(other)}", times(symptom.sibling(other))
+        yield "its weight is transposed", project(weight.t())
+    yield "its weight is negated", project(-weight)
+    if mismatch.tap.key.startswith("self_attn.") and not mismatch.tap.key.endswith("o_proj"):
+        yield from permuted_heads(mismatch)
+    yield from _other_inputs(mismatch, lambda value: project(weight, value) if value.shape == x.shape else None)
+    if mismatch.error > 0.1:
+        for other in sorted(range(mismatch.config.num_hidden_layers), key=lambda i: abs(i - mismatch.layer)):
+            if other != mismatch.layer:
+                text = f"its weight is that of {mismatch.path_in_layer(other)}"
+                yield text, project(mismatch.weight_of_layer(other))
 
 
-def activation_mistakes(symptom: Symptom) -> Iterator[Candidate]:
-    """silu(gate) * up."""
-    gate, up = (symptom.value(key) for key in symptom.place.takes)
-    yield "gate and up are exchanged", F.silu(up) * gate
-    yield "the activation is GELU, not SiLU", F.gelu(gate) * up
-    yield "the activation is GELU (its tanh form), not SiLU", F.gelu(gate, approximate="tanh") * up
-    yield "the activation is ReLU, not SiLU", F.relu(gate) * up
-    yield "the activation is a sigmoid, not SiLU", F.sigmoid(gate) * up
-    yield "the activation is left out", gate * up
+def activation_hypotheses(mismatch: Mismatch) -> Iterator[Hypothesis]:
+    """Yield mistakes of silu(gate) * up."""
+    gate, up = (mismatch.activation(key) for key in mismatch.tap.inputs)
+    yield "gate and up are swapped", F.silu(up) * gate
+    yield "the activation function is GELU, expected SiLU", F.gelu(gate) * up
+    yield "the activation function is GELU with tanh, expected SiLU", F.gelu(gate, approximate="tanh") * up
+    yield "the activation function is ReLU, expected SiLU", F.relu(gate) * up
+    yield "the activation function is a sigmoid, expected SiLU", F.sigmoid(gate) * up
+    yield "the activation function is left out", gate * up
     yield "the gate is left out", up
     yield "up is left out", F.silu(gate)
 
 
-def residual_mistakes(symptom: Symptom) -> Iterator[Candidate]:
-    """The residual stream and what a branch adds to it."""
-    stream, branch = (symptom.value(key) for key in symptom.place.takes)
+def residual_hypotheses(mismatch: Mismatch) -> Iterator[Hypothesis]:
+    """Yield mistakes of the sum of the residual stream and a branch."""
+    stream, branch = (mismatch.activation(key) for key in mismatch.tap.inputs)
     yield "the residual is left out", branch
     yield "the branch is left out", stream
     yield "the branch is subtracted", stream - branch
-    values = {key: symptom.value(key) for key in (HIDDEN, *symptom.step.values)}
-    alike = {key: value for key, value in values.items() if value.shape == stream.shape}
+    activations = {key: mismatch.activation(key) for key in (HIDDEN, *mismatch.layer_run.activations)}
+    alike = {key: value for key, value in activations.items() if value.shape == stream.shape}
     for key, value in alike.items():
-        words = f"the residual is {_the(key)} in place of {_the(symptom.place.takes[0])}"
-        yield words, value + branch
+        text = f"the residual is {_name(key)} instead of {_name(mismatch.tap.inputs[0])}"
+        yield text, value + branch
     for key, value in alike.items():
-        yield _misplaced(symptom, symptom.place.takes[1], key), stream + value
+        yield _wrong_input(mismatch, mismatch.tap.inputs[1], key), stream + value
 
 
-def _other_inputs(symptom: Symptom, compute: Callable[[Tensor], Tensor | None]) -> Iterator[Candidate]:
-    """The same operator on another place's numbers."""
-    expected = symptom.place.takes[0]
-    for key in (HIDDEN, *symptom.step.values):
-        if key in (expected, symptom.place.key):
+def _other_inputs(mismatch: Mismatch, compute: Callable[[Tensor], Tensor | None]) -> Iterator[Hypothesis]:
+    """Yield the same operator on the activations of other taps."""
+    expected = mismatch.tap.inputs[0]
+    for key in (HIDDEN, *mismatch.layer_run.activations):
+        if key in (expected, mismatch.tap.key):
             continue
-        candidate = compute(symptom.value(key))
-        if candidate is not None:
-            yield _misplaced(symptom, expected, key), candidate
+        hypothesis = compute(mismatch.activation(key))
+        if hypothesis is not None:
+            yield _wrong_input(mismatch, expected, key), hypothesis
 
 
-def _misplaced(symptom: Symptom, expected: str, taken: str) -> Cause:
-    """Words for an operator that takes the wrong value; of norms, where they stand."""
-    family = FAMILIES[symptom.config.family]
-    for norm, branch in ((family.norm_after_attention, "attention"), (family.norm_after_mlp, "the MLP")):
-        if norm is not None and norm in (expected, taken, symptom.place.key):
-            words = f"the norm stands before {branch} (pre-norm), {family.title} has it behind it (post-norm)"
-            return Cause(words, key=norm)
-    return Cause(f"takes {_the(taken)} in place of {_the(expected)}")
+def _wrong_input(mismatch: Mismatch, expected: str, actual: str) -> Cause:
+    """Return the cause for an operator with the wrong input; around a norm after its branch, that norm is at fault."""
+    family = FAMILIES[mismatch.config.family]
+    for norm in ("post_attention_layernorm", "post_feedforward_layernorm"):
+        branch = {"post_attention_layernorm": "attention", "post_feedforward_layernorm": "the MLP"}[norm]
+        post_norm = mismatch.config.family == "exaone4"
+        involved = norm in (expected, actual) or mismatch.tap.key == norm
+        if post_norm and involved:
+            text = f"the norm is applied before {branch} (pre-norm), {family} applies it after (post-norm)"
+            return Cause(text, tap=norm)
+    return Cause(f"its input is {_name(actual)} instead of {_name(expected)}")
 
 
-def _the(key: str) -> str:
-    return WORDS.get(key, f"{key}'s output")
+def _name(key: str) -> str:
+    return ACTIVATIONS.get(key, f"{key}'s output")

@@ -11,8 +11,7 @@ from intaglio.errors import ArtifactError
 from intaglio.exporter import export
 from intaglio.exporter.quantize.options import QuantizeOptions
 from intaglio.models.checkpoint import Checkpoint
-from intaglio.parity.audit import expected
-from intaglio.parity.audit.weights import audit
+from intaglio.parity.audit import audit, expected
 from intaglio.tests import tiny
 from intaglio.tests.test_imports import environment
 
@@ -147,7 +146,7 @@ MEMORY = """
 import resource, sys
 from intaglio.artifact import read_manifest
 from intaglio.models.checkpoint import Checkpoint
-from intaglio.parity.audit.weights import audit
+from intaglio.parity.audit import audit
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 errors = audit(sys.argv[1], read_manifest(sys.argv[1]), Checkpoint(sys.argv[2]))
 assert not [error.fault for error in errors if error.fault]

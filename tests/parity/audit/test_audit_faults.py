@@ -1,4 +1,4 @@
-"""The audit of weights: what is sound has no fault, whatever its layout; what is not is told, with its cause."""
+"""The audit of weights: what is sound has no fault, whatever its layout; what is not is reported, with its cause."""
 
 import re
 from collections.abc import Callable
@@ -10,15 +10,15 @@ import onnx_ir as ir
 import pytest
 from intaglio.artifact import read_manifest
 from intaglio.models.checkpoint import Checkpoint
-from intaglio.parity.audit.weights import audit
+from intaglio.parity.audit import audit
 from intaglio.parity.report.result import TensorError
 
 from ..artifacts import Base, Shelf
-from ..faults.edits import weights as plants
-from ..faults.edits.attention import cos_and_sin_exchanged, other_positions, short_table, tables
-from ..faults.surgery import Array, Surgery
+from ..faults.artifact_editor import Array, ArtifactEditor
+from ..faults.edits import weights as edits
+from ..faults.edits.attention import cos_and_sin_swapped, other_positions, short_table, tables
 
-Plant = Callable[[Surgery], None]
+Edit = Callable[[ArtifactEditor], None]
 
 RTN = {"method": "rtn", "block_size": 16}
 FLOAT = Base("qwen2")
@@ -39,13 +39,13 @@ def audited(artifact: Path, checkpoint: Path) -> tuple[TensorError, ...]:
     return audit(artifact, read_manifest(artifact), Checkpoint(checkpoint))
 
 
-def scaled(name: str, factor: float) -> Plant:
-    return plants.rewritten(name, lambda weight: weight * factor)
+def scaled(name: str, factor: float) -> Edit:
+    return edits.rewritten(name, lambda weight: weight * factor)
 
 
-def rows(name: str, change: Callable[[Array], Array]) -> Plant:
+def rows(name: str, change: Callable[[Array], Array]) -> Edit:
     """A change to a float projection as the checkpoint has it, [N, K]."""
-    return plants.rewritten(name, lambda weight: change(weight.T.copy()).T)
+    return edits.rewritten(name, lambda weight: change(weight.T.copy()).T)
 
 
 def exchanged(weight: Array, first: slice, second: slice) -> Array:
@@ -58,72 +58,72 @@ def zeroed_rows(weight: Array) -> Array:
     return weight
 
 
-def own_layout(name: str) -> Plant:
+def own_layout(name: str) -> Edit:
     """[N, K] written where [K, N] is read."""
-    return plants.rewritten(name, lambda weight: weight.T.reshape(weight.shape))
+    return edits.rewritten(name, lambda weight: weight.T.reshape(weight.shape))
 
 
-def one_code(name: str, row: int) -> Plant:
-    def plant(s: Surgery) -> None:
-        codes = s.array(name)
+def one_code(name: str, row: int) -> Edit:
+    def edit(editor: ArtifactEditor) -> None:
+        codes = editor.array(name)
         codes[row, 0, 0] ^= 4
 
-    return plant
+    return edit
 
 
-def block_size(op: str, under: str, size: int) -> Plant:
-    def plant(s: Surgery) -> None:
-        s.nodes(op, under=under)[0].attributes["block_size"] = ir.AttrInt64("block_size", size)
+def block_size(op: str, under: str, size: int) -> Edit:
+    def edit(editor: ArtifactEditor) -> None:
+        editor.nodes(op, under=under)[0].attributes["block_size"] = ir.AttrInt64("block_size", size)
 
-    return plant
+    return edit
 
 
-def given(name: str, other: str) -> Plant:
+def given(name: str, other: str) -> Edit:
     """The node that multiplies by one weight takes another, of the same shape."""
 
-    def plant(s: Surgery) -> None:
-        value = s.graph.initializers[name]
+    def edit(editor: ArtifactEditor) -> None:
+        value = editor.graph.initializers[name]
         node = next(iter(value.uses())).node
-        node.replace_input_with(1, s.graph.initializers[other])
+        node.replace_input_with(1, editor.graph.initializers[other])
 
-    return plant
+    return edit
 
 
-def without_bias(s: Surgery) -> None:
-    add = s.nodes("Add", under=f"{LAYER}self_attn.q_proj")[0]
+def without_bias(editor: ArtifactEditor) -> None:
+    add = editor.nodes("Add", under=f"{LAYER}self_attn.q_proj")[0]
     value = add.inputs[0]
     assert value is not None
-    s.reroute(add.outputs[0], value)
-    s.sweep()
+    editor.reroute(add.outputs[0], value)
+    editor.sweep()
 
 
-position_late = other_positions(lambda s, given: s.insert("Add", [given, s.constant(1)], "model"))
+position_late = other_positions(lambda editor, given: editor.insert("Add", [given, editor.constant(1)], "model"))
 
 
-def halved(s: Surgery) -> None:
+def halved(editor: ArtifactEditor) -> None:
     """The table of sines alone."""
-    _, sin = tables(s)
+    _, sin = tables(editor)
     users = list(sin.uses())
-    small = s.insert("Mul", [sin, s.constant(0.5, np.float32)], "model")
+    small = editor.insert("Mul", [sin, editor.constant(0.5, np.float32)], "model")
     for user, index in users:
         user.replace_input_with(index, small)
 
 
-def theta(value: float) -> Plant:
-    def plant(s: Surgery) -> None:
-        frequencies = s.array("model.rotary_emb.inv_freq")
+def theta(value: float) -> Edit:
+    def edit(editor: ArtifactEditor) -> None:
+        frequencies = editor.array("model.rotary_emb.inv_freq")
         frequencies[:] = value ** (-np.arange(len(frequencies)) / len(frequencies))
 
-    return plant
+    return edit
 
 
 @dataclass(frozen=True)
-class Planted:
-    """``tensor`` is the initializer that must be told, with words that match ``words``; nothing else may be."""
+class FaultyWeight:
+    """``tensor`` is the initializer that must be reported, with words that match ``words``; nothing else may be."""
 
     name: str
     base: Base
-    plant: Plant
+    edit: Edit
     tensor: str
     words: str
     others: tuple[str, ...] = ()
@@ -133,87 +133,91 @@ class Planted:
 
 
 OUT, GATE, UP, DOWN = (f"{LAYER}{name}_proj.weight" for name in ("self_attn.o", "mlp.gate", "mlp.up", "mlp.down"))
-PLANTED = [
-    Planted("zeroed", FLOAT, plants.zeroed(GATE), GATE, r"all zeros.*root mean square of 0\.\d"),
-    Planted(
-        "transposed", FLOAT, plants.transposed(OUT), OUT, r"all of its rows are those of \S+o_proj.weight transposed"
+FAULTY = [
+    FaultyWeight("zeroed", FLOAT, edits.zeroed(GATE), GATE, r"all zeros.*root mean square of 0\.\d"),
+    FaultyWeight(
+        "transposed", FLOAT, edits.transposed(OUT), OUT, r"all of its rows are those of \S+o_proj.weight transposed"
     ),
-    Planted("own layout", FLOAT, own_layout(DOWN), DOWN, "in its own layout, read as if it were stored transposed"),
-    Planted("negated", FLOAT, scaled(UP, -1), UP, "all of its rows have the opposite sign"),
-    Planted("scaled", FLOAT, scaled(UP, 0.5), UP, r"are 0\.5 times the source's"),
-    Planted(
-        "another layer's", FLOAT, plants.copied(GATE.replace("1", "2"), GATE), GATE, r"those of model.layers.2.mlp.gate"
+    FaultyWeight(
+        "own layout", FLOAT, own_layout(DOWN), DOWN, "in its own layout, read as if it were stored transposed"
     ),
-    Planted("gate for up", FLOAT, plants.copied(GATE, UP), UP, r"those of model.layers.1.mlp.gate"),
-    Planted(
+    FaultyWeight("negated", FLOAT, scaled(UP, -1), UP, "all of its rows have the opposite sign"),
+    FaultyWeight("scaled", FLOAT, scaled(UP, 0.5), UP, r"are 0\.5 times the source's"),
+    FaultyWeight(
+        "another layer's", FLOAT, edits.copied(GATE.replace("1", "2"), GATE), GATE, r"those of model.layers.2.mlp.gate"
+    ),
+    FaultyWeight("gate for up", FLOAT, edits.copied(GATE, UP), UP, r"those of model.layers.1.mlp.gate"),
+    FaultyWeight(
         "norm",
         FLOAT,
-        plants.copied(f"{LAYER}input_layernorm.weight", "model.norm.weight"),
+        edits.copied(f"{LAYER}input_layernorm.weight", "model.norm.weight"),
         "model.norm.weight",
         "its numbers are those of model.layers.1.input_layernorm.weight",
     ),
-    Planted(
-        "bias", STANDARD, plants.zeroed(f"{LAYER}self_attn.k_proj.bias"), f"{LAYER}self_attn.k_proj.bias", "all zeros"
+    FaultyWeight(
+        "bias", STANDARD, edits.zeroed(f"{LAYER}self_attn.k_proj.bias"), f"{LAYER}self_attn.k_proj.bias", "all zeros"
     ),
-    Planted(
+    FaultyWeight(
         "no bias",
         STANDARD,
         without_bias,
         f"{LAYER}self_attn.q_proj.bias",
         r"the bias is missing: no initializer of the graph was made from model.layers.1.self_attn.q_proj.bias",
     ),
-    Planted(
+    FaultyWeight(
         "one number",
         FLOAT,
         rows(DOWN, lambda w: w + 0.01 * (np.arange(w.size) == 700).reshape(w.shape)),
         DOWN,
         r"1 of its numbers are not the source's",
     ),
-    Planted("rounded", FLOAT, plants.half_precision(UP), UP, "rounded to fp16"),
-    Planted(
+    FaultyWeight("rounded", FLOAT, edits.half_precision(UP), UP, "rounded to fp16"),
+    FaultyWeight(
         "infinite",
         HALF,
-        plants.overflowed("model.norm.weight"),
+        edits.overflowed("model.norm.weight"),
         "model.norm.weight",
         "1 of its 64 numbers.*column 3, are NaN or infinite",
     ),
-    Planted(
+    FaultyWeight(
         "heads",
         HALF,
         rows(f"{LAYER}self_attn.q_proj.weight", lambda w: exchanged(w, slice(16), slice(16, 32))),
         f"{LAYER}self_attn.q_proj.weight",
         r"32 of its 64 rows.*row 0 of \S+ holds row 16 of.*head 1 where head 0 belongs",
     ),
-    Planted(
+    FaultyWeight(
         "columns",
         FLOAT,
-        plants.rewritten(OUT, lambda w: exchanged(w, slice(16), slice(16, 32))),
+        edits.rewritten(OUT, lambda w: exchanged(w, slice(16), slice(16, 32))),
         OUT,
         "columns in another order: column 0 holds column 16",
     ),
-    Planted(
+    FaultyWeight(
         "k for v",
         FLOAT,
         rows(f"{LAYER}self_attn.qkv_proj.weight", lambda w: exchanged(w, slice(64, 96), slice(96, 128))),
         f"{LAYER}self_attn.qkv_proj.weight",
         r"those of \S+v_proj.weight, \S+k_proj.weight",
     ),
-    Planted("part", FLOAT, rows(DOWN, zeroed_rows), DOWN, r"44 of its 64 rows, row 20 of \S+ to row 63, are zeros"),
-    Planted(
+    FaultyWeight(
+        "part", FLOAT, rows(DOWN, zeroed_rows), DOWN, r"44 of its 64 rows, row 20 of \S+ to row 63, are zeros"
+    ),
+    FaultyWeight(
         "untied, tied",
         FLOAT,
-        plants.copied("model.embed_tokens.weight", "lm_head.weight"),
+        edits.copied("model.embed_tokens.weight", "lm_head.weight"),
         "lm_head.weight",
         "the head is the embedding, and config.json has tie_word_embeddings = false",
     ),
-    Planted(
+    FaultyWeight(
         "half of a vocabulary",
         TIED,
-        plants.rows_late("model.embed_tokens.weight", 144),
+        edits.rows_shifted("model.embed_tokens.weight", 144),
         "model.embed_tokens.weight",
         "144 of its 288 rows.*lie elsewhere",
     ),
-    Planted(
+    FaultyWeight(
         "wired to another",
         FLOAT,
         given(GATE, UP),
@@ -221,136 +225,136 @@ PLANTED = [
         r"it is the weight of model.layers.1.mlp.up_proj, and model.layers.1.mlp.gate_proj computes with it",
         (GATE,),
     ),
-    Planted(
+    FaultyWeight(
         "sign of a scale, int4",
         INT4,
-        plants.sign_flipped(f"{LAYER}mlp.up_proj", 5, 1),
+        edits.sign_flipped(f"{LAYER}mlp.up_proj", 5, 1),
         f"{LAYER}mlp.up_proj.codes",
         r"sign of the scale is turned over in 1 of its 384 blocks, the first in row 5 of \S+, columns 16 to 31",
     ),
-    Planted(
+    FaultyWeight(
         "sign of a scale, int8",
         INT8,
-        plants.sign_flipped(f"{LAYER}self_attn.v_proj", 9, 0),
+        edits.sign_flipped(f"{LAYER}self_attn.v_proj", 9, 0),
         f"{LAYER}self_attn.v_proj.codes",
         r"sign of the scale.*1 of its.*row 9 of \S+, columns 0 to 15",
     ),
-    Planted(
+    FaultyWeight(
         "sign of a scale, standard",
         INT4_STANDARD,
-        plants.sign_flipped(f"{LAYER}mlp.up_proj", 7, 1, columns=True),
+        edits.sign_flipped(f"{LAYER}mlp.up_proj", 7, 1, columns=True),
         f"{LAYER}mlp.up_proj.codes",
         r"sign of the scale.*row 7 of \S+, columns 16 to 31",
     ),
-    Planted(
+    FaultyWeight(
         "sign of a scale, gptq",
         GPTQ,
-        plants.sign_flipped(f"{LAYER}mlp.up_proj", 5, 1),
+        edits.sign_flipped(f"{LAYER}mlp.up_proj", 5, 1),
         f"{LAYER}mlp.up_proj.codes",
         r"sign of the scale.*1 of its.*row 5 of \S+, columns 32 to 63",
     ),
-    Planted(
+    FaultyWeight(
         "sign of a scale, awq",
         AWQ,
-        plants.sign_flipped(f"{LAYER}mlp.gate_proj", 5, 1),
+        edits.sign_flipped(f"{LAYER}mlp.gate_proj", 5, 1),
         f"{LAYER}mlp.gate_proj.codes",
         r"sign of the scale.*1 of its.*row 5 of \S+, columns 16 to 31",
     ),
-    Planted(
+    FaultyWeight(
         "zero points",
         INT4,
-        plants.zero_points_late(f"{LAYER}mlp.down_proj"),
+        edits.zero_points_raised(f"{LAYER}mlp.down_proj"),
         f"{LAYER}mlp.down_proj.codes",
         r"zero point is off by \+1 in \d+ of its 384 blocks",
     ),
-    Planted(
+    FaultyWeight(
         "zero points, standard",
         INT4_STANDARD,
-        plants.zero_points_late(f"{LAYER}mlp.down_proj"),
+        edits.zero_points_raised(f"{LAYER}mlp.down_proj"),
         f"{LAYER}mlp.down_proj.codes",
         r"zero point is off by \+1 in \d+ of its 384 blocks",
     ),
-    Planted(
+    FaultyWeight(
         "zero points, gptq",
         GPTQ,
-        plants.zero_points_late(f"{LAYER}mlp.down_proj"),
+        edits.zero_points_raised(f"{LAYER}mlp.down_proj"),
         f"{LAYER}mlp.down_proj.codes",
         r"zero point is off by (mostly )?\+1 in \d+ of its 192 blocks",
     ),
-    Planted(
+    FaultyWeight(
         "symmetric zero, int4",
         INT4,
-        plants.codes_late("model.embed_tokens", 4),
+        edits.codes_raised("model.embed_tokens", 4),
         "model.embed_tokens.codes",
         r"zero point is off by (mostly )?-1",
     ),
-    Planted(
+    FaultyWeight(
         "symmetric zero, int8",
         INT8,
-        plants.codes_late(f"{LAYER}self_attn.v_proj", 8),
+        edits.codes_raised(f"{LAYER}self_attn.v_proj", 8),
         f"{LAYER}self_attn.v_proj.codes",
         r"zero point is off by (mostly )?-1",
     ),
-    Planted(
+    FaultyWeight(
         "scales out of order",
         INT4,
-        plants.scales_out_of_order(f"{LAYER}mlp.gate_proj"),
+        edits.scales_out_of_order(f"{LAYER}mlp.gate_proj"),
         f"{LAYER}mlp.gate_proj.codes",
         "scales lie in the order of columns, and are read in that of rows",
     ),
-    Planted(
+    FaultyWeight(
         "scales late",
         INT4,
-        plants.rewritten(f"{LAYER}mlp.gate_proj.scales", lambda w: np.roll(w, 1)),
+        edits.rewritten(f"{LAYER}mlp.gate_proj.scales", lambda w: np.roll(w, 1)),
         f"{LAYER}mlp.gate_proj.codes",
         "scales lie one block too far on",
     ),
-    Planted(
+    FaultyWeight(
         "scales halved",
         INT8,
         scaled(f"{LAYER}mlp.gate_proj.scales", 0.5),
         f"{LAYER}mlp.gate_proj.codes",
         r"scale is 0\.5 times that of the codes",
     ),
-    Planted(
+    FaultyWeight(
         "halves of bytes",
         INT4,
-        plants.nibbles_exchanged(f"{LAYER}mlp.up_proj"),
+        edits.nibbles_swapped(f"{LAYER}mlp.up_proj"),
         f"{LAYER}mlp.up_proj.codes",
         "wrong order of halves of bytes",
     ),
-    Planted(
+    FaultyWeight(
         "one code",
         INT4,
         one_code(f"{LAYER}mlp.up_proj.codes", 3),
         f"{LAYER}mlp.up_proj.codes",
         r"single codes.*1 of its.*row 3 of",
     ),
-    Planted(
+    FaultyWeight(
         "one code, gptq",
         GPTQ,
         one_code(f"{LAYER}mlp.up_proj.codes", 3),
         f"{LAYER}mlp.up_proj.codes",
         r"its relative error is 0\.\d+, and the manifest recorded",
     ),
-    Planted(
-        "zeroed, int4", INT4, plants.zeroed(f"{LAYER}mlp.up_proj.scales"), f"{LAYER}mlp.up_proj.codes", "all zeros"
+    FaultyWeight(
+        "zeroed, int4", INT4, edits.zeroed(f"{LAYER}mlp.up_proj.scales"), f"{LAYER}mlp.up_proj.codes", "all zeros"
     ),
-    Planted(
+    FaultyWeight(
         "not finite",
         INT4,
-        plants.rewritten(
+        edits.rewritten(
             f"{LAYER}mlp.up_proj.scales", lambda w: np.where(np.arange(w.size).reshape(w.shape) == 4, np.nan, w)
         ),
         f"{LAYER}mlp.up_proj.codes",
         "16 of its 6,144 numbers, the first in row 1 of.*column 0, are NaN or infinite",
     ),
-    Planted(
+    FaultyWeight(
         "swapped, int8",
         INT8,
-        lambda s: (
+        lambda editor: (
             [
-                plants.copied(f"{LAYER.replace('1', '2')}mlp.up_proj.{leaf}", f"{LAYER}mlp.up_proj.{leaf}")(s)
+                edits.copied(f"{LAYER.replace('1', '2')}mlp.up_proj.{leaf}", f"{LAYER}mlp.up_proj.{leaf}")(editor)
                 for leaf in ("codes", "scales")
             ]
             and None
@@ -358,36 +362,36 @@ PLANTED = [
         f"{LAYER}mlp.up_proj.codes",
         "those of model.layers.2.mlp.up_proj.weight",
     ),
-    Planted(
+    FaultyWeight(
         "block size",
         INT4,
         block_size("MatMulNBits", f"{LAYER}mlp.up_proj", 32),
         f"{LAYER}mlp.up_proj.codes",
         "graph cannot be followed",
     ),
-    Planted(
+    FaultyWeight(
         "norm under awq",
         AWQ,
         scaled(f"{LAYER}input_layernorm.weight", 2.0),
         f"{LAYER}input_layernorm.weight",
         r"divided by the scales in the columns of q_proj, k_proj, v_proj.*in the middle they are (2|1.99\d) times",
     ),
-    Planted(
+    FaultyWeight(
         "zeroed norm under awq",
         AWQ,
-        plants.zeroed(f"{LAYER}post_attention_layernorm.weight"),
+        edits.zeroed(f"{LAYER}post_attention_layernorm.weight"),
         f"{LAYER}post_attention_layernorm.weight",
         "all zeros",
     ),
-    Planted(
+    FaultyWeight(
         "cos and sin",
         TABLES,
-        cos_and_sin_exchanged,
+        cos_and_sin_swapped,
         "model.rotary_emb.cos",
         "cos and sin are exchanged",
         ("model.rotary_emb.sin",),
     ),
-    Planted(
+    FaultyWeight(
         "position",
         TABLES,
         position_late,
@@ -395,14 +399,14 @@ PLANTED = [
         "RoPE turns each position by the angles of the one after it",
         ("model.rotary_emb.sin",),
     ),
-    Planted(
+    FaultyWeight(
         "type",
         TABLES,
         theta(10_000),
         "model.rotary_emb.inv_freq",
         "RoPE is of the default type, and config.json has linear",
     ),
-    Planted(
+    FaultyWeight(
         "a table half as long",
         TABLES,
         short_table,
@@ -410,15 +414,15 @@ PLANTED = [
         "right up to position 63, and wrong from there on",
         ("model.rotary_emb.sin",),
     ),
-    Planted("a table times a half", TABLES, halved, "model.rotary_emb.sin", r"it is 0\.5 times what it should be"),
-    Planted(
+    FaultyWeight("a table times a half", TABLES, halved, "model.rotary_emb.sin", r"it is 0\.5 times what it should be"),
+    FaultyWeight(
         "one more",
         FLOAT,
-        plants.rewritten("model.norm.weight", lambda weight: weight + 1),
+        edits.rewritten("model.norm.weight", lambda weight: weight + 1),
         "model.norm.weight",
         "are the source's plus 1",
     ),
-    Planted(
+    FaultyWeight(
         "theta",
         STANDARD,
         theta(123_000),
@@ -428,12 +432,12 @@ PLANTED = [
 ]
 
 
-@pytest.mark.parametrize("planted", PLANTED, ids=str)
-def test_planted_fault_is_told(planted: Planted, shelf: Shelf, tmp_path: Path) -> None:
-    pair = shelf.copy(planted.base, tmp_path / "out")
-    with Surgery(pair.artifact) as surgery:
-        planted.plant(surgery)
-    told = {error.name: error.fault for error in audited(pair.artifact, pair.checkpoint) if error.fault is not None}
-    assert planted.tensor in told, told
-    assert re.search(planted.words, told[planted.tensor]), told[planted.tensor]
-    assert set(told) == {planted.tensor, *planted.others}, told
+@pytest.mark.parametrize("faulty", FAULTY, ids=str)
+def test_a_fault_is_reported(faulty: FaultyWeight, shelf: Shelf, tmp_path: Path) -> None:
+    pair = shelf.copy(faulty.base, tmp_path / "out")
+    with ArtifactEditor(pair.artifact) as editor:
+        faulty.edit(editor)
+    reported = {error.name: error.fault for error in audited(pair.artifact, pair.checkpoint) if error.fault is not None}
+    assert faulty.tensor in reported, reported
+    assert re.search(faulty.words, reported[faulty.tensor]), reported[faulty.tensor]
+    assert set(reported) == {faulty.tensor, *faulty.others}, reported

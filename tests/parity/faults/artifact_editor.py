@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 
-class Surgery:
-    """``with Surgery(folder) as s:`` change nodes, bytes and the manifest (``s.manifest``, its JSON).
+class ArtifactEditor:
+    """``with ArtifactEditor(folder) as editor:`` change nodes, bytes and the manifest (``editor.manifest``, its JSON).
 
     Then it is sealed: operators are counted and files hashed again, so that only the numbers tell of the change.
     """
@@ -28,7 +28,7 @@ class Surgery:
         self.manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         self._sealed_tensors = set(self.graph.initializers)
 
-    def __enter__(self) -> "Surgery":
+    def __enter__(self) -> "ArtifactEditor":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
@@ -85,7 +85,9 @@ class Surgery:
         """A new constant in the graph's own file."""
         name = f"constant_{len(self.graph.initializers)}"
         tensor = ir.tensor(np.asarray(values, dtype=dtype), name=name)
-        value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor)
+        value = ir.Value(
+            name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy()), const_value=tensor
+        )
         self.graph.initializers.add(value)
         return value
 

@@ -68,7 +68,7 @@ ROPE = [
         "linear left out", QWEN_STANDARD, attention.plain_angles(1e4), ROTARY, ("rope", "linear", "default"), slow=True
     ),
     Fault("yarn left out", QWEN_YARN, attention.plain_angles(1e4), ROTARY, ("rope", "yarn", "default"), slow=True),
-    Fault("cos and sin exchanged", QWEN, attention.cos_and_sin_exchanged, ROTARY, ("rope", "cos", "sin"), slow=True),
+    Fault("cos and sin exchanged", QWEN, attention.cos_and_sin_swapped, ROTARY, ("rope", "cos", "sin"), slow=True),
     Fault("interleaved pairs", QWEN, attention.interleaved, ROTARY, ("rope", "pairs|interleaved"), slow=True),
     Fault("a table half as long", QWEN, attention.short_table, ROTARY, ("rope",), shows=frozenset({PROMPT}), slow=True),
 ]
@@ -111,7 +111,7 @@ ATTENTION = [
     Fault(
         "last cached token unseen",
         EXAONE_STANDARD,
-        attention.last_cached_unseen,
+        attention.last_cached_hidden,
         ("model", *inside(0, "self_attn")),
         ("cache",),
         shows=frozenset({DECODE, BATCH, LEFT}),
@@ -128,7 +128,7 @@ ATTENTION = [
     Fault(
         "one position late behind a cache",
         EXAONE_STANDARD,
-        attention.late_behind_cache,
+        attention.late_after_cache,
         ROTARY,
         ("position",),
         shows=PER_ROW,
@@ -137,7 +137,7 @@ ATTENTION = [
     Fault(
         "keys and values of a cache exchanged",
         EXAONE,
-        attention.cache_halves_exchanged(2),
+        attention.keys_and_values_swapped(2),
         inside(2, "self_attn"),
         ("cache",),
         shows=PER_ROW,
@@ -146,7 +146,7 @@ ATTENTION = [
     Fault(
         "caches of two layers exchanged",
         EXAONE_STANDARD,
-        attention.caches_exchanged(1, 2),
+        attention.caches_swapped(1, 2),
         inside(1, "self_attn"),
         ("cache",),
         shows=PER_ROW,

@@ -8,7 +8,7 @@ from intaglio.parity.report.result import Finding, Verdict
 from intaglio.tests.models.variants import GLOBAL, LLAMA3, YARN
 
 from ..artifacts import Base
-from .surgery import Surgery
+from .artifact_editor import ArtifactEditor
 
 ROUNDED = {"method": "rtn", "block_size": 32}
 """Random weights do not stand four bits: what is quantized has been trained."""
@@ -42,7 +42,7 @@ PER_ROW = frozenset({DECODE, CHUNK, BATCH, LEFT})
 
 @dataclass(frozen=True)
 class Fault:
-    """``plant`` changes an opened artifact of ``base``.
+    """``edit`` changes an opened artifact of ``base``.
 
     Args:
         modules: paths of modules, one of which a finding must name: the first one that is at fault, and where that is
@@ -53,7 +53,7 @@ class Fault:
 
     name: str
     base: Base
-    plant: Callable[[Surgery], None]
+    edit: Callable[[ArtifactEditor], None]
     modules: tuple[str, ...]
     words: tuple[str, ...]
     verdict: Verdict = "broken"

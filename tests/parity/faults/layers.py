@@ -91,7 +91,7 @@ STRUCTURE = [
     Fault(
         "residual behind the norm",
         QWEN,
-        layers.residual_behind_norm(1),
+        layers.residual_after_norm(1),
         (
             *inside(1, "post_attention_layernorm", "mlp", "mlp.down_proj"),
             "model.layers.1",
@@ -99,7 +99,7 @@ STRUCTURE = [
         ),
         ("residual",),
     ),
-    Fault("gate and up exchanged", EXAONE, layers.gate_and_up_exchanged(1), inside(1, "mlp"), ("gate",), slow=True),
+    Fault("gate and up exchanged", EXAONE, layers.gate_and_up_swapped(1), inside(1, "mlp"), ("gate",), slow=True),
     Fault("GELU for SiLU", QWEN, layers.gelu(2), inside(2, "mlp"), ("silu|activation",), slow=True),
     Fault(
         "bias dropped",

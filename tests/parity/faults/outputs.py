@@ -72,7 +72,8 @@ def _head(folder: Path, manifest: Manifest) -> dict[str, list[NDArray[np.float32
     rows = [drive.ids(manifest.model.vocab_size, 30, seed) for seed in range(3)]
 
     def run(ids: torch.Tensor, mask: torch.Tensor, spans: list[slice]) -> list[NDArray[np.float32]]:
-        outputs = session.run(names, {"input_ids": ids.numpy(), "attention_mask": mask.numpy()})
+        feeds = {"input_ids": ids.numpy(), "attention_mask": mask.numpy()}
+        outputs: list[NDArray[np.float32]] = [np.asarray(output) for output in session.run(names, feeds)]
         whole = manifest.task == "text-classification"
         return [output[row] if whole else output[row, span] for output in outputs for row, span in enumerate(spans)]
 

@@ -8,9 +8,9 @@ from intaglio.parity import check
 
 from ..artifacts import QUICK, Pair, Shelf
 from .all_faults import FAULTS
+from .artifact_editor import ArtifactEditor
 from .fault import Fault
 from .outputs import answers, differing
-from .surgery import Surgery
 
 CASES = [pytest.param(f, id=f.name, marks=[pytest.mark.slow] if f.slow else []) for f in FAULTS]
 NOISE = 1e-5
@@ -20,8 +20,8 @@ BITE = 1e-3
 
 def planted(fault: Fault, shelf: Shelf, folder: Path) -> Pair:
     pair = shelf.copy(fault.base, folder)
-    with Surgery(pair.artifact) as surgery:
-        fault.plant(surgery)
+    with ArtifactEditor(pair.artifact) as editor:
+        fault.edit(editor)
     return pair
 
 

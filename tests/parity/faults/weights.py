@@ -43,11 +43,13 @@ WEIGHTS = [
         ("head|rows|permut",),
         slow=True,
     ),
-    Fault("half of the head's rows", QWEN, weights.rows_late("lm_head.weight", 144), ("lm_head",), ("row",), slow=True),
+    Fault(
+        "half of the head's rows", QWEN, weights.rows_shifted("lm_head.weight", 144), ("lm_head",), ("row",), slow=True
+    ),
     Fault(
         "half of the embedding's rows",
         EXAONE,
-        weights.rows_late("model.embed_tokens.weight", 144),
+        weights.rows_shifted("model.embed_tokens.weight", 144),
         ("model.embed_tokens",),
         ("row",),
         slow=True,
@@ -95,14 +97,14 @@ QUANTIZED = [
     Fault(
         "zero points off by one",
         QWEN_INT4,
-        weights.zero_points_late(projection(1, "down")),
+        weights.zero_points_raised(projection(1, "down")),
         inside(1, "mlp.down_proj"),
         ("zero point",),
     ),
     Fault(
         "zero points off by one, packed",
         QWEN_INT4,
-        weights.zero_points_late(projection(0, "qkv")),
+        weights.zero_points_raised(projection(0, "qkv")),
         inside(0, "self_attn.qkv_proj", "self_attn.q_proj"),
         ("zero point",),
         slow=True,
@@ -110,7 +112,7 @@ QUANTIZED = [
     Fault(
         "zero points off by one, standard",
         QWEN_INT4_STANDARD,
-        weights.zero_points_late(projection(3, "gate")),
+        weights.zero_points_raised(projection(3, "gate")),
         inside(3, "mlp.gate_proj"),
         ("zero point",),
         slow=True,
@@ -118,14 +120,14 @@ QUANTIZED = [
     Fault(
         "symmetric zero off by one, int4",
         QWEN_INT4,
-        weights.codes_late("model.embed_tokens", 4),
+        weights.codes_raised("model.embed_tokens", 4),
         ("model.embed_tokens", "lm_head"),
         ("zero point",),
     ),
     Fault(
         "symmetric zero off by one, int8",
         EXAONE_INT8,
-        weights.codes_late(projection(1, "v"), 8),
+        weights.codes_raised(projection(1, "v"), 8),
         inside(1, "self_attn.v_proj"),
         ("zero point",),
         slow=True,
@@ -141,7 +143,7 @@ QUANTIZED = [
     Fault(
         "halves of bytes exchanged",
         QWEN_INT4,
-        weights.nibbles_exchanged(projection(2, "up")),
+        weights.nibbles_swapped(projection(2, "up")),
         inside(2, "mlp.up_proj"),
         ("nibble|half of each byte|halves|permut|order",),
         slow=True,

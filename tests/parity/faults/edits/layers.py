@@ -2,132 +2,136 @@
 
 import onnx_ir as ir
 
-from ..surgery import Surgery
-from .attention import Plant
+from ..artifact_editor import ArtifactEditor
+from .attention import Edit
 
 NORMS = ("SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization", "RMSNormalization")
 
 
-def epsilon(value: float, under: str = "") -> Plant:
-    def plant(s: Surgery) -> None:
-        for node in s.nodes(*NORMS, under=under):
+def epsilon(value: float, under: str = "") -> Edit:
+    def edit(editor: ArtifactEditor) -> None:
+        for node in editor.nodes(*NORMS, under=under):
             node.attributes["epsilon"] = ir.AttrFloat32("epsilon", value)
 
-    return plant
+    return edit
 
 
-def norm_skipped(module: str) -> Plant:
+def norm_skipped(module: str) -> Edit:
     """What went into the norm goes on as it is."""
 
-    def plant(s: Surgery) -> None:
-        (norm,) = s.nodes(*NORMS, under=module)
+    def edit(editor: ArtifactEditor) -> None:
+        (norm,) = editor.nodes(*NORMS, under=module)
         first, last = norm, norm
-        while (before := first.inputs[0].producer()) is not None and _within(before, module):
+        while (before := _producer(first.inputs[0])) is not None and _within(before, module):
             first = before
         while len(users := [u for u, _ in last.outputs[0].uses() if _within(u, module)]) == 1:
             last = users[0]
         given = first.inputs[0]
         if norm.op_type == "SkipSimplifiedLayerNormalization":
-            given = s.insert("Add", [given, norm.inputs[1]], module)
+            given = editor.insert("Add", [given, norm.inputs[1]], module)
         assert given is not None
         if last.outputs[0].is_graph_output():
             name = last.outputs[0].name
             last.outputs[0].name = "skipped"
-            s.graph.outputs[s.graph.outputs.index(last.outputs[0])] = given
+            editor.graph.outputs[editor.graph.outputs.index(last.outputs[0])] = given
             given.name = name
-        s.reroute(last.outputs[0], given)
-        s.sweep()
+        editor.reroute(last.outputs[0], given)
+        editor.sweep()
 
-    return plant
+    return edit
+
+
+def _producer(value: ir.Value | None) -> ir.Node | None:
+    return value.producer() if value is not None else None
 
 
 def _within(node: ir.Node, module: str) -> bool:
     return node.metadata_props.get("intaglio.module") == module
 
 
-def norm_before(layer: int) -> Plant:
+def norm_before(layer: int) -> Edit:
     """EXAONE 4.0 with Qwen2's norms: branch(norm(x)) in place of norm(branch(x))."""
 
-    def plant(s: Surgery) -> None:
+    def edit(editor: ArtifactEditor) -> None:
         path = f"model.layers.{layer}"
         for name, add, users in (
             ("post_attention_layernorm", "Add", ("q_proj", "k_proj", "v_proj")),
             ("post_feedforward_layernorm", "Add_2", ("gate_proj", "up_proj")),
         ):
-            (norm,) = s.nodes(*NORMS, under=f"{path}.{name}")
-            total = s.node(f"{path}/{add}")
+            (norm,) = editor.nodes(*NORMS, under=f"{path}.{name}")
+            total = editor.node(f"{path}/{add}")
             x, branch = total.inputs[0], norm.inputs[0]
             norm.replace_input_with(0, x)
             total.replace_input_with(1, branch)
             for user in users:
                 part = "self_attn" if user in ("q_proj", "k_proj", "v_proj") else "mlp"
-                s.node(f"{path}.{part}.{user}/MatMul").replace_input_with(0, norm.outputs[0])
+                editor.node(f"{path}.{part}.{user}/MatMul").replace_input_with(0, norm.outputs[0])
 
-    return plant
+    return edit
 
 
-def residual_left_out(layer: int) -> Plant:
+def residual_left_out(layer: int) -> Edit:
     """EXAONE 4.0's attention without what goes around it."""
 
-    def plant(s: Surgery) -> None:
-        total = s.node(f"model.layers.{layer}/Add")
+    def edit(editor: ArtifactEditor) -> None:
+        total = editor.node(f"model.layers.{layer}/Add")
         branch = total.inputs[1]
         assert branch is not None
-        s.reroute(total.outputs[0], branch)
-        s.sweep()
+        editor.reroute(total.outputs[0], branch)
+        editor.sweep()
 
-    return plant
+    return edit
 
 
-def residual_behind_norm(layer: int) -> Plant:
+def residual_after_norm(layer: int) -> Edit:
     """Qwen2's residual taken from behind the norm in place of before it."""
 
-    def plant(s: Surgery) -> None:
-        (norm,) = s.nodes(*NORMS, under=f"model.layers.{layer}.post_attention_layernorm")
-        s.reroute(norm.outputs[3], norm.outputs[0])
+    def edit(editor: ArtifactEditor) -> None:
+        (norm,) = editor.nodes(*NORMS, under=f"model.layers.{layer}.post_attention_layernorm")
+        editor.reroute(norm.outputs[3], norm.outputs[0])
         norm.outputs[3].name = ""
 
-    return plant
+    return edit
 
 
-def gate_and_up_exchanged(layer: int) -> Plant:
-    def plant(s: Surgery) -> None:
+def gate_and_up_swapped(layer: int) -> Edit:
+    def edit(editor: ArtifactEditor) -> None:
         path = f"model.layers.{layer}.mlp"
-        gate, up = (s.value(f"{path}.{name}_proj/MatMul:out") for name in ("gate", "up"))
-        for node in (s.node(f"{path}/Sigmoid"), s.node(f"{path}/Mul")):
+        gate, up = (editor.value(f"{path}.{name}_proj/MatMul:out") for name in ("gate", "up"))
+        for node in (editor.node(f"{path}/Sigmoid"), editor.node(f"{path}/Mul")):
             node.replace_input_with(node.inputs.index(gate), up)
-        product = s.node(f"{path}/Mul_2")
+        product = editor.node(f"{path}/Mul_2")
         product.replace_input_with(product.inputs.index(up), gate)
 
-    return plant
+    return edit
 
 
-def gelu(layer: int) -> Plant:
+def gelu(layer: int) -> Edit:
     """GELU in place of SiLU."""
 
-    def plant(s: Surgery) -> None:
+    def edit(editor: ArtifactEditor) -> None:
         path = f"model.layers.{layer}.mlp"
-        activated = s.insert("com.microsoft::Gelu", [s.value(f"{path}.gate_proj/MatMul:out")], path)
-        s.reroute(s.node(f"{path}/Mul").outputs[0], activated)
-        s.sweep()
+        activated = editor.insert("com.microsoft::Gelu", [editor.value(f"{path}.gate_proj/MatMul:out")], path)
+        editor.reroute(editor.node(f"{path}/Mul").outputs[0], activated)
+        editor.sweep()
 
-    return plant
+    return edit
 
 
-def bias_dropped(module: str) -> Plant:
+def bias_dropped(module: str) -> Edit:
     """The Add of a projection's bias is not there."""
 
-    def plant(s: Surgery) -> None:
-        add = s.node(f"{module}/Add")
+    def edit(editor: ArtifactEditor) -> None:
+        add = editor.node(f"{module}/Add")
         product = add.inputs[0]
         assert product is not None
-        s.reroute(add.outputs[0], product)
-        s.sweep()
+        editor.reroute(add.outputs[0], product)
+        editor.sweep()
 
-    return plant
+    return edit
 
 
-def tied(s: Surgery) -> None:
+def tied(editor: ArtifactEditor) -> None:
     """The LM head takes the embedding, which the checkpoint does not tie it to."""
-    head = next(user for user, _ in s.value("lm_head.weight").uses())
-    head.replace_input_with(1, s.value("model.embed_tokens.weight"))
+    head = next(user for user, _ in editor.value("lm_head.weight").uses())
+    head.replace_input_with(1, editor.value("model.embed_tokens.weight"))

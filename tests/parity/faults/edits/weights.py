@@ -7,53 +7,53 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..surgery import Array, Surgery
-from .attention import HEAD_DIM, Plant
+from ..artifact_editor import Array, ArtifactEditor
+from .attention import HEAD_DIM, Edit
 
 
-def rewritten(name: str, change: Callable[[Array], Array]) -> Plant:
+def rewritten(name: str, change: Callable[[Array], Array]) -> Edit:
     """A weight is what ``change`` makes of it."""
 
-    def plant(s: Surgery) -> None:
-        weight = s.array(name)
+    def edit(editor: ArtifactEditor) -> None:
+        weight = editor.array(name)
         weight[:] = change(weight.copy())
 
-    return plant
+    return edit
 
 
-def transposed(name: str) -> Plant:
+def transposed(name: str) -> Edit:
     return rewritten(name, np.transpose)
 
 
-def zeroed(name: str, part: slice = slice(None)) -> Plant:
-    def plant(s: Surgery) -> None:
-        s.array(name)[part] = 0
+def zeroed(name: str, part: slice = slice(None)) -> Edit:
+    def edit(editor: ArtifactEditor) -> None:
+        editor.array(name)[part] = 0
 
-    return plant
+    return edit
 
 
-def swapped(one: str, other: str) -> Plant:
-    def plant(s: Surgery) -> None:
-        first, second = s.array(one), s.array(other)
+def swapped(one: str, other: str) -> Edit:
+    def edit(editor: ArtifactEditor) -> None:
+        first, second = editor.array(one), editor.array(other)
         first[:], second[:] = second.copy(), first.copy()
 
-    return plant
+    return edit
 
 
-def copied(source: str, target: str) -> Plant:
-    def plant(s: Surgery) -> None:
-        s.array(target)[:] = s.array(source)
+def copied(source: str, target: str) -> Edit:
+    def edit(editor: ArtifactEditor) -> None:
+        editor.array(target)[:] = editor.array(source)
 
-    return plant
+    return edit
 
 
-def heads_permuted(name: str, order: tuple[int, ...]) -> Plant:
+def heads_permuted(name: str, order: tuple[int, ...]) -> Edit:
     """The columns of a stored projection [K, H*E], head by head."""
     columns = np.concatenate([np.arange(HEAD_DIM) + head * HEAD_DIM for head in order])
     return rewritten(name, lambda weight: weight[:, columns])
 
 
-def rows_late(name: str, first: int) -> Plant:
+def rows_shifted(name: str, first: int) -> Edit:
     """From row ``first`` on, each row is the one before it."""
 
     def change(weight: Array) -> Array:
@@ -63,41 +63,41 @@ def rows_late(name: str, first: int) -> Plant:
     return rewritten(name, change)
 
 
-def half_precision(name: str) -> Plant:
+def half_precision(name: str) -> Edit:
     """Rounded to float16 on the way."""
     return rewritten(name, lambda weight: weight.astype(np.float16))
 
 
-def overflowed(name: str) -> Plant:
+def overflowed(name: str) -> Edit:
     """One value beyond the range of float16."""
 
-    def plant(s: Surgery) -> None:
-        s.array(name)[3] = np.inf
+    def edit(editor: ArtifactEditor) -> None:
+        editor.array(name)[3] = np.inf
 
-    return plant
+    return edit
 
 
-def sign_flipped(weight: str, row: int, block: int, *, columns: bool = False) -> Plant:
+def sign_flipped(weight: str, row: int, block: int, *, columns: bool = False) -> Edit:
     """One block's scale; ``columns``: the scales lie as [KB, N]."""
 
-    def plant(s: Surgery) -> None:
-        scales = s.array(f"{weight}.scales")
+    def edit(editor: ArtifactEditor) -> None:
+        scales = editor.array(f"{weight}.scales")
         scales[(block, row) if columns else (row, block)] *= -1
 
-    return plant
+    return edit
 
 
-def scales_out_of_order(weight: str) -> Plant:
+def scales_out_of_order(weight: str) -> Edit:
     """[N, KB] written as [KB, N]."""
     return rewritten(f"{weight}.scales", lambda scales: scales.T.reshape(scales.shape))
 
 
-def zero_points_late(weight: str, name: str = "zero_points") -> Plant:
+def zero_points_raised(weight: str, name: str = "zero_points") -> Edit:
     """Every zero point of four bits one higher, where there is room."""
     return rewritten(f"{weight}.{name}", _higher)
 
 
-def codes_late(weight: str, bits: int) -> Plant:
+def codes_raised(weight: str, bits: int) -> Edit:
     """Every code one higher: what a zero point one too low in the reader amounts to where none is stored."""
     if bits == 4:
         return rewritten(f"{weight}.codes", _higher)
@@ -106,9 +106,10 @@ def codes_late(weight: str, bits: int) -> Plant:
 
 def _higher(packed: Array) -> Array:
     low, high = np.minimum((packed & 15) + 1, 15), np.minimum((packed >> 4) + 1, 15)
-    return low | (high << 4)
+    raised: Array = low | (high << 4)
+    return raised
 
 
-def nibbles_exchanged(weight: str) -> Plant:
+def nibbles_swapped(weight: str) -> Edit:
     """Of two codes in a byte the first in the high half."""
     return rewritten(f"{weight}.codes", lambda packed: (packed << 4) | (packed >> 4))
