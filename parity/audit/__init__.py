@@ -1,9 +1,12 @@
-"""Every stored weight against the checkpoint's: decoded from the operators' specifications, not by the exporter's code.
+"""Compare every stored tensor of an artifact with the checkpoint's tensors that it was made from.
 
-stored, layouts, tables (what the bytes are) ┐
-expected, folds, unfold (the source's numbers) ┴─▶ comparison ─▶ weights ─▶ TensorError
-diagnosis, blockwise, likeness: what is wrong with one, in words
-rotary, constants: what follows from the config
+Stored tensors are decoded from the operators' specifications and not by the exporter's code, so that an exporter's own
+mistakes do not pass.
+
+    stored, layouts, embeddings (the numbers that the graph computes with) ┐
+    expected, folds, fold_scales (the checkpoint's numbers) ───────────────┴─▶ comparison ─▶ audit ─▶ TensorError
+    hypotheses, block_hypotheses ─▶ diagnosis (the cause of a mismatch)
+    rotary, evaluation (tensors that follow from config.json: RoPE's)
 """
 
 from .audit import audit

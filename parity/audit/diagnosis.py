@@ -1,63 +1,59 @@
-"""Why a stored weight is not what it should be, in words; looked into only where something is wrong."""
+"""The cause of a stored weight's mismatch; looked for only where there is one."""
 
 from dataclasses import dataclass
 
 from ...artifact import TensorEntry
 from ...models.checkpoint import Checkpoint
-from .block_hypotheses import blocks_at_fault
+from .block_hypotheses import diagnose_blocks
 from .comparison import Comparison
 from .expected import Expected
-from .hypotheses import likeness
+from .hypotheses import diagnose_rows
 from .layouts import Weight
 from .stored import FloatWeight
 
 WRONG_ROW = 0.5
-"""The relative error from which a row of a quantized weight is another row."""
+"""The relative error from which a row of a quantized weight is not the expected one."""
 
 
 @dataclass(frozen=True)
-class Suspect:
-    """A weight that cannot have come from its source as the manifest says; ``suspicion`` is what gave it away."""
+class WeightMismatch:
+    """A weight that was not made from its source as the manifest says; ``evidence`` is what shows that."""
 
     name: str
     entry: TensorEntry
     weight: Weight
     expected: Expected
-    found: Comparison
-    suspicion: str
-
-    @property
-    def numel(self) -> int:
-        return self.expected.shape[0] * self.expected.shape[1]
+    comparison: Comparison
+    evidence: str
 
 
-def explain(suspect: Suspect, checkpoint: Checkpoint) -> str:
-    """The likeliest cause, and the figures that it explains."""
-    cause = _cause(suspect, checkpoint)
-    return suspect.suspicion if cause is None else f"{cause}; {suspect.suspicion}"
+def diagnose(mismatch: WeightMismatch, checkpoint: Checkpoint) -> str:
+    """Return the likeliest cause, followed by the evidence."""
+    cause = _cause(mismatch, checkpoint)
+    return mismatch.evidence if cause is None else f"{cause}; {mismatch.evidence}"
 
 
-def _cause(suspect: Suspect, checkpoint: Checkpoint) -> str | None:
-    found, expected, weight = suspect.found, suspect.expected, suspect.weight
-    if (place := found.not_finite).count:
-        where = f"{expected.named(place.row)}, column {place.column:,}"
-        return f"{place.count:,} of its {suspect.numel:,} numbers, the first in {where}, are NaN or infinite"
-    if not found.stored.any() and found.power.any():
-        rms = (found.power.sum().item() / suspect.numel) ** 0.5
-        subject = "the bias" if suspect.name.endswith(".bias") else "it"
+def _cause(mismatch: WeightMismatch, checkpoint: Checkpoint) -> str | None:
+    comparison, expected, weight = mismatch.comparison, mismatch.expected, mismatch.weight
+    if (first := comparison.not_finite).count:
+        position = f"{expected.describe_row(first.row)}, column {first.column:,}"
+        return f"{first.count:,} of its {expected.elements:,} numbers, the first in {position}, are NaN or infinite"
+    if not comparison.stored.any() and comparison.expected.any():
+        rms = (comparison.expected.sum().item() / expected.elements) ** 0.5
+        subject = "the bias" if mismatch.name.endswith(".bias") else "it"
         return f"{subject} is all zeros, and the source's numbers have a root mean square of {rms:.3g}"
     if isinstance(weight, FloatWeight):
-        wrong = found.error > 0
+        wrong = comparison.squared_error > 0
     else:
-        cause = blocks_at_fault(weight, expected, suspect.entry, found)
+        cause = diagnose_blocks(weight, expected, mismatch.entry, comparison)
         if cause is not None:
             return cause
-        wrong = found.error > WRONG_ROW**2 * found.power
+        wrong = comparison.squared_error > WRONG_ROW**2 * comparison.expected
     rows = wrong.nonzero().flatten().tolist()
-    cause = likeness(weight, expected, rows, checkpoint) if rows else None
-    if cause is None and found.worst > 0:
-        row, column = found.worst_row, found.worst_column
-        return f"the worst block, {expected.named(row)} from column {column:,} on, has an error of {found.worst:.3g}"
-    if cause is None and found.different.count:
-        return f"the first that differs is {expected.named(found.different.row)}, column {found.different.column:,}"
+    cause = diagnose_rows(weight, expected, rows, checkpoint) if rows else None
+    if cause is None and comparison.worst > 0:
+        row, column = expected.describe_row(comparison.worst_row), comparison.worst_column
+        return f"the worst block, {row} from column {column:,} on, has a relative error of {comparison.worst:.3g}"
+    if cause is None and (first := comparison.different).count:
+        return f"the first that differs is in {expected.describe_row(first.row)}, column {first.column:,}"
     return cause

@@ -1,4 +1,4 @@
-"""Finding the scales that were folded in: from the vectors that were divided by them, or by what fits best."""
+"""Find the folded scales: exactly from the vectors that were divided by them, or else by a least-squares fit."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -9,169 +9,170 @@ from torch import Tensor
 from ...models.checkpoint import Checkpoint
 from .comparison import compare
 from .expected import Expected, expected_of
-from .folds import ROUNDING, Factors, Fold, Holder, folds
-from .stored import BlockPiece, FloatWeight, Piece, spread
+from .folds import EPSILON, Fold, FoldFactors, StoredWeight, folds
+from .stored import BlockPart, FloatWeight, WeightPart, expand_blocks
 
-AGREES = 0.02
-"""By how much more, relatively, the error under scales that are right may be than the one in the manifest."""
+CONFIRMED = 0.02
+"""The part by which an error under the right scales may exceed the one in the manifest."""
 
-EXPLAINS = 0.25
-"""Of the error beyond that one, what other scales may leave if they are to explain it."""
+EXPLAINED = 0.25
+"""The part of that excess that may remain under other scales, if they are to be the right ones."""
 
 
-def factors(checkpoint: Checkpoint, holders: Mapping[str, Holder], through: torch.dtype | None) -> Factors:
-    """The scales of every fold.
+def find_scales(checkpoint: Checkpoint, stored: Mapping[str, StoredWeight], via: torch.dtype | None) -> FoldFactors:
+    """Return the scales of every fold.
 
     Args:
-        holders: by tensor of the checkpoint.
-        through: as in ``Expected``.
+        stored: the stored weights, by name of the checkpoint's tensor.
+        via: as in ``Expected``.
     """
-    search = _Search(checkpoint, holders, through, Factors())
-    found = folds(checkpoint, holders)
-    given = [fold for fold in found if search.given(fold)]
+    search = _Search(checkpoint, stored, via, FoldFactors())
+    found = folds(checkpoint, stored)
+    exact = [fold for fold in found if search.take_exact(fold)]
     for fold in found:
-        if fold not in given:
+        if fold not in exact:
             search.fit(fold)
-    for fold in given:
-        search.check(fold)
-    return search.known
+    for fold in exact:
+        search.confirm(fold)
+    return search.factors
 
 
 @dataclass(frozen=True)
 class _Search:
     checkpoint: Checkpoint
-    holders: Mapping[str, Holder]
-    through: torch.dtype | None
-    known: Factors
+    stored: Mapping[str, StoredWeight]
+    via: torch.dtype | None
+    factors: FoldFactors
 
     def _expected(self, name: str) -> Expected:
-        """What the holder of a tensor should hold, as far as is known."""
-        holder = self.holders[name]
-        wanted = expected_of(self.checkpoint, holder.entry.sources, holder.name)
-        return self.known.apply(replace(wanted, through=self.through))
+        """Return what the stored weight of a tensor should hold, under the scales that are known."""
+        stored = self.stored[name]
+        expected = expected_of(self.checkpoint, stored.entry.sources, stored.name)
+        return self.factors.apply(replace(expected, via=self.via))
 
-    def given(self, fold: Fold) -> bool:
-        """Take the scales that a divided vector gives away; False where there is none, or some are not to be had."""
+    def take_exact(self, fold: Fold) -> bool:
+        """Take the scales from a divided vector; return false if there is none, or if some are not positive."""
         vector = self._vector(fold)
         if vector is None:
             return False
-        exact, source, noise = self._exact(vector)
-        if (~_positive(exact) & (source != 0)).any():
-            fitted, rough = self._fitted(fold)
-            self.known.wrong[vector] = _wrong(exact, fitted, fold)
-            self.known.add(fold, fitted, rough)
+        exact, source, uncertainty = self._exact(vector)
+        if (~_is_positive(exact) & (source != 0)).any():
+            fitted, fitted_uncertainty = self._fit(fold)
+            self.factors.faults[vector] = _describe_fault(exact, fitted, fold)
+            self.factors.add(fold, fitted, fitted_uncertainty)
             return False
-        if not _positive(exact).all():
+        if not _is_positive(exact).all():
             return False
-        self.known.add(fold, exact, noise)
+        self.factors.add(fold, exact, uncertainty)
         return True
 
     def fit(self, fold: Fold) -> None:
-        """Take the scales that fit best, wherever nothing gives them away."""
+        """Take the fitted scales, except for those that a divided vector gives."""
         vector = self._vector(fold)
-        if vector in self.known.wrong:
+        if vector in self.factors.faults:
             return
-        scales, noise = self._fitted(fold)
+        scales, uncertainty = self._fit(fold)
         if vector is not None:
             exact = self._exact(vector)[0]
-            scales = torch.where(_positive(exact), exact, scales)
-        self.known.add(fold, scales, noise)
+            scales = torch.where(_is_positive(exact), exact, scales)
+        self.factors.add(fold, scales, uncertainty)
 
-    def check(self, fold: Fold) -> None:
-        """Whether the vector that gave the scales away can be right: if weights behind it have the error that was
-        recorded of them, it is, and what disagrees is wrong in itself."""
+    def confirm(self, fold: Fold) -> None:
+        """Decide whether the vector that the scales were taken from is right.
+
+        It is if one of the weights has the error that the manifest records. Otherwise it is at fault if fitted scales
+        explain the errors of all of them.
+        """
         before = self._excess(fold)
-        if min(before) <= AGREES:
+        if min(before) <= CONFIRMED:
             return
         vector = self._vector(fold)
         assert vector is not None
-        exact, _, noise = self._exact(vector)
-        for name in (*fold.divided, *fold.multiplied):
-            self._forget(fold, name)
-        fitted, rough = self._fitted(fold)
-        self.known.add(fold, fitted, rough)
-        if all(after <= EXPLAINS * excess for after, excess in zip(self._excess(fold), before, strict=True)):
-            self.known.wrong[vector] = _wrong(exact, fitted, fold)
+        exact, _, uncertainty = self._exact(vector)
+        self.factors.remove(fold)
+        fitted, fitted_uncertainty = self._fit(fold)
+        self.factors.add(fold, fitted, fitted_uncertainty)
+        if all(after <= EXPLAINED * excess for after, excess in zip(self._excess(fold), before, strict=True)):
+            self.factors.faults[vector] = _describe_fault(exact, fitted, fold)
         else:
-            self.known.add(fold, exact, noise)
+            self.factors.add(fold, exact, uncertainty)
 
     def _vector(self, fold: Fold) -> str | None:
-        return next((name for name in fold.divided if self._expected(name).vector), None)
+        return next((name for name in fold.divided if self._expected(name).is_vector), None)
 
     def _exact(self, vector: str) -> tuple[Tensor, Tensor, float]:
-        """The scales [n] that a vector gives away, the source's numbers, and how the scales were rounded."""
-        expected, weight = self._expected(vector), self.holders[vector].weight
+        """Return the scales [n] by which a vector is divided, the source's numbers, and the scales' uncertainty."""
+        expected, weight = self._expected(vector), self.stored[vector].weight
         assert isinstance(weight, FloatWeight)
-        place = expected.place(vector)
-        source = replace(expected, rows_by=None, columns_by=None).whole()[0, place.start : place.stop]
-        stored = weight.read(range(1), range(expected.shape[1])).values[0, place.start : place.stop]
-        return torch.where(source == 0, torch.nan, source / stored), source, 2 * ROUNDING[weight.dtype]
+        span = expected.span(vector)
+        source = replace(expected, row_scales=None, column_scales=None).whole()[0, span.start : span.stop]
+        stored = weight.read(range(1), range(expected.shape[1])).values[0, span.start : span.stop]
+        return torch.where(source == 0, torch.nan, source / stored), source, 2 * EPSILON[weight.dtype]
 
     def _excess(self, fold: Fold) -> list[float]:
-        """By how much the errors of the weights behind are beyond those recorded, relatively."""
+        """Return by which part the errors of the multiplied weights exceed those in the manifest."""
         found = []
         for name in fold.multiplied:
-            recorded = self._recorded(name)
-            error = compare(self.holders[name].weight, self._expected(name)).relative_error
+            recorded = self._recorded_error(name)
+            error = compare(self.stored[name].weight, self._expected(name)).relative_error
             found.append(error / recorded - 1 if recorded else error)
         return found
 
-    def _forget(self, fold: Fold, name: str) -> None:
-        (self.known.rows if name in fold.divided else self.known.columns).pop(name, None)
-
-    def _recorded(self, name: str) -> float:
-        quantization = self.holders[name].entry.quantization
+    def _recorded_error(self, name: str) -> float:
+        quantization = self.stored[name].entry.quantization
         assert quantization is not None
         return quantization.error
 
-    def _fitted(self, fold: Fold) -> tuple[Tensor, float]:
-        """The scales [n] that fit rows and columns best (least squares), and how uncertain the most of them are."""
+    def _fit(self, fold: Fold) -> tuple[Tensor, float]:
+        """Return the scales [n] that fit rows and columns best (least squares), and their median uncertainty."""
         total = weights = torch.zeros(())
         for name in fold.multiplied:
-            product, power, variance = (fold.gather(x) for x in self._sums(name, by_rows=False))
+            product, squares, variance = (fold.sum_columns(x) for x in self._sums(name, by_rows=False))
             weight = _finite(product.square() / variance)
-            total, weights = total + _finite(product / power) * weight, weights + weight
+            total, weights = total + _finite(product / squares) * weight, weights + weight
         for name in fold.divided:
-            if not self._expected(name).vector:
-                product, power, variance = self._sums(name, by_rows=True)
+            if not self._expected(name).is_vector:
+                product, squares, variance = self._sums(name, by_rows=True)
                 weight = _finite(product.square() / variance)
-                total, weights = total + _finite(power / product) * weight, weights + weight
+                total, weights = total + _finite(squares / product) * weight, weights + weight
         scales = (total / weights).float()
-        return torch.where(_positive(scales), scales, 1.0), float(
-            weights[weights > 0].median().rsqrt()
-        ) if weights.any() else 1.0
+        uncertainty = float(weights[weights > 0].median().rsqrt()) if weights.any() else 1.0
+        return torch.where(_is_positive(scales), scales, 1.0), uncertainty
 
     def _sums(self, name: str, *, by_rows: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """By row or column of one tensor, float64: products of the source's and the stored numbers, the source's
-        squares, and the variance of the products, which is that of rounding."""
-        expected, weight = self._expected(name), self.holders[name].weight
-        place, axis = expected.place(name), 1 if by_rows else 0
-        sums = [torch.zeros(len(place) if by_rows else expected.shape[1], dtype=torch.float64) for _ in range(3)]
-        for rows, columns, wanted in expected.pieces(by_columns=weight.by_columns, multiple=weight.multiple):
-            inside = range(max(rows.start, place.start), min(rows.stop, place.stop))
+        """Return sums by row or column of one tensor, float64.
+
+        Returns:
+            the products of the source's and the stored numbers, the source's squares, and the variance that rounding
+            gives the products.
+        """
+        expected, weight = self._expected(name), self.stored[name].weight
+        span, axis = expected.span(name), 1 if by_rows else 0
+        sums = [torch.zeros(len(span) if by_rows else expected.shape[1], dtype=torch.float64) for _ in range(3)]
+        for rows, columns, numbers in expected.chunks(by_columns=weight.by_columns, column_step=weight.column_step):
+            inside = range(max(rows.start, span.start), min(rows.stop, span.stop))
             if not inside:
                 continue
             some = slice(inside.start - rows.start, inside.stop - rows.start)
-            piece = weight.read(rows, columns)
-            source, stored, step = wanted[some], piece.values[some], _step(piece, weight.block_size)[some]
-            stored = torch.where(stored.isfinite(), stored, 0.0)
-            first = inside.start - place.start if by_rows else columns.start
+            part = weight.read(rows, columns)
+            source, stored, step = numbers[some], part.values[some], _step(part, weight.block_size)[some]
+            stored = _finite(stored)
+            first = inside.start - span.start if by_rows else columns.start
             at = slice(first, first + (len(inside) if by_rows else len(columns)))
-            for known, term in zip(
-                sums, (source * stored, source.square(), (source * step).square() / 12), strict=True
-            ):
+            terms = (source * stored, source.square(), (source * step).square() / 12)
+            for known, term in zip(sums, terms, strict=True):
                 known[at] += term.sum(axis, dtype=torch.float64)
         return sums[0], sums[1], sums[2]
 
 
-def _step(piece: Piece, block_size: int | None) -> Tensor:
-    """Of the grid that each number was rounded to."""
-    if isinstance(piece, BlockPiece) and block_size is not None:
-        return spread(piece.scales, block_size, piece.values.shape[1])
-    return piece.values * 2.0**-20
+def _step(part: WeightPart, block_size: int | None) -> Tensor:
+    """Return the step of the grid that each number was rounded to."""
+    if isinstance(part, BlockPart) and block_size is not None:
+        return expand_blocks(part.scales, block_size, part.values.shape[1])
+    return part.values * 2.0**-20
 
 
-def _positive(scales: Tensor) -> Tensor:
+def _is_positive(scales: Tensor) -> Tensor:
     return scales.isfinite() & (scales > 0)
 
 
@@ -179,12 +180,12 @@ def _finite(values: Tensor) -> Tensor:
     return torch.where(values.isfinite(), values, 0.0)
 
 
-def _wrong(exact: Tensor, fitted: Tensor, fold: Fold) -> str:
-    usable = _positive(exact)
-    behind = ", ".join(name.removesuffix(".weight").rpartition(".")[2] for name in fold.multiplied)
-    wrong = f"its numbers are not the source's divided by the scales in the columns of {behind}"
+def _describe_fault(exact: Tensor, fitted: Tensor, fold: Fold) -> str:
+    usable = _is_positive(exact)
+    names = ", ".join(name.removesuffix(".weight").rpartition(".")[2] for name in fold.multiplied)
+    fault = f"its numbers are not the source's divided by the scales in the columns of {names}"
     if not usable.any():
-        return f"{wrong}, which are positive"
+        return f"{fault}, which are positive"
     if not usable.all():
-        return f"{wrong}: {int((~usable).sum()):,} of them are zero or have the opposite sign"
-    return f"{wrong}: in the middle they are {(fitted / exact)[usable].median().item():.3g} times that"
+        return f"{fault}: {int((~usable).sum()):,} of them are zero or have the opposite sign"
+    return f"{fault}: their median is {(fitted / exact)[usable].median().item():.3g} times that"

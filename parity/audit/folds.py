@@ -1,12 +1,9 @@
-"""Scales that were folded into the weights before they were rounded, found again.
+"""Scales that a quantization method folded into the weights before it rounded them.
 
-Multiplying the columns of a projection, and dividing what feeds them by the same, changes nothing that the model
-computes (Xiao et al., SmoothQuant, 2023; Lin et al., AWQ, 2023), and makes other numbers of the weights. What can be
-divided: the norm in front of q, k and v, and of gate and up, where the family has one there; the rows of v (and its
-bias) before o, the rows of up before down. A value head feeds all the query heads of its group.
-
-A vector that was divided gives the scales away: they are the source's numbers over the stored ones. Where there is
-none, the scales are those that fit the rows and the columns best.
+Multiplying the columns of a projection and dividing its inputs by the same scales leaves the model's function as it is
+(Xiao et al., SmoothQuant, 2023; Lin et al., AWQ, 2023), but the stored numbers are no longer the checkpoint's. What can
+be divided: the norm before q, k and v, and the norm before gate and up, where the family has a norm there; the rows of
+v (and its bias), for o; the rows of up, for down. A value head is an input of all query heads of its group.
 """
 
 from collections.abc import Mapping
@@ -21,17 +18,17 @@ from ...models.family import FAMILIES
 from .expected import Expected
 from .layouts import Weight
 
-METHODS = ("awq", "smoothquant")
-"""Of the manifest, those that fold scales into the columns of a weight."""
+FOLDING_METHODS = ("awq", "smoothquant")
+"""Quantization methods that fold scales into the columns of a weight."""
 
-COARSE = 2.0**-9
-"""How uncertain scales may be for single codes to be judged by them."""
+MAX_UNCERTAINTY = 2.0**-9
+"""The relative uncertainty of scales up to which single codes are checked."""
 
-ROUNDING = {torch.float32: 2.0**-23, torch.float16: 2.0**-10, torch.bfloat16: 2.0**-7}
+EPSILON = {torch.float32: 2.0**-23, torch.float16: 2.0**-10, torch.bfloat16: 2.0**-7}
 
 
 @dataclass(frozen=True)
-class Holder:
+class StoredWeight:
     """An initializer: its entry in the manifest, and the weight as the graph reads it."""
 
     name: str
@@ -41,64 +38,82 @@ class Holder:
 
 @dataclass(frozen=True)
 class Fold:
-    """``divided`` by rows (vectors by their numbers) and ``multiplied`` by columns. Each run of ``run`` scales stands
-    for ``repeats`` runs of columns."""
+    """Tensors of the checkpoint with a common set of scales.
+
+    Args:
+        divided: names of those whose rows are divided by the scales (of a vector, its numbers).
+        multiplied: names of those whose columns are multiplied by them.
+        repeats: each run of ``run`` scales belongs to this many runs of columns.
+    """
 
     divided: tuple[str, ...]
     multiplied: tuple[str, ...]
     repeats: int = 1
     run: int = 1
 
-    def spread(self, scales: Tensor) -> Tensor:
+    def expand(self, scales: Tensor) -> Tensor:
+        """Return the scale of each column."""
         return scales.view(-1, 1, self.run).expand(-1, self.repeats, -1).reshape(-1)
 
-    def gather(self, columns: Tensor) -> Tensor:
-        """Sums over the columns that share a scale."""
+    def sum_columns(self, columns: Tensor) -> Tensor:
+        """Return the sum over the columns that share a scale."""
         return columns.view(-1, self.repeats, self.run).sum(1).reshape(-1)
 
 
 @dataclass
-class Factors:
-    """What was folded into each tensor of the checkpoint: by rows [N] (of a vector by its numbers), by columns [K], and
-    how uncertain that is, relatively. ``wrong`` says which vectors cannot have been divided by the scales."""
+class FoldFactors:
+    """The scales folded into each tensor of the checkpoint, by its name.
+
+    Attributes:
+        rows: factors of the rows [N]; of a vector, of its numbers.
+        columns: factors of the columns [K].
+        uncertainty: the relative uncertainty of the factors.
+        faults: the vectors that were not divided by the scales, with a description.
+    """
 
     rows: dict[str, Tensor] = field(default_factory=dict)
     columns: dict[str, Tensor] = field(default_factory=dict)
-    noise: dict[str, float] = field(default_factory=dict)
-    wrong: dict[str, str] = field(default_factory=dict)
+    uncertainty: dict[str, float] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
 
-    def add(self, fold: "Fold", scales: Tensor, noise: float) -> None:
+    def add(self, fold: "Fold", scales: Tensor, uncertainty: float) -> None:
         for name in fold.divided:
             self.rows[name] = 1 / scales
         for name in fold.multiplied:
-            self.columns[name] = fold.spread(scales)
+            self.columns[name] = fold.expand(scales)
         for name in (*fold.divided, *fold.multiplied):
-            self.noise[name] = max(noise, self.noise.get(name, 0.0))
+            self.uncertainty[name] = max(uncertainty, self.uncertainty.get(name, 0.0))
+
+    def remove(self, fold: "Fold") -> None:
+        for name in fold.divided:
+            self.rows.pop(name, None)
+        for name in fold.multiplied:
+            self.columns.pop(name, None)
 
     def apply(self, expected: Expected) -> Expected:
-        """The source as it was folded."""
+        """Return the expected numbers with the scales folded in."""
         if not any(name in self.rows or name in self.columns for name in expected.sources):
             return expected
-        rows = self._joined(expected, self.rows)
-        if expected.vector:
+        rows = self._joined_rows(expected)
+        if expected.is_vector:
             columns, rows = rows, None
         else:
             columns = next((self.columns[name] for name in expected.sources if name in self.columns), None)
-        noise = max(self.noise.get(name, 0.0) for name in expected.sources)
-        return replace(expected, rows_by=rows, columns_by=columns, noise=noise)
+        uncertainty = max(self.uncertainty.get(name, 0.0) for name in expected.sources)
+        return replace(expected, row_scales=rows, column_scales=columns, uncertainty=uncertainty)
 
-    def _joined(self, expected: Expected, known: Mapping[str, Tensor]) -> Tensor | None:
-        if not any(name in known for name in expected.sources):
+    def _joined_rows(self, expected: Expected) -> Tensor | None:
+        if not any(name in self.rows for name in expected.sources):
             return None
         pairs = zip(expected.sources, expected.lengths, strict=True)
-        return torch.cat([known.get(name, torch.ones(length)) for name, length in pairs])
+        return torch.cat([self.rows.get(name, torch.ones(length)) for name, length in pairs])
 
 
-def folds(checkpoint: Checkpoint, holders: Mapping[str, Holder]) -> list[Fold]:
-    """Those that the methods in the manifest tell of, in the order in which their scales can be found.
+def folds(checkpoint: Checkpoint, stored: Mapping[str, StoredWeight]) -> list[Fold]:
+    """Return the folds that the manifest's methods make, in the order in which their scales can be found.
 
     Args:
-        holders: by tensor of the checkpoint.
+        stored: the stored weights, by name of the checkpoint's tensor.
     """
     config = checkpoint.config
     groups = config.num_attention_heads // config.num_key_value_heads
@@ -110,15 +125,15 @@ def folds(checkpoint: Checkpoint, holders: Mapping[str, Holder]) -> list[Fold]:
             for norm, names in FAMILIES[config.family].feeding_norms.items()
         ]
         values = tuple(f"{prefix}self_attn.v_proj.{leaf}" for leaf in ("weight", "bias"))
-        values = tuple(name for name in values if name in holders)
+        values = tuple(name for name in values if name in stored)
         layer.append(Fold(values, (f"{prefix}self_attn.o_proj.weight",), groups, config.head_dim))
         layer.append(Fold((f"{prefix}mlp.up_proj.weight",), (f"{prefix}mlp.down_proj.weight",)))
         for fold in layer:
-            known = all(name in holders for name in (*fold.divided, *fold.multiplied))
-            if known and all(_method(holders[name]) in METHODS for name in fold.multiplied):
+            known = all(name in stored for name in (*fold.divided, *fold.multiplied))
+            if known and all(_method(stored[name]) in FOLDING_METHODS for name in fold.multiplied):
                 found.append(fold)
     return found
 
 
-def _method(holder: Holder) -> str | None:
-    return holder.entry.quantization.method if holder.entry.quantization else None
+def _method(stored: StoredWeight) -> str | None:
+    return stored.entry.quantization.method if stored.entry.quantization else None

@@ -1,9 +1,9 @@
-"""The bytes of an artifact's initializers as the matrices that its operators read.
+"""The initializers of an artifact, as the matrices that its operators read.
 
 Written from the specifications of the file format and of the operators alone (onnx.proto3, onnx/docs/Operators.md,
-onnxruntime/docs/ContribOperators.md), and not from what wrote the file: what both got wrong in the same way would pass.
+onnxruntime/docs/ContribOperators.md), and not from the exporter: a mistake that both made alike would pass.
 
-A weight is a matrix [N, K] here, N outputs of K inputs each (a vector is one row), whatever lies in the file.
+A weight is a matrix [N, K] here, N outputs of K inputs each (a vector has one row), whatever its layout in the file.
 """
 
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ...errors import ArtifactError
 
-BYTES: dict[ir.DataType, Any] = {
+DTYPES: dict[ir.DataType, Any] = {
     ir.DataType.FLOAT: np.dtype("<f4"),
     ir.DataType.FLOAT16: np.dtype("<f2"),
     ir.DataType.BFLOAT16: np.dtype("<u2"),
@@ -28,39 +28,41 @@ BYTES: dict[ir.DataType, Any] = {
     ir.DataType.UINT4: np.dtype("u1"),
     ir.DataType.INT4: np.dtype("u1"),
 }
-"""What the elements of a type are read as; four-bit ones lie two to a byte, the first in the low half."""
+"""The NumPy dtype of each type's bytes; two 4-bit elements share a byte, the first in its low half."""
 
 SIGNED = (ir.DataType.INT4, ir.DataType.INT8)
-HALF_BYTES = (ir.DataType.UINT4, ir.DataType.INT4)
+FOUR_BITS = (ir.DataType.UINT4, ir.DataType.INT4)
 ROUNDED = {ir.DataType.FLOAT16: torch.float16, ir.DataType.BFLOAT16: torch.bfloat16}
 
 
 @dataclass(frozen=True)
-class Array:
-    """An initializer: ``type`` and ``shape``, and where its bytes are (in ``file`` from ``offset`` on, or in the graph
-    itself: ``held``). Two that are the same bytes are equal."""
+class StoredArray:
+    """An initializer: its bytes are in ``file`` from ``offset`` on, or ``inline`` in the graph.
+
+    Two arrays of the same type over the same bytes are equal.
+    """
 
     name: str = field(compare=False)
     type: ir.DataType
     shape: tuple[int, ...] = field(compare=False)
     file: Path | None = None
     offset: int = 0
-    held: ir.TensorProtocol | None = None
+    inline: ir.TensorProtocol | None = None
 
     @staticmethod
-    def of(value: ir.Value, folder: Path) -> "Array | None":
-        """None where the value is no initializer with values, or of a type that no weight has.
+    def of(value: ir.Value, folder: Path) -> "StoredArray | None":
+        """Return the array of an initializer; None for other values and for types that weights do not have.
 
         Raises:
-            ArtifactError: it reaches beyond its file.
+            ArtifactError: the initializer extends beyond the end of its file.
         """
         tensor = value.const_value
-        if not value.is_initializer() or tensor is None or value.name is None or tensor.dtype not in BYTES:
+        if not value.is_initializer() or tensor is None or value.name is None or tensor.dtype not in DTYPES:
             return None
-        shape = tuple(int(length) for length in tensor.shape)  # type: ignore[arg-type]
+        shape = tuple(int(length) for length in tensor.shape)  # type: ignore[arg-type] # symbolic in other values only
         if not isinstance(tensor, ir.ExternalTensor):
-            return Array(value.name, tensor.dtype, shape, held=tensor)
-        found = Array(value.name, tensor.dtype, shape, folder / tensor.location, tensor.offset or 0)
+            return StoredArray(value.name, tensor.dtype, shape, inline=tensor)
+        found = StoredArray(value.name, tensor.dtype, shape, folder / tensor.location, tensor.offset or 0)
         assert found.file is not None
         size = found.file.stat().st_size if found.file.is_file() else -1
         if size < found.offset + found.bytes:
@@ -76,73 +78,87 @@ class Array:
 
     @property
     def bytes(self) -> int:
-        if self.type in HALF_BYTES:
+        if self.type in FOUR_BITS:
             return -(-self.elements // 2)
-        return self.elements * int(BYTES[self.type].itemsize)
+        return self.elements * int(DTYPES[self.type].itemsize)
 
     @cached_property
-    def _held(self) -> NDArray[np.uint8]:
-        assert self.held is not None
-        return np.frombuffer(self.held.tobytes(), np.uint8)
+    def _inline_bytes(self) -> NDArray[np.uint8]:
+        assert self.inline is not None
+        return np.frombuffer(self.inline.tobytes(), np.uint8)
 
-    def raw(self, start: int, stop: int) -> NDArray[np.uint8]:
-        """Some of its bytes, in memory of their own."""
+    def read_bytes(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """Return a copy of some of its bytes."""
         if self.file is None:
-            return self._held[start:stop].copy()
+            return self._inline_bytes[start:stop].copy()
         return np.fromfile(self.file, np.uint8, stop - start, offset=self.offset + start)
 
-    def flat(self, start: int, stop: int, as_type: ir.DataType | None = None) -> Tensor:
-        """Elements of the flattened array, widened to float32; ``as_type`` reads the bytes as of another type."""
-        kind = as_type or self.type
-        if kind in HALF_BYTES:
-            packed = torch.from_numpy(self.raw(start // 2, -(-stop // 2)))
+    def read(self, start: int, stop: int, as_type: ir.DataType | None = None) -> Tensor:
+        """Return elements of the flattened array in float32.
+
+        Args:
+            as_type: the type to read the bytes as, where it is not the array's own.
+        """
+        dtype = as_type or self.type
+        if dtype in FOUR_BITS:
+            packed = torch.from_numpy(self.read_bytes(start // 2, -(-stop // 2)))
             both = torch.stack((packed & 15, packed >> 4), -1).flatten()
             values = both[start % 2 : start % 2 + stop - start].float()
-            return torch.where(values > 7, values - 16, values) if kind == ir.DataType.INT4 else values
-        plain = BYTES[kind]
-        values = torch.from_numpy(self.raw(start * plain.itemsize, stop * plain.itemsize).view(plain))
-        if kind == ir.DataType.BFLOAT16:
+            return torch.where(values > 7, values - 16, values) if dtype == ir.DataType.INT4 else values
+        element = DTYPES[dtype]
+        values = torch.from_numpy(self.read_bytes(start * element.itemsize, stop * element.itemsize).view(element))
+        if dtype == ir.DataType.BFLOAT16:
             return values.view(torch.bfloat16).float()
         return values.float()
 
 
 @dataclass(frozen=True)
-class Matrix:
-    """[rows, columns] of an array, whose own rows are ``pitch`` elements apart; ``transposed``, its own rows are
-    columns of the matrix. ``as_type`` reads its bytes as of another type."""
+class MatrixView:
+    """A stored array as a matrix [rows, columns].
 
-    array: Array
+    Args:
+        stride: elements from one row of the array to the next.
+        transposed: the rows of the array are the columns of the matrix.
+        as_type: the type to read the bytes as, where it is not the array's own.
+    """
+
+    array: StoredArray
     rows: int
     columns: int
-    pitch: int
+    stride: int
     transposed: bool = False
     as_type: ir.DataType | None = None
 
     def read(self, rows: range, columns: range) -> Tensor:
-        """Part of the matrix, float32 [rows, columns]."""
+        """Return part of the matrix, float32 [rows, columns]."""
         down, across = (columns, rows) if self.transposed else (rows, columns)
-        whole = len(across) == (self.rows if self.transposed else self.columns)
-        if whole:
-            stop = (down.stop - 1) * self.pitch + across.stop
-            flat = self.array.flat(down.start * self.pitch, stop, self.as_type)
-            part = flat.as_strided((len(down), len(across)), (self.pitch, 1), across.start)
+        whole_rows = len(across) == (self.rows if self.transposed else self.columns)
+        if whole_rows:
+            stop = (down.stop - 1) * self.stride + across.stop
+            flat = self.array.read(down.start * self.stride, stop, self.as_type)
+            part = flat.as_strided((len(down), len(across)), (self.stride, 1), across.start)
         else:
-            places = ((i * self.pitch + across.start, i * self.pitch + across.stop) for i in down)
-            part = torch.stack([self.array.flat(start, stop, self.as_type) for start, stop in places])
+            spans = ((i * self.stride + across.start, i * self.stride + across.stop) for i in down)
+            part = torch.stack([self.array.read(start, stop, self.as_type) for start, stop in spans])
         return part.t() if self.transposed else part
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Part of a weight as the graph computes with it: ``values`` float32 [n, k]."""
+class WeightPart:
+    """Part of a weight: ``values`` float32 [n, k], as the graph computes with them."""
 
     values: Tensor
 
 
 @dataclass(frozen=True)
-class BlockPiece(Piece):
-    """Part of a weight in blocks: values are ``codes`` [n, k], less their zero points, times ``scales`` [n, KB].
-    ``low`` [n, k] and ``high`` are the least and the most that a code less its zero point can be."""
+class BlockPart(WeightPart):
+    """Part of a block-quantized weight: values are ``codes`` times ``scales``.
+
+    Args:
+        codes: [n, k], with the zero points subtracted.
+        scales: [n, KB], one for each block.
+        low: [n, k], the least value that a code can have after the subtraction.
+    """
 
     codes: Tensor
     scales: Tensor
@@ -151,18 +167,19 @@ class BlockPiece(Piece):
 
     @property
     def high(self) -> Tensor:
+        """[n, k], the greatest value that a code can have after the subtraction."""
         return self.low + float(2**self.bits - 1)
 
 
 @dataclass(frozen=True)
 class FloatWeight:
-    """A weight that is stored as it is."""
+    """A weight whose numbers are stored."""
 
-    matrix: Matrix
+    matrix: MatrixView
 
     bits = None
     block_size = None
-    multiple = 1
+    column_step = 1
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -174,24 +191,27 @@ class FloatWeight:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What its numbers were rounded to."""
+        """The type that its numbers are rounded to."""
         return ROUNDED.get(self.matrix.array.type, torch.float32)
 
-    def read(self, rows: range, columns: range) -> Piece:
-        return Piece(self.matrix.read(rows, columns))
+    def read(self, rows: range, columns: range) -> WeightPart:
+        return WeightPart(self.matrix.read(rows, columns))
 
 
 @dataclass(frozen=True)
 class BlockWeight:
     """A weight in blocks of ``block_size`` columns: (code - zero point) * scale.
 
-    ``codes`` has K or more columns, ``scales`` and ``zeros`` one for each block; without ``zeros`` they are ``zero``.
+    Args:
+        codes: [N, K or more].
+        scales: [N, KB].
+        zero_points: [N, KB]; None where all are ``zero_point``.
     """
 
-    codes: Matrix
-    scales: Matrix
-    zeros: Matrix | None
-    zero: float
+    codes: MatrixView
+    scales: MatrixView
+    zero_points: MatrixView | None
+    zero_point: float
     bits: int
     block_size: int
     columns: int
@@ -202,30 +222,30 @@ class BlockWeight:
 
     @property
     def by_columns(self) -> bool:
-        """Whether whole columns are read at less cost than whole rows."""
+        """True where whole columns are faster to read than whole rows."""
         return self.codes.transposed
 
     @property
-    def multiple(self) -> int:
-        """Of so many columns a range must be; 1 where a block is a whole row."""
+    def column_step(self) -> int:
+        """A range of columns to read has a multiple of this many; 1 where a block is a whole row."""
         return self.block_size if self.block_size < self.columns else 1
 
-    def read(self, rows: range, columns: range) -> BlockPiece:
-        """``columns`` begin with a block, and end with one or with the matrix; or are within one."""
+    def read(self, rows: range, columns: range) -> BlockPart:
+        """Return part of the weight: ``columns`` are whole blocks up to the end of the matrix, or part of one block."""
         size = self.block_size
         blocks = range(columns.start // size, -(-columns.stop // size))
         codes, scales = self.codes.read(rows, columns), self.scales.read(rows, blocks)
-        zeros = torch.tensor(self.zero).expand_as(codes)
-        if self.zeros is not None:
-            zeros = spread(self.zeros.read(rows, blocks), size, len(columns))
-        codes = codes - zeros
+        zero_points = torch.tensor(self.zero_point).expand_as(codes)
+        if self.zero_points is not None:
+            zero_points = expand_blocks(self.zero_points.read(rows, blocks), size, len(columns))
+        codes = codes - zero_points
         signed = (self.codes.as_type or self.codes.array.type) in SIGNED
-        low = -zeros - 2.0 ** (self.bits - 1) if signed else -zeros
-        return BlockPiece(codes * spread(scales, size, len(columns)), codes, scales, low, self.bits)
+        low = -zero_points - 2.0 ** (self.bits - 1) if signed else -zero_points
+        return BlockPart(codes * expand_blocks(scales, size, len(columns)), codes, scales, low, self.bits)
 
 
-def spread(blocks: Tensor, size: int, columns: int) -> Tensor:
-    """Values [n, KB] for blocks as values [n, columns]."""
+def expand_blocks(blocks: Tensor, size: int, columns: int) -> Tensor:
+    """Return one value for each block [n, KB] as one for each column [n, columns]."""
     if blocks.shape[1] == 1:
         return blocks.expand(-1, columns)
     return blocks.repeat_interleave(size, 1)[:, :columns]

@@ -11,19 +11,20 @@ import torch
 from torch import Tensor
 
 from ...artifact import Manifest
+from ...models.family import Family
+from ..audit.folds import FOLDING_METHODS
 from .source_run import LayerRun
 from .taps import HIDDEN
 
-METHODS = ("awq", "smoothquant")
-"""Quantization methods that fold scales."""
-FOLDED = ("input_layernorm", "self_attn.v_proj", "self_attn", "post_attention_layernorm", "mlp.up_proj", "mlp")
-"""Taps whose channels such a method may have scaled."""
+SCALED_TAPS = ("self_attn.v_proj", "self_attn", "mlp.up_proj", "mlp")
+"""Taps whose channels such a method may have scaled, besides the norms that only projections read."""
 
 
 @dataclass(frozen=True, eq=False)
 class FoldedScales:
-    """The scale of each channel, by the key of the tap."""
+    """The scales of a layer, one for each channel, by the key of the tap."""
 
+    family: Family
     by_tap: dict[str, Tensor] = field(default_factory=dict)
 
     def of(self, key: str) -> Tensor:
@@ -38,7 +39,7 @@ class FoldedScales:
     def fit(self, outputs: Mapping[str, Tensor], layer_run: LayerRun) -> None:
         """Fit each channel's scale to the artifact's ``outputs``, by least squares."""
         mask = layer_run.scenario.unpadded
-        for key in FOLDED:
+        for key in (*self.family.feeding_norms, *SCALED_TAPS):
             if key in outputs and outputs[key].shape == layer_run.activations[key].shape:
                 source, artifact = layer_run.activations[key][mask].double(), outputs[key][mask].double()
                 squares = source.square().sum(0)
@@ -59,4 +60,4 @@ class FoldedScales:
 def may_be_folded(names: Iterable[str], manifest: Manifest) -> bool:
     """Check whether one of these stored tensors was quantized by a method that folds scales."""
     quantizations = (manifest.tensors[name].quantization for name in names)
-    return any(quantization is not None and quantization.method in METHODS for quantization in quantizations)
+    return any(quantization is not None and quantization.method in FOLDING_METHODS for quantization in quantizations)

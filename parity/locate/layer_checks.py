@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ...contract import CACHE_PARTS, PRESENT
 from ...errors import ArtifactError
 from ...models import ops
+from ...models.family import FAMILIES
 from ...models.layerwise import Layerwise
 from ...models.ops import Heads
 from ...models.rope import RotaryEmbedding
@@ -49,7 +50,7 @@ class LayerChecks:
         self.present = [tap for tap in self.taps if not self.graph_taps[tap.key].missing]
         self.weights = {tap.key: self._weights_of(tap) for tap in self.taps}
         self.cache = self._cache_outputs()
-        self.folded = FoldedScales()
+        self.folded = FoldedScales(FAMILIES[source.config.family])
         self._squared_norms: dict[str, Tensor] = {}
 
     def run(self, layer_runs: Sequence[LayerRun], rotary: RotaryEmbedding) -> list[Check]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ...artifact import Task
 from ...contract import LOGITS_TO_KEEP, OUTPUTS
 from ...errors import ArtifactError
+from ...models.family import FAMILIES
 from ...models.layers import RMSNorm
 from ...models.layerwise import Layerwise
 from .artifact_graph import ArtifactGraph
@@ -108,6 +109,7 @@ class OuterChecks:
         except ArtifactError as error:
             return [Check.failed(path, self.base, f"the norm does not run on its own: {error}")]
         prefix = self.source.checkpoint.trunk_prefix
+        norms = FAMILIES[config.family].layer_norms
         module = RMSNorm(config.hidden_size, config.rms_norm_eps)
         module.weight = nn.Parameter(self._weight(f"{prefix}norm.weight"), False)
         mismatch = Mismatch(
@@ -120,9 +122,10 @@ class OuterChecks:
             actual,
             relative_error(expected, actual, mask),
             self.base,
-            FoldedScales(),
-            lambda layer: self._weight(f"{prefix}layers.{layer}.post_attention_layernorm.weight"),
-            lambda layer: self.tap_map.path(layer, "post_attention_layernorm"),
+            FoldedScales(FAMILIES[config.family]),
+            # The norms that it may have been mistaken for are those of the layers.
+            lambda layer: self._weight(f"{prefix}layers.{layer}.{norms[-1]}.weight") if norms else module.weight,
+            lambda layer: self.tap_map.path(layer, *norms[-1:]),
         )
         names = tensors_of(tap.value, {hidden.value}, self.manifest)
         operator = (tap.node.name or "").removesuffix(SUM) or None

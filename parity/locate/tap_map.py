@@ -12,22 +12,12 @@ import onnx_ir as ir
 from ...artifact import Manifest, Task
 from ...contract import INPUT_IDS, MODULE_KEY
 from ...models.config import ModelConfig
+from ...models.family import FAMILIES
 from ...models.heads import TRUNK_ATTRIBUTE
-from .taps import HIDDEN, MIDDLE, OUT, TAPS
+from .taps import HIDDEN, MIDDLE, OUT, residual_sums, taps_of
 
 SUM = ":sum"
 """Suffix of the node that adds to the residual stream, where a fused norm was split into a sum and a norm."""
-
-_SUM_OF_BRANCH = {
-    "self_attn": MIDDLE,
-    "self_attn.o_proj": MIDDLE,
-    "post_attention_layernorm": MIDDLE,
-    "mlp": OUT,
-    "mlp.down_proj": OUT,
-    "post_feedforward_layernorm": OUT,
-}
-"""The tap of a residual sum, by the module whose output it adds."""
-
 
 @dataclass(frozen=True)
 class GraphTap:
@@ -52,7 +42,8 @@ class TapMap:
 
     def __init__(self, graph: ir.Graph, config: ModelConfig, task: Task) -> None:
         self.config = config
-        self.taps = TAPS[config.family]
+        self.taps = taps_of(FAMILIES[config.family])
+        self._sum_of = residual_sums(FAMILIES[config.family])
         attribute = TRUNK_ATTRIBUTE.get(task)
         self.trunk = f"{attribute}." if attribute else ""
         self._nodes: dict[str, list[ir.Node]] = {}
@@ -142,8 +133,8 @@ class TapMap:
                 producer = operand.producer() if operand is not None and operand not in sums else None
                 path = module_path(producer)
                 layer, _, key = path.removeprefix(prefix).partition(".")
-                if key in _SUM_OF_BRANCH and layer.isdigit() and module_path(node) != path:
-                    layers[_SUM_OF_BRANCH[key]] = int(layer)
+                if key in self._sum_of and layer.isdigit() and module_path(node) != path:
+                    layers[self._sum_of[key]] = int(layer)
             if layers:
                 key = OUT if OUT in layers else MIDDLE
                 found.setdefault((layers[key], key), GraphTap(value, node))

@@ -1,11 +1,12 @@
-"""The taps of a layer: the points at which its activations are compared, for each family.
+"""The taps of a layer: the points at which its activations are compared.
 
 A tap is the output of a module or of an operator in the native definition.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
+
+from ...models.family import GATE_UP, QKV, Family
 
 Kind = Literal["norm", "projection", "attention", "activation", "residual"]
 HIDDEN, MIDDLE, OUT = "hidden", "middle", "out"
@@ -39,45 +40,49 @@ def _module(kind: Kind, key: str, *inputs: str) -> Tap:
 
 def _mlp(hidden: str) -> tuple[Tap, ...]:
     return (
-        _module("projection", "mlp.gate_proj", hidden),
-        _module("projection", "mlp.up_proj", hidden),
-        Tap("mlp", ("mlp.gate_proj", "mlp.up_proj"), "activation", ("input", "mlp.down_proj")),
+        *(_module("projection", name, hidden) for name in GATE_UP),
+        Tap("mlp", GATE_UP, "activation", ("input", "mlp.down_proj")),
         _module("projection", "mlp.down_proj", "mlp"),
     )
 
 
-def _attention(hidden: str, query: str, key: str) -> tuple[Tap, ...]:
-    projections = tuple(_module("projection", f"self_attn.{name}_proj", hidden) for name in "qkv")
-    norms = tuple(
-        _module("norm", f"self_attn.{name}_norm", f"self_attn.{name}_proj")
-        for name, used in (("q", query), ("k", key))
-        if used.endswith("norm")
-    )
-    inputs = (f"self_attn.{query}", f"self_attn.{key}", "self_attn.v_proj")
+def _attention(hidden: str, head_norms: bool) -> tuple[Tap, ...]:
+    query, key, value = QKV
+    norms: tuple[Tap, ...] = ()
+    if head_norms:
+        norms = (_module("norm", "self_attn.q_norm", query), _module("norm", "self_attn.k_norm", key))
+        query, key = "self_attn.q_norm", "self_attn.k_norm"
     return (
-        *projections,
+        *(_module("projection", name, hidden) for name in QKV),
         *norms,
-        Tap("self_attn", inputs, "attention", ("input", "self_attn.o_proj")),
+        Tap("self_attn", (query, key, value), "attention", ("input", "self_attn.o_proj")),
         _module("projection", "self_attn.o_proj", "self_attn"),
     )
 
 
-TAPS: Mapping[str, tuple[Tap, ...]] = {
-    "qwen2": (
-        _module("norm", "input_layernorm", HIDDEN),
-        *_attention("input_layernorm", "q_proj", "k_proj"),
-        Tap(MIDDLE, (HIDDEN, "self_attn.o_proj"), "residual", ("input", "post_attention_layernorm")),
-        _module("norm", "post_attention_layernorm", MIDDLE),
-        *_mlp("post_attention_layernorm"),
-        Tap(OUT, (MIDDLE, "mlp.down_proj"), "residual", ("output", "")),
-    ),
-    "exaone4": (
-        *_attention(HIDDEN, "q_norm", "k_norm"),
-        _module("norm", "post_attention_layernorm", "self_attn.o_proj"),
-        Tap(MIDDLE, (HIDDEN, "post_attention_layernorm"), "residual", ("input", "mlp.gate_proj")),
-        *_mlp(MIDDLE),
-        _module("norm", "post_feedforward_layernorm", "mlp.down_proj"),
-        Tap(OUT, (MIDDLE, "post_feedforward_layernorm"), "residual", ("output", "")),
-    ),
-}
-"""The taps of a layer by family, in the order of execution."""
+def _norm(name: str | None, input_key: str) -> tuple[Tap, ...]:
+    return () if name is None else (_module("norm", name, input_key),)
+
+
+def taps_of(family: Family) -> tuple[Tap, ...]:
+    """Return the taps of a family's layer in the order of execution."""
+    attention_output = family.norm_after_attention or "self_attn.o_proj"
+    mlp_output = family.norm_after_mlp or "mlp.down_proj"
+    reader_of_middle = family.norm_before_mlp or GATE_UP[0]
+    return (
+        *_norm(family.norm_before_attention, HIDDEN),
+        *_attention(family.norm_before_attention or HIDDEN, family.head_norms),
+        *_norm(family.norm_after_attention, "self_attn.o_proj"),
+        Tap(MIDDLE, (HIDDEN, attention_output), "residual", ("input", reader_of_middle)),
+        *_norm(family.norm_before_mlp, MIDDLE),
+        *_mlp(family.norm_before_mlp or MIDDLE),
+        *_norm(family.norm_after_mlp, "mlp.down_proj"),
+        Tap(OUT, (MIDDLE, mlp_output), "residual", ("output", "")),
+    )
+
+
+def residual_sums(family: Family) -> dict[str, str]:
+    """Return the key of the residual sum that adds each module's output, by the module's path."""
+    attention = dict.fromkeys(("self_attn", "self_attn.o_proj", family.norm_after_attention), MIDDLE)
+    mlp = dict.fromkeys(("mlp", "mlp.down_proj", family.norm_after_mlp), OUT)
+    return {name: key for name, key in (attention | mlp).items() if name is not None}

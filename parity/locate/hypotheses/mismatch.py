@@ -14,7 +14,6 @@ from ..folded_scales import FoldedScales
 from ..source_run import LayerRun
 from ..taps import Kind, Tap
 
-FAMILIES = {"qwen2": "Qwen2", "exaone4": "EXAONE 4.0"}
 OPERATORS: Mapping[Kind, str] = {
     "norm": "the norm",
     "projection": "the projection",

@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ....models.family import FAMILIES
 from ....models.layers import HeadNorm, RMSNorm
 from ..taps import HIDDEN, MIDDLE, OUT, Kind
 from .attention import attention_hypotheses
 from .mismatch import (
-    FAMILIES,
     OPERATORS,
     Cause,
     Hypothesis,
@@ -171,12 +171,9 @@ def _other_inputs(mismatch: Mismatch, compute: Callable[[Tensor], Tensor | None]
 def _wrong_input(mismatch: Mismatch, expected: str, actual: str) -> Cause:
     """Return the cause for an operator with the wrong input; around a norm after its branch, that norm is at fault."""
     family = FAMILIES[mismatch.config.family]
-    for norm in ("post_attention_layernorm", "post_feedforward_layernorm"):
-        branch = {"post_attention_layernorm": "attention", "post_feedforward_layernorm": "the MLP"}[norm]
-        post_norm = mismatch.config.family == "exaone4"
-        involved = norm in (expected, actual) or mismatch.tap.key == norm
-        if post_norm and involved:
-            text = f"the norm is applied before {branch} (pre-norm), {family} applies it after (post-norm)"
+    for norm, branch in ((family.norm_after_attention, "attention"), (family.norm_after_mlp, "the MLP")):
+        if norm is not None and norm in (expected, actual, mismatch.tap.key):
+            text = f"the norm is applied before {branch} (pre-norm), {family.title} applies it after (post-norm)"
             return Cause(text, tap=norm)
     return Cause(f"its input is {_name(actual)} instead of {_name(expected)}")
 

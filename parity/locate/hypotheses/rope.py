@@ -6,9 +6,10 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from ....models.family import FAMILIES
 from ....models.rope import RopeConfig
 from .attention_variant import AttentionVariant, Rotation, config_rotation, fixed_rotation
-from .mismatch import FAMILIES, Hypothesis, Mismatch
+from .mismatch import Hypothesis, Mismatch
 
 THETAS = (10_000.0, 100_000.0, 500_000.0, 1_000_000.0, 10_000_000.0, 1_000.0, 500.0)
 TABLE_LENGTHS = (2048, 4096)
@@ -20,7 +21,7 @@ def rope_hypotheses(mismatch: Mismatch, correct: AttentionVariant) -> Iterator[H
     config, rope = mismatch.config, mismatch.config.rope
     own = config_rotation(config, correct.positions[:, -1:] + 1)
     if correct.query_rotation is None:
-        text = f"RoPE is applied to this layer, layer {mismatch.layer} is global and {FAMILIES[config.family]} has none"
+        text = f"RoPE is applied to this layer, layer {mismatch.layer} is global and {FAMILIES[config.family].title} has none"
         default = fixed_rotation(replace(rope, type="default"), config.head_dim)
         yield f"{text} there", correct.rotated_by(own)()
         yield f"{text} there (and its angles are of the default type)", correct.rotated_by(default)()

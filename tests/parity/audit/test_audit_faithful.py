@@ -1,8 +1,10 @@
-"""The audit finds no fault in sound artifacts, whatever their layout, and reads them in bounded memory."""
+"""The audit finds no fault in faithful artifacts, whatever their layout, and reads them in bounded memory."""
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,20 +16,28 @@ from intaglio.models.checkpoint import Checkpoint
 from intaglio.parity.audit import audit, expected
 from intaglio.tests import tiny
 from intaglio.tests.test_imports import environment
+from torch import Tensor
 
 from ..artifacts import Base, Pair, Shelf
 
-ODD = {"hidden_size": 36, "intermediate_size": 45, "head_dim": 16, "vocab_size": 287, "num_hidden_layers": 2}
+ODD: dict[str, Any] = {
+    "hidden_size": 36,
+    "intermediate_size": 45,
+    "head_dim": 16,
+    "vocab_size": 287,
+    "num_hidden_layers": 2,
+}
 ODD_HYBRID = ODD | {"layer_types": ["sliding_attention", "full_attention"]}
-TIED = {"tie_word_embeddings": True}
+TIED: dict[str, Any] = {"tie_word_embeddings": True}
 ROUNDING = 1e-7
-"""Between the manifest's sums and ours, of the same numbers."""
+"""The difference between the manifest's error and the audit's, sums of the same numbers."""
 
 
 def quantized(
     family: str, precision: str, target: str, method: str, size: int | None = None, **changes: object
 ) -> Base:
-    options = {"method": method, "block_size": size, **({"windows": 2} if method != "rtn" else {})}
+    options: dict[str, Any] = {"method": method, "block_size": size}
+    options |= {"windows": 2} if method != "rtn" else {}
     trained = None if changes else f"tiny-{family}"
     return Base(family, "text-generation", precision, target, changes=changes, options=options, trained=trained)
 
@@ -67,16 +77,16 @@ SLOW = [
 ]
 
 
-def name(base: Base) -> str:
-    told = [base.family, base.task, base.precision, base.target, *map(str, base.options.values())]
-    told += ["tied"] * bool(base.changes.get("tie_word_embeddings")) + ["odd"] * ("vocab_size" in base.changes)
-    return "-".join(told)
+def case_name(base: Base) -> str:
+    parts = [base.family, base.task, base.precision, base.target, *map(str, base.options.values())]
+    parts += ["tied"] * bool(base.changes.get("tie_word_embeddings")) + ["odd"] * ("vocab_size" in base.changes)
+    return "-".join(parts)
 
 
-def assert_sound(pair: Pair) -> None:
-    manifest, heard = read_manifest(pair.artifact), []
+def assert_no_faults(pair: Pair) -> None:
+    manifest, calls = read_manifest(pair.artifact), []
     errors = audit(
-        pair.artifact, manifest, Checkpoint(pair.checkpoint), lambda done, total: heard.append((done, total))
+        pair.artifact, manifest, Checkpoint(pair.checkpoint), lambda done, total: calls.append((done, total))
     )
     assert [(error.name, error.fault) for error in errors if error.fault] == []
     (frequencies,) = [name for name in manifest.tensors if name.endswith("rotary_emb.inv_freq")]
@@ -102,44 +112,46 @@ def assert_sound(pair: Pair) -> None:
     stored = {name for name, entry in manifest.tensors.items() if entry.sources or "rotary_emb" in name}
     assert {error.name for error in errors} == stored | tables
     total = sum(error.elements for error in errors if error.name not in tables and manifest.tensors[error.name].sources)
-    assert heard[-1] == (total, total)
+    assert calls[-1] == (total, total)
 
 
-@pytest.mark.parametrize("base", QUICK, ids=name)
-def test_sound(base: Base, shelf: Shelf) -> None:
-    assert_sound(shelf.pair(base))
+@pytest.mark.parametrize("base", QUICK, ids=case_name)
+def test_faithful(base: Base, shelf: Shelf) -> None:
+    assert_no_faults(shelf.pair(base))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("base", SLOW, ids=name)
-def test_sound_in_every_layout(base: Base, shelf: Shelf) -> None:
-    assert_sound(shelf.pair(base))
+@pytest.mark.parametrize("base", SLOW, ids=case_name)
+def test_every_layout(base: Base, shelf: Shelf) -> None:
+    assert_no_faults(shelf.pair(base))
 
 
 def test_through_an_artifact_in_fp16(shelf: Shelf, tmp_path: Path) -> None:
-    """A quantized artifact may have been made from one in fp16: its numbers were rounded on the way."""
+    """A quantized artifact may have been made from one in fp16, which rounded its numbers before."""
     between = shelf.pair(Base("exaone4", precision="fp16"))
     export(between.artifact, tmp_path / "out", precision="int8", options=QuantizeOptions(method="rtn"))
-    assert_sound(Pair(tmp_path / "out", between.checkpoint))
+    assert_no_faults(Pair(tmp_path / "out", between.checkpoint))
 
 
-def test_small_pieces(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is compared at once is bounded, by rows and by columns; the sums are the same."""
-    largest, piece = 0, 1 << 12
-    pieces = expected.Expected.pieces
+def test_small_chunks(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The numbers that are compared at once are limited, by rows and by columns; the result is the same."""
+    largest = 0
+    chunks = expected.Expected.chunks
 
-    def watched(self: expected.Expected, **given: object) -> object:
+    def recorded(
+        self: expected.Expected, *, by_columns: bool, column_step: int = 1
+    ) -> Iterator[tuple[range, range, Tensor]]:
         nonlocal largest
-        for rows, columns, numbers in pieces(self, **given):  # type: ignore[arg-type]
+        for rows, columns, numbers in chunks(self, by_columns=by_columns, column_step=column_step):
             largest = max(largest, numbers.numel())
             yield rows, columns, numbers
 
-    monkeypatch.setattr(expected, "PIECE", piece)
-    monkeypatch.setattr(expected.Expected, "pieces", watched)
+    monkeypatch.setattr(expected, "CHUNK", 1 << 12)
+    monkeypatch.setattr(expected.Expected, "chunks", recorded)
     for base in (quantized("exaone4", "int4", "ort", "gptq", 32), quantized("qwen2", "int4", "standard", "awq", 32)):
         largest = 0
-        assert_sound(shelf.pair(base))
-        assert largest <= 32 * 384, base  # a block of columns is the least there is
+        assert_no_faults(shelf.pair(base))
+        assert largest <= 32 * 384, base  # a block of columns is the smallest chunk
 
 
 MEMORY = """
@@ -157,7 +169,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "int4"])
 def test_memory_does_not_grow_with_a_tensor(precision: str, tmp_path: Path) -> None:
-    """A table of 400 MB in float32 passes in half of that."""
+    """An embedding of 400 MB in float32 is read in half of that."""
     values = tiny.config("qwen2", hidden_size=1024, vocab_size=100_000, num_hidden_layers=1, **TIED)
     folder = tiny.write(tmp_path / "in", values, dtype=torch.bfloat16)
     options = QuantizeOptions(method="rtn") if precision == "int4" else None
@@ -174,17 +186,17 @@ def test_data_cut_short(shelf: Shelf, tmp_path: Path) -> None:
     with pytest.raises(
         ArtifactError, match=r"model.onnx.data: initializer \S+ ends at byte [\d,]+, and the file has 5,000"
     ):
-        assert_sound(pair)
+        assert_no_faults(pair)
 
 
 def test_graph_unreadable(shelf: Shelf, tmp_path: Path) -> None:
     pair = shelf.copy(Base("qwen2"), tmp_path / "out")
     (pair.artifact / "model.onnx").write_bytes(b"\xff" * 100)
     with pytest.raises(ArtifactError, match=r"model.onnx cannot be read \(.*\); export the model again"):
-        assert_sound(pair)
+        assert_no_faults(pair)
 
 
 def test_another_model(shelf: Shelf) -> None:
     artifact, other = shelf.pair(Base("exaone4")).artifact, shelf.pair(Base("qwen2")).checkpoint
-    with pytest.raises(ArtifactError, match=r"was made from the tensor \S+, and \S+ has none of that name"):
-        assert_sound(Pair(artifact, other))
+    with pytest.raises(ArtifactError, match=r"was made from the tensor \S+, and \S+ does not have"):
+        assert_no_faults(Pair(artifact, other))

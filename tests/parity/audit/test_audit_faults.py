@@ -1,4 +1,4 @@
-"""The audit of weights: what is sound has no fault, whatever its layout; what is not is reported, with its cause."""
+"""The audit reports each faulty weight with the cause, and no other weight."""
 
 import re
 from collections.abc import Callable
@@ -79,12 +79,22 @@ def block_size(op: str, under: str, size: int) -> Edit:
 
 
 def given(name: str, other: str) -> Edit:
-    """The node that multiplies by one weight takes another, of the same shape."""
+    """The node that multiplies by one weight takes another one of the same shape."""
 
     def edit(editor: ArtifactEditor) -> None:
         value = editor.graph.initializers[name]
         node = next(iter(value.uses())).node
         node.replace_input_with(1, editor.graph.initializers[other])
+
+    return edit
+
+
+def other_layer(name: str) -> Edit:
+    """The codes and scales of layer 1 are those of layer 2."""
+
+    def edit(editor: ArtifactEditor) -> None:
+        for leaf in ("codes", "scales"):
+            edits.copied(f"model.layers.2.{name}.{leaf}", f"{LAYER}{name}.{leaf}")(editor)
 
     return edit
 
@@ -101,7 +111,7 @@ position_late = other_positions(lambda editor, given: editor.insert("Add", [give
 
 
 def halved(editor: ArtifactEditor) -> None:
-    """The table of sines alone."""
+    """Halve the table of sines, and not that of cosines."""
     _, sin = tables(editor)
     users = list(sin.uses())
     small = editor.insert("Mul", [sin, editor.constant(0.5, np.float32)], "model")
@@ -119,7 +129,7 @@ def theta(value: float) -> Edit:
 
 @dataclass(frozen=True)
 class FaultyWeight:
-    """``tensor`` is the initializer that must be reported, with words that match ``words``; nothing else may be."""
+    """An edit after which ``tensor`` has a fault that matches ``words``, and no others than ``others`` have one."""
 
     name: str
     base: Base
@@ -138,9 +148,7 @@ FAULTY = [
     FaultyWeight(
         "transposed", FLOAT, edits.transposed(OUT), OUT, r"all of its rows are those of \S+o_proj.weight transposed"
     ),
-    FaultyWeight(
-        "own layout", FLOAT, own_layout(DOWN), DOWN, "in its own layout, read as if it were stored transposed"
-    ),
+    FaultyWeight("own layout", FLOAT, own_layout(DOWN), DOWN, "in its own layout, read as if transposed"),
     FaultyWeight("negated", FLOAT, scaled(UP, -1), UP, "all of its rows have the opposite sign"),
     FaultyWeight("scaled", FLOAT, scaled(UP, 0.5), UP, r"are 0\.5 times the source's"),
     FaultyWeight(
@@ -191,7 +199,7 @@ FAULTY = [
         FLOAT,
         edits.rewritten(OUT, lambda w: exchanged(w, slice(16), slice(16, 32))),
         OUT,
-        "columns in another order: column 0 holds column 16",
+        "columns in a different order: column 0 holds column 16",
     ),
     FaultyWeight(
         "k for v",
@@ -215,14 +223,14 @@ FAULTY = [
         TIED,
         edits.rows_shifted("model.embed_tokens.weight", 144),
         "model.embed_tokens.weight",
-        "144 of its 288 rows.*lie elsewhere",
+        "144 of its 288 rows.*are other rows of the source",
     ),
     FaultyWeight(
         "wired to another",
         FLOAT,
         given(GATE, UP),
         UP,
-        r"it is the weight of model.layers.1.mlp.up_proj, and model.layers.1.mlp.gate_proj computes with it",
+        r"it is the weight of model.layers.1.mlp.up_proj, and model.layers.1.mlp.gate_proj uses it",
         (GATE,),
     ),
     FaultyWeight(
@@ -230,7 +238,7 @@ FAULTY = [
         INT4,
         edits.sign_flipped(f"{LAYER}mlp.up_proj", 5, 1),
         f"{LAYER}mlp.up_proj.codes",
-        r"sign of the scale is turned over in 1 of its 384 blocks, the first in row 5 of \S+, columns 16 to 31",
+        r"sign of the scale is flipped in 1 of its 384 blocks, the first in row 5 of \S+, columns 16 to 31",
     ),
     FaultyWeight(
         "sign of a scale, int8",
@@ -300,28 +308,28 @@ FAULTY = [
         INT4,
         edits.scales_out_of_order(f"{LAYER}mlp.gate_proj"),
         f"{LAYER}mlp.gate_proj.codes",
-        "scales lie in the order of columns, and are read in that of rows",
+        "the scales are stored by columns and read by rows in",
     ),
     FaultyWeight(
         "scales late",
         INT4,
         edits.rewritten(f"{LAYER}mlp.gate_proj.scales", lambda w: np.roll(w, 1)),
         f"{LAYER}mlp.gate_proj.codes",
-        "scales lie one block too far on",
+        "the scales are those of the block before",
     ),
     FaultyWeight(
         "scales halved",
         INT8,
         scaled(f"{LAYER}mlp.gate_proj.scales", 0.5),
         f"{LAYER}mlp.gate_proj.codes",
-        r"scale is 0\.5 times that of the codes",
+        r"scale is 0\.5 times the one that fits the codes",
     ),
     FaultyWeight(
         "halves of bytes",
         INT4,
         edits.nibbles_swapped(f"{LAYER}mlp.up_proj"),
         f"{LAYER}mlp.up_proj.codes",
-        "wrong order of halves of bytes",
+        "wrong order of nibbles",
     ),
     FaultyWeight(
         "one code",
@@ -352,13 +360,7 @@ FAULTY = [
     FaultyWeight(
         "swapped, int8",
         INT8,
-        lambda editor: (
-            [
-                edits.copied(f"{LAYER.replace('1', '2')}mlp.up_proj.{leaf}", f"{LAYER}mlp.up_proj.{leaf}")(editor)
-                for leaf in ("codes", "scales")
-            ]
-            and None
-        ),
+        other_layer("mlp.up_proj"),
         f"{LAYER}mlp.up_proj.codes",
         "those of model.layers.2.mlp.up_proj.weight",
     ),
@@ -367,14 +369,14 @@ FAULTY = [
         INT4,
         block_size("MatMulNBits", f"{LAYER}mlp.up_proj", 32),
         f"{LAYER}mlp.up_proj.codes",
-        "graph cannot be followed",
+        "the graph uses it in an unsupported way",
     ),
     FaultyWeight(
         "norm under awq",
         AWQ,
         scaled(f"{LAYER}input_layernorm.weight", 2.0),
         f"{LAYER}input_layernorm.weight",
-        r"divided by the scales in the columns of q_proj, k_proj, v_proj.*in the middle they are (2|1.99\d) times",
+        r"divided by the scales in the columns of q_proj, k_proj, v_proj.*their median is (2|1.99\d) times",
     ),
     FaultyWeight(
         "zeroed norm under awq",
@@ -388,7 +390,7 @@ FAULTY = [
         TABLES,
         cos_and_sin_swapped,
         "model.rotary_emb.cos",
-        "cos and sin are exchanged",
+        "cos and sin are swapped",
         ("model.rotary_emb.sin",),
     ),
     FaultyWeight(
@@ -396,7 +398,7 @@ FAULTY = [
         TABLES,
         position_late,
         "model.rotary_emb.cos",
-        "RoPE turns each position by the angles of the one after it",
+        "RoPE rotates each position by the angles of the next one",
         ("model.rotary_emb.sin",),
     ),
     FaultyWeight(
@@ -411,10 +413,10 @@ FAULTY = [
         TABLES,
         short_table,
         "model.rotary_emb.cos",
-        "right up to position 63, and wrong from there on",
+        "correct up to position 63, and wrong from there on",
         ("model.rotary_emb.sin",),
     ),
-    FaultyWeight("a table times a half", TABLES, halved, "model.rotary_emb.sin", r"it is 0\.5 times what it should be"),
+    FaultyWeight("a table times a half", TABLES, halved, "model.rotary_emb.sin", r"it is 0\.5 times the expected one"),
     FaultyWeight(
         "one more",
         FLOAT,

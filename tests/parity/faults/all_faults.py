@@ -1,4 +1,4 @@
-"""Faults that exporters have been seen to make, or could: each with how to plant it and what a check must say of it."""
+"""Faults that exporters have made or could make, each with the edit that makes it and the finding that it must give."""
 
 from .attention import ATTENTION, ROPE, WINDOWS
 from .fault import Fault

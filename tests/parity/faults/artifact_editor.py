@@ -1,4 +1,4 @@
-"""An artifact's graph and weights opened for change, and sealed again as if an exporter had written them so."""
+"""Edit the graph, the weights and the manifest of an artifact, as if an exporter had written it so."""
 
 import json
 from collections import Counter
@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 from intaglio.artifact import DATA, GRAPH, MANIFEST, read_manifest, sha256_file
+from intaglio.contract import MODULE_KEY
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
 
 class ArtifactEditor:
-    """``with ArtifactEditor(folder) as editor:`` change nodes, bytes and the manifest (``editor.manifest``, its JSON).
+    """``with ArtifactEditor(folder) as editor:`` edit nodes, bytes and the manifest (``editor.manifest``, its JSON).
 
-    Then it is sealed: operators are counted and files hashed again, so that only the numbers tell of the change.
+    On leaving, operators are counted and files hashed again, so that only the numbers show the edit.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -26,19 +27,18 @@ class ArtifactEditor:
         self.graph = self.model.graph
         self.data = bytearray((folder / DATA).read_bytes())
         self.manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        self._sealed_tensors = set(self.graph.initializers)
 
     def __enter__(self) -> "ArtifactEditor":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
         if kind is None:
-            self.seal()
+            self.save()
 
-    def seal(self) -> None:
+    def save(self) -> None:
         self.graph.sort()
         for name in [n for n, v in self.graph.initializers.items() if not v.uses() and not v.is_graph_input()]:
-            del self.graph.initializers[name]  # an exporter that makes no use of a weight does not store it
+            del self.graph.initializers[name]  # an exporter does not store a weight that nothing uses
             self.manifest["tensors"].pop(name, None)
         (self.folder / DATA).write_bytes(self.data)
         ir.save(self.model, self.folder / GRAPH)
@@ -51,11 +51,11 @@ class ArtifactEditor:
         read_manifest(self.folder)
 
     def node(self, name: str) -> ir.Node:
-        """The node of this name (``<module path>/<operator>``)."""
+        """Return the node of this name (``<module path>/<operator>``)."""
         return next(node for node in self.graph if node.name == name)
 
     def nodes(self, *types: str, under: str = "") -> list[ir.Node]:
-        """Nodes of these types whose module is ``under`` or inside it."""
+        """Return the nodes of these types whose module is ``under`` or inside it."""
         found = [
             n for n in self.graph if n.op_type in types and f"{_module(n)}.".startswith(f"{under}." if under else "")
         ]
@@ -63,12 +63,12 @@ class ArtifactEditor:
         return found
 
     def attention(self, layer: int | None = None, trunk: str = "model.") -> list[ir.Node]:
-        """The attention operator of a layer, or of all."""
+        """Return the attention operator of a layer, or those of all layers."""
         under = "" if layer is None else f"{trunk}layers.{layer}.self_attn"
         return self.nodes("GroupQueryAttention", "Attention", under=under)
 
     def array(self, name: str) -> Array:
-        """A stored weight, to be written into; packed values of four bits are bytes, without a shape."""
+        """Return a stored weight, to be written to; packed 4-bit values are bytes without a shape."""
         tensor = self.graph.initializers[name].const_value
         assert isinstance(tensor, ir.ExternalTensor)
         assert tensor.length is not None
@@ -77,12 +77,8 @@ class ArtifactEditor:
             return raw
         return raw.view(tensor.dtype.numpy()).reshape(tuple(tensor.shape))  # type: ignore[arg-type]
 
-    def weight(self, *names: str) -> Array:
-        """The first of these weights that the artifact has: a packed projection goes by another name."""
-        return self.array(next(name for name in names if name in self.graph.initializers))
-
     def constant(self, values: Any, dtype: Any = np.int64) -> ir.Value:
-        """A new constant in the graph's own file."""
+        """Add a constant to the graph's own file."""
         name = f"constant_{len(self.graph.initializers)}"
         tensor = ir.tensor(np.asarray(values, dtype=dtype), name=name)
         value = ir.Value(
@@ -92,29 +88,29 @@ class ArtifactEditor:
         return value
 
     def insert(self, op: str, inputs: Sequence[ir.Value | None], module: str = "", **attributes: Any) -> ir.Value:
-        """A new node anywhere (sealing sorts them); its output."""
+        """Add a node and return its output; ``save`` sorts the nodes."""
         domain, _, kind = op.rpartition("::")
         count = sum(n.op_type == kind and _module(n) == module for n in self.graph) + 1
         name = f"{module}/{kind}" if module else kind
         node = ir.node(kind, inputs, attributes or None, domain=domain, name=name if count == 1 else f"{name}_{count}")
-        node.metadata_props["intaglio.module"] = module
+        node.metadata_props[MODULE_KEY] = module
         node.outputs[0].name = f"{node.name}:out"
         self.graph.append(node)
         return node.outputs[0]
 
     def value(self, name: str) -> ir.Value:
-        """The value of this name, an input, a weight or a node's output."""
+        """Return the value of this name: an input, a weight or a node's output."""
         known = [*self.graph.inputs, *self.graph.initializers.values(), *(o for n in self.graph for o in n.outputs)]
         return next(value for value in known if value.name == name)
 
     def reroute(self, old: ir.Value, new: ir.Value, *, keep: Sequence[ir.Node] = ()) -> None:
-        """Let the users of ``old`` take ``new``, but for the nodes that are kept."""
+        """Make the users of ``old`` use ``new``, except for the nodes in ``keep``."""
         for user, index in list(old.uses()):
             if user not in keep and user is not new.producer():
                 user.replace_input_with(index, new)
 
     def sweep(self) -> None:
-        """Remove nodes whose results nobody takes."""
+        """Remove the nodes whose outputs nothing uses."""
         removed = True
         while removed:
             dead = [n for n in self.graph if not any(o.uses() or o.is_graph_output() for o in n.outputs)]
@@ -124,4 +120,4 @@ class ArtifactEditor:
 
 
 def _module(node: ir.Node) -> str:
-    return node.metadata_props.get("intaglio.module", "")
+    return node.metadata_props.get(MODULE_KEY, "")

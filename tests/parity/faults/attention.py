@@ -1,4 +1,4 @@
-"""Faults in windows, rotation, masks and caches."""
+"""Faults in windows, RoPE, masks and caches."""
 
 from .edits import attention as attention
 from .fault import (
@@ -20,7 +20,7 @@ from .fault import (
 )
 
 ROTARY = ("model.rotary_emb", *inside(0, "self_attn"))
-"""Where a table, or a frequency, is wrong, and where that shows first."""
+"""The modules that a wrong table or frequency may be reported for: its own, or the first attention operator."""
 
 WINDOWS = [
     Fault("window + 1", EXAONE, attention.window(7, 1), inside(1, "self_attn"), ("window", r"\b6\b", r"\b7\b")),

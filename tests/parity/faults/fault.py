@@ -1,4 +1,4 @@
-"""What a planted fault is, and the sound artifacts that faults are planted into."""
+"""A fault to find, and the faithful artifacts that faults are made in."""
 
 import re
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from ..artifacts import Base
 from .artifact_editor import ArtifactEditor
 
 ROUNDED = {"method": "rtn", "block_size": 32}
-"""Random weights do not stand four bits: what is quantized has been trained."""
+"""Only trained checkpoints are quantized: four bits change a random model too much."""
 
 EXAONE = Base("exaone4")
 EXAONE_STANDARD = Base("exaone4", target="standard")
@@ -37,17 +37,17 @@ tokens behind it; a batch padded on the right; a batch padded on the left (targe
 
 ALL = frozenset({PROMPT, DECODE, CHUNK, BATCH, LEFT})
 PER_ROW = frozenset({DECODE, CHUNK, BATCH, LEFT})
-"""Wherever there is a cache."""
+"""The ways of running with a cache or with several sequences."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """``edit`` changes an opened artifact of ``base``.
+    """A fault, made by ``edit`` in an artifact of ``base``.
 
     Args:
-        modules: paths of modules, one of which a finding must name: the first one that is at fault, and where that is
-            nothing of its own (a mask, a table) what stands for it.
-        words: regular expressions that the cause must match, whatever the case.
+        modules: paths, one of which the finding must name: the first faulty module, or the module that uses a faulty
+            mask or table.
+        words: regular expressions that the cause must match, ignoring case.
         shows: the ways of running in which it makes a difference; in the others there must be none.
     """
 
@@ -64,12 +64,12 @@ class Fault:
         return self.name
 
     def found_by(self, finding: Finding) -> bool:
-        """Whether a finding names the place and the cause."""
+        """Check that a finding names the module and the cause."""
         return finding.module in self.modules and all(re.search(w, finding.cause, re.IGNORECASE) for w in self.words)
 
 
 def inside(index: int, *parts: str) -> tuple[str, ...]:
-    """``model.layers.3.self_attn`` and the like."""
+    """Return paths such as ``model.layers.3.self_attn``."""
     return tuple(f"model.layers.{index}.{part}" for part in parts)
 
 

@@ -1,4 +1,4 @@
-"""Faults of the tasks that do not generate."""
+"""Faults of the tasks other than text generation."""
 
 from .edits import attention as attention
 from .edits import heads as heads

@@ -1,4 +1,4 @@
-"""What an artifact answers, way by way, on ONNX Runtime alone: whether a planted fault makes a difference there."""
+"""The outputs of an artifact on ONNX Runtime alone, by way of running, to see where a fault makes a difference."""
 
 from pathlib import Path
 
@@ -14,15 +14,15 @@ LENGTHS = (17, 5, 6)
 STEPS = 4
 
 
-def answers(folder: Path) -> dict[str, NDArray[np.float32]]:
-    """The outputs at every position that is no padding, by the way of running; see ``fault.py`` for the ways."""
+def outputs_by_way(folder: Path) -> dict[str, NDArray[np.float32]]:
+    """Return the outputs at every position that is not padding, by way of running (see ``fault.py``)."""
     manifest = read_manifest(folder)
     ways = _causal(folder, manifest) if manifest.task == "text-generation" else _head(folder, manifest)
     return {name: np.concatenate([part.ravel() for part in parts]) for name, parts in ways.items()}
 
 
 def differing(one: dict[str, NDArray[np.float32]], other: dict[str, NDArray[np.float32]], by: float) -> set[str]:
-    """The ways in which the largest difference exceeds ``by``, or something is not finite."""
+    """Return the ways of running in which the largest difference exceeds ``by``, or an output is not finite."""
     assert one.keys() == other.keys()
     return {name for name in one if not np.abs(one[name] - other[name]).max() <= by}
 

@@ -1,4 +1,4 @@
-"""Each planted fault bites, and a check finds it: the verdict, the module where it sits, and the cause in words."""
+"""Each fault changes the outputs, and a check finds it: the verdict, the module and the cause."""
 
 from pathlib import Path
 
@@ -10,15 +10,15 @@ from ..artifacts import QUICK, Pair, Shelf
 from .all_faults import FAULTS
 from .artifact_editor import ArtifactEditor
 from .fault import Fault
-from .outputs import answers, differing
+from .outputs import differing, outputs_by_way
 
 CASES = [pytest.param(f, id=f.name, marks=[pytest.mark.slow] if f.slow else []) for f in FAULTS]
 NOISE = 1e-5
-BITE = 1e-3
-"""A fault must show by a hundred times what runs of the same graph differ by."""
+EFFECT = 1e-3
+"""The least effect of a fault: a hundred times the difference between runs of the same graph."""
 
 
-def planted(fault: Fault, shelf: Shelf, folder: Path) -> Pair:
+def make_faulty(fault: Fault, shelf: Shelf, folder: Path) -> Pair:
     pair = shelf.copy(fault.base, folder)
     with ArtifactEditor(pair.artifact) as editor:
         fault.edit(editor)
@@ -26,33 +26,33 @@ def planted(fault: Fault, shelf: Shelf, folder: Path) -> Pair:
 
 
 @pytest.mark.parametrize("fault", CASES)
-def test_bites(fault: Fault, shelf: Shelf, tmp_path: Path) -> None:
-    """In the ways of running that it should and in no other; and nothing but the numbers tells."""
-    folder, sound = planted(fault, shelf, tmp_path / "planted").artifact, shelf.pair(fault.base).artifact
+def test_outputs_differ(fault: Fault, shelf: Shelf, tmp_path: Path) -> None:
+    """The outputs differ in the expected ways of running only, and the manifest does not show the fault."""
+    folder, original = make_faulty(fault, shelf, tmp_path / "faulty").artifact, shelf.pair(fault.base).artifact
     assert verify(folder) == []
-    facts, known = read_manifest(folder), read_manifest(sound)
+    facts, known = read_manifest(folder), read_manifest(original)
     assert (facts.source, facts.precision) == (known.source, known.precision)
-    right, wrong = answers(sound), answers(folder)
-    shows = fault.shows & right.keys()
-    assert differing(right, wrong, BITE) == shows
-    assert differing(right, wrong, NOISE) == shows
+    correct, faulty = outputs_by_way(original), outputs_by_way(folder)
+    shows = fault.shows & correct.keys()
+    assert differing(correct, faulty, EFFECT) == shows
+    assert differing(correct, faulty, NOISE) == shows
 
 
 @pytest.mark.parametrize("fault", CASES)
 def test_found(fault: Fault, shelf: Shelf, tmp_path: Path) -> None:
-    pair = planted(fault, shelf, tmp_path / "planted")
+    pair = make_faulty(fault, shelf, tmp_path / "faulty")
     report = check(pair.artifact, pair.checkpoint, options=QUICK, threads=1)
-    told = [(finding.module, finding.cause) for finding in report.findings]
-    assert report.verdict == fault.verdict, (report.reasons, told)
-    assert told
-    assert report.findings[0].module in fault.modules, told
-    assert any(fault.found_by(finding) for finding in report.findings), told
+    found = [(finding.module, finding.cause) for finding in report.findings]
+    assert report.verdict == fault.verdict, (report.reasons, found)
+    assert found
+    assert report.findings[0].module in fault.modules, found
+    assert any(fault.found_by(finding) for finding in report.findings), found
 
 
-def test_the_drift_of_an_epsilon_has_its_size(shelf: Shelf, tmp_path: Path) -> None:
-    """Embeddings of a mean square of 0.01 are scaled by sqrt(0.01 / (0.01 + 9e-6)) too little: 4.5e-4 of their size."""
+def test_the_error_of_an_epsilon_is_its_effect(shelf: Shelf, tmp_path: Path) -> None:
+    """Embeddings with a mean square of 0.01 are scaled by sqrt(0.01 / (0.01 + 9e-6)): a relative error of 4.5e-4."""
     fault = next(fault for fault in FAULTS if fault.name == "epsilon 1e-5")
-    pair = planted(fault, shelf, tmp_path / "planted")
+    pair = make_faulty(fault, shelf, tmp_path / "faulty")
     report = check(pair.artifact, pair.checkpoint, options=QUICK, threads=1)
     (finding,) = report.findings
     assert finding.verdict == "drifted"
@@ -62,5 +62,5 @@ def test_the_drift_of_an_epsilon_has_its_size(shelf: Shelf, tmp_path: Path) -> N
     assert 1e-4 < prompt.relative_error < 1e-2
 
 
-def test_names_are_told_apart() -> None:
+def test_names_are_unique() -> None:
     assert len({fault.name for fault in FAULTS}) == len(FAULTS)

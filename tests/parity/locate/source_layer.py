@@ -10,7 +10,7 @@ import torch
 from intaglio.models import ops
 from intaglio.models.checkpoint import Checkpoint
 from intaglio.models.config import ModelConfig
-from intaglio.models.heads import TRUNKS
+from intaglio.models.family import FAMILIES
 from intaglio.models.layerwise import Layerwise
 from intaglio.models.rope import RotaryEmbedding
 from intaglio.parity.locate.budgets import relative_error
@@ -19,7 +19,7 @@ from intaglio.parity.locate.hypotheses.mismatch import Cause, Mismatch
 from intaglio.parity.locate.hypotheses.operators import diagnose
 from intaglio.parity.locate.scenarios import Scenario
 from intaglio.parity.locate.source_run import ActivationRecorder, LayerRun, SourceRun
-from intaglio.parity.locate.taps import TAPS
+from intaglio.parity.locate.taps import taps_of
 from intaglio.tests import tiny
 from torch import Tensor, nn
 
@@ -53,20 +53,20 @@ class SourceLayer:
     ) -> LayerRun:
         """Run the layer with another config, or after a change to it, on the same input and cache."""
         config, scenario = config or self.config, self.layer_run.scenario
-        layer = TRUNKS[config.family].layer(config, self.index)
+        layer = FAMILIES[config.family].trunk.layer(config, self.index)
         layer.load_state_dict(self.layer.state_dict())
         layer.requires_grad_(False)
         if change is not None:
             change(layer)
         rotary = RotaryEmbedding(config.rope, config.head_dim)
         plan = ops.plan(scenario.ids, scenario.mask, scenario.past_length, rotary)
-        with ActivationRecorder(layer, TAPS[config.family]) as recorder:
+        with ActivationRecorder(layer, taps_of(FAMILIES[config.family])) as recorder:
             layer(self.hidden, self.layer_run.past, plan)
         return replace(self.layer_run, plan=plan, activations=recorder.activations)
 
     def diagnose(self, key: str, actual: Tensor) -> Cause:
         """Return the cause that is found if an artifact computes ``actual`` at a tap."""
-        tap = next(tap for tap in TAPS[self.config.family] if tap.key == key)
+        tap = next(tap for tap in taps_of(FAMILIES[self.config.family]) if tap.key == key)
         expected = self.activations[key]
         prefix = self.source.checkpoint.trunk_prefix
         mismatch = Mismatch(
@@ -79,7 +79,7 @@ class SourceLayer:
             actual,
             relative_error(expected, actual),
             BUDGET,
-            FoldedScales(),
+            FoldedScales(FAMILIES[self.config.family]),
             lambda layer: self.source.checkpoint.tensor(f"{prefix}layers.{layer}.{key}.weight"),
             lambda layer: f"model.layers.{layer}.{key}",
         )
@@ -107,5 +107,5 @@ def source_layer(
     hidden = torch.randn(1, SIZE, 64, generator=generator)
     rotary = RotaryEmbedding(source.config.rope, source.config.head_dim)
     layer = source.layer(index)
-    layer_run = SourceRun(scenario, rotary, hidden[:, :past], hidden[:, past:]).advance(layer, TAPS[family])
+    layer_run = SourceRun(scenario, rotary, hidden[:, :past], hidden[:, past:]).advance(layer, taps_of(FAMILIES[family]))
     return SourceLayer(source, index, layer, hidden[:, past:], layer_run)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from intaglio.models.family import FAMILIES
 from intaglio.parity.locate.hypotheses.mismatch import explains, find_permutation
-from intaglio.parity.locate.taps import TAPS
+from intaglio.parity.locate.taps import taps_of
 from torch import Tensor, nn
 
 from .source_layer import BUDGET, SIZE, source_layer
@@ -64,7 +65,7 @@ def test_the_weight_of_another_layer(tmp_path: Path) -> None:
     layer = source_layer(tmp_path, "qwen2", index=1)
     other = layer.source.layer(3)
     for key in ("post_attention_layernorm", "mlp.up_proj"):
-        key_of_input = next(tap.inputs[0] for tap in TAPS["qwen2"] if tap.key == key)
+        key_of_input = next(tap.inputs[0] for tap in taps_of(FAMILIES["qwen2"]) if tap.key == key)
         actual = other.get_submodule(key)(layer.activations[key_of_input])
         assert layer.cause(key, actual) == f"its weight is that of model.layers.3.{key}"
 
@@ -88,7 +89,7 @@ def test_projections(tmp_path: Path, key: str, change: Callable[..., Tensor], te
     layer = source_layer(tmp_path, "qwen2")
     module = layer.layer.get_submodule(key)
     assert isinstance(module, nn.Linear)
-    key_of_input = next(tap.inputs[0] for tap in TAPS["qwen2"] if tap.key == key)
+    key_of_input = next(tap.inputs[0] for tap in taps_of(FAMILIES["qwen2"]) if tap.key == key)
     assert layer.cause(key, change(layer.activations[key_of_input], module.weight, module.bias)) == text
 
 

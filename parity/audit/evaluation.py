@@ -1,4 +1,4 @@
-"""What a graph computes from its weights alone, as ONNX Runtime computes it when it loads the graph."""
+"""Values that a graph computes from its initializers alone, as ONNX Runtime computes them when it loads the graph."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +13,8 @@ from ...errors import ArtifactError
 from ...runtime.engine.onnxruntime import import_onnxruntime, session_options
 
 
-def evaluated(model: ir.Model, folder: Path, values: Sequence[ir.Value]) -> list[Tensor] | None:
-    """The numbers of these values, widened to float32; None where they depend on an input of the graph.
+def evaluate(model: ir.Model, folder: Path, values: Sequence[ir.Value]) -> list[Tensor] | None:
+    """Return the numbers of some values in float32; None where they depend on an input of the graph.
 
     Raises:
         ArtifactError: ONNX Runtime cannot compute them.
@@ -24,11 +24,11 @@ def evaluated(model: ir.Model, folder: Path, values: Sequence[ir.Value]) -> list
     except ValueError:
         return None
     for index, value in enumerate(list(part.outputs)):
-        # ONNX Runtime hands out no bfloat16.
-        wide = ir.node("Cast", [value], {"to": int(ir.DataType.FLOAT)}, name=f"wide {index}")
-        wide.outputs[0].name, wide.outputs[0].dtype = f"wide {index}", ir.DataType.FLOAT
-        part.append(wide)
-        part.outputs[index] = wide.outputs[0]
+        # ONNX Runtime has no bfloat16 outputs in NumPy.
+        cast = ir.node("Cast", [value], {"to": int(ir.DataType.FLOAT)}, name=f"float32 {index}")
+        cast.outputs[0].name, cast.outputs[0].dtype = f"float32 {index}", ir.DataType.FLOAT
+        part.append(cast)
+        part.outputs[index] = cast.outputs[0]
     ort = import_onnxruntime()
     options = session_options(ort, 1)
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder.resolve()))
