@@ -24,7 +24,7 @@ TIE = 0.02
 
 @dataclass
 class Occurrences:
-    """The number of places where something occurs, and the first of them."""
+    """The number of elements of some kind, and the first of them."""
 
     count: int = 0
     row: int = -1

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...artifact import GRAPH
 from ...errors import ArtifactError
-from ...runtime.engine.onnxruntime import import_onnxruntime, session_options
+from ...runtime.engine.onnxruntime import first_line, import_onnxruntime, session_options
 
 
 def evaluate(model: ir.Model, folder: Path, values: Sequence[ir.Value]) -> list[Tensor] | None:
@@ -36,9 +36,8 @@ def evaluate(model: ir.Model, folder: Path, values: Sequence[ir.Value]) -> list[
     try:
         found = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"]).run(None, {})
     except Exception as error:  # onnxruntime's exceptions have no common class of their own
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         names = ", ".join(value.name or "" for value in values)
         raise ArtifactError(
-            f"{folder / GRAPH}: ONNX Runtime cannot compute {names} ({reason}); export the model again"
+            f"{folder / GRAPH}: ONNX Runtime cannot compute {names} ({first_line(error)}); export the model again"
         ) from None
     return [torch.from_numpy(np.asarray(array)) for array in found]

@@ -19,7 +19,7 @@ from ...contract import MODULE_KEY
 from ...errors import ArtifactError
 from ...models.config import ModelConfig
 from ...runtime.engine.machine import usable_cpus
-from ...runtime.engine.session import import_onnxruntime, session_options
+from ...runtime.engine.onnxruntime import first_line, import_onnxruntime, session_options
 from .tap_map import SUM, TapMap, ancestors
 
 CUT = "cut:"
@@ -186,8 +186,7 @@ class Subgraph:
         return [torch.from_numpy(np.asarray(array, np.float32)) for array in results]
 
     def _failure(self, verb: str, error: Exception) -> ArtifactError:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         return ArtifactError(
-            f"{self.artifact.folder / GRAPH}: ONNX Runtime cannot {verb} it ({reason}); "
+            f"{self.artifact.folder / GRAPH}: ONNX Runtime cannot {verb} it ({first_line(error)}); "
             "check it with `intaglio verify`, or export the model again"
         )

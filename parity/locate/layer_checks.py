@@ -28,7 +28,7 @@ from .tap_map import SUM, GraphTap, tensors_of
 from .taps import HIDDEN, Tap
 
 FOLD_PASSES = 3
-"""Passes that fit the scales: each fits those behind the ones that the pass before it has fitted."""
+"""Passes that fit the scales; each uses the scales that the pass before it has fitted to a tap's inputs."""
 LONG_CACHE = 8192
 """Length of the cache that attention is also checked with, where the context is as long."""
 LONG_NEW = 4

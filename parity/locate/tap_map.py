@@ -19,6 +19,7 @@ from .taps import HIDDEN, MIDDLE, OUT, residual_sums, taps_of
 SUM = ":sum"
 """Suffix of the node that adds to the residual stream, where a fused norm was split into a sum and a norm."""
 
+
 @dataclass(frozen=True)
 class GraphTap:
     """A tap in a graph: the output ``value`` of ``node``.

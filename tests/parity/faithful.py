@@ -1,4 +1,4 @@
-"""Sound artifacts of every kind, none of which a check may call broken."""
+"""Faithful artifacts of every kind, none of which a check may call broken."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -29,9 +29,9 @@ def variant(name: str, target: str = "ort", task: str = "text-generation", seed:
 def quantized(
     trained: str, precision: str, method: str, target: str = "ort", task: str = "text-generation", **options: Any
 ) -> Base:
-    told: Mapping[str, Any] = {"method": method, **({"windows": 2} if method != "rtn" else {}), **options}
+    settings: Mapping[str, Any] = {"method": method, **({"windows": 2} if method != "rtn" else {}), **options}
     family = "exaone4" if "exaone4" in trained else "qwen2"
-    return Base(family, task, precision, target, options=told, trained=trained)
+    return Base(family, task, precision, target, options=settings, trained=trained)
 
 
 FLOAT = [
@@ -93,10 +93,10 @@ INT4 = [
     quantized(QWEN, "int4", "rtn", task="token-classification"),
     quantized(EXAONE, "int4", "rtn", task="question-answering"),
 ]
-SOUND = [*FLOAT, *HALF, *INT8, *INT4]
+FAITHFUL = [*FLOAT, *HALF, *INT8, *INT4]
 
 
-def name(base: Base) -> str:
-    """For the tests' names."""
+def case_name(base: Base) -> str:
+    """Return the name of a test case."""
     parts = [base.trained or f"{base.family} {base.seed}", base.task, base.precision, base.target]
     return " ".join([*parts, *(str(value) for key, value in base.options.items() if key != "windows")])

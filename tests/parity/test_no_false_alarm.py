@@ -1,4 +1,4 @@
-"""Sound artifacts are not called broken: both families, all heads and precisions, many configurations and seeds."""
+"""Faithful artifacts are not called broken: both families, all heads and precisions, many configs and seeds."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,14 +7,14 @@ import pytest
 from intaglio.parity import check
 
 from .artifacts import QUICK, Base, Shelf
-from .faithful import SOUND, TASKS, name
+from .faithful import FAITHFUL, TASKS, case_name
 
-SOME = SOUND[::13]
-CASES = [pytest.param(base, id=name(base), marks=[] if base in SOME else [pytest.mark.slow]) for base in SOUND]
+SOME = FAITHFUL[::13]
+CASES = [pytest.param(base, id=case_name(base), marks=[] if base in SOME else [pytest.mark.slow]) for base in FAITHFUL]
 
 
 @pytest.mark.parametrize("base", CASES)
-def test_sound(base: Base, shelf: Shelf) -> None:
+def test_faithful(base: Base, shelf: Shelf) -> None:
     pair = shelf.pair(base)
     report = check(pair.artifact, pair.checkpoint, options=QUICK, threads=1)
     assert report.verdict != "broken", report.reasons
@@ -29,7 +29,7 @@ def test_sound(base: Base, shelf: Shelf) -> None:
 
 @pytest.mark.parametrize("task", ["question-answering", pytest.param("text-generation", marks=pytest.mark.slow)])
 def test_a_text_of_one_word(task: str, shelf: Shelf, tmp_path: Path) -> None:
-    """Every position is like every other: what differs between them is rounding, on either side."""
+    """All positions are alike, so that only rounding, on either side, makes a difference."""
     text = tmp_path / "text.txt"
     text.write_text("a" * 2000, encoding="utf-8")
     pair = shelf.pair(Base("qwen2", task, seed=1))
@@ -37,8 +37,8 @@ def test_a_text_of_one_word(task: str, shelf: Shelf, tmp_path: Path) -> None:
     assert (report.verdict, report.findings) == ("faithful", ()), report.reasons
 
 
-def test_there_are_many() -> None:
-    assert len(SOUND) >= 40
-    assert len({name(base) for base in SOUND}) == len(SOUND)
+def test_there_are_many_cases() -> None:
+    assert len(FAITHFUL) >= 40
+    assert len({case_name(base) for base in FAITHFUL}) == len(FAITHFUL)
     for precision in ("fp32", "int4"):
-        assert {base.task for base in SOUND if base.precision == precision} == set(TASKS)
+        assert {base.task for base in FAITHFUL if base.precision == precision} == set(TASKS)

@@ -21,7 +21,8 @@ def rope_hypotheses(mismatch: Mismatch, correct: AttentionVariant) -> Iterator[H
     config, rope = mismatch.config, mismatch.config.rope
     own = config_rotation(config, correct.positions[:, -1:] + 1)
     if correct.query_rotation is None:
-        text = f"RoPE is applied to this layer, layer {mismatch.layer} is global and {FAMILIES[config.family].title} has none"
+        family = FAMILIES[config.family].title
+        text = f"RoPE is applied to this layer, layer {mismatch.layer} is global and {family} has none"
         default = fixed_rotation(replace(rope, type="default"), config.head_dim)
         yield f"{text} there", correct.rotated_by(own)()
         yield f"{text} there (and its angles are of the default type)", correct.rotated_by(default)()

@@ -48,7 +48,7 @@ def rows(name: str, change: Callable[[Array], Array]) -> Edit:
     return edits.rewritten(name, lambda weight: change(weight.T.copy()).T)
 
 
-def exchanged(weight: Array, first: slice, second: slice) -> Array:
+def swapped(weight: Array, first: slice, second: slice) -> Array:
     weight[first], weight[second] = weight[second].copy(), weight[first].copy()
     return weight
 
@@ -190,21 +190,21 @@ FAULTY = [
     FaultyWeight(
         "heads",
         HALF,
-        rows(f"{LAYER}self_attn.q_proj.weight", lambda w: exchanged(w, slice(16), slice(16, 32))),
+        rows(f"{LAYER}self_attn.q_proj.weight", lambda w: swapped(w, slice(16), slice(16, 32))),
         f"{LAYER}self_attn.q_proj.weight",
         r"32 of its 64 rows.*row 0 of \S+ holds row 16 of.*head 1 where head 0 belongs",
     ),
     FaultyWeight(
         "columns",
         FLOAT,
-        edits.rewritten(OUT, lambda w: exchanged(w, slice(16), slice(16, 32))),
+        edits.rewritten(OUT, lambda w: swapped(w, slice(16), slice(16, 32))),
         OUT,
         "columns in a different order: column 0 holds column 16",
     ),
     FaultyWeight(
         "k for v",
         FLOAT,
-        rows(f"{LAYER}self_attn.qkv_proj.weight", lambda w: exchanged(w, slice(64, 96), slice(96, 128))),
+        rows(f"{LAYER}self_attn.qkv_proj.weight", lambda w: swapped(w, slice(64, 96), slice(96, 128))),
         f"{LAYER}self_attn.qkv_proj.weight",
         r"those of \S+v_proj.weight, \S+k_proj.weight",
     ),

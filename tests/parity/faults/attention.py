@@ -68,7 +68,7 @@ ROPE = [
         "linear left out", QWEN_STANDARD, attention.plain_angles(1e4), ROTARY, ("rope", "linear", "default"), slow=True
     ),
     Fault("yarn left out", QWEN_YARN, attention.plain_angles(1e4), ROTARY, ("rope", "yarn", "default"), slow=True),
-    Fault("cos and sin exchanged", QWEN, attention.cos_and_sin_swapped, ROTARY, ("rope", "cos", "sin"), slow=True),
+    Fault("cos and sin swapped", QWEN, attention.cos_and_sin_swapped, ROTARY, ("rope", "cos", "sin"), slow=True),
     Fault("interleaved pairs", QWEN, attention.interleaved, ROTARY, ("rope", "pairs|interleaved"), slow=True),
     Fault("a table half as long", QWEN, attention.short_table, ROTARY, ("rope",), shows=frozenset({PROMPT}), slow=True),
 ]
@@ -117,7 +117,7 @@ ATTENTION = [
         shows=frozenset({DECODE, BATCH, LEFT}),
     ),
     Fault(
-        "short behind a cache",
+        "short after a cache",
         QWEN,
         attention.short_at_chunks,
         ("model", *inside(0, "self_attn")),
@@ -126,7 +126,7 @@ ATTENTION = [
         slow=True,
     ),
     Fault(
-        "one position late behind a cache",
+        "one position late after a cache",
         EXAONE_STANDARD,
         attention.late_after_cache,
         ROTARY,
@@ -135,7 +135,7 @@ ATTENTION = [
         slow=True,
     ),
     Fault(
-        "keys and values of a cache exchanged",
+        "keys and values of a cache swapped",
         EXAONE,
         attention.keys_and_values_swapped(2),
         inside(2, "self_attn"),
@@ -144,7 +144,7 @@ ATTENTION = [
         slow=True,
     ),
     Fault(
-        "caches of two layers exchanged",
+        "caches of two layers swapped",
         EXAONE_STANDARD,
         attention.caches_swapped(1, 2),
         inside(1, "self_attn"),

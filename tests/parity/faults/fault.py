@@ -32,8 +32,8 @@ QWEN_ANSWERS = Base("qwen2", "question-answering")
 QWEN_STATES = Base("qwen2", "feature-extraction")
 
 PROMPT, DECODE, CHUNK, BATCH, LEFT = "prompt", "decode", "chunk", "batch", "left"
-"""Ways of running an artifact, see ``outputs.py``: a whole prompt; one token at a time behind a shorter prompt; several
-tokens behind it; a batch padded on the right; a batch padded on the left (target standard only)."""
+"""Ways of running an artifact, see ``outputs.py``: a whole prompt; one token at a time after a shorter prompt; several
+tokens after it; a batch padded on the right; a batch padded on the left (target standard only)."""
 
 ALL = frozenset({PROMPT, DECODE, CHUNK, BATCH, LEFT})
 PER_ROW = frozenset({DECODE, CHUNK, BATCH, LEFT})

@@ -48,7 +48,7 @@ HEADS = [
         slow=True,
     ),
     Fault("bias of score zero", QWEN_TAGS, weights.zeroed("score.bias"), ("score",), ("bias", "zero"), slow=True),
-    Fault("start and end exchanged", QWEN_ANSWERS, heads.start_and_end_swapped, ("qa_outputs",), ("start", "end")),
+    Fault("start and end swapped", QWEN_ANSWERS, heads.start_and_end_swapped, ("qa_outputs",), ("start", "end")),
     Fault(
         "final norm skipped, states",
         QWEN_STATES,

@@ -1,4 +1,4 @@
-"""Faults in norms, residuals, the MLP, biases and tying."""
+"""Faults in norms, residuals, the MLP, biases and tied embeddings."""
 
 from .edits import layers as layers
 from .edits import weights as weights
@@ -89,7 +89,7 @@ STRUCTURE = [
         ("residual",),
     ),
     Fault(
-        "residual behind the norm",
+        "residual after the norm",
         QWEN,
         layers.residual_after_norm(1),
         (
@@ -99,7 +99,7 @@ STRUCTURE = [
         ),
         ("residual",),
     ),
-    Fault("gate and up exchanged", EXAONE, layers.gate_and_up_swapped(1), inside(1, "mlp"), ("gate",), slow=True),
+    Fault("gate and up swapped", EXAONE, layers.gate_and_up_swapped(1), inside(1, "mlp"), ("gate",), slow=True),
     Fault("GELU for SiLU", QWEN, layers.gelu(2), inside(2, "mlp"), ("silu|activation",), slow=True),
     Fault(
         "bias dropped",

@@ -1,6 +1,6 @@
 """Faults in the bytes of weights, float and quantized."""
 
-from .edits import weights as weights
+from .edits import weights
 from .fault import EXAONE, EXAONE_INT4, EXAONE_INT8, QWEN, QWEN_INT4, QWEN_INT4_STANDARD, Fault, inside, projection
 
 WEIGHTS = [
@@ -141,7 +141,7 @@ QUANTIZED = [
         slow=True,
     ),
     Fault(
-        "halves of bytes exchanged",
+        "halves of bytes swapped",
         QWEN_INT4,
         weights.nibbles_swapped(projection(2, "up")),
         inside(2, "mlp.up_proj"),

@@ -107,5 +107,7 @@ def source_layer(
     hidden = torch.randn(1, SIZE, 64, generator=generator)
     rotary = RotaryEmbedding(source.config.rope, source.config.head_dim)
     layer = source.layer(index)
-    layer_run = SourceRun(scenario, rotary, hidden[:, :past], hidden[:, past:]).advance(layer, taps_of(FAMILIES[family]))
+    layer_run = SourceRun(scenario, rotary, hidden[:, :past], hidden[:, past:]).advance(
+        layer, taps_of(FAMILIES[family])
+    )
     return SourceLayer(source, index, layer, hidden[:, past:], layer_run)

@@ -1,4 +1,4 @@
-"""Faults in attention: windows, rotation, masks, the cache. Each function changes an opened artifact."""
+"""Edits that make faults in attention: windows, RoPE, masks, the cache."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ HEADS, HEAD_DIM = 4, 16  # of tests/tiny.py
 
 
 def window(size: int | None, *layers: int) -> Edit:
-    """GroupQueryAttention's window in these layers; without layers, in all that slide."""
+    """Set GroupQueryAttention's window in these layers, or in all sliding layers."""
 
     def edit(editor: ArtifactEditor) -> None:
         nodes = [n for layer in layers for n in editor.attention(layer)] if layers else editor.attention()
@@ -24,7 +24,7 @@ def window(size: int | None, *layers: int) -> Edit:
 
 
 def mask_window(size: int) -> Edit:
-    """The same in the mask that the standard target computes."""
+    """Set the window of the mask that the standard target computes."""
 
     def edit(editor: ArtifactEditor) -> None:
         (less,) = editor.nodes("Less", under="model")
@@ -34,21 +34,21 @@ def mask_window(size: int) -> Edit:
 
 
 def rotate(layer: int) -> Edit:
-    """RoPE in a layer that has none."""
+    """Apply RoPE in a layer that has none."""
 
     def edit(editor: ArtifactEditor) -> None:
         (node,) = editor.attention(layer)
         if node.op_type == "GroupQueryAttention":
             node.attributes["do_rotary"] = ir.AttrInt64("do_rotary", 1)
             node.resize_inputs(9)
-            for place, table in zip((7, 8), tables(editor), strict=True):
-                node.replace_input_with(place, table)
+            for index, table in zip((7, 8), tables(editor), strict=True):
+                node.replace_input_with(index, table)
             return
         module = f"model.layers.{layer}.self_attn"
         angles = [editor.value("model.rotary_emb/Cos:out"), editor.value("model.rotary_emb/Sin:out")]
-        for place, heads in ((0, HEADS), (1, HEADS // 2)):
-            rotated = editor.insert("RotaryEmbedding", [node.inputs[place], *angles], module, num_heads=heads)
-            node.replace_input_with(place, rotated)
+        for index, heads in ((0, HEADS), (1, HEADS // 2)):
+            rotated = editor.insert("RotaryEmbedding", [node.inputs[index], *angles], module, num_heads=heads)
+            node.replace_input_with(index, rotated)
 
     return edit
 
@@ -63,7 +63,7 @@ def no_rotation(layer: int) -> Edit:
 
 
 def plain_angles(theta: float) -> Edit:
-    """Frequencies of the default type with this theta, whatever the config says."""
+    """Set frequencies of the default type with this theta."""
 
     def edit(editor: ArtifactEditor) -> None:
         editor.array("model.rotary_emb.inv_freq")[:] = 1 / theta ** (np.arange(0, HEAD_DIM, 2) / HEAD_DIM)
@@ -72,7 +72,7 @@ def plain_angles(theta: float) -> Edit:
 
 
 def tables(editor: ArtifactEditor) -> tuple[ir.Value, ir.Value]:
-    """cos and sin by position, as GroupQueryAttention takes them."""
+    """Return the tables of cos and sin that GroupQueryAttention takes."""
     node = next(node for node in editor.nodes("GroupQueryAttention") if node.attributes["do_rotary"].as_int())
     cos, sin = node.inputs[7:9]
     assert cos is not None
@@ -81,7 +81,7 @@ def tables(editor: ArtifactEditor) -> tuple[ir.Value, ir.Value]:
 
 
 def other_positions(change: Callable[[ArtifactEditor, ir.Value], ir.Value]) -> Edit:
-    """Tables for the positions that ``change`` makes of 0, 1, 2 and so on, int64 [C]."""
+    """Compute the tables for changed positions; ``change`` is given 0, 1, 2 and so on, int64 [C]."""
 
     def edit(editor: ArtifactEditor) -> None:
         positions = editor.node("model/Range").outputs[0]
@@ -94,7 +94,7 @@ def other_positions(change: Callable[[ArtifactEditor, ir.Value], ir.Value]) -> E
 
 
 def half_of(positions: int) -> Edit:
-    """Positions in the second half of the context repeat the last of the first."""
+    """Repeat the last position of the first half in the second half of the context."""
 
     def clamped(editor: ArtifactEditor, given: ir.Value) -> ir.Value:
         return editor.insert("Min", [given, editor.constant(positions // 2 - 1)], "model")
@@ -114,7 +114,7 @@ def cos_and_sin_swapped(editor: ArtifactEditor) -> None:
 
 
 def interleaved(editor: ArtifactEditor) -> None:
-    """Pairs (2i, 2i + 1) in place of (i, i + E/2)."""
+    """Rotate the pairs (2i, 2i + 1) instead of (i, i + E/2)."""
     for node in editor.nodes("GroupQueryAttention", "RotaryEmbedding"):
         name = "rotary_interleaved" if node.op_type == "GroupQueryAttention" else "interleaved"
         node.attributes[name] = ir.AttrInt64(name, 1)
@@ -129,7 +129,7 @@ def scale(layer: int, value: float) -> Edit:
 
 
 def wrong_groups(layer: int) -> Edit:
-    """Query head h takes key/value head h % K in place of h // (H / K): repeat for repeat_interleave."""
+    """Give query head h key-value head h % K instead of h // (H / K)."""
 
     def edit(editor: ArtifactEditor) -> None:
         (node,) = editor.attention(layer)
@@ -162,7 +162,7 @@ def sees_the_future(editor: ArtifactEditor) -> None:
 
 
 def mask_ignored(editor: ArtifactEditor) -> None:
-    """Every token counts as text, whatever the mask says."""
+    """Treat every token as text, whatever the mask is."""
     mask = editor.value("attention_mask")
     users = [(user, index) for user, index in mask.uses() if user.op_type != "Shape"]
     ones = editor.insert("Add", [editor.insert("Mul", [mask, editor.constant(0)]), editor.constant(1)])
@@ -171,12 +171,12 @@ def mask_ignored(editor: ArtifactEditor) -> None:
 
 
 def short_at_decode(editor: ArtifactEditor) -> None:
-    """Behind a cache, a single new token is taken to be one position earlier than it is."""
+    """After a cache, take a single new token to be one position earlier than it is."""
     _shorter(editor, "Equal")
 
 
 def short_at_chunks(editor: ArtifactEditor) -> None:
-    """The same for several new tokens behind a cache, and not for one."""
+    """The same for several new tokens after a cache, and not for one."""
     _shorter(editor, "Greater")
 
 
@@ -196,7 +196,7 @@ def _shorter(editor: ArtifactEditor, test: str) -> None:
 
 
 def last_cached_hidden(editor: ArtifactEditor) -> None:
-    """The standard target's masks hide, from a single new token, the token before it."""
+    """Hide the token before a single new one in the standard target's masks."""
     new = editor.insert("Shape", [editor.value("input_ids")], "model", start=1, end=2)
     total = editor.insert("Shape", [editor.value("attention_mask")], "model", start=1, end=2)
     before = editor.insert(
@@ -213,7 +213,7 @@ def last_cached_hidden(editor: ArtifactEditor) -> None:
 
 
 def late_after_cache(editor: ArtifactEditor) -> None:
-    """The standard target's angles: behind a cache, new tokens are rotated one position too far."""
+    """Rotate new tokens after a cache by one position too many, in the standard target."""
     cast = editor.node("model.rotary_emb/Cast")
     past = editor.insert("Shape", [editor.value("past_key_values.0.key")], "model", start=2, end=3)
     more = editor.insert("Greater", [past, editor.constant([0])], "model")
@@ -226,29 +226,29 @@ def late_after_cache(editor: ArtifactEditor) -> None:
 
 
 def keys_and_values_swapped(layer: int) -> Edit:
-    """A layer hands out its keys as values and its values as keys."""
+    """Swap the keys and values that a layer writes to the cache."""
 
     def edit(editor: ArtifactEditor) -> None:
         (node,) = editor.attention(layer)
         key, value = node.outputs[1:3]
         outputs = editor.graph.outputs
-        places = outputs.index(key), outputs.index(value)
-        outputs[places[0]], outputs[places[1]] = value, key
-        key.name, value.name = "exchanged", key.name
+        indices = outputs.index(key), outputs.index(value)
+        outputs[indices[0]], outputs[indices[1]] = value, key
+        key.name, value.name = "swapped", key.name
         key.name = f"present.{layer}.value"
 
     return edit
 
 
 def caches_swapped(one: int, other: int) -> Edit:
-    """Two layers take each other's past."""
+    """Swap the caches that two layers read."""
 
     def edit(editor: ArtifactEditor) -> None:
         (first,), (second,) = editor.attention(one), editor.attention(other)
-        places = (3, 4) if first.op_type == "GroupQueryAttention" else (4, 5)
-        for place in places:
-            mine, theirs = first.inputs[place], second.inputs[place]
-            first.replace_input_with(place, theirs)
-            second.replace_input_with(place, mine)
+        indices = (3, 4) if first.op_type == "GroupQueryAttention" else (4, 5)
+        for index in indices:
+            mine, theirs = first.inputs[index], second.inputs[index]
+            first.replace_input_with(index, theirs)
+            second.replace_input_with(index, mine)
 
     return edit

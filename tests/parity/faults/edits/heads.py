@@ -1,10 +1,10 @@
-"""Faults in the heads that do not generate. Each function changes an opened artifact."""
+"""Edits that make faults in the heads of tasks other than text generation."""
 
 from ..artifact_editor import ArtifactEditor
 
 
 def pools_the_first(editor: ArtifactEditor) -> None:
-    """Sequence classification reads the first token."""
+    """Make sequence classification read the first token."""
     last = editor.node("ArgMax").outputs[0]
     users = list(last.uses())
     first = editor.insert("Mul", [last, editor.constant(0)])
@@ -13,7 +13,7 @@ def pools_the_first(editor: ArtifactEditor) -> None:
 
 
 def pools_the_padding(editor: ArtifactEditor) -> None:
-    """Sequence classification reads the last position, padding or not."""
+    """Make sequence classification read the last position, even where it is padding."""
     text = editor.node("Cast").outputs[0]
     users = list(text.uses())
     ones = editor.insert("Add", [editor.insert("Mul", [text, editor.constant(0)]), editor.constant(1)])
@@ -22,13 +22,13 @@ def pools_the_padding(editor: ArtifactEditor) -> None:
 
 
 def labels_in_another_order(editor: ArtifactEditor) -> None:
-    """The logits are right, the names beside them are not."""
+    """Reverse the labels in the manifest; the logits stay."""
     editor.manifest["model"]["labels"].reverse()
 
 
 def start_and_end_swapped(editor: ArtifactEditor) -> None:
     outputs = editor.graph.outputs
     start, end = outputs
-    start.name, end.name = "exchanged", "start_logits"
+    start.name, end.name = "swapped", "start_logits"
     start.name = "end_logits"
     outputs[0], outputs[1] = end, start

@@ -1,6 +1,7 @@
-"""Faults in norms, residuals, the MLP, biases and tying. Each function changes an opened artifact."""
+"""Edits that make faults in norms, residuals, the MLP, biases and tied embeddings."""
 
 import onnx_ir as ir
+from intaglio.contract import MODULE_KEY
 
 from ..artifact_editor import ArtifactEditor
 from .attention import Edit
@@ -17,7 +18,7 @@ def epsilon(value: float, under: str = "") -> Edit:
 
 
 def norm_skipped(module: str) -> Edit:
-    """What went into the norm goes on as it is."""
+    """Replace a norm's output by its input."""
 
     def edit(editor: ArtifactEditor) -> None:
         (norm,) = editor.nodes(*NORMS, under=module)
@@ -46,11 +47,11 @@ def _producer(value: ir.Value | None) -> ir.Node | None:
 
 
 def _within(node: ir.Node, module: str) -> bool:
-    return node.metadata_props.get("intaglio.module") == module
+    return node.metadata_props.get(MODULE_KEY) == module
 
 
 def norm_before(layer: int) -> Edit:
-    """EXAONE 4.0 with Qwen2's norms: branch(norm(x)) in place of norm(branch(x))."""
+    """Give EXAONE 4.0 Qwen2's norms: branch(norm(x)) instead of norm(branch(x))."""
 
     def edit(editor: ArtifactEditor) -> None:
         path = f"model.layers.{layer}"
@@ -71,7 +72,7 @@ def norm_before(layer: int) -> Edit:
 
 
 def residual_left_out(layer: int) -> Edit:
-    """EXAONE 4.0's attention without what goes around it."""
+    """Leave out the residual around EXAONE 4.0's attention."""
 
     def edit(editor: ArtifactEditor) -> None:
         total = editor.node(f"model.layers.{layer}/Add")
@@ -84,7 +85,7 @@ def residual_left_out(layer: int) -> Edit:
 
 
 def residual_after_norm(layer: int) -> Edit:
-    """Qwen2's residual taken from behind the norm in place of before it."""
+    """Take Qwen2's residual after the norm instead of before it."""
 
     def edit(editor: ArtifactEditor) -> None:
         (norm,) = editor.nodes(*NORMS, under=f"model.layers.{layer}.post_attention_layernorm")
@@ -107,7 +108,7 @@ def gate_and_up_swapped(layer: int) -> Edit:
 
 
 def gelu(layer: int) -> Edit:
-    """GELU in place of SiLU."""
+    """Replace SiLU by GELU."""
 
     def edit(editor: ArtifactEditor) -> None:
         path = f"model.layers.{layer}.mlp"
@@ -119,7 +120,7 @@ def gelu(layer: int) -> Edit:
 
 
 def bias_dropped(module: str) -> Edit:
-    """The Add of a projection's bias is not there."""
+    """Remove the Add of a projection's bias."""
 
     def edit(editor: ArtifactEditor) -> None:
         add = editor.node(f"{module}/Add")
@@ -132,6 +133,6 @@ def bias_dropped(module: str) -> Edit:
 
 
 def tied(editor: ArtifactEditor) -> None:
-    """The LM head takes the embedding, which the checkpoint does not tie it to."""
+    """Give the LM head the embedding's weight, though the checkpoint does not tie them."""
     head = next(user for user, _ in editor.value("lm_head.weight").uses())
     head.replace_input_with(1, editor.value("model.embed_tokens.weight"))

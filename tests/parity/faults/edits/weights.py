@@ -1,6 +1,6 @@
-"""Faults in the bytes of the weights, float and quantized. Each function changes an opened artifact.
+"""Edits that make faults in the bytes of the weights, float and quantized.
 
-A float projection is stored transposed, [K, N]; the LM head and the embedding as they are, [V, D].
+A float projection is stored transposed, [K, N]; the LM head and the embedding as [V, D].
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from .attention import HEAD_DIM, Edit
 
 
 def rewritten(name: str, change: Callable[[Array], Array]) -> Edit:
-    """A weight is what ``change`` makes of it."""
+    """Replace a weight by what ``change`` returns for it."""
 
     def edit(editor: ArtifactEditor) -> None:
         weight = editor.array(name)
@@ -48,13 +48,13 @@ def copied(source: str, target: str) -> Edit:
 
 
 def heads_permuted(name: str, order: tuple[int, ...]) -> Edit:
-    """The columns of a stored projection [K, H*E], head by head."""
+    """Permute the columns of a stored projection [K, H*E] by heads."""
     columns = np.concatenate([np.arange(HEAD_DIM) + head * HEAD_DIM for head in order])
     return rewritten(name, lambda weight: weight[:, columns])
 
 
 def rows_shifted(name: str, first: int) -> Edit:
-    """From row ``first`` on, each row is the one before it."""
+    """Replace each row from ``first`` on by the row before it."""
 
     def change(weight: Array) -> Array:
         weight[first:] = weight[first - 1 : -1].copy()
@@ -64,12 +64,12 @@ def rows_shifted(name: str, first: int) -> Edit:
 
 
 def half_precision(name: str) -> Edit:
-    """Rounded to float16 on the way."""
+    """Round a weight to float16."""
     return rewritten(name, lambda weight: weight.astype(np.float16))
 
 
 def overflowed(name: str) -> Edit:
-    """One value beyond the range of float16."""
+    """Set one value to infinity."""
 
     def edit(editor: ArtifactEditor) -> None:
         editor.array(name)[3] = np.inf
@@ -78,7 +78,7 @@ def overflowed(name: str) -> Edit:
 
 
 def sign_flipped(weight: str, row: int, block: int, *, columns: bool = False) -> Edit:
-    """One block's scale; ``columns``: the scales lie as [KB, N]."""
+    """Flip the sign of one block's scale; ``columns``: the scales are stored as [KB, N]."""
 
     def edit(editor: ArtifactEditor) -> None:
         scales = editor.array(f"{weight}.scales")
@@ -88,17 +88,17 @@ def sign_flipped(weight: str, row: int, block: int, *, columns: bool = False) ->
 
 
 def scales_out_of_order(weight: str) -> Edit:
-    """[N, KB] written as [KB, N]."""
+    """Store the scales [N, KB] as [KB, N]."""
     return rewritten(f"{weight}.scales", lambda scales: scales.T.reshape(scales.shape))
 
 
 def zero_points_raised(weight: str, name: str = "zero_points") -> Edit:
-    """Every zero point of four bits one higher, where there is room."""
+    """Add 1 to every 4-bit zero point below 15."""
     return rewritten(f"{weight}.{name}", _higher)
 
 
 def codes_raised(weight: str, bits: int) -> Edit:
-    """Every code one higher: what a zero point one too low in the reader amounts to where none is stored."""
+    """Add 1 to every code, which is as if the reader's implicit zero point were one too low."""
     if bits == 4:
         return rewritten(f"{weight}.codes", _higher)
     return rewritten(f"{weight}.codes", lambda codes: np.minimum(codes, 254) + 1)
@@ -111,5 +111,5 @@ def _higher(packed: Array) -> Array:
 
 
 def nibbles_swapped(weight: str) -> Edit:
-    """Of two codes in a byte the first in the high half."""
+    """Swap the two codes of each byte."""
     return rewritten(f"{weight}.codes", lambda packed: (packed << 4) | (packed >> 4))
