@@ -16,6 +16,7 @@ from ...contract import MODULE_KEY
 from ...errors import ArtifactError
 from ...models.checkpoint import Checkpoint
 from ...models.heads import build
+from ...models.parameters import stored_name
 from ..report.result import TensorError
 from .comparison import Comparison, compare
 from .diagnosis import WeightMismatch, diagnose
@@ -204,7 +205,7 @@ class _Audit:
         found = []
         for name, parameter in state.items():
             tied = config.tie_word_embeddings and name == "lm_head.weight"
-            source = self.checkpoint.name_of(name, task)
+            source = stored_name(self.checkpoint, name, task)
             if source not in stored and not tied:
                 fault = f"{_describe_missing(name)}: no initializer of the graph was made from {source}"
                 error = TensorError(

@@ -9,6 +9,19 @@ from .attention import Edit
 NORMS = ("SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization", "RMSNormalization")
 
 
+def bypassed(name: str, index: int) -> Edit:
+    """Replace the output of a node by one of its inputs."""
+
+    def edit(editor: ArtifactEditor) -> None:
+        node = editor.node(name)
+        value = node.inputs[index]
+        assert value is not None
+        editor.reroute(node.outputs[0], value)
+        editor.sweep()
+
+    return edit
+
+
 def epsilon(value: float, under: str = "") -> Edit:
     def edit(editor: ArtifactEditor) -> None:
         for node in editor.nodes(*NORMS, under=under):
@@ -73,15 +86,7 @@ def norm_before(layer: int) -> Edit:
 
 def residual_left_out(layer: int) -> Edit:
     """Leave out the residual around EXAONE 4.0's attention."""
-
-    def edit(editor: ArtifactEditor) -> None:
-        total = editor.node(f"model.layers.{layer}/Add")
-        branch = total.inputs[1]
-        assert branch is not None
-        editor.reroute(total.outputs[0], branch)
-        editor.sweep()
-
-    return edit
+    return bypassed(f"model.layers.{layer}/Add", 1)
 
 
 def residual_after_norm(layer: int) -> Edit:
@@ -121,15 +126,7 @@ def gelu(layer: int) -> Edit:
 
 def bias_dropped(module: str) -> Edit:
     """Remove the Add of a projection's bias."""
-
-    def edit(editor: ArtifactEditor) -> None:
-        add = editor.node(f"{module}/Add")
-        product = add.inputs[0]
-        assert product is not None
-        editor.reroute(add.outputs[0], product)
-        editor.sweep()
-
-    return edit
+    return bypassed(f"{module}/Add", 0)
 
 
 def tied(editor: ArtifactEditor) -> None:
