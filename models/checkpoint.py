@@ -47,6 +47,7 @@ class Checkpoint:
         """
         self.folder = Path(folder)
         reader = ConfigReader.open(self.folder)
+        self.task: Task
         self.architecture, family, self.task = _architecture(reader)
         self.config = family.parse(reader)
         self.files, self.tensors = self._find()
