@@ -329,7 +329,7 @@ def test_it_takes_about_a_quarter_of_the_memory(tmp_path: Path) -> None:
     lm = generator(folder, kv_cache="int8")
     whole, small = (cache_bytes(lm.manifest.model, 100, windowed=False, int8=int8) for int8 in (False, True))
     assert small * 4 * fakes.HEAD_DIM == whole * (fakes.HEAD_DIM + UNIT_BYTES)
-    assert InPlaceCache(lm.session, rows=2, longest=50, limit=100).bytes(100) == 2 * small
+    assert InPlaceCache(lm.session, slots=2, longest_prompt=50, max_length=100).bytes(100) == 2 * small
 
 
 # ---- refusals -----------------------------------------------------------------------------------------------------
@@ -351,7 +351,7 @@ def test_choices_that_exclude_it(tmp_path: Path, how: dict[str, Any], message: s
     with pytest.raises(UsageError, match=message):
         load(folder, kv_cache="int8", **how)
     with pytest.raises(UsageError, match="unknown KV cache 'int4'; use 'auto' or 'int8'"):
-        load(folder, kv_cache="int4")  # type: ignore[arg-type]
+        load(folder, kv_cache="int4")  # type: ignore[call-overload]
 
 
 def test_artifacts_that_have_none(tmp_path: Path) -> None:
@@ -359,7 +359,7 @@ def test_artifacts_that_have_none(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is a text-classification artifact, which has no KV cache"):
         load(head, kv_cache="int8")
     standard = fakes.language_model(tmp_path / "standard", target="standard")
-    with pytest.raises(UnsupportedError, match=r"takes an artifact of target 'ort' .* of target 'standard' and fp32"):
+    with pytest.raises(UnsupportedError, match=r"needs an artifact of target 'ort' .* target 'standard' and fp32"):
         load(standard, kv_cache="int8")
 
 

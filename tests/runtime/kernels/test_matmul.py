@@ -269,4 +269,4 @@ def test_a_library_that_cannot_be_loaded_is_passed_over(
 
 def test_unknown_kernels_are_refused(artifact: Path) -> None:
     with pytest.raises(UsageError, match="unknown kernels 'fast'; use 'auto' or 'onnxruntime'"):
-        load(artifact, kernels="fast")  # type: ignore[arg-type]
+        load(artifact, kernels="fast")  # type: ignore[call-overload]
