@@ -79,7 +79,7 @@ def worker(checkpoint: str, out: str, precision: str, target: str, graph_only: s
     """Export in this process, and print the figures as JSON."""
     start = time.perf_counter()
     from intaglio.exporter import QuantizeOptions, export
-    from intaglio.exporter.export import build_graph
+    from intaglio.exporter.build import build_graph
     from intaglio.models.checkpoint import Checkpoint
 
     figures = {"imports": time.perf_counter() - start}

@@ -1,7 +1,7 @@
-"""An unquantized artifact read as the checkpoint it was made from: what was packed and transposed is taken apart again.
+"""An unquantized artifact read as the checkpoint it was made from: packing and transposing are undone.
 
-The manifest says which tensors of the checkpoint an initializer holds, ``model.onnx`` where its bytes lie and how it
-is used, and the config how large each tensor is. Weights are read in ranges, as from a checkpoint.
+The manifest lists the tensors of the checkpoint that an initializer holds, ``model.onnx`` gives the location of its
+bytes and its use, and the config the shape of each tensor. Weights are read in ranges, as from a checkpoint.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,28 +21,31 @@ from ..artifact import (
     FloatPrecision,
     Manifest,
     Source,
+    Task,
     TensorEntry,
     read_manifest,
     sha256_file,
 )
 from ..errors import ArtifactError, UsageError
-from ..models.checkpoint import Checkpoint
+from ..models.config import ConfigReader, ModelConfig
 from ..models.dtypes import SAFETENSORS_DTYPES, SAFETENSORS_NAMES, TORCH_DTYPES
-from ..models.heads import TRUNK_ATTRIBUTE, build
-from ..models.weight_source import TensorInfo, find_trunk
+from ..models.family import FAMILIES
+from ..models.heads import build
+from ..models.parameters import stored_name
+from ..models.weight_source import CHUNK_BYTES, TensorInfo, find_trunk, row_ranges
 
 BLOCK_BYTES = 1 << 25
-"""How much of the file is mapped at once. Pages of a mapping count as resident memory until it is closed."""
+"""Bytes of the file that are mapped at once. Pages of a mapping count as resident memory until it is closed."""
 
 CONFIG = "config.json"
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a tensor [N, K] (or [N]: K is 1) lies in the weights' file.
+class TensorLocation:
+    """The location of a tensor [N, K] (or [N]: K is 1) in the weights' file.
 
-    Its rows are the rows ``first`` and following of a matrix of ``pitch`` columns that begins at byte ``offset``; or,
-    where it was ``transposed``, that matrix's columns.
+    Its rows are the rows ``first`` and following of a matrix of ``pitch`` columns that begins at byte ``offset``; if it
+    was ``transposed``, that matrix's columns.
     """
 
     offset: int
@@ -51,53 +54,59 @@ class Place:
     transposed: bool
 
 
-class ArtifactCheckpoint(Checkpoint):
-    """An opened artifact. ``source`` is what it was made from; ``task`` is the artifact's."""
+class ArtifactCheckpoint:
+    """A source of weights over an unquantized artifact; ``origin`` is the checkpoint that it was made from."""
 
     def __init__(self, folder: str | Path) -> None:
-        """Read the manifest and the graph; no weights.
+        """Read the manifest, the config and the graph; no weights.
 
         Raises:
             ArtifactError: a file is missing or not as the manifest says.
+            CheckpointError, UnsupportedError: config.json is not that of a supported model.
             UsageError: the artifact is quantized already.
         """
+        self.folder = Path(folder)
         self.manifest = read_manifest(folder)
-        _refuse_quantized(Path(folder), self.manifest)
-        _check_files(Path(folder), self.manifest)
-        super().__init__(folder)
-        self.task = self.manifest.task
+        _refuse_quantized(self.folder, self.manifest)
+        _check_files(self.folder, self.manifest)
+        self.config = _read_config(self.folder, self.manifest)
+        names = (source for entry in self.manifest.tensors.values() for source in entry.sources)
+        self.trunk_prefix = find_trunk(names, self.folder)
+        self.tensors: dict[str, TensorInfo] = {}
+        self._locations: dict[str, TensorLocation] = {}
+        self._locate()
 
     @property
-    def source(self) -> Source:
+    def task(self) -> Task:
+        return self.manifest.task
+
+    @property
+    def origin(self) -> Source:
         return self.manifest.source
 
-    def _find(self) -> tuple[tuple[Path, ...], dict[str, TensorInfo]]:
-        file = self.folder / DATA
-        self._places: dict[str, Place] = {}
-        tensors: dict[str, TensorInfo] = {}
+    def _locate(self) -> None:
         shapes = self._shapes()
         initializers = ir.load(self.folder / GRAPH).graph.initializers
         for name, entry in self.manifest.tensors.items():
-            # What was computed from the config has no source, and is computed again.
-            for source, place in _places(entry, initializers.get(name), shapes, f"{self.folder}: {name}"):
-                self._places[source] = place
-                tensors[source] = TensorInfo(file, SAFETENSORS_NAMES[_float(entry)], shapes[source])
-        return (file,), tensors
+            # A tensor that was computed from the config has no sources; it is computed again.
+            where = f"{self.folder}: {name}"
+            for source, location in _locations(entry, initializers.get(name), shapes, where):
+                self._locations[source] = location
+                dtype = SAFETENSORS_NAMES[_float(entry)]
+                self.tensors[source] = TensorInfo(self.folder / DATA, dtype, shapes[source])
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of every tensor that the checkpoint had for this task, by its name there."""
-        task = self.manifest.task
-        prefix = find_trunk((s for entry in self.manifest.tensors.values() for s in entry.sources), self.folder)
-        own = f"{TRUNK_ATTRIBUTE[task]}." if task in TRUNK_ATTRIBUTE else ""
+        """Return the shape of every tensor that the checkpoint had for this task, by its name there."""
         with torch.device("meta"):
-            state = build(self.config, task).state_dict()
-        return {
-            prefix + name.removeprefix(own) if name.startswith(own) else name: tuple(parameter.shape)
-            for name, parameter in state.items()
-        }
+            state = build(self.config, self.task).state_dict()
+        return {stored_name(self, name, self.task): tuple(parameter.shape) for name, parameter in state.items()}
 
     def tensor(self, name: str) -> Tensor:
         return self._rows(name, 0, self.tensors[name].shape[0])
+
+    def rows(self, name: str, chunk_bytes: int = CHUNK_BYTES) -> Iterator[tuple[int, Tensor]]:
+        for start, stop in row_ranges(self.tensors[name], chunk_bytes):
+            yield start, self._rows(name, start, stop)
 
     def _rows(self, name: str, start: int, stop: int) -> Tensor:
         shape = self.tensors[name].shape
@@ -108,33 +117,39 @@ class ArtifactCheckpoint(Checkpoint):
         return self._read(name, range(rows), range(columns)[start:stop])
 
     def _read(self, name: str, rows: range, columns: range) -> Tensor:
-        """Part of a tensor, [rows, columns], in memory of its own."""
-        place, dtype = self._places[name], SAFETENSORS_DTYPES[self.tensors[name].dtype]
-        stacked = range(place.first + rows.start, place.first + rows.stop)
-        down, across = (columns, stacked) if place.transposed else (stacked, columns)
-        piece = torch.empty(len(rows), len(columns), dtype=dtype)
-        target = piece.t() if place.transposed else piece
-        step = max(1, BLOCK_BYTES // (place.pitch * dtype.itemsize))
+        """Read part of a tensor, [rows, columns], into memory of its own."""
+        location, dtype = self._locations[name], SAFETENSORS_DTYPES[self.tensors[name].dtype]
+        stacked = range(location.first + rows.start, location.first + rows.stop)
+        down, across = (columns, stacked) if location.transposed else (stacked, columns)
+        chunk = torch.empty(len(rows), len(columns), dtype=dtype)
+        target = chunk.t() if location.transposed else chunk
+        step = max(1, BLOCK_BYTES // (location.pitch * dtype.itemsize))
         for start in range(0, len(down), step):
             block = down[start : start + step]
-            with self._mapped(name, place, block) as matrix:
+            with self._mapped(name, location, block) as matrix:
                 target[start : start + len(block)] = matrix[:, across.start : across.stop]
-        return piece
+        return chunk
 
     @contextmanager
-    def _mapped(self, name: str, place: Place, rows: range) -> Iterator[Tensor]:
-        """Whole rows of the matrix that holds a tensor."""
+    def _mapped(self, name: str, location: TensorLocation, rows: range) -> Iterator[Tensor]:
+        """Map whole rows of the matrix that holds a tensor."""
         info = self.tensors[name]
         dtype = SAFETENSORS_DTYPES[info.dtype]
-        width = place.pitch * dtype.itemsize
+        width = location.pitch * dtype.itemsize
         try:
             # Copy on write, because torch warns of memory that it could not write to. numpy has no bfloat16.
-            data = np.memmap(info.file, np.uint8, "c", place.offset + rows.start * width, (len(rows), width))
+            data = np.memmap(info.file, np.uint8, "c", location.offset + rows.start * width, (len(rows), width))
         except (OSError, ValueError) as error:
             raise ArtifactError(
                 f"{info.file}: tensor {name} cannot be read ({error}); export the model again"
             ) from None
         yield torch.from_numpy(data).view(dtype)
+
+
+def _read_config(folder: Path, manifest: Manifest) -> ModelConfig:
+    if manifest.family not in FAMILIES:
+        raise ArtifactError(f"{folder}: the manifest's family {manifest.family!r} is unknown; export the model again")
+    return FAMILIES[manifest.family].parse(ConfigReader.open(folder))
 
 
 def _refuse_quantized(folder: Path, manifest: Manifest) -> None:
@@ -148,7 +163,7 @@ def _refuse_quantized(folder: Path, manifest: Manifest) -> None:
 
 
 def _float(entry: TensorEntry) -> FloatPrecision:
-    """The precision of a tensor, of which ``_refuse_quantized`` has refused the quantized ones."""
+    """Return a tensor's precision as a float one; ``_refuse_quantized`` has refused the others."""
     return next(precision for precision in FLOAT_PRECISIONS if precision == entry.precision)
 
 
@@ -168,20 +183,20 @@ def _check_files(folder: Path, manifest: Manifest) -> None:
             raise ArtifactError(f"{path}: its SHA-256 differs from the manifest's; {remedy}")
 
 
-def _places(
+def _locations(
     entry: TensorEntry, value: ir.Value | None, shapes: Mapping[str, tuple[int, ...]], where: str
-) -> list[tuple[str, Place]]:
-    """The place of each tensor that an initializer holds.
+) -> list[tuple[str, TensorLocation]]:
+    """Return the location of each tensor that an initializer holds.
 
-    A linear layer's weight is [N, K] in a checkpoint. MatMul multiplies by [K, N]: a weight that is its right operand
-    was transposed. Every other operator takes weights as they are.
+    A linear layer's weight is [N, K] in a checkpoint. MatMul takes [K, N]: a weight that is its right operand was
+    transposed. Every other operator takes weights as they are.
     """
     if not entry.sources:
         return []
     held = value.const_value if value is not None else None
     unknown = [source for source in entry.sources if source not in shapes]
     if value is None or not isinstance(held, ir.ExternalTensor) or held.location != DATA or unknown:
-        raise _mismatch(where, f"{GRAPH} and the config know no such weight")
+        raise _mismatch(where, f"{GRAPH} and the config have no such weight")
     transposed = any(use.node.op_type == "MatMul" and use.idx == 1 for use in value.uses())
     own = [shapes[source] for source in entry.sources]
     rows = sum(shape[0] for shape in own)
@@ -193,7 +208,8 @@ def _places(
         raise _mismatch(where, f"is {tuple(held.shape)} in {GRAPH} and {entry.shape} in the manifest, not {stored}")
     firsts = [sum(part[0] for part in own[:index]) for index in range(len(own))]
     pitch = stored[1] if len(stored) > 1 else 1
-    return [(s, Place(offset, pitch, first, transposed)) for s, first in zip(entry.sources, firsts, strict=True)]
+    locations = [TensorLocation(offset, pitch, first, transposed) for first in firsts]
+    return list(zip(entry.sources, locations, strict=True))
 
 
 def _mismatch(where: str, what: str) -> ArtifactError:

@@ -1,4 +1,4 @@
-"""A graph on its way to a file: the model, and for each of its weights the recipe that makes it."""
+"""A graph before it is written: the model, and for each of its weights the stream that makes it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -7,35 +7,41 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from .weights import Recipe
+from .weights import Recipe, Stream
 
 
 @dataclass
-class Graph:
-    """``recipes`` has one entry, by name, for every initializer that carries no value of its own, unless it shares the
-    bytes of another: ``aliases`` has the other's name."""
+class ExportGraph:
+    """A model whose weights are not in it yet.
+
+    ``streams`` has one entry, by name, for every initializer without a value of its own, in the order of the weights'
+    file. Initializers that share the bytes of another one are in ``aliases`` instead, with the other's name.
+    """
 
     model: ir.Model
-    recipes: dict[str, Recipe] = field(default_factory=dict)
+    streams: dict[str, Stream] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
 
     def recipe_of(self, value: ir.Value | None) -> Recipe | None:
-        """The recipe of a weight; None for anything else."""
-        return None if value is None or not value.is_initializer() else self.recipes.get(value.name or "")
+        """Return the recipe of a weight; None for anything else."""
+        if value is None or not value.is_initializer():
+            return None
+        stream = self.streams.get(value.name or "")
+        return None if stream is None else stream.recipe
 
     def nodes(self, op_type: str) -> Iterator[ir.Node]:
-        """The nodes of a type, safe against changes to the graph on the way."""
+        """Iterate over the nodes of a type; the graph may change meanwhile."""
         return iter([node for node in self.model.graph if node.op_type == op_type])
 
-    def add_weight(self, name: str, recipe: Recipe, type: ir.TypeProtocol | None) -> ir.Value:
-        """A new weight."""
-        weight = ir.Value(name=name, type=type, shape=ir.Shape(recipe.shape))
+    def add_weight(self, name: str, stream: Stream, type: ir.TypeProtocol | None) -> ir.Value:
+        """Add a weight."""
+        weight = ir.Value(name=name, type=type, shape=ir.Shape(stream.shape))
         self.model.graph.initializers.add(weight)
-        self.recipes[name] = recipe
+        self.streams[name] = stream
         return weight
 
     def alias(self, weight: ir.Value, name: str, shape: tuple[int, ...]) -> ir.Value:
-        """The same bytes of the file under another shape."""
+        """Add a weight that has the bytes of another one in another shape."""
         assert weight.name is not None
         value = ir.Value(name=name, type=weight.type, shape=ir.Shape(shape))
         self.model.graph.initializers.add(value)
@@ -43,7 +49,7 @@ class Graph:
         return value
 
     def constant(self, value: np.generic | NDArray[np.generic]) -> ir.Value:
-        """A number, or a few, of their own element type, as part of the graph's file; equal ones are one."""
+        """Return a constant of the value's own element type, stored in the graph's file; equal ones are shared."""
         wanted = ir.tensor(np.asarray(value), name=f"constant {value.dtype} {value.tolist()}")
         for known in self.model.graph.initializers.values():
             held = known.const_value
@@ -58,19 +64,19 @@ class Graph:
         return constant
 
     def replace_output(self, old: ir.Value, new: ir.Value) -> None:
-        """Let ``new`` stand wherever ``old`` did, as an output of the graph too."""
+        """Use ``new`` wherever ``old`` is used, also as an output of the graph."""
         new.type, new.shape = old.type, old.shape
         if old.is_graph_output():
             new.name, old.name = old.name, None
         old.replace_all_uses_with(new, replace_graph_outputs=True)
 
     def drop_unused_weights(self) -> None:
-        """Forget the weights that no node takes; one whose bytes are taken under another shape goes by that name."""
+        """Remove the weights that no node takes; where an alias of one is taken, the alias becomes the weight."""
         initializers = self.model.graph.initializers
         for name in [n for n, value in initializers.items() if not value.uses() and not value.is_graph_input()]:
             del initializers[name]
-            recipe = self.recipes.pop(name, None)
+            stream = self.streams.pop(name, None)
             other = next((alias for alias, original in self.aliases.items() if original == name), None)
-            if recipe is not None and other is not None:
+            if stream is not None and other is not None:
                 del self.aliases[other]
-                self.recipes[other] = recipe
+                self.streams[other] = stream

@@ -1,8 +1,8 @@
 """Repeat the layers of a shallow traced graph to the depth of the model.
 
-A layer is known by the module path that torch leaves on every node. What a layer takes from outside is either shared
-by all (angles, masks, lengths: made before the layers), its own by name (weights, past), or the hidden state: the one
-value that comes from the layer before it, or from the embedding.
+A node's layer is in the module path that torch leaves on it. A layer's inputs from outside are shared by all layers
+(angles, masks, lengths: computed before the layers), its own by name (weights, past), or the hidden state: the one
+value that the layer before it, or the embedding, computes.
 """
 
 import ast
@@ -20,14 +20,14 @@ _NUMBERED = re.compile(rf"((?:^|\.)layers\.|^{re.escape(PAST)}|^{re.escape(PRESE
 
 
 def module_path(node: ir.Node) -> str:
-    """The path of the module a node was traced in, as ``head.model.layers.0.self_attn``; empty at the top."""
+    """Return the path of a node's module, as ``head.model.layers.0.self_attn``; an empty one at the top."""
     scopes: list[str] = ast.literal_eval(node.metadata_props.get(SCOPES, "[]"))
     # The list runs from the root through each module to the node itself.
     return scopes[-2] if len(scopes) > 1 and scopes[0] == "" else ""
 
 
 def instantiate(model: ir.Model, templates: Sequence[int]) -> ir.Model:
-    """A graph as deep as ``templates`` is long, in which layer i is a copy of the traced layer ``templates[i]``.
+    """Return a graph as deep as ``templates`` is long, in which layer i is a copy of traced layer ``templates[i]``.
 
     Names that carry a layer's number (module paths, initializers, past and present) are renumbered.
     """
@@ -50,11 +50,11 @@ class _Instantiation:
         self.outputs = set(old.outputs)
         self.external: dict[str, ir.Value] = {}  # inputs and initializers of the new graph, by name
         self.initializers: list[ir.Value] = []
-        self.shared: dict[ir.Value, ir.Value] = {}  # what does not belong to a layer, old to new
+        self.shared: dict[ir.Value, ir.Value] = {}  # values outside the layers, old to new
         self.nodes: list[ir.Node] = []
 
         prologue, blocks, epilogue = _split(old, max(templates) + 1)
-        # The hidden state as the traced layer i takes it, and as it gives it.
+        # The hidden state at the input and at the output of each traced layer.
         leaves = [_crossing(block, after) for block, after in zip(blocks, [*blocks[1:], epilogue], strict=True)]
         embedding = [node for node in prologue if module_path(node).rpartition(".")[2] == EMBEDDING]
         enters = [_crossing(embedding, blocks[0]), *leaves[:-1]]
@@ -64,7 +64,7 @@ class _Instantiation:
         for value in old.inputs:
             if value not in past:
                 inputs.append(self._external(value, 0))
-            elif value is past[0]:  # the first layer's pair stands for all
+            elif value is past[0]:  # the pair of the first layer is the template of all
                 inputs += [self._external(v, layer) for layer in range(len(templates)) for v in past[:2]]
 
         for node in prologue:
@@ -94,7 +94,7 @@ class _Instantiation:
         self.model = ir.Model(graph, ir_version=model.ir_version, producer_name="intaglio")
 
     def _external(self, value: ir.Value, layer: int) -> ir.Value:
-        """The new graph's input or initializer for an old one, with the layer's number in its name."""
+        """Return the new graph's input or initializer for an old one, with the layer's number in its name."""
         name = _renumber(value.name, layer)
         if name not in self.external:
             new = ir.Value(name=name, type=value.type, shape=value.shape, const_value=value.const_value)
@@ -131,7 +131,7 @@ class _Instantiation:
 
 
 def _split(graph: ir.Graph, depth: int) -> tuple[list[ir.Node], list[list[ir.Node]], list[ir.Node]]:
-    """The nodes before the layers, of each layer, and behind the layers, each in the graph's order."""
+    """Return the nodes before the layers, of each layer, and after the layers, in the graph's order."""
     prologue: list[ir.Node] = []
     blocks: list[list[ir.Node]] = [[] for _ in range(depth)]
     epilogue: list[ir.Node] = []
@@ -147,7 +147,7 @@ def _split(graph: ir.Graph, depth: int) -> tuple[list[ir.Node], list[list[ir.Nod
 
 
 def _crossing(block: Sequence[ir.Node], after: Sequence[ir.Node]) -> ir.Value:
-    """The one value that the nodes ``after`` take from ``block``."""
+    """Return the one value that the nodes ``after`` take from ``block``."""
     made = {value for node in block for value in node.outputs}
     crossing = {value for node in after for value in node.inputs if value in made}
     assert len(crossing) == 1, f"layers are connected by {len(crossing)} values, expected the hidden state alone"

@@ -1,8 +1,8 @@
 """From a config to a graph: the native module is traced without weights, and only one layer of each kind.
 
-Layers of the same kind (window, rotation) differ in nothing but the names of their weights, so the traced graph is
-as deep as there are kinds, and ``instantiate`` repeats each kind's nodes to the full depth. The module is built from
-fake tensors: nothing of the size of a weight is ever allocated.
+Layers of the same kind (window, rotation) differ only in the names of their weights, so the traced graph has one layer
+of each kind, and ``instantiate`` repeats each kind's nodes to the full depth. The module is built from fake tensors:
+nothing of the size of a weight is ever allocated.
 """
 
 import logging
@@ -27,7 +27,7 @@ from .lowering.ort import OrtOps, refuse_inexpressible, rotates_inside
 from .lowering.standard import StandardOps
 
 HEAD = "head"
-"""The attribute that holds the traced module; names inside the graph start with it until they are tidied."""
+"""The attribute that holds the traced module; names in the graph start with it until ``tidy`` runs."""
 
 
 class _Traced(nn.Module):
@@ -49,10 +49,10 @@ class _Traced(nn.Module):
 
 
 def trace(config: ModelConfig, task: Task, target: Target, dtype: torch.dtype) -> ir.Model:
-    """The full-depth graph of a task. Its initializers have names, types and shapes, and no values.
+    """Return the full-depth graph of a task. Its initializers have names, types and shapes, and no values.
 
-    Names of initializers are the module's parameter names; where the embeddings are tied, the embedding's. What is
-    computed from the config is found beside them: ``rotary_emb.inv_freq`` and ``.long_inv_freq`` [E/2].
+    Initializers have the module's parameter names; a tied LM head has the embedding's. Those that are computed from the
+    config are ``rotary_emb.inv_freq`` and ``.long_inv_freq`` [E/2].
 
     Raises:
         UnsupportedError: the target's operators cannot express the model.
@@ -64,7 +64,7 @@ def trace(config: ModelConfig, task: Task, target: Target, dtype: torch.dtype) -
 
 
 def _shallow(config: ModelConfig) -> tuple[ModelConfig, list[int]]:
-    """A config with one layer of each kind, and for each layer of the model the one that stands for it."""
+    """Return a config with one layer of each kind, and for each layer of the model the index of its kind."""
     kinds = list(zip(config.layer_windows, config.layer_rotary, strict=True))
     traced = list(dict.fromkeys(kinds))
     windows, rotary = zip(*traced, strict=True)
@@ -109,8 +109,8 @@ def _export(config: ModelConfig, task: Task, target: Target, dtype: torch.dtype)
         if value.name != LOGITS_TO_KEEP:
             value.const_value = None  # fake: the values come from the checkpoint
     with _quiet():
-        # Folds what torch leaves around shapes and slices. A Range of constants is the beginning of a rotary table:
-        # whoever loads the graph folds that, and it takes no room in the file.
+        # Folds what torch leaves around shapes and slices. A Range of constants is the start of a rotary table, which
+        # ONNX Runtime folds at load: kept, it takes no space in the file.
         optimize_ir(model, should_fold=lambda node: False if node.op_type == "Range" else None)
     return model
 
@@ -142,7 +142,7 @@ def _tidy_interface(model: ir.Model, config: ModelConfig, generates: bool) -> No
 
 
 def _rename_dimensions(graph: ir.Graph, names: Mapping[int, Sequence[str]]) -> None:
-    """Give the dimensions of inputs, by their place, these names wherever they occur."""
+    """Rename the dimensions of inputs, given by their index, wherever they occur."""
     renamed = {
         str(dim): name
         for index, dims in names.items()
@@ -155,7 +155,7 @@ def _rename_dimensions(graph: ir.Graph, names: Mapping[int, Sequence[str]]) -> N
 
 
 def _forget_shapes(value: ir.Value) -> None:
-    """Drop the shapes of all that depends on ``value``: torch took the kept positions for the whole sequence."""
+    """Drop the shapes of all that depends on ``value``: torch took the kept positions to be the whole sequence."""
     for node, _ in value.uses():
         for output in node.outputs:
             output.shape = None
@@ -174,7 +174,7 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide what torch says about packages we do not use and about its own deprecations."""
+    """Silence torch about packages that are not used here and about its own deprecations."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnx_ir", "onnxscript")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,6 +1,6 @@
-"""Writing an artifact folder: all of it, or nothing that looks like one.
+"""Writing an artifact folder: all of it or nothing.
 
-Everything is written into a hidden sibling of the destination and renamed at the end. Weights go from the checkpoint
+Files are written into a hidden sibling of the destination, which is renamed at the end. Weights go from the checkpoint
 to the disk piece by piece; a second thread writes and hashes while the next piece is read and converted.
 """
 
@@ -22,17 +22,16 @@ from torch import Tensor
 
 from ..artifact import DATA, MANIFEST, FileEntry, TensorEntry
 from ..errors import OutputError, UnsupportedError
-from ..models.checkpoint import Checkpoint
 from ..models.dtypes import PRECISIONS
-from .graph import Graph
-from .quantize.formats.recipes import Codes, Scales, ZeroPoints
-from .weights import Recipe
+from ..models.weight_source import WeightSource
+from .graph import ExportGraph
+from .weights import Stream, Write
 
 PAGE = 4096
-"""Weights start on page boundaries, so that a mapped file can be used in place."""
+"""The alignment of weights, so that a mapped file can be used in place."""
 
 OLD = "-old"
-"""The end of the name under which a replaced artifact waits until its successor is in place."""
+"""The suffix of a replaced artifact until its successor is in place."""
 
 DTYPES = {
     ir.DataType.FLOAT: torch.float32,
@@ -40,7 +39,7 @@ DTYPES = {
     ir.DataType.BFLOAT16: torch.bfloat16,
     ir.DataType.UINT8: torch.uint8,
     ir.DataType.INT8: torch.int8,
-    ir.DataType.INT4: torch.uint8,  # two to a byte, which is what their recipes give
+    ir.DataType.INT4: torch.uint8,  # recipes give two to a byte
     ir.DataType.UINT4: torch.uint8,
 }
 STORED_PRECISIONS: Mapping[torch.dtype, str] = {**PRECISIONS, torch.uint8: "uint8"}
@@ -48,11 +47,10 @@ STORED_PRECISIONS: Mapping[torch.dtype, str] = {**PRECISIONS, torch.uint8: "uint
 
 @contextmanager
 def staged(out: Path, *, force: bool) -> Iterator[Path]:
-    """A new folder that becomes ``out`` when the block ends well, and disappears when it does not.
+    """Make a folder that becomes ``out`` when the block ends, and is removed when the block raises.
 
     Raises:
-        OutputError: ``out`` exists and ``force`` is false, or is no artifact and so nothing to replace; or something
-            about the disk.
+        OutputError: ``out`` exists and ``force`` is false, or is not an artifact; or the disk is full or not writable.
     """
     shown, out = out, out.absolute()
     prefix = f".{out.name}.intaglio-"
@@ -77,13 +75,13 @@ def staged(out: Path, *, force: bool) -> Iterator[Path]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         if not out.exists():
-            with suppress(OSError):  # what is kept for --resume lies there
+            with suppress(OSError):  # not empty where layers are kept for --resume
                 for parent in new_parents:
                     parent.rmdir()
 
 
 def _replace(out: Path, folder: Path) -> None:
-    """Rename ``folder`` to ``out``; what was there goes only then, and comes back if the renaming fails."""
+    """Rename ``folder`` to ``out``; the old one is removed only after that, and restored if renaming fails."""
     old = folder.with_name(f"{folder.name}{OLD}")
     if out.exists():
         out.rename(old)
@@ -96,7 +94,7 @@ def _replace(out: Path, folder: Path) -> None:
 
 
 def _clear_abandoned(out: Path, prefix: str) -> None:
-    """Remove what a killed export left, and put back what it was about to replace; its process is in the name."""
+    """Remove what a killed export left, and restore what it was about to replace; its process id is in the name."""
     for path in out.parent.glob(f"{glob.escape(prefix)}*"):
         process = path.name.removeprefix(prefix).removesuffix(OLD)
         if not process.isdigit() or not Path("/proc").exists() or Path(f"/proc/{process}").exists():
@@ -114,10 +112,10 @@ def _explained(error: OSError, out: Path) -> OutputError:
 
 
 def check_space(folder: Path, needed: int) -> None:
-    """Refuse to begin what the disk cannot hold.
+    """Check that the disk has room for ``needed`` bytes.
 
     Raises:
-        OutputError: with both sizes.
+        OutputError: it has not; the message has both sizes.
     """
     free = shutil.disk_usage(folder).free
     if free < needed:
@@ -127,19 +125,21 @@ def check_space(folder: Path, needed: int) -> None:
         )
 
 
-def weight_bytes(graph: Graph) -> int:
-    """How large the weights' file becomes, without the gaps between pages."""
+def weight_bytes(graph: ExportGraph) -> int:
+    """Return the size of the weights' file, without the gaps between pages."""
     values = graph.model.graph.initializers
-    return sum(_numel(recipe.shape) * _dtype(values[name]).itemsize for name, recipe in graph.recipes.items())
+    return sum(_numel(stream.shape) * _dtype(values[name]).itemsize for name, stream in graph.streams.items())
 
 
 def write_weights(
-    graph: Graph, checkpoint: Checkpoint, folder: Path, advance: Callable[[int], None]
+    graph: ExportGraph, checkpoint: WeightSource, folder: Path, advance: Callable[[int], None]
 ) -> tuple[dict[str, TensorEntry], FileEntry]:
-    """Stream every recipe into ``model.onnx.data`` and point the graph's initializers there.
+    """Write every stream into ``model.onnx.data`` and point the graph's initializers there.
+
+    A recipe runs once, at the turn of its first stream; pieces of its other streams are kept in memory until theirs.
 
     Args:
-        advance: hears the number of bytes of each piece.
+        advance: called with the number of bytes of each piece.
 
     Returns:
         the manifest's entries for the tensors, in the file's order, and for the file.
@@ -147,32 +147,82 @@ def write_weights(
     Raises:
         UnsupportedError: a weight that the precision cannot hold.
     """
+    names: dict[int, dict[str, str]] = {}
+    for name, stream in graph.streams.items():
+        names.setdefault(id(stream.recipe), {})[stream.key] = name
     entries: dict[str, TensorEntry] = {}
-    parts = {
-        name: recipe.weight for name, recipe in graph.recipes.items() if isinstance(recipe, Codes | Scales | ZeroPoints)
-    }
-    last = {id(weight): name for name, weight in parts.items()}
+    special: dict[str, TensorEntry] = {}
+    waiting: dict[str, list[Tensor]] = {}
+    started: set[int] = set()
     with _Writer(folder / DATA) as writer:
-        for name, recipe in graph.recipes.items():
-            value = graph.model.graph.initializers[name]
-            dtype = _dtype(value)
-            offset = writer.align(PAGE)
-            for piece in recipe.pieces(checkpoint):
-                converted = _convert(piece, dtype, name, recipe.sources)
-                writer.write(converted)
-                advance(converted.numel() * converted.element_size())
-            length = _numel(recipe.shape) * dtype.itemsize
-            assert writer.position - offset == length, f"{name}: {writer.position - offset} bytes, expected {length}"
+        for name, stream in graph.streams.items():
+            output = _StreamOutput(writer, name, stream, _dtype(graph.model.graph.initializers[name]), advance)
+            recipe = id(stream.recipe)
+            if recipe in started:
+                output.write_all(waiting.pop(name, []))
+            else:
+                started.add(recipe)
+                own = names[recipe]
+                described = stream.recipe.write(checkpoint, _route(own, output, waiting))
+                special |= {own[key]: entry for key, entry in described.items()}
+            length = output.finish()
             for user in (name, *(alias for alias, original in graph.aliases.items() if original == name)):
-                _point(graph.model.graph.initializers[user], offset, length, folder)
-            entries[name] = _entry(recipe, dtype)
-            if name in parts and last[id(parts[name])] == name:
-                parts[name].forget()
+                _point(graph.model.graph.initializers[user], output.offset, length, folder)
+            entries[name] = special.get(name) or output.entry()
     return entries, writer.entry
 
 
+def _route(names: Mapping[str, str], output: "_StreamOutput", waiting: dict[str, list[Tensor]]) -> Write:
+    """Send a recipe's pieces to ``output``, or where they belong to another stream, to ``waiting``.
+
+    Args:
+        names: initializers by the key of their stream; pieces of other streams are dropped.
+    """
+
+    def write(key: str, piece: Tensor) -> None:
+        name = names.get(key)
+        if name == output.name:
+            output.write(piece)
+        elif name is not None:
+            waiting.setdefault(name, []).append(piece)
+
+    return write
+
+
+class _StreamOutput:
+    """The range of the file that one stream fills."""
+
+    def __init__(
+        self, writer: "_Writer", name: str, stream: Stream, dtype: torch.dtype, advance: Callable[[int], None]
+    ) -> None:
+        self.writer = writer
+        self.name = name
+        self.stream = stream
+        self.dtype = dtype
+        self.advance = advance
+        self.offset = writer.align(PAGE)
+
+    def write(self, piece: Tensor) -> None:
+        converted = _convert(piece, self.dtype, self.name, self.stream.sources)
+        self.writer.write(converted)
+        self.advance(converted.numel() * converted.element_size())
+
+    def write_all(self, pieces: list[Tensor]) -> None:
+        for piece in pieces:
+            self.write(piece)
+
+    def entry(self) -> TensorEntry:
+        return TensorEntry(STORED_PRECISIONS[self.dtype], self.stream.shape, self.stream.sources)
+
+    def finish(self) -> int:
+        """Check the length; return it in bytes."""
+        length, expected = self.writer.position - self.offset, _numel(self.stream.shape) * self.dtype.itemsize
+        assert length == expected, f"{self.name}: {length} bytes, expected {expected}"
+        return length
+
+
 def _point(value: ir.Value, offset: int, length: int, folder: Path) -> None:
-    """Let an initializer be a range of the weights' file."""
+    """Make a range of the weights' file the value of an initializer."""
     assert value.dtype is not None
     assert value.shape is not None
     value.const_value = ir.ExternalTensor(
@@ -180,18 +230,11 @@ def _point(value: ir.Value, offset: int, length: int, folder: Path) -> None:
     )
 
 
-def _entry(recipe: Recipe, dtype: torch.dtype) -> TensorEntry:
-    if isinstance(recipe, Codes):
-        facts = recipe.weight.facts
-        return TensorEntry(f"int{facts.bits}", recipe.weight.shape, recipe.sources, facts)
-    return TensorEntry(STORED_PRECISIONS[dtype], recipe.shape, recipe.sources)
-
-
 def _convert(piece: Tensor, dtype: torch.dtype, name: str, sources: tuple[str, ...]) -> Tensor:
-    # One pass that converts and lays out; .to() and .contiguous() one after the other take three times as long.
+    # One pass converts and makes contiguous; .to() and then .contiguous() take three times as long.
     as_it_is = piece.dtype == dtype and piece.is_contiguous()
     converted = piece if as_it_is else torch.empty(piece.shape, dtype=dtype).copy_(piece)
-    # Rounding to fp16 is the precision asked for; becoming infinite is not.
+    # Rounding to fp16 was asked for; infinity was not.
     if dtype == torch.float16 and piece.dtype != dtype and converted.isinf().any() and piece.isfinite().all():
         raise UnsupportedError(
             f"{', '.join(sources) or name}: a value of {piece.abs().max().item():.4g} is beyond fp16's 65504; "
@@ -210,7 +253,7 @@ def _numel(shape: tuple[int, ...]) -> int:
 
 
 class _Writer:
-    """A file that is written and hashed in a thread of its own, a few pieces behind."""
+    """A file that another thread writes and hashes, a few pieces behind."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -242,7 +285,7 @@ class _Writer:
         return self.position
 
     def write(self, tensor: Tensor) -> None:
-        # numpy has no bfloat16: the bytes are what is written
+        # numpy has no bfloat16, so bytes are written
         self._write(tensor.reshape(-1).view(torch.uint8).numpy().data)
 
     def _write(self, data: memoryview) -> None:
@@ -270,5 +313,5 @@ class _Writer:
 
 
 def write_graph(model: ir.Model, path: Path) -> None:
-    """Write the graph; its weights stay where they are."""
+    """Write the graph, which refers to the weights' file."""
     ir.save(model, path)

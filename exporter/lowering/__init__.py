@@ -1,1 +1,1 @@
-"""What the fused operators of ``models/ops.py`` become while a model is traced, one module per target."""
+"""The ONNX nodes of the fused operators of ``models/ops.py``, one module per target."""

@@ -1,7 +1,7 @@
-"""Writing single ONNX nodes into a traced graph, and the operators that both targets write alike.
+"""Single ONNX nodes in a traced graph, and the operators that both targets write in the same way.
 
-Nodes go through ``torch.onnx.ops.symbolic``, which records a node as it is given: nothing has to be recognized in a
-decomposed graph afterwards.
+``torch.onnx.ops.symbolic`` records a node as it is given, so that nothing has to be recognized in a decomposed graph
+afterwards.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ Shape = Sequence[int | torch.SymInt]
 def node(
     op: str, inputs: Sequence[Tensor | None], dtype: torch.dtype, shape: Shape, **attributes: int | float | list[int]
 ) -> Tensor:
-    """One node ``domain::Op`` (or ``Op`` of ai.onnx) with one output of the given dtype and shape."""
+    """Write a node ``domain::Op`` (or ``Op`` of ai.onnx) with one output of the given dtype and shape."""
     version = 1 if "::" in op else None
     return symbolic(op, inputs, attributes, dtype=dtype, shape=shape, version=version)  # type: ignore[arg-type]
 
@@ -28,23 +28,23 @@ def nodes(
     shapes: Sequence[Shape],
     **attributes: int | float | list[int],
 ) -> Sequence[Tensor]:
-    """One node with several outputs."""
+    """Write a node with several outputs."""
     version = 1 if "::" in op else None
     return symbolic_multi_out(op, inputs, attributes, dtypes=dtypes, shapes=shapes, version=version)  # type: ignore[arg-type]
 
 
 def ints(*values: int) -> Tensor:
-    """A constant int64 [n]. (A real tensor made while tracing without weights would lose its values.)"""
+    """Write a constant int64 [n]. (A real tensor created while tracing with fake tensors would lose its values.)"""
     return node("Constant", [], torch.int64, [len(values)], value_ints=list(values))
 
 
 def scalar(value: int) -> Tensor:
-    """A constant int64 without dimensions."""
+    """Write a constant int64 without dimensions."""
     return node("Constant", [], torch.int64, [], value_int=value)
 
 
 class SharedOps:
-    """The operators that differ in nothing, or in the name of the norm, between the targets."""
+    """The operators that are the same for both targets, or differ only in the name of the norm."""
 
     norm = "RMSNormalization"
 
@@ -68,5 +68,5 @@ class SharedOps:
 
 
 def rotary_embedding(x: Tensor, cos: Tensor, sin: Tensor, heads: int) -> Tensor:
-    """ai.onnx RotaryEmbedding-23 over [B, S, heads*E] with cos and sin [B, S, E/2]."""
+    """Write ai.onnx RotaryEmbedding-23 over [B, S, heads*E] with cos and sin [B, S, E/2]."""
     return node("RotaryEmbedding", [x, cos, sin], x.dtype, x.shape, num_heads=heads)

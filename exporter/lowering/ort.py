@@ -1,8 +1,8 @@
 """ONNX Runtime's fused operators: GroupQueryAttention, SimplifiedLayerNormalization, FusedMatMul.
 
-Specification: onnxruntime/docs/ContribOperators.md. GroupQueryAttention takes batches padded on the right only, its
-rows' lengths as ``seqlens_k``; a row of ``attention_mask`` that starts with padding is given a length that the operator
-rejects, because it would otherwise be read wrongly without a word.
+Specification: onnxruntime/docs/ContribOperators.md. GroupQueryAttention takes batches padded on the right only, with
+lengths as ``seqlens_k``; a sequence of ``attention_mask`` that starts with padding gets a length that the
+operator rejects, because it would otherwise silently give wrong results.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from ...models.rope import RotaryEmbedding
 from .nodes import SharedOps, ints, node, nodes, rotary_embedding, scalar
 
 REJECTED = 2**31 - 2
-"""A ``seqlens_k`` beyond any cache."""
+"""A ``seqlens_k`` larger than any cache."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class OrtOps(SharedOps):
 
     Args:
         dtype: of the activations.
-        table_rows: GroupQueryAttention rotates, by tables of cos and sin for so many positions; None where queries and
-            keys are rotated before it.
+        table_rows: the number of positions of the tables of cos and sin by which GroupQueryAttention rotates; None
+            where queries and keys are rotated before it.
     """
 
     opset = 23
@@ -66,8 +66,7 @@ class OrtOps(SharedOps):
         return OrtPlan(_int32(checked), _int32(total), cos, sin)
 
     def _tables(self, rows: int, count: Tensor, rotary: RotaryEmbedding) -> tuple[Tensor, Tensor]:
-        # Nothing here depends on an input: ONNX Runtime computes it once, when it loads the graph, and the file need
-        # not hold it.
+        # Nothing here depends on an input: ONNX Runtime computes it once, at load, and the file need not hold it.
         positions = node("Range", [scalar(0), scalar(rows), scalar(1)], torch.int64, [rows])
         cos, sin = rotary(positions[None], count)
         return cos[0].to(self.dtype), sin[0].to(self.dtype)
@@ -75,8 +74,8 @@ class OrtOps(SharedOps):
     def _angles(
         self, input_ids: Tensor, count: Tensor, total: Tensor, rotary: RotaryEmbedding
     ) -> tuple[Tensor, Tensor]:
-        # GroupQueryAttention's own rule: a call whose new tokens are all there are is a first prompt and starts at 0
-        # in every row, however long the row; any other starts where the row's cache ends.
+        # GroupQueryAttention's own rule: a call without past tokens is a first prompt and starts at 0 in every
+        # sequence, whatever its length; any other call starts where the sequence's cache ends.
         B, S = input_ids.shape
         new = node("Shape", [input_ids], torch.int64, [1], start=1, end=2)
         prompt = node("Equal", [new, total], torch.bool, [1])
@@ -107,8 +106,8 @@ class OrtOps(SharedOps):
         total = S + past_key.shape[2] if past_key is not None else S
         cache = [B, heads.key_value, total, heads.dim]
         tables = [plan.cos, plan.sin] if inside else []
-        # A head without a cache declares the present outputs all the same: without them the CPU kernel falls back to
-        # a path that holds a score for every pair of tokens.
+        # The present outputs are declared even without a cache: without them the CPU kernel falls back to a path that
+        # holds a score for every pair of tokens.
         output, present_key, present_value = nodes(
             "com.microsoft::GroupQueryAttention",
             [query, key, value, past_key, past_value, plan.seqlens_k, plan.total, *tables],
@@ -132,15 +131,15 @@ def _int32(x: Tensor) -> Tensor:
 
 
 def rotates_inside(config: ModelConfig) -> bool:
-    """Whether GroupQueryAttention can rotate by itself: from a table by position, and heads of a multiple of 16."""
+    """Return true if GroupQueryAttention can rotate: from tables by position, and with a head_dim that 16 divides."""
     return not config.rope.length_dependent and config.head_dim % 16 == 0
 
 
 def refuse_inexpressible(config: ModelConfig) -> None:
-    """Refuse what GroupQueryAttention's kernels cannot take.
+    """Check that GroupQueryAttention's kernels can take the model.
 
     Raises:
-        UnsupportedError: with the way that is left.
+        UnsupportedError: they cannot; the message says what to do.
     """
     if config.head_dim % 8:
         raise UnsupportedError(

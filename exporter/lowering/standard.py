@@ -1,7 +1,7 @@
 """ai.onnx opset 24: Attention, RotaryEmbedding, RMSNormalization (onnx/docs/Operators.md).
 
-The past is concatenated inside Attention, and any pattern of padding is taken: the mask is computed in the graph from
-``attention_mask``, just as the reference computes it.
+Attention concatenates the past and takes any pattern of padding: the graph computes the mask from ``attention_mask``,
+as the reference does.
 """
 
 from collections.abc import Iterable
@@ -33,7 +33,7 @@ class StandardOps(SharedOps):
     def plan(
         self, input_ids: Tensor, attention_mask: Tensor | None, past_length: int, rotary: RotaryEmbedding
     ) -> ReferencePlan:
-        # All that layers share is made here, once for the graph, and not inside the first layer that asks.
+        # What layers share is computed here, once for the graph, and not in the first layer that needs it.
         plan = ReferenceOps().plan(input_ids, attention_mask, past_length, rotary)
         for window in self.windows:
             plan.mask(window)

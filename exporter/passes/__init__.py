@@ -1,1 +1,1 @@
-"""Rewrites of the traced graph, one file each; a pass returns how often it applied."""
+"""Rewrites of the traced graph, one file each; a pass returns the number of its rewrites."""

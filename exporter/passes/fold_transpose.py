@@ -1,16 +1,17 @@
 """Transpose(weight) -> MatMul becomes MatMul with the weight stored transposed.
 
-torch keeps a linear layer's weight as [N, K]; ONNX Runtime packs a MatMul's [K, N] best (on two cores a prefill is a
-quarter faster than with transposed multiplication), and transposing once, here, keeps it out of every load.
+torch keeps a linear layer's weight as [N, K]. ONNX Runtime packs a MatMul's [K, N] best (on two cores a prefill is a
+quarter faster than with transposed multiplication), and a weight that is stored transposed is not transposed at load.
 """
 
 import onnx_ir as ir
 
-from ..graph import Graph
+from ..graph import ExportGraph
 from ..weights import Stacked, Stored, Transposed
 
 
-def fold_transpose(graph: Graph) -> int:
+def fold_transpose(graph: ExportGraph) -> int:
+    """Fold every transposed weight of a MatMul; return how many."""
     count = 0
     for node in graph.nodes("Transpose"):
         weight = node.inputs[0]
@@ -21,10 +22,10 @@ def fold_transpose(graph: Graph) -> int:
         assert weight.name is not None
         transposed = Transposed(recipe)
         if len(weight.uses()) > 1:
-            continue  # stored once for all its users, whatever that costs this one
+            continue  # stored once for all its users
         node.outputs[0].replace_all_uses_with(weight)
         graph.model.graph.remove(node, safe=True)
-        graph.recipes[weight.name] = transposed
+        graph.streams[weight.name] = transposed.stream
         weight.shape = ir.Shape(transposed.shape)
         count += 1
     return count

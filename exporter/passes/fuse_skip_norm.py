@@ -1,16 +1,16 @@
-"""Add -> SimplifiedLayerNormalization becomes SkipSimplifiedLayerNormalization, which gives the sum as well.
+"""Add -> SimplifiedLayerNormalization becomes SkipSimplifiedLayerNormalization, which returns the sum as well.
 
-The pair is the pre-norm residual of Qwen2; it spans two layers, which is why it is not written by the lowering.
-(EXAONE 4.0 normalizes a branch before it adds, so only its final norm matches.) ONNX Runtime's own fusion knows the
-pattern for LayerNormalization only.
+The pair is the pre-norm residual of Qwen2. It spans two layers, so the lowering cannot write it. (EXAONE 4.0 normalizes
+a branch before it adds, so only its final norm matches.) ONNX Runtime's own fusion matches LayerNormalization only.
 """
 
 import onnx_ir as ir
 
-from ..graph import Graph
+from ..graph import ExportGraph
 
 
-def fuse_skip_norm(graph: Graph) -> int:
+def fuse_skip_norm(graph: ExportGraph) -> int:
+    """Fuse every such pair; return how many."""
     count = 0
     for norm in graph.nodes("SimplifiedLayerNormalization"):
         total, weight = norm.inputs
@@ -29,7 +29,7 @@ def fuse_skip_norm(graph: Graph) -> int:
             metadata_props=dict(norm.metadata_props),
         )
         normed, mean, deviation, summed = fused.outputs
-        mean.name = deviation.name = ""  # not wanted: an empty name leaves an optional output out
+        mean.name = deviation.name = ""  # an empty name omits an optional output
         graph.model.graph.insert_after(add, fused)
         graph.replace_output(norm.outputs[0], normed)
         graph.replace_output(total, summed)

@@ -1,16 +1,16 @@
-"""Names that lead from a node in a viewer to its line in ``models/``, and nothing else that tracing left behind."""
+"""Node names by the module path in ``models/``; everything else that tracing left is removed."""
 
 from collections import Counter
 
 import onnx_ir as ir
 
 from ...contract import MODULE_KEY
-from ..graph import Graph
+from ..graph import ExportGraph
 from ..instantiate import module_path
 
 
-def tidy(graph: Graph) -> int:
-    """Name each node ``<module path>/<operator>``, its outputs after it; returns the number of nodes."""
+def tidy(graph: ExportGraph) -> int:
+    """Name each node ``<module path>/<operator>`` and its outputs after it; return the number of nodes."""
     model = graph.model
     seen: Counter[str] = Counter()
     fixed = {value.name for value in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values())}
@@ -30,7 +30,7 @@ def tidy(graph: Graph) -> int:
         value.metadata_props.clear()
     model.metadata_props.clear()
     model.graph.metadata_props.clear()
-    streamed = {*graph.recipes, *graph.aliases}
+    streamed = {*graph.streams, *graph.aliases}
     constants = [v for v in model.graph.initializers.values() if v.name not in streamed and not v.is_graph_input()]
     for number, value in enumerate(constants):
         value.name = f"constant_{number}"

@@ -1,4 +1,4 @@
-"""What a user may say about a quantization; the defaults are what measurements favour (benchmarks/quantization.md)."""
+"""The options of a quantization; the defaults follow measurements (benchmarks/quantization.md)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,21 +22,21 @@ class QuantizeOptions:
     """How to quantize.
 
     Args:
-        method: "rtn" rounds to the nearest and needs no text; "gptq" makes each column's error good by the next ones',
-            on calibration text; "awq" folds scales into what feeds a projection before it rounds; "smoothquant", for
-            int8, multiplies gate, up and o with int8 activations, a scale for each token, which makes prefill faster;
-            "auto" is gptq with mixed bits for int4 and rtn for int8.
-        block_size: columns that share a scale: 16, 32, 64, 128 or 256; None leaves it to the mix, and without one takes
-            32, or 16 where int8 gains most by it.
+        method: "rtn" rounds to the nearest and needs no text; "gptq" compensates each column's rounding error in the
+            columns after it, on calibration text; "awq" folds scales into what feeds a projection before it rounds;
+            "smoothquant", for int8, multiplies gate, up and o with int8 activations, a scale for each token, which
+            makes prefill faster; "auto" is gptq with mixed bits for int4 and rtn for int8.
+        block_size: columns that share a scale: 16, 32, 64, 128 or 256. None leaves it to the mix; without a mix it is
+            32, or 16 for the int8 weights that gain most from it.
         calibration: a text file; None takes the one that comes with intaglio.
-        windows: how many windows of 512 tokens of it.
-        keep: patterns of module paths (``*.down_proj``, ``lm_head``) and what those weights are stored in, whatever
-            the mix says; the last pattern that matches counts.
+        windows: the number of windows of 512 tokens to read from it.
+        keep: patterns of module paths (``*.down_proj``, ``lm_head``) and the precision of those weights, which
+            overrides the mix; the last pattern that matches counts.
         target_size: bytes of the weights' file that the mix may spend; None with ``target_kl`` None spends 4.9 bits
             per weight for int4, beside what is kept, and does not mix for int8.
-        target_kl: mean Kullback-Leibler divergence in nats per token, as estimated, that the mix must reach.
-        activations: what the graph computes in; fp16 and bf16 are for CUDA.
-        resume: keep the layers that are done when interrupted, and go on from them.
+        target_kl: the estimated mean Kullback-Leibler divergence, in nats per token, that the mix must reach.
+        activations: the precision that the graph computes in; fp16 and bf16 are for CUDA.
+        resume: keep the finished layers when interrupted, and continue from those of an earlier run.
     """
 
     method: Method = "auto"
@@ -50,20 +50,23 @@ class QuantizeOptions:
     resume: bool = False
 
     def __post_init__(self) -> None:
-        """
+        """Check every value.
+
         Raises:
-            UsageError: a value that is none of those above.
+            UsageError: a value is not one of those above.
         """
         if self.method not in METHODS:
             raise UsageError(f"method is {self.method!r}; choose one of {', '.join(METHODS)}")
         if self.block_size is not None and self.block_size not in BLOCK_SIZES:
             sizes = ", ".join(map(str, BLOCK_SIZES))
             raise UsageError(
-                f"block size {self.block_size} is none that ONNX Runtime's kernels take; choose one of {sizes}"
+                f"block size {self.block_size} is not one that ONNX Runtime's kernels take; choose one of {sizes}"
             )
         for pattern, kept in self.keep.items():
             if kept not in KEPT:
-                raise UsageError(f"--keep {pattern}={kept}: {kept!r} is no precision; choose one of {', '.join(KEPT)}")
+                raise UsageError(
+                    f"--keep {pattern}={kept}: {kept!r} is not a precision; choose one of {', '.join(KEPT)}"
+                )
         if self.target_size is not None and self.target_kl is not None:
             raise UsageError("target size and target KL are both given; the mix can aim at one: leave the other out")
         if self.target_kl is not None and not self.target_kl > 0:

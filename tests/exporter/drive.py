@@ -1,18 +1,27 @@
 """Running an artifact's graph on ONNX Runtime, and the native definition beside it, call by call."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 import torch
+from intaglio.exporter.weights import Recipe
 from intaglio.models.checkpoint import Checkpoint
 from intaglio.models.ops import KeyValue
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 Array = NDArray[np.generic]
+
+
+def streams(recipe: Recipe, checkpoint: Checkpoint) -> dict[str, NDArray[Any]]:
+    """Return each stream of a recipe as one array."""
+    pieces: dict[str, list[Tensor]] = {}
+    recipe.write(checkpoint, lambda key, piece: pieces.setdefault(key, []).append(piece.contiguous()))
+    return {key: torch.cat(found).numpy() for key, found in pieces.items()}
 
 
 def session(folder: Path) -> ort.InferenceSession:
@@ -22,7 +31,15 @@ def session(folder: Path) -> ort.InferenceSession:
     return ort.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
 
 
-class Graph:
+def run(
+    session: ort.InferenceSession, feeds: Mapping[str, Array], outputs: list[str] | None = None
+) -> list[NDArray[Any]]:
+    """Return the session's outputs, which are tensors in every graph of an export."""
+    found: Any = session.run(outputs, dict(feeds))
+    return list(found)
+
+
+class CachedGraph:
     """A causal LM's graph with its cache fed back; all logits of each call."""
 
     def __init__(self, folder: Path) -> None:
@@ -38,7 +55,7 @@ class Graph:
             self.past = [np.zeros((len(ids), value.shape[1], 0, value.shape[3]), half) for value in inputs]
         feeds = {value.name: array for value, array in zip(inputs, self.past, strict=True)}
         feeds |= {"input_ids": ids.numpy(), "attention_mask": mask.numpy(), "logits_to_keep": np.array([0])}
-        logits, *self.past = self.session.run(None, feeds)
+        logits, *self.past = run(self.session, feeds)
         return torch.from_numpy(logits)
 
 
@@ -76,7 +93,7 @@ def ids(vocabulary: int, count: int, seed: int = 0) -> Tensor:
     return torch.randint(3, vocabulary, (1, count), generator=generator)
 
 
-def chunked(graph: Graph, native: nn.Module, tokens: Tensor, chunks: Sequence[int]) -> Difference:
+def chunked(graph: CachedGraph, native: nn.Module, tokens: Tensor, chunks: Sequence[int]) -> Difference:
     """One row, in calls of the given lengths."""
     difference, reference, start = Difference(), Native(native), 0
     for length in chunks:
@@ -88,7 +105,13 @@ def chunked(graph: Graph, native: nn.Module, tokens: Tensor, chunks: Sequence[in
 
 
 def ragged(
-    graph: Graph, native: nn.Module, rows: Sequence[Tensor], prompts: Sequence[int], steps: int, *, left: bool = False
+    graph: CachedGraph,
+    native: nn.Module,
+    rows: Sequence[Tensor],
+    prompts: Sequence[int],
+    steps: int,
+    *,
+    left: bool = False,
 ) -> Difference:
     """A batch of unequal prompts in one call, padded on one side, then ``steps`` tokens one by one; the native
     definition gets each row on its own and without padding."""

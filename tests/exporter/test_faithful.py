@@ -5,10 +5,12 @@ sequences here lie below, at and above both.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from intaglio.artifact import Target
 from intaglio.exporter import export
 from intaglio.models.checkpoint import Checkpoint
 from intaglio.tests import tiny
@@ -16,8 +18,8 @@ from intaglio.tests.exporter import drive
 from intaglio.tests.models.variants import VARIANTS, Variant
 
 TOLERANCE = 1e-4
-TARGETS = ("ort", "standard")
-QUICK = {
+TARGETS: tuple[Target, ...] = ("ort", "standard")
+QUICK: dict[Target, set[str]] = {
     "ort": {
         *("qwen2-plain", "qwen2-mqa", "qwen2-tied", "qwen2-max-window-layers", "qwen2-rope-dynamic"),
         *("qwen2-rope-longrope", "qwen2-rope-yarn", "qwen2-rope-linear", "exaone4-plain", "exaone4-mha"),
@@ -34,7 +36,7 @@ assert all(QUICK[target] <= {str(v) for v in VARIANTS} for target in TARGETS)
 
 
 @pytest.mark.parametrize(("variant", "target"), CASES)
-def test_generation(tmp_path: Path, variant: Variant, target: str) -> None:
+def test_generation(tmp_path: Path, variant: Variant, target: Target) -> None:
     values = tiny.config(variant.family, spelling=variant.spelling, rope=variant.rope, **variant.changes)
     folder = tiny.write(tmp_path / "checkpoint", values)
     if target == "ort" and variant.name == "head-dim-10":
@@ -42,11 +44,11 @@ def test_generation(tmp_path: Path, variant: Variant, target: str) -> None:
     export(folder, tmp_path / "out", target=target)
     native = Checkpoint(folder).load()
     tokens = [drive.ids(values["vocab_size"], 56, seed) for seed in range(3)]
-    context = native.config.context_length
+    context = Checkpoint(folder).config.context_length
     steps = min(40, context - 12)
 
-    def graph() -> drive.Graph:
-        return drive.Graph(tmp_path / "out")
+    def graph() -> drive.CachedGraph:
+        return drive.CachedGraph(tmp_path / "out")
 
     differences = {
         "one-shot": drive.chunked(graph(), native, tokens[0][:, :30], [30]),
@@ -72,8 +74,8 @@ HEADS = ("feature-extraction", "text-classification", "token-classification", "q
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("task", HEADS)
 @pytest.mark.parametrize("family", ["qwen2", "exaone4"])
-def test_heads(tmp_path: Path, family: str, task: str, target: str) -> None:
-    changes = {"use_sliding_window": True} if family == "qwen2" else {}
+def test_heads(tmp_path: Path, family: str, task: str, target: Target) -> None:
+    changes: dict[str, Any] = {"use_sliding_window": True} if family == "qwen2" else {}
     values = tiny.config(family, task, **changes)
     folder = tiny.write(tmp_path / "checkpoint", values)
     export(folder, tmp_path / "out", target=target)
@@ -86,7 +88,7 @@ def test_heads(tmp_path: Path, family: str, task: str, target: str) -> None:
         for row, count in enumerate(lengths):
             span = slice(-count, None) if left else slice(0, count)
             ids[row, span], mask[row, span] = drive.ids(values["vocab_size"], count, row)[0], 1
-        outputs = session.run(None, {"input_ids": ids.numpy(), "attention_mask": mask.numpy()})
+        outputs = drive.run(session, {"input_ids": ids.numpy(), "attention_mask": mask.numpy()})
         for row, count in enumerate(lengths):
             span = slice(max(lengths) - count, None) if left else slice(0, count)
             with torch.inference_mode():

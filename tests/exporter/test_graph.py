@@ -3,12 +3,13 @@
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from intaglio.artifact import read_manifest, verify
+from intaglio.artifact import Target, read_manifest, verify
 from intaglio.exporter import export, trace
 from intaglio.tests import tiny
 from intaglio.tests.exporter import drive
@@ -24,7 +25,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """``exported(config, target)``: an artifact, made once for all tests that ask for it."""
     made: dict[str, Path] = {}
 
-    def get(values: dict[str, object], target: str = "ort") -> Path:
+    def get(values: dict[str, Any], target: Target = "ort") -> Path:
         key = f"{target} {values}"
         if key not in made:
             place = tmp_path_factory.mktemp("exported")
@@ -73,7 +74,7 @@ def test_standard_target_has_no_other_domain_and_passes_the_checker(exported: Ex
 
 
 @pytest.mark.parametrize("target", ["ort", "standard"])
-def test_interface(exported: Exported, target: str) -> None:
+def test_interface(exported: Exported, target: Target) -> None:
     model = ir.load(exported(tiny.config("qwen2"), target) / "model.onnx")
     past = [f"{i}.{part}" for i in range(4) for part in ("key", "value")]
     names = ["input_ids", "attention_mask", *(f"past_key_values.{p}" for p in past), "logits_to_keep"]
@@ -84,7 +85,7 @@ def test_interface(exported: Exported, target: str) -> None:
 
 
 @pytest.mark.parametrize("target", ["ort", "standard"])
-def test_interface_of_a_head(exported: Exported, target: str) -> None:
+def test_interface_of_a_head(exported: Exported, target: Target) -> None:
     graph = ir.load(exported(tiny.config("qwen2", "question-answering"), target) / "model.onnx").graph
     dims = {value.name: [str(dim) for dim in value.shape or ()] for value in (*graph.inputs, *graph.outputs)}
     names = ("input_ids", "attention_mask", "start_logits", "end_logits")
@@ -92,19 +93,19 @@ def test_interface_of_a_head(exported: Exported, target: str) -> None:
 
 
 def test_only_the_last_position_unless_asked(exported: Exported) -> None:
-    graph = drive.Graph(exported(tiny.config("qwen2")))
+    graph = drive.CachedGraph(exported(tiny.config("qwen2")))
     feeds = {"input_ids": np.ones((2, 5), np.int64), "attention_mask": np.ones((2, 5), np.int64)}
     feeds |= {v.name: np.zeros((2, 2, 0, 16), np.float32) for v in graph.session.get_inputs() if "past" in v.name}
-    every = graph.session.run(["logits"], feeds | {"logits_to_keep": np.array([0])})[0]
+    every = drive.run(graph.session, feeds | {"logits_to_keep": np.array([0])}, ["logits"])[0]
     assert every.shape == (2, 5, 288)
-    np.testing.assert_array_equal(graph.session.run(["logits"], feeds)[0], every[:, -1:])
+    np.testing.assert_array_equal(drive.run(graph.session, feeds, ["logits"])[0], every[:, -1:])
     np.testing.assert_array_equal(
-        graph.session.run(["logits"], feeds | {"logits_to_keep": np.array([3])})[0], every[:, -3:]
+        drive.run(graph.session, feeds | {"logits_to_keep": np.array([3])}, ["logits"])[0], every[:, -3:]
     )
 
 
 @pytest.mark.parametrize("target", ["ort", "standard"])
-def test_tied_embeddings_are_stored_once(exported: Exported, target: str) -> None:
+def test_tied_embeddings_are_stored_once(exported: Exported, target: Target) -> None:
     sizes = {}
     for tied in (True, False):
         out = exported(tiny.config("qwen2", tie_word_embeddings=tied), target)
@@ -152,7 +153,7 @@ CASES = [
 
 @pytest.mark.parametrize(("family", "changes", "target"), CASES)
 def test_repeated_layers_equal_a_trace_of_every_layer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, changes: dict[str, object], target: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, changes: dict[str, Any], target: Target
 ) -> None:
     folder = tiny.write(tmp_path / "checkpoint", tiny.config(family, **changes))
     export(folder, tmp_path / "repeated", target=target)

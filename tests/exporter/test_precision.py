@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
-from intaglio.artifact import read_manifest
+from intaglio.artifact import Target, read_manifest
 from intaglio.exporter import export
 from intaglio.models.checkpoint import Checkpoint
 from intaglio.models.rope import RotaryEmbedding
@@ -28,7 +28,7 @@ FP16_SHARE_OF_SCALE = 2e-2
 
 @pytest.mark.parametrize("target", ["ort", "standard"])
 @pytest.mark.parametrize("family", ["qwen2", "exaone4"])
-def test_fp16(tmp_path: Path, family: str, target: str) -> None:
+def test_fp16(tmp_path: Path, family: str, target: Target) -> None:
     folder = tiny.write(tmp_path / "checkpoint", tiny.config(family))
     export(folder, tmp_path / "out", precision="fp16", target=target)
     manifest = read_manifest(tmp_path / "out")
@@ -38,7 +38,7 @@ def test_fp16(tmp_path: Path, family: str, target: str) -> None:
     rows = [drive.ids(288, 30, seed) for seed in range(2)]
     with torch.inference_mode():
         scale = native(rows[0]).logits.abs().max().item()
-    difference = drive.ragged(drive.Graph(tmp_path / "out"), native, rows, [12, 7], steps=18)
+    difference = drive.ragged(drive.CachedGraph(tmp_path / "out"), native, rows, [12, 7], steps=18)
     assert 0 < difference.largest <= FP16_SHARE_OF_SCALE * scale
     session = drive.session(tmp_path / "out")
     assert session.get_outputs()[0].type == "tensor(float)"
@@ -62,7 +62,7 @@ def test_bf16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str) -> N
 
     monkeypatch.setattr(RotaryEmbedding, "forward", rounded)
     rows = [drive.ids(288, 30, seed) for seed in range(2)]
-    difference = drive.ragged(drive.Graph(tmp_path / "out"), Checkpoint(folder).load(), rows, [12, 7], steps=18)
+    difference = drive.ragged(drive.CachedGraph(tmp_path / "out"), Checkpoint(folder).load(), rows, [12, 7], steps=18)
     assert difference.agree
     assert difference.largest <= 1e-4
 

@@ -1,6 +1,7 @@
 """What a graph cannot express goes another way or is refused with the reason: never a wrong file."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,11 +33,11 @@ def test_head_dim_that_attention_takes_but_cannot_rotate(tmp_path: Path, family:
     assert operators["RotaryEmbedding"] == (8 if family == "qwen2" else 6)
     native = Checkpoint(folder).load()
     rows = [drive.ids(288, 30, seed) for seed in range(3)]
-    graph = drive.Graph(tmp_path / "out")
+    graph = drive.CachedGraph(tmp_path / "out")
     difference = drive.ragged(graph, native, rows, [12, 5, 6], steps=18)
     assert difference.agree
     assert difference.largest <= 1e-4
-    assert drive.chunked(drive.Graph(tmp_path / "out"), native, rows[0], [9, 8, 1, 12]).largest <= 1e-4
+    assert drive.chunked(drive.CachedGraph(tmp_path / "out"), native, rows[0], [9, 8, 1, 12]).largest <= 1e-4
 
 
 GLOBAL = {"layer_types": ["full_attention"] * 4}  # with a sliding_window given: no layer rotates
@@ -44,9 +45,7 @@ GLOBAL = {"layer_types": ["full_attention"] * 4}  # with a sliding_window given:
 
 @pytest.mark.parametrize("task", ["text-generation", "token-classification"])
 @pytest.mark.parametrize(("family", "changes"), [("qwen2", {}), ("exaone4", {}), ("exaone4", GLOBAL)])
-def test_left_padding_fails_in_the_fused_graph(
-    tmp_path: Path, family: str, changes: dict[str, object], task: str
-) -> None:
+def test_left_padding_fails_in_the_fused_graph(tmp_path: Path, family: str, changes: dict[str, Any], task: str) -> None:
     folder = tiny.write(tmp_path / "checkpoint", tiny.config(family, task, **changes))
     export(folder, tmp_path / "out")
     session = drive.session(tmp_path / "out")
@@ -54,11 +53,11 @@ def test_left_padding_fails_in_the_fused_graph(
     feeds = {"input_ids": np.ones((2, 6), np.int64), "attention_mask": mask}
     feeds |= {v.name: np.zeros((2, 2, 0, 16), np.float32) for v in session.get_inputs() if "past" in v.name}
     mask[1, 4:] = 0
-    session.run(None, feeds)
+    drive.run(session, feeds)
     mask[1] = 1, 1, 1, 1, 1, 1
     mask[1, :2] = 0
     with pytest.raises(Exception, match="seqlens_k"):
-        session.run(None, feeds)
+        drive.run(session, feeds)
 
 
 def test_sequence_classifier_without_a_padding_token_takes_one_row(tmp_path: Path) -> None:
@@ -66,12 +65,12 @@ def test_sequence_classifier_without_a_padding_token_takes_one_row(tmp_path: Pat
     export(folder, tmp_path / "out")
     session = drive.session(tmp_path / "out")
     ids = drive.ids(288, 7)
-    found = session.run(None, {"input_ids": ids.numpy(), "attention_mask": np.ones((1, 7), np.int64)})[0]
+    found = drive.run(session, {"input_ids": ids.numpy(), "attention_mask": np.ones((1, 7), np.int64)})[0]
     with torch.inference_mode():
         expected = Checkpoint(folder).load()(ids).logits
     np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=1e-4)
     with pytest.raises(Exception, match="invalid dimensions"):
-        session.run(None, {"input_ids": np.ones((2, 7), np.int64), "attention_mask": np.ones((2, 7), np.int64)})
+        drive.run(session, {"input_ids": np.ones((2, 7), np.int64), "attention_mask": np.ones((2, 7), np.int64)})
 
 
 def test_weight_beyond_fp16(tmp_path: Path) -> None:
@@ -94,7 +93,7 @@ def test_weight_beyond_fp16(tmp_path: Path) -> None:
         ("target", "tensorrt", "target is 'tensorrt'; choose one of ort, standard"),
     ],
 )
-def test_unknown_choices(tmp_path: Path, option: str, value: str, message: str) -> None:
+def test_unknown_choices(tmp_path: Path, option: str, value: Any, message: str) -> None:
     folder = tiny.write(tmp_path / "checkpoint", tiny.config("qwen2"))
     with pytest.raises(UsageError, match=message):
         export(folder, tmp_path / "out", **{option: value})

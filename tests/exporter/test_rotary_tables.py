@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from intaglio.artifact import read_manifest
+from intaglio.artifact import Precision, read_manifest
 from intaglio.exporter import export
 from intaglio.models.checkpoint import Checkpoint
 from intaglio.models.rope import RotaryEmbedding
@@ -49,7 +49,7 @@ def loaded(folder: Path, place: Path) -> onnx.ModelProto:
     ids=["default", "yarn", "yarn-fp16", "llama3"],
 )
 def test_they_are_computed_on_loading(
-    tmp_path: Path, precision: str, rope: dict[str, Any], changes: dict[str, Any]
+    tmp_path: Path, precision: Precision, rope: dict[str, Any], changes: dict[str, Any]
 ) -> None:
     folder = tiny.write(tmp_path / "checkpoint", tiny.config("qwen2", rope=rope, **changes))
     export(folder, tmp_path / "out", precision=precision)

@@ -2,8 +2,8 @@
 
 A weight is ``(code - zero_point) * scale``. The packed layout is that of ONNX Runtime's MatMulNBits
 (onnxruntime/docs/ContribOperators.md): codes uint8 [N, KB, block_size * bits / 8] and zero points
-[N, ceil(KB * bits / 8)], two 4-bit values to a byte, the first in the low half. KB is the number of blocks of a row,
-the last of which is padded with the code that stands for zero.
+[N, ceil(KB * bits / 8)], two 4-bit values to a byte, the first in the low half. KB is the number of blocks of a row;
+the last one is padded with the code of zero.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ BLOCK_SIZES = (16, 32, 64, 128, 256)
 
 @dataclass(frozen=True)
 class BlockFormat:
-    """How a weight [N, K] is quantized. A symmetric one has no zero points: its zero is ``middle``."""
+    """The format of a weight [N, K]. A symmetric one has no zero points: its code of zero is ``middle``."""
 
     bits: int
     block_size: int
@@ -35,16 +35,25 @@ class BlockFormat:
     def blocks(self, columns: int) -> int:
         return -(-columns // self.block_size)
 
+    def packed_bytes(self, values: int) -> int:
+        """Return how many bytes so many codes or zero points take."""
+        return -(-values * self.bits // 8)
+
     def bytes(self, rows: int, columns: int, scale_bytes: int) -> int:
-        """What codes, scales and zero points of a weight take together."""
+        """Return how many bytes the codes, scales and zero points of a weight take together."""
         blocks = self.blocks(columns)
-        zero_points = 0 if self.symmetric else rows * -(-blocks * self.bits // 8)
-        return rows * blocks * (self.block_size * self.bits // 8 + scale_bytes) + zero_points
+        zero_points = 0 if self.symmetric else rows * self.packed_bytes(blocks)
+        return rows * blocks * (self.packed_bytes(self.block_size) + scale_bytes) + zero_points
+
+
+def channel_format(columns: int) -> BlockFormat:
+    """Return the format with one block for a whole row [K]: a scale for each output channel."""
+    return BlockFormat(8, columns, True)
 
 
 @dataclass(frozen=True)
-class Blocks:
-    """Rows of a quantized weight: ``codes`` uint8 [N, K], ``scales`` float32 [N, KB], ``zero_points`` uint8 [N, KB]."""
+class QuantizedRows:
+    """Rows of a weight: ``codes`` uint8 [N, K], ``scales`` float32 [N, KB], ``zero_points`` uint8 [N, KB]."""
 
     format: BlockFormat
     codes: Tensor
@@ -52,14 +61,14 @@ class Blocks:
     zero_points: Tensor
 
     def dequantize(self) -> Tensor:
-        """The weight that the codes stand for, float32 [N, K]."""
+        """Return the values that the codes represent, float32 [N, K]."""
         rows, columns = self.codes.shape
         codes = split(self.codes.float(), self.format.block_size)
         values = (codes - self.zero_points[..., None].float()) * self.scales[..., None]
         return values.reshape(rows, -1)[:, :columns]
 
     def packed_codes(self) -> Tensor:
-        """uint8 [N, KB, block_size * bits / 8]."""
+        """Return uint8 [N, KB, block_size * bits / 8]."""
         size = self.format.block_size
         rows, columns = self.codes.shape
         codes = self.codes
@@ -68,7 +77,7 @@ class Blocks:
         return pack(codes, self.format.bits).view(rows, -1, size * self.format.bits // 8)
 
     def packed_zero_points(self) -> Tensor:
-        """uint8 [N, ceil(KB * bits / 8)]."""
+        """Return uint8 [N, ceil(KB * bits / 8)]."""
         points = self.zero_points
         if self.format.bits == 4 and points.shape[1] % 2:
             points = torch.nn.functional.pad(points, (0, 1))
@@ -76,21 +85,21 @@ class Blocks:
 
 
 def split(matrix: Tensor, block_size: int) -> Tensor:
-    """[N, K] as [N, KB, block_size], the last block padded with zeros where K is no multiple."""
+    """Reshape [N, K] to [N, KB, block_size]; where K is not a multiple, the last block is padded with zeros."""
     if gap := -matrix.shape[1] % block_size:
         matrix = torch.nn.functional.pad(matrix, (0, gap))
     return matrix.reshape(matrix.shape[0], -1, block_size)
 
 
 def pack(codes: Tensor, bits: int) -> Tensor:
-    """uint8 [N, M] as bytes [N, M * bits / 8]; of two 4-bit codes the first is the low half."""
+    """Pack uint8 [N, M] into bytes [N, M * bits / 8]; the first of two 4-bit codes is the low half."""
     if bits == 8:
         return codes.contiguous()
     return codes[:, ::2] | (codes[:, 1::2] << 4)
 
 
 def unpack(packed: Tensor, bits: int) -> Tensor:
-    """What ``pack`` packed."""
+    """Undo ``pack``."""
     if bits == 8:
         return packed
     return torch.stack((packed & 15, packed >> 4), -1).flatten(1)

@@ -1,57 +1,98 @@
-"""Quantized weights in the layouts of DequantizeLinear: whole rows or whole columns, without blocks and padding.
+"""The layouts of DequantizeLinear: whole rows or whole columns, without blocks and padding.
 
-Symmetric codes are signed, with their zero at 0; the others are unsigned, with zero points. Four-bit codes lie two to a
-byte over the flattened array, the first in the low half (onnx/docs/docsgen/source/technical/int4.md). All of it is
-made from the pieces of the recipes for MatMulNBits.
+Symmetric codes are signed, with their zero at 0; the others are unsigned, with zero points. Four-bit codes are packed
+two to a byte over the flattened array, the first in the low half (onnx/docs/docsgen/source/technical/int4.md).
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ....models.checkpoint import Checkpoint
-from .blocks import pack, unpack
-from .recipes import Codes, Quantized, Scales, ZeroPoints
+from ...weights import Stream
+from .blocks import BlockFormat, QuantizedRows, pack, unpack
+from .weight import ZERO_POINTS, QuantizedWeight
 
 PIECE_ROWS = 1 << 9
 """Rows that are packed at once; even, so that a piece ends with a byte."""
 
+ZERO_POINT_COLUMNS = f"{ZERO_POINTS}.columns"
 
-@dataclass(frozen=True)
-class RowCodes(Codes):
-    """[N, K] by rows, each of which begins with a byte: int8 or uint8 [N, K], or bytes [N, ceil(K / 2)].
 
-    With K even the bytes are those of a four-bit [N, K] too.
+class ColumnWeight(QuantizedWeight):
+    """A weight as MatMul multiplies by it.
+
+    Codes int8 or uint8 [K, N], or bytes [ceil(K * N / 2)]; scales [KB, N]; zero points uint8 [KB, N], or bytes
+    [ceil(KB * N / 2)]. The codes of the whole weight are in memory, a byte each.
+    """
+
+    def _codes_shape(self) -> tuple[int, ...]:
+        return _flat_shape(self.shape[::-1], self.format.bits)
+
+    def _scales_shape(self) -> tuple[int, ...]:
+        return (self.blocks, self.shape[0])
+
+    def _zero_points_shape(self) -> tuple[int, ...]:
+        return _flat_shape((self.blocks, self.shape[0]), self.format.bits)
+
+    def _pack_codes(self, rows: Iterator[QuantizedRows]) -> Iterator[Tensor]:
+        matrix = torch.empty(self.shape[::-1], dtype=torch.uint8)
+        start = 0
+        for quantized in rows:
+            codes = _signed(quantized)
+            matrix[:, start : start + len(codes)] = codes.t()
+            start += len(codes)
+        for piece in torch.split(matrix, PIECE_ROWS):
+            yield _typed(piece, self.format) if self.format.bits == 8 else _pack_flat(piece)
+
+    def _pack_scales(self, scales: Tensor) -> Tensor:
+        return scales.t()
+
+    def _pack_zero_points(self, packed: Tensor) -> Iterator[tuple[str, Tensor]]:
+        yield ZERO_POINTS, _columns(packed, self)
+
+
+class RowWeight(QuantizedWeight):
+    """A weight [V, K] whose rows are looked up.
+
+    Each row of codes begins with a byte: int8 or uint8 [V, K], or bytes [V, ceil(K / 2)], which with K even are those
+    of a four-bit [V, K] too. Scales are [V, KB], zero points uint8 [V, KB]; ``zero_point_columns`` has them as
+    ``ColumnWeight`` does, for an LM head.
     """
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        rows, columns = self.weight.shape
-        return rows, -(-columns * self.weight.format.bits // 8)
+    def zero_point_columns(self) -> Stream:
+        return Stream(self, ZERO_POINT_COLUMNS, _flat_shape((self.blocks, self.shape[0]), self.format.bits))
 
-    def pieces(self, checkpoint: Checkpoint) -> Iterator[Tensor]:
-        for codes in _codes(self.weight, checkpoint):
-            if self.weight.format.bits == 4 and codes.shape[1] % 2:
+    def _codes_shape(self) -> tuple[int, ...]:
+        return (self.shape[0], self.format.packed_bytes(self.shape[1]))
+
+    def _zero_points_shape(self) -> tuple[int, ...]:
+        return (self.shape[0], self.blocks)
+
+    def _pack_codes(self, rows: Iterator[QuantizedRows]) -> Iterator[Tensor]:
+        for quantized in rows:
+            codes = _signed(quantized)
+            if self.format.bits == 4 and codes.shape[1] % 2:
                 codes = pad(codes, (0, 1))
-            yield _typed(pack(codes, self.weight.format.bits), self.weight)
+            yield _typed(pack(codes, self.format.bits), self.format)
+
+    def _pack_zero_points(self, packed: Tensor) -> Iterator[tuple[str, Tensor]]:
+        yield ZERO_POINTS, unpack(packed, self.format.bits)[:, : self.blocks]
+        yield ZERO_POINT_COLUMNS, _columns(packed, self)
 
 
-@dataclass(frozen=True)
-class FlatCodes(Codes):
-    """[N, K] in four bits, by rows without gaps: bytes [ceil(N * K / 2)]."""
+class FlatWeight(RowWeight):
+    """A weight [V, K] in four bits that is multiplied by: rows without gaps, bytes [ceil(V * K / 2)]."""
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        rows, columns = self.weight.shape
-        return (-(-rows * columns // 2),)
+    def _codes_shape(self) -> tuple[int, ...]:
+        return _flat_shape(self.shape, bits=4)
 
-    def pieces(self, checkpoint: Checkpoint) -> Iterator[Tensor]:
+    def _pack_codes(self, rows: Iterator[QuantizedRows]) -> Iterator[Tensor]:
         rest = torch.empty(0, dtype=torch.uint8)
-        for codes in _codes(self.weight, checkpoint):
-            flat = torch.cat([rest, codes.flatten()])
+        for quantized in rows:
+            flat = torch.cat([rest, _signed(quantized).flatten()])
             whole = flat.numel() // 2 * 2
             rest = flat[whole:]
             yield pack(flat[None, :whole], 4)[0]
@@ -59,83 +100,28 @@ class FlatCodes(Codes):
             yield rest
 
 
-@dataclass(frozen=True)
-class ColumnCodes(Codes):
-    """[K, N], as MatMul multiplies by it: int8 or uint8 [K, N], or bytes [ceil(K * N / 2)].
-
-    The codes of the whole weight are in memory, a byte each.
-    """
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        rows, columns = self.weight.shape
-        return (columns, rows) if self.weight.format.bits == 8 else (-(-rows * columns // 2),)
-
-    def pieces(self, checkpoint: Checkpoint) -> Iterator[Tensor]:
-        rows, columns = self.weight.shape
-        matrix = torch.empty(columns, rows, dtype=torch.uint8)
-        start = 0
-        for codes in _codes(self.weight, checkpoint):
-            matrix[:, start : start + len(codes)] = codes.t()
-            start += len(codes)
-        for first in range(0, columns, PIECE_ROWS):
-            piece = matrix[first : first + PIECE_ROWS]
-            yield _typed(piece, self.weight) if self.weight.format.bits == 8 else _packed(piece)
+def _signed(rows: QuantizedRows) -> Tensor:
+    """Return the codes, uint8 [n, K]; symmetric ones as the bits of signed numbers."""
+    # Less the middle, modulo the number of codes: the highest bit is flipped.
+    return rows.codes ^ rows.format.middle if rows.format.symmetric else rows.codes
 
 
-@dataclass(frozen=True)
-class ColumnScales(Scales):
-    """[KB, N]."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return super().shape[::-1]
-
-    def pieces(self, checkpoint: Checkpoint) -> Iterator[Tensor]:
-        yield torch.cat(list(super().pieces(checkpoint))).t()
+def _columns(packed: Tensor, weight: QuantizedWeight) -> Tensor:
+    """Transpose packed zero points, uint8 [N, ceil(KB * bits / 8)], to uint8 [KB, N] or bytes [ceil(KB * N / 2)]."""
+    points = unpack(packed, weight.format.bits)[:, : weight.blocks].t()
+    return points if weight.format.bits == 8 else _pack_flat(points)
 
 
-@dataclass(frozen=True)
-class RowZeroPoints(ZeroPoints):
-    """uint8 [N, KB]."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.weight.shape[0], self.weight.blocks
-
-    def pieces(self, checkpoint: Checkpoint) -> Iterator[Tensor]:
-        for points in super().pieces(checkpoint):
-            yield unpack(points, self.weight.format.bits)[:, : self.weight.blocks]
+def _flat_shape(shape: tuple[int, int], bits: int) -> tuple[int, ...]:
+    return shape if bits == 8 else (-(-shape[0] * shape[1] // 2),)
 
 
-@dataclass(frozen=True)
-class ColumnZeroPoints(RowZeroPoints):
-    """uint8 [KB, N], or four-bit ones as bytes [ceil(KB * N / 2)]."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        rows, blocks = super().shape
-        return (blocks, rows) if self.weight.format.bits == 8 else (-(-rows * blocks // 2),)
-
-    def pieces(self, checkpoint: Checkpoint) -> Iterator[Tensor]:
-        points = torch.cat(list(super().pieces(checkpoint))).t()
-        yield points if self.weight.format.bits == 8 else _packed(points)
-
-
-def _codes(weight: Quantized, checkpoint: Checkpoint) -> Iterator[Tensor]:
-    """uint8 [n, K], a code each; of symmetric ones the bits of a signed number."""
-    for packed in weight.stream(checkpoint):
-        codes = unpack(packed.flatten(1), weight.format.bits)[:, : weight.shape[1]]
-        # Less the middle, modulo the number of codes: the highest bit turned over.
-        yield codes ^ weight.format.middle if weight.format.symmetric else codes
-
-
-def _packed(codes: Tensor) -> Tensor:
-    """Four-bit codes as the bytes of their flattened array."""
+def _pack_flat(codes: Tensor) -> Tensor:
+    """Pack four-bit codes as the bytes of their flattened array."""
     flat = codes.reshape(1, -1)
     return pack(pad(flat, (0, flat.numel() % 2)), 4)[0]
 
 
-def _typed(codes: Tensor, weight: Quantized) -> Tensor:
-    signed = weight.format.symmetric and weight.format.bits == 8
+def _typed(codes: Tensor, format: BlockFormat) -> Tensor:
+    signed = format.symmetric and format.bits == 8
     return codes.contiguous().view(torch.int8) if signed else codes

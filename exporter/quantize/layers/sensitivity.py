@@ -1,11 +1,11 @@
-"""How much the error of each weight matters to the model's answer, before anything is quantized.
+"""The estimated KL divergence that the rounding error of each weight causes, before anything is quantized.
 
-For a causal LM the measure is the Kullback-Leibler divergence of the next token, in nats per token. To second order it
-is half the Fisher information's quadratic form of the outputs' error (Amari, 1998): with g the gradient of the log
-probability of a token drawn from the model itself, half the mean of (g . D x)^2 over tokens, D the weight's error and x
-its input. One pass through the model and one back give it for every weight and format, where measuring would take
-one pass for each. For other heads g is the gradient of a random projection of the final hidden state, and the
-measure says which weight matters more, and not how much.
+For a causal LM it is the Kullback-Leibler divergence of the next token, in nats per token. To second order that is half
+the Fisher information's quadratic form of the outputs' error (Amari, 1998): with g the gradient of the log probability
+of a token sampled from the model itself, half the mean of (g . D x)^2 over tokens, D the weight's error and x its
+input. One forward and one backward pass give it for every weight and format; measuring would take one pass for each.
+For other heads g is the gradient of a random projection of the final hidden state: the estimates then rank the
+weights, and are not divergences.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,22 +16,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ....artifact import Task
-from ....models.checkpoint import Checkpoint
+from ....models.weight_source import WeightSource
 from ..formats.blocks import BlockFormat
 from ..methods.rtn import round_to_nearest
 from .stream import LayerStream
 
 Formats = Mapping[str, Sequence[BlockFormat]]
-Damages = dict[str, dict[BlockFormat, float]]
-"""By tensor of the checkpoint and format."""
+KlEstimates = dict[str, dict[BlockFormat, float]]
+"""Nats per token, by tensor of the checkpoint and format."""
 
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """``damages`` in nats per token; ``embedding`` [D, D], the mean of g g^T behind the embedding: what an error of the
-    embedded token costs, in the measure in which the mean of x x^T says what an error of the LM head's row costs."""
+    """What one forward and one backward pass measure.
 
-    damages: Damages
+    ``kl_estimates`` are in nats per token. ``embedding`` [D, D] is the mean of g g^T after the embedding: the Hessian
+    of an embedding row's error, on the scale on which the mean of x x^T is that of an LM head row's.
+    """
+
+    kl_estimates: KlEstimates
     embedding: Tensor
 
 
@@ -45,19 +48,19 @@ WINDOWS = 4
 SEED = 20
 
 
-def measure(
-    checkpoint: Checkpoint,
+def measure_sensitivity(
+    checkpoint: WeightSource,
     task: Task,
     windows: Tensor,
     formats: Formats,
-    heard: Callable[[int, int], None],
+    progress: Callable[[int, int], None],
 ) -> Sensitivity:
-    """The damage of rounding each of some weights to the nearest in each of its formats.
+    """Estimate the KL divergence of rounding each of some weights to the nearest in each of its formats.
 
     Args:
         windows: int64 [W, S]; a few suffice.
-        formats: by tensor of the checkpoint: projections, the embedding, the head.
-        heard: told (layers done, layers in all), each layer counted forward and back.
+        formats: by tensor of the checkpoint: projections, the embedding, the LM head.
+        progress: called with (layers done, layers in all); each layer counts twice, forward and backward.
     """
     generator = torch.Generator().manual_seed(SEED)
     stream = LayerStream(checkpoint, windows)
@@ -66,18 +69,18 @@ def measure(
     for index in range(depth):
         before.append(stream.hidden.clone())
         stream.advance(stream.load(index))
-        heard(index + 1, 2 * depth)
-    damages: Damages = {}
-    gradient = _gradient_of_head(checkpoint, task, stream.hidden, formats, generator, damages)
+        progress(index + 1, 2 * depth)
+    estimates: KlEstimates = {}
+    gradient = _gradient_of_head(checkpoint, task, stream.hidden, formats, generator, estimates)
     for index in reversed(range(depth)):
-        gradient = _through_layer(stream, index, before.pop(), gradient, formats, damages)
-        heard(2 * depth - index, 2 * depth)
+        gradient = _through_layer(stream, index, before.pop(), gradient, formats, estimates)
+        progress(2 * depth - index, 2 * depth)
     name = f"{checkpoint.trunk_prefix}embed_tokens.weight"
     embedding = _of_embedding(checkpoint, name, windows, gradient, formats.get(name, ()))
-    # Tied, it is one table with two uses.
-    damages[name] = {format: damage + damages.get(name, {}).get(format, 0.0) for format, damage in embedding.items()}
+    # A tied embedding is the LM head too: both uses add up.
+    estimates[name] = {format: kl + estimates.get(name, {}).get(format, 0.0) for format, kl in embedding.items()}
     rows = gradient.flatten(0, 1)
-    return Sensitivity(damages, rows.t() @ rows / len(rows))
+    return Sensitivity(estimates, rows.t() @ rows / len(rows))
 
 
 def _through_layer(
@@ -86,19 +89,19 @@ def _through_layer(
     hidden: Tensor,
     gradient: Tensor,
     formats: Formats,
-    damages: Damages,
+    estimates: KlEstimates,
 ) -> Tensor:
-    """Note the damages of a layer's projections; return the gradient in front of the layer."""
+    """Add the estimates of a layer's projections; return the gradient at the layer's input."""
     layer = stream.load(index)
     linears = {name: module for name, module in layer.named_modules() if isinstance(module, nn.Linear)}
     inputs: dict[str, list[Tensor]] = {name: [] for name in linears}
     outputs: dict[str, list[Tensor]] = {name: [] for name in linears}
 
     def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        def note(_: nn.Module, taken: tuple[Tensor, ...], given: Tensor) -> None:
-            inputs[name].append(taken[0].detach()[0])
-            outputs[name].append(given)
-            given.retain_grad()
+        def note(_: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
+            inputs[name].append(arguments[0].detach()[0])
+            outputs[name].append(output)
+            output.retain_grad()
 
         return note
 
@@ -111,38 +114,38 @@ def _through_layer(
         torch.autograd.backward(output, gradient[row : row + 1])
         assert leaf.grad is not None
         back[row] = leaf.grad[0]
-        for given in outputs.values():
-            grad = given[row].grad
+        for rows in outputs.values():
+            grad = rows[row].grad
             assert grad is not None
-            given[row] = grad[0]  # the graph goes, the gradient stays
+            rows[row] = grad[0]  # replaces the output, so that autograd's graph is freed
     for hook in hooks:
         hook.remove()
     prefix = f"{stream.checkpoint.trunk_prefix}layers.{index}."
     for name, module in linears.items():
-        taken, felt = torch.cat(inputs.pop(name)), torch.cat(outputs.pop(name))
+        taken, gradients = torch.cat(inputs.pop(name)), torch.cat(outputs.pop(name))
         tensor = f"{prefix}{name}.weight"
-        damages[tensor] = {f: _damage(module.weight, f, taken, felt) for f in formats.get(tensor, ())}
+        estimates[tensor] = {f: _kl_estimate(module.weight, f, taken, gradients) for f in formats.get(tensor, ())}
     return back
 
 
-def _damage(weight: Tensor, format: BlockFormat, inputs: Tensor, gradient: Tensor) -> float:
-    """Half the mean of (g . D x)^2; inputs [T, K], gradient [T, N]."""
-    felt = torch.zeros(len(inputs))
+def _kl_estimate(weight: Tensor, format: BlockFormat, inputs: Tensor, gradient: Tensor) -> float:
+    """Return half the mean of (g . D x)^2; inputs are [T, K], the gradient is [T, N]."""
+    change = torch.zeros(len(inputs))
     for rows, part in zip(torch.split(weight, ROWS), torch.split(gradient, ROWS, 1), strict=True):
         error = round_to_nearest(rows, format).dequantize() - rows
-        felt += ((inputs @ error.t()) * part).sum(-1)
-    return felt.square().mean().item() / 2
+        change += ((inputs @ error.t()) * part).sum(-1)
+    return change.square().mean().item() / 2
 
 
 def _gradient_of_head(
-    checkpoint: Checkpoint,
+    checkpoint: WeightSource,
     task: Task,
     hidden: Tensor,
     formats: Formats,
     generator: torch.Generator,
-    damages: Damages,
+    estimates: KlEstimates,
 ) -> Tensor:
-    """The gradient at the last layer's output [W, S, D]; for a causal LM, note the damage of its head too."""
+    """Return the gradient at the last layer's output [W, S, D]; for a causal LM, add the estimates of its LM head."""
     leaf = hidden.clone().requires_grad_()
     scale = checkpoint.tensor(f"{checkpoint.trunk_prefix}norm.weight").float()
     with torch.enable_grad():
@@ -154,11 +157,11 @@ def _gradient_of_head(
         gradient = torch.empty_like(rows)
         stride = -(-len(rows) // HEAD_TOKENS)
         for start in range(stride):
-            # The head's own damage is measured on every stride-th position: rounding the whole table takes its time.
+            # The LM head's own estimate is taken on every stride-th position, since rounding all of it is slow.
             measured = formats.get(name, ()) if start == 0 else ()
             piece = rows[start::stride]
             gradient[start::stride], sums = _through_head(checkpoint, name, piece, measured, generator)
-            damages.setdefault(name, {format: value / len(piece) for format, value in sums.items()})
+            estimates.setdefault(name, {format: value / len(piece) for format, value in sums.items()})
         gradient = gradient.view_as(normed)
     else:
         gradient = torch.randn(normed.shape, generator=generator)
@@ -168,44 +171,50 @@ def _gradient_of_head(
 
 
 def _through_head(
-    checkpoint: Checkpoint, name: str, hidden: Tensor, formats: Sequence[BlockFormat], generator: torch.Generator
+    checkpoint: WeightSource, name: str, hidden: Tensor, formats: Sequence[BlockFormat], generator: torch.Generator
 ) -> tuple[Tensor, dict[BlockFormat, float]]:
-    """For the head's inputs [T, D]: the gradients [T, D] of the log probability of sampled tokens, and the summed
-    damage of each format: half the variance of the logits' error under the model's own probabilities."""
+    """Return the gradients [T, D] of the log probability of sampled tokens, and the summed estimate of each format.
+
+    The estimate is half the variance of the logits' error under the model's own probabilities.
+
+    Args:
+        hidden: the LM head's inputs [T, D].
+    """
     logits = torch.cat([hidden @ rows.float().t() for _, rows in checkpoint.rows(name)], 1)
     probabilities = logits.softmax(-1)
     sampled = torch.multinomial(probabilities, 1, generator=generator)
-    pull = -probabilities
-    pull.scatter_add_(1, sampled, torch.ones_like(sampled, dtype=pull.dtype))
+    by_logit = -probabilities
+    by_logit.scatter_add_(1, sampled, torch.ones_like(sampled, dtype=by_logit.dtype))
     gradient = torch.zeros_like(hidden)
     first = {format: torch.zeros(len(hidden)) for format in formats}
     second = {format: torch.zeros(len(hidden)) for format in formats}
     for start, rows in checkpoint.rows(name):
         weight = rows.float()
         inside = slice(start, start + len(weight))
-        gradient += pull[:, inside] @ weight
+        gradient += by_logit[:, inside] @ weight
         for format in formats:
             for at in range(0, len(weight), ROWS):
                 some = weight[at : at + ROWS]
                 error = hidden @ (round_to_nearest(some, format).dequantize() - some).t()
-                chance = probabilities[:, start + at : start + at + len(some)]
-                first[format] += (chance * error).sum(-1)
-                second[format] += (chance * error.square()).sum(-1)
+                part = probabilities[:, start + at : start + at + len(some)]
+                first[format] += (part * error).sum(-1)
+                second[format] += (part * error.square()).sum(-1)
     return gradient, {f: ((second[f] - first[f].square()) / 2).sum().item() for f in formats}
 
 
 def _of_embedding(
-    checkpoint: Checkpoint, name: str, windows: Tensor, gradient: Tensor, formats: Sequence[BlockFormat]
+    checkpoint: WeightSource, name: str, windows: Tensor, gradient: Tensor, formats: Sequence[BlockFormat]
 ) -> dict[BlockFormat, float]:
-    wanted, places = torch.unique(windows, return_inverse=True)
+    """Return the embedding's estimate in each format, from the gradient [W, S, D] after it."""
+    wanted, indices = torch.unique(windows, return_inverse=True)
     sums = dict.fromkeys(formats, 0.0)
     for start, rows in checkpoint.rows(name):
         inside = ((wanted >= start) & (wanted < start + len(rows))).nonzero()[:, 0]
         if not len(inside):
             continue
         weight = rows[wanted[inside] - start].float()
-        at = torch.isin(places, inside)
-        local = torch.searchsorted(inside, places[at])
+        at = torch.isin(indices, inside)
+        local = torch.searchsorted(inside, indices[at])
         for format in formats:
             error = round_to_nearest(weight, format).dequantize() - weight
             sums[format] += (error[local] * gradient[at]).sum(-1).square().sum().item() / 2

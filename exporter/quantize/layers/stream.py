@@ -1,6 +1,6 @@
-"""A decoder one layer at a time: the calibration text's hidden states go through it without the model being in memory.
+"""A decoder run one layer at a time on the calibration text, so that the model need not fit into memory.
 
-In memory are one layer's weights in float32, the hidden states of all windows, and one stage's Hessian. A stage is the
+Memory holds one layer's weights in float32, the hidden states of all windows, and one stage's Hessian. A stage is the
 set of projections that take the same input: q, k and v; o; gate and up; down.
 """
 
@@ -12,15 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from ....errors import UnsupportedError
-from ....models.checkpoint import Checkpoint
 from ....models.layerwise import Layerwise
+from ....models.weight_source import WeightSource
 from ..methods.finite import check_finite
 
 ROWS = 4
 """Windows that go through a layer at once."""
-
-STRIPS = 4
-"""Parts of a symmetric product."""
 
 
 @dataclass(frozen=True)
@@ -32,20 +29,20 @@ class Stage:
 
 
 class _Reached(Exception):  # noqa: N818 - not an error
-    """The stage in question has its input; the rest of the layer need not run."""
+    """Raised when the stage's input is known: the rest of the layer need not run."""
 
 
 class LayerStream:
     """The layers of a checkpoint over windows of tokens, int64 [W, S].
 
-    Loading and advancing raise UnsupportedError where NaN or infinite numbers are met, since nothing can be measured
-    with them.
+    ``load`` and ``advance`` raise UnsupportedError for NaN and infinite values, with which nothing can be measured.
     """
 
-    def __init__(self, checkpoint: Checkpoint, windows: Tensor) -> None:
-        """
+    def __init__(self, checkpoint: WeightSource, windows: Tensor) -> None:
+        """Embed the tokens.
+
         Raises:
-            CheckpointError: the tokens are not those of the checkpoint's vocabulary.
+            CheckpointError: a token is outside the checkpoint's vocabulary.
             UnsupportedError: a tensor outside the layers holds NaN or infinite values.
         """
         self.checkpoint = checkpoint
@@ -63,7 +60,7 @@ class LayerStream:
                     check_finite(rows, name)
 
     def load(self, index: int) -> nn.Module:
-        """Layer ``index`` in float32."""
+        """Read layer ``index`` in float32."""
         layer = self._model.layer(index)
         prefix = f"{self.checkpoint.trunk_prefix}layers.{index}."
         for name, tensor in layer.state_dict().items():
@@ -71,7 +68,7 @@ class LayerStream:
         return layer
 
     def stages(self, layer: nn.Module) -> list[Stage]:
-        """The layer's stages in the order in which they run."""
+        """Return the layer's stages in the order in which they run."""
         names = {module: name for name, module in layer.named_modules()}
         seen: list[tuple[Tensor, list[nn.Linear]]] = []
 
@@ -92,7 +89,7 @@ class LayerStream:
         return [Stage(tuple(names[m] for m in modules), tuple(modules)) for _, modules in seen]
 
     def inputs(self, layer: nn.Module, stage: Stage) -> Iterator[Tensor]:
-        """The stage's inputs, float32 [T, K] a few windows at a time."""
+        """Yield the stage's inputs, float32 [T, K], a few windows at a time."""
         taken: list[Tensor] = []
 
         def take(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -109,37 +106,37 @@ class LayerStream:
         finally:
             hook.remove()
 
-    def advance(self, layer: nn.Module, heard: Callable[[int], None] = lambda _: None) -> None:
-        """Let the hidden states through the layer as it is now."""
+    def advance(self, layer: nn.Module, progress: Callable[[int], None] = lambda _: None) -> None:
+        """Run the layer, as it is now, on the hidden states; call ``progress`` with the windows of each batch."""
         for start in range(0, len(self.hidden), ROWS):
             batch = self.hidden[start : start + ROWS]
             self.hidden[start : start + ROWS] = self._run(layer, batch)
             if not torch.isfinite(self.hidden[start : start + ROWS].sum()):
                 raise self.overflow()
-            heard(batch.shape[0])
+            progress(batch.shape[0])
 
     def overflow(self) -> UnsupportedError:
-        """What to raise where the layers' numbers leave float32's range."""
+        """Return the error to raise where the layers' values leave float32's range."""
         return UnsupportedError(
             f"{self.checkpoint.folder}: its layers compute NaN or infinite values from the calibration text; "
             "see whether the checkpoint is damaged, or quantize it with --method rtn"
         )
 
     def normed(self) -> Iterator[Tensor]:
-        """The hidden states behind the final norm, float32 [T, D] a few windows at a time; for after the last layer."""
+        """Yield the last layer's hidden states after the final norm, float32 [T, D], a few windows at a time."""
         for batch in torch.split(self.hidden, ROWS):
             yield self._model.norm(batch.flatten(0, 1))
 
     @torch.no_grad()
     def _run(self, layer: nn.Module, hidden: Tensor) -> Tensor:
-        # Products in bfloat16, twice as fast, disturb an input by less than the tokens' own variety by far.
+        # Multiplying in bfloat16 is twice as fast, and its error is far smaller than the variation between tokens.
         with torch.autocast("cpu", torch.bfloat16, enabled=_multiplies_bf16()):
             output, _ = layer(hidden, None, self.plan(hidden))
         assert isinstance(output, Tensor)
         return output
 
     def plan(self, hidden: Tensor) -> Any:
-        """What the layers share for hidden states of this shape."""
+        """Return what the layers share (angles, masks) for hidden states of this shape."""
         rows, length, _ = hidden.shape
         if (rows, length) not in self._plans:
             self._plans[rows, length] = self._model.plan(rows, length)
@@ -147,24 +144,6 @@ class LayerStream:
 
 
 def _multiplies_bf16() -> bool:
-    """Whether the processor has instructions for it; emulated, it would be slower than float32."""
+    """Return true if the processor has instructions for it; emulated, it is slower than float32."""
     supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # there is no public way to ask
     return supported is not None and bool(supported())
-
-
-def energy(inputs: Iterator[Tensor], width: int, heard: Callable[[int], None]) -> Tensor:
-    """The mean of x x^T over all tokens, float32 [K, K]; ``heard`` is told the tokens of each piece.
-
-    It is symmetric: only strips from the diagonal on are computed.
-    """
-    total = torch.zeros(width, width)
-    strips = [slice(start, start + -(-width // STRIPS)) for start in range(0, width, -(-width // STRIPS))]
-    tokens = 0
-    for piece in inputs:
-        for strip in strips:
-            total[strip, strip.start :].addmm_(piece[:, strip].t(), piece[:, strip.start :])
-        tokens += len(piece)
-        heard(len(piece))
-    for strip in strips:
-        total[strip.stop :, strip] = total[strip, strip.stop :].t()
-    return total.div_(tokens)

@@ -1,4 +1,4 @@
-"""Numbers that cannot be quantized, or calibrated with: refused with the name of the tensor that holds them."""
+"""Refusals of values that cannot be quantized or calibrated with, by the name of their tensor."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,8 @@ from .rtn import HALF_MAX
 
 
 def check_finite(tensor: Tensor, *names: str) -> None:
-    """
+    """Check that a tensor holds finite values only.
+
     Raises:
         UnsupportedError: it holds NaN or infinite values.
     """
@@ -20,7 +21,8 @@ def check_finite(tensor: Tensor, *names: str) -> None:
 
 
 def check_quantizable(weight: Tensor, *names: str) -> None:
-    """
+    """Check that a weight holds finite values in the range of a float16 scale.
+
     Raises:
         UnsupportedError: it holds NaN, infinite values, or one that no block can hold.
     """

@@ -1,21 +1,21 @@
-"""Round to nearest, on the grid that a search over clipped ranges finds best for each block.
+"""Round to nearest, on the grid with the least weighted error that a search over clipped ranges finds for each block.
 
-Without calibration every weight counts the same and the range is not clipped: on real models, clipping by unweighted
-squared error makes the text worse, because the few large weights matter more than their number says.
+Without calibration all weights count the same and the range is not clipped: on real models, clipping by unweighted
+squared error makes the text worse, because the few large weights matter more than their number suggests.
 """
 
 import torch
 from torch import Tensor
 
-from ..formats.blocks import BlockFormat, Blocks, split
+from ..formats.blocks import BlockFormat, QuantizedRows, split
 
 CLIPS = tuple(1 - 0.02 * step for step in range(21))
-"""The shares of the full range that are tried."""
+"""The shares of the full range that the search tries."""
 
 HALF_MAX = 65504.0
 
 
-def round_to_nearest(weight: Tensor, format: BlockFormat, importance: Tensor | None = None) -> Blocks:
+def round_to_nearest(weight: Tensor, format: BlockFormat, importance: Tensor | None = None) -> QuantizedRows:
     """Quantize rows of a weight.
 
     Args:
@@ -24,11 +24,11 @@ def round_to_nearest(weight: Tensor, format: BlockFormat, importance: Tensor | N
             None takes each block's full range.
     """
     scales, zero_points = grid(weight, format, importance)
-    return Blocks(format, encode(weight, format, scales, zero_points), scales, zero_points.to(torch.uint8))
+    return QuantizedRows(format, encode(weight, format, scales, zero_points), scales, zero_points.to(torch.uint8))
 
 
 def grid(weight: Tensor, format: BlockFormat, importance: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Scales and zero points, both float32 [N, KB]. Scales are float16 numbers, which is how they are stored."""
+    """Return scales and zero points, both float32 [N, KB]. Scales are rounded to float16, as they are stored."""
     blocks = split(weight.float(), format.block_size)
     weights = None if importance is None else split(importance[None], format.block_size)
     best: tuple[Tensor, Tensor, Tensor] | None = None
@@ -51,7 +51,7 @@ def grid(weight: Tensor, format: BlockFormat, importance: Tensor | None = None) 
 
 
 def encode(weight: Tensor, format: BlockFormat, scales: Tensor, zero_points: Tensor) -> Tensor:
-    """The nearest codes on a given grid, uint8 [N, K]."""
+    """Return the nearest codes on a given grid, uint8 [N, K]."""
     blocks = split(weight.float(), format.block_size)
     codes = _round(blocks, scales[..., None], zero_points[..., None].float(), format.top)
     return codes.to(torch.uint8).flatten(1)[:, : weight.shape[1]]
@@ -59,7 +59,7 @@ def encode(weight: Tensor, format: BlockFormat, scales: Tensor, zero_points: Ten
 
 def _candidates(blocks: Tensor, format: BlockFormat, clips: tuple[float, ...]) -> list[tuple[Tensor, Tensor]]:
     if format.symmetric:
-        # A signed scale: the block's largest value falls on code 0, one step further out than the top code.
+        # A signed scale: the block's largest value gets code 0, one step further from the middle than the top code.
         largest = blocks.gather(-1, blocks.abs().argmax(-1, keepdim=True)).squeeze(-1)
         zero = torch.full_like(largest, float(format.middle))
         ranges = [largest / -format.middle * clip for clip in clips]
@@ -83,6 +83,6 @@ def _inverse(scale: Tensor) -> Tensor:
 
 
 def stored(scale: Tensor) -> Tensor:
-    """A scale as it is stored, in float16; what would vanish there becomes the least number that does not."""
+    """Round a scale to float16, as it is stored; one that would become zero becomes the least number above zero."""
     half = scale.half().float()
     return torch.where((half == 0) & (scale != 0), torch.copysign(torch.tensor(2.0**-24), scale), half)

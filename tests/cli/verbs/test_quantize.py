@@ -136,8 +136,14 @@ def test_what_keeps_nothing(run: Run, asked: Asked, text: str) -> None:
         ),
         (("--windows", "0"), "Invalid value for '--windows'"),
         (("--activations", "int8"), "Invalid value for '--activations'"),
-        (("--block-size", "48"), "Error: block size 48 is none that ONNX Runtime's kernels take; choose one of 16, 32"),
-        (("--keep", "lm_head=int3"), "Error: --keep lm_head=int3: 'int3' is no precision; choose one of float, int8"),
+        (
+            ("--block-size", "48"),
+            "Error: block size 48 is not one that ONNX Runtime's kernels take; choose one of 16, 32",
+        ),
+        (
+            ("--keep", "lm_head=int3"),
+            "Error: --keep lm_head=int3: 'int3' is not a precision; choose one of float, int8",
+        ),
         (("--target-kl", "-1"), "Error: target KL is -1.0; it is a number of nats per token above 0, such as 0.05"),
         (
             ("--target-kl", "0.1", "--target-size", "1GB"),

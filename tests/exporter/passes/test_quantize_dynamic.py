@@ -1,4 +1,4 @@
-"""Integer products: the layout against NumPy's dequantization, the graph against NumPy's integer arithmetic."""
+"""Integer matrix multiplications: layout against NumPy's dequantization, graph against NumPy's integer arithmetic."""
 
 from pathlib import Path
 from typing import Any
@@ -9,13 +9,16 @@ import onnxruntime as ort
 import pytest
 import torch
 from intaglio.errors import UnsupportedError
-from intaglio.exporter.graph import Graph
+from intaglio.exporter.graph import ExportGraph
 from intaglio.exporter.passes.quantize_dynamic import quantize_dynamic
-from intaglio.exporter.quantize.formats.channels import ChannelWeight, channel_format
-from intaglio.exporter.quantize.formats.recipes import Rounded
+from intaglio.exporter.quantize.formats.blocks import channel_format
+from intaglio.exporter.quantize.formats.channels import ChannelWeight
+from intaglio.exporter.quantize.formats.scheme import Scheme
+from intaglio.exporter.quantize.methods.row_sources import Rounded
 from intaglio.exporter.weights import Stacked, Stored, Transposed
 from intaglio.models.checkpoint import Checkpoint
 from intaglio.tests import tiny
+from intaglio.tests.exporter import drive
 from numpy.typing import NDArray
 
 GATE, UP, DOWN = (f"model.layers.1.mlp.{name}_proj.weight" for name in ("gate", "up", "down"))
@@ -35,52 +38,56 @@ def stored(checkpoint: Checkpoint, name: str) -> Stored:
     return Stored(name, checkpoint.tensors[name].shape)
 
 
-def channels(inner: Stored | Stacked) -> ChannelWeight:
-    return ChannelWeight(Rounded(inner, channel_format(inner.shape[1])))
+def channels(inner: Stored | Stacked) -> Rounded:
+    return Rounded(inner, Scheme(channel_format(inner.shape[1]), "rtn"))
 
 
-def float_graph(checkpoint: Checkpoint, names: list[str], bias: str | None = None) -> Graph:
-    """Products of one input x [B, S, K] by weights, each an output by its name; with a bias added to the first."""
+def float_graph(checkpoint: Checkpoint, names: list[str], bias: str | None = None) -> ExportGraph:
+    """Multiply one input x [B, S, K] by weights, each an output by its name; a bias is added to the first."""
     float32 = ir.TensorType(ir.DataType.FLOAT)
     x = ir.Value(name="x", type=float32, shape=ir.Shape(["B", "S", checkpoint.tensors[names[0]].shape[1]]))
-    graph = Graph(ir.Model(ir.Graph([x], [], nodes=[], opset_imports={"": 23, "com.microsoft": 1}), ir_version=11))
+    graph = ExportGraph(
+        ir.Model(ir.Graph([x], [], nodes=[], opset_imports={"": 23, "com.microsoft": 1}), ir_version=11)
+    )
     for name in names:
-        weight = graph.add_weight(name, Transposed(stored(checkpoint, name)), float32)
+        weight = graph.add_weight(name, Transposed(stored(checkpoint, name)).stream, float32)
         output = _append(graph, "MatMul", [x, weight])
         if bias is not None and name == names[0]:
-            output = _append(graph, "Add", [output, graph.add_weight(bias, stored(checkpoint, bias), float32)])
+            output = _append(graph, "Add", [output, graph.add_weight(bias, stored(checkpoint, bias).stream, float32)])
         output.name, output.type = name.split(".")[-2], float32
         output.shape = ir.Shape(["B", "S", checkpoint.tensors[name].shape[0]])
         graph.model.graph.outputs.append(output)
     return graph
 
 
-def _append(graph: Graph, op_type: str, inputs: list[ir.Value]) -> ir.Value:
+def _append(graph: ExportGraph, op_type: str, inputs: list[ir.Value]) -> ir.Value:
     node = ir.Node("", op_type, inputs, metadata_props={"scope": "here"})
     graph.model.graph.append(node)
     return node.outputs[0]
 
 
-def materialized(graph: Graph, checkpoint: Checkpoint) -> dict[str, Array]:
-    """Give every initializer its values, codes before scales, and return them."""
+def materialized(graph: ExportGraph, checkpoint: Checkpoint) -> dict[str, Array]:
+    """Give every initializer its values, and return them."""
     made = {}
-    for name, recipe in graph.recipes.items():
-        array = torch.cat([piece.contiguous() for piece in recipe.pieces(checkpoint)]).numpy()
-        assert array.shape == recipe.shape
+    for name, stream in graph.streams.items():
+        array = drive.streams(stream.recipe, checkpoint)[stream.key]
+        assert array.shape == stream.shape
         graph.model.graph.initializers[name].const_value = ir.tensor(array, name=name)
         made[name] = array
     return made
 
 
-def run(graph: Graph, x: Array) -> list[Array]:
+def run(graph: ExportGraph, x: Array) -> list[Array]:
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = 1
     model = ir.to_proto(graph.model).SerializeToString()
-    return list(ort.InferenceSession(model, options, providers=["CPUExecutionProvider"]).run(None, {"x": x}))
+    return drive.run(ort.InferenceSession(model, options, providers=["CPUExecutionProvider"]), {"x": x})
 
 
-def quantized(checkpoint: Checkpoint, names: list[str], bias: str | None = None) -> tuple[Graph, dict[str, Array]]:
+def quantized(
+    checkpoint: Checkpoint, names: list[str], bias: str | None = None
+) -> tuple[ExportGraph, dict[str, Array]]:
     graph = float_graph(checkpoint, names, bias)
     assert quantize_dynamic(graph, channels) == len(names)
     return graph, materialized(graph, checkpoint)
@@ -90,11 +97,12 @@ def activations(*shape: int, seed: int = 0) -> Array:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-def integer_product(x: Array, codes: Array, scales: Array) -> Array:
-    """What the graph should compute, each token on its own, in integers."""
+def integer_matmul(x: Array, codes: Array, scales: Array) -> Array:
+    """Compute what the graph should, each token on its own, in integers."""
     largest = np.maximum(np.abs(x).max(-1, keepdims=True), np.float32(1e-30))
     tokens = np.rint(x / largest / np.float32(1 / 127)).astype(np.int32)
-    return (tokens @ codes.astype(np.int32)).astype(np.float64) * (largest / 127.0) * scales
+    found: Array = (tokens @ codes.astype(np.int32)).astype(np.float64) * (largest / 127.0) * scales
+    return found
 
 
 @pytest.mark.parametrize("name", [GATE, DOWN])
@@ -102,8 +110,8 @@ def test_codes_and_scales_are_the_weight(name: str, checkpoint: Checkpoint) -> N
     weight = checkpoint.tensor(name).numpy()
     graph, made = quantized(checkpoint, [name])
     codes, scales = made[name.removesuffix("weight") + "codes"], made[name.removesuffix("weight") + "scales"]
-    assert (codes.dtype, codes.shape) == (np.int8, weight.shape[::-1])
-    assert (scales.dtype, scales.shape) == (np.float32, weight.shape[:1])
+    assert (codes.dtype.name, codes.shape) == ("int8", weight.shape[::-1])
+    assert (scales.dtype.name, scales.shape) == ("float32", weight.shape[:1])
     steps = np.abs(codes.astype(np.float32) * scales - weight.T) / np.abs(scales)
     assert steps[codes < 127].max() < 0.55  # half a step, and what the scale lost in float16
     assert steps.max() < 1.1
@@ -112,13 +120,13 @@ def test_codes_and_scales_are_the_weight(name: str, checkpoint: Checkpoint) -> N
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 64), (2, 7, 64), (3, 1, 64)])
-def test_the_graph_computes_integer_products(shape: tuple[int, int, int], checkpoint: Checkpoint) -> None:
+def test_the_graph_multiplies_integers(shape: tuple[int, int, int], checkpoint: Checkpoint) -> None:
     graph, made = quantized(checkpoint, [GATE, UP])
     x = activations(*shape)
     for found, name in zip(run(graph, x), (GATE, UP), strict=True):
         stem = name.removesuffix("weight")
         np.testing.assert_allclose(
-            found, integer_product(x, made[stem + "codes"], made[stem + "scales"]), rtol=1e-5, atol=1e-5
+            found, integer_matmul(x, made[stem + "codes"], made[stem + "scales"]), rtol=1e-5, atol=1e-5
         )
 
 
@@ -165,26 +173,28 @@ def test_projections_of_one_input_share_its_codes(checkpoint: Checkpoint) -> Non
 def test_what_is_not_chosen_stays(checkpoint: Checkpoint) -> None:
     graph = float_graph(checkpoint, [GATE, UP])
 
-    def choose(weight: Stored | Stacked) -> ChannelWeight | None:
+    def choose(weight: Stored | Stacked) -> Rounded | None:
         return channels(weight) if GATE in weight.sources else None
 
     assert quantize_dynamic(graph, choose) == 1
     assert [node.op_type for node in graph.model.graph].count("MatMul") == 1
-    assert UP in graph.recipes
-    assert GATE not in graph.recipes
+    assert UP in graph.streams
+    assert GATE not in graph.streams
 
 
 def test_stacked_weights_are_channels_too(checkpoint: Checkpoint) -> None:
     both = Stacked((stored(checkpoint, GATE), stored(checkpoint, UP)))
-    weight = channels(both)
-    codes = torch.cat(list(weight.codes.pieces(checkpoint))).float()
-    scales = torch.cat(list(weight.scales.pieces(checkpoint)))
+    weight = ChannelWeight(channels(both))
+    found = {key: torch.from_numpy(array) for key, array in drive.streams(weight, checkpoint).items()}
+    codes, scales = found["codes"].float(), found["scales"]
     wanted = torch.cat([checkpoint.tensor(GATE), checkpoint.tensor(UP)])
     assert codes.shape == weight.codes.shape == (64, 194)
     error = ((codes * scales).t() - wanted).norm() / wanted.norm()
     assert 0 < error < 0.02
-    assert weight.facts.error == pytest.approx(error.item(), rel=1e-3)
-    assert (weight.facts.bits, weight.facts.block_size, weight.facts.method) == (8, 64, "rtn")
+    facts = weight.write(checkpoint, lambda key, piece: None)["codes"].quantization
+    assert facts is not None
+    assert facts.error == pytest.approx(error.item(), rel=1e-3)
+    assert (facts.bits, facts.block_size, facts.method) == (8, 64, "rtn")
     assert weight.codes.sources == (GATE, UP)
 
 
@@ -206,7 +216,7 @@ def test_a_damaged_weight_is_named(tmp_path: Path) -> None:
     tensors[GATE][3, 5] = torch.nan
     checkpoint = Checkpoint(tiny.write(tmp_path / "model", values, tensors=tensors))
     with pytest.raises(UnsupportedError, match=rf"{GATE}: holds NaN or infinite values"):
-        list(channels(stored(checkpoint, GATE)).codes.pieces(checkpoint))
+        drive.streams(ChannelWeight(channels(stored(checkpoint, GATE))), checkpoint)
 
 
 def test_the_same_weight_gives_the_same_bytes(checkpoint: Checkpoint) -> None:

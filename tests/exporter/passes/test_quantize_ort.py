@@ -1,4 +1,4 @@
-"""Quantized graphs against the native definition with the weights that the codes stand for.
+"""Quantized graphs against the native definition with the dequantized weights.
 
 With float activations (accuracy level 0) the two differ by float32 rounding alone, so that a code, scale or zero point
 in the wrong place would show. With int8 activations (level 4, the default) they differ by those.
@@ -17,10 +17,11 @@ import torch
 from intaglio.artifact import DATA, read_manifest
 from intaglio.errors import InputError
 from intaglio.exporter import QuantizeOptions, quantize
-from intaglio.exporter.quantize import prepare as prepare_module
-from intaglio.exporter.quantize.allocation.plan import Plan
+from intaglio.exporter.quantize import solve as solve_module
+from intaglio.exporter.quantize.formats.scheme import Schemes
 from intaglio.exporter.quantize.methods.rtn import round_to_nearest
-from intaglio.exporter.quantize.prepare import Choice
+from intaglio.exporter.quantize.options import Kept, QuantizedPrecision
+from intaglio.exporter.quantize.solve import Quantizer
 from intaglio.models.checkpoint import Checkpoint
 from intaglio.models.parameters import stored_name
 from intaglio.tests import tiny
@@ -32,25 +33,25 @@ TOLERANCE = 2e-4
 
 
 @pytest.fixture
-def float_activations(monkeypatch: pytest.MonkeyPatch) -> dict[str, Plan]:
-    """Every node at accuracy level 0; the plan that was made is found under "plan"."""
-    seen: dict[str, Plan] = {}
+def float_activations(monkeypatch: pytest.MonkeyPatch) -> dict[str, Schemes]:
+    """Every node at accuracy level 0; the dict then holds the schemes under "schemes"."""
+    seen: dict[str, Schemes] = {}
 
-    def choice(plan: Plan, solved: Path, checkpoint: Checkpoint) -> Choice:
-        seen["plan"] = {name: replace(item, accuracy_level=0) for name, item in plan.items()}
-        return Choice(seen["plan"], solved, checkpoint)
+    def quantizer(schemes: Schemes, folder: Path, checkpoint: Checkpoint) -> Quantizer:
+        seen["schemes"] = {name: replace(item, accuracy_level=0) for name, item in schemes.items()}
+        return Quantizer(seen["schemes"], folder, checkpoint)
 
-    monkeypatch.setitem(prepare_module.__dict__, "Choice", choice)
+    monkeypatch.setattr(solve_module, "Quantizer", quantizer)
     return seen
 
 
-def rounded(folder: Path, plan: Plan) -> nn.Module:
-    """The native module with its weights rounded as planned."""
+def rounded(folder: Path, schemes: Schemes) -> nn.Module:
+    """Return the native module with its weights rounded."""
     checkpoint = Checkpoint(folder)
     module = checkpoint.load()
     parameters = {stored_name(checkpoint, name, checkpoint.task): p for name, p in module.named_parameters()}
     with torch.no_grad():
-        for name, item in plan.items():
+        for name, item in schemes.items():
             parameters[name].copy_(round_to_nearest(parameters[name], item.format).dequantize())
     return module
 
@@ -71,37 +72,37 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
 @pytest.mark.parametrize("precision", ["int4", "int8"])
 @pytest.mark.parametrize("case", CASES)
 def test_the_graph_computes_with_the_rounded_weights(
-    tmp_path: Path, float_activations: dict[str, Plan], case: str, precision: str
+    tmp_path: Path, float_activations: dict[str, Schemes], case: str, precision: QuantizedPrecision
 ) -> None:
     config = CASES[case]()
     folder = tiny.write(tmp_path / "checkpoint", config)
     quantize(folder, tmp_path / "out", precision=precision, options=QuantizeOptions("rtn"))
-    native = rounded(folder, float_activations["plan"])
+    native = rounded(folder, float_activations["schemes"])
     tokens = drive.ids(config["vocab_size"], 24)
-    difference = drive.chunked(drive.Graph(tmp_path / "out"), native, tokens, [13, *[1] * 11])
+    difference = drive.chunked(drive.CachedGraph(tmp_path / "out"), native, tokens, [13, *[1] * 11])
     assert difference.largest <= TOLERANCE
-    original = drive.chunked(drive.Graph(tmp_path / "out"), Checkpoint(folder).load(), tokens, [24])
+    original = drive.chunked(drive.CachedGraph(tmp_path / "out"), Checkpoint(folder).load(), tokens, [24])
     assert original.largest > 10 * difference.largest
 
 
 @pytest.mark.parametrize("block_size", [16, 64, 128])
-def test_other_blocks(tmp_path: Path, float_activations: dict[str, Plan], block_size: int) -> None:
+def test_other_blocks(tmp_path: Path, float_activations: dict[str, Schemes], block_size: int) -> None:
     folder = tiny.write(tmp_path / "checkpoint", tiny.config("qwen2"))
     quantize(folder, tmp_path / "out", options=QuantizeOptions("rtn", block_size=block_size))
-    native = rounded(folder, float_activations["plan"])
-    assert drive.chunked(drive.Graph(tmp_path / "out"), native, drive.ids(288, 12), [12]).largest <= TOLERANCE
+    native = rounded(folder, float_activations["schemes"])
+    assert drive.chunked(drive.CachedGraph(tmp_path / "out"), native, drive.ids(288, 12), [12]).largest <= TOLERANCE
     assert {t.quantization.block_size for t in read_manifest(tmp_path / "out").tensors.values() if t.quantization} == {
         block_size
     }
 
 
-def test_bits_per_tensor(tmp_path: Path, float_activations: dict[str, Plan]) -> None:
+def test_bits_per_tensor(tmp_path: Path, float_activations: dict[str, Schemes]) -> None:
     """Where q, k and v differ they stay three products, and what is kept in float is the float graph's."""
     folder = tiny.write(tmp_path / "checkpoint", tiny.config("qwen2"))
-    keep = {"*.v_proj": "int8", "model.layers.1.*": "float", "lm_head": "float"}
+    keep: dict[str, Kept] = {"*.v_proj": "int8", "model.layers.1.*": "float", "lm_head": "float"}
     quantize(folder, tmp_path / "out", options=QuantizeOptions("rtn", keep=keep))
-    native = rounded(folder, float_activations["plan"])
-    assert drive.chunked(drive.Graph(tmp_path / "out"), native, drive.ids(288, 12), [7, 5]).largest <= TOLERANCE
+    native = rounded(folder, float_activations["schemes"])
+    assert drive.chunked(drive.CachedGraph(tmp_path / "out"), native, drive.ids(288, 12), [7, 5]).largest <= TOLERANCE
     manifest = read_manifest(tmp_path / "out")
     bits = {name: entry.quantization.bits for name, entry in manifest.tensors.items() if entry.quantization}
     assert bits["model.layers.0.self_attn.v_proj.codes"] == 8
@@ -117,10 +118,10 @@ def test_int8_activations_cost_little(tmp_path: Path) -> None:
     tokens = drive.ids(288, 40)
     with torch.inference_mode():
         scale = native(tokens).logits.abs().max().item()
-    assert 0 < drive.chunked(drive.Graph(tmp_path / "out"), native, tokens, [40]).largest <= 0.1 * scale
+    assert 0 < drive.chunked(drive.CachedGraph(tmp_path / "out"), native, tokens, [40]).largest <= 0.1 * scale
 
 
-def test_a_tied_table_is_stored_once(tmp_path: Path) -> None:
+def test_a_tied_embedding_is_stored_once(tmp_path: Path) -> None:
     folder = tiny.write(tmp_path / "checkpoint", tiny.config("qwen2", tie_word_embeddings=True))
     manifest = quantize(folder, tmp_path / "out", options=QuantizeOptions("rtn"))
     graph = onnx.load(tmp_path / "out" / "model.onnx", load_external_data=False).graph
@@ -150,15 +151,15 @@ def test_a_tied_table_is_stored_once(tmp_path: Path) -> None:
     "task", ["text-classification", "token-classification", "question-answering", "feature-extraction"]
 )
 @pytest.mark.parametrize("family", ["qwen2", "exaone4"])
-def test_heads(tmp_path: Path, float_activations: dict[str, Plan], family: str, task: str) -> None:
+def test_heads(tmp_path: Path, float_activations: dict[str, Schemes], family: str, task: str) -> None:
     folder = tiny.write(tmp_path / "checkpoint", tiny.config(family, task))
     manifest = quantize(folder, tmp_path / "out", options=QuantizeOptions("rtn"))
     assert not any(entry.quantization for name, entry in manifest.tensors.items() if name.startswith(("score", "qa_")))
     tokens = drive.ids(288, 15)
     feeds = {"input_ids": tokens.numpy(), "attention_mask": torch.ones_like(tokens).numpy()}
-    found = drive.session(tmp_path / "out").run(None, feeds)
+    found = drive.run(drive.session(tmp_path / "out"), feeds)
     with torch.inference_mode():
-        output = rounded(folder, float_activations["plan"])(tokens)
+        output = rounded(folder, float_activations["schemes"])(tokens)
     names = {"question-answering": ("start_logits", "end_logits"), "feature-extraction": ("last_hidden_state",)}
     for name, array in zip(names.get(task, ("logits",)), found, strict=True):
         assert (torch.from_numpy(array) - getattr(output, name)).abs().max() <= TOLERANCE
@@ -177,7 +178,7 @@ def test_smoothquant_multiplies_gate_up_and_o_in_integers(tmp_path: Path) -> Non
     tokens = drive.ids(manifest.model.vocab_size, 40)
     with torch.inference_mode():
         scale = native(tokens).logits.abs().max().item()
-    assert 0 < drive.chunked(drive.Graph(tmp_path / "out"), native, tokens, [39, 1]).largest <= 0.1 * scale
+    assert 0 < drive.chunked(drive.CachedGraph(tmp_path / "out"), native, tokens, [39, 1]).largest <= 0.1 * scale
 
 
 def test_smoothquant_does_not_mix(tmp_path: Path) -> None:
@@ -201,7 +202,7 @@ def test_awq_rounds_what_it_scaled(tmp_path: Path, name: str) -> None:
     tokens = drive.ids(manifest.model.vocab_size, 40)
     with torch.inference_mode():
         scale = native(tokens).logits.abs().max().item()
-    assert 0 < drive.chunked(drive.Graph(tmp_path / "out"), native, tokens, [40]).largest <= 0.5 * scale
+    assert 0 < drive.chunked(drive.CachedGraph(tmp_path / "out"), native, tokens, [40]).largest <= 0.5 * scale
 
 
 @pytest.mark.parametrize(

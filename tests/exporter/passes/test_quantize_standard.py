@@ -11,19 +11,19 @@ import onnxruntime as ort
 import pytest
 import torch
 from intaglio.artifact import TensorEntry
-from intaglio.exporter.export import build_graph
+from intaglio.exporter.build import build_graph
 from intaglio.exporter.quantize.formats.blocks import BlockFormat
-from intaglio.exporter.quantize.formats.recipes import Quantized, Rounded
+from intaglio.exporter.quantize.formats.scheme import Scheme
 from intaglio.exporter.quantize.methods.rtn import round_to_nearest
-from intaglio.exporter.weights import Stacked, Stored
+from intaglio.exporter.quantize.solve import Quantizer
 from intaglio.exporter.write import write_graph, write_weights
 from intaglio.models.checkpoint import Checkpoint
 from intaglio.tests import tiny
 from intaglio.tests.exporter import drive
 from onnx.reference import ReferenceEvaluator
 
-EVEN = {"num_hidden_layers": 1, "layer_types": ["full_attention"]}
-ODD = EVEN | {"hidden_size": 75, "intermediate_size": 99, "vocab_size": 289, "head_dim": 16}
+EVEN: dict[str, Any] = {"num_hidden_layers": 1, "layer_types": ["full_attention"]}
+ODD: dict[str, Any] = EVEN | {"hidden_size": 75, "intermediate_size": 99, "vocab_size": 289, "head_dim": 16}
 """No width is a multiple of the blocks, and codes in four bits do not end with a byte."""
 
 INT4, UINT4 = BlockFormat(4, 32, symmetric=True), BlockFormat(4, 16, symmetric=False)
@@ -31,49 +31,37 @@ INT8, UINT8 = BlockFormat(8, 64, symmetric=True), BlockFormat(8, 32, symmetric=F
 EMBED, DOWN = "model.embed_tokens.weight", "model.layers.0.mlp.down_proj.weight"
 
 Formats = Callable[[str], BlockFormat | None]
+"""The format of each tensor, which is rounded to the nearest; None leaves it in float."""
 
 
-class Choice:
-    """Rounded to the nearest in the format of each tensor."""
-
-    def __init__(self, formats: Formats) -> None:
-        self.formats = formats
-
-    def __call__(self, weight: Stored | Stacked) -> Quantized | None:
-        if "proj" not in weight.sources[0] and "embed" not in weight.sources[0] and "lm_head" not in weight.sources[0]:
-            return None
-        format = self.formats(weight.sources[0])
-        return None if format is None else Quantized(Rounded(weight, format), accuracy_level=4)
-
-    def channels(self, weight: Stored | Stacked) -> None:
-        """No integer products: they are no standard operators."""
-
-
-def everywhere(projection: BlockFormat | None, table: BlockFormat | None = None) -> Formats:
-    return lambda name: projection if "proj" in name else table or projection
+def everywhere(projection: BlockFormat | None, vocabulary: BlockFormat | None = None) -> Formats:
+    return lambda name: projection if "proj" in name else vocabulary or projection
 
 
 def quantize(
     tmp_path: Path, values: dict[str, Any], formats: Formats, precision: Any = "fp32"
 ) -> tuple[Checkpoint, dict[str, TensorEntry]]:
-    """The checkpoint of what a checkpoint's weights become; and in ``tmp_path`` a graph made of the first."""
+    """Write a quantized graph into ``tmp_path``; return the checkpoint of its dequantized weights, and the entries."""
     tensors = tiny.weights(values)
     tensors[DOWN][3:5] = 0  # blocks without a range
     tensors[DOWN][7, :40] = 0
     checkpoint = Checkpoint(tiny.write(tmp_path / "checkpoint", values, tensors=tensors))
-    rounded = dict(tensors)
-    choice = Choice(formats)
+    rounded, schemes = dict(tensors), dict[str, Scheme]()
     for name, tensor in tensors.items():
-        if quantized := choice(Stored(name, tuple(tensor.shape))) if tensor.ndim == 2 else None:
-            rounded[name] = round_to_nearest(tensor, quantized.format).dequantize()
+        format = formats(name) if any(part in name for part in ("proj", "embed", "lm_head")) else None
+        if tensor.ndim == 2 and format is not None:
+            schemes[name] = Scheme(format, "rtn")
+            rounded[name] = round_to_nearest(tensor, format).dequantize()
     native = Checkpoint(tiny.write(tmp_path / "rounded", values, tensors=rounded))
-    graph = build_graph(checkpoint, checkpoint.task, "standard", precision, lambda *_: None, choice)
+    graph = build_graph(
+        checkpoint, checkpoint.task, "standard", precision, lambda *_: None, Quantizer(schemes, tmp_path, checkpoint)
+    )
     entries, _ = write_weights(graph, checkpoint, tmp_path, lambda _: None)
     write_graph(graph.model, tmp_path / "model.onnx")
     return native, entries
 
 
-class Exact(drive.Graph):
+class Exact(drive.CachedGraph):
     """With float activations; ``operators`` and ``floats`` (elements of float initializers) once it is loaded."""
 
     def __init__(self, folder: Path) -> None:
@@ -92,7 +80,7 @@ class Exact(drive.Graph):
 
 
 @pytest.mark.parametrize(
-    ("family", "widths", "projection", "table", "tied"),
+    ("family", "widths", "projection", "vocabulary", "tied"),
     [
         ("qwen2", ODD, UINT4, INT4, True),
         ("exaone4", EVEN, INT4, INT4, True),
@@ -104,10 +92,10 @@ class Exact(drive.Graph):
     ids=["uint4-int4-odd", "int4", "int8-odd", "int4-int8-untied", "uint8-uint4-odd", "uint4-uint8-odd-untied"],
 )
 def test_logits_are_those_of_the_rounded_weights(
-    tmp_path: Path, family: str, widths: dict[str, Any], projection: BlockFormat, table: BlockFormat, tied: bool
+    tmp_path: Path, family: str, widths: dict[str, Any], projection: BlockFormat, vocabulary: BlockFormat, tied: bool
 ) -> None:
     values = tiny.config(family, tie_word_embeddings=tied, **widths)
-    native, entries = quantize(tmp_path, values, everywhere(projection, table))
+    native, entries = quantize(tmp_path, values, everywhere(projection, vocabulary))
     onnx.checker.check_model(tmp_path / "model.onnx", full_check=True)
     graph = Exact(tmp_path)
     tokens = drive.ids(values["vocab_size"], 17)
@@ -125,30 +113,31 @@ def test_logits_are_those_of_the_rounded_weights(
     assert 0 < entry.quantization.error < 0.2
 
 
-@pytest.mark.parametrize(("family", "table"), [("qwen2", INT4), ("exaone4", UINT8)])
-def test_a_tied_table_is_stored_once(tmp_path: Path, family: str, table: BlockFormat) -> None:
+@pytest.mark.parametrize(("family", "vocabulary"), [("qwen2", INT4), ("exaone4", UINT8)])
+def test_a_tied_embedding_is_stored_once(tmp_path: Path, family: str, vocabulary: BlockFormat) -> None:
     values = tiny.config(family, tie_word_embeddings=True, **EVEN)
-    native, entries = quantize(tmp_path, values, everywhere(UINT4, table))
+    native, entries = quantize(tmp_path, values, everywhere(UINT4, vocabulary))
     found = {name.removeprefix("model.embed_tokens.") for name in entries if "embed_tokens" in name}
-    assert found == {"codes", "scales"} | (set() if table.symmetric else {"zero_points", "zero_points.columns"})
+    assert found == {"codes", "scales"} | (set() if vocabulary.symmetric else {"zero_points", "zero_points.columns"})
     model = onnx.load(tmp_path / "model.onnx", load_external_data=False)
     places = {
         tensor.name: {entry.key: entry.value for entry in tensor.external_data}
         for tensor in model.graph.initializer
         if tensor.name.startswith("model.embed_tokens.codes")
     }
-    assert len(places) == (2 if table.bits == 4 else 1)
+    assert len(places) == (2 if vocabulary.bits == 4 else 1)
     assert {(place["offset"], int(place["length"])) for place in places.values()} == {
-        (places["model.embed_tokens.codes"]["offset"], 288 * 64 * table.bits // 8)
+        (places["model.embed_tokens.codes"]["offset"], 288 * 64 * vocabulary.bits // 8)
     }
     # onnx's own implementation of the operators knows of no fusion.
     tokens = drive.ids(288, 5)
     feeds = {"input_ids": tokens.numpy(), "attention_mask": np.ones((1, 5), np.int64), "logits_to_keep": np.array([0])}
     feeds |= {f"past_key_values.0.{part}": np.zeros((1, 2, 0, 16), np.float32) for part in ("key", "value")}
-    logits = ReferenceEvaluator(onnx.load(tmp_path / "model.onnx")).run(["logits"], feeds)[0]
+    evaluator = ReferenceEvaluator(onnx.load(tmp_path / "model.onnx"))
+    outputs: Any = evaluator.run(["logits"], feeds)
     with torch.inference_mode():
         expected = native.load()(tokens).logits
-    np.testing.assert_allclose(logits, expected.numpy(), rtol=0, atol=1e-4)
+    np.testing.assert_allclose(outputs[0], expected.numpy(), rtol=0, atol=1e-4)
 
 
 def test_heads_and_kept_weights_stay_in_float(tmp_path: Path) -> None:
@@ -159,7 +148,7 @@ def test_heads_and_kept_weights_stay_in_float(tmp_path: Path) -> None:
     tokens = drive.ids(288, 8)
     graph = Exact(tmp_path)
     assert (graph.operators["MatMulNBits"], graph.operators["MatMul"], graph.operators["Gemm"]) == (6, 1, 1)
-    found = graph.session.run(None, {"input_ids": tokens.numpy(), "attention_mask": np.ones((1, 8), np.int64)})[0]
+    found = drive.run(graph.session, {"input_ids": tokens.numpy(), "attention_mask": np.ones((1, 8), np.int64)})[0]
     with torch.inference_mode():
         expected = native.load()(tokens, torch.ones_like(tokens)).logits
     np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=1e-4)

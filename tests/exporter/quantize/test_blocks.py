@@ -7,8 +7,9 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
-from intaglio.exporter.quantize.formats.blocks import BlockFormat, Blocks, pack, unpack
+from intaglio.exporter.quantize.formats.blocks import BlockFormat, QuantizedRows, pack, unpack
 from intaglio.exporter.quantize.methods.rtn import grid, round_to_nearest
+from intaglio.tests.exporter import drive
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -30,7 +31,7 @@ def weight(rows: int, columns: int, seed: int = 0) -> torch.Tensor:
     return values
 
 
-def by_the_specification(blocks: Blocks) -> NDArray[np.float32]:
+def by_the_specification(blocks: QuantizedRows) -> NDArray[np.float32]:
     """[N, KB * block_size] from the packed bytes, element by element as docs/ContribOperators.md describes them."""
     format = blocks.format
     codes, points = blocks.packed_codes().numpy(), blocks.packed_zero_points().numpy()
@@ -115,5 +116,5 @@ def test_onnx_runtime_reads_the_same_weight(tmp_path: Path, format: BlockFormat,
     opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), tmp_path / "m.onnx")
     session = ort.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
-    product = session.run(None, {"x": np.eye(columns, dtype=np.float32)})[0]
+    product = drive.run(session, {"x": np.eye(columns, dtype=np.float32)})[0]
     assert np.abs(product.T - blocks.dequantize().numpy()).max() <= 2e-5 * 40

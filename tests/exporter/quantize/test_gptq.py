@@ -1,4 +1,4 @@
-"""GPTQ against rounding to the nearest, and where the two must agree; the layers it streams against the whole model."""
+"""GPTQ against rounding to the nearest, and where the two must agree; the streamed layers against the whole model."""
 
 from pathlib import Path
 
@@ -6,8 +6,9 @@ import pytest
 import torch
 from intaglio.exporter.quantize.formats.blocks import BlockFormat
 from intaglio.exporter.quantize.layers import stream as stream_module
-from intaglio.exporter.quantize.layers.stream import LayerStream, energy
-from intaglio.exporter.quantize.methods.gptq import Curvature, gptq
+from intaglio.exporter.quantize.layers.hessian import mean_outer_product
+from intaglio.exporter.quantize.layers.stream import LayerStream
+from intaglio.exporter.quantize.methods.gptq import Hessian, gptq
 from intaglio.exporter.quantize.methods.rtn import round_to_nearest
 from intaglio.models.checkpoint import Checkpoint
 from intaglio.tests import tiny
@@ -20,7 +21,7 @@ FORMATS = [
 
 
 def correlated(count: int, width: int, seed: int = 0) -> Tensor:
-    """Inputs that a few directions explain, as those of a language model are."""
+    """Return inputs of low rank plus noise, like those of a language model."""
     generator = torch.Generator().manual_seed(seed)
     mixing = torch.randn(width // 4, width, generator=generator)
     common = torch.randn(count, width // 4, generator=generator) @ mixing
@@ -29,49 +30,49 @@ def correlated(count: int, width: int, seed: int = 0) -> Tensor:
 
 @pytest.mark.parametrize("format", FORMATS, ids=str)
 @pytest.mark.parametrize("columns", [64, 100])
-def test_outputs_suffer_less_than_from_rounding(format: BlockFormat, columns: int) -> None:
+def test_the_output_error_is_less_than_that_of_rounding(format: BlockFormat, columns: int) -> None:
     weight = torch.randn(24, columns, generator=torch.Generator().manual_seed(1))
     inputs = correlated(400, columns)
-    curvature = Curvature.of(inputs.t() @ inputs / len(inputs))
-    solved = gptq(weight, format, curvature)
+    hessian = Hessian.of(inputs.t() @ inputs / len(inputs))
+    solved = gptq(weight, format, hessian)
     assert solved.codes.shape == (24, columns)
     assert int(solved.codes.max()) <= format.top
     fresh = correlated(400, columns, seed=0) + 0.1 * correlated(400, columns, seed=5)
     error, rounding = solved.dequantize() - weight, round_to_nearest(weight, format).dequantize() - weight
     assert (fresh @ error.t()).square().mean() < 0.6 * (fresh @ rounding.t()).square().mean()
-    again = gptq(weight, format, Curvature.of(inputs.t() @ inputs / len(inputs)))
+    again = gptq(weight, format, Hessian.of(inputs.t() @ inputs / len(inputs)))
     assert torch.equal(again.codes, solved.codes)
     assert torch.equal(again.scales, solved.scales)
 
 
 @pytest.mark.parametrize("format", FORMATS, ids=str)
-def test_inputs_without_correlation_leave_nothing_to_make_good(format: BlockFormat) -> None:
+def test_inputs_without_correlation_leave_nothing_to_compensate(format: BlockFormat) -> None:
     weight = torch.randn(8, 96, generator=torch.Generator().manual_seed(2))
     importance = torch.rand(96, generator=torch.Generator().manual_seed(3)) + 0.1
-    solved = gptq(weight, format, Curvature.of(importance.diag()))
-    assert torch.equal(solved.codes, round_to_nearest(weight, format, solved_importance(importance)).codes)
+    solved = gptq(weight, format, Hessian.of(importance.diag()))
+    assert torch.equal(solved.codes, round_to_nearest(weight, format, damped(importance)).codes)
 
 
-def solved_importance(importance: Tensor) -> Tensor:
-    return Curvature.of(importance.diag()).hessian.diagonal()
+def damped(importance: Tensor) -> Tensor:
+    return Hessian.of(importance.diag()).matrix.diagonal()
 
 
-def test_columns_that_no_input_reaches() -> None:
+def test_columns_whose_inputs_are_zero() -> None:
     inputs = correlated(200, 64)
     inputs[:, 10:20] = 0
     weight = torch.randn(4, 64, generator=torch.Generator().manual_seed(1))
-    solved = gptq(weight, BlockFormat(4, 32, False), Curvature.of(inputs.t() @ inputs / len(inputs)))
+    solved = gptq(weight, BlockFormat(4, 32, False), Hessian.of(inputs.t() @ inputs / len(inputs)))
     assert solved.dequantize().isfinite().all()
-    nothing = gptq(weight, BlockFormat(4, 32, False), Curvature.of(torch.zeros(64, 64)))
+    nothing = gptq(weight, BlockFormat(4, 32, False), Hessian.of(torch.zeros(64, 64)))
     assert (nothing.dequantize() - weight).abs().max() <= nothing.scales.abs().max()
 
 
-def test_energy() -> None:
+def test_mean_outer_product() -> None:
     for width in (5, 64, 97):
-        inputs, heard = torch.randn(50, width), []
-        found = energy(iter([inputs[:20], inputs[20:]]), width, heard.append)
+        inputs, counts = torch.randn(50, width), list[int]()
+        found = mean_outer_product(iter([inputs[:20], inputs[20:]]), width, counts.append)
         assert torch.allclose(found, inputs.t() @ inputs / 50, atol=1e-6)
-        assert heard == [20, 30]
+        assert counts == [20, 30]
 
 
 @pytest.mark.parametrize("family", ["qwen2", "exaone4"])
@@ -85,7 +86,7 @@ def test_the_stream_is_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         states = native(windows, hidden_states=True).hidden_states
     stream = LayerStream(checkpoint, windows)
     assert torch.equal(stream.hidden, states[0])
-    for index in range(3):  # the last layer's output is given behind the final norm
+    for index in range(3):  # the native module returns the last layer's output after the final norm
         layer = stream.load(index)
         stages = stream.stages(layer)
         assert [stage.names for stage in stages] == [

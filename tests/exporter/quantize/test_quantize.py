@@ -1,7 +1,8 @@
 """Quantizing from end to end: the same bytes every time, whatever interrupts it; every head; what is kept."""
 
 import json
-from collections.abc import Iterator
+import weakref
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from intaglio.artifact import DATA, GRAPH, Manifest, read_manifest, verify
+from intaglio.artifact import DATA, GRAPH, Manifest, TensorEntry, read_manifest, verify
 from intaglio.exporter import QuantizeOptions, export, quantize
-from intaglio.exporter.quantize.formats.recipes import Quantized
+from intaglio.exporter.quantize.formats.weight import SCALES, QuantizedWeight
 from intaglio.exporter.quantize.prepare import prepare
+from intaglio.exporter.weights import Write
 from intaglio.models.checkpoint import Checkpoint
 from intaglio.tests import tiny
 from intaglio.tests.exporter import drive
@@ -87,12 +89,12 @@ def test_every_head_quantizes_and_its_own_projection_stays_in_float(tmp_path: Pa
     assert len(heads) == (task not in ("text-generation", "feature-extraction"))
     tokens = torch.cat([drive.ids(288, 20, seed) for seed in range(6)])
     if task == "text-generation":
-        found = drive.Graph(tmp_path / "out")(tokens, torch.ones_like(tokens)).numpy()
+        found = drive.CachedGraph(tmp_path / "out")(tokens, torch.ones_like(tokens)).numpy()
         with torch.inference_mode():
             expected = Checkpoint(folder).load()(tokens).logits.numpy()
     else:
         feeds = {"input_ids": tokens.numpy(), "attention_mask": np.ones((6, 20), np.int64)}
-        found = drive.session(tmp_path / "out").run(None, feeds)[0]
+        found = drive.run(drive.session(tmp_path / "out"), feeds)[0]
         with torch.inference_mode():
             output = Checkpoint(folder).load()(tokens)
         first = {"question-answering": "start_logits", "feature-extraction": "last_hidden_state"}.get(task, "logits")
@@ -245,7 +247,7 @@ def test_keep_is_by_weight_and_takes_a_packed_projection_apart_where_its_parts_d
     # Three of the first layer and one of the second; gate and up of each; down and o of one or both; the head.
     assert manifest.operators["com.microsoft::MatMulNBits"] == 4 + 4 + 1 + 2 + 1
     tokens = drive.ids(288, 20)
-    logits = drive.Graph(out)(tokens, torch.ones_like(tokens))
+    logits = drive.CachedGraph(out)(tokens, torch.ones_like(tokens))
     assert logits.isfinite().all()
 
 
@@ -280,7 +282,7 @@ def test_every_block_size_runs_where_no_row_is_a_multiple_of_it(
     assert {found.block_size for found in facts} == {block_size}
     assert all(0 < found.error < (0.25 if precision == "int4" else 0.02) for found in facts)
     tokens = drive.ids(288, 20)
-    found = drive.Graph(tmp_path / "out")(tokens, torch.ones_like(tokens))
+    found = drive.CachedGraph(tmp_path / "out")(tokens, torch.ones_like(tokens))
     with torch.inference_mode():
         expected = Checkpoint(folder).load()(tokens).logits
     assert np.corrcoef(found.numpy().ravel(), expected.numpy().ravel())[0, 1] > (0.7 if precision == "int4" else 0.99)
@@ -311,17 +313,22 @@ def test_nothing_is_kept_of_weights_that_are_written(
     folder: Path, monkeypatch: pytest.MonkeyPatch, precision: Any, target: Any
 ) -> None:
     """The scales of all weights of a 7B are a gigabyte."""
-    streamed: list[Quantized] = []
+    scales: list[weakref.ref[torch.Tensor]] = []
     kept: list[int] = []
-    stream = Quantized.stream
+    write_weight = QuantizedWeight.write
 
-    def watched(weight: Quantized, checkpoint: Checkpoint) -> Iterator[torch.Tensor]:
-        kept.append(sum(bool(other._aside) for other in streamed))
-        streamed.append(weight)
-        return stream(weight, checkpoint)
+    def watched(weight: QuantizedWeight, checkpoint: Checkpoint, write: Write) -> Mapping[str, TensorEntry]:
+        kept.append(sum(reference() is not None for reference in scales))
 
-    monkeypatch.setattr(Quantized, "stream", watched)
+        def note(key: str, piece: torch.Tensor) -> None:
+            if key == SCALES:
+                scales.append(weakref.ref(piece))
+            write(key, piece)
+
+        return write_weight(weight, checkpoint, note)
+
+    monkeypatch.setattr(QuantizedWeight, "write", watched)
     options = QuantizeOptions(method="rtn")
     quantize(folder, folder.parent / "out", precision=precision, target=target, options=options)
-    assert len(streamed) > 2 * 4  # more than four of each layer
-    assert set(kept) <= {0, 1}  # a table that is only looked up has its scales at the end
+    assert len(scales) > 2 * 4  # more than four of each layer
+    assert set(kept) <= {0, 1}  # an embedding that is only looked up has its scales at the end

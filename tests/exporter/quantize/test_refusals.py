@@ -49,7 +49,7 @@ def test_block_sizes_without_kernels(size: int) -> None:
     with pytest.raises(UsageError) as caught:
         QuantizeOptions(block_size=size)
     assert str(caught.value) == (
-        f"block size {size} is none that ONNX Runtime's kernels take; choose one of 16, 32, 64, 128, 256"
+        f"block size {size} is not one that ONNX Runtime's kernels take; choose one of 16, 32, 64, 128, 256"
     )
 
 
@@ -57,8 +57,14 @@ def test_block_sizes_without_kernels(size: int) -> None:
     ("options", "message"),
     [
         ({"method": "nf4"}, "method is 'nf4'; choose one of auto, rtn, gptq, awq, smoothquant"),
-        ({"keep": {"lm_head": "int3"}}, "--keep lm_head=int3: 'int3' is no precision; choose one of float, int8, int4"),
-        ({"keep": {"lm_head": "fp32"}}, "--keep lm_head=fp32: 'fp32' is no precision; choose one of float, int8, int4"),
+        (
+            {"keep": {"lm_head": "int3"}},
+            "--keep lm_head=int3: 'int3' is not a precision; choose one of float, int8, int4",
+        ),
+        (
+            {"keep": {"lm_head": "fp32"}},
+            "--keep lm_head=fp32: 'fp32' is not a precision; choose one of float, int8, int4",
+        ),
         (
             {"target_size": 10**6, "target_kl": 0.1},
             "target size and target KL are both given; the mix can aim at one: leave the other out",
@@ -182,8 +188,8 @@ def test_a_target_kl_where_no_next_token_is_predicted(tmp_path: Path, task: str)
 )
 def test_integer_products_where_there_is_no_kernel(folder: Path, precision: str, options: dict[str, Any]) -> None:
     assert refused(folder, UsageError, precision, method="smoothquant", windows=2, **options) == (
-        "method smoothquant makes integer products of ONNX Runtime's CPU kernels: it is for --precision int8, "
-        "--target ort and --activations fp32; leave the method out for others"
+        "method smoothquant uses integer matrix multiplications of ONNX Runtime's CPU kernels: it is for "
+        "--precision int8, --target ort and --activations fp32; leave the method out for others"
     )
 
 

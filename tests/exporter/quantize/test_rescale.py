@@ -1,12 +1,13 @@
-"""Scales folded into a checkpoint: the function stays, and every way to read a tensor tells the same."""
+"""Scales folded into a checkpoint: the function stays the same, and so does a tensor in every way of reading it."""
 
 from pathlib import Path
 
 import pytest
 import torch
 from intaglio.exporter.quantize.layers.stream import LayerStream
-from intaglio.exporter.quantize.methods.rescale import Carrier, Folded, RescaledCheckpoint, carrier_of
+from intaglio.exporter.quantize.methods.rescale import Carrier, Folding, RescaledCheckpoint, carrier_of
 from intaglio.models.checkpoint import Checkpoint
+from intaglio.models.parameters import load_module
 from intaglio.tests import tiny
 from torch import Tensor
 
@@ -22,7 +23,7 @@ def opened(folder: Path, family: str, *, tied: bool = True, dtype: torch.dtype =
     return Checkpoint(tiny.write(folder, tiny.config(family, tie_word_embeddings=tied), dtype=dtype))
 
 
-def every_fold(checkpoint: Checkpoint) -> list[Folded]:
+def every_fold(checkpoint: Checkpoint) -> list[Folding]:
     """Scales between 1/4 and 4 wherever a stage of the model has a carrier."""
     generator = torch.Generator().manual_seed(1)
     found = []
@@ -31,7 +32,7 @@ def every_fold(checkpoint: Checkpoint) -> list[Folded]:
             carrier = carrier_of(checkpoint, layer, stage)
             if carrier is not None:
                 width = checkpoint.tensors[carrier.divided[0]].shape[0]
-                found.append(Folded(carrier, torch.exp2(4 * torch.rand(width, generator=generator) - 2)))
+                found.append(Folding(carrier, torch.exp2(4 * torch.rand(width, generator=generator) - 2)))
     return found
 
 
@@ -44,7 +45,7 @@ def test_the_model_stays_the_same(family: str, tied: bool, tmp_path: Path) -> No
     rescaled = RescaledCheckpoint(checkpoint, folded)
     ids = torch.randint(3, 288, (2, 40), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        expected, found = checkpoint.load()(ids).logits, rescaled.load()(ids).logits
+        expected, found = (load_module(source)(ids).logits for source in (checkpoint, rescaled))
     assert (found - expected).abs().max() < 2e-5 * expected.abs().max()
 
 
@@ -114,4 +115,4 @@ def test_a_scale_that_cannot_be_divided_by_is_a_mistake(bad: float, tmp_path: Pa
     scales: Tensor = torch.ones(64)
     scales[3] = bad
     with pytest.raises(AssertionError, match="scales of"):
-        RescaledCheckpoint(checkpoint, [Folded(carrier, scales)])
+        RescaledCheckpoint(checkpoint, [Folding(carrier, scales)])

@@ -1,10 +1,10 @@
-"""The estimated damage of each weight against the divergence that is measured when it alone is quantized."""
+"""The KL estimate of each weight against the divergence that is measured when it alone is quantized."""
 
 import pytest
 import torch
-from intaglio.exporter.quantize.allocation.plan import targets
+from intaglio.exporter.quantize.allocation.candidates import candidates
 from intaglio.exporter.quantize.formats.blocks import BlockFormat
-from intaglio.exporter.quantize.layers import sensitivity
+from intaglio.exporter.quantize.layers.sensitivity import measure_sensitivity
 from intaglio.exporter.quantize.methods.rtn import round_to_nearest
 from intaglio.models.checkpoint import Checkpoint
 from intaglio.tests.test_tiny_checkpoints import CHECKPOINTS
@@ -18,19 +18,19 @@ def test_estimates_are_what_is_measured(name: str) -> None:
     checkpoint = Checkpoint(CHECKPOINTS / name)
     native = checkpoint.load()
     windows = torch.randint(0, checkpoint.config.vocab_size, (8, 64), generator=torch.Generator().manual_seed(0))
-    found = targets(checkpoint, "text-generation")
+    found = candidates(checkpoint, "text-generation")
     with torch.no_grad():
-        estimated = sensitivity.measure(
-            checkpoint, "text-generation", windows, {t.tensor: [FORMAT] for t in found}, lambda done, total: None
-        ).damages
+        estimated = measure_sensitivity(
+            checkpoint, "text-generation", windows, {c.tensor: [FORMAT] for c in found}, lambda done, total: None
+        ).kl_estimates
         before = native(windows).logits.log_softmax(-1)
         measured: dict[str, float] = {}
-        for target in found:
-            weight = native.get_parameter(f"{target.paths[0]}.weight")
+        for candidate in found:
+            weight = native.get_parameter(f"{candidate.paths[0]}.weight")
             kept = weight.clone()
             weight.copy_(round_to_nearest(weight, FORMAT).dequantize())
             after = native(windows).logits.log_softmax(-1)
-            measured[target.tensor] = (before.exp() * (before - after)).sum(-1).mean().item()
+            measured[candidate.tensor] = (before.exp() * (before - after)).sum(-1).mean().item()
             weight.copy_(kept)
     assert set(estimated) == set(measured)
     guesses = torch.tensor([estimated[tensor][FORMAT] for tensor in measured])

@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 from intaglio.exporter.quantize.formats.blocks import BlockFormat
+from intaglio.exporter.quantize.layers.smoothing import smoothing
 from intaglio.exporter.quantize.layers.stream import LayerStream
 from intaglio.exporter.quantize.methods.rescale import Carrier, RescaledCheckpoint
-from intaglio.exporter.quantize.methods.smooth import best_scales, integer_product, smoothing, weight_product
+from intaglio.exporter.quantize.methods.smooth import Multiply, best_scales, integer_matmul, weight_only_matmul
 from intaglio.models.checkpoint import Checkpoint
+from intaglio.models.parameters import load_module
 from intaglio.tests import tiny
 from torch import Tensor
 
@@ -19,25 +21,25 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def error(inputs: Tensor, weight: Tensor, scales: Tensor, product=integer_product) -> float:
+def error(inputs: Tensor, weight: Tensor, scales: Tensor, multiply: Multiply = integer_matmul) -> float:
     exact = inputs @ weight.t()
-    return float((product(inputs / scales, weight * scales) - exact).norm() / exact.norm())
+    return float((multiply(inputs / scales, weight * scales) - exact).norm() / exact.norm())
 
 
 def test_an_outlier_channel_is_evened_out() -> None:
     inputs, weight = noise(200, 64), noise(48, 64, seed=1)
     inputs[:, 7] *= 60
-    scales = best_scales(inputs, weight, PLAIN, integer_product)
+    scales = best_scales(inputs, weight, PLAIN, integer_matmul)
     assert scales.argmax() == 7
     assert error(inputs, weight, scales) < 0.4 * error(inputs, weight, torch.ones(64))
 
 
-def test_integer_products_give_each_token_its_scale() -> None:
+def test_integer_matmul_gives_each_token_its_scale() -> None:
     inputs, weight = noise(20, 64), noise(48, 64, seed=1)
-    calm = integer_product(inputs, weight)
+    calm = integer_matmul(inputs, weight)
     wild = inputs.clone()
     wild[3] *= 1e4
-    disturbed = integer_product(wild, weight)
+    disturbed = integer_matmul(wild, weight)
     others = torch.arange(20) != 3
     assert torch.allclose(disturbed[others], calm[others], atol=1e-5)
     assert 1e-3 < error(inputs, weight, torch.ones(64)) < 2e-2
@@ -48,38 +50,40 @@ def test_one_token_does_not_decide_for_all() -> None:
     inputs[:, 7] *= 60
     massive = inputs.clone()
     massive[0] = 1e4 * noise(64, seed=2)
-    usual, found = (best_scales(x, weight, PLAIN, integer_product) for x in (inputs, massive))
+    usual, found = (best_scales(x, weight, PLAIN, integer_matmul) for x in (inputs, massive))
     assert found.argmax() == usual.argmax() == 7
 
 
 def test_columns_that_matter_get_more_of_the_codes() -> None:
     inputs, weight = noise(200, 64), noise(48, 64, seed=1)
     inputs[:, ::16] *= 30
-    product = weight_product(BlockFormat(4, 32, True))
-    scales = best_scales(inputs, weight, PLAIN, product)
-    assert error(inputs, weight, scales, product) < 0.8 * error(inputs, weight, torch.ones(64), product)
+    multiply = weight_only_matmul(BlockFormat(4, 32, True))
+    scales = best_scales(inputs, weight, PLAIN, multiply)
+    assert error(inputs, weight, scales, multiply) < 0.8 * error(inputs, weight, torch.ones(64), multiply)
 
 
 def test_even_inputs_are_left_alone_and_dead_channels_are_no_trouble() -> None:
     inputs, weight = torch.sign(noise(200, 64)), noise(48, 64, seed=1)
-    assert torch.allclose(best_scales(inputs, weight, PLAIN, integer_product), torch.ones(64), atol=1e-5)
+    assert torch.allclose(best_scales(inputs, weight, PLAIN, integer_matmul), torch.ones(64), atol=1e-5)
     inputs[:, 5] = 0
-    assert torch.isfinite(best_scales(inputs, weight, PLAIN, integer_product)).all()
-    assert torch.isfinite(best_scales(torch.zeros(9, 64), weight, PLAIN, integer_product)).all()
+    assert torch.isfinite(best_scales(inputs, weight, PLAIN, integer_matmul)).all()
+    assert torch.isfinite(best_scales(torch.zeros(9, 64), weight, PLAIN, integer_matmul)).all()
 
 
 @pytest.mark.parametrize(("family", "folds"), [("qwen2", 16), ("exaone4", 8)])
 def test_every_stage_with_a_carrier_is_smoothed(family: str, folds: int, tmp_path: Path) -> None:
     checkpoint = Checkpoint(tiny.write(tmp_path / "model", tiny.config(family)))
     windows = torch.randint(3, 288, (6, 24), generator=torch.Generator().manual_seed(0))
-    heard: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
     found = smoothing(
-        checkpoint, windows, checkpoint.tensors, integer_product, lambda done, total: heard.append((done, total))
+        checkpoint, windows, checkpoint.tensors, integer_matmul, lambda done, total: calls.append((done, total))
     )
     assert len(found) == folds
-    assert heard == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
     with torch.inference_mode():
-        expected, same = (each.load()(windows).logits for each in (checkpoint, RescaledCheckpoint(checkpoint, found)))
+        expected, same = (
+            load_module(source)(windows).logits for source in (checkpoint, RescaledCheckpoint(checkpoint, found))
+        )
     assert (same - expected).abs().max() < 1e-4 * expected.abs().max()
 
 
@@ -87,7 +91,7 @@ def test_only_what_is_wanted_is_smoothed(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tiny.write(tmp_path / "model", tiny.config("qwen2")))
     windows = torch.randint(3, 288, (2, 24), generator=torch.Generator().manual_seed(0))
     wanted = [f"model.layers.2.mlp.{name}_proj.weight" for name in ("gate", "up")]
-    found = smoothing(checkpoint, windows, [*wanted, "model.layers.2.self_attn.q_proj.weight"], integer_product)
+    found = smoothing(checkpoint, windows, [*wanted, "model.layers.2.self_attn.q_proj.weight"], integer_matmul)
     assert [fold.carrier.multiplied for fold in found] == [tuple(wanted)]
 
 
@@ -102,7 +106,7 @@ def test_smoothing_an_outlier_in_the_norm_makes_the_layer_better(tmp_path: Path)
             tensors[name][:, ::20] /= 50
     checkpoint = Checkpoint(tiny.write(tmp_path / "model", values, tensors=tensors))
     windows = torch.randint(3, 288, (4, 24), generator=torch.Generator().manual_seed(0))
-    found = smoothing(checkpoint, windows, checkpoint.tensors, integer_product)
+    found = smoothing(checkpoint, windows, checkpoint.tensors, integer_matmul)
     after = RescaledCheckpoint(checkpoint, found)
     errors = []
     for each in (checkpoint, after):

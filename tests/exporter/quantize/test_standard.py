@@ -1,4 +1,4 @@
-"""Every layout of DequantizeLinear, unpacked with NumPy alone, holds what the blocks stand for."""
+"""Every layout of DequantizeLinear, unpacked with NumPy alone, holds the values of the blocks."""
 
 import math
 from pathlib import Path
@@ -9,18 +9,15 @@ import pytest
 import torch
 from intaglio.exporter.quantize.formats import standard as module
 from intaglio.exporter.quantize.formats.blocks import BLOCK_SIZES, BlockFormat
-from intaglio.exporter.quantize.formats.recipes import Codes, Quantized, Rounded
-from intaglio.exporter.quantize.formats.standard import (
-    ColumnCodes,
-    ColumnScales,
-    ColumnZeroPoints,
-    FlatCodes,
-    RowCodes,
-    RowZeroPoints,
-)
-from intaglio.exporter.weights import Recipe, Stacked, Stored
+from intaglio.exporter.quantize.formats.nbits import NBitsWeight
+from intaglio.exporter.quantize.formats.scheme import Scheme
+from intaglio.exporter.quantize.formats.standard import ColumnWeight, FlatWeight, RowWeight
+from intaglio.exporter.quantize.formats.weight import CODES, SCALES, ZERO_POINTS, QuantizedWeight
+from intaglio.exporter.quantize.methods.row_sources import Rounded
+from intaglio.exporter.weights import Stacked, Stored
 from intaglio.models.checkpoint import Checkpoint
 from intaglio.tests import tiny
+from intaglio.tests.exporter import drive
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
@@ -49,11 +46,15 @@ def weight(shape: tuple[int, int]) -> torch.Tensor:
     return made
 
 
-def collect(recipe: Recipe, checkpoint: Checkpoint) -> Array:
-    """A recipe's pieces as one flat array, of as many elements as its shape says."""
-    pieces = [piece.reshape(-1) for piece in recipe.pieces(checkpoint)]
-    found = torch.cat(pieces).numpy()
-    assert found.size == math.prod(recipe.shape)
+def collect(weight: QuantizedWeight, checkpoint: Checkpoint) -> dict[str, Array]:
+    """Return each stream of a weight as a flat array, of as many elements as its shape says."""
+    found = {key: array.reshape(-1) for key, array in drive.streams(weight, checkpoint).items()}
+    streams = [weight.codes, weight.scales] + ([] if weight.format.symmetric else [weight.zero_points])
+    if isinstance(weight, RowWeight) and not weight.format.symmetric:
+        streams.append(weight.zero_point_columns)
+    if isinstance(weight, FlatWeight):
+        assert weight.format.bits == 4
+    assert {key: array.size for key, array in found.items()} == {s.key: math.prod(s.shape) for s in streams}
     return found
 
 
@@ -70,21 +71,21 @@ def numbers(found: Array, shape: tuple[int, ...], format: BlockFormat, *, signed
     return found.reshape(shape).astype(np.int32)
 
 
-def expected(matrix: torch.Tensor, checkpoint: Checkpoint, quantized: Quantized) -> Array:
-    """What MatMulNBits' layout of a weight, unpacked here once more, stands for: float32 [N, K]."""
-    format = quantized.format
-    rows, blocks = quantized.shape[0], quantized.blocks
-    packed = collect(Codes(quantized), checkpoint).reshape(rows, blocks, -1)
+def expected(matrix: torch.Tensor, checkpoint: Checkpoint, source: Rounded) -> Array:
+    """Return the values of a weight in MatMulNBits' layout, unpacked here once more: float32 [N, K]."""
+    format, weight = source.scheme.format, NBitsWeight(source)
+    rows, blocks, found = weight.shape[0], weight.blocks, collect(weight, checkpoint)
+    packed = found[CODES].reshape(rows, blocks, -1)
     codes = np.stack([packed & 15, packed >> 4], -1).reshape(rows, blocks, -1) if format.bits == 4 else packed
-    scales = collect(quantized.scales, checkpoint).reshape(rows, blocks, 1)
+    scales = found[SCALES].reshape(rows, blocks, 1)
     zeros = np.full((rows, blocks), format.middle)
     if not format.symmetric:
-        stored = collect(quantized.zero_points, checkpoint).reshape(rows, -1)
+        stored = found[ZERO_POINTS].reshape(rows, -1)
         zeros = (np.stack([stored & 15, stored >> 4], -1).reshape(rows, -1) if format.bits == 4 else stored)[:, :blocks]
     values = (codes.astype(np.float32) - zeros[..., None].astype(np.float32)) * scales
-    found: Array = values.reshape(rows, -1)[:, : quantized.shape[1]]
-    assert np.abs(found - matrix.numpy()).max() <= 0.6  # of numbers up to about 3, in four bits
-    return found
+    dequantized: Array = values.reshape(rows, -1)[:, : weight.shape[1]]
+    assert np.abs(dequantized - matrix.numpy()).max() <= 0.6  # of numbers up to about 3, in four bits
+    return dequantized
 
 
 def spread(values: Array, block_size: int, length: int) -> Array:
@@ -101,33 +102,35 @@ def test_every_layout(shape: tuple[int, int], format: BlockFormat, monkeypatch: 
     monkeypatch.setattr(module, "PIECE_ROWS", 6)
     matrix = weight(shape)
     checkpoint, (rows, columns) = One(matrix), shape
-    quantized = Quantized(Rounded(Stored(NAME, shape), format), accuracy_level=4)
-    wanted, blocks, signed = expected(matrix, checkpoint, quantized), quantized.blocks, format.symmetric
+    source = Rounded(Stored(NAME, shape), Scheme(format, "rtn"))
+    wanted, blocks, signed = expected(matrix, checkpoint, source), format.blocks(columns), format.symmetric
+    by_column, by_row = (collect(layout(source), checkpoint) for layout in (ColumnWeight, RowWeight))
 
-    codes = numbers(collect(ColumnCodes(quantized), checkpoint), (columns, rows), format, signed=signed)
-    scales = collect(ColumnScales(quantized), checkpoint).reshape(blocks, rows)
+    codes = numbers(by_column[CODES], (columns, rows), format, signed=signed)
+    scales = by_column[SCALES].reshape(blocks, rows)
     zeros = np.zeros_like(scales)
     if not format.symmetric:
-        zeros = numbers(collect(ColumnZeroPoints(quantized), checkpoint), (blocks, rows), format, signed=False)
-        points = collect(RowZeroPoints(quantized), checkpoint)
+        zeros = numbers(by_column[ZERO_POINTS], (blocks, rows), format, signed=False)
+        np.testing.assert_array_equal(by_row[module.ZERO_POINT_COLUMNS], by_column[ZERO_POINTS])
+        points = by_row[ZERO_POINTS]
         assert points.dtype == np.uint8
         np.testing.assert_array_equal(points.reshape(rows, blocks), zeros.T)
     found = (codes - spread(zeros, format.block_size, columns)) * spread(scales, format.block_size, columns)
     np.testing.assert_array_equal(found.T, wanted)
 
-    by_row = collect(RowCodes(quantized), checkpoint).reshape(rows, -1)
+    np.testing.assert_array_equal(by_row[SCALES].reshape(rows, blocks), scales.T)
     if format.bits == 4:
-        assert by_row.shape == (rows, (columns + 1) // 2)
+        assert by_row[CODES].size == rows * ((columns + 1) // 2)
         width = (columns + 1) // 2 * 2
-        padded = numbers(by_row.reshape(-1), (rows, width), format, signed=signed)
+        padded = numbers(by_row[CODES], (rows, width), format, signed=signed)
         np.testing.assert_array_equal(padded[:, :columns], codes.T)
         assert (padded[:, columns:] == 0).all()
-        flat = collect(FlatCodes(quantized), checkpoint)
+        flat = collect(FlatWeight(source), checkpoint)[CODES]
         np.testing.assert_array_equal(numbers(flat, shape, format, signed=signed), codes.T)
         if columns % 2 == 0:
-            np.testing.assert_array_equal(by_row.reshape(-1), flat)
+            np.testing.assert_array_equal(by_row[CODES], flat)
     else:
-        np.testing.assert_array_equal(numbers(by_row, shape, format, signed=signed), codes.T)
+        np.testing.assert_array_equal(numbers(by_row[CODES], shape, format, signed=signed), codes.T)
 
 
 def test_what_is_stacked(tmp_path: Path) -> None:
@@ -137,12 +140,15 @@ def test_what_is_stacked(tmp_path: Path) -> None:
     names = [f"model.layers.0.self_attn.{part}_proj.weight" for part in "qkv"]
     stacked = Stacked(tuple(Stored(name, checkpoint.tensors[name].shape) for name in names))
     format = BlockFormat(4, 32, symmetric=True)
-    quantized = Quantized(Rounded(stacked, format), accuracy_level=4)
-    codes = numbers(collect(ColumnCodes(quantized), checkpoint), (64, 128), format, signed=True)
-    scales = collect(ColumnScales(quantized), checkpoint).reshape(2, 128)
+    source = Rounded(stacked, Scheme(format, "rtn"))
+    streams = collect(ColumnWeight(source), checkpoint)
+    codes = numbers(streams[CODES], (64, 128), format, signed=True)
+    scales = streams[SCALES].reshape(2, 128)
     found = codes * spread(scales, 32, 64)
     weights = torch.cat([checkpoint.tensor(name) for name in names])
-    np.testing.assert_array_equal(found.T, expected(weights, checkpoint, quantized))
-    assert quantized.facts.error == pytest.approx(
+    np.testing.assert_array_equal(found.T, expected(weights, checkpoint, source))
+    entry = ColumnWeight(source).write(checkpoint, lambda key, piece: None)[CODES]
+    assert entry.quantization is not None
+    assert entry.quantization.error == pytest.approx(
         float(np.linalg.norm(found.T - weights.numpy()) / np.linalg.norm(weights.numpy())), rel=1e-4
     )

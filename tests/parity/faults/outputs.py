@@ -33,7 +33,7 @@ def _causal(folder: Path, manifest: Manifest) -> dict[str, list[NDArray[np.float
     rows = [drive.ids(vocabulary, 30, seed) for seed in range(3)]
 
     def run(*lengths: int) -> list[NDArray[np.float32]]:
-        graph, start, found = drive.Graph(folder), 0, []
+        graph, start, found = drive.CachedGraph(folder), 0, []
         for length in lengths:
             mask = torch.ones(1, start + length, dtype=torch.int64)
             found.append(graph(tokens[:, start : start + length], mask).numpy())
@@ -45,7 +45,7 @@ def _causal(folder: Path, manifest: Manifest) -> dict[str, list[NDArray[np.float
 
 
 def _batch(folder: Path, rows: list[torch.Tensor], *, left: bool) -> list[NDArray[np.float32]]:
-    graph = drive.Graph(folder)
+    graph = drive.CachedGraph(folder)
     ids, mask, spans = _padded(rows, left=left)
     logits = graph(ids, mask)
     found = [logits[row, span].numpy() for row, span in enumerate(spans)]

@@ -1,4 +1,4 @@
-"""Which weights are quantized, and into what: by task, by ``--keep``, and by the mix."""
+"""The schemes of weights: by task, by ``--keep``, and by the mix."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,19 +6,12 @@ from typing import Any
 
 import pytest
 from intaglio.errors import CheckpointError, UsageError
-from intaglio.exporter.quantize.allocation.plan import (
-    BITS_A_WEIGHT,
-    GPTQ_GAIN,
-    Plan,
-    Target,
-    kept,
-    measured_formats,
-    mixed,
-    targets,
-    uniform,
-)
+from intaglio.exporter.quantize.allocation.candidates import Candidate, candidates, kept
+from intaglio.exporter.quantize.allocation.mix import BITS_PER_WEIGHT, GPTQ_GAIN, measured_formats, mixed
+from intaglio.exporter.quantize.allocation.uniform import uniform
 from intaglio.exporter.quantize.formats.blocks import BlockFormat
-from intaglio.exporter.quantize.layers.sensitivity import Damages
+from intaglio.exporter.quantize.formats.scheme import Schemes
+from intaglio.exporter.quantize.layers.sensitivity import KlEstimates
 from intaglio.exporter.quantize.options import QuantizeOptions
 from intaglio.models.checkpoint import Checkpoint
 from intaglio.tests import tiny
@@ -27,19 +20,19 @@ PROJECTIONS = [
     *(f"self_attn.{name}_proj" for name in "qkvo"),
     *(f"mlp.{name}_proj" for name in ("gate", "up", "down")),
 ]
-Found = Callable[..., list[Target]]
+Found = Callable[..., list[Candidate]]
 
 
 @pytest.fixture
 def found(tmp_path: Path) -> Found:
-    """``found("qwen2", task)`` -> the targets of a tiny checkpoint of two layers."""
+    """``found("qwen2", task)`` -> the candidates of a tiny checkpoint of two layers."""
 
-    def make(family: str = "qwen2", task: str = "text-generation", **changes: Any) -> list[Target]:
+    def make(family: str = "qwen2", task: str = "text-generation", **changes: Any) -> list[Candidate]:
         if family == "exaone4":
             changes |= {"layer_types": ["sliding_attention", "full_attention"]}
         values = tiny.config(family, task, num_hidden_layers=2, **changes)
         checkpoint = Checkpoint(tiny.write(tmp_path / "checkpoint", values))
-        return targets(checkpoint, checkpoint.task)
+        return candidates(checkpoint, checkpoint.task)
 
     return make
 
@@ -52,16 +45,16 @@ def test_the_trunk_is_quantized_and_small_heads_are_not(found: Found, family: st
     expected += [f"{prefix}layers.{index}.{name}.weight" for index in range(2) for name in PROJECTIONS]
     if task == "text-generation":
         expected.append("lm_head.weight")
-    assert [target.tensor for target in found(family, task)] == expected
+    assert [candidate.tensor for candidate in found(family, task)] == expected
 
 
-def test_a_tied_table_is_one_weight_of_two_paths(found: Found) -> None:
+def test_a_tied_embedding_is_one_weight_of_two_paths(found: Found) -> None:
     first, *others = found(tie_word_embeddings=True)
-    assert first == Target(("model.embed_tokens", "lm_head"), "model.embed_tokens.weight", (288, 64), gathered=True)
-    assert first.table
-    assert not any(target.table or target.gathered for target in others)
+    assert first == Candidate(("model.embed_tokens", "lm_head"), "model.embed_tokens.weight", (288, 64), looked_up=True)
+    assert first.per_token
+    assert not any(candidate.per_token or candidate.looked_up for candidate in others)
     head = found()[-1]
-    assert (head.paths, head.table, head.gathered) == (("lm_head",), True, False)
+    assert (head.paths, head.per_token, head.looked_up) == (("lm_head",), True, False)
 
 
 def test_a_damaged_checkpoint_is_named_before_anything_long_begins(tmp_path: Path) -> None:
@@ -70,21 +63,21 @@ def test_a_damaged_checkpoint_is_named_before_anything_long_begins(tmp_path: Pat
     del tensors["model.layers.1.mlp.up_proj.weight"]
     checkpoint = Checkpoint(tiny.write(tmp_path, values, tensors=tensors))
     with pytest.raises(CheckpointError, match=r"model\.layers\.1\.mlp\.up_proj\.weight"):
-        targets(checkpoint, "text-generation")
+        candidates(checkpoint, "text-generation")
 
 
-def formats(plan: Plan) -> dict[str, tuple[int, int, bool, str]]:
+def formats(schemes: Schemes) -> dict[str, tuple[int, int, bool, str]]:
     return {
         name.removesuffix(".weight"): (w.format.bits, w.format.block_size, w.format.symmetric, w.method)
-        for name, w in plan.items()
+        for name, w in schemes.items()
     }
 
 
 def test_uniform_formats(found: Found) -> None:
     weights = found()
     four = formats(uniform(weights, "int4", QuantizeOptions(), "gptq"))
-    assert set(four) == {target.tensor.removesuffix(".weight") for target in weights}
-    # A gathered table has no zero points; tables are rounded, whatever the method.
+    assert set(four) == {candidate.tensor.removesuffix(".weight") for candidate in weights}
+    # An embedding has no zero points; embedding and LM head are rounded with every method.
     assert four.pop("model.embed_tokens") == (4, 32, True, "rtn")
     assert four.pop("lm_head") == (4, 32, False, "rtn")
     assert set(four.values()) == {(4, 32, False, "gptq")}
@@ -106,11 +99,13 @@ def test_int8_has_small_blocks_where_they_gain_most(found: Found) -> None:
 def test_keep(found: Found) -> None:
     weights = found()
     options = QuantizeOptions(keep={"*.layers.1.*": "float", "*.v_proj": "int8", "lm_head": "int8"})
-    plan = formats(uniform(weights, "int4", options, "rtn"))
-    assert not [name for name in plan if ".layers.1." in name and "v_proj" not in name]
-    assert plan["model.layers.0.self_attn.v_proj"] == plan["model.layers.1.self_attn.v_proj"] == (8, 32, True, "rtn")
-    assert plan["lm_head"] == (8, 32, True, "rtn")
-    assert plan["model.layers.0.self_attn.k_proj"] == (4, 32, False, "rtn")
+    schemes = formats(uniform(weights, "int4", options, "rtn"))
+    assert not [name for name in schemes if ".layers.1." in name and "v_proj" not in name]
+    assert (
+        schemes["model.layers.0.self_attn.v_proj"] == schemes["model.layers.1.self_attn.v_proj"] == (8, 32, True, "rtn")
+    )
+    assert schemes["lm_head"] == (8, 32, True, "rtn")
+    assert schemes["model.layers.0.self_attn.k_proj"] == (4, 32, False, "rtn")
 
 
 def test_of_two_patterns_that_fit_the_last_counts(found: Found) -> None:
@@ -121,7 +116,7 @@ def test_of_two_patterns_that_fit_the_last_counts(found: Found) -> None:
     assert kept(weights, {other: "int8", one: "float"})[name] == "float"
 
 
-def test_a_tied_table_is_kept_by_either_path(found: Found) -> None:
+def test_a_tied_embedding_is_kept_by_either_path(found: Found) -> None:
     weights = found(tie_word_embeddings=True)
     for path in ("lm_head", "model.embed_tokens"):
         assert kept(weights, {path: "int8"}) == {"model.embed_tokens.weight": "int8"}
@@ -139,67 +134,66 @@ def test_a_pattern_that_no_path_fits(found: Found, pattern: str) -> None:
     )
 
 
-def made_up(weights: list[Target], options: QuantizeOptions, **damage: float) -> Damages:
-    """A damage for every weight that is asked for: that given for the last part of its name, or a little; worse with
-    larger blocks."""
-    measured: Damages = {}
+def made_up(weights: list[Candidate], options: QuantizeOptions, **kl: float) -> KlEstimates:
+    """Return an estimate for every weight, by the last part of its name or 1e-4; larger with larger blocks."""
+    measured: KlEstimates = {}
     for tensor, asked in measured_formats(weights, options).items():
-        own = damage.get(tensor.split(".")[-2], 1e-4)
+        own = kl.get(tensor.split(".")[-2], 1e-4)
         measured[tensor] = {format: own * format.block_size / 32 for format in asked}
     return measured
 
 
-def plan_of(weights: list[Target], options: QuantizeOptions, **damage: float) -> Plan:
-    return mixed(weights, made_up(weights, options, **damage), options, "gptq")
+def mix(weights: list[Candidate], options: QuantizeOptions, **kl: float) -> Schemes:
+    return mixed(weights, made_up(weights, options, **kl), options, "gptq")
 
 
-def bytes_of(weights: list[Target], plan: Plan) -> int:
-    shapes = {target.tensor: target.shape for target in weights}
-    return sum(plan[name].format.bytes(*shape, 2) if name in plan else 4 * shape[0] * shape[1]
+def bytes_of(weights: list[Candidate], schemes: Schemes) -> int:
+    shapes = {candidate.tensor: candidate.shape for candidate in weights}
+    return sum(schemes[name].format.bytes(*shape, 2) if name in schemes else 4 * shape[0] * shape[1]
                for name, shape in shapes.items())  # fmt: skip
 
 
 def test_the_default_mix_spends_its_bits_where_they_help(found: Found) -> None:
     weights = found()
-    plan = plan_of(weights, QuantizeOptions(), v_proj=0.1, down_proj=0.02)
-    number = sum(target.shape[0] * target.shape[1] for target in weights)
-    assert BITS_A_WEIGHT - 0.2 < 8 * bytes_of(weights, plan) / number <= BITS_A_WEIGHT
-    bits = {name.split(".")[-2]: item.format.bits for name, item in plan.items()}
+    schemes = mix(weights, QuantizeOptions(), v_proj=0.1, down_proj=0.02)
+    number = sum(candidate.size for candidate in weights)
+    assert BITS_PER_WEIGHT - 0.2 < 8 * bytes_of(weights, schemes) / number <= BITS_PER_WEIGHT
+    bits = {name.split(".")[-2]: item.format.bits for name, item in schemes.items()}
     assert bits["v_proj"] == 8
     assert bits["gate_proj"] == 4
-    assert all((item.method == "rtn") == (item.format.bits == 8) for item in plan.values())
-    for name, item in plan.items():
+    assert all((item.method == "rtn") == (item.format.bits == 8) for item in schemes.values())
+    for name, item in schemes.items():
         base = {"v_proj": 0.1, "down_proj": 0.02}.get(name.split(".")[-2], 1e-4) * item.format.block_size / 32
-        assert item.damage == pytest.approx(base / (256 if item.format.bits == 8 else GPTQ_GAIN))
+        assert item.kl_estimate == pytest.approx(base / (256 if item.format.bits == 8 else GPTQ_GAIN))
 
 
 @pytest.mark.parametrize("special", [{"lm_head": "float"}, {"lm_head": "int8"}, {"model.embed_tokens": "int4"}])
-def test_what_is_kept_is_not_paid_for_by_the_others(found: Found, special: dict[str, Any]) -> None:
+def test_the_mix_does_not_pay_for_what_is_kept(found: Found, special: dict[str, Any]) -> None:
     weights = found()
     (path,) = special
-    plan = plan_of(weights, QuantizeOptions(keep=special), down_proj=0.01)
-    others = [target for target in weights if target.paths != (path,)]
-    number = sum(target.shape[0] * target.shape[1] for target in others)
-    assert 8 * bytes_of(others, plan) / number > BITS_A_WEIGHT - 0.2
+    schemes = mix(weights, QuantizeOptions(keep=special), down_proj=0.01)
+    others = [candidate for candidate in weights if candidate.paths != (path,)]
+    number = sum(candidate.size for candidate in others)
+    assert 8 * bytes_of(others, schemes) / number > BITS_PER_WEIGHT - 0.2
     bits = {"float": 32, "int8": 9, "int4": 5}[special[path]]
-    assert 8 * bytes_of(weights, plan) <= BITS_A_WEIGHT * number + bits * 288 * 64
-    assert (f"{path}.weight" in plan) == (special[path] != "float")
+    assert 8 * bytes_of(weights, schemes) <= BITS_PER_WEIGHT * number + bits * 288 * 64
+    assert (f"{path}.weight" in schemes) == (special[path] != "float")
     if special[path] != "float":
-        assert plan[f"{path}.weight"].format.bits == int(special[path][-1])
+        assert schemes[f"{path}.weight"].format.bits == int(special[path][-1])
 
 
 def test_a_target_size_is_kept_to(found: Found) -> None:
     weights = found()
-    least = bytes_of(weights, plan_of(weights, QuantizeOptions(target_kl=1e9)))
+    least = bytes_of(weights, mix(weights, QuantizeOptions(target_kl=1e9)))
     previous = None
     for size in (least, least + 2000, least + 30_000):
-        plan = plan_of(weights, QuantizeOptions(target_size=size), o_proj=0.01)
-        assert bytes_of(weights, plan) <= size
-        harm = sum(item.damage or 0 for item in plan.values())
-        assert previous is None or harm < previous
-        previous = harm
+        schemes = mix(weights, QuantizeOptions(target_size=size), o_proj=0.01)
+        assert bytes_of(weights, schemes) <= size
+        total = sum(item.kl_estimate or 0 for item in schemes.values())
+        assert previous is None or total < previous
+        previous = total
     with pytest.raises(UsageError) as caught:
-        plan_of(weights, QuantizeOptions(target_size=least - 1))
+        mix(weights, QuantizeOptions(target_size=least - 1))
     assert str(caught.value) == (
         f"target size is {least - 1:,} bytes, and the weights take at least {least:,}; "
         "ask for more, or keep less in float or int8"
@@ -210,13 +204,13 @@ def test_a_target_kl_is_reached_with_the_fewest_bytes(found: Found) -> None:
     weights = found()
     sizes = []
     for kl in (1.0, 0.05, 0.01):
-        plan = plan_of(weights, QuantizeOptions(target_kl=kl), down_proj=0.02, o_proj=0.01)
-        assert sum(item.damage or 0 for item in plan.values()) <= kl
-        sizes.append(bytes_of(weights, plan))
+        schemes = mix(weights, QuantizeOptions(target_kl=kl), down_proj=0.02, o_proj=0.01)
+        assert sum(item.kl_estimate or 0 for item in schemes.values()) <= kl
+        sizes.append(bytes_of(weights, schemes))
     assert sizes == sorted(sizes)
     assert sizes[0] < sizes[-1]
     with pytest.raises(UsageError) as caught:
-        plan_of(weights, QuantizeOptions(target_kl=1e-6))
+        mix(weights, QuantizeOptions(target_kl=1e-6))
     assert str(caught.value) == (
         "target KL is 1e-06 nats per token, and the best mix is estimated at 3.13e-06; "
         "ask for more than that, or for --precision int8"
@@ -226,9 +220,9 @@ def test_a_target_kl_is_reached_with_the_fewest_bytes(found: Found) -> None:
 def test_a_block_size_leaves_only_the_bits_to_the_mix(found: Found) -> None:
     weights = found()
     options = QuantizeOptions(block_size=64)
-    plan = plan_of(weights, options, k_proj=0.1)
-    assert {item.format.block_size for item in plan.values()} == {64}
-    assert {item.format.bits for item in plan.values()} == {4, 8}
+    schemes = mix(weights, options, k_proj=0.1)
+    assert {item.format.block_size for item in schemes.values()} == {64}
+    assert {item.format.bits for item in schemes.values()} == {4, 8}
     assert measured_formats(weights, options)["lm_head.weight"] == [BlockFormat(4, 64, symmetric=False)]
 
 
@@ -236,7 +230,7 @@ def test_what_stays_in_float_counts_for_the_size_and_is_not_measured(found: Foun
     weights = found()
     options = QuantizeOptions(keep={"*_proj": "float"}, target_size=10**6)
     assert set(measured_formats(weights, options)) == {"model.embed_tokens.weight", "lm_head.weight"}
-    assert set(plan_of(weights, options)) == {"model.embed_tokens.weight", "lm_head.weight"}
-    floats = 4 * sum(t.shape[0] * t.shape[1] for t in weights if not t.table)
+    assert set(mix(weights, options)) == {"model.embed_tokens.weight", "lm_head.weight"}
+    floats = 4 * sum(c.size for c in weights if not c.per_token)
     with pytest.raises(UsageError, match="keep less in float or int8"):
-        plan_of(weights, QuantizeOptions(keep={"*_proj": "float"}, target_size=floats))
+        mix(weights, QuantizeOptions(keep={"*_proj": "float"}, target_size=floats))

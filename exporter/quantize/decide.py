@@ -1,0 +1,81 @@
+"""The first step of a quantization: from the options and the checkpoint's headers to what is done with each weight."""
+
+from dataclasses import dataclass, replace
+
+from ...artifact import Target, Task
+from ...errors import UsageError
+from ...models.weight_source import WeightSource
+from .allocation.candidates import Candidate, candidates, kept
+from .allocation.uniform import uniform
+from .calibration import WINDOWS, Calibration
+from .formats.scheme import Schemes
+from .options import Method, QuantizedPrecision, QuantizeOptions
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the options ask for.
+
+    Args:
+        candidates: the weights that may be quantized.
+        method: the method; never "auto".
+        schemes: every weight in the same bits.
+        mixes: bits are to be mixed by sensitivity; ``schemes`` are then replaced after measuring.
+        calibration: the text to read; None where weights are only rounded.
+    """
+
+    task: Task
+    target: Target
+    options: QuantizeOptions
+    candidates: list[Candidate]
+    method: Method
+    schemes: Schemes
+    mixes: bool
+    calibration: Calibration | None
+
+
+def decide(
+    checkpoint: WeightSource, task: Task, target: Target, precision: QuantizedPrecision, options: QuantizeOptions
+) -> Decision:
+    """Choose method and formats; no weights are read.
+
+    Raises:
+        UsageError: options that contradict each other or the model.
+        CheckpointError, UnsupportedError: the tensors are not those of the task's module.
+    """
+    found = candidates(checkpoint, task)
+    kept(found, options.keep)  # refuses a pattern that matches nothing, before anything long begins
+    if options.target_kl is not None and task != "text-generation":
+        raise UsageError(f"target KL is a measure of next tokens, and the task is {task}; give a target size")
+    if options.method == "smoothquant":
+        _check_smoothquant(target, precision, options)
+    targeted = options.target_size is not None or options.target_kl is not None
+    mixes = targeted or (precision == "int4" and options.method == "auto")
+    method = options.method
+    if method == "auto":
+        method = "gptq" if precision == "int4" or mixes else "rtn"
+    calibration = None
+    if mixes or method != "rtn":
+        calibration = Calibration(windows=options.windows or WINDOWS)
+        if options.calibration is not None:
+            calibration = replace(calibration, text=options.calibration)
+    elif options.calibration is not None:
+        raise UsageError("--calibration is given, and rounding to the nearest reads no text; use --method gptq")
+    return Decision(
+        task, target, options, found, method, uniform(found, precision, options, method), mixes, calibration
+    )
+
+
+def _check_smoothquant(target: Target, precision: QuantizedPrecision, options: QuantizeOptions) -> None:
+    """Check that the other options go with SmoothQuant.
+
+    Raises:
+        UsageError: they do not.
+    """
+    if precision != "int8" or target != "ort" or options.activations != "fp32":
+        raise UsageError(
+            "method smoothquant uses integer matrix multiplications of ONNX Runtime's CPU kernels: it is for "
+            "--precision int8, --target ort and --activations fp32; leave the method out for others"
+        )
+    if options.target_size is not None or options.target_kl is not None:
+        raise UsageError("method smoothquant stores weights in 8 bits, and a target mixes bits; leave one of them out")

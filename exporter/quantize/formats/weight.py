@@ -1,0 +1,126 @@
+"""The recipe of a quantized weight: one pass over its rows gives codes, scales and zero points.
+
+Each operator takes them in a layout of its own: ``nbits`` for MatMulNBits and GatherBlockQuantized, ``standard`` for
+DequantizeLinear, ``channels`` for MatMulIntegerToFloat.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ....artifact import Quantization, TensorEntry
+from ....models.weight_source import WeightSource
+from ...weights import Stacked, Stored, Stream, Write
+from .blocks import QuantizedRows
+from .scheme import Scheme
+
+CODES, SCALES, ZERO_POINTS = "codes", "scales", "zero_points"
+"""The keys of the streams; also what a stream's name in the graph ends with."""
+
+
+class RowSource(Protocol):
+    """The quantized rows of a weight [N, K]."""
+
+    @property
+    def inner(self) -> Stored | Stacked: ...
+
+    @property
+    def scheme(self) -> Scheme: ...
+
+    def rows(self, checkpoint: WeightSource) -> Iterator[tuple[Tensor, QuantizedRows]]:
+        """Yield consecutive rows: in float32 [n, K], and quantized."""
+        ...
+
+
+class QuantizedWeight(ABC):
+    """A weight [N, K] in blocks, KB to a row, in the layout of a subclass.
+
+    Codes go to the file while the rows are quantized. Scales and zero points are small: they are collected and written
+    after the codes.
+    """
+
+    def __init__(self, source: RowSource) -> None:
+        rows, columns = source.inner.shape
+        self.source = source
+        self.format = source.scheme.format
+        self.shape = (rows, columns)
+        self.blocks = self.format.blocks(columns)
+
+    @property
+    def codes(self) -> Stream:
+        return Stream(self, CODES, self._codes_shape(), self.source.inner.sources)
+
+    @property
+    def scales(self) -> Stream:
+        return Stream(self, SCALES, self._scales_shape())
+
+    @property
+    def zero_points(self) -> Stream:
+        return Stream(self, ZERO_POINTS, self._zero_points_shape())
+
+    def write(self, checkpoint: WeightSource, write: Write) -> Mapping[str, TensorEntry]:
+        scales = torch.empty(self.shape[0], self.blocks)
+        zeros = 0 if self.format.symmetric else self.format.packed_bytes(self.blocks)
+        zero_points = torch.empty(self.shape[0], zeros, dtype=torch.uint8)
+        squared_error = squared_weight = 0.0
+
+        def collected() -> Iterator[QuantizedRows]:
+            nonlocal squared_error, squared_weight
+            start = 0
+            for weight, quantized in self.source.rows(checkpoint):
+                stop = start + len(weight)
+                squared_weight += weight.square().sum().item()
+                squared_error += quantized.dequantize().sub_(weight).square_().sum().item()
+                scales[start:stop] = quantized.scales
+                if not self.format.symmetric:
+                    zero_points[start:stop] = quantized.packed_zero_points()
+                start = stop
+                yield quantized
+
+        for piece in self._pack_codes(collected()):
+            write(CODES, piece)
+        write(SCALES, self._pack_scales(scales))
+        if not self.format.symmetric:
+            for key, piece in self._pack_zero_points(zero_points):
+                write(key, piece)
+        error = (squared_error / squared_weight) ** 0.5 if squared_weight else 0.0
+        return {CODES: self._entry(error)}
+
+    def _entry(self, error: float) -> TensorEntry:
+        scheme = self.source.scheme
+        facts = Quantization(
+            bits=self.format.bits,
+            block_size=self.format.block_size,
+            symmetric=self.format.symmetric,
+            method=scheme.method,
+            accuracy_level=scheme.accuracy_level,
+            error=error,
+            damage=scheme.kl_estimate,
+        )
+        return TensorEntry(f"int{self.format.bits}", self.shape, self.source.inner.sources, facts)
+
+    @abstractmethod
+    def _codes_shape(self) -> tuple[int, ...]: ...
+
+    def _scales_shape(self) -> tuple[int, ...]:
+        return (self.shape[0], self.blocks)
+
+    @abstractmethod
+    def _zero_points_shape(self) -> tuple[int, ...]: ...
+
+    @abstractmethod
+    def _pack_codes(self, rows: Iterator[QuantizedRows]) -> Iterator[Tensor]:
+        """Yield the pieces of the codes; all of ``rows`` must be taken."""
+        ...
+
+    def _pack_scales(self, scales: Tensor) -> Tensor:
+        """Lay out the scales, float32 [N, KB]."""
+        return scales
+
+    @abstractmethod
+    def _pack_zero_points(self, packed: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Yield key and values of each stream of zero points, from uint8 [N, ceil(KB * bits / 8)]."""
+        ...

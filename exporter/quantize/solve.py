@@ -1,0 +1,148 @@
+"""The third step of a quantization: from what was measured to the blocks of every weight."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ...errors import UnsupportedError
+from ...models.weight_source import WeightSource
+from ..progress import Progress
+from ..weights import Stacked, Stored
+from .allocation.mix import mixed
+from .decide import Decision
+from .formats.blocks import channel_format
+from .formats.scheme import Scheme, Schemes
+from .formats.weight import RowSource
+from .layers.gptq_pass import solve_gptq
+from .layers.smoothing import smoothing
+from .measure import Measurement
+from .methods.rescale import RescaledCheckpoint
+from .methods.row_sources import Rounded, Solved
+from .methods.smooth import integer_matmul, weight_only_matmul
+
+SMOOTHED = (".mlp.gate_proj.weight", ".mlp.up_proj.weight", ".self_attn.o_proj.weight")
+SMOOTHING_WINDOWS = 16
+
+
+class Quantizer:
+    """The solved weights: gives the graph's passes the quantized rows of each weight that they ask for.
+
+    Args:
+        schemes: by tensor.
+        folder: the folder of the tensors solved by GPTQ.
+        checkpoint: the checkpoint to read weights from: the given one, or one with scales folded in.
+    """
+
+    def __init__(self, schemes: Schemes, folder: Path, checkpoint: WeightSource) -> None:
+        self.schemes = schemes
+        self.folder = folder
+        self.checkpoint = checkpoint
+
+    def alike(self, tensors: Sequence[str]) -> bool:
+        """Return true if the tensors can be stored as one: they have the same scheme, or all stay in float."""
+        return all(self.schemes.get(name) == self.schemes.get(tensors[0]) for name in tensors)
+
+    def blocks(self, weight: Stored | Stacked) -> RowSource | None:
+        """Return the rows of a weight in blocks; None for one in float or of an integer matrix multiplication."""
+        scheme = self._scheme(weight)
+        if scheme is None or scheme.method == "smoothquant":
+            return None
+        if scheme.method in ("rtn", "awq"):
+            return Rounded(weight, scheme)
+        return Solved(weight, scheme, self.folder)
+
+    def channels(self, weight: Stored | Stacked) -> RowSource | None:
+        """Return the rows of the weight of an integer matrix multiplication; None for any other."""
+        scheme = self._scheme(weight)
+        if scheme is None or scheme.method != "smoothquant":
+            return None
+        return Solved(weight, scheme, self.folder)
+
+    def _scheme(self, weight: Stored | Stacked) -> Scheme | None:
+        first = self.schemes.get(weight.sources[0])
+        if first is None:
+            return None
+        assert self.alike(weight.sources)
+        estimates = [self.schemes[name].kl_estimate for name in weight.sources]
+        total = sum(kl for kl in estimates if kl is not None) if None not in estimates else None
+        return replace(first, kl_estimate=total)
+
+
+@torch.no_grad()
+def solve(
+    checkpoint: WeightSource, decision: Decision, measurement: Measurement, scratch: Path, progress: Progress
+) -> Quantizer:
+    """Fix the format of every weight, and solve those that are not simply rounded.
+
+    Args:
+        scratch: a folder for what is solved.
+        progress: called with the stages "sensitivity" (layers) and "calibration" (tokens).
+
+    Raises:
+        UsageError: the mix cannot meet the target.
+        UnsupportedError: the checkpoint cannot be quantized in this way.
+    """
+    schemes, embedding = decision.schemes, None
+    if measurement.sensitivity is not None:
+        schemes = mixed(decision.candidates, measurement.sensitivity.kl_estimates, decision.options, decision.method)
+        embedding = measurement.sensitivity.embedding
+    windows = measurement.windows
+    if windows is None:
+        return Quantizer(schemes, scratch, checkpoint)
+    if decision.method == "awq":
+        return _solve_awq(checkpoint, schemes, windows, scratch, progress)
+    if decision.method == "smoothquant":
+        return _solve_smoothquant(checkpoint, schemes, windows, scratch, progress)
+    if any(scheme.method == "gptq" for scheme in schemes.values()):
+        solved = solve_gptq(
+            checkpoint, schemes, windows, embedding, scratch, lambda done, total: progress("calibration", done, total)
+        )
+        if decision.target == "ort":  # standard operators do not say what activations are multiplied in
+            schemes = solved
+    return Quantizer(schemes, scratch, checkpoint)
+
+
+def _solve_awq(
+    checkpoint: WeightSource, schemes: Schemes, windows: Tensor, scratch: Path, progress: Progress
+) -> Quantizer:
+    """Fold scales that give the columns that matter most more of the codes, wherever there is a carrier."""
+    formats = {item.format for name, item in schemes.items() if ".layers." in name or name.startswith("layers.")}
+    foldings = smoothing(
+        checkpoint,
+        windows[:SMOOTHING_WINDOWS],
+        set(schemes),
+        weight_only_matmul(min(formats, key=lambda format: format.bits)),
+        lambda done, total: progress("sensitivity", done, total),
+    )
+    scaled = {name for folding in foldings for name in folding.carrier.multiplied}
+    named = {name: replace(item, method="awq") if name in scaled else item for name, item in schemes.items()}
+    return Quantizer(named, scratch, RescaledCheckpoint(checkpoint, foldings))
+
+
+def _solve_smoothquant(
+    checkpoint: WeightSource, schemes: Schemes, windows: Tensor, scratch: Path, progress: Progress
+) -> Quantizer:
+    """Make gate, up and o integer matrix multiplications with a scale for each token; the rest stays as it is.
+
+    Gate and up are more than half of a prefill. The inputs of q, k, v and of down are too uneven for one scale a token,
+    smoothed or not. One scale a row is coarse: GPTQ compensates the error.
+    """
+    wanted = {name for name, item in schemes.items() if name.endswith(SMOOTHED) and item.format.bits == 8}
+    few = windows[:SMOOTHING_WINDOWS]
+    foldings = smoothing(
+        checkpoint, few, wanted, integer_matmul, lambda done, total: progress("sensitivity", done, total)
+    )
+    multiplied = [name for folding in foldings for name in folding.carrier.multiplied]
+    if not any(name.endswith(SMOOTHED[0]) for name in multiplied):
+        raise UnsupportedError(
+            f"{checkpoint.folder}: method smoothquant folds scales into the norm in front of gate and up, and "
+            f"{checkpoint.config.family} has none there, or --keep keeps them; use --method rtn"
+        )
+    channels = {name: Scheme(channel_format(checkpoint.tensors[name].shape[1]), "smoothquant") for name in multiplied}
+    rescaled = RescaledCheckpoint(checkpoint, foldings)
+    schemes = {**schemes, **channels}
+    solve_gptq(rescaled, schemes, windows, None, scratch, lambda done, total: progress("calibration", done, total))
+    return Quantizer(schemes, scratch, rescaled)
