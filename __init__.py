@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from .exporter.export import export as export
     from .exporter.export import quantize as quantize
     from .exporter.quantize.options import QuantizeOptions as QuantizeOptions
-    from .parity.check import CheckOptions as CheckOptions
     from .parity.check import check as check
-    from .parity.report.result import Report as Report
+    from .parity.options import CheckOptions as CheckOptions
+    from .parity.report.report import Report as Report
     from .runtime import Embedder as Embedder
     from .runtime import QuestionAnswerer as QuestionAnswerer
     from .runtime import SequenceClassifier as SequenceClassifier

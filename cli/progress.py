@@ -9,8 +9,8 @@ from .show import size
 
 Report = Callable[[str, int, int], None]
 
-COUNTED = frozenset({"graph", "sensitivity", "layers", "trials", "operators", "calls"})
-"""Stages that count steps, layers, trials or calls."""
+COUNTED = frozenset({"graph", "sensitivity", "layers", "cases", "operators", "calls"})
+"""Stages that count steps, layers, cases or calls."""
 
 SHARED_OUT = frozenset({"calibration"})
 """Stages that count the same thing several times, so that only the share of it says something. All others count bytes.

@@ -8,7 +8,8 @@ import click
 from .show import print_facts
 
 if TYPE_CHECKING:
-    from ..parity.report.result import Case, Report
+    from ..parity.report.report import Report
+    from ..parity.report.result import CaseResult
 
 SHOWN = 8
 """Reasons on a terminal; the report has all."""
@@ -47,7 +48,7 @@ def print_report(report: "Report", html: Path | None) -> None:
     print_facts(facts)
 
 
-def _case(case: "Case") -> str:
+def _case(case: "CaseResult") -> str:
     if case.figures is None:
         return f"{case.name}: refused, {'as it should be' if case.verdict == 'faithful' else case.refused}"
     figures = case.figures

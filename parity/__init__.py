@@ -1,15 +1,16 @@
-"""Source and artifact side by side: is this the same model, and if not, where did it go wrong?
+"""Compare an artifact with the checkpoint it was made from, and locate what differs.
 
     check ─▶ source (layer by layer) ┐
-         └─▶ trials (the artifact)   ┴─▶ measures ─▶ thresholds ─▶ Report ─▶ page, record
+         └─▶ cases (the artifact)    ┴─▶ tally ─▶ thresholds ─▶ Report ─▶ page, record
          └─▶ audit (weights), locate (operators) ─────────────────────┘
 
-``check(artifact, source)`` gives a ``Report``, ``render`` makes a page of it, ``record`` puts it into the artifact.
+``check(artifact, source)`` returns a ``Report``, ``render`` returns its page, ``record`` writes it into the artifact.
 """
 
-from .check import CheckOptions, check
+from .check import check
+from .options import CheckOptions
 from .page import render
 from .record import record
-from .report.result import Report
+from .report.report import Report
 
 __all__ = ["CheckOptions", "Report", "check", "record", "render"]

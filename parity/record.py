@@ -7,7 +7,7 @@ from pathlib import Path
 from ..artifact import MANIFEST, FileEntry, Parity, read_manifest, sha256_file
 from ..errors import OutputError
 from .page import render
-from .report.result import Report
+from .report.report import Report
 
 JSON, HTML = "parity.json", "parity.html"
 

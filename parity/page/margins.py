@@ -2,7 +2,8 @@
 
 from dataclasses import fields
 
-from ..report.result import VERDICTS, Figures, Limit, Report
+from ..report.report import Report
+from ..report.result import VERDICTS, Figures, Limit
 from ..report.thresholds import measure
 from .numerals import number, percent, share, tick
 from .plots import Axis, picture

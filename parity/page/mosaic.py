@@ -10,9 +10,9 @@ from .visible import escaped
 
 ROW, HEAD, GAP = 21, 24, 8
 LABEL, BARS = 7.5, 13.0
-"""Percent of the width for the layers' numbers, and for the bars of damage."""
+"""Percent of the width for the layers' numbers, and for the bars of the estimated KL divergence."""
 OUTLINED = 5
-"""So many tensors of the largest damage are outlined."""
+"""Number of outlined tensors, those with the largest estimated KL divergence."""
 
 
 def mosaic(tensors: Sequence[TensorError]) -> str | None:
@@ -27,7 +27,8 @@ def mosaic(tensors: Sequence[TensorError]) -> str | None:
     layers = sorted({layer for layer, _ in layered})
     outlined = set(map(id, worst(shown, OUTLINED)))
     bars = {
-        layer: sum(layered[layer, kind].damage or 0 for kind in kinds if (layer, kind) in layered) for layer in layers
+        layer: sum(layered[layer, kind].kl_estimate or 0 for kind in kinds if (layer, kind) in layered)
+        for layer in layers
     }
     most = max(bars.values(), default=0)
     wide = (100 - LABEL - (BARS if most else 0)) / max(len(kinds), 1)
@@ -41,7 +42,7 @@ def mosaic(tensors: Sequence[TensorError]) -> str | None:
         for column, kind in enumerate(kinds):
             parts.append(_text(LABEL + (column + 0.5) * wide, y + 16, kind.removesuffix("_proj")))
         if most:
-            parts.append(_text(LABEL + across + BARS / 2, y + 16, "damage"))
+            parts.append(_text(LABEL + across + BARS / 2, y + 16, "est. KL"))
         y += HEAD
     for layer in layers:
         parts.append(_text(LABEL - 1.2, y + 14, str(layer), "end"))
@@ -83,10 +84,10 @@ def shades(tensors: Sequence[TensorError]) -> Axis:
 
 
 def worst(tensors: Sequence[TensorError], count: int) -> list[TensorError]:
-    """Those that cost most: by the estimated damage where there is one, otherwise by error."""
-    measured = any(tensor.damage for tensor in tensors)
-    quantized = [tensor for tensor in tensors if tensor.error > 0 or tensor.damage]
-    return sorted(quantized, key=lambda t: -((t.damage or 0) if measured else t.error))[:count]
+    """Return the tensors with the largest estimated KL divergence, or the largest error if there is no estimate."""
+    measured = any(tensor.kl_estimate for tensor in tensors)
+    quantized = [tensor for tensor in tensors if tensor.error > 0 or tensor.kl_estimate]
+    return sorted(quantized, key=lambda t: -((t.kl_estimate or 0) if measured else t.error))[:count]
 
 
 def form(tensor: TensorError) -> str:
@@ -99,8 +100,8 @@ def told(tensor: TensorError) -> str:
     method = f", {tensor.method}" if tensor.method else ""
     blocks = f" in blocks of {tensor.block_size}" if tensor.block_size else ""
     parts = [f"{tensor.module}: {tensor.precision}{blocks}{method}; error {number(tensor.error)}"]
-    if tensor.damage is not None:
-        parts.append(f"damage {number(tensor.damage)} nats")
+    if tensor.kl_estimate is not None:
+        parts.append(f"estimated KL {number(tensor.kl_estimate)} nats")
     if tensor.worst_block is not None:
         row = "" if tensor.worst_row is None else f" in row {tensor.worst_row:,}"
         parts.append(f"worst block {number(tensor.worst_block)}{row}")

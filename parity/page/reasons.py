@@ -2,7 +2,8 @@
 
 import re
 
-from ..report.result import Report, TensorError
+from ..report.report import Report
+from ..report.result import TensorError
 
 _SYMPTOM = re.compile(r"(.+?): (\w+) is \S+, above \S+", re.DOTALL)
 

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from ..report.result import VERDICTS, Case, Continuation, Figures, Limit, Report
+from ..report.report import Report
+from ..report.result import VERDICTS, CaseResult, Continuation, Figures, Limit
 from . import mosaic, numerals, pictures, visible, words
 from .margins import bound, margins
 from .plots import log_axis
@@ -107,7 +108,7 @@ def render(report: Report) -> str:
     )
 
 
-def worst_case(report: Report) -> Case | None:
+def worst_case(report: Report) -> CaseResult | None:
     """The case that speaks for all: with the worst verdict, and the most positions of those that are at least half as
     far from the source as the furthest of that verdict."""
     distances = _distances(report)
@@ -125,7 +126,7 @@ def others(report: Report) -> int:
     return len(distances) - 1 if told and all(distance <= 2 * told[0] for _, _, distance in distances) else 0
 
 
-def _distances(report: Report) -> list[tuple[Case, int, float]]:
+def _distances(report: Report) -> list[tuple[CaseResult, int, float]]:
     """The cases that ran, with their positions and how far they are from the source: by one measure for all."""
     ran = [(case, case.figures) for case in report.cases if case.figures]
     if all(figures.kl_mean is not None for _, figures in ran):

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 
 from ...artifact import Task
 from ...models.family import FAMILIES
-from ..report.result import Report, Verdict
+from ..report.report import Report
+from ..report.result import Verdict
 from . import numerals
 
 VERDICT: Mapping[Verdict, str] = {"faithful": "Faithful", "drifted": "Drifted", "broken": "Broken"}

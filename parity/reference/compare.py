@@ -3,16 +3,16 @@
 from ...artifact import Manifest
 from ...models.checkpoint import Checkpoint
 from ...runtime.engine.session import Session
-from ..report.measures import Tally, kind_of
+from ..cases.case import Case
+from ..cases.source_model import SourceModel
 from ..report.result import Reference
+from ..report.tally import Tally, kind_of
 from ..report.thresholds import NOISE
-from ..trials.source import Source
-from ..trials.trial import Trial
 from .transformers import transformers_logits
 
 
 def against(
-    checkpoint: Checkpoint, manifest: Manifest, session: Session, model: Source, trial: Trial
+    checkpoint: Checkpoint, manifest: Manifest, session: Session, model: SourceModel, case: Case
 ) -> tuple[Reference, ...]:
     """transformers' distance from the source, and the artifact's from transformers, over a trial's passages.
 
@@ -22,9 +22,9 @@ def against(
     """
     kind = kind_of(manifest.task, manifest.model)
     ours, theirs = Tally(kind, NOISE["fp32"]), Tally(kind, NOISE[manifest.precision])
-    outputs = {index: rows for index, _, rows in trial.run(session)}
-    found = transformers_logits(checkpoint.folder, manifest.task, [passage.tokens for passage in trial.passages])
-    for index, (passage, rows) in enumerate(zip(trial.passages, found, strict=True)):
+    outputs = {index: rows for index, _, rows in case.run(session)}
+    found = transformers_logits(checkpoint.folder, manifest.task, [passage.tokens for passage in case.passages])
+    for index, (passage, rows) in enumerate(zip(case.passages, found, strict=True)):
         ours.add(model.outputs(passage, 0, passage.tokens.size), rows, following=None)
         theirs.add(rows, outputs[index])
     return (Reference("transformers", ours.figures(), theirs.figures()),)

@@ -1,16 +1,12 @@
-"""What a check found: the contents of ``parity.json``, which README.md ("The parity report") describes field by field.
+"""The parts of a parity report: figures, cases, continuations, layers, weights, findings, tokens, limits.
 
-Differences are of logits unless something else is said; divergences (Kullback-Leibler, of the next token's
-distribution from the source's) are in nats.
+Differences are differences of logits unless stated otherwise. Divergences are Kullback-Leibler divergences of the next
+token's distribution from the source's, in nats.
 """
 
-import json
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
-from ...artifact import Precision, Target, Task
-
-FORMAT_VERSION = 1
 Verdict = Literal["faithful", "drifted", "broken"]
 VERDICTS: tuple[Verdict, ...] = ("faithful", "drifted", "broken")
 """From the best to the worst."""
@@ -18,14 +14,14 @@ VERDICTS: tuple[Verdict, ...] = ("faithful", "drifted", "broken")
 
 @dataclass(frozen=True)
 class Figures:
-    """How far the artifact's numbers are from the source's, over the ``positions`` of a case.
+    """Distances of the artifact's outputs from the source's, over the ``positions`` of a case.
 
-    ``relative_error`` is the root mean square of the differences over that of the source's logits about their mean at
-    each position. ``top1`` and ``top5`` are shares of positions: the likeliest token is the same; the source's
-    likeliest is among the artifact's five. ``flips`` are positions where the likeliest differs although the source
-    prefers its own by more than the noise of the precision, ``near_ties`` those where it differs within that noise.
-    Perplexities are over the same text; None where the case has no next tokens. Of the heads, ``top1`` is the share of
-    labels (spans, tags) that agree; embeddings have none.
+    ``relative_error`` is the root mean square of the differences, over that of the source's logits about their mean at
+    each position. ``top1`` and ``top5`` are shares of positions: with the same most likely token; with the source's
+    most likely token among the artifact's five. ``flips`` counts positions where the most likely token differs although
+    the source prefers its own by more than the noise of the precision, ``near_ties`` those where it differs within that
+    noise. Perplexities are over the same text; None if the case has no next tokens. For the other tasks, ``top1`` is
+    the share of labels (tags, spans) that agree; embeddings have no ``top1``.
     """
 
     positions: int
@@ -44,11 +40,11 @@ class Figures:
 
 
 @dataclass(frozen=True)
-class Case:
-    """One way of running the artifact: ``name`` for programs, ``what`` in words.
+class CaseResult:
+    """The result of one way of running the artifact: ``name`` for programs, ``what`` in words.
 
-    ``figures`` is None where the artifact refused to run it, with the reason in ``refused``; ``reasons`` say which
-    limit each figure exceeds.
+    ``figures`` is None if the artifact refused to run it, with the reason in ``refused``; ``reasons`` name the limits
+    that figures exceed.
     """
 
     name: str
@@ -61,10 +57,10 @@ class Case:
 
 @dataclass(frozen=True)
 class Continuation:
-    """A greedy continuation by the artifact, which the source would have gone on with for ``agreed`` tokens.
+    """A greedy continuation by the artifact; the source generates the same first ``agreed`` tokens.
 
-    ``agreed_text`` is what the text begins with and both say, ``wanted`` what the source would have gone on with, empty
-    where it agrees to the end. ``near_tie`` tells whether the source was undecided, within the noise, at that token.
+    ``agreed_text`` is the text of these tokens, ``wanted`` the source's next token, empty if all tokens agree.
+    ``near_tie`` is true if the source prefers that token by no more than the noise.
     """
 
     prompt: str
@@ -78,8 +74,8 @@ class Continuation:
 
 @dataclass(frozen=True)
 class LayerError:
-    """The artifact's hidden state behind a module, when the artifact runs by itself: the root mean square of its
-    difference from the source's, over that of the source's."""
+    """The relative error of the artifact's hidden state after a module, with all errors of the modules before it: the
+    root mean square of the difference, over that of the source's hidden state."""
 
     module: str
     error: float
@@ -87,12 +83,12 @@ class LayerError:
 
 @dataclass(frozen=True)
 class TensorError:
-    """A stored weight against the tensors of the checkpoint that it was made from.
+    """A stored weight, compared with the tensors of the checkpoint that it was made from.
 
-    ``error`` is the root mean square of the difference over that of the source (0 where a float tensor is the
-    same after rounding to its type), ``recorded`` what the manifest says of it, ``damage`` the divergence that the
-    manifest estimates it to cause. ``worst_block`` is the relative error of the worst block, and ``worst_row`` the row
-    in which it is. ``fault`` says what is wrong with it, if anything.
+    ``error`` is the root mean square of the difference over that of the source (0 if a float tensor is the same after
+    rounding to its type), ``recorded`` the error that the manifest records, and ``kl_estimate`` the KL divergence in
+    nats that the manifest estimates for it (``damage`` in parity.json). ``worst_block`` is the relative error of the
+    worst block, and ``worst_row`` its row. ``fault`` says what is wrong with the weight, if anything.
     """
 
     name: str
@@ -104,7 +100,7 @@ class TensorError:
     elements: int
     error: float
     recorded: float | None = None
-    damage: float | None = None
+    kl_estimate: float | None = None
     worst_block: float | None = None
     worst_row: int | None = None
     fault: str | None = None
@@ -112,12 +108,12 @@ class TensorError:
 
 @dataclass(frozen=True)
 class Finding:
-    """Where the artifact went wrong, and why, as far as that can be told.
+    """A module or node that computes something else than the source, and the cause, if it is known.
 
     ``module`` is a path in the native definition (``model.layers.3.self_attn``), ``operator`` the graph's node there,
-    ``error`` the relative error that arises in this place alone, when everything before it is as in the source, and
-    ``budget`` what the precision allows. ``verdict`` is what this alone makes of the artifact: another function than
-    the source's is broken, a rounding that is too large has drifted.
+    ``error`` the relative error of this module alone, with the source's inputs, and ``budget`` the error that the
+    precision allows. ``verdict`` is the artifact's verdict by this finding alone: "broken" for another function than
+    the source's, "drifted" for a rounding that is too large.
     """
 
     module: str
@@ -130,8 +126,8 @@ class Finding:
 
 @dataclass(frozen=True)
 class WorstToken:
-    """A position with much divergence. ``before`` is the text up to it, ``wanted`` and ``got`` what the source and the
-    artifact would have gone on with, with their probabilities by the source and by the artifact."""
+    """A position with a large divergence. ``before`` is the text up to it, ``wanted`` and ``got`` the most likely next
+    tokens of the source and of the artifact, each with the probability that its own model gives it."""
 
     case: str
     position: int
@@ -145,7 +141,7 @@ class WorstToken:
 
 @dataclass(frozen=True)
 class Reference:
-    """The same text through another implementation: its distance from the source, and the artifact's from it."""
+    """Another implementation on the same text: its distance from the source, and the artifact's distance from it."""
 
     name: str
     source: Figures
@@ -154,54 +150,9 @@ class Reference:
 
 @dataclass(frozen=True)
 class Limit:
-    """A limit that was applied: up to ``faithful`` the copy is faithful, up to ``drifted`` it has drifted."""
+    """The limits of a measure: up to ``faithful`` a copy is faithful, up to ``drifted`` it has drifted."""
 
     measure: str
     faithful: float
     drifted: float
     reason: str
-
-
-@dataclass(frozen=True)
-class Report:
-    """A whole check. ``kl_by_position`` is the divergence at each position of the text, window by window;
-    ``logits`` are pairs (source's, artifact's) drawn from the text; ``not_compared`` says what was left out, and why;
-    ``command`` makes the report again; ``date`` is when this one was made, in UTC."""
-
-    verdict: Verdict
-    reasons: tuple[str, ...]
-    artifact: str
-    source: str
-    digest: str
-    family: str
-    task: Task
-    target: Target
-    precision: Precision
-    parameters: int
-    bytes: int
-    device: str
-    text: str
-    date: str
-    seconds: float
-    peak_rss_bytes: int | None
-    limits: tuple[Limit, ...]
-    cases: tuple[Case, ...]
-    continuations: tuple[Continuation, ...]
-    layers: tuple[LayerError, ...]
-    tensors: tuple[TensorError, ...]
-    findings: tuple[Finding, ...]
-    worst_tokens: tuple[WorstToken, ...]
-    kl_by_position: tuple[tuple[float, ...], ...]
-    logits: tuple[tuple[float, float], ...]
-    references: tuple[Reference, ...]
-    not_compared: tuple[str, ...]
-    tools: dict[str, str]
-    machine: str
-    command: str
-    format_version: int = FORMAT_VERSION
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    def to_json(self) -> str:
-        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"

@@ -1,6 +1,6 @@
-"""What each precision may do to a model: one table, and the verdict that follows from it.
+"""The limits of each precision, and the verdict that follows from them.
 
-Up to the first number a copy is *faithful*, up to the second it has *drifted*, and beyond it is *broken*.
+Up to the first number of a limit a copy is *faithful*, up to the second it has *drifted*, above it is *broken*.
 """
 
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from ...artifact import Precision
 from ...errors import UsageError
-from .result import VERDICTS, Figures, Limit, Verdict
+from .result import VERDICTS, CaseResult, Figures, Finding, Limit, TensorError, Verdict
 
 _CHOICE = "the source prefers its own choice by more than the noise of this precision"
 
@@ -19,13 +19,18 @@ LIMITS: Mapping[Precision, tuple[Limit, ...]] = {
         Limit("flips", 0.0, 0.05, _CHOICE),
     ),
     "fp16": (
-        Limit("relative_error", 1e-2, 1e-1, "11 bits: half a unit in the last place at each product, layer by layer"),
-        Limit("kl_mean", 1e-3, 2e-2, "what that rounding makes of the probabilities"),
+        Limit(
+            "relative_error",
+            1e-2,
+            1e-1,
+            "11 bits: half a unit in the last place at each multiplication, layer by layer",
+        ),
+        Limit("kl_mean", 1e-3, 2e-2, "the effect of that rounding on the probabilities"),
         Limit("flips", 0.0, 0.1, _CHOICE),
     ),
     "bf16": (
         Limit("relative_error", 8e-2, 4e-1, "8 bits: eight times the rounding of fp16"),
-        Limit("kl_mean", 1e-2, 2e-1, "what that rounding makes of the probabilities"),
+        Limit("kl_mean", 1e-2, 2e-1, "the effect of that rounding on the probabilities"),
         Limit("flips", 0.01, 0.2, _CHOICE),
     ),
     "int8": (
@@ -34,7 +39,7 @@ LIMITS: Mapping[Precision, tuple[Limit, ...]] = {
         Limit("flips", 0.02, 0.1, "a real 0.5B has 0.01"),
     ),
     "int4": (
-        Limit("relative_error", 2e-1, 8e-1, "blocks of 4 bits; twice as far off, little of the model is left"),
+        Limit("relative_error", 2e-1, 8e-1, "blocks of 4 bits; at twice the error little of the model is left"),
         Limit("kl_mean", 2e-2, 5e-1, "a real 0.5B has 0.03 with the default mix, 0.07 when rounded"),
         Limit("flips", 0.05, 0.35, "a real 0.5B has 0.08 with the default mix, 0.12 when rounded"),
     ),
@@ -42,20 +47,20 @@ LIMITS: Mapping[Precision, tuple[Limit, ...]] = {
 """``flips`` is a share of the positions."""
 
 NOISE: Mapping[Precision, float] = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 1.5e-1, "int8": 5e-2, "int4": 5e-2}
-"""How far rounding alone can move one logit against another, in units of the logits' spread: what separates a near tie
-from a flip. Of int8 and int4 it is that of their int8 activations."""
+"""The difference between two logits that rounding alone can cause, in standard deviations of the logits: it separates
+a near tie from a flip. For int8 and int4 it is that of their int8 activations."""
 
 
 def limits_for(precision: Precision, given: Mapping[str, float]) -> tuple[Limit, ...]:
-    """The table's limits, and what a user has tightened: beyond such a number a copy counts as broken.
+    """Return the limits of a precision, with those of ``given`` tightened: above such a number a copy is broken.
 
     Raises:
-        UsageError: a measure that there is not, or a limit below 0.
+        UsageError: a measure is unknown, or a limit is below 0.
     """
     known = {limit.measure: limit for limit in LIMITS[precision]}
     for measure, value in given.items():
         if measure not in known:
-            raise UsageError(f"--limit {measure}: no such measure; choose one of {', '.join(known)}")
+            raise UsageError(f"--limit {measure}: unknown measure; choose one of {', '.join(known)}")
         if not 0 <= value < float("inf"):
             raise UsageError(f"--limit {measure}={value:g}: a limit is a number of 0 or more")
         known[measure] = replace(
@@ -68,8 +73,8 @@ def limits_for(precision: Precision, given: Mapping[str, float]) -> tuple[Limit,
 
 
 def judge(figures: Figures, limits: tuple[Limit, ...]) -> tuple[Verdict, tuple[str, ...]]:
-    """The verdict on a case, and a reason for each limit that it exceeds."""
-    worst, reasons = 0, []
+    """Return the verdict on a case, and a reason for each limit that it exceeds."""
+    highest, reasons = 0, list[str]()
     for limit in limits:
         value = measure(figures, limit.measure)
         if value is None:
@@ -78,12 +83,12 @@ def judge(figures: Figures, limits: tuple[Limit, ...]) -> tuple[Verdict, tuple[s
         if level:
             bound = (limit.faithful, limit.drifted)[level - 1]
             reasons.append(f"{limit.measure} is {value:.3g}, above {bound:.3g}")
-        worst = max(worst, level)
-    return VERDICTS[worst], tuple(reasons)
+        highest = max(highest, level)
+    return VERDICTS[highest], tuple(reasons)
 
 
 def measure(figures: Figures, name: str) -> float | None:
-    """One of the measures that have limits."""
+    """Return a measure that has limits; ``flips`` as a share of the positions."""
     if name == "flips":
         return figures.flips / max(1, figures.positions)
     found: float | None = getattr(figures, name)
@@ -91,5 +96,22 @@ def measure(figures: Figures, name: str) -> float | None:
 
 
 def worst(verdicts: list[Verdict]) -> Verdict:
-    """The worst of several; of none, the best."""
-    return max(verdicts, key=VERDICTS.index, default="faithful")
+    """Return the worst verdict; faithful if there is none."""
+    return VERDICTS[max(map(VERDICTS.index, verdicts), default=0)]
+
+
+def overall(
+    cases: tuple[CaseResult, ...], findings: tuple[Finding, ...], tensors: tuple[TensorError, ...]
+) -> tuple[Verdict, tuple[str, ...]]:
+    """Return the verdict on the artifact, the worst of its parts, and the reasons, causes first.
+
+    A weight that differs from the source's breaks a copy, whatever its outputs are.
+    """
+    faults = [tensor for tensor in tensors if tensor.fault is not None]
+    verdicts = [*(finding.verdict for finding in findings), *(case.verdict for case in cases)]
+    if faults:
+        verdicts.append("broken")
+    reasons = [f"{finding.module}: {finding.cause}" for finding in findings]
+    reasons += [f"{tensor.name}: {tensor.fault}" for tensor in faults]
+    reasons += [f"{case.name}: {reason}" for case in cases if case.verdict != "faithful" for reason in case.reasons]
+    return worst(verdicts), tuple(dict.fromkeys(reasons))

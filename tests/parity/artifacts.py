@@ -122,6 +122,7 @@ def _another_head(trained: Path, task: str, folder: Path) -> Path:
 def _tensor(folder: Path, name: str) -> torch.Tensor:
     for path in folder.glob("*.safetensors"):
         with safe_open(path, "pt") as file:
-            if name in file.keys():  # noqa: SIM118 - it is no mapping
-                return file.get_tensor(name)
+            if name in file.keys():  # noqa: SIM118 - safe_open is not a mapping
+                found: torch.Tensor = file.get_tensor(name)
+                return found
     raise KeyError(name)

@@ -10,7 +10,7 @@ from intaglio.artifact import MANIFEST, read_manifest, verify
 from intaglio.errors import ArtifactError, UsageError
 from intaglio.models.checkpoint import Checkpoint
 from intaglio.parity import CheckOptions, Report, check, opening, record
-from intaglio.parity.trials.source import Passage, Source
+from intaglio.parity.cases.source_model import Passage, SourceModel
 from intaglio.runtime import load
 from intaglio.tests import tiny
 
@@ -64,7 +64,7 @@ def test_the_report_is_json_and_names_its_command(report: Report, pair: Pair) ->
 @torch.inference_mode()
 def test_the_source_is_the_native_definition(shelf: Shelf, family: str, task: str) -> None:
     checkpoint = Checkpoint(shelf.checkpoint(Base(family, task)))
-    source, module = Source(checkpoint, task), checkpoint.load()  # type: ignore[arg-type]
+    source, module = SourceModel(checkpoint, task), checkpoint.load()  # type: ignore[arg-type]
     tokens = np.random.default_rng(0).integers(3, 250, 30)
     passage = Passage(tokens, (20, 1, 9))
     source.read([passage, Passage(tokens[:7], (7,))])
@@ -200,7 +200,7 @@ def test_text_without_a_tokenizer(tmp_path: Path) -> None:
     )
     report = check(tmp_path / "out", source, options=QUICK, threads=1)
     assert report.verdict == "faithful"
-    assert report.text == "random tokens, for want of a tokenizer: 2 windows of 48 tokens"
+    assert report.text == "random tokens, because there is no tokenizer: 2 windows of 48 tokens"
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_text_without_a_tokenizer(tmp_path: Path) -> None:
     [
         ({"windows": 0}, "windows must be at least 1, not 0"),
         ({"window": 4}, "window must be at least 8, not 4"),
-        ({"reference": "llama"}, "reference is 'llama'; the only one there is is 'transformers'"),
+        ({"reference": "llama"}, "reference is 'llama'; the only one is 'transformers'"),
     ],
 )
 def test_options_out_of_range(options: dict[str, object], message: str) -> None:

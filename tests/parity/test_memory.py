@@ -1,21 +1,22 @@
-"""A checkpoint that is larger than memory is checked all the same."""
+"""A checkpoint that is larger than the available memory can be checked."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from intaglio.exporter import QuantizeOptions, quantize
 from intaglio.tests import tiny
 
 LIMIT = 400 << 20
-"""What the process may allocate beyond what the interpreter and the libraries take.
+"""Bytes that the process may allocate beyond those of the interpreter and the libraries.
 
-A file counts as long as it is mapped, since torch maps it for writing; hence the shards, as large models have them.
+A mapped file counts, since torch maps it for writing; the checkpoint has shards for that reason, as large models have.
 """
 
-SHAPE = {
+SHAPE: dict[str, Any] = {
     "hidden_size": 512,
     "intermediate_size": 1536,
     "num_hidden_layers": 137,
@@ -61,5 +62,5 @@ def test_a_checkpoint_of_four_times_the_memory(tmp_path: Path) -> None:
     # Random weights do not stand four bits: the verdict says so, and nothing else may be wrong.
     findings, faults, layers, tensors = done.stdout.split()
     assert (findings, faults) == ("0", "0")
-    assert int(layers) >= SHAPE["num_hidden_layers"]  # type: ignore[operator]
-    assert int(tensors) > 7 * SHAPE["num_hidden_layers"]  # type: ignore[operator]
+    assert int(layers) >= SHAPE["num_hidden_layers"]
+    assert int(tensors) > 7 * SHAPE["num_hidden_layers"]

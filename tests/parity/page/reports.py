@@ -5,15 +5,15 @@ import random
 from dataclasses import replace
 from typing import Any
 
+from intaglio.parity.report.report import Report
 from intaglio.parity.report.result import (
-    Case,
+    CaseResult,
     Continuation,
     Figures,
     Finding,
     LayerError,
     Limit,
     Reference,
-    Report,
     TensorError,
     WorstToken,
 )
@@ -63,8 +63,8 @@ def faithful(layers: int = 24) -> Report:
         peak_rss_bytes=2_911_000_000,
         limits=LIMITS["fp32"],
         cases=(
-            *(Case(name, what, "faithful", found) for name, what, found in cases),
-            Case("padded-left", "the same padded on the left: right, or refused", "faithful", refused=refused),
+            *(CaseResult(name, what, "faithful", found) for name, what, found in cases),
+            CaseResult("padded-left", "the same padded on the left: right, or refused", "faithful", refused=refused),
         ),
         continuations=(agreeing("The history of the city", " is a long and complicated one.", 32),),
         layers=curve(layers, lambda x: 1e-7 * (1 + 12 * x) * rng.uniform(0.8, 1.3), first=0.0),
@@ -114,7 +114,9 @@ def drifted(layers: int = 24) -> Report:
         bytes=329_903_833,
         seconds=312.0,
         limits=LIMITS["int4"],
-        cases=tuple(Case(n, what, "drifted" if why else "faithful", found, None, why) for n, what, found, why in cases),
+        cases=tuple(
+            CaseResult(n, what, "drifted" if why else "faithful", found, None, why) for n, what, found, why in cases
+        ),
         continuations=(
             parting("The history of the city", " of London is a long", " and complicated one, and begins", " one", 9),
             agreeing("def fibonacci(n):\n", "    if n <= 1:\n        return n\n    return fibonacci(n - 1)", 32),
@@ -186,9 +188,9 @@ def broken(layers: int = 32) -> Report:
         bytes=127_840_000_000,
         seconds=8041.0,
         cases=(
-            Case("prompt", "whole windows of text, the logits of every position", "broken", figures, None, why),
-            Case("decode", "254 tokens prefilled, 64 decoded one by one", "broken", tail, None, why[:2]),
-            Case(
+            CaseResult("prompt", "whole windows of text, the logits of every position", "broken", figures, None, why),
+            CaseResult("decode", "254 tokens prefilled, 64 decoded one by one", "broken", tail, None, why[:2]),
+            CaseResult(
                 "edge-128-prompt",
                 "sliding window of 128: prompts below, at and above it",
                 "broken",
@@ -196,7 +198,7 @@ def broken(layers: int = 32) -> Report:
                 None,
                 why[:1],
             ),
-            Case("padded-left", "the same padded on the left", "broken", refused="Non-zero status code returned"),
+            CaseResult("padded-left", "the same padded on the left", "broken", refused="Non-zero status code returned"),
         ),
         continuations=(parting("The history of", "", " the the the the the", " the", 0),),
         layers=curve(layers, error, first=0.0),
@@ -227,8 +229,8 @@ def classifier() -> Report:
         text="the text that comes with intaglio, 48 texts",
         limits=(Limit("relative_error", 0.05, 0.3, "8 bits in blocks of 32"),),
         cases=(
-            Case("alone", "each text by itself", "faithful", figures),
-            Case("batch", "batches padded on the right, as the runtime makes them", "faithful", figures),
+            CaseResult("alone", "each text by itself", "faithful", figures),
+            CaseResult("batch", "batches padded on the right, as the runtime makes them", "faithful", figures),
         ),
         continuations=(),
         tensors=quantized_tensors(4, rng, eight=1.0),
@@ -270,7 +272,7 @@ def hostile() -> Report:
         machine=HOSTILE[5],
         command="intaglio parity '" + HOSTILE[0] + '\' && echo "x"',
         reasons=HOSTILE,
-        cases=(*base.cases, Case(HOSTILE[0], HOSTILE[1], "broken", None, HOSTILE[8], HOSTILE[:3])),
+        cases=(*base.cases, CaseResult(HOSTILE[0], HOSTILE[1], "broken", None, HOSTILE[8], HOSTILE[:3])),
         findings=tuple(Finding(text, text, 1.0, 0.1, text) for text in HOSTILE),
         continuations=tuple(parting(text, text, HOSTILE[i - 1], text, 3) for i, text in enumerate(HOSTILE)),
         worst_tokens=tuple(

@@ -14,7 +14,8 @@ from intaglio.parity import page as page_module
 from intaglio.parity.page import numerals, render, words
 from intaglio.parity.page.reasons import reasons
 from intaglio.parity.page.render import COLUMNS, parted, worst_case
-from intaglio.parity.report.result import Continuation, Report
+from intaglio.parity.report.report import Report
+from intaglio.parity.report.result import Continuation
 from intaglio.tests.parity.page import reports
 
 VOID = {"meta", "br", "hr", "img", "link", "input", "col", "wbr"}
@@ -318,8 +319,8 @@ def test_a_continuation_parts_where_the_source_goes_on_otherwise() -> None:
     assert "The history of source ␣ the … artifact ␣ the the the the the" in none
     assert "The first of 32 tokens already differs." in none
     (second,) = (replace(found, agreed=1) for found in made("broken").continuations)
-    page = Page(render(replace(made("broken"), continuations=(second,))))
-    assert "The first of 32 tokens is the source’s; the second differs." in page.text
+    text = Page(render(replace(made("broken"), continuations=(second,)))).text
+    assert "The first of 32 tokens is the source’s; the second differs." in text
 
 
 def test_a_continuation_parts_between_characters() -> None:

@@ -140,7 +140,7 @@ def _tensor(module: str, bits: int | None, error: float, **more: float) -> Tenso
 
 def test_the_picture_of_weights_shows_what_costs_most() -> None:
     q, k = (
-        _tensor("model.layers.0.self_attn.q_proj", 4, 0.1, damage=2e-4),
+        _tensor("model.layers.0.self_attn.q_proj", 4, 0.1, kl_estimate=2e-4),
         _tensor("model.layers.0.mlp.up_proj", 8, 0.01),
     )
     kept = _tensor("model.layers.1.self_attn.q_proj", None, 0.0)

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,12 +29,16 @@ def written(folder: Path, name: str, task: str = "text-generation") -> Path:
 @torch.inference_mode()
 def native(folder: Path, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
     checkpoint = Checkpoint(folder)
-    output = checkpoint.load()(torch.from_numpy(tokens)[None])
+    output: Any = checkpoint.load()(torch.from_numpy(tokens)[None])
+    found: torch.Tensor
     if checkpoint.task == "question-answering":
-        return torch.cat((output.start_logits, output.end_logits)).numpy()
-    if checkpoint.task == "feature-extraction":
-        return output.last_hidden_state[0].numpy()
-    return (output.logits if checkpoint.task == "text-classification" else output.logits[0]).numpy()
+        found = torch.cat((output.start_logits, output.end_logits))
+    elif checkpoint.task == "feature-extraction":
+        found = output.last_hidden_state[0]
+    else:
+        found = output.logits if checkpoint.task == "text-classification" else output.logits[0]
+    array: NDArray[np.float32] = found.numpy()
+    return array
 
 
 def assert_equal(folder: Path) -> None:

@@ -55,12 +55,12 @@ def test_a_given_limit_breaks_what_is_beyond_it() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"kl": 0.1}, "--limit kl: no such measure; choose one of relative_error, kl_mean, flips"),
+        ({"kl": 0.1}, "--limit kl: unknown measure; choose one of relative_error, kl_mean, flips"),
         ({"kl_mean": -1.0}, "--limit kl_mean=-1: a limit is a number of 0 or more"),
         ({"kl_mean": float("nan")}, "--limit kl_mean=nan: a limit is a number of 0 or more"),
     ],
 )
-def test_limits_that_are_none(given: dict[str, float], message: str) -> None:
+def test_refused_limits(given: dict[str, float], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         limits_for("fp32", given)
     assert str(caught.value) == message

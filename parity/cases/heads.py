@@ -7,25 +7,25 @@ from ...contract import OUTPUTS
 from ...models.config import ModelConfig
 from ...runtime.engine.session import Session
 from ...runtime.tasks.padded import run_batches
-from .graph import Graph
+from .case import Case, Floats, Parts, Rows, around, edge_cases, pad_side, whole
+from .graph_calls import GraphCalls
 from .texts import Tokens
-from .trial import Floats, Parts, Rows, Trial, around, pad_side, tried, whole
 
 SHORT = 3
 """Tokens of the shortest texts."""
 
 
-def head_trials(
+def head_cases(
     config: ModelConfig, manifest: Manifest, windows: list[Tokens], tokens: Tokens, longest: int
-) -> tuple[list[Trial], list[str]]:
-    """The trials of a task without generation: texts alone, and in padded batches."""
+) -> tuple[list[Case], list[str]]:
+    """The cases of a task without generation: texts alone, and in padded batches."""
     texts = [window[: max(1, window.size // (4 + i))] for i, window in enumerate(windows)]
     texts += [window[:SHORT] for window in windows]
-    trials = [Trial("alone", "each text by itself", *_alone(texts, manifest))]
+    cases = [Case("alone", "each text by itself", *_alone(texts, manifest))]
     if manifest.task != "text-classification" or config.pad_token_id is not None:
-        trials += [
-            Trial("batch", "batches padded on the right, as the runtime makes them", *_batched(texts, manifest)),
-            Trial(
+        cases += [
+            Case("batch", "batches padded on the right, as the runtime makes them", *_batched(texts, manifest)),
+            Case(
                 "padded-left",
                 "a batch padded on the left: right, or refused",
                 *_left(texts[:4], manifest),
@@ -33,12 +33,12 @@ def head_trials(
             ),
         ]
 
-    def across(length: int, why: str) -> list[Trial]:
+    def across(length: int, why: str) -> list[Case]:
         texts = around(tokens, length)
-        return [Trial(f"edge-{length}", f"{why}: texts below, at and above it", *_alone(texts, manifest))]
+        return [Case(f"edge-{length}", f"{why}: texts below, at and above it", *_alone(texts, manifest))]
 
-    more, left_out = tried(config, longest, across)
-    return trials + more, left_out
+    more, left_out = edge_cases(config, longest, across)
+    return cases + more, left_out
 
 
 def _alone(texts: list[Tokens], manifest: Manifest) -> Parts:
@@ -68,7 +68,7 @@ def _left(texts: list[Tokens], manifest: Manifest) -> Parts:
 
     def run(session: Session) -> Rows:
         tokens, mask = pad_side(texts, manifest.model.pad_token_id or 0, left=True)
-        outputs = Graph(session, OUTPUTS[manifest.task])(tokens, mask)
+        outputs = GraphCalls(session, OUTPUTS[manifest.task])(tokens, mask)
         for index, text in enumerate(texts):
             first = tokens.shape[1] - text.size
             found = [o[index] if manifest.task == "text-classification" else o[index, first:] for o in outputs]
@@ -78,7 +78,7 @@ def _left(texts: list[Tokens], manifest: Manifest) -> Parts:
 
 
 def _head_rows(manifest: Manifest, index: int, found: list[Floats], size: int) -> tuple[int, int, Floats]:
-    """Rows as ``Source.outputs`` gives them."""
+    """Rows as ``SourceModel.outputs`` gives them."""
     if manifest.task == "text-classification":
         return index, 0, found[0][None]
     if manifest.task == "question-answering":
@@ -88,4 +88,4 @@ def _head_rows(manifest: Manifest, index: int, found: list[Floats], size: int) -
 
 def _call_outputs(session: Session, tokens: Tokens) -> list[Floats]:
     outputs = OUTPUTS[session.manifest.task]
-    return Graph(session, outputs)(tokens[None], np.ones((1, tokens.size), dtype=np.int64))
+    return GraphCalls(session, outputs)(tokens[None], np.ones((1, tokens.size), dtype=np.int64))

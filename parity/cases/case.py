@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ...models.config import ModelConfig
 from ...runtime.engine.session import Session
 from ...runtime.tasks.padded import pad
-from .source import Passage
+from .source_model import Passage
 from .texts import Tokens, stretch
 
 Floats = NDArray[np.float32]
@@ -23,7 +23,7 @@ ACROSS = 12
 
 
 @dataclass(frozen=True)
-class Trial:
+class Case:
     """``run`` gives the artifact's outputs; ``may_refuse`` where a clear refusal is as good as the right answer.
 
     ``decodes`` where it runs as generation does, sliding layers that keep only their window included.
@@ -86,20 +86,20 @@ def edges(config: ModelConfig) -> dict[int, str]:
     return found
 
 
-def tried(
-    config: ModelConfig, longest: int, make: Callable[[int, str], Iterable[Trial]]
-) -> tuple[list[Trial], list[str]]:
+def edge_cases(
+    config: ModelConfig, longest: int, make: Callable[[int, str], Iterable[Case]]
+) -> tuple[list[Case], list[str]]:
     """What ``make`` makes of each edge and its reason, and what is left out because it takes too many tokens."""
-    trials: list[Trial] = []
+    cases: list[Case] = []
     left_out = []
     most = min(longest, config.context_length)
     for length, why in sorted(edges(config).items()):
         if length + ACROSS <= most:
-            trials += make(length, why)
+            cases += make(length, why)
         else:
             limit = "--max-length" if longest < config.context_length else "the context"
             left_out.append(f"{why}: {length + ACROSS:,} tokens are more than {limit} of {most:,}")
-    return trials, left_out
+    return cases, left_out
 
 
 def around(tokens: Tokens, length: int) -> list[Tokens]:

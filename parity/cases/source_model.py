@@ -33,7 +33,7 @@ class Passage:
     pieces: tuple[int, ...]
 
 
-class Source:
+class SourceModel:
     """A checkpoint as the task's model; ``read`` runs it over sequences, ``outputs`` then gives what its head says."""
 
     def __init__(self, checkpoint: Checkpoint, task: Task) -> None:

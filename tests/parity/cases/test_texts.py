@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from intaglio.exporter.quantize.calibration import Calibration
-from intaglio.parity.trials.texts import DEFAULT_TEXT, read_tokens, windows
+from intaglio.parity.cases.texts import DEFAULT_TEXT, read_tokens, windows
 from intaglio.runtime.text.tokenizer import load_tokenizer
 
 TEXT = DEFAULT_TEXT.read_text(encoding="utf-8")

@@ -3,9 +3,9 @@
 import numpy as np
 
 from ...runtime.text.tokenizer import Tokenizer
-from ..report.measures import Tally
 from ..report.result import WorstToken
-from .trial import Trial
+from ..report.tally import Tally
+from .case import Case
 
 CONTEXT = 24
 """Tokens before each of the worst."""
@@ -13,7 +13,7 @@ PAIRS = 2000
 SEED = 20_240_607
 
 
-def worst_tokens(tally: Tally, trial: Trial, tokenizer: Tokenizer | None) -> tuple[WorstToken, ...]:
+def worst_tokens(tally: Tally, case: Case, tokenizer: Tokenizer | None) -> tuple[WorstToken, ...]:
     """The positions that the tally found to diverge most, in words."""
 
     def text(tokens: list[int]) -> str:
@@ -21,10 +21,10 @@ def worst_tokens(tally: Tally, trial: Trial, tokenizer: Tokenizer | None) -> tup
 
     found = []
     for flip in tally.worst:
-        tokens = trial.passages[flip.passage].tokens
+        tokens = case.passages[flip.passage].tokens
         found.append(
             WorstToken(
-                case=trial.name,
+                case=case.name,
                 position=flip.position,
                 before=text(tokens[max(0, flip.position + 1 - CONTEXT) : flip.position + 1].tolist()),
                 wanted=text([flip.wanted]),
@@ -37,10 +37,10 @@ def worst_tokens(tally: Tally, trial: Trial, tokenizer: Tokenizer | None) -> tup
     return tuple(found)
 
 
-def by_position(tally: Tally, trial: Trial) -> tuple[tuple[float, ...], ...]:
+def by_position(tally: Tally, case: Case) -> tuple[tuple[float, ...], ...]:
     """The divergence at each position, passage by passage; four digits are enough for a picture."""
     values = np.concatenate(tally.kl)
-    ends = np.cumsum([passage.tokens.size for passage in trial.passages])
+    ends = np.cumsum([passage.tokens.size for passage in case.passages])
     return tuple(tuple(float(f"{kl:.4g}") for kl in part) for part in np.split(values, ends[:-1]))
 
 

@@ -12,23 +12,23 @@ from ...runtime.decoding.decoder import open_decoder, supported_batch_size
 from ...runtime.engine.session import Session
 from ...runtime.text.tokenizer import Tokenizer
 from ..report.result import Continuation
-from .source import Passage, Source
+from .case import stepwise
+from .source_model import Passage, SourceModel
 from .texts import Tokens
-from .trial import stepwise
 
 PROMPT = 24
 """Tokens of the first prompt; each further one has one more."""
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class GreedyRun:
     """A prompt and what the artifact made of it, as one passage."""
 
     prompt: int
     passage: Passage
 
 
-def greedy(session: Session, texts: list[Tokens], steps: int) -> list[Run]:
+def greedy(session: Session, texts: list[Tokens], steps: int) -> list[GreedyRun]:
     """The beginning of each text continued by ``steps`` tokens, or to the end of the context, all together."""
     size = supported_batch_size(session, len(texts))
     return [
@@ -36,7 +36,7 @@ def greedy(session: Session, texts: list[Tokens], steps: int) -> list[Run]:
     ]
 
 
-def _together(session: Session, texts: list[Tokens], steps: int) -> list[Run]:
+def _together(session: Session, texts: list[Tokens], steps: int) -> list[GreedyRun]:
     prompts = [text[: min(PROMPT + index, max(1, text.size // 2))] for index, text in enumerate(texts)]
     longest = max(prompt.size for prompt in prompts)
     count = min(steps, session.manifest.model.context_length - longest)
@@ -46,13 +46,13 @@ def _together(session: Session, texts: list[Tokens], steps: int) -> list[Run]:
         logits = decoder.step(np.array(made[-1]), np.ones(len(prompts), dtype=bool))
         made.append(logits.argmax(-1).tolist())
     return [
-        Run(prompt.size, stepwise(np.concatenate([prompt, tokens]), prompt.size))
+        GreedyRun(prompt.size, stepwise(np.concatenate([prompt, tokens]), prompt.size))
         for prompt, tokens in zip(prompts, np.array(made, dtype=np.int64).T, strict=True)
     ]
 
 
 def continuations(
-    runs: list[Run], model: Source, noise: float, tokenizer: Tokenizer | None
+    runs: list[GreedyRun], model: SourceModel, noise: float, tokenizer: Tokenizer | None
 ) -> tuple[Continuation, ...]:
     """What the source says of each run; it must have read their passages.
 

@@ -16,7 +16,7 @@ Floats = NDArray[np.float32]
 Tokens = NDArray[np.int64]
 
 
-class Graph:
+class GraphCalls:
     """Calls in a row, each with what the one before it left; of a graph without a cache, calls by themselves."""
 
     def __init__(self, session: Session, outputs: tuple[str, ...]) -> None:

@@ -6,35 +6,35 @@ from ...contract import LOGITS
 from ...models.config import ModelConfig
 from ...runtime.decoding.decoder import open_decoder, supported_batch_size
 from ...runtime.engine.session import Session
-from .graph import Graph
-from .source import Passage
+from .case import ACROSS, Case, Floats, Parts, Rows, around, edge_cases, pad_side, stepwise, whole
+from .graph_calls import GraphCalls
+from .source_model import Passage
 from .texts import Tokens
-from .trial import ACROSS, Floats, Parts, Rows, Trial, around, pad_side, stepwise, tried, whole
 
 TAIL = 8
 """Positions of a long prompt whose logits are compared."""
 BATCH_STEPS = 12
 
 
-def generation_trials(
+def generation_cases(
     config: ModelConfig, windows: list[Tokens], tokens: Tokens, steps: int, longest: int
-) -> tuple[list[Trial], list[str]]:
-    """The trials of a causal LM, and what is not tried because it takes more than ``longest`` tokens."""
+) -> tuple[list[Case], list[str]]:
+    """The cases of a causal LM, and what is not tried because it takes more than ``longest`` tokens."""
     first, last = windows[0], windows[-1]
     size = first.size
     half = max(1, size // 2)
     three = [windows[i % len(windows)] for i in range(3)]
     lengths = [max(1, size // 3), max(1, size // 8), max(1, size // 2)]
-    trials = [
-        Trial("prompt", "whole windows of text, the logits of every position", *_prompts(windows)),
-        Trial(
+    cases = [
+        Case("prompt", "whole windows of text, the logits of every position", *_prompts(windows)),
+        Case(
             "decode",
             f"{half} tokens prefilled, {min(steps, size - half)} decoded one by one through the cache",
             *_decoded([first[: half + steps]], [half]),
             decodes=True,
         ),
-        Trial("chunks", "a window in pieces of unequal length behind each other", *_chunks(last)),
-        Trial(
+        Case("chunks", "a window in pieces of unequal length behind each other", *_chunks(last)),
+        Case(
             "batch",
             "three prompts of unequal length decoded together",
             *_decoded([w[: n + BATCH_STEPS] for w, n in zip(three, lengths, strict=True)], lengths),
@@ -42,9 +42,9 @@ def generation_trials(
         ),
     ]
     padded = [w[:n] for w, n in zip(three, lengths, strict=True)]
-    trials += [
-        Trial("padded-right", "a batch padded on the right, in one call of the graph", *_padded(padded, left=False)),
-        Trial(
+    cases += [
+        Case("padded-right", "a batch padded on the right, in one call of the graph", *_padded(padded, left=False)),
+        Case(
             "padded-left",
             "the same padded on the left: right, or refused",
             *_padded(padded, left=True),
@@ -52,18 +52,16 @@ def generation_trials(
         ),
     ]
 
-    def across(length: int, why: str) -> list[Trial]:
+    def across(length: int, why: str) -> list[Case]:
         prompt = max(1, length - ACROSS // 2)
         texts = around(tokens, length)
         return [
-            Trial(
-                f"edge-{length}-decode", f"{why}: decoding across it", *_decoded([texts[-1]], [prompt]), decodes=True
-            ),
-            Trial(f"edge-{length}-prompt", f"{why}: prompts below, at and above it", *_tails(texts)),
+            Case(f"edge-{length}-decode", f"{why}: decoding across it", *_decoded([texts[-1]], [prompt]), decodes=True),
+            Case(f"edge-{length}-prompt", f"{why}: prompts below, at and above it", *_tails(texts)),
         ]
 
-    more, left_out = tried(config, longest, across)
-    return trials + more, left_out
+    more, left_out = edge_cases(config, longest, across)
+    return cases + more, left_out
 
 
 def _prompts(windows: list[Tokens]) -> Parts:
@@ -93,7 +91,7 @@ def _chunks(tokens: Tokens) -> Parts:
     passage = Passage(tokens, pieces)
 
     def run(session: Session) -> Rows:
-        graph, start = Graph(session, (LOGITS,)), 0
+        graph, start = GraphCalls(session, (LOGITS,)), 0
         for length in pieces:
             end = start + length
             (logits,) = graph(tokens[None, start:end], np.ones((1, end), dtype=np.int64))
@@ -133,7 +131,7 @@ def _padded(texts: list[Tokens], *, left: bool) -> Parts:
 
     def run(session: Session) -> Rows:
         tokens, mask = pad_side(texts, 0, left=left)
-        (logits,) = Graph(session, (LOGITS,))(tokens, mask)
+        (logits,) = GraphCalls(session, (LOGITS,))(tokens, mask)
         for index, text in enumerate(texts):
             first = tokens.shape[1] - text.size if left else 0
             yield index, 0, logits[index, first : first + text.size]
@@ -142,5 +140,5 @@ def _padded(texts: list[Tokens], *, left: bool) -> Parts:
 
 
 def _call(session: Session, tokens: Tokens, keep: int = 0) -> Floats:
-    (logits,) = Graph(session, (LOGITS,))(tokens[None], np.ones((1, tokens.size), dtype=np.int64), keep)
+    (logits,) = GraphCalls(session, (LOGITS,))(tokens[None], np.ones((1, tokens.size), dtype=np.int64), keep)
     return logits
