@@ -108,7 +108,8 @@ def overall(
     A weight that differs from the source's breaks a copy, whatever its outputs are.
     """
     faults = [tensor for tensor in tensors if tensor.fault is not None]
-    verdicts = [*(finding.verdict for finding in findings), *(case.verdict for case in cases)]
+    verdicts: list[Verdict] = [finding.verdict for finding in findings]
+    verdicts.extend(case.verdict for case in cases)
     if faults:
         verdicts.append("broken")
     reasons = [f"{finding.module}: {finding.cause}" for finding in findings]
