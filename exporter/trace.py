@@ -36,7 +36,7 @@ class _Traced(nn.Module):
     def __init__(self, config: ModelConfig, task: Task) -> None:
         super().__init__()
         self.head = build(config, task)
-        self.task = task
+        self.task: Task = task
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, past: list[KeyValue], logits_to_keep: Tensor

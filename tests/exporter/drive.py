@@ -1,4 +1,4 @@
-"""Running an artifact's graph on ONNX Runtime, and the native definition beside it, call by call."""
+"""An artifact's graph on ONNX Runtime and the native definition, run side by side call by call."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ class CachedGraph:
         self.past: list[Array] = []
 
     def __call__(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Logits [B, S, V] of ``ids`` [B, S] behind the past, with ``mask`` [B, T]."""
+        """Return the logits [B, S, V] of ``ids`` [B, S] after the past, with ``mask`` [B, T]."""
         inputs = [value for value in self.session.get_inputs() if value.name.startswith("past")]
         if not self.past:
             half = np.float16 if "float16" in inputs[0].type else np.float32
@@ -94,7 +94,7 @@ def ids(vocabulary: int, count: int, seed: int = 0) -> Tensor:
 
 
 def chunked(graph: CachedGraph, native: nn.Module, tokens: Tensor, chunks: Sequence[int]) -> Difference:
-    """One row, in calls of the given lengths."""
+    """Compare one sequence, in calls of the given lengths."""
     difference, reference, start = Difference(), Native(native), 0
     for length in chunks:
         piece = tokens[:, start : start + length]
@@ -113,8 +113,10 @@ def ragged(
     *,
     left: bool = False,
 ) -> Difference:
-    """A batch of unequal prompts in one call, padded on one side, then ``steps`` tokens one by one; the native
-    definition gets each row on its own and without padding."""
+    """Compare a batch of unequal prompts, padded on one side, then ``steps`` tokens one by one.
+
+    The native definition gets each sequence on its own and without padding.
+    """
     difference, references, longest = Difference(), [Native(native) for _ in rows], max(prompts)
     padded, mask = (
         torch.zeros(len(rows), longest, dtype=torch.int64),
@@ -136,7 +138,7 @@ def ragged(
 
 
 def rounding(checkpoint: Checkpoint, tokens: Tensor, chunks: Sequence[int]) -> float:
-    """How far the native definition in float32 is from itself in float64, in calls of the given lengths."""
+    """Return the difference of the native definition in float32 from float64, in calls of the given lengths."""
     difference, start = Difference(), 0
     single, double = Native(checkpoint.load()), Native(checkpoint.load(dtype=torch.float64))
     for length in chunks:

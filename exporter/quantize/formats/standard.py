@@ -28,7 +28,7 @@ class ColumnWeight(QuantizedWeight):
     """
 
     def _codes_shape(self) -> tuple[int, ...]:
-        return _flat_shape(self.shape[::-1], self.format.bits)
+        return _flat_shape((self.shape[1], self.shape[0]), self.format.bits)
 
     def _scales_shape(self) -> tuple[int, ...]:
         return (self.blocks, self.shape[0])

@@ -56,7 +56,7 @@ def test_packed_bytes_are_what_dequantize_says(format: BlockFormat, shape: tuple
     assert blocks.packed_codes().shape == (shape[0], format.blocks(shape[1]), format.block_size * format.bits // 8)
     expected = by_the_specification(blocks)
     assert np.array_equal(blocks.dequantize().numpy(), expected[:, : shape[1]])
-    assert not expected[:, shape[1] :].any()  # the padding stands for zero
+    assert not expected[:, shape[1] :].any()  # the padding dequantizes to zero
 
 
 @pytest.mark.parametrize("format", FORMATS, ids=str)

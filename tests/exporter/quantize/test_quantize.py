@@ -62,7 +62,7 @@ def test_export_quantizes_with_the_defaults(folder: Path) -> None:
     ("family", "target", "precision"),
     [("qwen2", "ort", "int4"), ("exaone4", "ort", "int8"), ("qwen2", "standard", "int8")],
 )
-def test_an_unquantized_artifact_stands_for_its_checkpoint(
+def test_an_unquantized_artifact_quantizes_as_its_checkpoint_does(
     tmp_path: Path, family: str, target: Any, precision: Any
 ) -> None:
     folder = write(tmp_path / "checkpoint", family, num_hidden_layers=1)
@@ -106,7 +106,7 @@ def test_every_head_quantizes_and_its_own_projection_stays_in_float(tmp_path: Pa
 
 
 def interrupted(folder: Path, out: Path, options: QuantizeOptions, stage: str, share: float) -> None:
-    """An interruption once ``share`` of a stage is done."""
+    """Quantize, and interrupt once ``share`` of a stage is done."""
 
     def report(name: str, done: int, total: int) -> None:
         if name == stage and done >= share * total:
@@ -122,27 +122,26 @@ def test_an_interruption_leaves_nothing(folder: Path, stage: str) -> None:
     assert names(folder.parent) == ["checkpoint"]
 
 
-def stages_heard(folder: Path, out: Path, options: QuantizeOptions) -> list[tuple[str, int, int]]:
-    heard: list[tuple[str, int, int]] = []
-    quantize(folder, out, options=options, progress=lambda *report: heard.append(report))
-    return heard
+def progress_of(folder: Path, out: Path, options: QuantizeOptions) -> list[tuple[str, int, int]]:
+    """Quantize; return the calls of ``progress``."""
+    calls: list[tuple[str, int, int]] = []
+    quantize(folder, out, options=options, progress=lambda *call: calls.append(call))
+    return calls
 
 
 def test_a_resumed_run_goes_on_and_gives_the_same_bytes(tmp_path: Path) -> None:
     folder = write(tmp_path / "checkpoint", num_hidden_layers=3)
     options = QuantizeOptions(windows=4, resume=True)
-    whole = stages_heard(folder, tmp_path / "whole", options)
+    whole = progress_of(folder, tmp_path / "whole", options)
     assert names(tmp_path) == ["checkpoint", "whole"]
     out = tmp_path / "out"
-    # in the first layer: nothing is done; in the third: two are
-    for share, first in ((0.2, 0.0), (0.9, 2 / 3)):
+    for share in (0.2, 0.9):  # in the first layer, when none is finished; in the third, when two are
         interrupted(folder, out, options, "calibration", share)
         assert names(tmp_path) == [".out.intaglio-layers", "checkpoint", "whole"]
-        if first:
-            heard = stages_heard(folder, out, options)
-            begun = next((done, total) for stage, done, total in heard if stage == "calibration")
-            assert begun[0] / begun[1] > first
-    assert [report for report in whole if report[0] == "calibration"][-1][1] == begun[1]
+    calls = progress_of(folder, out, options)
+    done, total = next((done, total) for stage, done, total in calls if stage == "calibration")
+    assert done / total > 2 / 3
+    assert [call for call in whole if call[0] == "calibration"][-1][1] == total
     assert contents(out) == contents(tmp_path / "whole")
     assert names(tmp_path) == ["checkpoint", "out", "whole"]
 
@@ -153,12 +152,12 @@ def test_what_is_solved_outlives_a_later_interruption(folder: Path) -> None:
     quantize(folder, folder.parent / "whole", options=options)
     out = folder.parent / "out"
     interrupted(folder, out, options, "weights", 0.5)
-    heard = stages_heard(folder, out, options)
-    assert "calibration" not in {stage for stage, _, _ in heard}
+    calls = progress_of(folder, out, options)
+    assert "calibration" not in {stage for stage, _, _ in calls}
     assert contents(out) == contents(folder.parent / "whole")
 
 
-def test_in_a_new_folder_what_is_done_is_kept_and_the_interruption_is_what_is_told(folder: Path) -> None:
+def test_finished_layers_are_kept_in_a_new_folder_too(folder: Path) -> None:
     out = folder.parent / "new" / "out"
     interrupted(folder, out, QuantizeOptions(windows=4, resume=True), "calibration", 0.7)
     assert names(out.parent) == [".out.intaglio-layers"]
@@ -167,7 +166,7 @@ def test_in_a_new_folder_what_is_done_is_kept_and_the_interruption_is_what_is_to
 
 
 def solved(folder: Path, scratch: Path, options: QuantizeOptions, interrupt: bool = False) -> dict[str, bytes]:
-    """What GPTQ leaves in ``scratch``, or has there when it is interrupted in the second layer."""
+    """Return what GPTQ leaves in ``scratch`` at its end, or when it is interrupted in the second layer."""
 
     def report(stage: str, done: int, total: int) -> None:
         if interrupt and stage == "calibration" and done >= 0.7 * total:
@@ -202,7 +201,7 @@ def test_layers_of_other_options_or_another_checkpoint_are_not_taken_up(folder: 
 def test_an_interruption_between_two_layers_leaves_the_states_of_one_with_its_count(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whichever of the writes after a layer is the last, a resumed run comes to the same."""
+    """A resumed run gives the same result, whichever of the writes after a layer was the last."""
     options = replace(FEW, method="gptq")
     whole = solved(folder, folder.parent / "whole", options)
     for last in range(3):

@@ -1,4 +1,4 @@
-"""What cannot be quantized, or not so: refused with the reason, and nothing is left beside the source."""
+"""Refusals of a quantization: each gives the reason, and leaves nothing beside the source."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def refused(folder: Path, kind: type[IntaglioError], precision: Any = "int4", **options: Any) -> str:
-    """The message; there must be nothing beside the checkpoint afterwards."""
+    """Return the message; nothing is beside the checkpoint afterwards."""
     before = sorted(folder.parent.iterdir())
     with pytest.raises(kind) as caught:
         quantize(folder, folder.parent / "out", precision=precision, options=QuantizeOptions(**options))
@@ -74,7 +74,7 @@ def test_block_sizes_without_kernels(size: int) -> None:
         ({"windows": 0}, "0 windows of calibration text; give at least 1"),
     ],
 )
-def test_options_that_say_nothing_sound(options: dict[str, Any], message: str) -> None:
+def test_invalid_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         QuantizeOptions(**options)
     assert str(caught.value) == message
@@ -94,7 +94,7 @@ def test_options_for_a_float_precision(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "value"), [(UP, NAN), (UP, -INF), ("model.embed_tokens.weight", NAN), ("lm_head.weight", INF)]
 )
-def test_weights_that_are_no_numbers_are_named(
+def test_weights_that_are_not_finite_are_named(
     tmp_path: Path, name: str, value: float, options: dict[str, Any]
 ) -> None:
     tensors = tiny.weights(values())
@@ -106,7 +106,7 @@ def test_weights_that_are_no_numbers_are_named(
 
 
 @pytest.mark.parametrize("name", ["model.layers.0.self_attn.k_proj.bias", "model.norm.weight"])
-def test_other_tensors_that_are_no_numbers_are_named_where_they_are_calibrated_with(tmp_path: Path, name: str) -> None:
+def test_other_tensors_that_are_not_finite_are_named_in_calibration(tmp_path: Path, name: str) -> None:
     tensors = tiny.weights(values())
     tensors[name][3] = NAN
     folder = tiny.write(tmp_path / "checkpoint", values(), tensors=tensors, tokenizer=True)
@@ -193,7 +193,7 @@ def test_integer_products_where_there_is_no_kernel(folder: Path, precision: str,
     )
 
 
-def test_smoothing_where_no_norm_stands_in_front(tmp_path: Path) -> None:
+def test_smoothing_without_a_norm_in_front(tmp_path: Path) -> None:
     layers = ["sliding_attention", "full_attention"]
     config = tiny.config("exaone4", num_hidden_layers=2, layer_types=layers)
     folder = tiny.write(tmp_path / "checkpoint", config, tokenizer=True)
