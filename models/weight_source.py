@@ -36,31 +36,39 @@ class WeightSource(Protocol):
     @property
     def folder(self) -> Path:
         """The folder, for messages."""
+        ...
 
     @property
     def config(self) -> ModelConfig:
         """The parsed config.json."""
+        ...
 
     @property
     def task(self) -> Task:
         """The task that the weights are for."""
+        ...
 
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:
         """Every tensor by its name in the checkpoint."""
+        ...
 
     @property
     def trunk_prefix(self) -> str:
         """What the names of the trunk's tensors begin with, as ``find_trunk`` finds it."""
+        ...
 
     def tensor(self, name: str) -> Tensor:
         """Return a whole tensor in memory of its own."""
+        ...
 
     def rows(self, name: str, chunk_bytes: int = CHUNK_BYTES) -> Iterable[tuple[int, Tensor]]:
         """Yield a tensor in chunks of whole rows, as (first row, chunk), each of about ``chunk_bytes`` at most."""
+        ...
 
     def columns(self, name: str, start: int, stop: int) -> Tensor:
         """Return the columns ``start`` to ``stop`` of a matrix."""
+        ...
 
 
 def row_ranges(info: TensorInfo, chunk_bytes: int) -> Iterator[tuple[int, int]]:
