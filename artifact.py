@@ -36,6 +36,9 @@ TARGETS: tuple[Target, ...] = typing.get_args(Target)
 PRECISIONS: tuple[Precision, ...] = typing.get_args(Precision)
 FLOAT_PRECISIONS: tuple[FloatPrecision, ...] = typing.get_args(FloatPrecision)
 
+JSON_KEYS: Mapping[str, str] = {"kl_estimate": "damage"}
+"""The keys in ``intaglio.json`` of the fields that have another name there."""
+
 HASH_CHUNK = 1 << 22
 
 
@@ -79,7 +82,7 @@ class Quantization:
     """How a weight was quantized, and what it cost.
 
     ``accuracy_level`` is MatMulNBits': 4 multiplies by int8 activations, 0 by float ones. ``error`` is the root mean
-    square of the weight's error over that of the weight. ``damage`` is the Kullback-Leibler divergence in nats per
+    square of the weight's error over that of the weight. ``kl_estimate`` is the Kullback-Leibler divergence in nats per
     token that the error is estimated to cause by itself; None where nothing was calibrated.
     """
 
@@ -89,7 +92,7 @@ class Quantization:
     method: str
     accuracy_level: int
     error: float
-    damage: float | None = None
+    kl_estimate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,12 @@ class Manifest:
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+        return json.dumps(asdict(self, dict_factory=json_object), indent=2, ensure_ascii=False) + "\n"
+
+
+def json_object(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a dataclass's fields by their keys in ``intaglio.json``: a ``dict_factory`` of ``asdict``."""
+    return {JSON_KEYS.get(name, name): value for name, value in fields}
 
 
 def read_manifest(folder: str | Path) -> Manifest:
@@ -234,15 +242,15 @@ def _check(manifest: Manifest, where: str) -> None:
 def _parse(kind: Any, value: Any, where: str) -> Any:
     """``value`` from JSON as the annotated type ``kind``; an ArtifactError names the field that does not fit."""
     if isinstance(kind, type) and is_dataclass(kind):
-        known = {f.name: f for f in fields(kind)}
-        hints = typing.get_type_hints(kind)
-        if not isinstance(value, Mapping) or (unknown := set(value) - set(known)):
-            what = f"unknown field {sorted(unknown)[0]!r}" if isinstance(value, Mapping) else "expected an object"
-            raise ArtifactError(f"{where}: {what}; export the model again")
-        missing = [name for name in known if name not in value]
-        if missing:
+        if not isinstance(value, Mapping):
+            raise ArtifactError(f"{where}: expected an object; export the model again")
+        keys = {f.name: JSON_KEYS.get(f.name, f.name) for f in fields(kind)}
+        if unknown := set(value) - set(keys.values()):
+            raise ArtifactError(f"{where}: unknown field {sorted(unknown)[0]!r}; export the model again")
+        if missing := [key for key in keys.values() if key not in value]:
             raise ArtifactError(f"{where}: field {missing[0]!r} is missing; export the model again")
-        return kind(**{name: _parse(hints[name], value[name], f"{where}: {name}") for name in known})
+        hints = typing.get_type_hints(kind)
+        return kind(**{name: _parse(hints[name], value[key], f"{where}: {key}") for name, key in keys.items()})
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     fits = False
     if origin is types.UnionType or origin is typing.Union:

@@ -172,12 +172,12 @@ def without(*path: str) -> Callable[[dict[str, Any]], None]:
         (
             at("tensors", "q", "quantization", "block_size", to=0),
             ": tensors: q: no such quantization of 2 dimensions: Quantization(bits=4, block_size=0, symmetric=False, "
-            "method='gptq', accuracy_level=0, error=0.085, damage=0.0015)",
+            "method='gptq', accuracy_level=0, error=0.085, kl_estimate=0.0015)",
         ),
         (
             at("tensors", "r", "shape", to=[4]),
             ": tensors: r: no such quantization of 1 dimensions: Quantization(bits=8, block_size=128, symmetric=True, "
-            "method='rtn', accuracy_level=4, error=0.0, damage=None)",
+            "method='rtn', accuracy_level=4, error=0.0, kl_estimate=None)",
         ),
         (at("tensors", "q", "quantization", "group", to=1), ": tensors: q: quantization: unknown field 'group'"),
         (at("files", "model.onnx", to="abc"), ": files: model.onnx: expected an object"),

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any
 
-from ...artifact import Manifest, Quantization, TensorEntry
+from ...artifact import Manifest, Quantization, TensorEntry, json_object
 from ...contract import BITS
 
 """Bits of an element, by the names of a manifest's tensors."""
@@ -42,7 +42,7 @@ class Weight:
         return f"{self.precision}/{self.quantization.block_size}" if self.quantization else self.precision
 
     def to_json(self) -> dict[str, Any]:
-        facts = asdict(self.quantization) if self.quantization else None
+        facts = asdict(self.quantization, dict_factory=json_object) if self.quantization else None
         return {"path": self.path, "shape": list(self.shape), "precision": self.precision, "quantization": facts}
 
     def to_row(self) -> tuple[object, ...]:
@@ -52,7 +52,7 @@ class Weight:
         if found is None:
             return (*first, "-", "-", "-", "-", "-", "-")
         zero = "symmetric" if found.symmetric else "asymmetric"
-        damage = "-" if found.damage is None else f"{found.damage:.2e}"
+        damage = "-" if found.kl_estimate is None else f"{found.kl_estimate:.2e}"
         return (*first, found.block_size, zero, found.method, found.accuracy_level, f"{found.error:.4f}", damage)
 
 
@@ -103,7 +103,7 @@ def bits_per_weight(manifest: Manifest) -> float:
 def estimated_kl(manifest: Manifest, weights: Sequence[Weight]) -> float | None:
     """Nats per token, the damages of all quantized weights together; None where they were not measured, or say only
     which weight matters more, as those of heads without next tokens do."""
-    damages = [weight.quantization.damage for weight in weights if weight.quantization]
+    damages = [weight.quantization.kl_estimate for weight in weights if weight.quantization]
     known = [damage for damage in damages if damage is not None]
     if manifest.task != "text-generation" or not known or len(known) < len(damages):
         return None
@@ -143,7 +143,7 @@ def by_kind(weights: Sequence[Weight]) -> Iterator[tuple[str, str, str, str]]:
         )
         found = [weight.quantization for weight in several if weight.quantization]
         error = f"error {100 * sum(q.error for q in found) / len(found):.2f} %" if found else ""
-        damages = [q.damage for q in found if q.damage is not None]
+        damages = [q.kl_estimate for q in found if q.kl_estimate is not None]
         yield kind, listed, error, f"damage {sum(damages):.2e}" if damages else ""
 
 

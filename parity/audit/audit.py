@@ -176,7 +176,7 @@ class _Audit:
             elements=expected.elements,
             error=first.relative_error if first is not None else 1.0,
             recorded=quantization.error if quantization else None,
-            kl_estimate=quantization.damage if quantization else None,
+            kl_estimate=quantization.kl_estimate if quantization else None,
             worst_block=blocks.worst if blocks else None,
             worst_row=blocks.worst_row if blocks else None,
             fault=self._fault(name, entry, expected, comparisons),

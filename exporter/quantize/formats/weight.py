@@ -98,7 +98,7 @@ class QuantizedWeight(ABC):
             method=scheme.method,
             accuracy_level=scheme.accuracy_level,
             error=error,
-            damage=scheme.kl_estimate,
+            kl_estimate=scheme.kl_estimate,
         )
         return TensorEntry(f"int{self.format.bits}", self.shape, self.source.inner.sources, facts)
 

@@ -124,7 +124,7 @@ def test_the_damages_add_up_only_where_all_are_known_and_mean_something(manifest
     assert estimated_kl(classifier, weights_of(classifier)) is None
     first = TENSORS["model.embed_tokens.codes"]
     assert first.quantization is not None
-    unknown = replace(first, quantization=replace(first.quantization, damage=None))
+    unknown = replace(first, quantization=replace(first.quantization, kl_estimate=None))
     partly = replace(manifest, tensors=TENSORS | {"model.embed_tokens.codes": unknown})
     assert estimated_kl(partly, weights_of(partly)) is None
 

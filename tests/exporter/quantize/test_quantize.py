@@ -297,8 +297,8 @@ def test_the_manifest_says_what_became_of_every_weight(folder: Path) -> None:
         found = entry.quantization
         assert entry.precision == f"int{found.bits}"
         assert entry.shape == (sum(shapes[s][0] for s in entry.sources), shapes[entry.sources[0]][1])
-        assert found.damage is not None
-        assert found.damage > 0
+        assert found.kl_estimate is not None
+        assert found.kl_estimate > 0
         assert 0 < found.error < 0.3
         assert found.method in ("gptq", "rtn")
         stem = name.removesuffix(".codes")
