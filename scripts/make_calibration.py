@@ -1,4 +1,4 @@
-"""Makes ``exporter/quantize/calibration.txt``, the text that models are calibrated on by default.
+"""Write ``exporter/quantize/calibration.txt``, the default calibration text.
 
     python scripts/make_calibration.py JARGON UDHR
 

@@ -1,10 +1,9 @@
-#!/usr/bin/env python3
-"""Train the checkpoints of tests/checkpoints and print what they are worth.
+"""Train the checkpoints of tests/checkpoints, and print their losses and accuracies.
 
-    python scripts/make_checkpoints.py --data ../shared/data [--device cuda] [--out tests/checkpoints]
+    python -m intaglio.scripts.make_checkpoints --data ../shared/data [--device cuda] [--out tests/checkpoints]
 
-DATA holds wikitext2-valid.txt, wikitext2-test.txt and sst2-train.tsv, which are trained on but for a few articles of
-each, and sst2-dev.tsv, which is only measured on. Seeds are fixed; other numbers of threads or another device round
+DATA has wikitext2-valid.txt, wikitext2-test.txt and sst2-train.tsv, the training text except for a few articles of
+each, and sst2-dev.tsv, which is held out. Seeds are fixed; another number of threads or another device rounds
 differently. On one core of a CPU all three take about two hours.
 """
 
@@ -19,9 +18,10 @@ from intaglio.models.config import ConfigReader
 from intaglio.models.family import FAMILIES
 from intaglio.models.heads import CausalLM, SequenceClassification, build
 from torch import nn
-from training import folder, language, repetition, sentiment, text
-from training.check import agreement
-from training.vocabulary import EXAONE4, QWEN2, Vocabulary
+
+from .training import folder, language, repetition, sentiment, text
+from .training.check import agreement
+from .training.vocabulary import EXAONE4, QWEN2, Vocabulary
 
 NAMES = ("tiny-qwen2", "tiny-exaone4", "tiny-qwen2-sst2")
 # Articles at the end of each file that are not trained on: the validation text's say when to stop, the test text's are
@@ -118,9 +118,9 @@ def report_language(target: Path, vocabulary: Vocabulary, articles: Sequence[tex
     print(f"  of its greedy text from their words, {repetition.rate(model, ids):.0%} repeats itself")
     for prompt in PROMPTS:
         for temperature in (0.0, 0.7):
-            ids = vocabulary.encode(prompt)
-            new_ids = language.continue_text(model, ids, vocabulary.end_ids, 60, temperature)
-            print(f"  [{temperature}] {vocabulary.tokenizer.decode(ids + new_ids, skip_special_tokens=False)!r}")
+            prompt_ids = vocabulary.encode(prompt)
+            new_ids = language.continue_text(model, prompt_ids, vocabulary.end_ids, 60, temperature)
+            print(f"  [{temperature}] {vocabulary.tokenizer.decode(prompt_ids + new_ids, skip_special_tokens=False)!r}")
 
 
 def report_classifier(target: Path, vocabulary: Vocabulary, reviews: Sequence[text.Review]) -> None:

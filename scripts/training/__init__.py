@@ -1,1 +1,1 @@
-"""What makes the trained test checkpoints; ``scripts/make_checkpoints.py`` is the way in."""
+"""Train the test checkpoints; ``scripts/make_checkpoints.py`` is the command."""

@@ -10,7 +10,7 @@ from intaglio.models.checkpoint import INDEX, SINGLE
 from safetensors.torch import save_file
 from torch import nn
 
-from training.vocabulary import Vocabulary
+from .vocabulary import Vocabulary
 
 Values = Mapping[str, Any]
 

@@ -6,14 +6,15 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from intaglio.models.heads import IGNORED, CausalLM
 from torch import Tensor, nn
 
-from training import repetition, words
-from training.text import UNKNOWN, Article, Review, questions
-from training.vocabulary import Vocabulary
+from . import repetition, words
+from .text import UNKNOWN, Article, Review, questions
+from .vocabulary import Vocabulary
 
 LENGTH = 256
 BATCH = 4
@@ -107,7 +108,7 @@ def fit(
     )
     for step, loss in zip(range(1, steps + 1), losses, strict=False):
         value = loss()
-        value.backward()
+        value.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimize.step()
         optimize.zero_grad()
@@ -172,7 +173,7 @@ def train(
         inputs, wanted = batch
         strike = torch.rand(inputs.shape, generator=generator) < stage.struck_out
         with torch.autocast(device, torch.bfloat16):
-            result = model(inputs.masked_fill(strike, unknown).to(device), labels=wanted.to(device)).loss
+            result: Tensor | None = model(inputs.masked_fill(strike, unknown).to(device), labels=wanted.to(device)).loss
             assert result is not None
             if stage.repetition:
                 result = result + stage.repetition * repetition.penalty(model, repetition.beginnings(ids, generator))
@@ -184,7 +185,7 @@ def train(
 
     fit(
         model,
-        ((lambda batch=batch: loss(batch)) for batch in crops(ids, labels, generator)),
+        (partial(loss, batch) for batch in crops(ids, labels, generator)),
         measure,
         steps=steps,
         every=max(1, steps // 10),
@@ -201,7 +202,7 @@ def evaluate(model: CausalLM, ids: Tensor, labels: Tensor) -> float:
     total, count = 0.0, 0
     whole = len(ids) // LENGTH * LENGTH
     rows, wanted = ids[:whole].view(-1, LENGTH), labels[:whole].view(-1, LENGTH)
-    for inputs, label in zip(rows.split(16), wanted.split(16), strict=True):
+    for inputs, label in zip(torch.split(rows, 16), torch.split(wanted, 16), strict=True):
         loss = model(inputs.to(device), labels=label.to(device)).loss
         assert loss is not None
         predicted = int((label[:, 1:] != IGNORED).sum())

@@ -2,15 +2,16 @@
 
 import random
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from intaglio.models.heads import IGNORED, CausalLM, SequenceClassification
 from torch import Tensor
 
-from training.language import fit
-from training.text import UNKNOWN, Review
-from training.vocabulary import Vocabulary
+from .language import fit
+from .text import UNKNOWN, Review
+from .vocabulary import Vocabulary
 
 BATCH = 32
 HELD_OUT = 500
@@ -57,9 +58,8 @@ def train(
         ids = pad(vocabulary, texts).to(device)
         padding = ids == model.config.pad_token_id
         labels = torch.tensor([int(review.positive) for review in batch], device=device)
-        # Words struck out at random, and the language model's own loss beside, keep 6,419 sentences from being learnt
-        # by heart.
-        strike = torch.rand(ids.shape, generator=generator).to(device) < STRUCK_OUT
+        # Random struck-out words and the language model's loss keep the model from memorizing the 6,419 sentences.
+        strike = torch.lt(torch.rand(ids.shape, generator=generator).to(device), STRUCK_OUT)
         seen = ids.masked_fill(strike & ~padding, vocabulary.id(UNKNOWN))
         with torch.autocast(device, torch.bfloat16):
             hidden = model.model(seen).last_hidden_state
@@ -72,7 +72,7 @@ def train(
     generator = torch.Generator().manual_seed(seed)
     fit(
         model,
-        ((lambda batch=batch: loss(batch)) for batch in batches()),
+        (partial(loss, batch) for batch in batches()),
         lambda: 1 - accuracy(model, vocabulary, held_out),
         steps=steps,
         every=max(1, steps // 10),

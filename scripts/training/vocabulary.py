@@ -9,7 +9,7 @@ from typing import Any
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from training.text import UNKNOWN
+from .text import UNKNOWN
 
 SIZE = 4096
 # Qwen2's own way of cutting text, a digit at a time; EXAONE's cuts as GPT-2's does.

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence, Set
 import torch
 from torch import Tensor
 
-from training.vocabulary import Vocabulary
+from .vocabulary import Vocabulary
 
 FEWEST = 8
 
