@@ -1,10 +1,16 @@
-"""From the ARTIFACT argument to the runtime object of the task that a verb is for."""
+"""Load the artifact of a verb's ARTIFACT argument."""
 
-from typing import TypeVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..artifact import Task
 from ..errors import UsageError
-from .options import Device, KVCache
+
+if TYPE_CHECKING:
+    from ..runtime import TextGenerator
+    from ..runtime.engine.session import Device, KVCache
+    from ..runtime.load import LoadOptions
 
 VERB_OF_TASK: dict[Task, str] = {
     "text-generation": "generate",
@@ -14,34 +20,50 @@ VERB_OF_TASK: dict[Task, str] = {
     "feature-extraction": "embed",
 }
 
-Runner = TypeVar("Runner")
+
+@dataclass(frozen=True)
+class Loading:
+    """The options of the command line with which an artifact is loaded."""
+
+    device: "Device"
+    threads: int | None
+    revision: str | None
+    kv_cache: "KVCache" = "auto"
+
+    def options(self) -> "LoadOptions":
+        """Return the options of ``intaglio.runtime.load``, without the revision."""
+        return {"device": self.device, "threads": self.threads, "kv_cache": self.kv_cache}
 
 
-def load_as(
-    kind: type[Runner],
-    task: Task,
-    artifact: str,
-    *,
-    device: Device,
-    threads: int | None,
-    revision: str | None,
-    kv_cache: KVCache = "auto",
-) -> Runner:
-    """Load an artifact, a folder or a hub id, as ``kind``, the runtime's class for ``task``.
+def find_artifact(artifact: str, task: Task, revision: str | None) -> Path:
+    """Return the folder of an artifact, given as a folder or a hub id, before its weights are read.
 
     Raises:
-        UsageError: the artifact is one of another task; the message says which verb runs it.
-        UnsupportedError, ArtifactError, HubError, DependencyError: as ``intaglio.runtime.load``.
+        UsageError: it is for another task; the message names the verb to use.
+        ArtifactError, HubError: as ``intaglio.runtime.folder.open_folder``.
     """
-    from ..runtime import load
     from ..runtime.folder import open_folder
 
     folder, manifest = open_folder(artifact, revision)
-    found = manifest.task
-    # Asked before the weights are read: loading the wrong model would take its time and memory first.
-    if found != task:
-        raise UsageError(f"{artifact} is a {found} artifact; run it with `intaglio {VERB_OF_TASK[found]} {artifact}`")
-    runner = load(folder, device=device, threads=threads, kv_cache=kv_cache)
-    if not isinstance(runner, kind):
-        raise TypeError(f"runtime.load gave {type(runner).__name__} for {task}, expected {kind.__name__}")
-    return runner
+    if manifest.task != task:
+        verb = VERB_OF_TASK[manifest.task]
+        raise UsageError(f"{artifact} is a {manifest.task} artifact; run it with `intaglio {verb} {artifact}`")
+    return folder
+
+
+def load_generator(artifact: str, loading: Loading) -> "TextGenerator":
+    """Load a text-generation artifact.
+
+    Raises:
+        UsageError, ArtifactError, HubError: as ``find_artifact``.
+        UnsupportedError, DependencyError: as ``intaglio.runtime.load``.
+    """
+    from ..runtime import load
+
+    folder = find_artifact(artifact, "text-generation", loading.revision)
+    return load(folder, task="text-generation", **loading.options())
+
+
+def load_draft(artifact: str, loading: Loading) -> "TextGenerator":
+    """Load a draft model with the options of the model that it drafts for; a hub id at its default revision."""
+    return load_generator(artifact, Loading(loading.device, loading.threads, None, loading.kv_cache))

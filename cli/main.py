@@ -1,7 +1,7 @@
-"""The ``intaglio`` command: finds a verb's module when it is called for, and turns errors into messages.
+"""The ``intaglio`` command: imports the module of a verb when it is used, and turns errors into messages.
 
-Exit codes: 0 done; 1 a check ran and its answer is no; 2 bad usage or bad input; 130 interrupted;
-141 the reader of a pipe went away; 143 terminated.
+Exit codes: 0 success; 1 a check failed; 2 bad usage or bad input; 130 interrupted (SIGINT);
+141 the reader of a pipe closed it (SIGPIPE); 143 terminated (SIGTERM).
 """
 
 import contextlib
@@ -34,7 +34,7 @@ VERBS = (
 
 
 class Verbs(click.Group):
-    """Imports ``cli/<verb>.py`` on demand. A verb module imports torch and onnxruntime only when it runs."""
+    """Imports ``cli/verbs/<verb>.py`` on demand. A verb imports torch and onnxruntime only when it runs."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
@@ -57,7 +57,7 @@ class Verbs(click.Group):
             _drop_stdout()
             ctx.exit(141)
         except OSError as error:
-            # A file that cannot be opened is the caller's to mend; an OSError that names no file is a fault of ours.
+            # A file that cannot be opened is the user's to fix; an OSError without a file name is a bug.
             if error.filename is None:
                 raise
             _fail(ctx, f"{error.filename}: {error.strerror}", 2)
@@ -66,16 +66,16 @@ class Verbs(click.Group):
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="intaglio")
 def cli() -> None:
-    """Qwen2 and EXAONE 4.0 checkpoints as faithful ONNX artifacts: export, quantize, run, verify.
+    """Export Qwen2 and EXAONE 4.0 checkpoints to ONNX artifacts, quantize, run and verify them.
 
-    A SOURCE is a checkpoint: a local folder or a hub id. An ARTIFACT is what `intaglio export` or
-    `intaglio quantize` writes.
+    A SOURCE is a checkpoint: a local folder or a hub id. An ARTIFACT is a folder that `intaglio export` or
+    `intaglio quantize` has written.
     """
 
 
 def main() -> None:
-    """The entry point of the installed command."""
-    # As an exception, a termination unwinds: temporary folders are removed on the way out.
+    """Run the command line; the entry point of the installed command."""
+    # SIGTERM raises SystemExit, so that temporary folders are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError):
@@ -91,7 +91,7 @@ def _fail(ctx: click.Context, message: str, exit_code: int) -> NoReturn:
 
 
 def _drop_stdout() -> None:
-    """Nobody reads on: keep the interpreter from complaining when it flushes at exit."""
+    """Redirect standard output to the null device: flushing the closed pipe at exit would print an error."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -1,110 +1,142 @@
 """Options that several verbs share."""
 
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from dataclasses import dataclass
+from functools import wraps
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..artifact import TARGETS, TASKS
+from ..artifact import TARGETS, TASKS, Target, Task
+from .loading import Loading
 
-Device = Literal["cpu", "cuda"]
-KVCache = Literal["auto", "int8"]
-Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+if TYPE_CHECKING:
+    from ..runtime.engine.session import Device, KVCache
+
+Function = Callable[..., Any]
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
 
-truncate_option = click.option("--truncate", is_flag=True, help="Cut texts longer than the context; else an error.")
+texts_argument = click.argument("texts", nargs=-1, required=True, metavar="TEXT...")
+
+truncate_option = click.option(
+    "--truncate", is_flag=True, help="Truncate texts longer than the context; without it they are an error."
+)
+
+revision_option = click.option("--revision", help="Commit, tag or branch, if ARTIFACT is a hub id.")
+
+device_option = click.option(
+    "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where ARTIFACT runs."
+)
+
+threads_option = click.option(
+    "--threads", type=click.IntRange(min=1), help="CPU threads.  [default: the CPUs available to the process]"
+)
 
 kv_cache_option = click.option(
     "--kv-cache",
     type=click.Choice(["auto", "int8"]),
     default="auto",
     show_default=True,
-    help="`int8`: keys and values in a quarter of the memory, a little less exact.",
+    help="`int8`: a quarter of the memory for keys and values, slightly less exact.",
 )
 
 
-def source_options(function: Decorated) -> Decorated:
-    """``--task``, ``--target``, ``--revision``, ``--force``, ``--no-parity``: what it is made from, and how."""
-    for option in reversed(
-        (
-            click.option(
-                "--task",
-                type=click.Choice(["auto", *TASKS]),
-                default="auto",
-                show_default=True,
-                help="What the model does; `auto` reads it from the architecture in config.json.",
-            ),
-            click.option(
-                "--target",
-                type=click.Choice(TARGETS),
-                default="ort",
-                show_default=True,
-                help="`ort`: ONNX Runtime's fused operators; `standard`: ONNX opset 24 alone.",
-            ),
-            click.option("--revision", help="Commit, tag or branch, where SOURCE is a hub id."),
-            click.option("--force", is_flag=True, help="Replace OUT, once the new artifact is complete."),
-            click.option("--no-parity", is_flag=True, help="Do not compare OUT with SOURCE; it is then `not checked`."),
-        )
-    ):
-        function = option(function)
-    return function
+@dataclass(frozen=True)
+class Making:
+    """The options with which an artifact is made, for ``export`` and ``quantize``."""
+
+    task: Task
+    target: Target
+    revision: str | None
+    force: bool
+    no_parity: bool
 
 
-def sampling_options(function: Decorated) -> Decorated:
-    """``--max-new-tokens`` to ``--stop``: how a text is generated."""
-    for option in reversed(
-        (
-            click.option("--max-new-tokens", type=click.IntRange(min=1), help="Stop after this many new tokens."),
-            click.option("--temperature", type=float, help="0 is greedy; above 0 samples."),
-            click.option("--top-k", type=int, help="Sample among the K likeliest tokens."),
-            click.option("--top-p", type=float, help="Sample among the likeliest tokens that together reach P."),
-            click.option("--min-p", type=float, help="Leave out tokens less likely than P times the likeliest."),
-            click.option("--repetition-penalty", type=float, help="Above 1 makes tokens seen before less likely."),
-            click.option("--seed", type=int, help="Makes sampling repeatable."),
-            click.option(
-                "--stop", multiple=True, metavar="TEXT", help="End before this text; may be given several times."
-            ),
-        )
-    ):
-        function = option(function)
-    return function
+def making_options(function: Function) -> Function:
+    """Add ``--task``, ``--target``, ``--revision``, ``--force`` and ``--no-parity``, given as one ``making``."""
+
+    @wraps(function)
+    def with_making(
+        *, task: Task, target: Target, revision: str | None, force: bool, no_parity: bool, **others: Any
+    ) -> Any:
+        return function(making=Making(task, target, revision, force, no_parity), **others)
+
+    return _with_options(
+        with_making,
+        click.option(
+            "--task",
+            type=click.Choice(["auto", *TASKS]),
+            default="auto",
+            show_default=True,
+            help="The model's task; `auto` reads it from the architecture in config.json.",
+        ),
+        click.option(
+            "--target",
+            type=click.Choice(TARGETS),
+            default="ort",
+            show_default=True,
+            help="`ort`: ONNX Runtime's fused operators; `standard`: only operators of ONNX opset 24.",
+        ),
+        click.option("--revision", help="Commit, tag or branch, if SOURCE is a hub id."),
+        click.option("--force", is_flag=True, help="Replace OUT once the new artifact is complete."),
+        click.option("--no-parity", is_flag=True, help="Do not compare OUT with SOURCE; its parity is `not checked`."),
+    )
 
 
-def speculation_options(function: Decorated) -> Decorated:
-    """``--speculate`` and ``--draft``: several tokens from one pass."""
-    for option in reversed(
-        (
-            click.option(
-                "--speculate/--no-speculate",
-                default=None,
-                help="Guess tokens from the text and check several in one pass; the text is the same.  "
-                "[default: where it can be done]",
-            ),
-            click.option(
-                "--draft", metavar="ARTIFACT", help="A smaller model of the same vocabulary, to guess instead."
-            ),
-        )
-    ):
-        function = option(function)
-    return function
+def sampling_options(function: Function) -> Function:
+    """Add ``--max-new-tokens`` to ``--stop``."""
+    return _with_options(
+        function,
+        click.option("--max-new-tokens", type=click.IntRange(min=1), help="Stop after this many new tokens."),
+        click.option("--temperature", type=float, help="0 is greedy; above 0 samples."),
+        click.option("--top-k", type=int, help="Sample from the K most likely tokens."),
+        click.option("--top-p", type=float, help="Sample from the most likely tokens that reach probability P in sum."),
+        click.option("--min-p", type=float, help="Exclude tokens less likely than P times the most likely one."),
+        click.option("--repetition-penalty", type=float, help="Above 1 makes tokens that occurred less likely."),
+        click.option("--seed", type=int, help="Makes sampling reproducible."),
+        click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; may be given several times."),
+    )
 
 
-def runtime_options(function: Decorated) -> Decorated:
-    """``--device``, ``--threads`` and ``--revision``: how an artifact is loaded."""
-    for option in reversed(
-        (
-            click.option(
-                "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where to run."
-            ),
-            click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: the CPUs at hand]"),
-            click.option("--revision", help="Commit, tag or branch, where ARTIFACT is a hub id."),
-        )
-    ):
+def speculation_options(function: Function) -> Function:
+    """Add ``--speculate`` and ``--draft``."""
+    return _with_options(
+        function,
+        click.option(
+            "--speculate/--no-speculate",
+            default=None,
+            help="Draft tokens from the text so far and verify several in one pass; the output is the same.  "
+            "[default: if the model supports it]",
+        ),
+        click.option("--draft", metavar="ARTIFACT", help="Draft with a smaller model of the same vocabulary instead."),
+    )
+
+
+def loading_options(function: Function) -> Function:
+    """Add ``--device``, ``--threads`` and ``--revision``, given with ``--kv-cache`` as one ``loading``."""
+
+    @wraps(function)
+    def with_loading(
+        *,
+        device: "Device",
+        threads: int | None,
+        revision: str | None,
+        kv_cache: "KVCache" = "auto",
+        **others: Any,
+    ) -> Any:
+        return function(loading=Loading(device, threads, revision, kv_cache), **others)
+
+    return _with_options(with_loading, device_option, threads_option, revision_option)
+
+
+def _with_options(function: Function, *options: Callable[[Function], Function]) -> Function:
+    """Apply the decorators so that --help lists the options in their order here."""
+    for option in reversed(options):
         function = option(function)
     return function
 
 
 def example(*lines: str) -> str:
-    """The epilog of a verb's --help: its examples, one command a line, kept as they are."""
+    """Return the epilog of a verb's --help: its examples, one command per line."""
     return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)

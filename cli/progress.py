@@ -1,29 +1,29 @@
-"""How far a long command is: bars on standard error where that is a terminal, and the time that each stage took."""
+"""The progress of long commands: bars on standard error if it is a terminal, and the time of each stage."""
 
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from .show import size
+from .sizes import size
 
 Report = Callable[[str, int, int], None]
+"""``report(stage, done, total)``"""
 
 COUNTED = frozenset({"graph", "sensitivity", "layers", "cases", "operators", "calls"})
-"""Stages that count steps, layers, cases or calls."""
+"""Stages whose numbers are steps, layers, cases or calls. Those of other stages are bytes."""
 
-SHARED_OUT = frozenset({"calibration"})
-"""Stages that count the same thing several times, so that only the share of it says something. All others count bytes.
-"""
+IN_PERCENT = frozenset({"calibration"})
+"""Stages that count the same data several times, so that only the percentage is meaningful."""
 
 ESTIMATE_SECONDS = 120.0
-"""What the estimate of the time left is made from: a layer's stages take unequal time, so more than one layer."""
+"""The period for the estimate of the time left: several layers, whose stages take unequal time."""
 
 
 class Stopwatch:
-    """Hears what a bar hears; ``seconds`` has each stage's share of the time.
+    """A progress callback that measures the time of each stage, in ``seconds``.
 
-    A report is made when something is done: the time since the last one, of whichever stage, belongs to its stage.
+    The time since the previous report, of any stage, is added to the stage of this report.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -38,7 +38,7 @@ class Stopwatch:
 
 
 def both(first: Report, second: Report) -> Report:
-    """A report that two hear."""
+    """Return a report that calls both."""
 
     def report(stage: str, done: int, total: int) -> None:
         first(stage, done, total)
@@ -49,7 +49,7 @@ def both(first: Report, second: Report) -> Report:
 
 @contextmanager
 def progress() -> Iterator[Report]:
-    """Yields ``report(stage, done, total)``: one bar a stage, shown from the stage's first report on."""
+    """Yield a report that draws one bar per stage, from the first report of the stage on; silent without a terminal."""
     if not sys.stderr.isatty():
         yield lambda _stage, _done, _total: None
         return
@@ -79,8 +79,8 @@ def progress() -> Iterator[Report]:
 
 
 def amount(stage: str, done: int, total: int) -> str:
-    """How far a stage is, in words: ``3 / 48``, ``12 %`` or ``1.2 MB / 3.4 GB``."""
-    if stage in SHARED_OUT:
+    """Format the progress of a stage: ``3 / 48``, ``12 %`` or ``1.2 MB / 3.4 GB``."""
+    if stage in IN_PERCENT:
         return f"{100 * done // total} %" if total else "100 %"
-    form = str if stage in COUNTED else size
-    return f"{form(done)} / {form(total)}"
+    to_text = str if stage in COUNTED else size
+    return f"{to_text(done)} / {to_text(total)}"

@@ -1,4 +1,4 @@
-"""How verbs print: tables for people, tab-separated lines for pipes, JSON for programs."""
+"""The output of verbs: tables on a terminal, tab-separated lines in a pipe, JSON for programs."""
 
 import json
 import sys
@@ -22,9 +22,9 @@ def to_json(value: Any, indent: int | None = None) -> str:
 
 
 def print_rows(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Rows of equal length: an aligned table on a terminal; elsewhere tab-separated lines without the header.
+    """Print rows of equal length: an aligned table on a terminal, else tab-separated lines without the header.
 
-    Floats are printed with four decimals; newlines, tabs and escapes inside a text as ``\\n``, ``\\t``, ``\\e``.
+    Floats have four decimals; newlines, tabs and escapes inside a text become ``\\n``, ``\\t``, ``\\e``.
     """
     cells = [[_cell(value) for value in row] for row in rows]
     if not sys.stdout.isatty():
@@ -43,26 +43,15 @@ def print_rows(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 
 
 def print_facts(facts: Sequence[tuple[str, str]]) -> None:
-    """``name  value`` lines with the values in one column; an empty name continues the line above."""
+    """Print ``name  value`` lines with aligned values; a line with an empty name continues the one above."""
     width = max(len(name) for name, _ in facts)
     for name, value in facts:
         click.echo(f"{name:<{width}}  {value}".rstrip())
 
 
 def one_line(text: str) -> str:
-    """A text with its newlines, tabs and escapes as ``\\n``, ``\\t``, ``\\e``."""
+    """Replace newlines, tabs and escapes by ``\\n``, ``\\t``, ``\\e``."""
     return text.translate(_ESCAPES)
-
-
-def size(count: float) -> str:
-    """Bytes in decimal units, three digits: ``512 B``, ``1.05 MB``, ``1.98 GB``."""
-    if count < 1000:
-        return f"{count:.0f} B"
-    for unit in ("kB", "MB"):
-        count /= 1000
-        if count < 999.5:
-            return f"{count:.3g} {unit}"
-    return f"{count / 1000:,.2f} GB"
 
 
 def _cell(value: object) -> str:

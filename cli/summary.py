@@ -1,31 +1,35 @@
-"""What `export` and `quantize` say of the artifact they have written."""
+"""The summary that `export` and `quantize` print of a new artifact."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 from ..artifact import Manifest
-from .inspection.weights import bits_per_weight, estimated_kl, in_words, weights_of
-from .show import print_facts, print_json, size
+from .inspection.weights import bits_per_weight, describe_formats, estimated_kl, stored_weights
+from .show import print_facts, print_json
+from .sizes import size
 
 
 def print_summary(
     out: Path, manifest: Manifest, verdict: str, seconds: float, stages: Mapping[str, float], as_json: bool
 ) -> None:
-    """Print it.
+    """Print the summary.
 
     Args:
-        verdict: of the comparison with the source.
-        seconds: the whole took.
-        stages: of that, each stage took.
+        out: the artifact's folder.
+        manifest: its manifest.
+        verdict: the verdict of the comparison with the source.
+        seconds: the time of the whole command.
+        stages: the seconds of each stage.
+        as_json: print one JSON document.
     """
     from ..runtime.engine.machine import peak_rss
 
     total = sum(entry.size for entry in manifest.files.values())
     peak = peak_rss()
-    weights = weights_of(manifest)
+    weights = stored_weights(manifest)
     kl = estimated_kl(manifest, weights)
     if as_json:
-        told = {
+        document = {
             "artifact": str(out),
             "family": manifest.family,
             "task": manifest.task,
@@ -35,12 +39,12 @@ def print_summary(
             "bytes": total,
             "parity": verdict,
             "seconds": round(seconds, 3),
-            "stages": {name: round(taken, 3) for name, taken in stages.items()},
+            "stages": {name: round(part, 3) for name, part in stages.items()},
             "peak_rss_bytes": peak,
         }
         if weights:
-            told |= {"bits_per_weight": bits_per_weight(manifest), "estimated_kl": kl}
-        print_json(told)
+            document |= {"bits_per_weight": bits_per_weight(manifest), "estimated_kl": kl}
+        print_json(document)
         return
     facts = [
         ("artifact", str(out)),
@@ -48,13 +52,13 @@ def print_summary(
         ("size", f"{size(total)} in {len(manifest.files)} files"),
     ]
     facts.append(("parity", verdict))
-    took = f"{seconds:.1f} s"
+    time = f"{seconds:.1f} s"
     if weights:
-        facts += [("weights", in_words(weights)), ("", f"{bits_per_weight(manifest):.2f} bits per weight")]
+        facts += [("weights", describe_formats(weights)), ("", f"{bits_per_weight(manifest):.2f} bits per weight")]
         if kl is not None:
-            facts.append(("damage", f"{kl:.3g} nats per token, as estimated"))
-        took += f": {', '.join(f'{name} {taken:.1f} s' for name, taken in stages.items())}"
-    facts.append(("time", took))
+            facts.append(("KL", f"{kl:.3g} nats per token, estimated"))
+        time += f": {', '.join(f'{name} {part:.1f} s' for name, part in stages.items())}"
+    facts.append(("time", time))
     if peak is not None:
-        facts.append(("memory", f"{size(peak)} at its peak"))
+        facts.append(("memory", f"{size(peak)} peak"))
     print_facts(facts)

@@ -1,4 +1,4 @@
-"""Where a verb's texts come from: the command line, standard input (``-``), or a file (``@FILE``)."""
+"""Read a verb's texts: from the command line, standard input (``-``), or a file (``@FILE``)."""
 
 import sys
 from collections.abc import Sequence
@@ -8,21 +8,21 @@ from ..errors import UsageError
 
 
 def read_texts(values: Sequence[str]) -> list[str]:
-    """The texts to work on; a lone ``-`` stands for the non-empty lines of standard input.
+    """Return the texts; a single ``-`` means the non-empty lines of standard input.
 
     Raises:
-        UsageError: standard input holds no text, or is not UTF-8.
+        UsageError: standard input has no text, or is not UTF-8.
     """
     if list(values) != ["-"]:
         return list(values)
     lines = [line for line in _stdin().splitlines() if line.strip()]
     if not lines:
-        raise UsageError("standard input holds no text; give one text a line")
+        raise UsageError("standard input has no text; give one text per line")
     return lines
 
 
 def read_text(value: str) -> str:
-    """One text; ``-`` stands for the whole of standard input, less the newline that ends it.
+    """Return the text; ``-`` means standard input without its final newline.
 
     Raises:
         UsageError: standard input is not UTF-8.
@@ -31,7 +31,7 @@ def read_text(value: str) -> str:
 
 
 def read_text_or_file(value: str) -> str:
-    """As ``read_text``, and ``@FILE`` stands for what a file holds.
+    """Return the text as ``read_text`` does; ``@FILE`` means the content of a file, without its final newline.
 
     Raises:
         UsageError: the file does not exist or is not UTF-8.
@@ -45,10 +45,10 @@ def read_text_or_file(value: str) -> str:
 
 
 def read_file(name: str) -> str:
-    """What a file of UTF-8 holds; ``-`` stands for standard input.
+    """Return the content of a file; ``-`` means standard input.
 
     Raises:
-        UsageError: there is no such file, or it is not UTF-8.
+        UsageError: the file does not exist or is not UTF-8.
     """
     if name == "-":
         return _stdin()

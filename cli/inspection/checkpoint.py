@@ -1,17 +1,17 @@
-"""What a checkpoint folder says of itself, from its config and the headers of its weight files."""
+"""The description of a checkpoint, from its config and the headers of its weight files."""
 
 from math import prod
 from pathlib import Path
 
 from ...extras import export_extra
-from .description import Description, group
+from .description import Description, group_tensors
 
 BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I8": 8, "U8": 8, "BOOL": 8}
-"""Bits of an element, by the names in safetensors headers."""
+"""Bits of an element, by dtype in a safetensors header."""
 
 
-def of_checkpoint(path: Path) -> Description:
-    """Describe a checkpoint; the memory is that of the fp32 artifact which `export` makes of it by default.
+def describe_checkpoint(path: Path) -> Description:
+    """Describe a checkpoint; the memory is that of the fp32 artifact that `export` writes by default.
 
     Raises:
         CheckpointError, UnsupportedError: as ``intaglio.models.checkpoint.Checkpoint``.
@@ -22,26 +22,20 @@ def of_checkpoint(path: Path) -> Description:
     checkpoint = Checkpoint(path)
     config = checkpoint.config
     tensors = [(info.dtype, prod(info.shape)) for info in checkpoint.tensors.values()]
-    groups = group((dtype, number, number * BITS.get(dtype, 0) // 8) for dtype, number in tensors)
+    groups = group_tensors((dtype, number, number * BITS.get(dtype, 0) // 8) for dtype, number in tensors)
     return Description(
         path=str(path),
         kind="checkpoint",
         family=config.family,
         task=checkpoint.task,
         groups=groups,
-        vocab_size=config.vocab_size,
-        hidden_size=config.hidden_size,
-        num_attention_heads=config.num_attention_heads,
-        num_key_value_heads=config.num_key_value_heads,
-        head_dim=config.head_dim,
-        layer_windows=config.layer_windows,
-        context_length=config.context_length,
+        architecture=config,
         labels=config.labels if checkpoint.task in ("text-classification", "token-classification") else (),
-        runs_as="fp32",
+        memory_precision="fp32",
         resident_bytes=sum(g.elements for g in groups.values()) * BITS["F32"] // 8,
         cache_bits=BITS["F32"] if checkpoint.task == "text-generation" else None,
         windowed=True,
-        more={
+        details={
             "architecture": checkpoint.architecture,
             "files": ", ".join(file.name for file in checkpoint.files),
             "embeddings": "tied" if config.tie_word_embeddings else "untied",

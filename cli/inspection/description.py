@@ -1,77 +1,103 @@
-"""What `intaglio inspect` says of a checkpoint or an artifact, as data, as lines for people, and as JSON."""
+"""The description of a checkpoint or an artifact that `intaglio inspect` prints, as text or as JSON."""
 
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from ..show import size
-from .weights import Weight, by_kind, in_words
+from ..sizes import size
+from .weights import StoredWeight, describe_formats, rows_by_kind
 
 COMPUTED = " computed"
-"""Ends the names of groups that hold what follows from the config: rotary frequencies, constants."""
+"""The suffix of groups of tensors that are computed from the config: rotary frequencies, constants."""
 
-PARTS = (" scales", " zero points")
-"""End the names of groups that belong to quantized weights."""
+QUANTIZATION_PARTS = (" scales", " zero points")
+"""The suffixes of groups that are parts of quantized weights."""
 
 
 @dataclass(frozen=True)
-class Group:
-    """The tensors of one precision and origin: how many, and how many elements and bytes they hold together."""
+class TensorGroup:
+    """The number of tensors of one precision and origin, and the sums of their elements and bytes."""
 
     tensors: int
     elements: int
     bytes: int
 
 
+class Architecture(Protocol):
+    """The sizes of a model, from a checkpoint's config or an artifact's manifest."""
+
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def num_attention_heads(self) -> int: ...
+    @property
+    def num_key_value_heads(self) -> int: ...
+    @property
+    def head_dim(self) -> int: ...
+    @property
+    def layer_windows(self) -> Sequence[int | None]: ...
+    @property
+    def context_length(self) -> int: ...
+
+
 @dataclass(frozen=True)
 class Description:
-    """A model as `inspect` shows it.
+    """The facts of a model that `inspect` prints.
 
-    ``runs_as`` is the precision in which the weights are held in memory, ``cache_bits`` those of one key or value
-    element (None without a cache), ``windowed`` whether sliding layers keep only their window of it, ``more`` what only
-    a checkpoint or only an artifact has. ``weights`` are those of a quantized artifact, ``bits_per_weight`` what they
-    take with all that belongs to them, ``kl`` the estimate of their damage in nats per token.
+    Attributes:
+        kind: ``checkpoint`` or ``artifact``.
+        groups: its tensors, by precision and origin.
+        labels: the labels of a classification head.
+        memory_precision: the precision of the weights in memory.
+        resident_bytes: the bytes of the weights in memory.
+        cache_bits: the bits of one key or value element; None without a KV cache.
+        windowed: sliding layers keep only their window in the KV cache.
+        details: facts that only a checkpoint or only an artifact has.
+        weights: the weights of a quantized artifact.
+        bits_per_weight: average over all parameters, with scales and zero points.
+        kl: estimated KL divergence of the quantization, in nats per token.
     """
 
     path: str
     kind: str
     family: str
     task: str
-    groups: Mapping[str, Group]
-    vocab_size: int
-    hidden_size: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    head_dim: int
-    layer_windows: Sequence[int | None]
-    context_length: int
+    groups: Mapping[str, TensorGroup]
+    architecture: Architecture
     labels: Sequence[str]
-    runs_as: str
+    memory_precision: str
     resident_bytes: int
     cache_bits: int | None
     windowed: bool
-    more: Mapping[str, Any]
-    weights: Sequence[Weight] = ()
+    details: Mapping[str, Any]
+    weights: Sequence[StoredWeight] = ()
     bits_per_weight: float | None = None
     kl: float | None = None
 
     @property
     def parameters(self) -> int:
-        return sum(group.elements for name, group in self.groups.items() if not name.endswith((COMPUTED, *PARTS)))
+        """The number of the checkpoint's parameters."""
+        return sum(
+            group.elements for name, group in self.groups.items() if not name.endswith((COMPUTED, *QUANTIZATION_PARTS))
+        )
 
     def cache_bytes(self, tokens: int, *, windowed: bool) -> int | None:
-        """Bytes of the KV cache of one sequence; where not ``windowed``, every layer keeps all of it."""
+        """Return the bytes of one sequence's KV cache; unless ``windowed``, every layer keeps all tokens."""
         if self.cache_bits is None:
             return None
         from ...runtime.graph.sliding import kept_positions
 
-        layers = self.layer_windows
+        layers = self.architecture.layer_windows
         positions = kept_positions(layers, tokens) if windowed else tokens * len(layers)
-        return 2 * positions * self.num_key_value_heads * self.head_dim * self.cache_bits // 8
+        return 2 * positions * self.architecture.num_key_value_heads * self.architecture.head_dim * self.cache_bits // 8
 
     def to_json(self, lengths: Sequence[int]) -> dict[str, Any]:
+        """Return the description as JSON values, with the KV cache at these numbers of tokens."""
+        sizes = self.architecture
         caches = [
             {
                 "tokens": n,
@@ -89,18 +115,18 @@ class Description:
             "parameters": self.parameters,
             "weight_bytes": sum(group.bytes for group in self.groups.values()),
             "precisions": {name: vars(group) for name, group in self.groups.items()},
-            "vocab_size": self.vocab_size,
-            "hidden_size": self.hidden_size,
-            "num_hidden_layers": len(self.layer_windows),
-            "num_attention_heads": self.num_attention_heads,
-            "num_key_value_heads": self.num_key_value_heads,
-            "head_dim": self.head_dim,
-            "layer_windows": list(self.layer_windows),
-            "context_length": self.context_length,
+            "vocab_size": sizes.vocab_size,
+            "hidden_size": sizes.hidden_size,
+            "num_hidden_layers": len(sizes.layer_windows),
+            "num_attention_heads": sizes.num_attention_heads,
+            "num_key_value_heads": sizes.num_key_value_heads,
+            "head_dim": sizes.head_dim,
+            "layer_windows": list(sizes.layer_windows),
+            "context_length": sizes.context_length,
             "labels": list(self.labels),
-            "memory": {"precision": self.runs_as, "weight_bytes": self.resident_bytes, "kv_cache": caches},
+            "memory": {"precision": self.memory_precision, "weight_bytes": self.resident_bytes, "kv_cache": caches},
             **self._weights_to_json(),
-            **self.more,
+            **self.details,
         }
 
     def _weights_to_json(self) -> dict[str, Any]:
@@ -113,6 +139,8 @@ class Description:
         }
 
     def to_lines(self, lengths: Sequence[int]) -> list[tuple[str, str]]:
+        """Return the description as (name, value) lines; a line with an empty name continues the one above."""
+        sizes = self.architecture
         weights = sum(group.bytes for group in self.groups.values())
         lines = [
             (self.kind, self.path),
@@ -120,51 +148,50 @@ class Description:
             ("parameters", f"{self.parameters:,}, {size(weights)}"),
         ]
         for name, group in self.groups.items():
-            lines.append(("", f"{name}: {group.elements:,} in {count(group.tensors, 'tensor')}, {size(group.bytes)}"))
+            lines.append(("", f"{name}: {group.elements:,} in {_plural(group.tensors, 'tensor')}, {size(group.bytes)}"))
         lines += self._weights_to_lines()
-        heads = f"{self.num_attention_heads} heads, {self.num_key_value_heads} for keys and values, of {self.head_dim}"
+        layers = _plural(len(sizes.layer_windows), "layer")
+        kv_heads = _plural(sizes.num_key_value_heads, "KV head")
+        heads = f"{sizes.num_attention_heads} heads, {kv_heads}, head_dim {sizes.head_dim}"
         lines += [
-            (
-                "shape",
-                f"{count(len(self.layer_windows), 'layer')}, hidden {self.hidden_size}, vocabulary {self.vocab_size:,}",
-            ),
+            ("shape", f"{layers}, hidden {sizes.hidden_size}, vocabulary {sizes.vocab_size:,}"),
             ("", heads),
-            ("attention", windows(self.layer_windows)),
-            ("context", f"{self.context_length:,} tokens"),
+            ("attention", describe_windows(sizes.layer_windows)),
+            ("context", f"{sizes.context_length:,} tokens"),
         ]
-        lines.append(("memory", f"{size(self.resident_bytes)} of weights as {self.runs_as}"))
+        lines.append(("memory", f"{size(self.resident_bytes)} of weights as {self.memory_precision}"))
         for tokens in lengths:
             cache, whole = (self.cache_bytes(tokens, windowed=windowed) for windowed in (self.windowed, False))
             if cache is not None and whole is not None:
-                together = size(cache + self.resident_bytes)
+                total = size(cache + self.resident_bytes)
                 saved = f" ({cache / whole:.1%} of a cache without windows)" if cache < whole else ""
-                lines.append(("", f"+ {size(cache)} of KV cache at {tokens:,} tokens = {together}{saved}"))
+                lines.append(("", f"+ {size(cache)} of KV cache at {tokens:,} tokens = {total}{saved}"))
         if self.labels:
             lines.append(("labels", ", ".join(self.labels)))
-        for name, value in self.more.items():
-            # A no-break space keeps a name and its value on one line.
+        for name, value in self.details.items():
+            # A no-break space keeps a name and its value on the same line.
             pairs = [f"{k}\u00a0{v}" for k, v in value.items()] if isinstance(value, Mapping) else [str(value)]
             first, *rest = textwrap.wrap(", ".join(pairs), 90, break_on_hyphens=False) or [""]
             lines += [(name, first), *(("", line) for line in rest)]
         return [(name, text.replace("\u00a0", " ")) for name, text in lines]
 
     def _weights_to_lines(self) -> list[tuple[str, str]]:
-        """What became of each kind of projection, in columns."""
+        """Return the formats of the quantized weights: in total, and in columns by kind of projection."""
         if not self.weights:
             return []
-        lines = [("weights", f"{in_words(self.weights)}; {self.bits_per_weight:.2f} bits per weight")]
-        rows = list(by_kind(self.weights))
+        lines = [("weights", f"{describe_formats(self.weights)}; {self.bits_per_weight:.2f} bits per weight")]
+        rows = list(rows_by_kind(self.weights))
         widths = [max(len(row[column]) for row in rows) for column in range(4)]
         for row in rows:
             cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
             lines.append(("", "  ".join(cells).rstrip()))
         if self.kl is not None:
-            lines.append(("damage", f"{self.kl:.3g} nats per token, as estimated"))
+            lines.append(("KL", f"{self.kl:.3g} nats per token, estimated"))
         return lines
 
 
-def group(tensors: Iterable[tuple[str, int, int]]) -> dict[str, Group]:
-    """(name, elements, bytes) of tensors added up by name, the largest group first."""
+def group_tensors(tensors: Iterable[tuple[str, int, int]]) -> dict[str, TensorGroup]:
+    """Add up (group name, elements, bytes) of tensors by group, the largest group first."""
     tensor_count: Counter[str] = Counter()
     elements: Counter[str] = Counter()
     taken: Counter[str] = Counter()
@@ -172,15 +199,15 @@ def group(tensors: Iterable[tuple[str, int, int]]) -> dict[str, Group]:
         tensor_count[name] += 1
         elements[name] += number
         taken[name] += size_
-    return {name: Group(tensor_count[name], total, taken[name]) for name, total in elements.most_common()}
+    return {name: TensorGroup(tensor_count[name], total, taken[name]) for name, total in elements.most_common()}
 
 
-def count(number: int, thing: str) -> str:
+def _plural(number: int, thing: str) -> str:
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
-def windows(layers: Sequence[int | None]) -> str:
-    """Which layers slide: ``global in every layer``, or ``window 4,096 in layers 0-2, 4-6; global in 3, 7``."""
+def describe_windows(layers: Sequence[int | None]) -> str:
+    """Return ``global in every layer``, or ``window 4,096 in layers 0-2, 4-6; global in 3, 7``."""
     kinds = sorted(set(layers), key=lambda window: (window is None, window))
     if len(kinds) == 1:
         return "global in every layer" if kinds[0] is None else f"window {kinds[0]:,} in every layer"
@@ -192,8 +219,8 @@ def windows(layers: Sequence[int | None]) -> str:
                 runs[-1][1:] = [i]
             else:
                 runs.append([i])
-        places = ", ".join("-".join(map(str, run)) for run in runs)
-        several = "s" if len(runs) > 1 or len(runs[0]) > 1 else ""
+        indices = ", ".join("-".join(map(str, run)) for run in runs)
+        plural = "s" if len(runs) > 1 or len(runs[0]) > 1 else ""
         what = "global" if kind is None else f"window {kind:,}"
-        parts.append(f"{what} in layer{several} {places}")
+        parts.append(f"{what} in layer{plural} {indices}")
     return "; ".join(parts)

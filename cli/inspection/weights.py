@@ -1,4 +1,4 @@
-"""The weights of a quantized artifact: what each became, by kind of projection, and what they take together."""
+"""The weights of a quantized artifact: the format and error of each, by kind of projection, and in total."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -9,20 +9,20 @@ from typing import Any
 from ...artifact import Manifest, Quantization, TensorEntry, json_object
 from ...contract import BITS
 
-"""Bits of an element, by the names of a manifest's tensors."""
-
-HEADER = ("weight", "elements", "precision", "block", "zero", "method", "accuracy", "error", "damage")
-
+HEADER = ("weight", "elements", "precision", "block", "zero", "method", "accuracy", "error", "KL")
 
 KINDS = tuple("embed_tokens qkv_proj q_proj k_proj v_proj o_proj gate_proj up_proj down_proj lm_head".split())
-"""The order in which they are told; others come last."""
+"""The order of the kinds of projection; other kinds come last."""
 
 
 @dataclass(frozen=True)
-class Weight:
-    """A matrix of the artifact; ``count`` is how many of the checkpoint's it holds (a packed projection holds three).
+class StoredWeight:
+    """A matrix of a quantized artifact.
 
-    ``quantization`` is None where it stayed in float.
+    Attributes:
+        path: the path of its module.
+        count: the number of the checkpoint's matrices in it; a packed projection has three.
+        quantization: None if it is stored in float.
     """
 
     path: str
@@ -33,12 +33,12 @@ class Weight:
 
     @property
     def kind(self) -> str:
-        """The last part of its path, ``down_proj``: what it has in common with those of other layers."""
+        """The last component of the path, such as ``down_proj``: the same in each layer."""
         return self.path.rpartition(".")[2]
 
     @property
     def format(self) -> str:
-        """``int4/32``: bits and block size; or the float's name."""
+        """The precision and block size, ``int4/32``; only the precision of a float."""
         return f"{self.precision}/{self.quantization.block_size}" if self.quantization else self.precision
 
     def to_json(self) -> dict[str, Any]:
@@ -46,29 +46,30 @@ class Weight:
         return {"path": self.path, "shape": list(self.shape), "precision": self.precision, "quantization": facts}
 
     def to_row(self) -> tuple[object, ...]:
-        """As under HEADER."""
-        first = (self.path, prod(self.shape), self.precision)
-        found = self.quantization
-        if found is None:
-            return (*first, "-", "-", "-", "-", "-", "-")
-        zero = "symmetric" if found.symmetric else "asymmetric"
-        damage = "-" if found.kl_estimate is None else f"{found.kl_estimate:.2e}"
-        return (*first, found.block_size, zero, found.method, found.accuracy_level, f"{found.error:.4f}", damage)
+        """Return the values of the columns in HEADER."""
+        common = (self.path, prod(self.shape), self.precision)
+        quantization = self.quantization
+        if quantization is None:
+            return (*common, "-", "-", "-", "-", "-", "-")
+        zero = "symmetric" if quantization.symmetric else "asymmetric"
+        kl = "-" if quantization.kl_estimate is None else f"{quantization.kl_estimate:.2e}"
+        error = f"{quantization.error:.4f}"
+        return (*common, quantization.block_size, zero, quantization.method, quantization.accuracy_level, error, kl)
 
 
-def weights_of(manifest: Manifest) -> list[Weight]:
-    """The matrices of a quantized artifact in the file's order; none of an artifact that is not quantized."""
+def stored_weights(manifest: Manifest) -> list[StoredWeight]:
+    """Return the matrices of a quantized artifact, in the file's order; an empty list if it is not quantized."""
     if not any(entry.quantization for entry in manifest.tensors.values()):
         return []
     return [
-        Weight(_path(name), entry.shape, entry.precision, len(entry.sources), entry.quantization)
+        StoredWeight(_module_path(name), entry.shape, entry.precision, len(entry.sources), entry.quantization)
         for name, entry in manifest.tensors.items()
         if entry.sources and len(entry.shape) == 2
     ]
 
 
 def part_of(name: str, manifest: Manifest) -> str | None:
-    """Of a tensor that belongs to a quantized weight, what it is there: ``scales`` or ``zero points``; else None."""
+    """Return ``scales`` or ``zero points`` if the tensor is one of a quantized weight, else None."""
     if manifest.tensors[name].sources:
         return None
     for part in ("scales", "zero_points"):
@@ -82,7 +83,7 @@ _NONE = TensorEntry("", (), ())
 
 
 def stored_bytes(entry: TensorEntry, target: str) -> int:
-    """What a tensor takes in the file; codes are padded to whole blocks where ONNX Runtime's operators want them so."""
+    """Return the bytes of a tensor in the file. ONNX Runtime's operators need codes padded to whole blocks."""
     shape = entry.shape
     if entry.quantization and target == "ort":
         size = entry.quantization.block_size
@@ -91,27 +92,29 @@ def stored_bytes(entry: TensorEntry, target: str) -> int:
 
 
 def bits_per_weight(manifest: Manifest) -> float:
-    """Of all parameters, those in float too, with scales and zero points."""
-    taken = sum(
+    """Return the average bits per parameter, those in float included, with scales and zero points."""
+    size = sum(
         stored_bytes(entry, manifest.target)
         for name, entry in manifest.tensors.items()
         if entry.sources or part_of(name, manifest)
     )
-    return 8 * taken / max(1, sum(prod(entry.shape) for entry in manifest.tensors.values() if entry.sources))
+    return 8 * size / max(1, sum(prod(entry.shape) for entry in manifest.tensors.values() if entry.sources))
 
 
-def estimated_kl(manifest: Manifest, weights: Sequence[Weight]) -> float | None:
-    """Nats per token, the damages of all quantized weights together; None where they were not measured, or say only
-    which weight matters more, as those of heads without next tokens do."""
-    damages = [weight.quantization.kl_estimate for weight in weights if weight.quantization]
-    known = [damage for damage in damages if damage is not None]
-    if manifest.task != "text-generation" or not known or len(known) < len(damages):
+def estimated_kl(manifest: Manifest, weights: Sequence[StoredWeight]) -> float | None:
+    """Return the sum of the estimated KL divergences of all quantized weights, in nats per token.
+
+    None if they were not measured, or the model does not predict tokens: then they only rank the weights.
+    """
+    kls = [weight.quantization.kl_estimate for weight in weights if weight.quantization]
+    known = [kl for kl in kls if kl is not None]
+    if manifest.task != "text-generation" or not known or len(known) < len(kls):
         return None
     return sum(known)
 
 
-def in_words(weights: Sequence[Weight]) -> str:
-    """``int4: 140 weights, blocks of 32; int8: 29, blocks of 32 (20) and 64 (9)``: the most frequent first."""
+def describe_formats(weights: Sequence[StoredWeight]) -> str:
+    """Return ``int4: 140 weights, blocks of 32; int8: 29, blocks of 32 (20) and 64 (9)``, the most frequent first."""
     by_precision: dict[str, Counter[int | None]] = {}
     for weight in weights:
         blocks = by_precision.setdefault(weight.precision, Counter())
@@ -130,23 +133,23 @@ def in_words(weights: Sequence[Weight]) -> str:
     return "; ".join(parts)
 
 
-def by_kind(weights: Sequence[Weight]) -> Iterator[tuple[str, str, str, str]]:
-    """For each kind of projection: its name, how many are in which format, their mean error, their damage together."""
-    kinds: dict[str, list[Weight]] = {}
+def rows_by_kind(weights: Sequence[StoredWeight]) -> Iterator[tuple[str, str, str, str]]:
+    """Yield for each kind of projection: its name, the count of each format, the mean error, the sum of the KLs."""
+    kinds: dict[str, list[StoredWeight]] = {}
     for weight in weights:
         kinds.setdefault(weight.kind, []).append(weight)
     for kind in sorted(kinds, key=lambda kind: KINDS.index(kind) if kind in KINDS else len(KINDS)):
-        several = kinds[kind]
-        formats = Counter(weight.format for weight in several)
+        members = kinds[kind]
+        formats = Counter(weight.format for weight in members)
         listed = ", ".join(
             f"{count} {format}" for format, count in sorted(formats.items(), key=lambda f: (-f[1], f[0]))
         )
-        found = [weight.quantization for weight in several if weight.quantization]
+        found = [weight.quantization for weight in members if weight.quantization]
         error = f"error {100 * sum(q.error for q in found) / len(found):.2f} %" if found else ""
-        damages = [q.kl_estimate for q in found if q.kl_estimate is not None]
-        yield kind, listed, error, f"damage {sum(damages):.2e}" if damages else ""
+        kls = [q.kl_estimate for q in found if q.kl_estimate is not None]
+        yield kind, listed, error, f"KL {sum(kls):.2e}" if kls else ""
 
 
-def _path(name: str) -> str:
-    """The module that a tensor belongs to."""
+def _module_path(name: str) -> str:
+    """Return the path of the module of a tensor."""
     return name.removesuffix(".pairs").rpartition(".")[0] or name

@@ -1,21 +1,23 @@
-"""``intaglio bench``: how fast an artifact runs on this machine."""
+"""``intaglio bench``: measure the speed and memory of an artifact on this machine."""
 
 import platform
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from ...artifact import Manifest
 from ...errors import UsageError
-from ..options import Device, KVCache, example, json_option, kv_cache_option, runtime_options
+from ..loading import Loading
+from ..options import example, json_option, kv_cache_option, loading_options
 from ..progress import progress
-from ..show import print_facts, print_json, size
+from ..show import print_facts, print_json
+from ..sizes import size
 
 if TYPE_CHECKING:
     from ...runtime.measure import GenerationTimes, HeadTimes
 
-PRODUCTS = "MatMulNBits"
-STAGE = "calls"
+MATMUL = "MatMulNBits"
 
 
 @click.command(
@@ -32,24 +34,24 @@ STAGE = "calls"
     "--prompt-tokens",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Tokens of the prompt, or of a sentence.  [default: 512, or 32, or what the context has room for]",
+    help="Tokens of the prompt, or of a sentence.  [default: 512, or 32, or what fits into the context]",
 )
 @click.option(
     "--new-tokens",
     type=click.IntRange(min=2),
     metavar="N",
-    help="Tokens to generate.  [default: 128, or what the context has room for]",
+    help="Tokens to generate.  [default: 128, or what fits into the context]",
 )
-@click.option("--repeats", type=click.IntRange(min=1), default=5, show_default=True, metavar="N", help="Times to run.")
+@click.option("--repeats", type=click.IntRange(min=1), default=5, show_default=True, metavar="N", help="Measured runs.")
 @click.option(
     "--kernels",
     type=click.Choice(["auto", "onnxruntime"]),
     default="auto",
     show_default=True,
-    help="`auto`: intaglio's own, where they can run; `onnxruntime`: ONNX Runtime's.",
+    help="`auto`: intaglio's kernels where they can run; `onnxruntime`: only ONNX Runtime's.",
 )
 @kv_cache_option
-@runtime_options
+@loading_options
 @json_option
 def command(
     artifact: str,
@@ -57,18 +59,15 @@ def command(
     new_tokens: int | None,
     repeats: int,
     kernels: Literal["auto", "onnxruntime"],
-    kv_cache: KVCache,
-    device: Device,
-    threads: int | None,
-    revision: str | None,
+    loading: Loading,
     as_json: bool,
 ) -> None:
-    """Measure how fast ARTIFACT runs on this machine, and in how much memory.
+    """Measure the speed and the peak memory of ARTIFACT on this machine.
 
-    Of a text-generation artifact: the seconds to load it, prefill in tokens/s, the time to the first token, and decode
-    in tokens/s, greedily, from random tokens, without speculation. Of another: sentences/s, in batches, without the
-    tokenizer. Figures are medians, the least and the most of the repeats in brackets; loading is timed once, with
-    whatever of the files the system still has in memory.
+    For text generation: load time, prefill in tokens/s, time to the first token, and decode in tokens/s, with random
+    tokens, greedy, without speculation. For other tasks: sentences/s, in batches, without the tokenizer. Figures are
+    medians, with the minimum and maximum of the runs in parentheses; loading is timed once, with the files that the
+    system has cached.
     """
     from ...runtime import TextGenerator
     from ...runtime.engine.machine import peak_rss
@@ -77,17 +76,18 @@ def command(
     from ...runtime.kernels import instructions
     from ...runtime.measure import time_generation, time_head, timed_load
 
-    folder, manifest = open_folder(artifact, revision)
+    folder, manifest = open_folder(artifact, loading.revision)
     if new_tokens is not None and manifest.task != "text-generation":
-        raise UsageError(f"{artifact} is a {manifest.task} artifact, which generates nothing; leave out --new-tokens")
+        raise UsageError(
+            f"{artifact} is a {manifest.task} artifact and does not generate tokens; leave out --new-tokens"
+        )
     import_onnxruntime()
     before = peak_rss()
-    with progress() as show:
-
-        def report(done: int, total: int) -> None:
-            show(STAGE, done, total)
-
-        model, seconds = timed_load(folder, device=device, threads=threads, kernels=kernels, kv_cache=kv_cache)
+    with progress() as bars:
+        report = partial(bars, "calls")
+        model, seconds = timed_load(
+            folder, device=loading.device, threads=loading.threads, kernels=kernels, kv_cache=loading.kv_cache
+        )
         times: GenerationTimes | HeadTimes
         if isinstance(model, TextGenerator):
             times = time_generation(
@@ -96,16 +96,16 @@ def command(
         else:
             times = time_head(model, tokens=prompt_tokens, repeats=repeats, report=report)
     session = model.session
-    told: dict[str, Any] = {
+    document: dict[str, Any] = {
         "artifact": artifact,
         **_model(manifest),
         "machine": f"{platform.machine()}, {platform.system()}",
         "onnxruntime": session.ort.__version__,
-        "device": device,
+        "device": loading.device,
         "threads": session.threads,
         "own_kernels": list(session.intaglio_kernels),
         "kv_cache": session.cache_dtype,
-        "instructions": instructions() if PRODUCTS in session.intaglio_kernels else None,
+        "instructions": instructions() if MATMUL in session.intaglio_kernels else None,
         "repeats": repeats,
         "load_seconds": seconds,
         **_figures(times),
@@ -113,9 +113,9 @@ def command(
         "rss_bytes_before_loading": before,
     }
     if as_json:
-        print_json(told)
+        print_json(document)
     else:
-        print_facts(_facts(told))
+        print_facts(_facts(document))
 
 
 def _model(manifest: Manifest) -> dict[str, str]:
@@ -123,7 +123,7 @@ def _model(manifest: Manifest) -> dict[str, str]:
 
 
 def _figures(times: "GenerationTimes | HeadTimes") -> dict[str, Any]:
-    """What was measured, by the names it has in --json."""
+    """Return the measurements by their names in --json."""
     from ...runtime.measure import GenerationTimes
 
     if isinstance(times, GenerationTimes):
@@ -145,50 +145,54 @@ def _figures(times: "GenerationTimes | HeadTimes") -> dict[str, Any]:
 def _summary(values: tuple[float, ...]) -> dict[str, float] | None:
     from ...runtime.measure import spread
 
-    found = spread(values)
-    return None if found is None else dict(zip(("median", "least", "most"), found, strict=True))
+    figures = spread(values)
+    return None if figures is None else dict(zip(("median", "least", "most"), figures, strict=True))
 
 
-def _facts(told: dict[str, Any]) -> list[tuple[str, str]]:
+def _facts(document: dict[str, Any]) -> list[tuple[str, str]]:
     facts = [
-        ("artifact", told["artifact"]),
-        ("model", f"{told['family']}, {told['task']}, {told['precision']}"),
-        ("runs on", f"{told['device']}, {told['threads']} thread{'s' * (told['threads'] != 1)}"),
-        ("kernels", _kernels(told["own_kernels"], told["instructions"])),
-        ("load", f"{told['load_seconds']:.2f} s"),
+        ("artifact", document["artifact"]),
+        ("model", f"{document['family']}, {document['task']}, {document['precision']}"),
+        ("runs on", f"{document['device']}, {document['threads']} thread{'s' * (document['threads'] != 1)}"),
+        ("kernels", _kernels(document["own_kernels"], document["instructions"])),
+        ("load", f"{document['load_seconds']:.2f} s"),
     ]
-    if told["task"] == "text-generation":
-        decode = _words(told["decode_tokens_per_second"], "tokens/s")
+    if document["task"] == "text-generation":
+        prefill = _format(document["prefill_tokens_per_second"], "tokens/s")
+        decode = _format(document["decode_tokens_per_second"], "tokens/s")
         facts += [
-            ("prefill", f"{_words(told['prefill_tokens_per_second'], 'tokens/s')}, {told['prompt_tokens']:,} tokens"),
-            ("first token", _words(told["first_token_seconds"], "s")),
-            ("decode", f"{decode}, {told['new_tokens']:,} tokens"),
+            (
+                "prefill",
+                f"{prefill}, {document['prompt_tokens']:,} tokens",
+            ),
+            ("first token", _format(document["first_token_seconds"], "s")),
+            ("decode", f"{decode}, {document['new_tokens']:,} tokens"),
         ]
     else:
-        rate = _words(told["sentences_per_second"], "sentences/s")
-        facts.append(("speed", f"{rate}, of {told['sentence_tokens']:,} tokens, {told['batch_size']} at a time"))
-    if told["peak_rss_bytes"] is not None:
-        before = f", {size(told['rss_bytes_before_loading'])} of it before loading"
-        facts.append(("memory", f"{size(told['peak_rss_bytes'])} at its peak{before}"))
+        rate = _format(document["sentences_per_second"], "sentences/s")
+        facts.append(("speed", f"{rate}, {document['sentence_tokens']:,} tokens, batch size {document['batch_size']}"))
+    if document["peak_rss_bytes"] is not None:
+        before = size(document["rss_bytes_before_loading"])
+        facts.append(("memory", f"{size(document['peak_rss_bytes'])} peak, {before} before loading"))
     return facts
 
 
-def _kernels(own: list[str], instructions: str | None) -> str:
-    """``intaglio's for MatMulNBits (AVX2) and GroupQueryAttention, otherwise ONNX Runtime's``"""
-    if not own:
+def _kernels(operators: list[str], instructions: str | None) -> str:
+    """Return ``intaglio's for MatMulNBits (AVX2) and GroupQueryAttention, otherwise ONNX Runtime's``."""
+    if not operators:
         return "ONNX Runtime's"
-    names = [f"{name} ({instructions})" if name == PRODUCTS else name for name in own]
+    names = [f"{name} ({instructions})" if name == MATMUL else name for name in operators]
     return f"intaglio's for {' and '.join(names)}, otherwise ONNX Runtime's"
 
 
-def _words(found: dict[str, float] | None, unit: str) -> str:
-    """``58.3 tokens/s (57.9 to 58.6)``"""
-    if found is None:
-        return "too quick to tell with so few tokens"
-    median, least, most = (_number(found[name]) for name in ("median", "least", "most"))
+def _format(summary: dict[str, float] | None, unit: str) -> str:
+    """Return ``58.3 tokens/s (57.9 to 58.6)``."""
+    if summary is None:
+        return "too fast to measure with so few tokens"
+    median, least, most = (_number(summary[name]) for name in ("median", "least", "most"))
     return f"{median} {unit} ({least} to {most})"
 
 
 def _number(value: float) -> str:
-    """Three digits, and all of those before the point: ``0.0123``, ``58.3``, ``12,345``."""
+    """Return three digits, or all digits before the decimal point: ``0.0123``, ``58.3``, ``12,345``."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

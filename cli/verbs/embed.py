@@ -1,4 +1,4 @@
-"""``intaglio embed``: texts to vectors."""
+"""``intaglio embed``: turn texts into vectors."""
 
 from pathlib import Path
 from typing import Literal
@@ -6,8 +6,8 @@ from typing import Literal
 import click
 
 from ...errors import OutputError
-from ..loading import load_as
-from ..options import Device, example, json_option, runtime_options, truncate_option
+from ..loading import Loading, find_artifact
+from ..options import example, json_option, loading_options, texts_argument, truncate_option
 from ..show import print_json
 from ..texts import read_texts
 
@@ -20,7 +20,7 @@ from ..texts import read_texts
     ),
 )
 @click.argument("artifact")
-@click.argument("texts", nargs=-1, required=True, metavar="TEXT...")
+@texts_argument
 @click.option(
     "--pooling",
     type=click.Choice(["last", "mean"]),
@@ -31,7 +31,7 @@ from ..texts import read_texts
 @click.option("--normalize/--no-normalize", default=True, show_default=True, help="Scale vectors to length 1.")
 @click.option("--npy", type=click.Path(dir_okay=False, path_type=Path), help="Write a float32 [N, D] array here.")
 @truncate_option
-@runtime_options
+@loading_options
 @json_option
 def command(
     artifact: str,
@@ -40,20 +40,19 @@ def command(
     normalize: bool,
     npy: Path | None,
     truncate: bool,
-    device: Device,
-    threads: int | None,
-    revision: str | None,
+    loading: Loading,
     as_json: bool,
 ) -> None:
     """Turn each TEXT into a vector with the feature-extraction model in ARTIFACT.
 
-    Prints one vector a line, tab-separated. A single `-` reads texts from standard input, one a line.
+    Prints one vector per line, tab-separated. A single `-` reads texts from standard input, one per line.
     """
-    from ...runtime import Embedder
+    from ...runtime import load
 
-    given = read_texts(texts)
-    model = load_as(Embedder, "feature-extraction", artifact, device=device, threads=threads, revision=revision)
-    vectors = model(given, pooling=pooling, normalize=normalize, truncation=truncate)
+    inputs = read_texts(texts)
+    folder = find_artifact(artifact, "feature-extraction", loading.revision)
+    model = load(folder, task="feature-extraction", **loading.options())
+    vectors = model(inputs, pooling=pooling, normalize=normalize, truncation=truncate)
     if npy is not None:
         import numpy
 
@@ -63,7 +62,7 @@ def command(
         except OSError as error:
             raise OutputError(f"{npy}: cannot be written ({error.strerror}); choose another --npy") from None
     elif as_json:
-        print_json([{"text": text, "vector": row} for text, row in zip(given, vectors.tolist(), strict=True)])
+        print_json([{"text": text, "vector": row} for text, row in zip(inputs, vectors.tolist(), strict=True)])
     else:
         for row in vectors:
             click.echo("\t".join(f"{value:.7g}" for value in row))

@@ -1,16 +1,14 @@
-"""``intaglio export``: a checkpoint becomes an artifact."""
+"""``intaglio export``: turn a checkpoint into an artifact."""
 
-import time
 from pathlib import Path
 
 import click
 
-from ...artifact import PRECISIONS, Precision, Target, Task
+from ...artifact import PRECISIONS, Manifest, Precision
 from ...extras import export_extra
-from ..options import example, json_option, source_options
-from ..progress import Stopwatch, both, progress
-from ..proof import check_runtime, prove
-from ..summary import print_summary
+from ..making import make_artifact
+from ..options import Making, example, json_option, making_options
+from ..progress import Report
 
 
 @click.command(
@@ -27,38 +25,25 @@ from ..summary import print_summary
     type=click.Choice(PRECISIONS),
     default="fp32",
     show_default=True,
-    help="Of the weights; int8 and int4 as `intaglio quantize` makes them, which has the options.",
+    help="Precision of the weights; int8 and int4 as by `intaglio quantize` with its defaults.",
 )
-@source_options
+@making_options
 @json_option
-def command(
-    source: str,
-    out: Path,
-    task: Task,
-    precision: Precision,
-    target: Target,
-    revision: str | None,
-    force: bool,
-    no_parity: bool,
-    as_json: bool,
-) -> None:
-    """Write the checkpoint SOURCE, a folder or a hub id, as an ONNX artifact into the new folder OUT."""
-    started = time.monotonic()
+def command(source: str, out: Path, precision: Precision, making: Making, as_json: bool) -> None:
+    """Export the checkpoint SOURCE, a folder or a hub id, as an ONNX artifact into the new folder OUT."""
     with export_extra():
         from ...exporter import export
-    if not no_parity:
-        check_runtime(out)
-    watch = Stopwatch()
-    with progress() as report:
-        manifest = export(
+
+    def make(report: Report) -> Manifest:
+        return export(
             source,
             out,
-            task=task,
+            task=making.task,
             precision=precision,
-            target=target,
-            revision=revision,
-            force=force,
-            progress=both(watch, report),
+            target=making.target,
+            revision=making.revision,
+            force=making.force,
+            progress=report,
         )
-        verdict = "not checked" if no_parity else prove(source, out, revision, both(watch, report))
-    print_summary(out, manifest, verdict, time.monotonic() - started, watch.seconds, as_json)
+
+    make_artifact(make, source, out, making, as_json)

@@ -6,14 +6,12 @@ from typing import Any
 import click
 
 from ...errors import UsageError
-from ..loading import load_as
+from ..loading import Loading, load_draft, load_generator
 from ..options import (
-    Device,
-    KVCache,
     example,
     json_option,
     kv_cache_option,
-    runtime_options,
+    loading_options,
     sampling_options,
     speculation_options,
 )
@@ -33,15 +31,18 @@ from ..texts import read_file, read_text
 @click.argument("artifact")
 @click.argument("prompt")
 @sampling_options
-@click.option("--json-schema", metavar="FILE", help="Write JSON that fits the schema in FILE.")
-@click.option("--regex", metavar="REGEX", help="Write text that fits a regular expression.")
-@click.option("--grammar", metavar="FILE", help="Write text that fits the grammar in FILE, in Lark's notation.")
+@click.option("--json-schema", metavar="FILE", help="Generate JSON that is valid for the schema in FILE.")
+@click.option("--regex", metavar="REGEX", help="Generate text that matches a regular expression.")
+@click.option("--grammar", metavar="FILE", help="Generate text of the grammar in FILE, in Lark notation.")
 @click.option(
-    "--logprobs", type=int, metavar="N", help="With --json: each token's log-probability, and the N likeliest."
+    "--logprobs",
+    type=int,
+    metavar="N",
+    help="With --json: each token's log-probability, and the N most likely tokens.",
 )
 @speculation_options
 @kv_cache_option
-@runtime_options
+@loading_options
 @json_option
 def command(
     artifact: str,
@@ -50,45 +51,41 @@ def command(
     grammar: str | None,
     logprobs: int | None,
     draft: str | None,
-    kv_cache: KVCache,
-    device: Device,
-    threads: int | None,
-    revision: str | None,
+    loading: Loading,
     as_json: bool,
     **settings: Any,
 ) -> None:
-    """Continue PROMPT with the text-generation model in ARTIFACT, printing the text as it comes.
+    """Continue PROMPT with the text-generation model in ARTIFACT and stream the text.
 
-    PROMPT or FILE `-` reads standard input. What is not given comes from the model's generation_config.json. A text
-    that has spent its tokens before it fits its schema, expression or grammar is given as it is; `finish_reason` in
-    --json is then `length`.
+    PROMPT or FILE `-` reads standard input. Options that are not given are read from the model's
+    generation_config.json. If the token limit ends a text before its schema, expression or grammar is complete, the
+    incomplete text is printed, and `finish_reason` in --json is `length`.
     """
     if logprobs is not None and not as_json:
-        raise UsageError("--logprobs are printed as JSON only; add --json")
+        raise UsageError("--logprobs needs JSON output; add --json")
     if [prompt, json_schema, grammar].count("-") > 1:
-        raise UsageError("only one of PROMPT, --json-schema and --grammar can be read from standard input; give files")
-    from ...runtime import TextGenerator
-
+        raise UsageError(
+            "only one of PROMPT, --json-schema and --grammar can read standard input; give files for the others"
+        )
     settings |= {
-        "stop": settings["stop"] or None,  # none given: the checkpoint's own
+        "stop": settings["stop"] or None,  # None: the stop strings of generation_config.json
         "json_schema": None if json_schema is None else read_file(json_schema),
         "grammar": None if grammar is None else read_file(grammar),
         "logprobs": logprobs,
     }
     text = read_text(prompt)
-    loading: dict[str, Any] = {"device": device, "threads": threads, "kv_cache": kv_cache}
-    model = load_as(TextGenerator, "text-generation", artifact, revision=revision, **loading)
+    model = load_generator(artifact, loading)
     if draft is not None:
-        settings["draft"] = load_as(TextGenerator, "text-generation", draft, revision=None, **loading)
+        settings["draft"] = load_draft(draft, loading)
     if as_json:
         generation = asdict(model.generate(text, **settings))
         if logprobs is None:
             del generation["logprobs"]
         print_json(generation)
         return
-    pieces = model.stream(text, **settings)
+    stream = model.stream(text, **settings)
     try:
-        for piece in pieces:
-            click.echo(piece, nl=False)
-    finally:  # an interruption's message starts on a line of its own
+        for chunk in stream:
+            click.echo(chunk, nl=False)
+    finally:  # also on Ctrl-C, whose message starts a new line
         click.echo()

@@ -1,25 +1,24 @@
-"""``intaglio inspect``: what a folder holds, a checkpoint or an artifact."""
+"""``intaglio inspect``: describe a checkpoint or an artifact."""
 
-from collections.abc import Iterator
-from math import prod
 from pathlib import Path
 
 import click
 
-from ...artifact import MANIFEST, Manifest, read_manifest
-from ...contract import ACTIVATIONS, BITS
+from ...artifact import MANIFEST, read_manifest
 from ...errors import UsageError
-from ..inspection.description import COMPUTED, Description, group
-from ..inspection.weights import HEADER, bits_per_weight, estimated_kl, part_of, stored_bytes, weights_of
+from ..inspection.artifact import describe_artifact
+from ..inspection.description import Description
+from ..inspection.weights import HEADER
 from ..options import example, json_option
 from ..show import print_facts, print_json, print_rows
 
-USUAL_LENGTH = 4096
-SEVERAL_LENGTHS = (1024, 4096, 16384, 65536)
+DEFAULT_LENGTH = 4096
+WINDOWED_LENGTHS = (1024, 4096, 16384, 65536)
+"""The numbers of tokens for which the KV cache is computed: by default, and for a model with sliding layers."""
 
 
 @click.command(
-    short_help="Say what a checkpoint or an artifact is.",
+    short_help="Describe a checkpoint or an artifact.",
     epilog=example(
         "intaglio inspect out",
         "intaglio inspect out --weights",
@@ -27,97 +26,55 @@ SEVERAL_LENGTHS = (1024, 4096, 16384, 65536)
     ),
 )
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option("--context-length", type=click.IntRange(min=1), metavar="N", help="Tokens to reckon the KV cache for.")
-@click.option("--weights", is_flag=True, help="Of a quantized artifact: what became of every weight, a line each.")
+@click.option(
+    "--context-length", type=click.IntRange(min=1), metavar="N", help="Tokens for which the KV cache is computed."
+)
+@click.option("--weights", is_flag=True, help="List the weights of a quantized artifact.")
 @json_option
 def command(path: Path, context_length: int | None, weights: bool, as_json: bool) -> None:
-    """Say what PATH, a checkpoint or an artifact, is: family, task, sizes, precisions, windows, memory.
+    """Describe PATH, a checkpoint or an artifact: family, task, sizes, precisions, windows, memory.
 
-    Weights are not read, only their headers. The KV cache is that of one sequence; without --context-length it is
-    given for 4,096 tokens and for the whole context, and where layers slide for lengths between and below. Sliding
-    layers keep only their window on a CPU, with target `ort`.
+    Only the headers of the weights are read. The KV cache is that of one sequence; without --context-length it is
+    computed for 4,096 tokens and the whole context, and for more lengths if the model has sliding layers. On a CPU,
+    with target `ort`, sliding layers keep only their window.
 
-    --weights prints the path of each weight, how many elements it has, its precision, block size, kind of zero, method
-    and accuracy level (4: int8 activations, 0: float ones), the error as a share of the weight, and the damage, in nats
-    per token, that it is estimated to do.
+    --weights prints for each weight: path, elements, precision, block size, zero point (symmetric or asymmetric),
+    method, accuracy level (4: int8 activations, 0: float activations), relative error, and estimated KL divergence in
+    nats per token.
     """
     if (path / MANIFEST).exists():
-        found = of_artifact(path, read_manifest(path))
+        description = describe_artifact(path, read_manifest(path))
     elif (path / "config.json").exists():
-        from ..inspection.checkpoint import of_checkpoint
+        from ..inspection.checkpoint import describe_checkpoint
 
-        found = of_checkpoint(path)
+        description = describe_checkpoint(path)
     else:
-        what = "there is no such folder" if not path.is_dir() else f"it has neither {MANIFEST} nor config.json"
-        raise UsageError(f"{path} is no checkpoint and no artifact: {what}; give the folder of one")
-    lengths = _lengths(found, context_length, path)
-    if weights and not found.weights:
-        raise UsageError(f"{path} is not quantized, so there is nothing for --weights to list; leave it out")
+        reason = f"it has neither {MANIFEST} nor config.json" if path.is_dir() else "there is no such folder"
+        raise UsageError(f"{path} is neither a checkpoint nor an artifact: {reason}; give the folder of one")
+    lengths = _cache_lengths(description, context_length)
+    if weights and not description.weights:
+        raise UsageError(f"{path} is not quantized, and --weights lists quantized weights; leave the option out")
     if as_json:
-        print_json(found.to_json(lengths))
+        print_json(description.to_json(lengths))
     elif weights:
-        print_rows(HEADER, [weight.to_row() for weight in found.weights])
+        print_rows(HEADER, [weight.to_row() for weight in description.weights])
     else:
-        print_facts(found.to_lines(lengths))
+        print_facts(description.to_lines(lengths))
 
 
-def of_artifact(path: Path, manifest: Manifest) -> Description:
-    """What the manifest says; the files themselves are not opened."""
-    model = manifest.model
-    cache_bits = BITS[ACTIVATIONS[model.cache_dtype]]
-    groups = group(_grouped(manifest))
-    weights = weights_of(manifest)
-    return Description(
-        path=str(path),
-        kind="artifact",
-        family=manifest.family,
-        task=manifest.task,
-        groups=groups,
-        vocab_size=model.vocab_size,
-        hidden_size=model.hidden_size,
-        num_attention_heads=model.num_attention_heads,
-        num_key_value_heads=model.num_key_value_heads,
-        head_dim=model.head_dim,
-        layer_windows=model.layer_windows,
-        context_length=model.context_length,
-        labels=model.labels,
-        runs_as=manifest.precision,
-        resident_bytes=sum(g.bytes for g in groups.values()),
-        cache_bits=cache_bits if manifest.task == "text-generation" else None,
-        windowed=manifest.target == "ort",
-        more={
-            "target": manifest.target,
-            "operators": manifest.operators,
-            "source": f"{manifest.source.id} @ {manifest.source.revision or manifest.source.digest}",
-            "tools": manifest.tools,
-            "parity": manifest.parity.verdict,
-        },
-        weights=weights,
-        bits_per_weight=bits_per_weight(manifest) if weights else None,
-        kl=estimated_kl(manifest, weights),
-    )
-
-
-def _grouped(manifest: Manifest) -> Iterator[tuple[str, int, int]]:
-    """The group, elements and bytes of each tensor."""
-    for name, entry in manifest.tensors.items():
-        part = part_of(name, manifest)
-        kind = "" if entry.sources else f" {part}" if part else COMPUTED
-        yield entry.precision + kind, prod(entry.shape), stored_bytes(entry, manifest.target)
-
-
-def _lengths(found: Description, asked: int | None, path: Path) -> list[int]:
-    """The lengths to reckon the cache for.
+def _cache_lengths(description: Description, asked: int | None) -> list[int]:
+    """Return the numbers of tokens for which the KV cache is computed.
 
     Raises:
-        UsageError: the model cannot hold as many tokens as were asked about.
+        UsageError: ``asked`` exceeds the model's context.
     """
-    context = found.context_length
+    context = description.architecture.context_length
     if asked is None:
-        usual = SEVERAL_LENGTHS if found.windowed and any(found.layer_windows) else (USUAL_LENGTH,)
+        sliding = description.windowed and any(description.architecture.layer_windows)
+        usual = WINDOWED_LENGTHS if sliding else (DEFAULT_LENGTH,)
         return sorted({*(min(length, context) for length in usual), context})
     if asked > context:
         raise UsageError(
-            f"--context-length {asked:,}: {path} is made for at most {context:,} tokens; ask for no more than that"
+            f"--context-length {asked:,}: the context of {description.path} is {context:,} tokens; give at most that"
         )
     return [asked]

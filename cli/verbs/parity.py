@@ -1,33 +1,37 @@
-"""``intaglio parity``: is the artifact the same model as its source, and if not, where did it go wrong?"""
+"""``intaglio parity``: compare an artifact with its source, and locate the first difference."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ...errors import CheckError, OutputError, UsageError
 from ...extras import export_extra
-from ..options import Device, example, json_option
+from ..options import device_option, example, json_option, threads_option
+from ..parity_report import print_report
 from ..progress import progress
 from ..show import print_json
-from ..verdict import print_report
+
+if TYPE_CHECKING:
+    from ...runtime.engine.session import Device
 
 
 def parse_limits(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, float]:
-    """Limit by measure, from several ``MEASURE=NUMBER``.
+    """Return the limit of each measure, from values ``MEASURE=NUMBER``.
 
     Raises:
-        click.BadParameter: one is none.
+        click.BadParameter: a value has another form.
     """
-    found = {}
+    limits = {}
     for value in values:
         measure, equals, number = value.partition("=")
         try:
-            found[measure] = float(number)
+            limits[measure] = float(number)
         except ValueError:
             equals = ""
         if not equals:
-            raise click.BadParameter(f"{value!r} is no MEASURE=NUMBER; write it like 'kl_mean=0.01'.")
-    return found
+            raise click.BadParameter(f"{value!r} is not MEASURE=NUMBER; write it like 'kl_mean=0.01'.")
+    return limits
 
 
 @click.command(
@@ -40,17 +44,19 @@ def parse_limits(_: click.Context, __: click.Parameter, values: tuple[str, ...])
 )
 @click.argument("artifact")
 @click.option("--source", metavar="CHECKPOINT", help="A folder or a hub id.  [default: the hub id in the manifest]")
-@click.option("--revision", help="Commit, tag or branch, where CHECKPOINT is a hub id.")
-@click.option("--text", type=click.Path(path_type=Path), metavar="FILE", help="What both read, in UTF-8.")
-@click.option("--windows", type=click.IntRange(min=1), default=4, show_default=True, help="How much of that text.")
-@click.option("--window", type=click.IntRange(min=8), default=192, show_default=True, help="Tokens of one window.")
-@click.option("--steps", type=click.IntRange(min=1), default=32, show_default=True, help="Tokens decoded one by one.")
+@click.option("--revision", help="Commit, tag or branch, if CHECKPOINT is a hub id.")
+@click.option("--text", type=click.Path(path_type=Path), metavar="FILE", help="Text that both read, in UTF-8.")
+@click.option("--windows", type=click.IntRange(min=1), default=4, show_default=True, help="Windows of that text.")
+@click.option("--window", type=click.IntRange(min=8), default=192, show_default=True, help="Tokens per window.")
+@click.option(
+    "--steps", type=click.IntRange(min=1), default=32, show_default=True, help="Tokens of single-token decode."
+)
 @click.option(
     "--max-length",
     type=click.IntRange(min=8),
     default=8192,
     show_default=True,
-    help="Tokens of the longest sequence; what takes more, as a wide sliding window does, is named and left out.",
+    help="Tokens of the longest sequence; cases that need more, such as wide sliding windows, are not compared.",
 )
 @click.option(
     "--limit",
@@ -58,13 +64,14 @@ def parse_limits(_: click.Context, __: click.Parameter, values: tuple[str, ...])
     callback=parse_limits,
     multiple=True,
     metavar="MEASURE=NUMBER",
-    help="Broken is where kl_mean, relative_error or flips (a share of the positions) is beyond this; repeatable.",
+    help="Largest kl_mean, relative_error or flips (a share of the positions); above it the artifact is broken. May be "
+    "given several times.",
 )
-@click.option("--reference", type=click.Choice(["transformers"]), help="Compare with this as well.")
-@click.option("--html", type=click.Path(path_type=Path), metavar="OUT", help="Write the report as one page.")
-@click.option("--record", is_flag=True, help="Put verdict and report into ARTIFACT, as export and quantize do.")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="For ARTIFACT.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: the CPUs at hand]")
+@click.option("--reference", type=click.Choice(["transformers"]), help="Also compare both with this implementation.")
+@click.option("--html", type=click.Path(path_type=Path), metavar="OUT", help="Write the report as an HTML page.")
+@click.option("--record", is_flag=True, help="Write verdict and report into ARTIFACT, as export and quantize do.")
+@device_option
+@threads_option
 @json_option
 def command(
     artifact: str,
@@ -79,19 +86,19 @@ def command(
     reference: str | None,
     html: Path | None,
     record: bool,
-    device: Device,
+    device: "Device",
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Run ARTIFACT and the checkpoint that it was made from over the same text, and say whether they are one model.
+    """Run ARTIFACT and its source checkpoint on the same text, and compare their outputs.
 
-    The source is run layer by layer in float32, so that it may be larger than memory. Exit 0: faithful, or drifted
-    within what its precision may; 1: broken; 2: the two do not belong together, or one is damaged.
+    The source runs layer by layer in float32, so it may be larger than memory. Exit codes: 0 faithful, or drifted
+    within the limits of its precision; 1 broken; 2 the two cannot be compared, or one is damaged.
     """
     if html is not None and not html.absolute().parent.is_dir():
-        raise OutputError(f"{html}: there is no folder {html.absolute().parent}; make it, or give another")
+        raise OutputError(f"{html}: there is no folder {html.absolute().parent}; create it, or choose another --html")
     if record and limits:
-        raise UsageError("--record writes the verdict by the usual limits; leave --limit or --record out")
+        raise UsageError("--record needs the default limits; leave out --limit or --record")
     with export_extra():
         from ...parity import CheckOptions, check, render
         from ...parity import record as record_report
@@ -124,4 +131,4 @@ def command(
     else:
         print_report(found, html)
     if found.verdict == "broken":
-        raise CheckError(f"{artifact} is broken: it is not the model that it was made from")
+        raise CheckError(f"{artifact} is broken: it differs from its source")

@@ -1,4 +1,4 @@
-"""``intaglio score``: how likely a text is, token by token."""
+"""``intaglio score``: the log-probability of each token of a text."""
 
 import math
 import sys
@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 import click
 
 from ...errors import UsageError
-from ..loading import load_as
-from ..options import Device, KVCache, example, json_option, kv_cache_option, runtime_options
+from ..loading import Loading, load_generator
+from ..options import example, json_option, kv_cache_option, loading_options
 from ..show import one_line, print_json, print_rows
 from ..texts import read_text
 
 if TYPE_CHECKING:
     from ...runtime import Score
 
-# Bits of surprise below which a token gets a colour: as good as certain, expected, possible, unlikely.
 COLOURS = ((1.0, "green"), (4.0, "default"), (8.0, "yellow"), (math.inf, "bold red"))
+"""The colour of a token by the upper limit of its surprise, in bits."""
 
 
 @click.command(
@@ -29,11 +29,11 @@ COLOURS = ((1.0, "green"), (4.0, "default"), (8.0, "yellow"), (math.inf, "bold r
 )
 @click.argument("artifact")
 @click.argument("text")
-@click.option("--context", help="What stands before TEXT and is not scored itself; `-` reads standard input.")
-@click.option("--window", type=int, help="Read at most N tokens to score one.  [default: the model's context]")
-@click.option("--stride", type=int, help="Score a TEXT longer than the window, N tokens a window.")
+@click.option("--context", help="Text before TEXT that is not scored; `-` reads standard input.")
+@click.option("--window", type=int, help="Tokens that are read to score one, at most.  [default: the model's context]")
+@click.option("--stride", type=int, help="Score a TEXT longer than the window, with N new tokens in each window.")
 @kv_cache_option
-@runtime_options
+@loading_options
 @json_option
 def command(
     artifact: str,
@@ -41,33 +41,20 @@ def command(
     context: str | None,
     window: int | None,
     stride: int | None,
-    kv_cache: KVCache,
-    device: Device,
-    threads: int | None,
-    revision: str | None,
+    loading: Loading,
     as_json: bool,
 ) -> None:
-    """How likely the text-generation model in ARTIFACT finds TEXT: a line for each token with its log-probability.
+    """Print the log-probability of each token of TEXT under the text-generation model in ARTIFACT.
 
-    TEXT `-` reads standard input. Logarithms are natural, surprise is in bits. On a terminal tokens are coloured by
-    surprise, and the sum and the perplexity follow. Without a context the first token is not scored.
+    TEXT `-` reads standard input. Logarithms are natural; surprise is in bits. A terminal shows tokens coloured by
+    surprise, their sum and the perplexity. Without a context the first token is not scored.
     """
     if text == context == "-":
-        raise UsageError("TEXT and --context cannot both be read from standard input; give one of them itself")
-    from ...runtime import TextGenerator
-
+        raise UsageError("TEXT and --context cannot both read standard input; give the text of one of them")
     text = read_text(text)
-    before = None if context is None else read_text(context)
-    model = load_as(
-        TextGenerator,
-        "text-generation",
-        artifact,
-        device=device,
-        threads=threads,
-        revision=revision,
-        kv_cache=kv_cache,
-    )
-    score = model.score(text, context=before, window=window, stride=stride)
+    if context is not None:
+        context = read_text(context)
+    score = load_generator(artifact, loading).score(text, context=context, window=window, stride=stride)
     if as_json:
         print_json(asdict(score) | {"total": score.total, "perplexity": score.perplexity})
     elif on_terminal():

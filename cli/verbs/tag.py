@@ -4,8 +4,8 @@ from dataclasses import asdict
 
 import click
 
-from ..loading import load_as
-from ..options import Device, example, json_option, runtime_options, truncate_option
+from ..loading import Loading, find_artifact
+from ..options import example, json_option, loading_options, texts_argument, truncate_option
 from ..show import print_json, print_rows
 from ..texts import read_texts
 
@@ -15,37 +15,30 @@ from ..texts import read_texts
     epilog=example("intaglio tag out 'Ada Lovelace lived in London' --aggregate"),
 )
 @click.argument("artifact")
-@click.argument("texts", nargs=-1, required=True, metavar="TEXT...")
-@click.option("--aggregate", is_flag=True, help="Join neighbouring tokens of one label into entities.")
+@texts_argument
+@click.option("--aggregate", is_flag=True, help="Merge adjacent tokens of the same label into entities.")
 @truncate_option
-@runtime_options
+@loading_options
 @json_option
 def command(
-    artifact: str,
-    texts: tuple[str, ...],
-    aggregate: bool,
-    truncate: bool,
-    device: Device,
-    threads: int | None,
-    revision: str | None,
-    as_json: bool,
+    artifact: str, texts: tuple[str, ...], aggregate: bool, truncate: bool, loading: Loading, as_json: bool
 ) -> None:
     """Label the tokens of each TEXT with the token-classification model in ARTIFACT.
 
-    Prints the number of the text (from 0), the label, its score, the first character and the one after the last,
-    and the characters. A single `-` reads texts from standard input, one a line.
+    Prints the index of the text (from 0), the label, its score, the start and end of the span in characters, and the
+    span. A single `-` reads texts from standard input, one per line.
     """
-    from ...runtime import TokenClassifier
+    from ...runtime import load
 
-    given = read_texts(texts)
-    model = load_as(
-        TokenClassifier, "token-classification", artifact, device=device, threads=threads, revision=revision
-    )
-    results = model(given, aggregate=aggregate, truncation=truncate)
+    inputs = read_texts(texts)
+    folder = find_artifact(artifact, "token-classification", loading.revision)
+    model = load(folder, task="token-classification", **loading.options())
+    results = model(inputs, aggregate=aggregate, truncation=truncate)
     if as_json:
-        print_json(
-            [{"text": text, "tags": [asdict(t) for t in tags]} for text, tags in zip(given, results, strict=True)]
-        )
+        tagged = zip(inputs, results, strict=True)
+        print_json([{"text": text, "tags": [asdict(tag) for tag in tags]} for text, tags in tagged])
     else:
-        rows = [(i, t.label, t.score, t.start, t.end, t.text) for i, tags in enumerate(results) for t in tags]
+        rows = [
+            (i, tag.label, tag.score, tag.start, tag.end, tag.text) for i, tags in enumerate(results) for tag in tags
+        ]
         print_rows(("#", "label", "score", "start", "end", "text"), rows)

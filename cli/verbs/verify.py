@@ -4,19 +4,19 @@ from pathlib import Path
 
 import click
 
-from ...artifact import read_manifest
-from ...artifact import verify as find_problems
+from ...artifact import read_manifest, verify
 from ...errors import CheckError
 from ..options import example, json_option
 from ..progress import progress
-from ..show import print_json, size
+from ..show import print_json
+from ..sizes import size
 
 
 @click.command(short_help="Compare an artifact's files with its checksums.", epilog=example("intaglio verify out"))
 @click.argument("artifact", type=click.Path(path_type=Path))
 @json_option
 def command(artifact: Path, as_json: bool) -> None:
-    """Compare the size and SHA-256 of every file of ARTIFACT with its manifest; exit 1 where they differ."""
+    """Compare the size and SHA-256 of every file of ARTIFACT with its manifest; exit 1 if they differ."""
     manifest = read_manifest(artifact)
     total = sum(entry.size for entry in manifest.files.values())
     done = 0
@@ -27,11 +27,11 @@ def command(artifact: Path, as_json: bool) -> None:
             done += count
             report("files", done, total)
 
-        problems = find_problems(artifact, manifest, advance)
+        problems = verify(artifact, manifest, advance)
     if as_json:
         print_json({"artifact": str(artifact), "ok": not problems, "problems": problems})
     if problems:
-        found = "".join(f"\n  {problem}" for problem in problems)
-        raise CheckError(f"{artifact} is not what its manifest says; export it again{found}")
+        lines = "".join(f"\n  {problem}" for problem in problems)
+        raise CheckError(f"{artifact} does not match its manifest; export it again{lines}")
     if not as_json:
-        click.echo(f"{artifact}: {len(manifest.files)} files, {size(total)}, all as in the manifest")
+        click.echo(f"{artifact}: {len(manifest.files)} files, {size(total)}, all match the manifest")

@@ -146,7 +146,8 @@ def _hint_schema(hint: Any, where: str) -> Schema:
     elif origin is tuple and len(arguments) > 1 and ... not in arguments:
         return {"type": "array", "prefixItems": [_hint_schema(one, where) for one in arguments]}
     elif origin is dict:
-        return {"type": "object", "additionalProperties": _hint_schema(arguments[1], where)}
+        _key, value = arguments
+        return {"type": "object", "additionalProperties": _hint_schema(value, where)}
     raise UsageError(
         f"{where}: the type {getattr(hint, '__name__', hint)!s} has no unambiguous JSON schema; "
         "use str, int, float, bool, list, tuple, dict, Literal, Enum or unions of them, or pass a JSON schema"

@@ -7,13 +7,16 @@ import sys
 
 import pytest
 from intaglio.cli.progress import progress
-from intaglio.cli.show import print_facts, print_json, print_rows, size
+from intaglio.cli.show import print_facts, print_json, print_rows
+from intaglio.cli.sizes import size
 
 ROWS = [("good", 0.98765, "a\tfine\nfilm \x1b[31m"), ("[bold]", 0.5, "ü")]
 
 
 class Terminal(io.StringIO):
-    encoding = "utf-8"  # type: ignore[assignment]
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return "utf-8"
 
     def isatty(self) -> bool:
         return True

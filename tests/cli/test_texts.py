@@ -24,7 +24,7 @@ def test_a_lone_dash_reads_lines(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_standard_input_without_text(monkeypatch: pytest.MonkeyPatch) -> None:
     give(monkeypatch, b"\n \n")
-    with pytest.raises(UsageError, match=r"^standard input holds no text; give one text a line$"):
+    with pytest.raises(UsageError, match=r"^standard input has no text; give one text per line$"):
         read_texts(("-",))
 
 

@@ -1,7 +1,7 @@
 """`intaglio chat` without a terminal: pipes, JSON lines, tool files, and the history of a conversation."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -146,11 +146,11 @@ def test_an_interruption_before_the_first_word_removes_the_message(monkeypatch: 
         nonlocal prompts
         prompts += 1
         stream = scripted_stream(self, prompt, **options)
-        return TextStream(interrupt(), lambda: stream.generation) if prompts == 1 else stream
+        return TextStream(interrupt(), lambda: Generation("", (), (), "eos")) if prompts == 1 else stream
 
-    def interrupt() -> Iterator[str]:
+    def interrupt() -> Generator[str, None, None]:
+        yield from ()
         raise KeyboardInterrupt
-        yield ""
 
     monkeypatch.setattr(Scripted, "stream", stream)
     done, _ = talk(screen, "hello", "there")
@@ -316,10 +316,11 @@ def test_options_are_passed_to_the_conversation(run: Run, monkeypatch: pytest.Mo
     monkeypatch.setattr(talk.Talk, "__init__", lambda self, *arguments: seen.append(arguments[-1]))
     monkeypatch.setattr(talk.Talk, "run", lambda self: None)
 
-    def load_as(_kind: Any, _task: str, name: str, **_: Any) -> Any:
+    def load(name: str, _loading: Any) -> Any:
         return SimpleNamespace(name=name, conversation=lambda: nullcontext("kept"))
 
-    monkeypatch.setattr(chat, "load_as", load_as)
+    monkeypatch.setattr(chat, "load_generator", load)
+    monkeypatch.setattr(chat, "load_draft", load)
     assert run("chat", "out").exit_code == 0
     assert run("chat", "out", "--stop", "x", "--no-think", "--draft", "small", "--top-k", 3).exit_code == 0
     names = ("stop", "enable_thinking", "conversation", "speculate", "top_k")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy
 import pytest
-from intaglio.cli.inspection.description import Group, group, windows
+from intaglio.cli.inspection.description import TensorGroup, describe_windows, group_tensors
 from intaglio.tests.cli.conftest import MakeArtifact, Run
 from safetensors.numpy import save_file
 
@@ -24,7 +24,7 @@ def test_an_artifact(run: Run, make_artifact: MakeArtifact) -> None:
         "            fp32: 262,208 in 2 tensors, 1.05 MB",
         "            int64 computed: 3 in 1 tensor, 24 B",
         "shape       4 layers, hidden 64, vocabulary 4,096",
-        "            4 heads, 2 for keys and values, of 16",
+        "            4 heads, 2 KV heads, head_dim 16",
         "attention   window 32 in layers 0-2; global in layer 3",
         "context     8,192 tokens",
         "memory      1.05 MB of weights as fp32",
@@ -105,7 +105,7 @@ def test_a_checkpoint(run: Run, tmp_path: Path) -> None:
         "              F16: 256 in 1 tensor, 512 B",
         "              F32: 8 in 1 tensor, 32 B",
         "shape         1 layer, hidden 8, vocabulary 32",
-        "              2 heads, 1 for keys and values, of 4",
+        "              2 heads, 1 KV head, head_dim 4",
         "attention     global in every layer",
         "context       64 tokens",
         "memory        1.06 kB of weights as fp32",
@@ -130,7 +130,7 @@ def test_what_is_neither(run: Run, tmp_path: Path) -> None:
     result = run("inspect", tmp_path / "nowhere")
     assert (result.exit_code, result.stderr) == (
         2,
-        f"Error: {tmp_path / 'nowhere'} is no checkpoint and no artifact: there is no such folder; "
+        f"Error: {tmp_path / 'nowhere'} is neither a checkpoint nor an artifact: there is no such folder; "
         "give the folder of one\n",
     )
     assert "it has neither intaglio.json nor config.json" in run("inspect", tmp_path).stderr
@@ -141,7 +141,7 @@ def test_a_context_beyond_the_model_is_refused(run: Run, make_artifact: MakeArti
     result = run("inspect", folder, "--context-length", "8193")
     assert (result.exit_code, result.stderr) == (
         2,
-        f"Error: --context-length 8,193: {folder} is made for at most 8,192 tokens; ask for no more than that\n",
+        f"Error: --context-length 8,193: the context of {folder} is 8,192 tokens; give at most that\n",
     )
 
 
@@ -155,12 +155,12 @@ def test_a_context_beyond_the_model_is_refused(run: Run, make_artifact: MakeArti
     ],
 )
 def test_windows_in_words(layers: Sequence[int | None], words: str) -> None:
-    assert windows(layers) == words
+    assert describe_windows(layers) == words
 
 
 def test_tensors_are_grouped_by_precision() -> None:
     tensors = [("fp32", 3, 12), ("int4", 15, 8), ("int4", 1, 1), ("fp32", 4, 16)]
-    assert group(tensors) == {"int4": Group(2, 16, 9), "fp32": Group(2, 7, 28)}
+    assert group_tensors(tensors) == {"int4": TensorGroup(2, 16, 9), "fp32": TensorGroup(2, 7, 28)}
 
 
 def test_long_lists_are_wrapped_between_their_entries(run: Run, make_artifact: MakeArtifact) -> None:

@@ -8,12 +8,12 @@ import pytest
 from intaglio.artifact import MANIFEST, Manifest, Quantization, TensorEntry, read_manifest
 from intaglio.cli.inspection.weights import (
     bits_per_weight,
-    by_kind,
+    describe_formats,
     estimated_kl,
-    in_words,
     part_of,
+    rows_by_kind,
     stored_bytes,
-    weights_of,
+    stored_weights,
 )
 from intaglio.tests.cli.conftest import MakeArtifact, Run
 
@@ -98,35 +98,35 @@ def test_what_belongs_to_a_weight(manifest: Manifest) -> None:
 
 
 def test_formats_in_words(manifest: Manifest) -> None:
-    weights = weights_of(manifest)
-    assert in_words(weights) == "int4: 4 weights, blocks of 32 (3) and 64 (1); int8: 1, blocks of 32; fp32: 1"
-    assert in_words(weights[:1]) == "int8: 1 weight, blocks of 32"
+    weights = stored_weights(manifest)
+    assert describe_formats(weights) == "int4: 4 weights, blocks of 32 (3) and 64 (1); int8: 1, blocks of 32; fp32: 1"
+    assert describe_formats(weights[:1]) == "int8: 1 weight, blocks of 32"
 
 
 def test_kinds_of_projections(manifest: Manifest) -> None:
-    assert list(by_kind(weights_of(manifest))) == [
-        ("embed_tokens", "1 int8/32", "error 0.50 %", "damage 1.00e-03"),
-        ("qkv_proj", "1 int4/32", "error 10.00 %", "damage 2.00e-02"),
-        ("up_proj", "1 fp32, 1 int4/64", "error 20.00 %", "damage 3.00e-02"),
+    assert list(rows_by_kind(stored_weights(manifest))) == [
+        ("embed_tokens", "1 int8/32", "error 0.50 %", "KL 1.00e-03"),
+        ("qkv_proj", "1 int4/32", "error 10.00 %", "KL 2.00e-02"),
+        ("up_proj", "1 fp32, 1 int4/64", "error 20.00 %", "KL 3.00e-02"),
     ]
     several = [
-        replace(weight, path=f"model.layers.{i}.mlp.down_proj") for i, weight in enumerate(weights_of(manifest)[:3])
+        replace(weight, path=f"model.layers.{i}.mlp.down_proj") for i, weight in enumerate(stored_weights(manifest)[:3])
     ]
     mean = 100 * (0.005 + 0.1 + 0.2) / 3
-    assert list(by_kind(several)) == [
-        ("down_proj", "1 int4/32, 1 int4/64, 1 int8/32", f"error {mean:.2f} %", "damage 5.10e-02")
+    assert list(rows_by_kind(several)) == [
+        ("down_proj", "1 int4/32, 1 int4/64, 1 int8/32", f"error {mean:.2f} %", "KL 5.10e-02")
     ]
 
 
 def test_the_damages_add_up_only_where_all_are_known_and_mean_something(manifest: Manifest) -> None:
-    assert estimated_kl(manifest, weights_of(manifest)) == pytest.approx(0.051)
+    assert estimated_kl(manifest, stored_weights(manifest)) == pytest.approx(0.051)
     classifier = replace(manifest, task="text-classification")
-    assert estimated_kl(classifier, weights_of(classifier)) is None
+    assert estimated_kl(classifier, stored_weights(classifier)) is None
     first = TENSORS["model.embed_tokens.codes"]
     assert first.quantization is not None
     unknown = replace(first, quantization=replace(first.quantization, kl_estimate=None))
     partly = replace(manifest, tensors=TENSORS | {"model.embed_tokens.codes": unknown})
-    assert estimated_kl(partly, weights_of(partly)) is None
+    assert estimated_kl(partly, stored_weights(partly)) is None
 
 
 def test_inspect_shows_a_summary(run: Run, folder: Path) -> None:
@@ -136,10 +136,10 @@ def test_inspect_shows_a_summary(run: Run, folder: Path) -> None:
     assert lines[start : start + 5] == [
         "weights     int4: 4 weights, blocks of 32 (3) and 64 (1); int8: 1, blocks of 32; fp32: 1; "
         f"{bits:.2f} bits per weight",
-        "            embed_tokens  1 int8/32          error 0.50 %   damage 1.00e-03",
-        "            qkv_proj      1 int4/32          error 10.00 %  damage 2.00e-02",
-        "            up_proj       1 fp32, 1 int4/64  error 20.00 %  damage 3.00e-02",
-        "damage      0.051 nats per token, as estimated",
+        "            embed_tokens  1 int8/32          error 0.50 %   KL 1.00e-03",
+        "            qkv_proj      1 int4/32          error 10.00 %  KL 2.00e-02",
+        "            up_proj       1 fp32, 1 int4/64  error 20.00 %  KL 3.00e-02",
+        "KL          0.051 nats per token, estimated",
     ]
     assert lines[2] == "parameters  348,224, 454 kB"
 
@@ -183,6 +183,7 @@ def test_there_is_nothing_to_list_where_nothing_is_quantized(run: Run, make_arti
     result = run("inspect", folder, "--weights")
     assert (result.exit_code, result.stdout) == (2, "")
     assert (
-        result.stderr == f"Error: {folder} is not quantized, so there is nothing for --weights to list; leave it out\n"
+        result.stderr
+        == f"Error: {folder} is not quantized, and --weights lists quantized weights; leave the option out\n"
     )
     assert "weights" not in json.loads(run("inspect", folder, "--json").stdout)

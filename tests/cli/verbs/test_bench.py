@@ -64,7 +64,7 @@ def test_a_head(run: Run, classifier: Path) -> None:
     names = [line.split("  ")[0] for line in result.stdout.splitlines()]
     assert names == ["artifact", "model", "runs on", "kernels", "load", "speed", "memory"]
     assert " sentences/s (" in result.stdout
-    assert result.stdout.splitlines()[5].endswith(", of 4 tokens, 16 at a time")
+    assert result.stdout.splitlines()[5].endswith(", 4 tokens, batch size 16")
     told = json.loads(run("bench", classifier, "--prompt-tokens", 4, "--repeats", 1, "--json").stdout)
     assert (told["sentences"], told["sentence_tokens"], told["batch_size"]) == (64, 4, 16)
     assert told["sentences_per_second"]["median"] > 0
@@ -98,7 +98,7 @@ def test_what_it_prints() -> None:
         ("prefill", "1,312 tokens/s (1,000 to 1,400), 512 tokens"),
         ("first token", "0.0391 s (0.03 to 1.23)"),
         ("decode", "58.3 tokens/s (57.9 to 58.6), 1,280 tokens"),
-        ("memory", "561 MB at its peak, 81 MB of it before loading"),
+        ("memory", "561 MB peak, 81 MB before loading"),
     ]
     assert bench._kernels([], None) == "ONNX Runtime's"
     assert (
@@ -106,7 +106,7 @@ def test_what_it_prints() -> None:
     )
     quick = bench._facts(told | {"decode_tokens_per_second": None, "peak_rss_bytes": None, "threads": 1})
     assert quick[2] == ("runs on", "cpu, 1 thread")
-    assert quick[-1] == ("decode", "too quick to tell with so few tokens, 1,280 tokens")
+    assert quick[-1] == ("decode", "too fast to measure with so few tokens, 1,280 tokens")
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_a_head_generates_nothing(run: Run, make_artifact: MakeArtifact) -> None
     result = run("bench", folder, "--new-tokens", 5)
     assert (result.exit_code, result.stderr) == (
         2,
-        f"Error: {folder} is a text-classification artifact, which generates nothing; leave out --new-tokens\n",
+        f"Error: {folder} is a text-classification artifact and does not generate tokens; leave out --new-tokens\n",
     )
 
 

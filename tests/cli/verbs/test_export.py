@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from intaglio.cli.verbs import export as export_module
+from intaglio.cli import making
 from intaglio.tests import tiny
 from intaglio.tests.cli.conftest import Run
 
@@ -100,7 +100,7 @@ def test_an_interruption_leaves_nothing_behind(
 
         yield report
 
-    monkeypatch.setattr(export_module, "progress", interrupt)
+    monkeypatch.setattr(making, "progress", interrupt)
     result = run("export", source, source.parent / "out")
     assert (result.exit_code, result.stderr) == (130, "interrupted\n")
     assert names(source.parent) == ["source"]

@@ -10,6 +10,7 @@ from typing import Any
 import intaglio.exporter
 import pytest
 from intaglio.artifact import Manifest, read_manifest
+from intaglio.cli import making
 from intaglio.cli.verbs import quantize as quantize_module
 from intaglio.exporter import QuantizeOptions
 from intaglio.exporter.quantize import options
@@ -32,7 +33,7 @@ def asked(make_artifact: MakeArtifact, monkeypatch: pytest.MonkeyPatch) -> Asked
         return manifest
 
     monkeypatch.setattr(intaglio.exporter, "quantize", quantize)
-    monkeypatch.setattr(quantize_module, "prove", lambda *_: "faithful")
+    monkeypatch.setattr(making, "_record_parity", lambda *_: "faithful")
     return calls
 
 
@@ -108,19 +109,19 @@ def test_sizes(run: Run, asked: Asked, text: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "MB", "300 apples", "-5MB", "1,2GB", "1e9", "300M B", "3.MB"])
-def test_what_is_no_size(run: Run, asked: Asked, text: str) -> None:
+def test_bad_sizes(run: Run, asked: Asked, text: str) -> None:
     result = run("quantize", "source", "out", "--target-size", text)
     assert (result.exit_code, result.stdout) == (2, "")
     assert "Invalid value for '--target-size': " in result.stderr
-    assert f"{text!r} is no size; write it like 300MB, 1.2GB or 314572800." in " ".join(result.stderr.split())
+    assert f"{text!r} is not a size; write it like 300MB, 1.2GB or 314572800." in " ".join(result.stderr.split())
     assert not asked
 
 
 @pytest.mark.parametrize("text", ["lm_head", "=int8", "lm_head=", "="])
-def test_what_keeps_nothing(run: Run, asked: Asked, text: str) -> None:
+def test_bad_patterns_for_keep(run: Run, asked: Asked, text: str) -> None:
     result = run("quantize", "source", "out", "--keep", text)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert f"Invalid value for '--keep': {text!r} is no PATTERN=PRECISION" in result.stderr
+    assert f"Invalid value for '--keep': {text!r} is not PATTERN=PRECISION" in result.stderr
     assert "write it like 'lm_head=float'." in result.stderr
     assert not asked
 
@@ -193,7 +194,7 @@ def test_the_summary_for_people(run: Run, source: Path) -> None:
     assert lines["model"].strip() == "qwen2, text-generation, int8, target ort"
     assert lines["weights"].strip() == "int8: 9 weights, blocks of 16 (7) and 32 (2)"
     assert " bits per weight\n" in result.stdout
-    assert "damage" not in lines  # nothing was measured
+    assert "KL" not in lines  # not measured
     second = r"\d+\.\d s"
     assert re.fullmatch(rf" *{second}: graph {second}, weights {second}, source {second}", lines["time"])
 
@@ -221,7 +222,7 @@ def test_an_interruption(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
         yield report
 
-    monkeypatch.setattr(quantize_module, "progress", interrupt)
+    monkeypatch.setattr(making, "progress", interrupt)
     folder = tiny.write(tmp_path / "source", tiny.config("qwen2", num_hidden_layers=2), tokenizer=True)
     result = run("quantize", folder, tmp_path / "out", "--windows", 4, *(["--resume"] if resume else []))
     assert (result.exit_code, result.stdout, result.stderr) == (130, "", "interrupted\n")

@@ -28,7 +28,7 @@ from intaglio.runtime import (
 )
 from intaglio.tests.cli.conftest import MakeArtifact, Run
 
-KINDS: dict[str, type[Any]] = {
+MODELS: dict[str, type[Any]] = {
     "text-generation": TextGenerator,
     "text-classification": SequenceClassifier,
     "token-classification": TokenClassifier,
@@ -41,12 +41,12 @@ UNSET = dict.fromkeys(
 
 
 @pytest.fixture
-def stand_in(make_artifact: MakeArtifact, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], tuple[Path, Any, Any]]:
-    """An artifact folder of a task, the object that `load` gives for it, and `load` itself, which records its calls."""
+def load_mock(make_artifact: MakeArtifact, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], tuple[Path, Any, Any]]:
+    """Return an artifact folder of a task, a mock of the model that `load` returns for it, and a mock of `load`."""
 
     def make(task: str) -> tuple[Path, Any, Any]:
         folder = make_artifact(task=task)
-        model = create_autospec(KINDS[task], instance=True)
+        model = create_autospec(MODELS[task], instance=True)
         load = create_autospec(intaglio.runtime.load, return_value=model)
         monkeypatch.setattr(intaglio.runtime, "load", load)
         return folder, model, load
@@ -54,20 +54,20 @@ def stand_in(make_artifact: MakeArtifact, monkeypatch: pytest.MonkeyPatch) -> Ca
     return make
 
 
-StandIn = Callable[[str], tuple[Path, Any, Any]]
+LoadMock = Callable[[str], tuple[Path, Any, Any]]
 
 
-def test_generate_streams(run: Run, stand_in: StandIn) -> None:
-    folder, model, load = stand_in("text-generation")
+def test_generate_streams(run: Run, load_mock: LoadMock) -> None:
+    folder, model, load = load_mock("text-generation")
     model.stream.return_value = iter([" of", " the\n", "city"])
     result = run("generate", folder, "The history")
     assert (result.exit_code, result.stdout, result.stderr) == (0, " of the\ncity\n", "")
     model.stream.assert_called_once_with("The history", **UNSET)
-    load.assert_called_once_with(folder, device="cpu", threads=None, kv_cache="auto")
+    load.assert_called_once_with(folder, task="text-generation", device="cpu", threads=None, kv_cache="auto")
 
 
-def test_generate_hands_every_setting_on(run: Run, stand_in: StandIn) -> None:
-    folder, model, load = stand_in("text-generation")
+def test_generate_passes_every_option_on(run: Run, load_mock: LoadMock) -> None:
+    folder, model, load = load_mock("text-generation")
     model.generate.return_value = Generation(" ü", (7, 8), (1, 2, 3), "stop")
     numbers = (
         "--max-new-tokens 5 --temperature 0.5 --top-k 40 --top-p 0.9 --min-p 0.1 --repetition-penalty 1.1 --seed 3"
@@ -109,15 +109,15 @@ def test_generate_hands_every_setting_on(run: Run, stand_in: StandIn) -> None:
         seed=3,
         stop=("\n", "END"),
     )
-    load.assert_called_once_with(folder, device="cpu", threads=2, kv_cache="int8")
+    load.assert_called_once_with(folder, task="text-generation", device="cpu", threads=2, kv_cache="int8")
 
 
-def test_generate_takes_a_draft_and_is_told_whether_to_speculate(run: Run, stand_in: StandIn) -> None:
-    folder, model, load = stand_in("text-generation")
+def test_generate_speculates_with_a_draft_or_without(run: Run, load_mock: LoadMock) -> None:
+    folder, model, load = load_mock("text-generation")
     model.stream.side_effect = lambda *_, **__: iter(["7"])
     assert run("generate", folder, "x", "--draft", folder, "--threads", 3).stdout == "7\n"
     model.stream.assert_called_with("x", **UNSET | {"draft": model})
-    assert load.mock_calls == [call(folder, device="cpu", threads=3, kv_cache="auto")] * 2
+    assert load.mock_calls == [call(folder, task="text-generation", device="cpu", threads=3, kv_cache="auto")] * 2
     for option, value in (("--speculate", True), ("--no-speculate", False)):
         assert run("generate", folder, "x", option).exit_code == 0
         model.stream.assert_called_with("x", **UNSET | {"speculate": value})
@@ -126,8 +126,8 @@ def test_generate_takes_a_draft_and_is_told_whether_to_speculate(run: Run, stand
     assert str(folder.parent / "none") in other.stderr
 
 
-def test_generate_with_a_form_reads_its_file(run: Run, stand_in: StandIn, tmp_path: Path) -> None:
-    folder, model, _ = stand_in("text-generation")
+def test_generate_reads_schemas_and_grammars_from_files(run: Run, load_mock: LoadMock, tmp_path: Path) -> None:
+    folder, model, _ = load_mock("text-generation")
     model.stream.side_effect = lambda *_, **__: iter(["7"])
     (tmp_path / "form").write_text('{"const": "ü"}\n', encoding="utf-8")
     for option, name in (("--json-schema", "json_schema"), ("--grammar", "grammar")):
@@ -143,21 +143,21 @@ def test_generate_with_a_form_reads_its_file(run: Run, stand_in: StandIn, tmp_pa
     twice = run("generate", folder, "-", "--grammar", "-", stdin="x")
     assert (twice.exit_code, twice.stderr) == (
         2,
-        "Error: only one of PROMPT, --json-schema and --grammar can be read from standard input; give files\n",
+        "Error: only one of PROMPT, --json-schema and --grammar can read standard input; give files for the others\n",
     )
     run("generate", folder, "x", "--regex", "[0-9]+")
     model.stream.assert_called_with("x", **UNSET | {"regex": "[0-9]+"})
 
 
-def test_generate_prints_log_probabilities_as_json(run: Run, stand_in: StandIn) -> None:
-    folder, model, load = stand_in("text-generation")
+def test_generate_prints_log_probabilities_as_json(run: Run, load_mock: LoadMock) -> None:
+    folder, model, load = load_mock("text-generation")
     refused = run("generate", folder, "x", "--logprobs", 2)
-    assert (refused.exit_code, refused.stderr) == (2, "Error: --logprobs are printed as JSON only; add --json\n")
+    assert (refused.exit_code, refused.stderr) == (2, "Error: --logprobs needs JSON output; add --json\n")
     load.assert_not_called()
     entry = TokenLogprob(7, "é", -0.5, (Candidate(7, "é", -0.5), Candidate(8, "b", -1.5)))
     model.generate.return_value = Generation("é", (7,), (1,), "eos", (entry,))
-    told = json.loads(run("generate", folder, "x", "--logprobs", 2, "--json").stdout)
-    assert told["logprobs"] == [
+    printed = json.loads(run("generate", folder, "x", "--logprobs", 2, "--json").stdout)
+    assert printed["logprobs"] == [
         {
             "token_id": 7,
             "text": "é",
@@ -168,18 +168,18 @@ def test_generate_prints_log_probabilities_as_json(run: Run, stand_in: StandIn) 
     model.generate.assert_called_once_with("x", **UNSET | {"logprobs": 2})
 
 
-def test_score(run: Run, stand_in: StandIn) -> None:
-    folder, model, _ = stand_in("text-generation")
+def test_score(run: Run, load_mock: LoadMock) -> None:
+    folder, model, _ = load_mock("text-generation")
     model.score.return_value = Score((1,), (7, 8), (" é", "\n"), (-0.5, -2.25), False)
     result = run("score", folder, "ü é")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "7\t-0.5000\t é\n8\t-2.2500\t\\n\n", "")
     assert model.score.call_args == call("ü é", context=None, window=None, stride=None)
-    told = json.loads(
+    printed = json.loads(
         run(
             "score", folder, "-", "--context", "be fore ", "--window", 9, "--stride", 4, "--json", stdin="a\nb\n"
         ).stdout
     )
-    assert told == {
+    assert printed == {
         "context_token_ids": [1],
         "token_ids": [7, 8],
         "tokens": [" é", "\n"],
@@ -194,27 +194,27 @@ def test_score(run: Run, stand_in: StandIn) -> None:
     both = run("score", folder, "-", "--context", "-", stdin="x")
     assert (both.exit_code, both.stderr) == (
         2,
-        "Error: TEXT and --context cannot both be read from standard input; give one of them itself\n",
+        "Error: TEXT and --context cannot both read standard input; give the text of one of them\n",
     )
 
 
 def test_score_colours_surprise_on_a_terminal(
-    run: Run, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    run: Run, load_mock: LoadMock, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    folder, model, _ = stand_in("text-generation")
+    folder, model, _ = load_mock("text-generation")
     model.score.return_value = Score((1,), (7, 8, 9), ("sure", "[b]odd", "\x1b[2J"), (-0.1, -20.0, -3.0), False)
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setattr("intaglio.cli.verbs.score.on_terminal", lambda: True)
     shown = run("score", folder, "x").stdout
     assert "\x1b[32msure" in shown
     assert "\x1b[1;31m[b]odd" in shown
-    assert "\x1b[33m\\e[2J" in shown  # what a text says is shown, and not done
+    assert "\x1b[33m\\e[2J" in shown  # the terminal does not execute escapes in a text
     assert "\x1b[2J" not in shown
     assert "3 tokens, total -23.1000, perplexity 2,208.3480" in shown
 
 
-def test_classify(run: Run, stand_in: StandIn) -> None:
-    folder, model, _ = stand_in("text-classification")
+def test_classify(run: Run, load_mock: LoadMock) -> None:
+    folder, model, _ = load_mock("text-classification")
     found = [Classification("good", 0.75, {"bad": 0.25, "good": 0.75}), Classification("bad", 1.0, {"bad": 1.0})]
     model.return_value = found
     assert run("classify", folder, "fine", "poor\tone").stdout == "good\t0.7500\tfine\nbad\t1.0000\tpoor\\tone\n"
@@ -225,8 +225,8 @@ def test_classify(run: Run, stand_in: StandIn) -> None:
     assert model.call_args == call(["fine", "poor"], truncation=True)
 
 
-def test_tag(run: Run, stand_in: StandIn) -> None:
-    folder, model, _ = stand_in("token-classification")
+def test_tag(run: Run, load_mock: LoadMock) -> None:
+    folder, model, _ = load_mock("token-classification")
     model.return_value = [[], [Tag("PER", 0.9, "Ada", 0, 3), Tag("LOC", 0.8, "Rome", 7, 11)]]
     result = run("tag", folder, "x", "Ada in Rome")
     assert result.stdout == "1\tPER\t0.9000\t0\t3\tAda\n1\tLOC\t0.8000\t7\t11\tRome\n"
@@ -237,8 +237,8 @@ def test_tag(run: Run, stand_in: StandIn) -> None:
     assert model.call_args == call(["x", "Ada in Rome"], aggregate=True, truncation=False)
 
 
-def test_answer(run: Run, stand_in: StandIn, tmp_path: Path) -> None:
-    folder, model, _ = stand_in("question-answering")
+def test_answer(run: Run, load_mock: LoadMock, tmp_path: Path) -> None:
+    folder, model, _ = load_mock("question-answering")
     model.return_value = [Answer("in Pisa", 0.5, 17, 24)]
     (tmp_path / "context.txt").write_text("The tower stands in Pisa\n")
     asked = ("answer", folder, "--question", "Where?", "--context", f"@{tmp_path}/context.txt")
@@ -249,8 +249,8 @@ def test_answer(run: Run, stand_in: StandIn, tmp_path: Path) -> None:
     assert model.call_args == call("Where?", "The tower stands in Pisa", top_k=3)
 
 
-def test_embed(run: Run, stand_in: StandIn, tmp_path: Path) -> None:
-    folder, model, _ = stand_in("feature-extraction")
+def test_embed(run: Run, load_mock: LoadMock, tmp_path: Path) -> None:
+    folder, model, _ = load_mock("feature-extraction")
     vectors = numpy.array([[0.5, -1e-9], [1 / 3, 2.0]], numpy.float32)
     model.return_value = vectors
     assert run("embed", folder, "a", "b").stdout == "0.5\t-1e-09\n0.3333333\t2\n"
@@ -263,8 +263,8 @@ def test_embed(run: Run, stand_in: StandIn, tmp_path: Path) -> None:
     assert (numpy.load(tmp_path / "v.npy") == vectors).all()
 
 
-def test_embed_into_a_folder_that_does_not_exist(run: Run, stand_in: StandIn, tmp_path: Path) -> None:
-    folder, model, _ = stand_in("feature-extraction")
+def test_embed_into_a_folder_that_does_not_exist(run: Run, load_mock: LoadMock, tmp_path: Path) -> None:
+    folder, model, _ = load_mock("feature-extraction")
     model.return_value = numpy.zeros((1, 2), numpy.float32)
     result = run("embed", folder, "a", "--npy", tmp_path / "none" / "v.npy")
     assert (result.exit_code, result.stderr) == (
@@ -284,9 +284,9 @@ def test_embed_into_a_folder_that_does_not_exist(run: Run, stand_in: StandIn, tm
     ],
 )
 def test_an_artifact_of_another_task_names_its_verb(
-    run: Run, stand_in: StandIn, task: str, arguments: tuple[str, ...], verb: str
+    run: Run, load_mock: LoadMock, task: str, arguments: tuple[str, ...], verb: str
 ) -> None:
-    folder, _, load = stand_in(task)
+    folder, _, load = load_mock(task)
     result = run(*(argument.format(folder) for argument in arguments))
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == f"Error: {folder} is a {task} artifact; run it with `intaglio {verb} {folder}`\n"

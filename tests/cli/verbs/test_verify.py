@@ -30,7 +30,7 @@ def test_an_untouched_artifact(run: Run, make_artifact: MakeArtifact) -> None:
     folder = make_artifact()
     result = run("verify", folder)
     assert result.exit_code == 0
-    assert result.stdout == f"{folder}: 3 files, 4.13 kB, all as in the manifest\n"
+    assert result.stdout == f"{folder}: 3 files, 4.13 kB, all match the manifest\n"
     assert result.stderr == ""
 
 
@@ -43,7 +43,7 @@ def test_damage_exits_1_and_names_the_file(
     result = run("verify", folder)
     assert result.exit_code == 1
     assert result.stdout == ""
-    assert result.stderr == f"Error: {folder} is not what its manifest says; export it again\n  {problem}\n"
+    assert result.stderr == f"Error: {folder} does not match its manifest; export it again\n  {problem}\n"
 
 
 def test_json_says_yes_and_no(run: Run, make_artifact: MakeArtifact) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from intaglio.errors import ArtifactError, PromptError, UsageError
 from intaglio.exporter import export
-from intaglio.runtime import BrokenToolCall, TextGenerator, ToolCall, load, run_tools
+from intaglio.runtime import BrokenToolCall, TextGenerator, ToolCall, ToolResult, load, run_tools
 from intaglio.runtime.chat.chat import finish, stream_chat
 from intaglio.runtime.chat.template import ChatFormat
 from intaglio.runtime.text.tokenizer import load_tokenizer
@@ -79,14 +79,14 @@ def test_a_thought_that_the_model_opens() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_tool_loop(family: str) -> None:
     model = Scripted(family, ["I look it up.\n" + CALL[family], "비가 와요."])
-    heard = []
-    run = run_tools(model.chat, ASK, [get_weather, clock], on_result=heard.append, temperature=0.0)
+    received: list[ToolResult] = []
+    run = run_tools(model.chat, ASK, [get_weather, clock], on_result=received.append, temperature=0.0)
     assert (run.reply.text, run.finished) == ("비가 와요.", True)
     told = '{"city": "서울", "sky": "비", "days": 1}'
     assert [(str(result.call), result.content, result.failed) for result in run.results] == [
         ('get_weather(city="서울")', told, False)
     ]
-    assert tuple(heard) == run.results
+    assert tuple(received) == run.results
     assert run.messages == [
         *ASK,
         {

@@ -409,7 +409,7 @@ FAILING: dict[str, tuple[str, str]] = {
 @pytest.mark.parametrize("case", FAILING)
 def test_a_template_that_fails_on_a_message_names_it(case: str) -> None:
     source, message = FAILING[case]
-    messages = [
+    messages: list[dict[str, Any]] = [
         {"role": "user", "content": "x"},
         {"role": "assistant", "content": [{"type": "text", "text": "x"}]},
         {"role": "tool", "content": "x"},

@@ -1,4 +1,4 @@
-"""How verbs print what a parity check found."""
+"""The report of a parity check, as printed in a terminal."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,28 +11,33 @@ if TYPE_CHECKING:
     from ..parity.report.report import Report
     from ..parity.report.result import CaseResult
 
-SHOWN = 8
-"""Reasons on a terminal; the report has all."""
+SHOWN_REASONS = 8
+"""Reasons that are printed; the JSON and HTML reports have all."""
 
 MEANINGS = {
-    "faithful": "the same model, to the rounding of its precision",
-    "drifted": "within what its precision may do to a model, beyond what nobody would notice",
-    "broken": "not the model that it was made from",
+    "faithful": "the same model, up to the rounding of its precision",
+    "drifted": "a noticeable difference, within the limits of its precision",
+    "broken": "not the same model as its source",
 }
 
 
 def print_report(report: "Report", html: Path | None) -> None:
-    """The verdict, why, and the cases."""
+    """Print the verdict, its reasons and the cases.
+
+    Args:
+        report: the result of the check.
+        html: where the HTML report was written, if it was.
+    """
     facts = [("verdict", f"{report.verdict}: {MEANINGS[report.verdict]}")]
     if report.verdict != "faithful":
         reasons = list(report.reasons)
-        if len(reasons) > SHOWN:
-            reasons[SHOWN:] = [f"and {len(reasons) - SHOWN} more: see --json or --html"]
+        if len(reasons) > SHOWN_REASONS:
+            reasons[SHOWN_REASONS:] = [f"and {len(reasons) - SHOWN_REASONS} more: see --json or --html"]
         facts += [("" if index else "because", reason) for index, reason in enumerate(reasons)]
     facts += [("" if index else "compared", _case(case)) for index, case in enumerate(report.cases)]
     agreed = [c.agreed == c.tokens for c in report.continuations]
     if agreed:
-        facts.append(("greedy", f"{sum(agreed)} of {len(agreed)} continuations are the source's to the last token"))
+        facts.append(("greedy", f"{sum(agreed)} of {len(agreed)} continuations equal the source's to the last token"))
     for reference in report.references:
         facts.append(
             (
@@ -41,7 +46,7 @@ def print_report(report: "Report", html: Path | None) -> None:
                 f"{reference.artifact.max_difference:.2g} (largest difference of a logit)",
             )
         )
-    facts += [("" if index else "left out", what) for index, what in enumerate(report.not_compared)]
+    facts += [("" if index else "not compared", name) for index, name in enumerate(report.not_compared)]
     facts.append(("time", f"{report.seconds:.1f} s"))
     if html is not None:
         facts.append(("report", str(html)))
@@ -50,7 +55,7 @@ def print_report(report: "Report", html: Path | None) -> None:
 
 def _case(case: "CaseResult") -> str:
     if case.figures is None:
-        return f"{case.name}: refused, {'as it should be' if case.verdict == 'faithful' else case.refused}"
+        return f"{case.name}: refused, {'as expected' if case.verdict == 'faithful' else case.refused}"
     figures = case.figures
     parts = [f"largest difference {figures.max_difference:.2g}"]
     if figures.kl_mean is not None:
@@ -63,5 +68,5 @@ def _case(case: "CaseResult") -> str:
 
 
 def note(message: str) -> None:
-    """What a person should know although nothing failed."""
+    """Print a note on standard error: nothing failed, but the user should know."""
     click.echo(f"Note: {message}", err=True)

@@ -1,0 +1,47 @@
+"""The description of an artifact, from its manifest."""
+
+from collections.abc import Iterator
+from math import prod
+from pathlib import Path
+
+from ...artifact import Manifest
+from ...contract import ACTIVATIONS, BITS, has_cache
+from .description import COMPUTED, Description, group_tensors
+from .weights import bits_per_weight, estimated_kl, part_of, stored_bytes, stored_weights
+
+
+def describe_artifact(path: Path, manifest: Manifest) -> Description:
+    """Describe an artifact; its files are not opened."""
+    groups = group_tensors(_tensors(manifest))
+    weights = stored_weights(manifest)
+    return Description(
+        path=str(path),
+        kind="artifact",
+        family=manifest.family,
+        task=manifest.task,
+        groups=groups,
+        architecture=manifest.model,
+        labels=manifest.model.labels,
+        memory_precision=manifest.precision,
+        resident_bytes=sum(group.bytes for group in groups.values()),
+        cache_bits=BITS[ACTIVATIONS[manifest.model.cache_dtype]] if has_cache(manifest.task) else None,
+        windowed=manifest.target == "ort",
+        details={
+            "target": manifest.target,
+            "operators": manifest.operators,
+            "source": f"{manifest.source.id} @ {manifest.source.revision or manifest.source.digest}",
+            "tools": manifest.tools,
+            "parity": manifest.parity.verdict,
+        },
+        weights=weights,
+        bits_per_weight=bits_per_weight(manifest) if weights else None,
+        kl=estimated_kl(manifest, weights),
+    )
+
+
+def _tensors(manifest: Manifest) -> Iterator[tuple[str, int, int]]:
+    """Yield the group, elements and bytes of each tensor."""
+    for name, entry in manifest.tensors.items():
+        part = part_of(name, manifest)
+        suffix = "" if entry.sources else f" {part}" if part else COMPUTED
+        yield entry.precision + suffix, prod(entry.shape), stored_bytes(entry, manifest.target)
