@@ -41,9 +41,14 @@ COMMANDS = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
 PARITY = (ROOT / "docs" / "parity.md").read_text(encoding="utf-8")
 
 
+def json_keys(kind: Any) -> list[str]:
+    """Return the keys of a record in JSON: its fields, but for the one that is called ``damage`` there."""
+    return ["damage" if field.name == "kl_estimate" else field.name for field in fields(kind)]
+
+
 @pytest.mark.parametrize("kind", [Manifest, ModelFacts, Source, TensorEntry, Quantization, FileEntry, Parity])
 def test_every_field_of_the_manifest_is_specified(kind: Any) -> None:
-    assert [field.name for field in fields(kind) if f"`{field.name}`" not in SPECIFICATION] == []
+    assert [name for name in json_keys(kind) if f"`{name}`" not in SPECIFICATION] == []
 
 
 @pytest.mark.parametrize("word", [GRAPH, DATA, MANIFEST, *TASKS, *TARGETS, *PRECISIONS])
@@ -54,7 +59,7 @@ def test_every_file_and_value_is_specified(word: str) -> None:
 def test_every_field_of_the_parity_report_is_specified() -> None:
     table = PARITY.partition("## parity.json")[2]
     kinds = (Report, CaseResult, Figures, Continuation, LayerError, TensorError, Finding, WorstToken, Reference, Limit)
-    named = {field.name for kind in kinds for field in fields(kind)} - {"measure", "kl_estimate"} | {"damage"}
+    named = {name for kind in kinds for name in json_keys(kind)} - {"measure"}
     assert [name for name in sorted(named) if f"`{name}`" not in table] == []
 
 
