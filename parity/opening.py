@@ -1,4 +1,4 @@
-"""Opening both sides, and being sure that they belong together."""
+"""Open the artifact's source, and check that both belong together."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,20 +11,20 @@ from ..models.digest import Digest
 from ..runtime.engine.machine import available_memory
 
 Progress = Callable[[str, int, int], None]
-"""Hears (stage, done, total); the stages are files, digest and audit (bytes of the artifact, of the source, of the
-weights), layers (of the source), trials and operators."""
+"""Called with (stage, done, total). The stages are files, digest and audit, in bytes of the artifact, of the source and
+of the weights, and layers (of the source), cases and operators."""
 
 REPACKED = 1.4
-"""Memory of a loaded artifact over the size of its weights: 1.4 for fp32, 1.3 for int4."""
+"""Memory of a loaded artifact over the size of its weights: measured 1.4 for fp32, 1.3 for int4."""
 
 
 def open_source(
     folder: Path, manifest: Manifest, source: str | Path | None, revision: str | None
 ) -> tuple[Checkpoint, str]:
-    """The checkpoint, and what it is called.
+    """Return the checkpoint and its name for the report.
 
     Raises:
-        UsageError: none is given and the manifest names no hub id, or it is of another model.
+        UsageError: no source is given and the manifest names no hub id, or the source is another model.
     """
     if source is None:
         if manifest.source.revision is None:
@@ -56,9 +56,9 @@ def open_source(
 
 
 def memory_shortage(folder: Path, manifest: Manifest) -> str | None:
-    """Why the artifact cannot be run here; None where it can, or where the system does not say how much memory is left.
+    """Return why there is too little memory to run the artifact; None if there is enough, or if it is unknown.
 
-    ONNX Runtime repacks weights as it loads them. Asking first is better than being killed later.
+    ONNX Runtime repacks weights as it loads them. Without this check the process might be killed later.
     """
     entry, free = manifest.files.get(DATA), available_memory()
     needed = REPACKED * entry.size if entry is not None else 0
@@ -71,9 +71,10 @@ def memory_shortage(folder: Path, manifest: Manifest) -> str | None:
 
 
 def verify_files(folder: Path, manifest: Manifest, report: Progress) -> None:
-    """
+    """Check the artifact's files against the manifest.
+
     Raises:
-        ArtifactError: a file is not what the manifest says.
+        ArtifactError: a file differs from the manifest.
     """
     total, done = sum(entry.size for entry in manifest.files.values()), 0
 
@@ -88,9 +89,10 @@ def verify_files(folder: Path, manifest: Manifest, report: Progress) -> None:
 
 
 def verify_source(checkpoint: Checkpoint, manifest: Manifest, name: str, report: Progress) -> None:
-    """
+    """Check the checkpoint's digest against the manifest.
+
     Raises:
-        UsageError: the checkpoint's files are not those that the artifact was made from.
+        UsageError: the artifact was made from other files.
     """
     with Digest(checkpoint) as digest:
         found = digest.wait(lambda _, done, total: report("digest", done, total))

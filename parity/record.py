@@ -1,4 +1,4 @@
-"""Writing a report into the artifact that it is about: ``parity.json``, ``parity.html``, and the verdict."""
+"""Write a report into its artifact: ``parity.json``, ``parity.html``, and the verdict in the manifest."""
 
 import os
 from dataclasses import replace
@@ -13,10 +13,10 @@ JSON, HTML = "parity.json", "parity.html"
 
 
 def record(folder: Path, report: Report) -> None:
-    """Put the report into the artifact's folder; the manifest, which comes last, then lists it with its verdict.
+    """Write the report into the artifact's folder, and last the manifest, which lists it with its verdict.
 
     Raises:
-        OutputError: the folder cannot be written to; the manifest is then as it was.
+        OutputError: the folder cannot be written to; the manifest is unchanged.
     """
     manifest = read_manifest(folder)
     try:
@@ -32,7 +32,7 @@ def record(folder: Path, report: Report) -> None:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file so that there is never a part of it under its name."""
+    """Write a file under a temporary name and rename it, so that it is never incomplete."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         partial.write_text(text, encoding="utf-8")

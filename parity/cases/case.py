@@ -1,4 +1,4 @@
-"""A way in which an artifact is run: a trial, over passages of text which the source reads as well."""
+"""A case: one way of running the artifact, over passages of text that the source reads too."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ Rows = Iterator[tuple[int, int, Floats]]
 BLOCK = 128
 """Positions whose logits are compared at once: 78 MB on either side, for a vocabulary of 150,000."""
 ACROSS = 12
-"""How far a text goes beyond an edge."""
+"""Number of tokens that a text continues beyond an edge."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """``run`` gives the artifact's outputs; ``may_refuse`` where a clear refusal is as good as the right answer.
+    """``run`` yields the artifact's outputs; ``may_refuse`` allows a clear error instead of them.
 
-    ``decodes`` where it runs as generation does, sliding layers that keep only their window included.
+    ``decodes`` runs the session of generation, in which sliding layers may keep only their window.
     """
 
     name: str
@@ -49,9 +49,9 @@ def stepwise(tokens: Tokens, prompt: int) -> Passage:
 
 
 def blocks(rows: Rows) -> Rows:
-    """The same outputs in blocks of up to ``BLOCK`` positions: the source reads its whole table for each.
+    """Yield the same outputs in blocks of up to ``BLOCK`` positions, since the source reads its whole LM head for each.
 
-    What has been given is let go before the next outputs are made, since the logits of a prompt are large.
+    Yielded outputs are released before the next are computed, since the logits of a prompt are large.
     """
     held: dict[int, list[Floats]] = {}
     begun: dict[int, int] = {}
@@ -68,16 +68,16 @@ def blocks(rows: Rows) -> Rows:
             else:
                 held.setdefault(index, []).append(found[start : start + count].copy())
         del found
-    for index, pieces in held.items():
-        yield index, begun[index], _joined(pieces)
+    for index, parts in held.items():
+        yield index, begun[index], _joined(parts)
 
 
-def _joined(pieces: list[Floats]) -> Floats:
-    return np.concatenate(pieces) if len(pieces) > 1 else pieces[0]
+def _joined(parts: list[Floats]) -> Floats:
+    return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
 
 def edges(config: ModelConfig) -> dict[int, str]:
-    """Lengths at which a layer begins to behave differently, and why."""
+    """Return the lengths at which a layer's behaviour changes, and why."""
     found = {window: f"sliding window of {window:,}" for window in config.layer_windows if window is not None}
     if config.rope.length_dependent:
         rope = config.rope
@@ -89,7 +89,7 @@ def edges(config: ModelConfig) -> dict[int, str]:
 def edge_cases(
     config: ModelConfig, longest: int, make: Callable[[int, str], Iterable[Case]]
 ) -> tuple[list[Case], list[str]]:
-    """What ``make`` makes of each edge and its reason, and what is left out because it takes too many tokens."""
+    """Return the cases that ``make`` returns for each edge and its reason, and what is left out as too long."""
     cases: list[Case] = []
     left_out = []
     most = min(longest, config.context_length)
@@ -103,12 +103,12 @@ def edge_cases(
 
 
 def around(tokens: Tokens, length: int) -> list[Tokens]:
-    """Texts below, at and above an edge."""
+    """Return texts below, at and above an edge."""
     return [stretch(tokens, n) for n in (length - 1, length, length + 1, length + ACROSS) if n > 0]
 
 
 def pad_side(texts: list[Tokens], pad_token_id: int, *, left: bool) -> tuple[Tokens, Tokens]:
-    """Token ids and mask, int64 [B, S], padded on one side."""
+    """Return token ids and mask, int64 [B, S], padded on one side."""
     tokens, mask = pad([text.tolist() for text in texts], pad_token_id)
     if left:
         for row, text in enumerate(texts):

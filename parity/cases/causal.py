@@ -1,4 +1,4 @@
-"""How a causal LM is run: prompts, decoding, pieces, batches, padding, and across every edge of its attention."""
+"""The cases of a causal LM: prompts, decoding, chunks, batches, padding, and every edge of its attention."""
 
 import numpy as np
 
@@ -19,7 +19,7 @@ BATCH_STEPS = 12
 def generation_cases(
     config: ModelConfig, windows: list[Tokens], tokens: Tokens, steps: int, longest: int
 ) -> tuple[list[Case], list[str]]:
-    """The cases of a causal LM, and what is not tried because it takes more than ``longest`` tokens."""
+    """Return the cases, and what is left out because it needs more than ``longest`` tokens."""
     first, last = windows[0], windows[-1]
     size = first.size
     half = max(1, size // 2)
@@ -33,7 +33,7 @@ def generation_cases(
             *_decoded([first[: half + steps]], [half]),
             decodes=True,
         ),
-        Case("chunks", "a window in pieces of unequal length behind each other", *_chunks(last)),
+        Case("chunks", "a window in consecutive chunks of unequal length", *_chunks(last)),
         Case(
             "batch",
             "three prompts of unequal length decoded together",
@@ -87,12 +87,12 @@ def _tails(texts: list[Tokens]) -> Parts:
 
 def _chunks(tokens: Tokens) -> Parts:
     cuts = sorted({0, tokens.size // 4, tokens.size // 4 + 1, tokens.size // 2, tokens.size})
-    pieces = tuple(np.diff(cuts).tolist())
-    passage = Passage(tokens, pieces)
+    chunks = tuple(np.diff(cuts).tolist())
+    passage = Passage(tokens, chunks)
 
     def run(session: Session) -> Rows:
         graph, start = GraphCalls(session, (LOGITS,)), 0
-        for length in pieces:
+        for length in chunks:
             end = start + length
             (logits,) = graph(tokens[None, start:end], np.ones((1, end), dtype=np.int64))
             yield 0, start, logits[0]

@@ -1,4 +1,4 @@
-"""What a report shows beside its figures: the worst tokens, the divergence by position, logits side by side."""
+"""Details of a report: the worst tokens, the divergence by position, pairs of logits."""
 
 import numpy as np
 
@@ -8,13 +8,13 @@ from ..report.tally import Tally
 from .case import Case
 
 CONTEXT = 24
-"""Tokens before each of the worst."""
+"""Tokens shown before each of the worst."""
 PAIRS = 2000
 SEED = 20_240_607
 
 
 def worst_tokens(tally: Tally, case: Case, tokenizer: Tokenizer | None) -> tuple[WorstToken, ...]:
-    """The positions that the tally found to diverge most, in words."""
+    """Return the positions with the largest divergence, as text."""
 
     def text(tokens: list[int]) -> str:
         return tokenizer.decode(tokens) if tokenizer is not None else " ".join(map(str, tokens))
@@ -38,14 +38,14 @@ def worst_tokens(tally: Tally, case: Case, tokenizer: Tokenizer | None) -> tuple
 
 
 def by_position(tally: Tally, case: Case) -> tuple[tuple[float, ...], ...]:
-    """The divergence at each position, passage by passage; four digits are enough for a picture."""
+    """Return the divergence at each position, passage by passage, to four digits."""
     values = np.concatenate(tally.kl)
     ends = np.cumsum([passage.tokens.size for passage in case.passages])
     return tuple(tuple(float(f"{kl:.4g}") for kl in part) for part in np.split(values, ends[:-1]))
 
 
 def pairs(tally: Tally) -> tuple[tuple[float, float], ...]:
-    """Logits of the source and of the artifact, at most ``PAIRS`` of those that the tally kept."""
+    """Return pairs of the source's and the artifact's logits, at most ``PAIRS`` of those that the tally kept."""
     if not tally.pairs:
         return ()
     every = np.concatenate(tally.pairs)

@@ -1,6 +1,6 @@
-"""The artifact's graph by its contract: tokens, mask and past in; outputs and present out.
+"""Calls of the artifact's graph by its contract: tokens, mask and past in; outputs and present out.
 
-This is how other programs than ours call the graph. The runtime's own way, with its shared buffers, is ``Decoder``'s.
+Other programs call the graph in this way. The runtime's ``Decoder`` shares its buffers instead.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ Tokens = NDArray[np.int64]
 
 
 class GraphCalls:
-    """Calls in a row, each with what the one before it left; of a graph without a cache, calls by themselves."""
+    """Consecutive calls, each with the KV cache of the one before; independent calls if the graph has no cache."""
 
     def __init__(self, session: Session, outputs: tuple[str, ...]) -> None:
         self._session = session
@@ -28,10 +28,10 @@ class GraphCalls:
         self._past: list[Any] = []
 
     def __call__(self, tokens: Tokens, mask: Tokens, keep: int = 0) -> list[Floats]:
-        """The outputs, batch first, of tokens int64 [B, S] behind the past, with the mask int64 [B, T].
+        """Return the outputs, batch first, of tokens int64 [B, S] after the past, with the mask int64 [B, T].
 
         Args:
-            keep: of a causal LM, compute logits for so many last positions only; 0 for all.
+            keep: number of last positions for which a causal LM computes logits; 0 for all.
         """
         make = self._session.ort.OrtValue.ortvalue_from_numpy
         feeds = {INPUT_IDS: make(np.ascontiguousarray(tokens)), ATTENTION_MASK: make(np.ascontiguousarray(mask))}

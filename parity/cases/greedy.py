@@ -1,7 +1,7 @@
-"""Greedy continuations: how far the source would have gone the artifact's way.
+"""Greedy continuations by the artifact, and the number of tokens that the source generates too.
 
-The artifact generates; the source reads what it generated in one pass. As long as the source's likeliest token is the
-one that the artifact took, its own greedy continuation is the same, so that the first difference is where they part.
+The artifact generates; the source reads the result in one pass. As long as the source's most likely token is the
+artifact's, its own greedy continuation is the same; the first difference is where they diverge.
 """
 
 from dataclasses import dataclass
@@ -22,14 +22,14 @@ PROMPT = 24
 
 @dataclass(frozen=True, eq=False)
 class GreedyRun:
-    """A prompt and what the artifact made of it, as one passage."""
+    """A prompt and the artifact's continuation, as one passage."""
 
     prompt: int
     passage: Passage
 
 
 def greedy(session: Session, texts: list[Tokens], steps: int) -> list[GreedyRun]:
-    """The beginning of each text continued by ``steps`` tokens, or to the end of the context, all together."""
+    """Continue the beginning of each text by ``steps`` tokens, or to the end of the context, in batches."""
     size = supported_batch_size(session, len(texts))
     return [
         run for start in range(0, len(texts), size) for run in _together(session, texts[start : start + size], steps)
@@ -54,10 +54,10 @@ def _together(session: Session, texts: list[Tokens], steps: int) -> list[GreedyR
 def continuations(
     runs: list[GreedyRun], model: SourceModel, noise: float, tokenizer: Tokenizer | None
 ) -> tuple[Continuation, ...]:
-    """What the source says of each run; it must have read their passages.
+    """Return the agreement of each run with the source, which must have read their passages.
 
     Args:
-        noise: how undecided the source may be for a difference to count as a near tie, in units of the logits' spread.
+        noise: the largest preference of the source that counts as a near tie, in standard deviations of the logits.
     """
 
     def text(tokens: Tokens) -> str:

@@ -1,4 +1,4 @@
-"""How the heads that do not generate are run: texts alone, in padded batches, and across every edge of attention."""
+"""The cases of tasks without generation: single texts, padded batches, and every edge of attention."""
 
 import numpy as np
 
@@ -18,7 +18,7 @@ SHORT = 3
 def head_cases(
     config: ModelConfig, manifest: Manifest, windows: list[Tokens], tokens: Tokens, longest: int
 ) -> tuple[list[Case], list[str]]:
-    """The cases of a task without generation: texts alone, and in padded batches."""
+    """Return the cases, and what is left out because it needs more than ``longest`` tokens."""
     texts = [window[: max(1, window.size // (4 + i))] for i, window in enumerate(windows)]
     texts += [window[:SHORT] for window in windows]
     cases = [Case("alone", "each text by itself", *_alone(texts, manifest))]
@@ -78,7 +78,7 @@ def _left(texts: list[Tokens], manifest: Manifest) -> Parts:
 
 
 def _head_rows(manifest: Manifest, index: int, found: list[Floats], size: int) -> tuple[int, int, Floats]:
-    """Rows as ``SourceModel.outputs`` gives them."""
+    """Return the passage's index, the first position, and rows in the form of ``SourceModel.outputs``."""
     if manifest.task == "text-classification":
         return index, 0, found[0][None]
     if manifest.task == "question-answering":

@@ -1,4 +1,4 @@
-"""The source: a checkpoint's native definition in float32, run layer by layer, so that no model is too large."""
+"""The source: a checkpoint's native definition in float32, run layer by layer, so that it need not fit in memory."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,25 +19,26 @@ from ...models.parameters import check_parameters
 Floats = NDArray[np.float32]
 Tokens = NDArray[np.int64]
 
-PIECE = 512
-"""New tokens at once: attention's scores [H, S, T] stay small however long a sequence is."""
+CHUNK = 512
+"""New tokens at once, which bounds attention's scores [H, S, T]."""
 ROWS = 4
 """Sequences that go through a layer at once."""
 
 
 @dataclass(frozen=True, eq=False)
 class Passage:
-    """Tokens int64 [S], and the lengths of the pieces in which they are read, one behind the other."""
+    """Tokens int64 [S], and the lengths of the consecutive chunks in which they are read."""
 
     tokens: Tokens
-    pieces: tuple[int, ...]
+    chunks: tuple[int, ...]
 
 
 class SourceModel:
-    """A checkpoint as the task's model; ``read`` runs it over sequences, ``outputs`` then gives what its head says."""
+    """A checkpoint as the task's model: ``read`` runs it over passages, ``outputs`` then returns its head's outputs."""
 
     def __init__(self, checkpoint: Checkpoint, task: Task) -> None:
-        """
+        """Open the layers and the head.
+
         Raises:
             CheckpointError, UnsupportedError: its tensors are not those of the task's module.
         """
@@ -54,8 +55,8 @@ class SourceModel:
     def read(self, passages: Sequence[Passage], advance: Callable[[int, int], None] = lambda done, total: None) -> None:
         """Run passages; their hidden states are kept for ``outputs``.
 
-        Rows never influence each other, so that those of one shape go through together. Where frequencies depend on
-        the length, a passage is read in its own pieces; otherwise in any, as the result is the same.
+        Sequences of a batch are independent, so that passages of one shape are batched. If RoPE's frequencies depend
+        on the length, a passage is read in its own chunks; otherwise in any, since the result is the same.
 
         Raises:
             CheckpointError: the model computes NaN or infinite values.
@@ -64,7 +65,7 @@ class SourceModel:
         read: list[Passage] = []
         begun: list[tuple[Passage, Passage]] = []
         for passage in sorted(passages, key=lambda p: -p.tokens.size):
-            # Nothing that follows a token has a say in it: the beginning of a passage is read once.
+            # Attention is causal: a passage that begins another one is not read twice.
             longer = next((other for other in read if not dependent and _begins(other.tokens, passage.tokens)), None)
             if longer is None:
                 read.append(passage)
@@ -73,20 +74,20 @@ class SourceModel:
         groups: dict[tuple[int, tuple[int, ...]], list[Passage]] = {}
         for passage in read:
             size = passage.tokens.size
-            pieces = passage.pieces if dependent else _pieces(size)
-            groups.setdefault((size, pieces), []).append(passage)
+            chunks = passage.chunks if dependent else _chunks(size)
+            groups.setdefault((size, chunks), []).append(passage)
         batches = [
-            (pieces, members[start : start + ROWS])
-            for (_, pieces), members in groups.items()
+            (chunks, members[start : start + ROWS])
+            for (_, chunks), members in groups.items()
             for start in range(0, len(members), ROWS)
         ]
         hidden = [self.model.embed(torch.from_numpy(np.stack([p.tokens for p in rows]))) for _, rows in batches]
         plans: dict[tuple[int, int, int], Any] = {}
         for index in range(self.config.num_hidden_layers):
             layer = self.model.layer(index)
-            for place, (pieces, rows) in enumerate(batches):
+            for place, (chunks, rows) in enumerate(batches):
                 past, start, outputs = None, 0, []
-                for length in pieces:
+                for length in chunks:
                     shape = (len(rows), length, start)
                     if shape not in plans:
                         plans[shape] = self.model.plan(*shape)
@@ -109,7 +110,7 @@ class SourceModel:
 
     @torch.inference_mode()
     def outputs(self, passage: Passage, first: int, count: int) -> Floats:
-        """What the head says at ``count`` positions from ``first`` on, float32.
+        """Return the head's outputs at ``count`` positions from ``first`` on, float32.
 
         Logits [count, V] of a causal LM, [count, L] of token classification, [1, L] of sequence classification (from
         the last position, whichever are asked for), start and end logits [2, S] of question answering, hidden states
@@ -134,6 +135,6 @@ def _begins(tokens: Tokens, start: Tokens) -> bool:
     return bool((tokens[: start.size] == start).all())
 
 
-def _pieces(size: int) -> tuple[int, ...]:
-    whole, rest = divmod(size, PIECE)
-    return (PIECE,) * whole + ((rest,) if rest else ())
+def _chunks(size: int) -> tuple[int, ...]:
+    whole, rest = divmod(size, CHUNK)
+    return (CHUNK,) * whole + ((rest,) if rest else ())

@@ -18,14 +18,14 @@ SEED = 20_240_607
 
 
 def read_tokens(text: Path | None, tokenizer: Tokenizer | None, vocab_size: int, least: int) -> Tokens:
-    """The tokens of a text, int64 [N]; of a model without a tokenizer, random ones.
+    """Return the tokens of a text, int64 [N]; random tokens if there is no tokenizer.
 
     Args:
         text: a file in UTF-8; None for the default one.
-        least: how many tokens it must have.
+        least: the number of tokens that the text must have.
 
     Raises:
-        UsageError: the file is no text, is empty or too short, or there is no tokenizer to read it with.
+        UsageError: the file is not text, is empty or too short, or there is no tokenizer for it.
     """
     if tokenizer is None:
         if text is not None:
@@ -51,12 +51,12 @@ def read_tokens(text: Path | None, tokenizer: Tokenizer | None, vocab_size: int,
 
 
 def windows(tokens: Tokens, count: int, length: int) -> list[Tokens]:
-    """``count`` windows of ``length`` tokens; fewer where the text has fewer."""
+    """Return ``count`` windows of ``length`` tokens; fewer if the text is short."""
     count = min(count, tokens.size // length)
     starts = np.linspace(0, tokens.size - length, count).astype(int) if count > 1 else [0]
     return [tokens[start : start + length] for start in starts]
 
 
 def stretch(tokens: Tokens, length: int) -> Tokens:
-    """The text from its beginning, as often as it takes to fill ``length`` tokens."""
+    """Return the text, repeated to fill ``length`` tokens."""
     return np.resize(tokens, length)

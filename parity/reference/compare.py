@@ -1,4 +1,4 @@
-"""The same text through another implementation of the source."""
+"""Compare source and artifact with another implementation on the same text."""
 
 from ...artifact import Manifest
 from ...models.checkpoint import Checkpoint
@@ -14,7 +14,7 @@ from .transformers import transformers_logits
 def against(
     checkpoint: Checkpoint, manifest: Manifest, session: Session, model: SourceModel, case: Case
 ) -> tuple[Reference, ...]:
-    """transformers' distance from the source, and the artifact's from transformers, over a trial's passages.
+    """Return transformers' distance from the source, and the artifact's from transformers, over a case's passages.
 
     Raises:
         DependencyError: transformers is not installed.

@@ -1,4 +1,4 @@
-"""transformers' own model of a checkpoint, in float32: another reading of the same files, for ``--reference``."""
+"""transformers' model of a checkpoint in float32, for ``--reference``."""
 
 import copy
 import json
@@ -28,7 +28,7 @@ CLASSES: Mapping[Task, str] = {
 def transformers_logits(
     checkpoint_folder: Path, task: Task, rows: Sequence[NDArray[np.int64]]
 ) -> Iterator[NDArray[np.float32]]:
-    """What transformers' head says of each row of tokens int64 [S], one row at a time; the whole model is in memory.
+    """Yield the outputs of transformers' head for each sequence of tokens int64 [S]; the whole model is in memory.
 
     Returns:
         float32 arrays: logits [S, V] of a causal LM, [S, L] of token classification, [1, L] of sequence
@@ -44,7 +44,7 @@ def transformers_logits(
     trunk = getattr(model, model.base_model_prefix, model)
     rotary = copy.deepcopy(trunk.rotary_emb)
     for tokens in rows:
-        # Some scalings of RoPE remember the longest sequence so far: what a row gives must not depend on others.
+        # Some RoPE scalings keep the longest sequence so far; a sequence must not depend on the others.
         trunk.rotary_emb = copy.deepcopy(rotary)
         ids = torch.from_numpy(np.ascontiguousarray(tokens, np.int64))[None]
         with torch.inference_mode(), _quiet(transformers):
@@ -99,10 +99,10 @@ def _model(transformers: ModuleType, folder: Path, task: Task) -> Any:
 
 
 def _check_config(folder: Path) -> None:
-    """What transformers is known to stumble over, with a remedy.
+    """Refuse configurations that transformers is known to fail on, with a remedy.
 
     Raises:
-        UnsupportedError: for one of these.
+        UnsupportedError: the configuration is one of these.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if config.get("model_type") != "exaone4" or config.get("layer_types") is not None:
@@ -125,7 +125,7 @@ def _first_line(error: Exception) -> str:
 
 @contextmanager
 def _quiet(transformers: ModuleType) -> Iterator[None]:
-    """Nothing on stderr: neither warnings nor progress bars."""
+    """Suppress warnings and progress bars on stderr."""
     logging = transformers.utils.logging
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(logging.CRITICAL)

@@ -1,4 +1,4 @@
-"""From two sets of numbers to figures: differences, divergences, and what the model would have said."""
+"""Figures from the outputs of source and artifact: differences, divergences, agreement of the most likely tokens."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -12,16 +12,16 @@ from .result import Figures
 Floats = NDArray[Any]
 
 Kind = Literal["distribution", "independent", "values"]
-"""What a row of numbers is: the logits of one choice, of several yes and no, or plain numbers."""
+"""What a row of outputs is: the logits of one choice, of several yes/no choices, or values."""
 
 ROWS = 16
-"""Positions at once: 10 MB for each temporary of 150,000 words."""
+"""Positions at once: 10 MB for each temporary array at a vocabulary of 150,000."""
 WRONG = np.float32(1e15)
-"""What stands for NaN and infinity: as wrong as can be, and its square is still a number."""
+"""Replaces differences that are NaN or infinite; its square is still finite."""
 
 
 def kind_of(task: Task, facts: ModelFacts) -> Kind:
-    """What a row of the task's outputs is."""
+    """Return the kind of a row of the task's outputs."""
     if task == "feature-extraction" or facts.problem_type == "regression":
         return "values"
     if task == "text-classification":
@@ -33,8 +33,8 @@ def kind_of(task: Task, facts: ModelFacts) -> Kind:
 
 @dataclass(frozen=True)
 class Flip:
-    """A position where much diverges: the passage's place in its case, the token's place in the passage, the source's
-    and the artifact's choice with the probability that each gives its own."""
+    """A position with a large divergence: the passage's index in its case, the token's in the passage, and the most
+    likely tokens of source and artifact, each with the probability that its own model gives it."""
 
     passage: int
     position: int
@@ -47,11 +47,11 @@ class Flip:
 
 @dataclass
 class Tally:
-    """Rows of the source and of the artifact, compared as they come.
+    """Compares rows of the source with rows of the artifact, and sums up the figures.
 
     Args:
-        noise: of the precision: how large a difference rounding alone makes, in units of the spread of a row's logits.
-        keep: how many of the worst positions are remembered.
+        noise: the difference that rounding alone can cause, in standard deviations of a row's logits.
+        keep: number of the worst positions that are kept.
     """
 
     kind: Kind
@@ -84,8 +84,8 @@ class Tally:
         """Compare rows [N, C] with rows [N, C].
 
         Args:
-            following: the token after each of the first positions, int64 [at most N]; None where there is none.
-            passage: which one they are from, and ``first`` the first row's position there.
+            following: the token after each of the first positions, int64 [at most N]; None if there is no next token.
+            passage: the index of the rows' passage; ``first`` is the first row's position in it.
         """
         assert source.shape == artifact.shape, (source.shape, artifact.shape)
         for start in range(0, len(source), ROWS):
@@ -131,7 +131,7 @@ class Tally:
         self._agree += int((~differs).sum())
         self._near += int(near.sum())
         if source.shape[-1] > 5:
-            # Among the artifact's five where at most four are likelier; ties do not count against it.
+            # In the artifact's top five if at most four tokens are more likely; ties count as agreement.
             self._in_five += int(((artifact > artifact[row, wanted][:, None]).sum(-1) < 5).sum())
         expected, found = log_softmax(source), log_softmax(artifact)
         kl = np.maximum((np.exp(expected) * (expected - found)).sum(-1, dtype=np.float64), 0)
@@ -156,7 +156,7 @@ class Tally:
             self.worst = sorted(self.worst, key=lambda flip: -flip.kl)[: self.keep]
 
     def _pair(self, source: Floats, artifact: Floats) -> None:
-        """A few numbers of each row side by side: the source's largest, and some from anywhere."""
+        """Keep pairs of a few logits of each row: the source's largest, and some at fixed columns."""
         if not self.keep:
             return
         columns = np.linspace(0, source.shape[-1] - 1, 6).astype(int)
@@ -165,7 +165,7 @@ class Tally:
         self.pairs.append(np.stack([source[row, chosen], artifact[row, chosen]], -1).reshape(-1, 2))
 
     def figures(self) -> Figures:
-        """All rows so far."""
+        """Return the figures of all rows so far."""
         kl = np.concatenate(self.kl) if self.kl else None
         choice = self.kind == "distribution"
         return Figures(
@@ -186,15 +186,15 @@ class Tally:
 
 
 def _spread(rows: Floats) -> Floats:
-    """How far the numbers of each row are apart: their standard deviation. A row of nearly equal numbers has but its
-    rounding there, and counts a tenth of its size instead."""
+    """Return the standard deviation of each row, at least a tenth of its root mean square: the deviation of nearly
+    equal numbers is only their rounding."""
     size = np.sqrt(np.square(rows).mean(-1))
     found: Floats = np.maximum(rows.std(-1), np.float32(0.1) * size)
     return found
 
 
 def log_softmax(logits: Floats) -> Floats:
-    """Log-probabilities in nats, [..., C]."""
+    """Return log-probabilities in nats, [..., C]."""
     shifted = logits - logits.max(-1, keepdims=True)
     shifted -= np.log(np.exp(shifted).sum(-1, keepdims=True))
     result: Floats = shifted
@@ -202,5 +202,5 @@ def log_softmax(logits: Floats) -> Floats:
 
 
 def _perplexity(losses: list[Floats]) -> float | None:
-    # The exponent's bound keeps a ruined model's figure a number.
+    # The bound keeps the figure of a broken model finite.
     return float(np.exp(min(np.concatenate(losses).mean(dtype=np.float64), 80.0))) if losses else None

@@ -56,7 +56,8 @@ def train(
     def loss(batch: list[Review]) -> Tensor:
         texts = [review.as_written if shuffle.random() < 0.5 else review.text for review in batch]
         ids = pad(vocabulary, texts).to(device)
-        padding = ids == model.config.pad_token_id
+        assert model.config.pad_token_id is not None
+        padding = torch.eq(ids, model.config.pad_token_id)
         labels = torch.tensor([int(review.positive) for review in batch], device=device)
         # Random struck-out words and the language model's loss keep the model from memorizing the 6,419 sentences.
         strike = torch.lt(torch.rand(ids.shape, generator=generator).to(device), STRUCK_OUT)
