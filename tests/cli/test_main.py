@@ -1,4 +1,4 @@
-"""The dispatcher: help, usage errors, and what becomes of every kind of exception."""
+"""The dispatcher: help, usage errors, and the message and exit code of each kind of exception."""
 
 import os
 import signal
@@ -82,9 +82,7 @@ def test_exceptions_become_a_message_and_an_exit_code(
     assert (result.exit_code, result.stderr, result.stdout) == (exit_code, message, "")
 
 
-def test_a_fault_of_ours_keeps_its_traceback(
-    run: Run, make_artifact: MakeArtifact, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bug_keeps_its_traceback(run: Run, make_artifact: MakeArtifact, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise OSError("no file is named")
 
@@ -92,7 +90,7 @@ def test_a_fault_of_ours_keeps_its_traceback(
     assert isinstance(run("verify", make_artifact()).exception, OSError)
 
 
-def test_a_reader_that_goes_away_is_no_error(make_artifact: MakeArtifact) -> None:
+def test_a_closed_pipe_is_not_an_error(make_artifact: MakeArtifact) -> None:
     # The pipe's reading end is closed before the command writes.
     read, write = os.pipe()
     os.close(read)
@@ -105,7 +103,7 @@ def test_a_reader_that_goes_away_is_no_error(make_artifact: MakeArtifact) -> Non
 
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_unwind(make_artifact: MakeArtifact, number: signal.Signals, exit_code: int) -> None:
-    """`verify` waits on a named pipe in the place of a file: a signal ends it without a traceback."""
+    """A signal ends `verify`, which waits on a named pipe instead of a file, without a traceback."""
     folder = make_artifact()
     (folder / "intaglio.json").unlink()
     os.mkfifo(folder / "intaglio.json")

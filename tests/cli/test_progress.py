@@ -1,4 +1,4 @@
-"""Bars on a terminal, and the time of each stage."""
+"""Progress bars on a terminal, and the time of each stage."""
 
 import io
 import sys
@@ -37,11 +37,11 @@ def test_the_time_since_the_last_report_belongs_to_the_stage_that_reports() -> N
     assert list(watch.seconds) == ["sensitivity", "graph", "weights"]
 
 
-def test_two_hear_a_report() -> None:
-    heard: list[tuple[str, int, int]] = []
+def test_both_receive_a_report() -> None:
+    received: list[tuple[str, int, int]] = []
     watch = Stopwatch(lambda: 0.0)
-    both(watch, lambda *report: heard.append(report))("graph", 1, 2)
-    assert heard == [("graph", 1, 2)]
+    both(watch, lambda *report: received.append(report))("graph", 1, 2)
+    assert received == [("graph", 1, 2)]
     assert list(watch.seconds) == ["graph"]
 
 
@@ -59,7 +59,7 @@ def test_stages_in_any_order_get_bars_on_a_terminal(monkeypatch: pytest.MonkeyPa
         assert words in shown
 
 
-def test_elsewhere_there_is_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_shown_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
     with progress() as report:

@@ -42,45 +42,50 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 @pytest.mark.parametrize("task", CASES)
 def test_export_tells_what_it_wrote(made: Made, task: str) -> None:
-    out, told = made[task]
+    out, printed = made[task]
     family, target = CASES[task]
-    assert told["artifact"] == str(out)
-    assert (told["family"], told["task"], told["target"], told["precision"]) == (family, task, target, "fp32")
-    assert told["source"] == {"id": f"{task}-source", "revision": None}
-    assert told["bytes"] == sum(path.stat().st_size for path in out.iterdir() if path.name != "intaglio.json")
-    assert told["seconds"] > 0
-    assert told["peak_rss_bytes"] > told["bytes"]
+    assert printed["artifact"] == str(out)
+    assert (printed["family"], printed["task"], printed["target"], printed["precision"]) == (
+        family,
+        task,
+        target,
+        "fp32",
+    )
+    assert printed["source"] == {"id": f"{task}-source", "revision": None}
+    assert printed["bytes"] == sum(path.stat().st_size for path in out.iterdir() if path.name != "intaglio.json")
+    assert printed["seconds"] > 0
+    assert printed["peak_rss_bytes"] > printed["bytes"]
 
 
 @pytest.mark.parametrize("task", CASES)
 def test_what_export_writes_verifies_and_inspects(run: Run, made: Made, task: str) -> None:
-    out, told = made[task]
+    out, printed = made[task]
     assert run("verify", out).exit_code == 0
     seen = json.loads(run("inspect", out, "--json").stdout)
     source = json.loads(run("inspect", out.parent / f"{task}-source", "--json").stdout)
-    assert (seen["family"], seen["task"], seen["target"]) == (told["family"], told["task"], told["target"])
+    assert (seen["family"], seen["task"], seen["target"]) == (printed["family"], printed["task"], printed["target"])
     for key in ("vocab_size", "layer_windows", "context_length", "labels"):
         assert seen[key] == source[key], key
-    attention = "com.microsoft::GroupQueryAttention" if told["target"] == "ort" else "Attention"
+    attention = "com.microsoft::GroupQueryAttention" if printed["target"] == "ort" else "Attention"
     assert seen["operators"][attention] == 4
 
 
 def test_generate_prints_what_the_runtime_generates(run: Run, made: Made) -> None:
     out, _ = made["text-generation"]
     expected = load(out).generate("The stone", max_new_tokens=12)  # type: ignore[union-attr]
-    told = json.loads(run("generate", out, "The stone", "--max-new-tokens", 12, "--json").stdout)
-    assert told["text"] == expected.text
-    assert told["token_ids"] == list(expected.token_ids)
-    assert len(told["token_ids"]) == 12
+    printed = json.loads(run("generate", out, "The stone", "--max-new-tokens", 12, "--json").stdout)
+    assert printed["text"] == expected.text
+    assert printed["token_ids"] == list(expected.token_ids)
+    assert len(printed["token_ids"]) == 12
     assert run("generate", out, "The stone", "--max-new-tokens", 12).stdout == expected.text + "\n"
 
 
 def test_score_prints_what_the_runtime_scores(run: Run, made: Made) -> None:
     out, _ = made["text-generation"]
     expected = load(out).score("the stone", context="In ")  # type: ignore[union-attr]
-    told = json.loads(run("score", out, "the stone", "--context", "In ", "--json").stdout)
-    assert told["logprobs"] == pytest.approx(expected.logprobs, abs=1e-5)
-    assert told["tokens"] == list(expected.tokens)
+    printed = json.loads(run("score", out, "the stone", "--context", "In ", "--json").stdout)
+    assert printed["logprobs"] == pytest.approx(expected.logprobs, abs=1e-5)
+    assert printed["tokens"] == list(expected.tokens)
     lines = run("score", out, "the stone", "--context", "In ").stdout.splitlines()
     assert [int(line.split("\t")[0]) for line in lines] == list(expected.token_ids)
 

@@ -31,15 +31,15 @@ def classifier(tmp_path: Path) -> Path:
 
 
 def test_a_text_generation_artifact(run: Run, int4: Path) -> None:
-    told = json.loads(run("bench", int4, *SHORT, "--json").stdout)
-    assert (told["artifact"], told["task"], told["precision"]) == (str(int4), "text-generation", "int4")
-    assert (told["device"], told["threads"], told["repeats"]) == ("cpu", 1, 2)
-    assert (told["prompt_tokens"], told["new_tokens"]) == (8, 24)
-    assert told["load_seconds"] > 0
+    printed = json.loads(run("bench", int4, *SHORT, "--json").stdout)
+    assert (printed["artifact"], printed["task"], printed["precision"]) == (str(int4), "text-generation", "int4")
+    assert (printed["device"], printed["threads"], printed["repeats"]) == ("cpu", 1, 2)
+    assert (printed["prompt_tokens"], printed["new_tokens"]) == (8, 24)
+    assert printed["load_seconds"] > 0
     for name in ("prefill_tokens_per_second", "first_token_seconds"):
-        figures = told[name]
+        figures = printed[name]
         assert 0 < figures["least"] <= figures["median"] <= figures["most"], name
-    assert told["peak_rss_bytes"] >= told["rss_bytes_before_loading"] > 0
+    assert printed["peak_rss_bytes"] >= printed["rss_bytes_before_loading"] > 0
 
 
 @pytest.mark.skipif(kernels.instructions() is None, reason="no compiled kernels for this processor")
@@ -47,15 +47,15 @@ def test_it_says_which_kernels_run(run: Run, int4: Path) -> None:
     line = run("bench", int4, *SHORT).stdout.splitlines()[3]
     assert line.startswith(f"kernels      intaglio's for MatMulNBits ({kernels.instructions()})")
     assert line.endswith(", otherwise ONNX Runtime's")
-    told = json.loads(run("bench", int4, *SHORT, "--json").stdout)
-    assert (told["own_kernels"][0], told["instructions"]) == ("MatMulNBits", kernels.instructions())
+    printed = json.loads(run("bench", int4, *SHORT, "--json").stdout)
+    assert (printed["own_kernels"][0], printed["instructions"]) == ("MatMulNBits", kernels.instructions())
 
 
 def test_onnxruntimes_kernels_can_be_asked_for(run: Run, int4: Path) -> None:
     lines = run("bench", int4, *SHORT, "--kernels", "onnxruntime").stdout.splitlines()
     assert "kernels      ONNX Runtime's" in lines
-    told = json.loads(run("bench", int4, *SHORT, "--kernels", "onnxruntime", "--json").stdout)
-    assert (told["own_kernels"], told["instructions"]) == ([], None)
+    printed = json.loads(run("bench", int4, *SHORT, "--kernels", "onnxruntime", "--json").stdout)
+    assert (printed["own_kernels"], printed["instructions"]) == ([], None)
 
 
 def test_a_head(run: Run, classifier: Path) -> None:
@@ -65,13 +65,13 @@ def test_a_head(run: Run, classifier: Path) -> None:
     assert names == ["artifact", "model", "runs on", "kernels", "load", "speed", "memory"]
     assert " sentences/s (" in result.stdout
     assert result.stdout.splitlines()[5].endswith(", 4 tokens, batch size 16")
-    told = json.loads(run("bench", classifier, "--prompt-tokens", 4, "--repeats", 1, "--json").stdout)
-    assert (told["sentences"], told["sentence_tokens"], told["batch_size"]) == (64, 4, 16)
-    assert told["sentences_per_second"]["median"] > 0
+    printed = json.loads(run("bench", classifier, "--prompt-tokens", 4, "--repeats", 1, "--json").stdout)
+    assert (printed["sentences"], printed["sentence_tokens"], printed["batch_size"]) == (64, 4, 16)
+    assert printed["sentences_per_second"]["median"] > 0
 
 
 def test_what_it_prints() -> None:
-    told = {
+    printed = {
         "artifact": "out",
         "family": "qwen2",
         "task": "text-generation",
@@ -89,7 +89,7 @@ def test_what_it_prints() -> None:
         "peak_rss_bytes": 561_000_000,
         "rss_bytes_before_loading": 81_000_000,
     }
-    assert bench._facts(told) == [
+    assert bench._facts(printed) == [
         ("artifact", "out"),
         ("model", "qwen2, text-generation, int4"),
         ("runs on", "cpu, 2 threads"),
@@ -104,7 +104,7 @@ def test_what_it_prints() -> None:
     assert (
         bench._kernels(["GroupQueryAttention"], None) == "intaglio's for GroupQueryAttention, otherwise ONNX Runtime's"
     )
-    quick = bench._facts(told | {"decode_tokens_per_second": None, "peak_rss_bytes": None, "threads": 1})
+    quick = bench._facts(printed | {"decode_tokens_per_second": None, "peak_rss_bytes": None, "threads": 1})
     assert quick[2] == ("runs on", "cpu, 1 thread")
     assert quick[-1] == ("decode", "too fast to measure with so few tokens, 1,280 tokens")
 
@@ -137,9 +137,9 @@ def test_a_head_generates_nothing(run: Run, make_artifact: MakeArtifact) -> None
 
 
 def test_with_a_cache_of_int8(run: Run, int4: Path) -> None:
-    told = json.loads(run("bench", int4, *SHORT, "--json").stdout)
-    if "GroupQueryAttention" not in told["own_kernels"]:
+    printed = json.loads(run("bench", int4, *SHORT, "--json").stdout)
+    if "GroupQueryAttention" not in printed["own_kernels"]:
         pytest.skip("no compiled kernels for this processor")
-    assert told["kv_cache"] == "float32"
-    told = json.loads(run("bench", int4, *SHORT, "--kv-cache", "int8", "--json").stdout)
-    assert (told["kv_cache"], told["own_kernels"]) == ("int8", ["MatMulNBits", "GroupQueryAttentionInt8"])
+    assert printed["kv_cache"] == "float32"
+    printed = json.loads(run("bench", int4, *SHORT, "--kv-cache", "int8", "--json").stdout)
+    assert (printed["kv_cache"], printed["own_kernels"]) == ("int8", ["MatMulNBits", "GroupQueryAttentionInt8"])

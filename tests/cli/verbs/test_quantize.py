@@ -171,16 +171,16 @@ def test_what_is_written_is_told_verified_inspected_and_run(run: Run, source: Pa
     out = source.parent / "out"
     result = run("quantize", source, out, "--windows", 4, "--json", "--no-parity")
     assert result.exit_code == 0, result.stderr
-    told = json.loads(result.stdout)
-    assert (told["task"], told["precision"], told["target"]) == ("text-generation", "int4", "ort")
-    assert list(told["stages"]) == ["sensitivity", "calibration", "graph", "weights", "source"]
-    assert 0 < sum(told["stages"].values()) <= told["seconds"] + 0.01
-    assert 4 < told["bits_per_weight"] < 6
-    assert told["estimated_kl"] > 0
+    printed = json.loads(result.stdout)
+    assert (printed["task"], printed["precision"], printed["target"]) == ("text-generation", "int4", "ort")
+    assert list(printed["stages"]) == ["sensitivity", "calibration", "graph", "weights", "source"]
+    assert 0 < sum(printed["stages"].values()) <= printed["seconds"] + 0.01
+    assert 4 < printed["bits_per_weight"] < 6
+    assert printed["estimated_kl"] > 0
     assert run("verify", out).exit_code == 0
     seen = json.loads(run("inspect", out, "--json").stdout)
     assert seen["parameters"] == json.loads(run("inspect", source, "--json").stdout)["parameters"]
-    assert seen["bits_per_weight"] == told["bits_per_weight"]
+    assert seen["bits_per_weight"] == printed["bits_per_weight"]
     assert seen["estimated_kl"] == pytest.approx(sum(w["quantization"]["damage"] for w in seen["weights"]))
     assert run("generate", out, "The stone", "--max-new-tokens", 4).exit_code == 0
 

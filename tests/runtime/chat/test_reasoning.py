@@ -1,4 +1,4 @@
-"""Thought and answer in streamed text: the same however it is cut, and nothing held back but a possible tag."""
+"""Thought and answer in streamed text: independent of the chunks, and only a possible tag is held back."""
 
 import pytest
 from intaglio.runtime.chat.reasoning import CLOSE, OPEN, ReasoningParser

@@ -1,4 +1,4 @@
-"""Tool calls in a model's text: parsed, or said what is wrong with them; never an exception."""
+"""Tool calls in a model's text: parsed, or reported as broken with the reason; never an exception."""
 
 from typing import Any
 
@@ -142,7 +142,7 @@ BROKEN: dict[str, tuple[str, str]] = {
 
 
 def parse(pieces: list[str]) -> list[TextOrCall]:
-    """Pieces of text joined to one where they follow each other."""
+    """Parse the pieces; join adjacent pieces of text in the result."""
     calls = ToolCallParser(SCHEMAS)
     joined: list[TextOrCall] = []
     for found in [one for piece in pieces for one in calls.push(piece)] + calls.flush():

@@ -1,4 +1,4 @@
-"""A model that says what it is told to, in the conversation formats of the trained checkpoints."""
+"""A model that generates given texts, with the chat templates of the trained checkpoints."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ CHECKPOINTS = Path(__file__).parents[2] / "checkpoints"
 
 
 class Scripted:
-    """Stands for a model: says the given texts, a character at a time, and remembers the prompts."""
+    """A mock of a model: streams one of ``texts`` per prompt, character by character, and records the prompts."""
 
     def __init__(self, family: str, texts: Sequence[str], reason: str = "eos") -> None:
         self.format = read_chat_format(CHECKPOINTS / family)
