@@ -88,7 +88,7 @@ def parse_rope(config: Mapping[str, Any], max_positions: int, head_dim: int, whe
     """
     name, given = _given(config, where)
     # A null means "not given", but for truncate, which transformers takes for false.
-    values = {key: value for key, value in given.items() if value is not None or key == "truncate"}
+    values: dict[str, Any] = {key: value for key, value in given.items() if value is not None or key == "truncate"}
     kind = values.pop("rope_type", None)
     old_kind = values.pop("type", None)
     kind = _type(kind or old_kind or "default", f"{where}: {name}")

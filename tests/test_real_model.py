@@ -5,6 +5,7 @@ The checkpoint's folder is named by INTAGLIO_REAL_MODEL, or lies in ~/.cache/rea
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -33,7 +34,7 @@ PROMPTS = [
 def expected() -> list[list[int]]:
     """transformers' 64 greedy tokens for each prompt."""
     tokenizer = AutoTokenizer.from_pretrained(FOLDER)
-    model = AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.float32)
     greedy = {"do_sample": False, "repetition_penalty": 1.0, "temperature": None, "top_p": None, "top_k": None}
     found = []
     for prompt in PROMPTS:

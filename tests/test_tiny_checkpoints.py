@@ -4,9 +4,11 @@ Trained weights show what random ones hide: peaked attention, large activations,
 """
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from intaglio.artifact import Target
 from intaglio.exporter import export
 from intaglio.runtime import SequenceClassifier, TextGenerator, load
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
@@ -26,15 +28,20 @@ TEXTS = [
 
 @pytest.mark.parametrize("target", ["ort", "standard"])
 @pytest.mark.parametrize("name", ["tiny-qwen2", "tiny-exaone4"])
-def test_text_equals_transformers(tmp_path: Path, name: str, target: str) -> None:
+def test_text_equals_transformers(tmp_path: Path, name: str, target: Target) -> None:
     folder = CHECKPOINTS / name
     export(folder, tmp_path / "out", target=target)
     lm = load(tmp_path / "out", threads=1)
     assert isinstance(lm, TextGenerator)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     model.generation_config.eos_token_id = None
-    options = {"max_new_tokens": NEW_TOKENS, "temperature": 0.0, "repetition_penalty": 1.0, "eos_token_id": []}
+    options: dict[str, Any] = {
+        "max_new_tokens": NEW_TOKENS,
+        "temperature": 0.0,
+        "repetition_penalty": 1.0,
+        "eos_token_id": [],
+    }
     for prompt, found in zip(PROMPTS, lm.generate(PROMPTS, **options), strict=True):
         inputs = tokenizer(prompt, return_tensors="pt")
         expected = model.generate(**inputs, max_new_tokens=NEW_TOKENS, **GREEDY)[0, inputs["input_ids"].shape[1] :]
@@ -46,7 +53,7 @@ def test_text_equals_transformers(tmp_path: Path, name: str, target: str) -> Non
 
 
 @pytest.mark.parametrize("target", ["ort", "standard"])
-def test_labels_equal_transformers(tmp_path: Path, target: str) -> None:
+def test_labels_equal_transformers(tmp_path: Path, target: Target) -> None:
     folder = CHECKPOINTS / "tiny-qwen2-sst2"
     export(folder, tmp_path / "out", target=target)
     classify = load(tmp_path / "out", threads=1)

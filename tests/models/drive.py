@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -27,9 +28,9 @@ class Pair:
     folder: Path
     variant: Variant
     ours: nn.Module
-    theirs: nn.Module
+    theirs: Any
 
-    def fresh(self) -> nn.Module:
+    def fresh(self) -> Any:
         """transformers' module without a trace of earlier runs: its dynamic RoPE remembers the longest of them."""
         return copy.deepcopy(self.theirs) if self.variant.length_dependent else self.theirs
 
@@ -65,7 +66,7 @@ def padded(lengths: Sequence[int], side: str, seed: int = 0) -> tuple[Tensor, Te
 def split(ids: Tensor, sizes: Sequence[int]) -> list[Tensor]:
     """The ids cut into pieces of these many positions; the last sizes may repeat 1 for decode steps."""
     assert sum(sizes) == ids.shape[1]
-    return list(ids.split(list(sizes), 1))
+    return list(torch.split(ids, list(sizes), 1))
 
 
 def positions_of(mask: Tensor) -> Tensor:
@@ -85,7 +86,7 @@ def run_ours(model: nn.Module, pieces: Sequence[Tensor], mask: Tensor | None = N
 
 
 @torch.no_grad()
-def run_theirs(model: nn.Module, pieces: Sequence[Tensor], mask: Tensor | None = None) -> Tensor:
+def run_theirs(model: Any, pieces: Sequence[Tensor], mask: Tensor | None = None) -> Tensor:
     """As ``run_ours``, by transformers with its DynamicCache, the positions counted along the mask."""
     done, logits = 0, []
     # transformers 5.24 gave it another name
@@ -105,7 +106,7 @@ def run_theirs(model: nn.Module, pieces: Sequence[Tensor], mask: Tensor | None =
 
 def run_rows_alone(pair: Pair, pieces: Sequence[Tensor], mask: Tensor) -> list[Tensor]:
     """transformers on each row by itself, without its padding: what a row means, whatever batch it is in."""
-    masks = mask.split([piece.shape[1] for piece in pieces], 1)
+    masks = torch.split(mask, [piece.shape[1] for piece in pieces], 1)
     results = []
     for row in range(mask.shape[0]):
         tokens = [piece[row][kept[row] != 0][None] for piece, kept in zip(pieces, masks, strict=True)]

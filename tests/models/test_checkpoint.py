@@ -9,6 +9,7 @@ import torch
 from intaglio.models import checkpoint as module
 from intaglio.models.checkpoint import Checkpoint
 from intaglio.tests import tiny
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -124,11 +125,11 @@ def test_rows_are_the_tensor_in_pieces(tmp_path: Path, name: str, chunk: int) ->
 def test_one_file_is_open_at_a_time_and_none_afterwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An open file keeps every page it was read through in memory."""
     sharded(tmp_path)
-    real, now, most, read = module.safe_open, 0, 0, []
+    real, now, most, read = safe_open, 0, 0, []
 
     class Watched:
         def __init__(self, *arguments: Any) -> None:
-            self.opened = real(*arguments)
+            self.opened: Any = real(*arguments)
 
         def __enter__(self) -> "Watched":
             nonlocal now, most
@@ -144,7 +145,8 @@ def test_one_file_is_open_at_a_time_and_none_afterwards(tmp_path: Path, monkeypa
 
         def get_tensor(self, name: str) -> Tensor:
             read.append(name)
-            return self.inner.get_tensor(name)
+            tensor: Tensor = self.inner.get_tensor(name)
+            return tensor
 
         def __getattr__(self, name: str) -> Any:
             return getattr(self.inner, name)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from .sound import EMBED, FIRST, INDEX, SECOND, SINGLE, Q, sharded, whole
 Damage = Callable[[Path], None]
 
 
-def rewrite(folder: Path, changes: dict[str, Tensor | None], **config: object) -> None:
+def rewrite(folder: Path, changes: dict[str, Tensor | None], **config: Any) -> None:
     stored = {**whole(folder, **config), **changes}
     save_file({name: tensor for name, tensor in stored.items() if tensor is not None}, folder / SINGLE)
 

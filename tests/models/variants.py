@@ -36,7 +36,7 @@ class Variant:
         return self.rope is not None and self.rope["rope_type"] in ("dynamic", "longrope")
 
 
-GLOBAL = {"sliding_window": None, "sliding_window_pattern": None, "layer_types": [F] * 4}
+GLOBAL: dict[str, Any] = {"sliding_window": None, "sliding_window_pattern": None, "layer_types": [F] * 4}
 """EXAONE 4.0 without windows, RoPE in every layer, as its 1.2B has it."""
 
 FACTORS = {
