@@ -42,11 +42,17 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         "load",
         "lm_eval measure",
     ),
-    "parity": ("opening report", "audit page trials", "locate record reference", "check"),
+    "parity": (
+        "opening options report",
+        "audit cases page",
+        "locate record reference",
+        "check",
+    ),
     "cli": (
-        "main options show texts",
-        "chatting inspection loading progress verdict",
-        "proof summary",
+        "loading main show sizes texts",
+        "chatting inspection options parity_report progress",
+        "summary",
+        "making",
         "verbs",
     ),
 }
