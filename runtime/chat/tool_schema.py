@@ -129,7 +129,7 @@ def _parse_choices(text: str, where: str) -> list[Any]:
 
 def _hint_schema(hint: Any, where: str) -> Schema:
     origin: Any = typing.get_origin(hint)
-    arguments: Sequence[Any] = typing.get_args(hint)
+    arguments: list[Any] = list(typing.get_args(hint))
     if origin is None and isinstance(hint, type) and issubclass(hint, Enum):
         return _enum_schema([member.value for member in hint], where)
     if origin is Literal:
@@ -146,8 +146,7 @@ def _hint_schema(hint: Any, where: str) -> Schema:
     elif origin is tuple and len(arguments) > 1 and ... not in arguments:
         return {"type": "array", "prefixItems": [_hint_schema(one, where) for one in arguments]}
     elif origin is dict:
-        _key, value = arguments
-        return {"type": "object", "additionalProperties": _hint_schema(value, where)}
+        return {"type": "object", "additionalProperties": _hint_schema(arguments[1], where)}
     raise UsageError(
         f"{where}: the type {getattr(hint, '__name__', hint)!s} has no unambiguous JSON schema; "
         "use str, int, float, bool, list, tuple, dict, Literal, Enum or unions of them, or pass a JSON schema"
