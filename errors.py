@@ -1,4 +1,4 @@
-"""Every exception intaglio raises on purpose.
+"""Every exception intaglio raises on purpose, and the first line of those it does not.
 
     IntaglioError
     ├── InputError                  exit code 2: the caller can mend it
@@ -62,3 +62,9 @@ class CheckError(IntaglioError):
     """A check ran and its answer is no."""
 
     exit_code = 1
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or its type's name where it has none."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import HubError
+from .errors import HubError, first_line
 
 HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+")
 
@@ -71,8 +71,7 @@ def _fetch(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
         raise HubError(f"{name} has no revision {revision!r}; give a branch, a tag or a commit of it") from None
     except Exception as error:
         # An unreachable hub, a full disk, a server's fault: the classes are those of whichever HTTP library it uses.
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise HubError(
-            f"{name}{at} cannot be fetched from the hub, and it is not in the local cache ({reason}); "
+            f"{name}{at} cannot be fetched from the hub, and it is not in the local cache ({first_line(error)}); "
             "check the connection and the free disk space, or give a local folder"
         ) from None

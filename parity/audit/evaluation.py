@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ...artifact import GRAPH
-from ...errors import ArtifactError
-from ...runtime.engine.onnxruntime import first_line, import_onnxruntime, session_options
+from ...errors import ArtifactError, first_line
+from ...runtime.engine.onnxruntime import import_onnxruntime, session_options
 
 
 def evaluate(model: ir.Model, folder: Path, values: Sequence[ir.Value]) -> list[Tensor] | None:

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from ...artifact import FLOAT_PRECISIONS, GRAPH, Manifest
 from ...contract import MODULE_KEY
-from ...errors import ArtifactError
+from ...errors import ArtifactError, first_line
 from ...models.config import ModelConfig
 from ...runtime.engine.machine import usable_cpus
-from ...runtime.engine.onnxruntime import first_line, import_onnxruntime, session_options
+from ...runtime.engine.onnxruntime import import_onnxruntime, session_options
 from .tap_map import SUM, TapMap, ancestors
 
 CUT = "cut:"

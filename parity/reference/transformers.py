@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from ...artifact import Task
-from ...errors import DependencyError, UnsupportedError
+from ...errors import DependencyError, UnsupportedError, first_line
 
 CLASSES: Mapping[Task, str] = {
     "text-generation": "AutoModelForCausalLM",
@@ -87,7 +87,7 @@ def _model(transformers: ModuleType, folder: Path, task: Task) -> Any:
     except Exception as error:  # it raises whatever its parts raise
         raise UnsupportedError(
             f"{folder}: transformers {transformers.__version__} cannot read this checkpoint "
-            f"({type(error).__name__}: {_first_line(error)}); leave --reference transformers out"
+            f"({type(error).__name__}: {first_line(error)}); leave --reference transformers out"
         ) from None
     missing = sorted(loaded["missing_keys"])
     if missing:
@@ -117,10 +117,6 @@ def _check_config(folder: Path) -> None:
         raise UnsupportedError(
             f"{folder / 'config.json'}: sliding_window is null, and transformers needs layer_types with that; {remedy}"
         )
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), "no more is said")
 
 
 @contextmanager

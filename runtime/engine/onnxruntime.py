@@ -45,12 +45,6 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or "allocate memory" in text or "bad_alloc" in text
 
 
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message, or its type's name where it has none."""
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
-
-
 def _installed(name: str) -> bool:
     try:
         distribution(name)

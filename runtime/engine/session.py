@@ -9,10 +9,10 @@ from typing import Any, Literal
 from numpy.typing import NDArray
 
 from ...artifact import Manifest
-from ...errors import ArtifactError, InputError, PromptError
+from ...errors import ArtifactError, InputError, PromptError, first_line
 from ..kernels.edits.int8_cache import OPERATOR as INT8_CACHE
 from ..kernels.edits.int8_cache import row_bytes
-from .onnxruntime import first_line, is_out_of_memory
+from .onnxruntime import is_out_of_memory
 
 Device = Literal["cpu", "cuda"]
 Kernels = Literal["auto", "onnxruntime"]
