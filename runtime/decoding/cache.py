@@ -62,13 +62,15 @@ class InPlaceCache:
     def __init__(self, session: Session, slots: int, longest_prompt: int, max_length: int) -> None:
         self._session = session
         self._facts = session.manifest.model
+        self._pasts = cache_names(PAST, self._facts.num_hidden_layers)
+        self._presents = cache_names(PRESENT, self._facts.num_hidden_layers)
         self.slots = slots
         if self._may_reserve(max_length):
             self.capacity = max_length
         else:
             self.capacity = min(max_length, _round_up(longest_prompt + HEADROOM))
             self._require_memory(self.capacity, held=0)
-        self._buffers = [self._allocate(index, self.capacity) for index in range(2 * self._facts.num_hidden_layers)]
+        self._buffers = [self._allocate(index, self.capacity) for index in range(len(self._pasts))]
 
     def _may_reserve(self, max_length: int) -> bool:
         """Return True where room for the longest text can be reserved at once without running out of memory."""
@@ -85,10 +87,7 @@ class InPlaceCache:
         """Bind past and present of every layer to ``count`` slots from ``first`` on."""
         device, dtype = self._session.device, self._session.cache_dtype
         element, width = BOUND[dtype], np.dtype(STORAGE[dtype]).itemsize
-        layers = self._facts.num_hidden_layers
-        for buffer, past, present in zip(
-            self._buffers, cache_names(PAST, layers), cache_names(PRESENT, layers), strict=True
-        ):
+        for buffer, past, present in zip(self._buffers, self._pasts, self._presents, strict=True):
             shape = [count, self._facts.num_key_value_heads, buffer.capacity, self._session.cache_columns]
             address = buffer.address + first * int(np.prod(shape[1:])) * width
             binding.bind_input(past, device, 0, element, shape, address)

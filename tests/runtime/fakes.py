@@ -1,8 +1,8 @@
-"""Artifacts made by hand: graphs small enough to know their answers, around a real tokenizer.
+"""Small artifacts made by hand, whose results can be computed in a test, with a real tokenizer.
 
 The language model is two layers of real attention (GroupQueryAttention with RoPE, or opset-24 Attention without), so
-that a cache that is read or written wrongly changes its tokens. The heads are tables: a token's output is a row of the
-table, whatever stands beside it.
+that a cache that is read or written wrongly changes its tokens. The task heads look each token up in a table, whatever
+its neighbours are.
 
     folder = language_model(tmp_path / "lm", target="ort")
     folder = head(tmp_path / "cls", "text-classification", table)
@@ -16,7 +16,18 @@ from typing import Any, Unpack
 
 import numpy as np
 import onnx
-from intaglio.artifact import FileEntry, Manifest, ModelFacts, Source
+from intaglio.artifact import FileEntry, Manifest, ModelFacts, Source, Task
+from intaglio.contract import (
+    ATTENTION_MASK,
+    CACHE_PARTS,
+    INPUT_IDS,
+    LOGITS,
+    LOGITS_TO_KEEP,
+    OUTPUTS,
+    PAST,
+    PRESENT,
+    cache_names,
+)
 from intaglio.runtime import Generation, TextGenerator, TokenLogprob, load
 from intaglio.runtime.load import LoadOptions
 from intaglio.runtime.text.tokenizer import Tokenizer
@@ -30,7 +41,7 @@ VOCAB, HIDDEN, HEADS, KV_HEADS, HEAD_DIM, LAYERS = 288, 32, 4, 2, 16, 2
 def write_artifact(
     folder: Path,
     graph: onnx.GraphProto,
-    task: str,
+    task: Task,
     *,
     target: str = "ort",
     files: Mapping[str, str] | None = None,
@@ -63,7 +74,7 @@ def write_artifact(
     entries = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
     manifest = Manifest(
         family="qwen2",
-        task=task,  # type: ignore[arg-type]
+        task=task,
         target=target,  # type: ignore[arg-type]
         precision=precision,  # type: ignore[arg-type]
         source=Source("fake", None, "0"),
@@ -78,7 +89,7 @@ def write_artifact(
 
 
 def language_model(folder: Path, *, target: str = "ort", seed: int = 0, sharpness: float = 3.0, **options: Any) -> Path:
-    """A causal language model whose next token depends on everything before it, or within ``layer_windows``."""
+    """Write a causal language model whose next token depends on everything before it, or within ``layer_windows``."""
     windows = options.get("layer_windows", (None,) * LAYERS)
     return write_artifact(
         folder,
@@ -116,7 +127,7 @@ def logprobs_of(generation: Generation) -> tuple[TokenLogprob, ...]:
 def language_graph(
     target: str, context: int, seed: int, sharpness: float, windows: Sequence[int | None] = (None,) * LAYERS
 ) -> onnx.GraphProto:
-    """Embedding, two residual layers of attention, and logits of the last ``logits_to_keep`` positions."""
+    """Return the graph: embedding, two residual attention layers, logits of the last ``logits_to_keep`` positions."""
     random = np.random.default_rng(seed)
 
     def weight(*shape: int) -> np.ndarray:
@@ -125,22 +136,22 @@ def language_graph(
     constants: dict[str, np.ndarray] = {
         "table": random.normal(size=(VOCAB, HIDDEN)).astype(np.float32),
         "head": sharpness * weight(HIDDEN, VOCAB),
-        "logits_to_keep": np.array([1]),
+        LOGITS_TO_KEEP: np.array([1]),
         "one": np.array([1]),
         "last_axis": np.array([1]),
         "end": np.array([np.iinfo(np.int64).max]),
         "mask_axes": np.array([1, 2]),
     }
     nodes = [
-        helper.make_node("Gather", ["table", "input_ids"], ["h0"]),
-        helper.make_node("ReduceSum", ["attention_mask", "last_axis"], ["counts"], keepdims=0),
+        helper.make_node("Gather", ["table", INPUT_IDS], ["h0"]),
+        helper.make_node("ReduceSum", [ATTENTION_MASK, "last_axis"], ["counts"], keepdims=0),
         helper.make_node("Sub", ["counts", "one"], ["last64"]),
         helper.make_node("Cast", ["last64"], ["last"], to=TensorProto.INT32),
-        helper.make_node("Shape", ["attention_mask"], ["total64"], start=1, end=2),
+        helper.make_node("Shape", [ATTENTION_MASK], ["total64"], start=1, end=2),
         helper.make_node("Cast", ["total64"], ["total"], to=TensorProto.INT32),
-        helper.make_node("Cast", ["attention_mask"], ["mask_bool"], to=TensorProto.BOOL),
+        helper.make_node("Cast", [ATTENTION_MASK], ["mask_bool"], to=TensorProto.BOOL),
         helper.make_node("Unsqueeze", ["mask_bool", "mask_axes"], ["mask4"]),
-        helper.make_node("Shape", ["input_ids"], ["length"], start=1, end=2),
+        helper.make_node("Shape", [INPUT_IDS], ["length"], start=1, end=2),
         helper.make_node("Concat", ["one", "one", "length", "one"], ["mask_shape"], axis=0),
         helper.make_node("Expand", ["mask4", "mask_shape"], ["mask"]),
     ]
@@ -152,8 +163,8 @@ def language_graph(
             constants[f"w{name}{layer}"] = weight(HIDDEN, heads * HEAD_DIM)
             nodes.append(helper.make_node("MatMul", [f"h{layer}", f"w{name}{layer}"], [f"{name}{layer}"]))
         constants[f"wo{layer}"] = weight(HEADS * HEAD_DIM, HIDDEN)
-        past = [f"past_key_values.{layer}.key", f"past_key_values.{layer}.value"]
-        present = [f"a{layer}", f"present.{layer}.key", f"present.{layer}.value"]
+        past = [f"{PAST}{layer}.{part}" for part in CACHE_PARTS]
+        present = [f"a{layer}", *(f"{PRESENT}{layer}.{part}" for part in CACHE_PARTS)]
         qkv = [f"q{layer}", f"k{layer}", f"v{layer}"]
         if target == "ort":
             node = helper.make_node(
@@ -176,9 +187,9 @@ def language_graph(
             helper.make_node("Add", [f"h{layer}", f"o{layer}"], [f"h{layer + 1}"]),
         ]
     nodes += [
-        helper.make_node("Neg", ["logits_to_keep"], ["start"]),
+        helper.make_node("Neg", [LOGITS_TO_KEEP], ["start"]),
         helper.make_node("Slice", [f"h{LAYERS}", "start", "end", "last_axis"], ["kept"]),
-        helper.make_node("MatMul", ["kept", "head"], ["logits"]),
+        helper.make_node("MatMul", ["kept", "head"], [LOGITS]),
     ]
     if target == "ort":
         nodes = [
@@ -186,52 +197,53 @@ def language_graph(
         ]
     else:
         nodes = [node for node in nodes if not {"counts", "last64", "last", "total64", "total"} & set(node.output)]
-    cache: list[int | str] = ["batch", KV_HEADS, "past", HEAD_DIM]
+    past_shape: list[int | str] = ["batch", KV_HEADS, "past", HEAD_DIM]
+    present_shape: list[int | str] = ["batch", KV_HEADS, "present", HEAD_DIM]
     inputs = [
-        _value("input_ids", "int64", ["batch", "sequence"]),
-        _value("attention_mask", "int64", ["batch", "total"]),
+        _value(INPUT_IDS, "int64", ["batch", "sequence"]),
+        _value(ATTENTION_MASK, "int64", ["batch", "total"]),
+        *(_value(name, "float32", past_shape) for name in cache_names(PAST, LAYERS)),
+        _value(LOGITS_TO_KEEP, "int64", [1]),
     ]
-    outputs = [_value("logits", "float32", ["batch", "kept", VOCAB])]
-    for layer in range(LAYERS):
-        for part in ("key", "value"):
-            inputs.append(_value(f"past_key_values.{layer}.{part}", "float32", cache))
-            outputs.append(_value(f"present.{layer}.{part}", "float32", ["batch", KV_HEADS, "present", HEAD_DIM]))
-    inputs.append(_value("logits_to_keep", "int64", [1]))
+    outputs = [
+        _value(LOGITS, "float32", ["batch", "kept", VOCAB]),
+        *(_value(name, "float32", present_shape) for name in cache_names(PRESENT, LAYERS)),
+    ]
     return _graph(nodes, inputs, outputs, constants)
 
 
-def head(folder: Path, task: str, table: np.ndarray, **options: Any) -> Path:
-    """A task head that looks each token up in ``table`` [V, n].
+def head(folder: Path, task: Task, table: np.ndarray, **options: Any) -> Path:
+    """Write a task head that looks each token up in ``table`` [V, n].
 
     text-classification sums the rows of the tokens that the mask shows; token-classification and feature-extraction
-    give them as they are; question-answering takes column 0 as the start and column 1 as the end logit.
+    return them as they are; question-answering takes column 0 as the start and column 1 as the end logit.
     """
     constants = {"table": table.astype(np.float32), "axis": np.array([1]), "axes": np.array([2])}
-    nodes = [helper.make_node("Gather", ["table", "input_ids"], ["rows"])]
-    inputs = [_value(name, "int64", ["batch", "sequence"]) for name in ("input_ids", "attention_mask")]
+    nodes = [helper.make_node("Gather", ["table", INPUT_IDS], ["rows"])]
+    inputs = [_value(name, "int64", ["batch", "sequence"]) for name in (INPUT_IDS, ATTENTION_MASK)]
     width = table.shape[1]
     nodes += [
-        helper.make_node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),
+        helper.make_node("Cast", [ATTENTION_MASK], ["mask"], to=TensorProto.FLOAT),
         helper.make_node("Unsqueeze", ["mask", "axes"], ["mask3"]),
         helper.make_node("Mul", ["rows", "mask3"], ["shown"]),
     ]
     if task == "text-classification":
-        nodes.append(helper.make_node("ReduceSum", ["shown", "axis"], ["logits"], keepdims=0))
-        outputs = [_value("logits", "float32", ["batch", width])]
+        nodes.append(helper.make_node("ReduceSum", ["shown", "axis"], [LOGITS], keepdims=0))
+        outputs = [_value(LOGITS, "float32", ["batch", width])]
     elif task == "question-answering":
         nodes.append(helper.make_node("Split", ["shown"], ["start3", "end3"], axis=2, num_outputs=2))
-        nodes.append(helper.make_node("Squeeze", ["start3", "axes"], ["start_logits"]))
-        nodes.append(helper.make_node("Squeeze", ["end3", "axes"], ["end_logits"]))
-        outputs = [_value(name, "float32", ["batch", "sequence"]) for name in ("start_logits", "end_logits")]
+        nodes.append(helper.make_node("Squeeze", ["start3", "axes"], [OUTPUTS[task][0]]))
+        nodes.append(helper.make_node("Squeeze", ["end3", "axes"], [OUTPUTS[task][1]]))
+        outputs = [_value(name, "float32", ["batch", "sequence"]) for name in OUTPUTS[task]]
     else:
-        name = "logits" if task == "token-classification" else "last_hidden_state"
+        (name,) = OUTPUTS[task]
         nodes.append(helper.make_node("Identity", ["shown"], [name]))
         outputs = [_value(name, "float32", ["batch", "sequence", width])]
     return write_artifact(folder, _graph(nodes, inputs, outputs, constants), task, **options)
 
 
 def settings(**values: Any) -> dict[str, str]:
-    """``files`` with a generation_config.json of these values."""
+    """Return ``files`` with a generation_config.json of these values."""
     return {"generation_config.json": json.dumps(values)}
 
 
@@ -251,7 +263,7 @@ def _graph(
 
 
 def hub_snapshot(artifact: Path, folder: Path) -> Path:
-    """The artifact as the hub's cache holds it: links to files elsewhere in ``folder``, under other names."""
+    """Return the artifact as the hub's cache stores it: links to files elsewhere in ``folder``, under other names."""
     blobs, snapshot = folder / "blobs", folder / "snapshots" / "abc"
     blobs.mkdir()
     snapshot.mkdir(parents=True)

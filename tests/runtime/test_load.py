@@ -14,7 +14,7 @@ from typing import Any, assert_type
 
 import numpy as np
 import pytest
-from intaglio.artifact import read_manifest
+from intaglio.artifact import Task, read_manifest
 from intaglio.errors import ArtifactError, DependencyError, HubError, PromptError, UnsupportedError, UsageError
 from intaglio.runtime import Embedder, QuestionAnswerer, SequenceClassifier, TextGenerator, TokenClassifier, load
 from intaglio.runtime.engine import onnxruntime as onnxruntime_module
@@ -57,7 +57,7 @@ def test_generating_loads_neither_torch_nor_onnx(artifact: Path) -> None:
 
 
 def test_the_object_is_the_tasks(tmp_path: Path) -> None:
-    expected = {
+    expected: dict[Task, type] = {
         "text-classification": SequenceClassifier,
         "token-classification": TokenClassifier,
         "question-answering": QuestionAnswerer,

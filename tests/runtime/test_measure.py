@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from intaglio.artifact import Task
 from intaglio.errors import UsageError
 from intaglio.runtime import TextGenerator, load
 from intaglio.runtime.measure import GenerationTimes, HeadTimes, spread, time_generation, time_head, timed_load
@@ -96,7 +97,7 @@ def test_decode_quicker_than_the_clock_can_tell_has_no_rate() -> None:
         ("feature-extraction", None, 16),
     ],
 )
-def test_heads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, pad: int | None, batch: int) -> None:
+def test_heads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: Task, pad: int | None, batch: int) -> None:
     model = load(fakes.head(tmp_path / task, task, TABLE, pad_token_id=pad))
     sizes: list[int] = []
     ran = model.session.raw.run
