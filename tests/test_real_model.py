@@ -1,23 +1,15 @@
-"""The whole way on a real, trained model: checkpoint, artifact, text, against transformers.
+"""The whole way on a real, trained model: checkpoint, artifact, text, against transformers."""
 
-The checkpoint's folder is named by INTAGLIO_REAL_MODEL, or lies in ~/.cache/real-model; without it these tests skip.
-"""
-
-import os
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from intaglio.exporter import export
 from intaglio.runtime import TextGenerator, load
+from intaglio.tests.real_model import FOLDER, needs_real_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-FOLDER = Path(os.environ.get("INTAGLIO_REAL_MODEL") or Path.home() / ".cache" / "real-model" / "qwen2-0.5b")
-pytestmark = [
-    pytest.mark.real,
-    pytest.mark.skipif(not (FOLDER / "model.safetensors").is_file(), reason=f"there is no real model in {FOLDER}"),
-]
+pytestmark = needs_real_model("model.safetensors")
 PROMPTS = [
     "The capital of France is",
     "def quicksort(values):",

@@ -1,21 +1,12 @@
-"""The tokenizer of a real, trained model against transformers.
-
-The checkpoint's folder is named by INTAGLIO_REAL_MODEL, or lies in ~/.cache/real-model; without it these tests skip.
-"""
-
-import os
-from pathlib import Path
+"""The tokenizer of a real, trained model against transformers."""
 
 import pytest
 from intaglio.runtime.text.detokenize import ByteLevelDetokenizer
 from intaglio.runtime.text.tokenizer import Tokenizer, load_tokenizer
+from intaglio.tests.real_model import FOLDER, needs_real_model
 from transformers import AutoTokenizer
 
-FOLDER = Path(os.environ.get("INTAGLIO_REAL_MODEL") or Path.home() / ".cache" / "real-model" / "qwen2-0.5b")
-pytestmark = [
-    pytest.mark.real,
-    pytest.mark.skipif(not (FOLDER / "tokenizer.json").is_file(), reason=f"there is no real model in {FOLDER}"),
-]
+pytestmark = needs_real_model("tokenizer.json")
 TEXTS = [
     "Hello world",
     " Hello world",

@@ -1,24 +1,16 @@
-"""Every way to generate, on a real, trained model, against transformers: 20 prompts, 128 greedy tokens each, in fp32.
+"""Every way to generate with a real, trained model, against transformers: 20 prompts, 128 greedy tokens each, fp32."""
 
-The checkpoint's folder is named by INTAGLIO_REAL_MODEL, or lies in ~/.cache/real-model; without it these tests skip.
-"""
-
-import os
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from intaglio.exporter import export
 from intaglio.runtime import Generation, TextGenerator
+from intaglio.tests.real_model import FOLDER, needs_real_model
 from intaglio.tests.runtime.fakes import text_generator
 from transformers import AutoModelForCausalLM
 
-FOLDER = Path(os.environ.get("INTAGLIO_REAL_MODEL") or Path.home() / ".cache" / "real-model" / "qwen2-0.5b")
-pytestmark = [
-    pytest.mark.real,
-    pytest.mark.skipif(not (FOLDER / "model.safetensors").is_file(), reason=f"there is no real model in {FOLDER}"),
-]
+pytestmark = needs_real_model("model.safetensors")
 CODE = """def mean(values):
     total = 0
     for value in values:
