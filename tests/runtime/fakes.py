@@ -11,12 +11,13 @@ its neighbours are.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
 import onnx
-from intaglio.artifact import FileEntry, Manifest, ModelFacts, Source, Task
+from intaglio.artifact import FileEntry, Manifest, ModelFacts, Source, Task, read_manifest
 from intaglio.contract import (
     ATTENTION_MASK,
     CACHE_PARTS,
@@ -84,6 +85,13 @@ def write_artifact(
         tools={},
         files={name: FileEntry(hashlib.sha256(data).hexdigest(), len(data)) for name, data in entries.items()},
     )
+    (folder / "intaglio.json").write_text(manifest.to_json(), encoding="utf-8")
+    return folder
+
+
+def rewrite_manifest(folder: Path, **changes: object) -> Path:
+    """Change fields of the artifact's manifest; return the folder."""
+    manifest = replace(read_manifest(folder), **changes)  # type: ignore[arg-type]
     (folder / "intaglio.json").write_text(manifest.to_json(), encoding="utf-8")
     return folder
 

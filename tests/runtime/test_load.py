@@ -1,4 +1,4 @@
-"""Loading: what import costs, which object comes back, and every artifact or machine that is refused."""
+"""Loading: what an import loads, the class of the loaded object, and the artifacts that are refused."""
 
 import importlib
 import re
@@ -7,7 +7,6 @@ import sys
 import threading
 from collections.abc import Iterable
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from threading import Event
 from typing import Any, assert_type
@@ -15,9 +14,8 @@ from typing import Any, assert_type
 import numpy as np
 import pytest
 from intaglio.artifact import Task, read_manifest
-from intaglio.errors import ArtifactError, DependencyError, HubError, PromptError, UnsupportedError, UsageError
+from intaglio.errors import ArtifactError, HubError, PromptError, UsageError
 from intaglio.runtime import Embedder, QuestionAnswerer, SequenceClassifier, TextGenerator, TokenClassifier, load
-from intaglio.runtime.engine import onnxruntime as onnxruntime_module
 from intaglio.runtime.engine.machine import usable_cpus
 from intaglio.runtime.text import tokenizer as tokenizer_module
 from intaglio.tests.runtime import fakes
@@ -29,12 +27,6 @@ TABLE = np.zeros((fakes.VOCAB, 2))
 @pytest.fixture
 def artifact(tmp_path: Path) -> Path:
     return fakes.language_model(tmp_path / "lm")
-
-
-def rewrite(folder: Path, **changes: object) -> Path:
-    manifest = replace(read_manifest(folder), **changes)  # type: ignore[arg-type]
-    (folder / "intaglio.json").write_text(manifest.to_json(), encoding="utf-8")
-    return folder
 
 
 def test_importing_the_room_loads_no_framework() -> None:
@@ -124,7 +116,7 @@ def test_a_graph_that_lacks_an_input_of_its_task(artifact: Path) -> None:
     with pytest.raises(
         ArtifactError, match=r"the graph has no input 'past_key_values\.2\.key'; export the model again"
     ):
-        load(rewrite(artifact, model=model))
+        load(fakes.rewrite_manifest(artifact, model=model))
 
 
 @pytest.mark.parametrize("broken", ["tokenizer.json", "generation_config.json"])
@@ -174,81 +166,6 @@ def test_a_keyboard_interrupt_while_reading_leaves_no_thread(artifact: Path, mon
     assert threading.active_count() == before
 
 
-def test_bf16_has_no_kernels_on_the_cpu(artifact: Path) -> None:
-    with pytest.raises(UnsupportedError) as error:
-        load(rewrite(artifact, precision="bf16"))
-    assert "a bf16 artifact cannot run on the CPU" in str(error.value)
-    assert "load it with device='cuda', or export the model with --precision fp32" in str(error.value)
-
-
-def test_fp32_group_query_attention_has_no_kernel_on_cuda(artifact: Path) -> None:
-    with pytest.raises(UnsupportedError, match="takes fp16 and bf16 only; export the model with --precision fp16"):
-        load(artifact, device="cuda")
-
-
-@pytest.mark.parametrize("precision", ["int8", "int4"])
-def test_a_quantized_artifact_is_judged_by_its_activations(artifact: Path, precision: str) -> None:
-    model = read_manifest(artifact).model
-    rewrite(artifact, precision=precision)
-    assert load(artifact).manifest.precision == precision
-    with pytest.raises(UnsupportedError) as error:
-        load(artifact, device="cuda")
-    assert str(error.value) == (
-        f"{artifact}: an {precision} artifact of fp32 activations, target 'ort', cannot run on CUDA, where ONNX "
-        "Runtime's GroupQueryAttention takes fp16 and bf16 only; quantize the model with --activations fp16"
-    )
-    rewrite(artifact, model=replace(model, cache_dtype="bfloat16"))
-    with pytest.raises(UnsupportedError) as error:
-        load(artifact)
-    assert str(error.value) == (
-        f"{artifact}: an {precision} artifact of bf16 activations cannot run on the CPU, for which ONNX Runtime has no "
-        "bf16 kernels; load it with device='cuda', or quantize the model with --activations fp32"
-    )
-
-
-def test_a_quantized_artifact_of_half_precision_activations_is_not_refused_on_cuda(
-    artifact: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import onnxruntime
-
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    model = read_manifest(artifact).model
-    for cache in ("float16", "bfloat16"):
-        rewrite(artifact, precision="int4", model=replace(model, cache_dtype=cache))
-        with pytest.raises(DependencyError, match="has no CUDAExecutionProvider"):
-            load(artifact, device="cuda")
-
-
-def test_a_device_that_is_unknown_or_not_there(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match="unknown device 'tpu'; use 'cpu' or 'cuda'"):
-        load(artifact, device="tpu")  # type: ignore[call-overload]
-    import onnxruntime
-
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    with pytest.raises(DependencyError, match=r"has no CUDAExecutionProvider; .*'intaglio\[gpu\]'"):
-        load(rewrite(artifact, precision="fp16"), device="cuda")
-
-
-def test_onnxruntime_missing(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(DependencyError, match=r"onnxruntime cannot be imported .*pip install 'intaglio\[cpu\]'"):
-        load(artifact)
-
-
-def test_onnxruntime_installed_twice(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnxruntime_module, "distribution", lambda name: name)
-    with pytest.raises(DependencyError, match="onnxruntime and onnxruntime-gpu are both installed"):
-        load(artifact)
-
-    def only_gpu(name: str) -> str:
-        if name != "onnxruntime-gpu":
-            raise PackageNotFoundError(name)
-        return name
-
-    monkeypatch.setattr(onnxruntime_module, "distribution", only_gpu)
-    assert load(artifact).manifest.task == "text-generation"
-
-
 def test_heads_need_a_tokenizer(tmp_path: Path) -> None:
     folder = fakes.head(tmp_path / "cls", "text-classification", TABLE, tokenizer=False)
     with pytest.raises(ArtifactError, match=r"has no tokenizer\.json, so it cannot read text; put the file beside"):
@@ -258,7 +175,7 @@ def test_heads_need_a_tokenizer(tmp_path: Path) -> None:
 def test_a_failure_while_running_names_the_artifact(tmp_path: Path) -> None:
     """The rotary table of this graph is shorter than its manifest says."""
     folder = fakes.language_model(tmp_path / "lm", context_length=16)
-    rewrite(folder, model=replace(read_manifest(folder).model, context_length=64))
+    fakes.rewrite_manifest(folder, model=replace(read_manifest(folder).model, context_length=64))
     with pytest.raises(ArtifactError, match=r"ONNX Runtime failed while running the model \(.*`intaglio verify`"):
         load(folder, task="text-generation").generate([5] * 10, max_new_tokens=20)
 
