@@ -1,6 +1,6 @@
-"""The five heads of either family: bare model, causal LM, sequence and token classification, question answering.
+"""The modules of the five tasks: bare model, causal LM, sequence and token classification, question answering.
 
-``build`` makes the module for a task. Attribute names equal the checkpoint's, so that a state dict's keys are the
+``build`` makes the module of a task. Attribute names equal the checkpoint's, so that a state dict's keys are the
 names of the checkpoint's tensors.
 """
 
@@ -21,7 +21,7 @@ from .ops import KeyValue
 
 Past = Sequence[KeyValue]
 IGNORED = -100
-"""The label of a position that no loss counts."""
+"""The label of a position that the loss leaves out."""
 
 
 @dataclass(frozen=True)
@@ -44,16 +44,36 @@ class AnswerOutput:
     loss: Tensor | None = None
 
 
-class CausalLM(nn.Module):
-    """Next-token logits. With tied embeddings the output matrix is the embedding."""
+class Head(nn.Module):
+    """The trunk, and the final projection of a task, which a subclass adds.
+
+    The first arguments of ``forward`` are those of ``Decoder.forward``; ``labels`` or positions ask for a loss too.
+    """
+
+    trunk_name = "model"
+    """The trunk's attribute name, as the task's checkpoints spell it."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.model = FAMILIES[config.family].trunk(config)
+        self.add_module(self.trunk_name, FAMILIES[config.family].trunk(config))
+
+    @property
+    def trunk(self) -> Decoder:
+        """The bare model, without a head."""
+        trunk = self.get_submodule(self.trunk_name)
+        assert isinstance(trunk, Decoder)
+        return trunk
+
+
+class CausalLM(Head):
+    """Next-token logits. With tied embeddings the output matrix is the embedding."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_word_embeddings:
-            self.lm_head.weight = self.model.embed_tokens.weight
+            self.lm_head.weight = self.trunk.embed_tokens.weight
 
     def forward(
         self,
@@ -65,12 +85,14 @@ class CausalLM(nn.Module):
         labels: Tensor | None = None,
         hidden_states: bool = False,
     ) -> HeadOutput:
-        """Args as in ``Decoder.forward``, and:
+        """Compute next-token logits.
 
-        logits_to_keep: compute logits for so many last positions only; 0 for all.
-        labels: [B, S], -100 where nothing is to be predicted; the loss is the mean cross-entropy of each next token.
+        Args:
+            logits_to_keep: compute logits for this many last positions only; 0 for all.
+            labels: [B, S], -100 where no token is to be predicted; the loss is the mean cross-entropy of each next
+                token.
         """
-        output: DecoderOutput = self.model(input_ids, attention_mask, past_key_values, hidden_states=hidden_states)
+        output: DecoderOutput = self.trunk(input_ids, attention_mask, past_key_values, hidden_states=hidden_states)
         logits = ops.unembed(ops.keep_last(output.last_hidden_state, logits_to_keep), self.lm_head.weight)
         loss = None
         if labels is not None:
@@ -79,13 +101,11 @@ class CausalLM(nn.Module):
         return HeadOutput(logits, output.past_key_values, output.hidden_states, loss)
 
 
-class SequenceClassification(nn.Module):
+class SequenceClassification(Head):
     """Logits of the last token that is not ``pad_token_id``; padding on either side."""
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.model = FAMILIES[config.family].trunk(config)
+        super().__init__(config)
         self.score = nn.Linear(config.hidden_size, len(config.labels), bias=False)
 
     def forward(
@@ -96,16 +116,17 @@ class SequenceClassification(nn.Module):
         labels: Tensor | None = None,
         hidden_states: bool = False,
     ) -> HeadOutput:
-        """Args as in ``Decoder.forward``, and:
+        """Classify each sequence.
 
-        labels: by ``problem_type`` class ids [B], or floats [B] or [B, L] for regression, or floats [B, L] for several
-            labels at once; where the config leaves the type open, one label is a regression, floats are several
-            labels, and integers are classes.
+        Args:
+            labels: by ``problem_type`` class ids [B], or floats [B] or [B, L] for regression, or floats [B, L] for
+                several labels at once; where the config leaves the type open, one label is a regression, floats are
+                several labels, and integers are classes.
 
         Raises:
-            UnsupportedError: several rows, and no ``pad_token_id`` that tells where each ends.
+            UnsupportedError: there are several sequences, and no ``pad_token_id`` to find their ends with.
         """
-        output: DecoderOutput = self.model(input_ids, attention_mask, hidden_states=hidden_states)
+        output: DecoderOutput = self.trunk(input_ids, attention_mask, hidden_states=hidden_states)
         logits = self.score(self._pool(output.last_hidden_state, input_ids))
         loss = None if labels is None else self._loss(logits, labels)
         return HeadOutput(logits, output.past_key_values, output.hidden_states, loss)
@@ -139,13 +160,11 @@ class SequenceClassification(nn.Module):
         return F.cross_entropy(logits, labels.flatten(), ignore_index=IGNORED)
 
 
-class TokenClassification(nn.Module):
+class TokenClassification(Head):
     """One row of logits per token."""
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.model = FAMILIES[config.family].trunk(config)
+        super().__init__(config)
         self.score = nn.Linear(config.hidden_size, len(config.labels))
 
     def forward(
@@ -156,8 +175,12 @@ class TokenClassification(nn.Module):
         labels: Tensor | None = None,
         hidden_states: bool = False,
     ) -> HeadOutput:
-        """Args as in ``Decoder.forward``; labels: class ids [B, S], -100 where none is counted."""
-        output: DecoderOutput = self.model(input_ids, attention_mask, hidden_states=hidden_states)
+        """Classify each token.
+
+        Args:
+            labels: class ids [B, S]; -100 leaves a token out of the loss.
+        """
+        output: DecoderOutput = self.trunk(input_ids, attention_mask, hidden_states=hidden_states)
         logits = self.score(output.last_hidden_state)
         loss = None
         if labels is not None:
@@ -165,13 +188,13 @@ class TokenClassification(nn.Module):
         return HeadOutput(logits, output.past_key_values, output.hidden_states, loss)
 
 
-class QuestionAnswering(nn.Module):
-    """Logits for each token to start or to end the answer. Its checkpoints call the trunk ``transformer``."""
+class QuestionAnswering(Head):
+    """Logits for each token to start or to end the answer."""
+
+    trunk_name = "transformer"
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.transformer = FAMILIES[config.family].trunk(config)
+        super().__init__(config)
         self.qa_outputs = nn.Linear(config.hidden_size, 2)
 
     def forward(
@@ -183,8 +206,12 @@ class QuestionAnswering(nn.Module):
         end_positions: Tensor | None = None,
         hidden_states: bool = False,
     ) -> AnswerOutput:
-        """Args as in ``Decoder.forward``; start and end positions: [B], those outside the sequence are not counted."""
-        output: DecoderOutput = self.transformer(input_ids, attention_mask, hidden_states=hidden_states)
+        """Score each token as the start and as the end of the answer.
+
+        Args:
+            start_positions, end_positions: [B]; those outside the sequence are left out of the loss.
+        """
+        output: DecoderOutput = self.trunk(input_ids, attention_mask, hidden_states=hidden_states)
         start, end = self.qa_outputs(output.last_hidden_state).unbind(-1)
         loss = None
         if start_positions is not None and end_positions is not None:
@@ -197,7 +224,7 @@ class QuestionAnswering(nn.Module):
         return AnswerOutput(start, end, output.hidden_states, loss)
 
 
-HEADS: dict[Task, type[nn.Module]] = {
+HEADS: dict[Task, type[Head]] = {
     "text-generation": CausalLM,
     "text-classification": SequenceClassification,
     "token-classification": TokenClassification,
@@ -205,17 +232,18 @@ HEADS: dict[Task, type[nn.Module]] = {
 }
 
 
-# Where a head keeps the bare model; the bare model itself is at the top.
-TRUNK_ATTRIBUTE: dict[Task, str] = {task: "transformer" if task == "question-answering" else "model" for task in HEADS}
-
-
 def build(config: ModelConfig, task: Task) -> nn.Module:
-    """The module of a task, with uninitialized weights; ``feature-extraction`` is the bare model."""
+    """Return the module of a task, with uninitialized weights; ``feature-extraction`` is the bare model."""
     return FAMILIES[config.family].trunk(config) if task == "feature-extraction" else HEADS[task](config)
 
 
-def trunk(module: nn.Module, task: Task) -> Decoder:
-    """The bare model inside a module that ``build`` made for the task."""
-    found = module if task == "feature-extraction" else getattr(module, TRUNK_ATTRIBUTE[task])
+def trunk(module: nn.Module) -> Decoder:
+    """Return the bare model inside a module that ``build`` made."""
+    found = module.trunk if isinstance(module, Head) else module
     assert isinstance(found, Decoder)
     return found
+
+
+def trunk_path(task: Task) -> str:
+    """Return what the trunk's names in a task's module begin with: "model.", "transformer.", or "" without a head."""
+    return "" if task == "feature-extraction" else f"{HEADS[task].trunk_name}."

@@ -6,7 +6,7 @@ from torch import nn
 from ..artifact import Task
 from ..errors import CheckpointError, UnsupportedError
 from .dtypes import SAFETENSORS_DTYPES
-from .heads import TRUNK_ATTRIBUTE, CausalLM, build, trunk
+from .heads import CausalLM, build, trunk, trunk_path
 from .rope import RotaryEmbedding
 from .weight_source import WeightSource
 
@@ -15,8 +15,7 @@ LM_HEAD = "lm_head.weight"
 
 def stored_name(source: WeightSource, parameter: str, task: Task) -> str:
     """Return the source's name of a parameter of ``build(config, task)``, whatever prefix its trunk has."""
-    attribute = TRUNK_ATTRIBUTE.get(task)
-    own = f"{attribute}." if attribute else ""
+    own = trunk_path(task)
     if not parameter.startswith(own):
         return parameter  # the head's
     return source.trunk_prefix + parameter.removeprefix(own)
@@ -77,9 +76,9 @@ def load_module(source: WeightSource, task: Task | None = None, dtype: torch.dty
     state = {name: source.tensor(stored_name(source, name, task)).to(dtype) for name in own}
     module.load_state_dict(state, strict=False, assign=True)
     # The rotary embedding has no weights: it is computed, not loaded.
-    trunk(module, task).rotary_emb = RotaryEmbedding(config.rope, config.head_dim)
+    trunk(module).rotary_emb = RotaryEmbedding(config.rope, config.head_dim)
     if isinstance(module, CausalLM) and config.tie_word_embeddings:
-        module.lm_head.weight = module.model.embed_tokens.weight
+        module.lm_head.weight = module.trunk.embed_tokens.weight
     return module.eval()
 
 

@@ -13,7 +13,7 @@ from ...artifact import Manifest, Task
 from ...contract import INPUT_IDS, MODULE_KEY
 from ...models.config import ModelConfig
 from ...models.family import FAMILIES
-from ...models.heads import TRUNK_ATTRIBUTE
+from ...models.heads import trunk_path
 from .taps import HIDDEN, MIDDLE, OUT, residual_sums, taps_of
 
 SUM = ":sum"
@@ -45,8 +45,7 @@ class TapMap:
         self.config = config
         self.taps = taps_of(FAMILIES[config.family])
         self._sum_of = residual_sums(FAMILIES[config.family])
-        attribute = TRUNK_ATTRIBUTE.get(task)
-        self.trunk = f"{attribute}." if attribute else ""
+        self.trunk = trunk_path(task)
         self._nodes: dict[str, list[ir.Node]] = {}
         for node in graph:
             self._nodes.setdefault(module_path(node), []).append(node)

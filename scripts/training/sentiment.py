@@ -63,9 +63,9 @@ def train(
         strike = torch.lt(torch.rand(ids.shape, generator=generator).to(device), STRUCK_OUT)
         seen = ids.masked_fill(strike & ~padding, vocabulary.id(UNKNOWN))
         with torch.autocast(device, torch.bfloat16):
-            hidden = model.model(seen).last_hidden_state
+            hidden = model.trunk(seen).last_hidden_state
             classes = model.score(model._pool(hidden, ids))
-            words = F.linear(hidden[:, :-1], model.model.embed_tokens.weight)
+            words = F.linear(hidden[:, :-1], model.trunk.embed_tokens.weight)
         wanted = ids.masked_fill(padding, IGNORED)[:, 1:]
         language = F.cross_entropy(words.flatten(0, 1).float(), wanted.flatten(), ignore_index=IGNORED)
         return F.cross_entropy(classes.float(), labels) + LANGUAGE_WEIGHT * language

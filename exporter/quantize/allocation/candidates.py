@@ -55,7 +55,7 @@ def candidates(checkpoint: WeightSource, task: Task) -> list[Candidate]:
     with torch.device("meta"):
         module = build(checkpoint.config, task)
     check_parameters(checkpoint, task, module)
-    inner = set(trunk(module, task).modules())
+    inner = set(trunk(module).modules())
     tied = checkpoint.config.tie_word_embeddings
     found = []
     for path, part in module.named_modules():
