@@ -21,7 +21,7 @@ STRUCK_OUT = 0.1
 
 def start(model: SequenceClassification, language: CausalLM) -> None:
     """Take the language model's trunk; the new matrix starts small."""
-    model.model.load_state_dict(language.model.state_dict())
+    model.trunk.load_state_dict(language.trunk.state_dict())
     with torch.no_grad():
         model.score.weight.normal_(std=0.02)
 
