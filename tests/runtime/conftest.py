@@ -1,4 +1,4 @@
-"""What tests against transformers have in common, and those of the kernels."""
+"""Fixtures of the tests against transformers and of the tests of the kernels."""
 
 import warnings
 from collections.abc import Iterator
@@ -9,12 +9,12 @@ import torch
 from intaglio.runtime import kernels
 from intaglio.runtime.graph.graph import Change, Graph
 
-NAMES = ("AVX512-VNNI", "AVX-VNNI", "AVX2")  # instructions that products can be computed with
+NAMES = ("AVX512-VNNI", "AVX-VNNI", "AVX2")  # instructions that the kernels are compiled for
 
 
 @pytest.fixture
 def transformers_quietly() -> Iterator[None]:
-    """transformers' own warnings are not ours to fix; and models this small run best on one thread."""
+    """Ignore the warnings of transformers, and run torch on one thread, which is fastest for tiny models."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     with warnings.catch_warnings():
@@ -25,14 +25,14 @@ def transformers_quietly() -> Iterator[None]:
 
 @pytest.fixture(params=NAMES)
 def with_each(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs a test once for each set of instructions that this processor has."""
+    """Run a test once for each set of instructions that this processor has."""
     monkeypatch.setenv("INTAGLIO_KERNELS", request.param.lower())
     if kernels.instructions() != request.param:
         pytest.skip(f"no compiled kernels for {request.param} on this processor")
 
 
 def changed_model(model: onnx.ModelProto, change: Change) -> onnx.ModelProto:
-    """A copy with its graph as loading would change it."""
+    """Return a copy whose graph is changed as loading changes it."""
     copy: onnx.ModelProto = onnx.ModelProto.FromString(model.SerializeToString())
     graph = Graph(model.graph.SerializeToString())
     change(graph)

@@ -1,4 +1,4 @@
-"""A stand-in for lm-evaluation-harness: the base class's part in what an adapter is asked, without its packages.
+"""A stand-in for lm-evaluation-harness: the base class that its adapters are called through, without its packages.
 
 ``TemplateLM.loglikelihood`` and ``_encode_pair`` do as ``lm_eval.api.model`` of 0.4.13.
 """
@@ -10,7 +10,7 @@ REGISTERED: dict[str, type] = {}
 
 
 class TemplateLM:
-    """The part of the harness's base class that an adapter is called through."""
+    """The methods of the harness's base class that an adapter is called through."""
 
     prefix_token_id: int
 
@@ -48,7 +48,7 @@ def register_model(name: str) -> Any:
 
 
 def modules() -> dict[str, ModuleType]:
-    """What ``sys.modules`` must hold for ``import lm_eval`` to find this."""
+    """Return the entries of ``sys.modules`` by which ``import lm_eval`` finds this stand-in."""
     found = {name: ModuleType(name) for name in ("lm_eval", "lm_eval.api", "lm_eval.models")}
     for name, content in (("model", {"TemplateLM": TemplateLM}), ("registry", {"register_model": register_model})):
         found[f"lm_eval.api.{name}"] = module = ModuleType(f"lm_eval.api.{name}")

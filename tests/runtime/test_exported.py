@@ -1,4 +1,4 @@
-"""The whole way: tiny random checkpoints, exported, loaded, and compared with transformers on the same checkpoint."""
+"""Tiny random checkpoints, exported, loaded, and compared with transformers on the same checkpoint."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -32,7 +32,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make(place: Path, family: str, task: str, target: str, name: str = "plain", **options: Any) -> tuple[Path, Any]:
-    """A checkpoint's folder and its artifact, loaded; each is made once for the module."""
+    """Return a checkpoint's folder and its loaded artifact, which are made once per module."""
     precision = options.pop("precision", "fp32")
     source = place / f"{family}-{task}-{name}"
     if not source.exists():
@@ -45,12 +45,12 @@ def make(place: Path, family: str, task: str, target: str, name: str = "plain", 
 
 @cache
 def theirs(kind: str, source: Path) -> Any:
-    """transformers' model of a checkpoint."""
+    """Return transformers' model of a checkpoint."""
     return getattr(transformers, kind).from_pretrained(source, dtype=torch.float32).eval()
 
 
 def their_tokens(source: Path, prompt: list[int], count: int) -> list[int]:
-    """transformers' greedy tokens."""
+    """Return transformers' greedy tokens."""
     model = theirs("AutoModelForCausalLM", source)
     out = model.generate(
         torch.tensor([prompt]), max_new_tokens=count, do_sample=False, eos_token_id=None, pad_token_id=0
@@ -60,7 +60,7 @@ def their_tokens(source: Path, prompt: list[int], count: int) -> list[int]:
 
 
 def assert_greedy(source: Path, prompt: list[int], tokens: Sequence[int]) -> None:
-    """Every token is the best by transformers' logits for what stands before it: one pass checks them all."""
+    """Check in one pass that every token is the argmax of transformers' logits after the tokens before it."""
     with torch.no_grad():
         logits = theirs("AutoModelForCausalLM", source)(torch.tensor([[*prompt, *tokens]])).logits[0]
     assert list(tokens) == logits.argmax(-1)[len(prompt) - 1 : -1].tolist()
@@ -102,7 +102,7 @@ def test_the_last_token_of_the_context_is_reached(place: Path, family: str, targ
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_frequencies_that_depend_on_the_length(place: Path, target: str) -> None:
-    """Prompts on either side of the length at which the frequencies change, so that a batch would mix them."""
+    """The prompts are shorter and longer than the length at which the frequencies change: a batch would mix them."""
     rope = {"rope_type": "dynamic", "factor": 4.0, "original_max_position_embeddings": 32}
     source, lm = make(place, "qwen2", "text-generation", target, "dynamic", rope=rope)
     assert lm.manifest.model.length_dependent_rope
@@ -128,7 +128,7 @@ def test_fp16_runs_on_the_cpu(place: Path, target: str) -> None:
 
 
 def their_outputs(source: Path, kind: str, tokenizer: Any, *texts: str) -> Any:
-    """transformers' outputs for one text, or for a question and its context."""
+    """Return transformers' outputs for one text, or for a question and its context."""
     with torch.no_grad():
         return theirs(kind, source)(torch.tensor([tokenizer.backend.encode(*texts).ids]))
 

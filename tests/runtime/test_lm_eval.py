@@ -24,7 +24,7 @@ CONTEXT = 48
 
 @pytest.fixture(scope="module")
 def adapter() -> Iterator[Any]:
-    """The module, over the harness where it is installed and over its stand-in elsewhere."""
+    """Import the adapter, with the harness where it is installed and with its stand-in elsewhere."""
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if not INSTALLED:
@@ -53,7 +53,7 @@ def ask(*arguments: Any) -> Any:
 
 
 def exact(folder: Path, context: list[int], continuation: list[int]) -> tuple[float, bool]:
-    """By generation's log-probabilities: one step for each token, held to it by nothing."""
+    """Compute the log-likelihood by generation's log-probabilities, one step per token."""
     model = text_generator(folder)
     total, greedy = 0.0, True
     for place, token in enumerate(continuation):
@@ -64,7 +64,7 @@ def exact(folder: Path, context: list[int], continuation: list[int]) -> tuple[fl
 
 
 def test_log_likelihoods_of_choices(lm: Any, folder: Path) -> None:
-    """In order, with shared contexts, an empty one, and one whose last space goes with the continuation."""
+    """Check the order, shared contexts, an empty context, and one whose last space belongs to the continuation."""
     tokens = lm.tok_encode
     likeliest = text_generator(folder).generate("The seal", max_new_tokens=2, temperature=0.0)
     asked = [
@@ -88,7 +88,7 @@ def test_log_likelihoods_of_choices(lm: Any, folder: Path) -> None:
     assert [answer for _, _, answer in lm.partial] == found
 
 
-def test_a_greedy_continuation_is_known_as_one(lm: Any, folder: Path) -> None:
+def test_a_greedy_continuation_is_reported_as_greedy(lm: Any, folder: Path) -> None:
     context = lm.tok_encode("The seal")
     best = list(text_generator(folder).generate(context, max_new_tokens=4, temperature=0.0, eos_token_id=[]).token_ids)
     other = [*best[:3], best[3] ^ 1]
@@ -97,7 +97,7 @@ def test_a_greedy_continuation_is_known_as_one(lm: Any, folder: Path) -> None:
     assert len(lm.partial) == 1
 
 
-def test_too_long_a_context_loses_its_beginning(lm: Any, folder: Path) -> None:
+def test_a_context_that_is_too_long_is_cut_at_its_beginning(lm: Any, folder: Path) -> None:
     context, continuation = list(range(8, 8 + CONTEXT)), [60, 61, 62]
     (found,) = lm._loglikelihood_tokens([(None, context, continuation)])
     kept = context[-(CONTEXT + 1 - 3) :]
@@ -179,14 +179,14 @@ def test_prompts_with_the_chat_template(adapter: Any, tmp_path: Path, lm: Any) -
     assert lm.tokenizer_name == "fake@0"
 
 
-def test_what_the_harness_says_of_itself(adapter: Any, folder: Path) -> None:
-    """A device that it takes for granted, a batch size in words, limits of its own."""
+def test_arguments_and_attributes_of_the_harness(adapter: Any, folder: Path) -> None:
+    """Check the device, the batch size and the limits that the harness passes or reads."""
     lm = adapter.ArtifactLM(str(folder), device="cuda", batch_size="auto", max_batch_size=64)
     assert (lm.batch_size, lm.max_length, lm.eot_token_id) == (8, CONTEXT, 2)
     assert adapter.ArtifactLM(str(folder), batch_size="3", max_length=16).max_length == 16
 
 
-def test_a_begin_token_stands_before_texts_where_there_is_one(adapter: Any, tmp_path: Path) -> None:
+def test_texts_begin_with_the_begin_token_if_there_is_one(adapter: Any, tmp_path: Path) -> None:
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>"}
     for name, begin, prefix in (
         ("with", {"content": "<|endoftext|>"}, 0),
@@ -221,8 +221,8 @@ def test_without_the_harness_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.slow
 @pytest.mark.skipif(not INSTALLED, reason="lm-eval is not installed: pip install 'intaglio[eval]'")
-def test_a_task_gives_what_it_gives_with_transformers(adapter: Any, tmp_path: Path) -> None:
-    """A multiple choice, whole texts and answers in free form, by the harness's own model and by ours."""
+def test_results_equal_those_of_the_harness_with_transformers(adapter: Any, tmp_path: Path) -> None:
+    """Compare multiple choice, whole texts and free-form answers with those of the harness's own model."""
     pytest.importorskip("accelerate", reason="the harness's own model needs it: pip install 'lm-eval[hf]'")
     from lm_eval.models.huggingface import HFLM  # pyright: ignore[reportMissingImports]
 

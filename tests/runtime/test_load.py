@@ -29,7 +29,7 @@ def artifact(tmp_path: Path) -> Path:
     return fakes.language_model(tmp_path / "lm")
 
 
-def test_importing_the_room_loads_no_framework() -> None:
+def test_importing_the_runtime_loads_no_framework() -> None:
     heavy = ["torch", "onnx", "onnxruntime", "transformers", "huggingface_hub", "safetensors"]
     code = f"import sys, intaglio.runtime; print([name for name in {heavy} if name in sys.modules])"
     root = Path(__file__).parents[2]
@@ -48,7 +48,7 @@ def test_generating_loads_neither_torch_nor_onnx(artifact: Path) -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_the_object_is_the_tasks(tmp_path: Path) -> None:
+def test_load_returns_the_class_of_the_task(tmp_path: Path) -> None:
     expected: dict[Task, type] = {
         "text-classification": SequenceClassifier,
         "token-classification": TokenClassifier,
@@ -64,7 +64,7 @@ def test_the_object_is_the_tasks(tmp_path: Path) -> None:
     assert lm.manifest.task == "text-generation"
 
 
-def test_a_named_task_gives_its_class_and_refuses_other_artifacts(artifact: Path, tmp_path: Path) -> None:
+def test_a_given_task_returns_its_class_and_refuses_other_artifacts(artifact: Path, tmp_path: Path) -> None:
     assert_type(load(artifact, task="text-generation"), TextGenerator)
     classifier = fakes.head(tmp_path / "cls", "text-classification", TABLE)
     assert_type(load(classifier, task="text-classification", threads=1), SequenceClassifier)
@@ -85,7 +85,7 @@ def test_threads_are_the_processors_of_this_process_unless_given(artifact: Path)
         load(artifact, threads=0)
 
 
-def test_a_folder_that_is_no_artifact(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_an_artifact(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"is not an intaglio artifact: it has no intaglio\.json; make one with"):
         load(tmp_path)
     with pytest.raises(HubError, match="there is no such folder, and it is not a hub id either"):
@@ -120,7 +120,7 @@ def test_a_graph_that_lacks_an_input_of_its_task(artifact: Path) -> None:
 
 
 @pytest.mark.parametrize("broken", ["tokenizer.json", "generation_config.json"])
-def test_the_first_of_two_errors_is_that_of_reading_the_text_s_files(artifact: Path, broken: str) -> None:
+def test_errors_of_tokenizer_and_config_files_are_raised_before_others(artifact: Path, broken: str) -> None:
     graph = artifact / "model.onnx"
     graph.write_bytes(b"x" * graph.stat().st_size)
     (artifact / broken).write_text("{")
@@ -132,7 +132,7 @@ def test_the_first_of_two_errors_is_that_of_reading_the_text_s_files(artifact: P
 
 
 def test_the_tokenizer_is_read_while_onnx_runtime_works(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each waits for the other to come to where both are at work."""
+    """ONNX Runtime loads the graph only after the tokenizer has begun to be read."""
     import onnxruntime
 
     reading, seen = Event(), []
@@ -173,7 +173,7 @@ def test_heads_need_a_tokenizer(tmp_path: Path) -> None:
 
 
 def test_a_failure_while_running_names_the_artifact(tmp_path: Path) -> None:
-    """The rotary table of this graph is shorter than its manifest says."""
+    """The cosine table of this graph is shorter than its manifest says."""
     folder = fakes.language_model(tmp_path / "lm", context_length=16)
     fakes.rewrite_manifest(folder, model=replace(read_manifest(folder).model, context_length=64))
     with pytest.raises(ArtifactError, match=r"ONNX Runtime failed while running the model \(.*`intaglio verify`"):
@@ -192,7 +192,7 @@ def test_a_failure_while_running_names_the_artifact(tmp_path: Path) -> None:
         (RuntimeError("Invalid rank\nmore"), ArtifactError, r"failed while running the model \(Invalid rank\); check"),
     ],
 )
-def test_what_fails_while_running_is_told_apart(
+def test_running_out_of_memory_differs_from_other_failures(
     tmp_path: Path, failure: Exception, kind: type[Exception], message: str
 ) -> None:
     class Broken:

@@ -1,4 +1,4 @@
-"""Figures of speed: what is called to get them, with a clock that the test turns."""
+"""Measured speeds, with a clock that the test controls."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ def lm(tmp_path_factory: pytest.TempPathFactory) -> TextGenerator:
 
 
 class Calls:
-    """``generate`` in place of the model's: a clock that a prompt's token moves by 0.01 s, and a new one by 1 s."""
+    """A mock of ``generate`` with a clock: 0.01 s for each token of the prompt, 1 s for each new token."""
 
     def __init__(self, model: TextGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0
@@ -42,15 +42,15 @@ class Calls:
 
 def test_rates_come_from_calls_for_one_token_and_for_all(lm: TextGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = Calls(lm, monkeypatch)
-    heard: list[tuple[int, int]] = []
+    reported: list[tuple[int, int]] = []
     times = time_generation(
-        lm, prompt_tokens=50, new_tokens=5, repeats=3, report=lambda *step: heard.append(step), clock=calls.clock
+        lm, prompt_tokens=50, new_tokens=5, repeats=3, report=lambda *step: reported.append(step), clock=calls.clock
     )
     assert times.first == pytest.approx((0.5, 0.5, 0.5))
     assert times.prefill == pytest.approx((100.0, 100.0, 100.0))
     assert times.decode == pytest.approx((1.0, 1.0, 1.0))
     assert [options["max_new_tokens"] for options in calls.options] == [5, 1, 5, 1, 5, 1, 5]  # the first is not timed
-    assert heard == [*((done, 7) for done in range(1, 8))]
+    assert reported == [*((done, 7) for done in range(1, 8))]
     assert len({tuple(prompt) for prompt in calls.prompts}) == 7
     assert {len(prompt) for prompt in calls.prompts} == {50}
     rest = {key: value for key, value in calls.options[0].items() if key != "max_new_tokens"}
@@ -79,7 +79,7 @@ def test_a_real_run(lm: TextGenerator) -> None:
     assert len(times.prefill) == 2
 
 
-def test_decode_quicker_than_the_clock_can_tell_has_no_rate() -> None:
+def test_decode_faster_than_the_clock_resolves_has_no_rate() -> None:
     times = GenerationTimes(8, 3, first=(0.2, 0.1, 0.3), whole=(0.1, 0.2, 0.3))
     assert times.decode == pytest.approx((20.0,))
     assert spread(GenerationTimes(8, 3, first=(0.2,), whole=(0.2,)).decode) is None

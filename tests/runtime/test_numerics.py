@@ -1,4 +1,4 @@
-"""The largest of many, against sorting them all."""
+"""The largest values of an array, against sorting it."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from intaglio.runtime.numerics import largest
 
 @pytest.mark.parametrize("size", [1, 63, 64, 65, 288, 5000])
 @pytest.mark.parametrize("kind", ["spread", "ties", "masked", "rising"])
-def test_the_largest_and_what_equals_the_last_of_them(size: int, kind: str) -> None:
+def test_the_largest_values_and_ties_with_the_last(size: int, kind: str) -> None:
     random = np.random.default_rng(size)
     values = random.normal(size=size).astype(np.float32)
     if kind == "ties":

@@ -1,4 +1,4 @@
-"""What models and results look like at a prompt."""
+"""The repr of models and results."""
 
 from dataclasses import replace
 from pathlib import Path

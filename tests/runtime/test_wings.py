@@ -1,4 +1,4 @@
-"""The wings of runtime/ import each other in one direction, and no file takes part in a circle."""
+"""The folders of runtime/ import each other in one direction, and no modules import each other in a cycle."""
 
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 from intaglio.tests.test_imports import imports_of
 
 RUNTIME = Path(__file__).parents[2] / "runtime"
-# From the bottom to the top: each wing imports only those before it, type checkers' imports included.
+# From the bottom up: a folder or module imports only from lines above its own, type checkers' imports included.
 WINGS = (
     ("numerics", "representation", "folder"),
     ("text", "graph"),
@@ -49,7 +49,7 @@ def wing_of(module: str) -> str:
     return next(wing for wing in (module, module.rpartition(".")[0]) if wing in FLOOR)
 
 
-def test_no_import_leads_up() -> None:
+def test_no_import_points_up() -> None:
     wrong = {
         f"{name} imports {target}"
         for name, targets in modules().items()

@@ -1,4 +1,4 @@
-"""Decoders against single passes without a cache: rows that read, step, go back and move, in any order."""
+"""Decoders against single passes without a cache: slots are prefilled, stepped, rolled back and copied in any order."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +19,7 @@ Reference = Callable[[list[int]], np.ndarray]
 
 
 def reference_of(folder: Path, kv_cache: KVCache = "auto") -> Reference:
-    """Logits [S, V] of every position, from one pass without any past, by the graph as it lies in the folder."""
+    """Return a function that computes logits [S, V] in one pass without a past, by the unchanged graph."""
     lm = text_generator(folder)
     session, model = open_session(folder, lm.manifest, kv_cache=kv_cache), lm.manifest.model
     dtype = np.int8 if kv_cache == "int8" else np.float32
@@ -64,13 +64,13 @@ def close(found: np.ndarray, wanted: np.ndarray) -> None:
 
 
 class Walk:
-    """Rows that do something at random, and what they must have read by then."""
+    """Random operations on the slots of a decoder, and the tokens that each slot must hold."""
 
     def __init__(self, decoder: Decoder, reference: Reference, seed: int) -> None:
         self.decoder, self.reference = decoder, reference
         self.random = np.random.default_rng(seed)
         self.texts: list[list[int]] = [[] for _ in range(ROWS)]
-        self.back: list[bool] = []  # whether each rollback went where it was asked to
+        self.back: list[bool] = []  # for each rollback, if it reached the length asked for
 
     def tokens(self, count: int) -> list[int]:
         drawn: list[int] = self.random.integers(3, fakes.VOCAB, count).tolist()
@@ -125,7 +125,7 @@ class Walk:
 
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("slack", [1, 5, 64])
-def test_whatever_rows_do_they_read_their_own_text(
+def test_random_operations_on_slots_give_the_logits_of_single_passes(
     model: tuple[Session, Reference], seed: int, slack: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("intaglio.runtime.graph.sliding.LEAST_SLACK", slack)
@@ -141,7 +141,7 @@ def test_whatever_rows_do_they_read_their_own_text(
     assert all(walk.back) or session.windowed
 
 
-def test_rows_grow_where_memory_comes_later(model: tuple[Session, Reference], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_buffers_grow_once_memory_is_free(model: tuple[Session, Reference], monkeypatch: pytest.MonkeyPatch) -> None:
     free = iter([0])
     monkeypatch.setattr("intaglio.runtime.decoding.cache.available_memory", lambda: next(free, 10**9))
     monkeypatch.setattr("intaglio.runtime.decoding.cache.STEP", 4)
@@ -155,7 +155,7 @@ def test_rows_grow_where_memory_comes_later(model: tuple[Session, Reference], mo
 
 
 @pytest.mark.parametrize("slack", [1, 5, 64])
-def test_the_reach_is_how_far_one_can_go_and_come_back(
+def test_reversible_tokens_can_be_rolled_back_and_one_more_cannot(
     tmp_path: Path, slack: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("intaglio.runtime.graph.sliding.LEAST_SLACK", slack)
@@ -173,10 +173,10 @@ def test_the_reach_is_how_far_one_can_go_and_come_back(
             assert decoder.rollback(0, length + 1) == 0
 
 
-def test_rows_that_stand_still_hold_nobody_up(model: tuple[Session, Reference]) -> None:
+def test_inactive_slots_do_not_limit_the_others(model: tuple[Session, Reference]) -> None:
     session, reference = model
     decoder = open_decoder(session, 2, 100, CONTEXT)
-    decoder.prefill(0, np.full(CONTEXT, 7))  # full to the last place
+    decoder.prefill(0, np.full(CONTEXT, 7))  # full to the last position
     decoder.prefill(1, np.array([5, 6]))
     text = [5, 6]
     for token in range(20, 40):

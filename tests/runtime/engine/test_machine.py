@@ -1,4 +1,4 @@
-"""Processors and memory within a container's limits, and where the system says nothing."""
+"""Processors and memory within a container's limits, and where the system does not report them."""
 
 import ctypes
 import os
@@ -44,7 +44,7 @@ def test_an_unlimited_first_version_quota(tmp_path: Path) -> None:
     assert usable_cpus(root) == 8
 
 
-def test_memory_is_the_smallest_of_what_is_left(tmp_path: Path) -> None:
+def test_available_memory_is_the_smallest_remaining_limit(tmp_path: Path) -> None:
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal: 100 kB\nMemAvailable:   64 kB\n")
     assert available_memory(tmp_path, meminfo) == 65536
@@ -61,7 +61,7 @@ def test_memory_is_unknown_where_the_system_does_not_say(tmp_path: Path) -> None
 
 
 def resident() -> int:
-    """Bytes of memory that this process has and no file."""
+    """Return the anonymous resident memory of this process in bytes."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
     return int(line.split()[1]) * 1024
 
@@ -86,6 +86,6 @@ def test_freed_memory_goes_back_to_the_system() -> None:
     blocks.clear()
 
 
-def test_where_memory_cannot_be_given_back_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trimming_memory_does_nothing_where_it_is_unsupported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "win32")
     give_back_memory()

@@ -29,7 +29,7 @@ def test_fp32_group_query_attention_has_no_kernel_on_cuda(artifact: Path) -> Non
 
 
 @pytest.mark.parametrize("precision", ["int8", "int4"])
-def test_a_quantized_artifact_is_judged_by_its_activations(artifact: Path, precision: str) -> None:
+def test_a_quantized_artifact_is_refused_for_its_activations(artifact: Path, precision: str) -> None:
     model = read_manifest(artifact).model
     rewrite_manifest(artifact, precision=precision)
     assert load(artifact).manifest.precision == precision
@@ -61,7 +61,7 @@ def test_a_quantized_artifact_of_half_precision_activations_is_not_refused_on_cu
             load(artifact, device="cuda")
 
 
-def test_a_device_that_is_unknown_or_not_there(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_that_is_unknown_or_unavailable(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="unknown device 'tpu'; use 'cpu' or 'cuda'"):
         load(artifact, device="tpu")  # type: ignore[call-overload]
     import onnxruntime

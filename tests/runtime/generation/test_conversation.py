@@ -1,4 +1,4 @@
-"""Conversations: what is in the cache is not read again, and no token changes for it."""
+"""Conversations: tokens in the cache are not read again, and the generated tokens stay the same."""
 
 import gc
 import threading
@@ -28,10 +28,10 @@ def lm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_every_turn_gives_what_a_fresh_call_gives(
+def test_every_turn_equals_a_call_without_a_cache(
     lm: TextGenerator, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Histories that go on, that are cut, and that are changed in their midst."""
+    """The history is continued, cut, and changed in the middle."""
     monkeypatch.setattr("intaglio.runtime.graph.sliding.LEAST_SLACK", 20)
     random = np.random.default_rng(seed)
     history: list[int] = [5, 6, 7]
@@ -74,7 +74,7 @@ def test_a_turn_reads_only_what_is_new(lm: TextGenerator) -> None:
     assert reused == ([0] * 4 if lm.manifest.model.length_dependent_rope else wanted)
 
 
-def test_a_window_that_has_moved_on_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prompt_outside_the_window_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("intaglio.runtime.graph.sliding.LEAST_SLACK", 10)
     lm = text_generator(fakes.language_model(tmp_path / "lm", layer_windows=(6, None)))
     conversation = lm.conversation()
@@ -88,7 +88,7 @@ def test_a_window_that_has_moved_on_is_read_again(tmp_path: Path, monkeypatch: p
     assert reused == [0, 10, 12, 0, 30]
 
 
-def test_a_stream_that_is_left_early_keeps_what_it_has(lm: TextGenerator) -> None:
+def test_a_stream_closed_early_keeps_its_tokens_in_the_cache(lm: TextGenerator) -> None:
     conversation = lm.conversation()
     stream = conversation.stream([5, 6, 7], max_new_tokens=40, eos_token_id=[], speculate=False)
     pieces = [next(stream) for _ in range(5)]
@@ -103,7 +103,7 @@ def test_a_stream_that_is_left_early_keeps_what_it_has(lm: TextGenerator) -> Non
     assert list(conversation.stream([5], max_new_tokens=3)) == list(lm.stream([5], max_new_tokens=3))
 
 
-def test_a_turn_that_fails_leaves_a_sound_conversation(lm: TextGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_conversation_works_after_a_failed_turn(lm: TextGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
     conversation = lm.conversation()
     history = list(conversation.generate([5, 6, 7], max_new_tokens=5, eos_token_id=[]).token_ids)
     choose, calls = Sampler.choose, iter(range(100))
@@ -164,7 +164,7 @@ def test_two_threads_cannot_use_one_conversation_at_once(lm: TextGenerator) -> N
 
 
 class TestClosing:
-    """A model that is closed."""
+    """Close a model, then use it."""
 
     @pytest.fixture
     def lm(self, tmp_path: Path) -> TextGenerator:
@@ -192,7 +192,7 @@ class TestClosing:
             scheduler.step()
         assert lm.manifest.task == "text-generation"
 
-    def test_the_weights_are_let_go_whoever_holds_its_children(self, lm: TextGenerator) -> None:
+    def test_the_weights_are_released_though_conversations_and_schedulers_remain(self, lm: TextGenerator) -> None:
         conversation, scheduler = lm.conversation(), lm.scheduler(max_length=50)
         conversation.generate([5], max_new_tokens=2)
         scheduler.submit([5], max_new_tokens=9)
@@ -204,7 +204,7 @@ class TestClosing:
         assert weights() is None
         assert not scheduler.busy
 
-    def test_what_is_running_comes_to_its_end(self, lm: TextGenerator) -> None:
+    def test_running_streams_finish(self, lm: TextGenerator) -> None:
         expected = lm.generate([5], max_new_tokens=20, eos_token_id=[]).text
         stream, talk = (make([5], max_new_tokens=20, eos_token_id=[]) for make in (lm.stream, lm.conversation().stream))
         pieces, said = [next(stream)], [next(talk)]

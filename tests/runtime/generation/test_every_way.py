@@ -37,7 +37,7 @@ pytestmark = pytest.mark.usefixtures("transformers_quietly")
     scope="module", params=[kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
 )
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[TextGenerator, Check]:
-    """An artifact, and a check that tokens are transformers' greedy ones."""
+    """Return a loaded artifact, and a check that tokens are transformers' greedy ones."""
     options = dict(KINDS[request.param])
     family, target = options.pop("family"), options.pop("target", "ort")
     place: Path = tmp_path_factory.mktemp("engine")
@@ -48,7 +48,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     model = transformers.AutoModelForCausalLM.from_pretrained(place / "source", dtype=torch.float32).eval()  # type: ignore[no-untyped-call]
 
     def check(prompt: Sequence[int], tokens: Sequence[int]) -> None:
-        """Each is the best for what stands before it: one pass tries them all."""
+        """Check in one pass that each token is the argmax after the tokens before it."""
         with torch.no_grad():
             logits = model(torch.tensor([[*prompt, *tokens]])).logits[0, len(prompt) - 1 : -1]
         assert list(tokens) == logits.argmax(-1).tolist()
@@ -58,7 +58,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(params=[False, True], ids=["roomy", "tight"])
 def _room(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once as it is, and once with short chunks, little slack and buffers that grow."""
+    """Run with the default settings, and with short chunks, little slack and buffers that grow."""
     if request.param:
         monkeypatch.setattr(InPlaceCache, "_may_reserve", lambda cache, limit: False)
         monkeypatch.setattr("intaglio.runtime.decoding.cache.STEP", 8)

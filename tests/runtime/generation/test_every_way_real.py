@@ -55,7 +55,7 @@ def alone(lm: TextGenerator) -> list[Generation]:
 
 
 def test_tokens_are_transformers_greedy_ones(alone: list[Generation]) -> None:
-    """Each is the best for what stands before it: one pass a prompt tries them all."""
+    """Each token is the argmax after the tokens before it, which one pass per prompt checks."""
     model = AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.float32).eval()  # type: ignore[no-untyped-call]
     for result in alone:
         text = [*result.prompt_token_ids, *result.token_ids]
@@ -74,7 +74,7 @@ def test_guesses_give_the_same(lm: TextGenerator, alone: list[Generation]) -> No
 
 
 def test_a_conversation_gives_the_same(lm: TextGenerator, alone: list[Generation]) -> None:
-    """Each prompt alone, then with half of its answer, which is in the cache."""
+    """Generate half of each answer, then the rest with that half in the cache."""
     conversation = lm.conversation()
     for result in alone[:8]:
         prompt, tokens = list(result.prompt_token_ids), list(result.token_ids)

@@ -1,4 +1,4 @@
-"""Greedy generation against a reference that keeps no cache, batches against single runs, and how runs end."""
+"""Greedy generation against a reference without a cache, batches against single runs, and finish reasons."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,7 +24,7 @@ def lm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory)
 
 
 def one_shot(lm: TextGenerator, tokens: list[int]) -> np.ndarray:
-    """Logits [S, V] of every position from a single pass without any past."""
+    """Return logits [S, V] of every position from a single pass without a past."""
     model = lm.manifest.model
     feeds = {"input_ids": np.array([tokens]), "attention_mask": np.ones((1, len(tokens)), dtype=np.int64)}
     feeds["logits_to_keep"] = np.array([0])
@@ -59,7 +59,7 @@ def test_a_batch_equals_its_single_runs(lm: TextGenerator) -> None:
     assert lm.generate(PROMPTS, max_new_tokens=30, batch_size=3) == single
 
 
-def test_a_row_that_ends_early_does_not_disturb_the_others(lm: TextGenerator) -> None:
+def test_a_sequence_that_ends_early_does_not_change_the_others(lm: TextGenerator) -> None:
     free = lm.generate(PROMPTS, max_new_tokens=30)
     end = free[1].token_ids[4]
     assert end in free[1].token_ids
@@ -74,7 +74,7 @@ def test_a_row_that_ends_early_does_not_disturb_the_others(lm: TextGenerator) ->
 
 
 def test_the_cache_grows_without_changing_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there is no memory for the longest text at first, but for what comes of it later."""
+    """There is too little memory for the longest text at first, and enough when the cache grows."""
     lm = text_generator(fakes.language_model(tmp_path / "lm", context_length=400))
     roomy = lm.generate(PROMPTS, max_new_tokens=300)
     capacities = []
@@ -94,8 +94,8 @@ def test_the_cache_grows_without_changing_a_token(tmp_path: Path, monkeypatch: p
     assert capacities == [(73, 112), (113, 168), (169, 256), (257, 369)]
 
 
-def test_memory_is_taken_as_it_is_written_to() -> None:
-    """A page of each region where something was written, whatever the room that was reserved."""
+def test_reserved_memory_is_taken_when_it_is_written_to() -> None:
+    """Only pages that were written to take memory, not all that were reserved."""
     before = resident()
     area = reserve((1, 2, 1_000_000, 64), np.float32)
     area[0, :, :1000] = 1
@@ -105,7 +105,7 @@ def test_memory_is_taken_as_it_is_written_to() -> None:
 
 
 def resident() -> int:
-    """Bytes of this process in memory."""
+    """Return the resident memory of this process in bytes."""
     status = Path("/proc/self/status").read_text()
     return int(next(line for line in status.splitlines() if line.startswith("VmRSS:")).split()[1]) * 1024
 
@@ -238,7 +238,7 @@ def test_stream_checks_its_arguments_when_it_is_called(lm: TextGenerator) -> Non
         lm.stream("")
 
 
-def test_memory_for_the_cache_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_larger_than_the_free_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lm = text_generator(fakes.language_model(tmp_path / "lm", context_length=100_000))
     monkeypatch.setattr("intaglio.runtime.decoding.cache.available_memory", lambda: 50_000_000)
     with pytest.raises(PromptError) as error:
@@ -249,8 +249,8 @@ def test_memory_for_the_cache_that_cannot_be_had(tmp_path: Path, monkeypatch: py
     )
 
 
-def test_growing_counts_the_memory_that_is_held_already(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Positions take 512 bytes. From 64 to 120 there are 28,672 to be had; from 192 to 300 more than are free."""
+def test_growing_counts_the_memory_that_the_cache_already_uses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A position takes 512 bytes. Growing from 64 to 120 needs 28,672; from 192 to 300 needs more than are free."""
     lm = text_generator(fakes.language_model(tmp_path / "lm"))
     monkeypatch.setattr("intaglio.runtime.decoding.cache.HEADROOM", 1)
     monkeypatch.setattr("intaglio.runtime.decoding.cache.available_memory", lambda: 33_000)
@@ -259,7 +259,7 @@ def test_growing_counts_the_memory_that_is_held_already(tmp_path: Path, monkeypa
         lm.generate([5], max_new_tokens=300, eos_token_id=[])
 
 
-def test_text_that_is_no_unicode(lm: TextGenerator) -> None:
+def test_text_that_is_not_unicode(lm: TextGenerator) -> None:
     with pytest.raises(
         PromptError, match=r"not valid Unicode: character 3 is '\\udcff', half of a pair; read it as UTF-8"
     ):

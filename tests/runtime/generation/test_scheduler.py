@@ -1,4 +1,4 @@
-"""Continuous batching: requests that come and go in any order get what they would have got alone."""
+"""Continuous batching: requests that join and leave in any order get the same tokens as alone."""
 
 import threading
 from pathlib import Path
@@ -30,7 +30,7 @@ def results_of(events: list[Event]) -> dict[int, Generation]:
 
 
 def finish(scheduler: Scheduler) -> dict[int, Generation]:
-    """Steps until all is done; the results."""
+    """Step until all requests are finished; return the results."""
     results: dict[int, Generation] = {}
     while scheduler.busy:
         results |= results_of(scheduler.step())
@@ -38,7 +38,7 @@ def finish(scheduler: Scheduler) -> dict[int, Generation]:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_requests_that_join_and_leave_at_random_get_what_they_get_alone(lm: TextGenerator, seed: int) -> None:
+def test_requests_that_join_and_leave_at_random_get_the_same_tokens_as_alone(lm: TextGenerator, seed: int) -> None:
     random = np.random.default_rng(seed)
     prompts = [random.integers(3, 288, random.integers(1, 90)).tolist() for _ in range(14)]
     options: list[dict[str, Any]] = [
@@ -57,14 +57,12 @@ def test_requests_that_join_and_leave_at_random_get_what_they_get_alone(lm: Text
             events += scheduler.step()
     assert [results_of(events)[number] for number in numbers] == expected
     for number, alone in zip(numbers, expected, strict=True):
-        heard = [event for event in events if event.request == number]
-        assert "".join(event.text for event in heard) == alone.text
-        assert [event.result is not None for event in heard] == [False] * (len(heard) - 1) + [True]
+        received = [event for event in events if event.request == number]
+        assert "".join(event.text for event in received) == alone.text
+        assert [event.result is not None for event in received] == [False] * (len(received) - 1) + [True]
 
 
-def test_a_list_of_prompts_fills_the_places_that_become_free(
-    lm: TextGenerator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_list_of_prompts_fills_the_slots_that_become_free(lm: TextGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
     prompts = [[5, 6, 7], [9] * 70, [20, 30, 40], [11], [200, 3], [60] * 12, [8, 8]]
     single = [lm.generate(prompt, max_new_tokens=n, seed=1) for n, prompt in enumerate(prompts, 2)]
     together = []
@@ -85,7 +83,7 @@ def test_a_list_of_prompts_fills_the_places_that_become_free(
     ]
 
 
-def test_a_cancelled_request_is_heard_of_no_more(lm: TextGenerator) -> None:
+def test_a_cancelled_request_has_no_further_events(lm: TextGenerator) -> None:
     with lm.scheduler(slots=2, max_length=100) as scheduler:
         numbers = [scheduler.submit([5 + n], max_new_tokens=20, eos_token_id=[]) for n in range(4)]
         scheduler.step()
@@ -117,7 +115,7 @@ def test_requests_come_from_other_threads_while_one_thread_steps(lm: TextGenerat
     assert {asked[number]: result for number, result in results.items()} == expected
 
 
-def test_what_a_scheduler_refuses(lm: TextGenerator) -> None:
+def test_arguments_that_a_scheduler_refuses(lm: TextGenerator) -> None:
     with pytest.raises(UsageError, match="slots must be at least 1, not 0"):
         lm.scheduler(slots=0)
     with pytest.raises(UsageError, match="max_length must be between 2 and the model's context of 512, not 513"):
@@ -178,7 +176,7 @@ def test_a_batch_beyond_memory_is_refused_before_it_is_allocated(
         lm.scheduler(slots=9)
 
 
-def test_a_step_that_fails_loses_its_requests_and_no_more(lm: TextGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_step_loses_only_its_requests(lm: TextGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = lm.generate([9, 8], max_new_tokens=5, eos_token_id=[])
     with lm.scheduler(slots=1, max_length=50) as scheduler:
         scheduler.submit([5], max_new_tokens=3)

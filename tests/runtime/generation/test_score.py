@@ -1,4 +1,4 @@
-"""Scores against transformers' log-probabilities: both families and targets, pieces, windows, shared contexts."""
+"""Scores against transformers' log-probabilities: both families and targets, chunks, windows, shared contexts."""
 
 import math
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make(place: Path, family: str, target: str, name: str = "plain", **options: Any) -> tuple[Path, TextGenerator]:
-    """A checkpoint and its artifact, loaded; each is made once for the module."""
+    """Return a checkpoint and its loaded artifact, which are made once per module."""
     source = place / f"{family}-{name}"
     if not source.exists():
         tiny.write(source, tiny.config(family, **options), tokenizer=True)
@@ -57,7 +57,7 @@ def theirs(source: Path) -> Any:
 
 
 def their_logprobs(source: Path, tokens: Sequence[int], first: int = 1) -> list[float]:
-    """transformers' log-probabilities of the tokens from ``first`` on, read in one pass."""
+    """Return transformers' log-probabilities of the tokens from ``first`` on, computed in one pass."""
     with torch.no_grad():
         table = theirs(source)(torch.tensor([list(tokens)])).logits[0].double().log_softmax(-1)
     return [table[place - 1, tokens[place]].item() for place in range(first, len(tokens))]
@@ -82,7 +82,7 @@ def test_scores_equal_transformers(place: Path, family: str, target: str, monkey
 
 @pytest.mark.parametrize(("family", "target"), PAIRS)
 def test_continuations_of_a_context(place: Path, family: str, target: str) -> None:
-    """Several share a context, also one longer than the sliding window; between them comes another."""
+    """Several continuations share a context, one longer than the sliding window, with another context between."""
     source, lm = make(place, family, target)
     context, other = TOKENS[:15], TOKENS[3:9]
     texts = [[7], TOKENS[15:], [50, 51], TOKENS, [7, 8]]
@@ -96,7 +96,7 @@ def test_continuations_of_a_context(place: Path, family: str, target: str) -> No
 
 
 @pytest.mark.parametrize(("family", "target"), PAIRS)
-def test_greedy_says_what_generation_would_give(place: Path, family: str, target: str) -> None:
+def test_greedy_is_true_for_the_tokens_that_generation_gives(place: Path, family: str, target: str) -> None:
     _, lm = make(place, family, target)
     given = lm.generate(TOKENS, max_new_tokens=6, eos_token_id=[], repetition_penalty=1.0, logprobs=0)
     score = lm.score(given.token_ids, context=TOKENS)
@@ -108,7 +108,7 @@ def test_greedy_says_what_generation_would_give(place: Path, family: str, target
 
 @pytest.mark.parametrize("target", ["ort", "standard"])
 @pytest.mark.parametrize(("window", "stride"), [(10, 10), (10, 3), (10, 1), (30, 5), (9, 2)])
-def test_windows_give_each_token_its_logprob_behind_what_the_window_shows(
+def test_windows_score_each_token_after_the_tokens_of_its_window(
     place: Path, target: str, window: int, stride: int
 ) -> None:
     source, lm = make(place, "qwen2", target)
@@ -123,7 +123,7 @@ def test_windows_give_each_token_its_logprob_behind_what_the_window_shows(
 
 
 def test_the_logits_of_a_long_text_are_never_all_at_once(lm: TextGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the context only the last position's are computed."""
+    """Logits of the context are computed for its last position only."""
     asked = []
     extend = InPlaceDecoder.extend
 

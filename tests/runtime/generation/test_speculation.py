@@ -1,4 +1,4 @@
-"""Speculation: the same tokens from fewer passes, whoever guesses and however badly."""
+"""Speculation: the same tokens from fewer passes, with any proposer and any guesses."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +23,7 @@ def lm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory)
 
 
 class Oracle:
-    """Guesses what was generated without guesses, and errs now and then."""
+    """A proposer of the tokens generated without speculation, some of them replaced by wrong ones."""
 
     def __init__(self, tokens: tuple[int, ...], prompt: int, errors: float) -> None:
         self.tokens, self.prompt, self.errors = tokens, prompt, errors
@@ -80,7 +80,7 @@ def test_lookup_is_on_by_default_and_changes_no_token(lm: TextGenerator, tempera
                 assert mine.logprob == pytest.approx(theirs.logprob, abs=1e-4)
 
 
-def test_guesses_that_come_true_save_passes(lm: TextGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_accepted_guesses_save_passes(lm: TextGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
     passes = []
 
     def counted(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -118,14 +118,14 @@ def test_a_draft_model_guesses(lm: TextGenerator, tmp_path: Path) -> None:
 
 def test_a_draft_of_the_same_weights_is_always_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lm = text_generator(fakes.language_model(tmp_path / "lm"))
-    heard = []
-    monkeypatch.setattr(Speculation, "update", lambda self, proposed, accepted: heard.append((proposed, accepted)))
+    updates = []
+    monkeypatch.setattr(Speculation, "update", lambda self, proposed, accepted: updates.append((proposed, accepted)))
     lm.generate([9, 8, 7], max_new_tokens=60, eos_token_id=[], draft=lm)
-    assert all(proposed == accepted for proposed, accepted in heard)
-    assert len(heard) >= 15
+    assert all(proposed == accepted for proposed, accepted in updates)
+    assert len(updates) >= 15
 
 
-def test_speculation_that_cannot_be(lm: TextGenerator, tmp_path: Path) -> None:
+def test_arguments_that_speculation_refuses(lm: TextGenerator, tmp_path: Path) -> None:
     other = text_generator(fakes.language_model(tmp_path / "other", tokenizer=False, vocab_size=290))
     with pytest.raises(
         UsageError, match=r"other cannot draft for .*lm: it has 290 token ids, the model has 288; use a draft of"
@@ -158,15 +158,15 @@ def test_a_draft_with_another_vocabulary(lm: TextGenerator, tmp_path: Path) -> N
 
 
 class TestLookup:
-    """What stood behind the last occurrence of the last tokens."""
+    """Prompt lookup proposes the tokens after an earlier occurrence of the last tokens."""
 
-    def test_the_longer_run_wins_and_the_later_place(self) -> None:
+    def test_the_longer_match_wins_then_the_later(self) -> None:
         lookup = PromptLookup()
         text = [1, 2, 3, 4, 5, 60, 9, 3, 4, 5, 70, 9, 1, 2, 3, 4, 5]
         assert lookup.propose(text, 2) == [60, 9]
         assert lookup.propose([*text, 0, 3, 4, 5], 3) == [0, 3, 4]
 
-    def test_what_is_new_is_found_from_call_to_call(self) -> None:
+    def test_new_tokens_are_indexed_from_call_to_call(self) -> None:
         lookup = PromptLookup()
         history = [1, 2]
         assert lookup.propose(history, 4) == []
@@ -178,12 +178,12 @@ class TestLookup:
         history += [4, 1]
         assert lookup.propose(history, 1) == [2]
 
-    def test_a_run_does_not_find_itself(self) -> None:
+    def test_a_match_is_not_the_end_itself(self) -> None:
         assert PromptLookup().propose([1, 2, 3], 4) == []
         assert PromptLookup().propose([7, 7, 7, 7], 4) == [7]
 
 
-def test_the_number_of_guesses_follows_what_comes_true() -> None:
+def test_the_number_of_guesses_follows_the_number_accepted() -> None:
     asked = []
 
     class Counts:
@@ -201,7 +201,7 @@ def test_the_number_of_guesses_follows_what_comes_true() -> None:
     assert max(asked) == MOST_GUESSES
 
 
-def test_misses_in_a_row_make_it_pause() -> None:
+def test_speculation_pauses_after_misses_in_a_row() -> None:
     class Wrong:
         def propose(self, history: list[int], count: int) -> list[int]:
             return [0] * count

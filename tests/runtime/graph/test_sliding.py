@@ -1,4 +1,4 @@
-"""Sliding layers that keep only their window: the changed graph, the room it takes, and that no token changes."""
+"""Sliding layers that keep only their window: the changed graph, its memory, and the same tokens."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,7 +37,7 @@ def fresh_hybrid(out: Path, **options: str) -> Path:
 
 
 def buffer(capacity: int, window: int, lengths: Iterator[int]) -> Iterator[tuple[int, int]]:
-    """GroupQueryAttention's rule played through: tokens come one by one, and a full buffer keeps what it must."""
+    """Simulate GroupQueryAttention token by token; a full buffer keeps its window."""
     first = 0
     for total in lengths:
         if total - first > capacity:
@@ -46,7 +46,7 @@ def buffer(capacity: int, window: int, lengths: Iterator[int]) -> Iterator[tuple
 
 
 @pytest.mark.parametrize("window", [1, 6, 64, 4096])
-def test_what_a_buffer_keeps(window: int) -> None:
+def test_a_buffer_keeps_its_window(window: int) -> None:
     capacity = window_capacity(window)
     assert capacity == window + max(64, window // 16)
     for total, first in buffer(capacity, window, iter(range(1, 5 * capacity))):
@@ -78,7 +78,7 @@ def test_the_weights_are_found_through_links_as_in_the_hubs_cache(hybrid: Path, 
     assert lm.generate([5, 6], max_new_tokens=5) == text_generator(hybrid).generate([5, 6], max_new_tokens=5)
 
 
-def test_a_graph_that_is_none(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_graph(tmp_path: Path) -> None:
     folder = fakes.language_model(tmp_path / "lm", layer_windows=(6, None))
     (folder / "model.onnx").write_bytes(b"\x07" * (folder / "model.onnx").stat().st_size)
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""Structured output: every text fits its form, whatever the model would have said, and ends where it may."""
+"""Structured output: every text matches its schema, regex or grammar, and ends where that allows it."""
 
 import json
 import re
@@ -54,7 +54,7 @@ def constraint_of(grammars: Grammars, **form: Any) -> Constraint:
 
 
 def fits(schema: dict[str, Any], value: Any) -> bool:
-    """Whether a value is one of a schema's, by the JSON Schema specification, for the keywords that are used here."""
+    """Return True if a value is valid by JSON Schema, for the keywords that are used here."""
     kinds: dict[str, Any] = {
         "object": dict,
         "array": list,
@@ -124,7 +124,7 @@ def lm(tmp_path_factory: pytest.TempPathFactory) -> TextGenerator:
 
 
 def test_two_hundred_texts_fit_their_schema(trained: TextGenerator) -> None:
-    """A hundred for each family: some greedy, the others sampled as the model would have it."""
+    """Generate a hundred texts for each family, some greedy, the others sampled."""
     prompts = [start + " it" * (i // len(STARTS)) for i, start in zip(range(24), STARTS * 3, strict=False)]
     results = trained.generate(prompts, json_schema=SCHEMA, max_new_tokens=300, temperature=0.0)
     sampled = [STARTS[i % len(STARTS)] for i in range(76)]
@@ -138,7 +138,7 @@ def test_two_hundred_texts_fit_their_schema(trained: TextGenerator) -> None:
 
 
 def test_a_batch_equals_its_single_runs(lm: TextGenerator) -> None:
-    """Rows are at different places of the grammar, and end at different steps."""
+    """Sequences are at different positions of the grammar, and end at different steps."""
     for settings in ({"temperature": 0.0}, {"temperature": 1.0, "seed": 4}):
         options: dict[str, Any] = {"json_schema": SCHEMA, "max_new_tokens": 200, **settings}
         rows = lm.generate(STARTS, **options, batch_size=3)
@@ -192,8 +192,8 @@ def test_a_grammar_in_larks_notation(lm: TextGenerator) -> None:
         assert eval(row.text) > 0
 
 
-def test_an_end_token_comes_only_where_the_text_may_end(lm: TextGenerator) -> None:
-    """Of many samples of [0-9]{2,}, none is shorter than two, and the lengths are those that the model chose."""
+def test_an_end_token_is_generated_only_where_the_text_may_end(lm: TextGenerator) -> None:
+    """Samples of [0-9]{2,} have at least two digits, and the model chooses their lengths."""
     rows = lm.generate(
         [[token] for token in range(8, 248)], regex="[0-9]{2,}", temperature=3.0, seed=1, max_new_tokens=60
     )
@@ -205,7 +205,7 @@ def test_an_end_token_comes_only_where_the_text_may_end(lm: TextGenerator) -> No
 
 
 def test_any_token_may_be_the_end_token_and_none(lm: TextGenerator) -> None:
-    """A digit as the end token is no digit; without one, what can go on goes on until its tokens are spent."""
+    """A digit that is the end token is not text; without an end token, text goes on to the limit where it can."""
     seven = tokenizer_of(lm).backend.token_to_id("7")
     rows = lm.generate(
         [[t] for t in range(8, 108)], regex="[5-9]{2,}", temperature=3.0, seed=1, eos_token_id=seven, max_new_tokens=60
@@ -325,7 +325,7 @@ def test_a_tokenizer_of_an_unknown_kind() -> None:
 
 
 def test_the_vocabulary_may_be_larger_or_smaller_than_the_tokenizers(lm: TextGenerator) -> None:
-    """Logits are often padded to a round number; what has no token is never allowed."""
+    """Logits are often padded to a round number; ids without a token are never allowed."""
     for size in (100, 288, 320):
         constraint = constraint_of(Grammars(lm.tokenizer, size), regex="[ -~]+")
         allowed = np.isfinite(constraint.allow(np.zeros(size, dtype=np.float32)))

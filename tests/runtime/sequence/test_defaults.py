@@ -1,4 +1,4 @@
-"""generation_config.json: what it sets, what the caller overrides, and what is refused."""
+"""generation_config.json: the defaults it sets, their overrides, and the values that are refused."""
 
 import json
 from pathlib import Path
@@ -24,13 +24,13 @@ def model(folder: Path, **values: object) -> TextGenerator:
 
 
 def test_the_real_files_values(tmp_path: Path) -> None:
-    """Those of Qwen2-0.5B-Instruct."""
+    """Use the settings of Qwen2-0.5B-Instruct."""
     values = {"do_sample": True, "temperature": 0.7, "top_p": 0.8, "top_k": 20, "repetition_penalty": 1.1}
     defaults = read(tmp_path, **values, eos_token_id=[151645, 151643], pad_token_id=151643, bos_token_id=151643)
     assert defaults == GenerationDefaults(SamplingSettings(0.7, 20, 0.8, 0.0, 1.1), eos_token_ids=(151645, 151643))
 
 
-def test_without_do_sample_generation_is_greedy_whatever_the_temperature(tmp_path: Path) -> None:
+def test_without_do_sample_generation_is_greedy_at_any_temperature(tmp_path: Path) -> None:
     assert read(tmp_path, temperature=0.7, top_k=5, min_p=0.1).sampling == SamplingSettings(0.0, 5, 1.0, 0.1)
     assert read(tmp_path, do_sample=True).sampling.temperature == 1.0
     (tmp_path / "generation_config.json").unlink()

@@ -1,4 +1,4 @@
-"""Log-probabilities of generated tokens, and of what might have come in their place."""
+"""Log-probabilities of generated tokens and of their alternatives."""
 
 import math
 from pathlib import Path
@@ -28,7 +28,7 @@ def test_the_normaliser_is_that_of_float64(spread: float) -> None:
     assert log_normalizer(logits) == pytest.approx(exact, abs=2e-6)
 
 
-def test_logits_that_are_no_numbers_are_refused() -> None:
+def test_nan_logits_are_refused() -> None:
     with pytest.raises(ArtifactError, match="the model's logits are not finite numbers"):
         log_normalizer(np.array([1, np.nan], dtype=np.float32))
 
@@ -57,7 +57,7 @@ def test_a_tokens_entry(lm: TextGenerator) -> None:
 
 
 def test_every_generated_token_has_an_entry(lm: TextGenerator) -> None:
-    """Also the end token, and those of a stop string, whose text is cut off."""
+    """The end token and the tokens of a stop string have them too, though their text is cut off."""
     given = lm.generate(PROMPTS, max_new_tokens=12, logprobs=3)
     assert given == [lm.generate(prompt, max_new_tokens=12, logprobs=3) for prompt in PROMPTS]
     for result in given:
@@ -74,7 +74,7 @@ def test_every_generated_token_has_an_entry(lm: TextGenerator) -> None:
     assert lm.generate(PROMPTS[0], max_new_tokens=12).logprobs is None
 
 
-def test_log_probabilities_are_the_models_own_whatever_the_sampling(lm: TextGenerator) -> None:
+def test_log_probabilities_do_not_depend_on_the_sampling_settings(lm: TextGenerator) -> None:
     plain = logprobs_of(lm.generate([5, 6, 7], max_new_tokens=1, logprobs=288))[0]
     assert math.fsum(math.exp(one.logprob) for one in plain.top) == pytest.approx(1, abs=1e-6)
     kinds: tuple[dict[str, Any], ...] = (

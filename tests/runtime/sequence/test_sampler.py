@@ -128,7 +128,7 @@ def test_a_draw_at_either_end_stays_inside() -> None:
 
 
 def test_no_token_of_weight_0_is_drawn() -> None:
-    """Nor at either end of the random numbers, where the product comes closest to an edge."""
+    """Draw also with the smallest and largest random numbers, where rounding could select such a token."""
     for weight in np.random.default_rng(3).uniform(1, 150_000, 2_000):
         weights = np.array([0.0, weight, 0.0, 0.0])
         assert draw(weights, 0.0) == draw(weights, np.nextafter(1.0, 0.0)) == 1
@@ -144,7 +144,7 @@ def test_greedy_leaves_the_logits_alone_and_takes_the_first_of_equals() -> None:
 @pytest.mark.parametrize(
     "settings", [SamplingSettings(), SamplingSettings(1.0), SamplingSettings(1.0, top_k=2)], ids=str
 )
-def test_logits_that_are_no_numbers_are_refused(settings: SamplingSettings) -> None:
+def test_nan_logits_are_refused(settings: SamplingSettings) -> None:
     with pytest.raises(ArtifactError, match="the model's logits are not finite numbers"):
         Sampler(settings, [], 4).choose(np.array([1, np.nan, 0, 2], dtype=np.float32))
 

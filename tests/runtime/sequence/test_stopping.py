@@ -1,4 +1,4 @@
-"""Stop strings without number and length: what is found, what a character costs, and where it ends."""
+"""Stop strings of any number and length: the matches, the cost of a character, and where the text ends."""
 
 import random
 
@@ -8,7 +8,7 @@ from intaglio.runtime.sequence.stopping import Automaton, StopStrings, stop_stri
 
 
 def by_search(stops: list[str], pieces: list[str]) -> tuple[list[str], str | None]:
-    """What ``StopStrings`` gives, each string looked for by itself."""
+    """Return what ``StopStrings`` returns, by searching for each string separately."""
     held = ""
     shown: list[str] = []
     for place, piece in enumerate(pieces):
@@ -38,7 +38,7 @@ def test_many_strings_are_found_as_each_by_itself() -> None:
 
 
 class Counting(Automaton):
-    """How many characters were looked up, which is the work that a text takes."""
+    """An automaton that counts its character lookups."""
 
     lookups = 0
 

@@ -61,7 +61,7 @@ def test_a_character_of_several_tokens_is_given_with_its_last(byte_level: Tokeni
 
 
 def test_any_token_ids_decode_as_the_tokenizers_library_does(byte_level: Tokenizer) -> None:
-    """Most random sequences are no UTF-8; unknown ids and special tokens add nothing."""
+    """Most random sequences are not UTF-8; unknown ids and special tokens add nothing."""
     assert isinstance(detokenizer(byte_level), ByteLevelDetokenizer)
     chance = random.Random(3)
     for _ in range(500):

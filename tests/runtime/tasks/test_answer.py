@@ -23,7 +23,7 @@ def answerer(tmp_path: Path) -> QuestionAnswerer:
 
 
 def brute_force(model: QuestionAnswerer, context: str, longest: int) -> dict[tuple[int, int], float]:
-    """Every span's best sum of logits. The fake's logits do not depend on windows."""
+    """Return the best sum of logits of every span; the logits of the fake model do not depend on windows."""
     encoding = model.tokenizer.backend.encode(context)
     starts, ends = TABLE.astype(np.float32)[encoding.ids].T
     best: dict[tuple[int, int], float] = {}
@@ -45,7 +45,7 @@ def brute_force(model: QuestionAnswerer, context: str, longest: int) -> dict[tup
 def test_the_best_spans_are_those_of_brute_force(
     answerer: QuestionAnswerer, longest: int, window: int, stride: int
 ) -> None:
-    """Spans of up to ``stride`` + 1 tokens are whole in some window, so that windows lose none of them."""
+    """Every span of up to ``stride`` + 1 tokens is inside some window, so windows lose none."""
     longest = longest if window == 384 else min(longest, stride)
     answers = answerer(QUESTION, CONTEXT, top_k=10, max_answer_length=longest, window=window, stride=stride)
     every = brute_force(answerer, CONTEXT, longest)
@@ -96,7 +96,7 @@ def test_an_answer_is_never_in_the_question(tmp_path: Path) -> None:
         assert answer.score == pytest.approx(0.25)
 
 
-def test_a_window_that_is_surer_wins_over_one_that_is_not() -> None:
+def test_the_window_with_the_higher_score_wins() -> None:
     """With a softmax for each window, the second window's only token would have had probability 1."""
     sure = ContextWindow(np.array([9.0, 0.0]), np.array([0.0, 9.0]), [(0, 1), (1, 2)])
     vague = ContextWindow(np.array([1.0]), np.array([1.0]), [(3, 4)])
@@ -105,14 +105,14 @@ def test_a_window_that_is_surer_wins_over_one_that_is_not() -> None:
     assert answers[0].score == pytest.approx(np.exp(18) / (np.exp(9) + 1 + np.e) ** 2)
 
 
-def test_a_span_that_two_windows_see_counts_once_with_its_better_score() -> None:
+def test_a_span_in_two_windows_counts_once_with_its_better_score() -> None:
     first = ContextWindow(np.array([1.0]), np.array([1.0]), [(0, 1)])
     second = ContextWindow(np.array([3.0]), np.array([3.0]), [(0, 1)])
     (answer,) = best_spans([first, second], "a", top_k=5, max_answer_length=5)
     assert answer.score == pytest.approx((np.exp(3) / (np.exp(3) + np.e)) ** 2)
 
 
-def test_white_space_is_no_answer() -> None:
+def test_white_space_is_not_an_answer() -> None:
     window = ContextWindow(np.array([9.0, 0.0]), np.array([9.0, 0.0]), [(0, 1), (1, 2)])
     answers = best_spans([window], " a", top_k=5, max_answer_length=1)
     assert [(answer.text, answer.start, answer.end) for answer in answers] == [("a", 1, 2)]

@@ -60,7 +60,7 @@ def test_without_a_pad_token_each_text_is_a_batch(tmp_path: Path, monkeypatch: p
 
 
 def watch(model: SequenceClassifier, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
-    """The shapes of the batches that are run from now on."""
+    """Record the shapes of the batches that are run from now on."""
     shapes: list[tuple[int, ...]] = []
     session = model.session
     real = type(session).run
@@ -121,7 +121,7 @@ def test_truncation_keeps_the_beginning(tmp_path: Path) -> None:
     assert math.isclose(cut.score, whole.score, rel_tol=1e-6)
 
 
-def test_a_tokenizer_of_another_model_is_noticed(tmp_path: Path) -> None:
+def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
     model = classifier(tmp_path / "cls", vocab_size=50)
     with pytest.raises(PromptError, match=r"the text: token id \d+ is out of range, the model's ids are 0 to 49"):
         model("zzz")

@@ -1,4 +1,4 @@
-"""Embeddings: pooling, normalization, padding that leaves no trace."""
+"""Embeddings: pooling, normalization, and padding that does not change the result."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def test_pooling_is_over_the_texts_own_tokens(embedder: Embedder) -> None:
 
 
 @pytest.mark.parametrize("pooling", ["last", "mean"])
-def test_vectors_have_length_one_unless_told_otherwise(embedder: Embedder, pooling: str) -> None:
+def test_vectors_have_length_one_by_default(embedder: Embedder, pooling: str) -> None:
     raw, unit = embedder(TEXTS, pooling=pooling, normalize=False), embedder(TEXTS, pooling=pooling)  # type: ignore[arg-type]
     np.testing.assert_allclose(np.linalg.norm(unit, axis=1), 1, rtol=1e-6)
     np.testing.assert_allclose(unit, raw / np.linalg.norm(raw, axis=1, keepdims=True), rtol=1e-6)

@@ -24,7 +24,7 @@ def tagger(tmp_path: Path) -> TokenClassifier:
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 16])
-def test_every_token_has_its_tag(tagger: TokenClassifier, batch_size: int) -> None:
+def test_every_token_has_a_tag(tagger: TokenClassifier, batch_size: int) -> None:
     texts = ["The stone is in the seal.", "a", "Where is it? 你好"]
     for text, tags in zip(texts, tagger(texts, batch_size=batch_size), strict=True):
         ids = tagger.tokenizer.encode(text)

@@ -51,7 +51,7 @@ def test_truncation_and_padding_of_the_file_are_switched_off(folder: Path) -> No
 
 
 @pytest.mark.parametrize("wanted", [False, True])
-def test_the_template_of_the_file_is_used_whatever_the_configuration_says(folder: Path, wanted: bool) -> None:
+def test_the_template_of_tokenizer_json_takes_precedence_over_the_configuration(folder: Path, wanted: bool) -> None:
     configure(folder, add_bos_token=wanted, add_eos_token=wanted)
     assert len(load_tokenizer(folder).encode("a")) == 1
     equal_ids(folder)
