@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from intaglio.contract import ATTENTION_MASK, INPUT_IDS, LOGITS, LOGITS_TO_KEEP, PAST, cache_names
 from intaglio.errors import UnsupportedError
 from intaglio.runtime.decoding.decoder import Decoder, open_decoder
 from intaglio.runtime.engine.opening import open_session
@@ -13,7 +14,7 @@ from intaglio.runtime.engine.session import KVCache, Session
 from intaglio.tests.runtime import fakes
 from intaglio.tests.runtime.fakes import text_generator
 
-CONTEXT, ROWS = 160, 3
+CONTEXT, SLOTS = 160, 3
 WINDOW = 6
 Reference = Callable[[list[int]], np.ndarray]
 
@@ -25,13 +26,11 @@ def reference_of(folder: Path, kv_cache: KVCache = "auto") -> Reference:
     dtype = np.int8 if kv_cache == "int8" else np.float32
 
     def logits(tokens: list[int]) -> np.ndarray:
-        feeds = {"input_ids": np.array([tokens]), "attention_mask": np.ones((1, len(tokens)), dtype=np.int64)}
-        feeds["logits_to_keep"] = np.array([0])
-        for layer in range(model.num_hidden_layers):
-            for part in ("key", "value"):
-                shape = (1, model.num_key_value_heads, 0, session.cache_columns)
-                feeds[f"past_key_values.{layer}.{part}"] = np.zeros(shape, dtype=dtype)
-        found: np.ndarray = session.run(feeds, ("logits",))[0][0]
+        feeds = {INPUT_IDS: np.array([tokens]), ATTENTION_MASK: np.ones((1, len(tokens)), dtype=np.int64)}
+        feeds[LOGITS_TO_KEEP] = np.array([0])
+        for name in cache_names(PAST, model.num_hidden_layers):
+            feeds[name] = np.zeros((1, model.num_key_value_heads, 0, session.cache_columns), dtype=dtype)
+        found: np.ndarray = session.run(feeds, (LOGITS,))[0][0]
         return found
 
     return logits
@@ -63,64 +62,64 @@ def close(found: np.ndarray, wanted: np.ndarray) -> None:
     np.testing.assert_allclose(found, wanted, atol=2e-4)
 
 
-class Walk:
+class RandomOperations:
     """Random operations on the slots of a decoder, and the tokens that each slot must hold."""
 
     def __init__(self, decoder: Decoder, reference: Reference, seed: int) -> None:
         self.decoder, self.reference = decoder, reference
         self.random = np.random.default_rng(seed)
-        self.texts: list[list[int]] = [[] for _ in range(ROWS)]
+        self.texts: list[list[int]] = [[] for _ in range(SLOTS)]
         self.back: list[bool] = []  # for each rollback, if it reached the length asked for
 
     def tokens(self, count: int) -> list[int]:
         drawn: list[int] = self.random.integers(3, fakes.VOCAB, count).tolist()
         return drawn
 
-    def prefill(self, row: int) -> None:
-        self.texts[row] = self.tokens(int(self.random.integers(1, 50)))
-        close(self.decoder.prefill(row, np.array(self.texts[row])), self.reference(self.texts[row])[-1])
+    def prefill(self, slot: int) -> None:
+        self.texts[slot] = self.tokens(int(self.random.integers(1, 50)))
+        close(self.decoder.prefill(slot, np.array(self.texts[slot])), self.reference(self.texts[slot])[-1])
 
-    def extend(self, row: int) -> None:
+    def extend(self, slot: int) -> None:
         read = self.tokens(int(self.random.integers(1, 20)))
         keep = int(self.random.integers(1, len(read) + 1))
-        if len(self.texts[row]) + len(read) < CONTEXT:
-            self.texts[row] = self.texts[row] + read
-            close(self.decoder.extend(row, np.array(read), keep), self.reference(self.texts[row])[-keep:])
+        if len(self.texts[slot]) + len(read) < CONTEXT:
+            self.texts[slot] = self.texts[slot] + read
+            close(self.decoder.extend(slot, np.array(read), keep), self.reference(self.texts[slot])[-keep:])
 
     def step(self) -> None:
-        count = int(self.random.integers(1, ROWS + 1))
+        count = int(self.random.integers(1, SLOTS + 1))
         if all(0 < len(text) < CONTEXT for text in self.texts[:count]):
             read = self.tokens(count)
             logits = self.decoder.step(np.array(read)).copy()
-            for row, token in enumerate(read):
-                self.texts[row] = [*self.texts[row], token]
-                close(logits[row], self.reference(self.texts[row])[-1])
+            for slot, token in enumerate(read):
+                self.texts[slot] = [*self.texts[slot], token]
+                close(logits[slot], self.reference(self.texts[slot])[-1])
 
-    def rollback(self, row: int) -> None:
-        wanted = int(self.random.integers(0, len(self.texts[row]) + 1))
-        left = self.decoder.rollback(row, wanted)
+    def rollback(self, slot: int) -> None:
+        wanted = int(self.random.integers(0, len(self.texts[slot]) + 1))
+        left = self.decoder.rollback(slot, wanted)
         self.back.append(left == wanted)
         assert left in (wanted, 0)
-        self.texts[row] = self.texts[row][:left]
+        self.texts[slot] = self.texts[slot][:left]
 
     def move(self, source: int, target: int) -> None:
         self.decoder.copy(source, target)
         self.texts[target] = list(self.texts[source])
 
-    def go(self) -> None:
-        row, other = self.random.integers(0, ROWS, 2).tolist()
+    def apply_one(self) -> None:
+        slot, other = self.random.integers(0, SLOTS, 2).tolist()
         kind = self.random.integers(0, 12)
         if kind == 0:
-            self.prefill(row)
+            self.prefill(slot)
         elif kind < 4:
-            self.extend(row)
+            self.extend(slot)
         elif kind < 9:
             self.step()
         elif kind < 11:
-            self.rollback(row)
-        elif row != other:
-            self.move(row, other)
-        assert [self.decoder.length(r) for r in range(ROWS)] == [len(text) for text in self.texts]
+            self.rollback(slot)
+        elif slot != other:
+            self.move(slot, other)
+        assert [self.decoder.length(r) for r in range(SLOTS)] == [len(text) for text in self.texts]
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -132,13 +131,13 @@ def test_random_operations_on_slots_give_the_logits_of_single_passes(
     monkeypatch.setattr("intaglio.runtime.decoding.prefill.PREFILL_CHUNK", 7)
     monkeypatch.setattr("intaglio.runtime.decoding.in_place.MASK_STEP", 16)
     session, reference = model
-    walk = Walk(open_decoder(session, ROWS, 10, CONTEXT), reference, seed)
-    for row in range(ROWS):
-        walk.prefill(row)
+    operations = RandomOperations(open_decoder(session, SLOTS, 10, CONTEXT), reference, seed)
+    for slot in range(SLOTS):
+        operations.prefill(slot)
     for _ in range(100):
-        walk.go()
-    assert any(walk.back)
-    assert all(walk.back) or session.windowed
+        operations.apply_one()
+    assert any(operations.back)
+    assert all(operations.back) or session.windowed
 
 
 def test_buffers_grow_once_memory_is_free(model: tuple[Session, Reference], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,11 +146,11 @@ def test_buffers_grow_once_memory_is_free(model: tuple[Session, Reference], monk
     monkeypatch.setattr("intaglio.runtime.decoding.cache.STEP", 4)
     monkeypatch.setattr("intaglio.runtime.decoding.cache.HEADROOM", 1)
     session, reference = model
-    walk = Walk(open_decoder(session, ROWS, 1, CONTEXT), reference, 0)
-    for row in range(ROWS):
-        walk.prefill(row)
+    operations = RandomOperations(open_decoder(session, SLOTS, 1, CONTEXT), reference, 0)
+    for slot in range(SLOTS):
+        operations.prefill(slot)
     for _ in range(100):
-        walk.go()
+        operations.apply_one()
 
 
 @pytest.mark.parametrize("slack", [1, 5, 64])
