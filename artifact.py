@@ -1,4 +1,4 @@
-"""The artifact folder: what ``intaglio.json`` says, how it is read, and how the files are verified against it.
+"""The artifact folder: the fields of ``intaglio.json``, its reader, and the check of the files against it.
 
 The exporter writes the manifest, the runtime and parity read it; none of them needs torch, onnx or
 onnxruntime for that. README.md ("The artifact folder") specifies the format on one page.
@@ -53,13 +53,13 @@ class Source:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What the runtime must know about the model.
+    """The properties of the model that the runtime needs.
 
     ``layer_windows`` has one entry per layer: the sliding window in tokens, counting the current one, or None
     for global attention. ``labels`` are the class names in the order of the logits (empty without a class head).
     ``length_dependent_rope`` says that the rotary frequencies depend on the length of the sequence (dynamic,
-    longrope), so that a prompt must be prefilled in one piece. ``cache_dtype`` is the element type of the
-    ``past_key_values`` inputs, in numpy's words.
+    longrope), so that a prompt must be prefilled at once. ``cache_dtype`` is the element type of the
+    ``past_key_values`` inputs, as numpy names it.
     """
 
     vocab_size: int
@@ -79,7 +79,7 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class Quantization:
-    """How a weight was quantized, and what it cost.
+    """The quantization of a weight, and its error.
 
     ``accuracy_level`` is MatMulNBits': 4 multiplies by int8 activations, 0 by float ones. ``error`` is the root mean
     square of the weight's error over that of the weight. ``kl_estimate`` is the Kullback-Leibler divergence in nats per
@@ -119,7 +119,7 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Parity:
-    """The verdict of the comparison with the source; ``not checked`` until one has been made."""
+    """The verdict of the comparison with the source."""
 
     verdict: Literal["not checked", "faithful", "drifted", "broken"] = "not checked"
 
@@ -154,8 +154,8 @@ def read_manifest(folder: str | Path) -> Manifest:
     """Read ``folder/intaglio.json``.
 
     Raises:
-        ArtifactError: no such folder or manifest, no JSON, another format version, or a field that is missing,
-            unknown or of the wrong type.
+        ArtifactError: the folder or the manifest is missing, is not JSON, is of another format version, or has a field
+            that is missing, unknown or of the wrong type.
     """
     path = Path(folder) / MANIFEST
     try:
@@ -180,7 +180,7 @@ def read_manifest(folder: str | Path) -> Manifest:
 
 
 def sha256_file(path: Path, advance: Callable[[int], None] = lambda _: None) -> str:
-    """SHA-256 of a file in hex; ``advance`` hears the number of bytes of each chunk."""
+    """Return the SHA-256 of a file in hex; call ``advance`` with the number of bytes of each chunk."""
     digest = hashlib.sha256()
     with path.open("rb", buffering=0) as stream:
         while chunk := stream.read(HASH_CHUNK):
@@ -211,7 +211,7 @@ def verify(
 
 
 def _check(manifest: Manifest, where: str) -> None:
-    """What types do not say: every value is one that an export can have written."""
+    """Check what the types cannot: that every value is one that an export can have written."""
     wrong = None
     for name, entry in manifest.files.items():
         # A name that leads elsewhere would have other people's files opened and hashed.
@@ -240,7 +240,7 @@ def _check(manifest: Manifest, where: str) -> None:
 
 
 def _parse(kind: Any, value: Any, where: str) -> Any:
-    """``value`` from JSON as the annotated type ``kind``; an ArtifactError names the field that does not fit."""
+    """Convert ``value`` from JSON to the annotated type ``kind``; an ArtifactError names the field at fault."""
     if isinstance(kind, type) and is_dataclass(kind):
         if not isinstance(value, Mapping):
             raise ArtifactError(f"{where}: expected an object; export the model again")

@@ -1,18 +1,18 @@
 """Every exception intaglio raises on purpose, and the first line of those it does not.
 
     IntaglioError
-    ├── InputError                  exit code 2: the caller can mend it
+    ├── InputError                  exit code 2: the caller can correct it
     │   ├── UsageError              arguments that contradict each other or are out of range
     │   ├── CheckpointError         a checkpoint folder that is damaged or incomplete
-    │   ├── UnsupportedError        sound input whose mathematics intaglio cannot express: refused, never approximated
+    │   ├── UnsupportedError        valid input that intaglio does not support: refused, never approximated
     │   ├── ArtifactError           an artifact folder that is damaged, incomplete or of another format version
-    │   ├── OutputError             the place to write to: it exists, is full, or cannot be written
+    │   ├── OutputError             an output path that exists, is full or cannot be written
     │   ├── PromptError             text or token ids a model cannot take (empty, too long, out of range)
     │   ├── HubError                a hub id that cannot be resolved or fetched
     │   └── DependencyError         a package that an extra of intaglio would have installed
-    └── CheckError                  exit code 1: a check ran and its answer is no
+    └── CheckError                  exit code 1: a check ran and failed
 
-A message names the thing, the place and the remedy, in that order.
+A message says what is wrong, where, and what to do, in that order.
 """
 
 
@@ -23,7 +23,7 @@ class IntaglioError(Exception):
 
 
 class InputError(IntaglioError):
-    """Something the caller gave cannot be used."""
+    """Input from the caller that cannot be used."""
 
 
 class UsageError(InputError):
@@ -35,7 +35,7 @@ class CheckpointError(InputError):
 
 
 class UnsupportedError(InputError):
-    """Sound input whose mathematics intaglio cannot express."""
+    """Valid input that intaglio does not support."""
 
 
 class ArtifactError(InputError):
@@ -43,7 +43,7 @@ class ArtifactError(InputError):
 
 
 class OutputError(InputError):
-    """The place to write to: it exists, is full, or cannot be written."""
+    """An output path that exists, is full or cannot be written."""
 
 
 class PromptError(InputError):
@@ -59,7 +59,7 @@ class DependencyError(InputError):
 
 
 class CheckError(IntaglioError):
-    """A check ran and its answer is no."""
+    """A check ran and failed."""
 
     exit_code = 1
 

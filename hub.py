@@ -1,4 +1,4 @@
-"""From what the user names, a local folder or a Hugging Face hub id, to a folder on this machine.
+"""The resolver of sources: a local folder or a Hugging Face hub id becomes a folder on this machine.
 
 The exporter resolves checkpoints with it and the runtime resolves artifacts; it needs neither torch nor onnxruntime.
 """
@@ -31,7 +31,8 @@ def resolve(source: str | Path, *, revision: str | None = None, patterns: Sequen
         patterns: file names, with wildcards, that are fetched.
 
     Raises:
-        HubError: neither a folder nor a hub id; no such repository or revision; gated; the hub cannot be reached.
+        HubError: the source is neither a folder nor a hub id; the repository or revision is missing or gated; the hub
+            cannot be reached.
     """
     folder = Path(source).expanduser()
     if folder.is_dir():
@@ -51,7 +52,7 @@ def resolve(source: str | Path, *, revision: str | None = None, patterns: Sequen
 
 
 def _fetch(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
-    """The snapshot's folder in the hub's cache; its last component is the commit."""
+    """Fetch the snapshot; return its folder in the hub's cache, whose last component is the commit."""
     from huggingface_hub import errors as hub
     from huggingface_hub import snapshot_download
 
@@ -70,7 +71,7 @@ def _fetch(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
     except hub.RevisionNotFoundError:
         raise HubError(f"{name} has no revision {revision!r}; give a branch, a tag or a commit of it") from None
     except Exception as error:
-        # An unreachable hub, a full disk, a server's fault: the classes are those of whichever HTTP library it uses.
+        # The hub is unreachable, the disk is full, the server fails: the classes depend on the HTTP library.
         raise HubError(
             f"{name}{at} cannot be fetched from the hub, and it is not in the local cache ({first_line(error)}); "
             "check the connection and the free disk space, or give a local folder"

@@ -42,8 +42,8 @@ class Checkpoint:
         """Read ``config.json`` and the headers of the weight files.
 
         Raises:
-            CheckpointError: something is missing, truncated, or contradicts something else.
-            UnsupportedError: another architecture, a config that is not expressed here, weights that are no floats.
+            CheckpointError: a file or a key is missing, truncated, or contradicts another.
+            UnsupportedError: the architecture, the config or the format of the weights is not supported.
         """
         self.folder = Path(folder)
         reader = ConfigReader.open(self.folder)
@@ -54,7 +54,7 @@ class Checkpoint:
         self.trunk_prefix = find_trunk(self.tensors, self.folder)
 
     def _find(self) -> tuple[tuple[Path, ...], dict[str, TensorInfo]]:
-        """The weight files, and what they hold."""
+        """Find the weight files, and read their headers."""
         files = _weight_files(self.folder)
         return files, _headers(files, _index(self.folder))
 
@@ -116,7 +116,7 @@ def _architecture(reader: ConfigReader) -> tuple[str, Family, Task]:
 
 
 def _index(folder: Path) -> dict[str, str] | None:
-    """``weight_map`` of the index, tensor name to file name; None for a checkpoint of one file."""
+    """Read ``weight_map`` of the index, tensor name to file name; None for a checkpoint of one file."""
     path = folder / INDEX
     if (folder / SINGLE).exists() or not path.exists():
         return None
@@ -163,8 +163,8 @@ def _headers(files: tuple[Path, ...], index: dict[str, str] | None) -> dict[str,
                         raise CheckpointError(
                             f"{file}: tensor {name} is in {tensors[name].file.name} too; fetch the checkpoint again"
                         )
-                    piece = opened.get_slice(name)
-                    tensors[name] = TensorInfo(file, piece.get_dtype(), tuple(piece.get_shape()))
+                    stored = opened.get_slice(name)
+                    tensors[name] = TensorInfo(file, stored.get_dtype(), tuple(stored.get_shape()))
         except (SafetensorError, OSError) as error:
             raise CheckpointError(
                 f"{file} is not a whole safetensors file ({error}); it may be truncated: fetch it again"

@@ -1,8 +1,7 @@
 """A checkpoint's ``config.json`` as a frozen description of what the model computes.
 
-Both spellings are read: transformers 4 (``rope_theta`` and ``rope_scaling``) and 5 (``rope_parameters``). A key that
-is not known here, and a value that is not expressed here, is refused by name: what a key that we ignore would have
-changed, the copy would silently lack.
+Both spellings are read: transformers 4 (``rope_theta`` and ``rope_scaling``) and 5 (``rope_parameters``). Unknown
+keys and unsupported values are refused by name: to ignore one could silently change the result.
 """
 
 import json
@@ -56,7 +55,7 @@ _READ = frozenset(
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What a model computes, whatever its config spelt it like.
+    """The computation of a model, in whichever spelling its config has it.
 
     ``layer_windows``: per layer the sliding window in tokens, counting the current one; None attends to everything.
     ``layer_rotary``: per layer whether queries and keys are rotated.
@@ -82,12 +81,12 @@ class ModelConfig:
 
     @property
     def context_length(self) -> int:
-        """The longest sequence, in tokens, that the model is made for."""
+        """Return the longest sequence, in tokens, that the model is trained for."""
         return self.rope.context_length(self.max_position_embeddings)
 
 
 class ConfigReader:
-    """Typed, checked access to a ``config.json``; every complaint names the file and the key."""
+    """Typed, checked access to a ``config.json``; every error names the file and the key."""
 
     def __init__(self, values: Mapping[str, Any], where: str) -> None:
         self.values = values
@@ -113,7 +112,7 @@ class ConfigReader:
         return default if value is None else value
 
     def explicit(self, key: str, default: Any) -> Any:
-        """The value where a null says "none" and only an absent key means the default."""
+        """Return the value of a key for which null is a value of its own and only absence means the default."""
         return self.values.get(key, default)
 
     def integer(self, key: str, default: int | None = None, least: int = 1) -> int:
@@ -139,7 +138,7 @@ class ConfigReader:
         return CheckpointError(f"{self.where}: {key} {found}, expected {expected}; mend config.json")
 
     def refuse_unknown(self, family_keys: frozenset[str]) -> None:
-        """Refuse keys whose meaning is not known, and values that are not expressed.
+        """Refuse unknown keys and unsupported values.
 
         Raises:
             UnsupportedError: names the key and its value.
@@ -158,7 +157,7 @@ class ConfigReader:
                 )
 
     def layer_types(self, layers: int) -> tuple[bool, ...] | None:
-        """``layer_types`` as one flag per layer, true where attention slides; None where the key is absent."""
+        """Return ``layer_types`` as one flag per layer, true where attention slides; None where the key is absent."""
         types = self.get("layer_types")
         if types is None:
             return None
@@ -168,12 +167,12 @@ class ConfigReader:
         return tuple(known[t] for t in types)
 
     def windows(self, sliding: tuple[bool, ...]) -> tuple[int | None, ...]:
-        """One window per layer: ``sliding_window`` (4096 unless given) where the layer slides, None elsewhere."""
+        """Return a window per layer: ``sliding_window`` (4096 unless given) where the layer slides, None elsewhere."""
         window = self.integer("sliding_window", 4096) if any(sliding) else None
         return tuple(window if slides else None for slides in sliding)
 
     def common(self, *, eps: float, max_positions: int, kv_heads: int | None) -> dict[str, Any]:
-        """The fields of ModelConfig that both families spell alike; the arguments are the family's defaults."""
+        """Return the fields of ModelConfig that both families spell alike; the arguments are the family's defaults."""
         heads = self.integer("num_attention_heads")
         hidden = self.integer("hidden_size")
         kv = self.integer("num_key_value_heads", kv_heads or heads)

@@ -1,4 +1,4 @@
-"""What a checkpoint is known by: SHA-256 over its config and weight files, taken in a thread beside other work."""
+"""The digest that identifies a checkpoint: SHA-256 over its config and weight files, computed in a thread."""
 
 import hashlib
 import threading
@@ -9,7 +9,7 @@ from .checkpoint import Checkpoint
 
 
 class Digest:
-    """Computes from the moment it is entered; ``wait`` gives the result."""
+    """A digest that is computed while the ``with`` block runs."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.files = (checkpoint.folder / "config.json", *checkpoint.files)
@@ -41,6 +41,7 @@ class Digest:
             self.error = error
 
     def wait(self, report: Callable[[str, int, int], None]) -> str:
+        """Return the digest in hex; until it is complete, call ``report("source", bytes done, bytes in all)``."""
         while self.thread.is_alive():
             report("source", self.done, self.total)
             self.thread.join(0.2)

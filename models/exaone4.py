@@ -32,7 +32,7 @@ def parse(reader: ConfigReader) -> ModelConfig:
 
 
 def _sliding_layers(reader: ConfigReader, layers: int) -> tuple[bool, ...]:
-    """Which layers slide: ``layer_types``, else ``sliding_window_pattern``.
+    """Return one flag per layer, true where attention slides: ``layer_types``, else ``sliding_window_pattern``.
 
     An int n makes every n-th layer global (as transformers 5 does, the last layer included). A string of L and G is
     repeated over the layers, the last one always global (as its documentation has it). Null slides nowhere.

@@ -1,4 +1,4 @@
-"""What a family is: one record each, which every room reads.
+"""The model families, one record each.
 
 The record says how a config is parsed, which module computes the model, and where its decoder layer has norms. Which
 projections a quantizer may rescale, and which intermediate values parity compares, follow from the norms.
@@ -22,7 +22,7 @@ CLASS_SUFFIXES: Mapping[Task, str] = {
     "token-classification": "ForTokenClassification",
     "question-answering": "ForQuestionAnswering",
 }
-"""How the class names in a config's ``architectures`` end, by task."""
+"""The ending of the class names in a config's ``architectures``, by task."""
 
 
 @dataclass(frozen=True)
@@ -57,18 +57,18 @@ class Family:
 
     @property
     def class_names(self) -> dict[str, Task]:
-        """The class names that ``architectures`` may hold, and the task of each."""
+        """Return the class names that ``architectures`` may hold, and the task of each."""
         return {self.class_prefix + suffix: task for task, suffix in CLASS_SUFFIXES.items()}
 
     @property
     def feeding_norms(self) -> dict[str, tuple[str, ...]]:
-        """The norms whose output only projections read, and those projections."""
+        """Return the norms whose output only projections read, and those projections."""
         pairs = ((self.norm_before_attention, QKV), (self.norm_before_mlp, GATE_UP))
         return {norm: projections for norm, projections in pairs if norm is not None}
 
     @property
     def layer_norms(self) -> tuple[str, ...]:
-        """The norms [D] of a layer, in the order of execution."""
+        """Return the norms [D] of a layer, in the order of execution."""
         norms = (self.norm_before_attention, self.norm_after_attention, self.norm_before_mlp, self.norm_after_mlp)
         return tuple(norm for norm in norms if norm is not None)
 
@@ -99,5 +99,5 @@ FAMILIES: dict[str, Family] = {family.name: family for family in _RECORDS}
 
 
 def architectures() -> dict[str, tuple[Family, Task]]:
-    """Return what each supported class name of ``architectures`` stands for."""
+    """Return the family and the task of each supported class name of ``architectures``."""
     return {name: (family, task) for family in FAMILIES.values() for name, task in family.class_names.items()}

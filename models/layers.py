@@ -1,4 +1,4 @@
-"""What both families use unchanged: the norm, the gated MLP, and the decoder around the layers."""
+"""The modules that the families share: the norms, the gated MLP, and the decoder around the layers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

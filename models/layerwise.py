@@ -1,4 +1,4 @@
-"""A decoder one layer at a time: one layer's weights are all it needs, so that a checkpoint may be larger than memory.
+"""A decoder that runs one layer at a time and holds that layer's weights alone: a checkpoint may exceed memory.
 
 stream = Layerwise(checkpoint)
 hidden, plan = stream.embed(tokens), stream.plan(*tokens.shape)
@@ -20,8 +20,8 @@ from .heads import build
 from .rope import RotaryEmbedding
 from .weight_source import WeightSource
 
-PIECE_BYTES = 1 << 24
-"""Of the table, as stored, for one product with it: widened and multiplied, it must stay small beside a layer."""
+LM_HEAD_CHUNK_BYTES = 1 << 24
+"""The size of a chunk of the LM head, as stored; widened to float32 it must stay small beside a layer."""
 
 
 class Layerwise:
@@ -33,10 +33,10 @@ class Layerwise:
         self._rotary = RotaryEmbedding(self.config.rope, self.config.head_dim)
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """float32 [B, S, D] of tokens int64 [B, S], from the rows of the embedding that occur, in the table's order.
+        """Return the embeddings, float32 [B, S, D], of tokens int64 [B, S]; each row is read once, in the file's order.
 
         Raises:
-            CheckpointError: a token outside the vocabulary.
+            CheckpointError: a token is outside the vocabulary.
         """
         largest, size = int(tokens.max()), self.config.vocab_size
         if largest >= size:
@@ -44,15 +44,15 @@ class Layerwise:
                 f"{self.checkpoint.folder}: tokenizer.json makes token {largest:,} of the text, and config.json has "
                 f"vocab_size {size:,}; the two belong to different models: fetch the checkpoint again"
             )
-        wanted, places = torch.unique(tokens, return_inverse=True)
-        table = torch.empty(len(wanted), self.config.hidden_size)
+        wanted, index = torch.unique(tokens, return_inverse=True)
+        embeddings = torch.empty(len(wanted), self.config.hidden_size)
         for start, rows in self.checkpoint.rows(self._trunk("embed_tokens.weight")):
             inside = (wanted >= start) & (wanted < start + len(rows))
-            table[inside] = rows[wanted[inside] - start].float()
-        return table[places]
+            embeddings[inside] = rows[wanted[inside] - start].float()
+        return embeddings[index]
 
     def layer(self, index: int) -> nn.Module:
-        """Layer ``index``; called as ``layer(hidden, past, plan)``."""
+        """Read layer ``index``; it is called as ``layer(hidden, past, plan)``."""
         with torch.device("meta"):
             layer = FAMILIES[self.config.family].trunk.layer(self.config, index)
         prefix = self._trunk(f"layers.{index}.")
@@ -61,25 +61,25 @@ class Layerwise:
         return layer.eval().requires_grad_(False)
 
     def plan(self, rows: int, length: int, past: int = 0) -> Any:
-        """What the layers share for ``length`` new tokens behind ``past`` ones, in rows without padding."""
+        """Return what the layers share for ``length`` new tokens after ``past`` cached ones, without padding."""
         return ops.plan(torch.zeros(rows, length, dtype=torch.int64), None, past, self._rotary)
 
     def norm(self, hidden: Tensor) -> Tensor:
-        """The final norm, [..., D]."""
+        """Apply the final norm, [..., D]."""
         scale = self.checkpoint.tensor(self._trunk("norm.weight")).float()
         return ops.rms_norm(hidden, scale, self.config.rms_norm_eps)
 
     def logits(self, normed: Tensor) -> Tensor:
-        """Next-token logits [..., V] of normed hidden states [..., D]; the table is read in pieces of its rows."""
+        """Return next-token logits [..., V] of normed hidden states [..., D]; the LM head is read in chunks of rows."""
         tied = self.config.tie_word_embeddings
         name = self._trunk("embed_tokens.weight") if tied else "lm_head.weight"
         logits = torch.empty(*normed.shape[:-1], self.config.vocab_size)
-        for start, rows in self.checkpoint.rows(name, chunk_bytes=PIECE_BYTES):
+        for start, rows in self.checkpoint.rows(name, chunk_bytes=LM_HEAD_CHUNK_BYTES):
             logits[..., start : start + len(rows)] = normed @ rows.float().t()
         return logits
 
     def head(self, task: Task) -> nn.Module:
-        """The final projection of a task that does not generate: ``score`` or ``qa_outputs``."""
+        """Read the final projection of a task that does not generate: ``score`` or ``qa_outputs``."""
         with torch.device("meta"):
             module = build(self.config, task)
         name = "qa_outputs" if task == "question-answering" else "score"

@@ -1,7 +1,7 @@
 """The fused operators the families are written in, with their PyTorch reference.
 
 In eager mode a call runs the reference below. While the exporter traces, it installs its own ``FusedOps`` (see
-``exporter/lowering.py``), and the same call becomes one ONNX node. Queries, keys and values stay three-dimensional
+``exporter/lowering/``), and the same call becomes one ONNX node. Queries, keys and values stay three-dimensional
 ([B, S, H*E]) between operators, as the ONNX operators take them.
 """
 
@@ -23,7 +23,7 @@ KeyValue = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Heads:
-    """How a projection splits: H query heads, K key/value heads, E values each."""
+    """The heads of an attention layer: H query heads, K key/value heads, E values each."""
 
     query: int
     key_value: int
@@ -31,7 +31,7 @@ class Heads:
 
 
 class FusedOps(Protocol):
-    """What an implementation of the fused operators provides; the functions below document each."""
+    """An implementation of the fused operators; the functions below document each."""
 
     def plan(
         self, input_ids: Tensor, attention_mask: Tensor | None, past_length: int, rotary: RotaryEmbedding
@@ -59,7 +59,7 @@ class FusedOps(Protocol):
 
 
 def plan(input_ids: Tensor, attention_mask: Tensor | None, past_length: int, rotary: RotaryEmbedding) -> Any:
-    """What all layers share in one forward pass: positions, masks, rotary angles. Opaque to the families.
+    """Compute what all layers share in one forward pass: positions, masks, rotary angles. Opaque to the families.
 
     Args:
         input_ids: [B, S].
@@ -70,12 +70,12 @@ def plan(input_ids: Tensor, attention_mask: Tensor | None, past_length: int, rot
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """x / rms(x) * weight over the last dimension, in float32 (Zhang & Sennrich, 2019). Shapes [..., D] and [D]."""
+    """Compute x / rms(x) * weight over dimension D in float32 (Zhang & Sennrich, 2019): x [..., D], weight [D]."""
     return _ops.get().rms_norm(x, weight, eps)
 
 
 def head_norm(x: Tensor, weight: Tensor, eps: float, heads: int) -> Tensor:
-    """``rms_norm`` over each head on its own. x [B, S, heads*E], weight [E]."""
+    """Apply ``rms_norm`` to each head separately. x [B, S, heads*E], weight [E]."""
     return _ops.get().head_norm(x, weight, eps, heads)
 
 
@@ -90,7 +90,7 @@ def attention(
     window: int | None,
     rotate: bool,
 ) -> tuple[Tensor, KeyValue]:
-    """Causal grouped-query attention (Ainslie et al., 2023), with RoPE on the new queries and keys.
+    """Compute causal grouped-query attention (Ainslie et al., 2023), with RoPE on the new queries and keys.
 
     Args:
         query: [B, S, H*E]; key and value: [B, S, K*E].
@@ -105,12 +105,12 @@ def attention(
 
 
 def keep_last(hidden: Tensor, count: int | Tensor) -> Tensor:
-    """The last ``count`` positions of [B, S, D]; 0 keeps all (transformers' ``logits_to_keep``)."""
+    """Return the last ``count`` positions of [B, S, D]; 0 keeps all (transformers' ``logits_to_keep``)."""
     return _ops.get().keep_last(hidden, count)
 
 
 def unembed(hidden: Tensor, weight: Tensor) -> Tensor:
-    """Logits [B, S, V] of hidden [B, S, D] with a weight [V, D], which may be the embedding's own."""
+    """Compute logits [B, S, V] of hidden [B, S, D] with a weight [V, D], which may be the embedding's."""
     return _ops.get().unembed(hidden, weight)
 
 
@@ -136,14 +136,14 @@ class ReferencePlan:
     masks: dict[int | None, Tensor]
 
     def mask(self, window: int | None) -> Tensor:
-        """What each new token may see: bool [B, 1, S, T]."""
+        """Return the attention mask, bool [B, 1, S, T], true where a new token attends."""
         if window not in self.masks:
             positions, past = self.positions_BT, self.past_length
             slots = torch.arange(positions.shape[1], device=positions.device)
             seen = (slots <= slots[past:, None]) & self.valid_BT[:, None]
             if window is not None:
                 seen &= positions[:, past:, None] - positions[:, None] < window
-            # A padding token would see nothing, and softmax over nothing is NaN: let it see itself.
+            # A padding token would see nothing, and softmax over nothing is NaN: it attends to itself.
             self.masks[window] = (seen | (slots == slots[past:, None]))[:, None]
         return self.masks[window]
 
@@ -203,7 +203,7 @@ class ReferenceOps:
 
 
 def _split(x: Tensor, heads: int, dim: int) -> Tensor:
-    """[B, S, heads*E] as [B, S, heads, E]."""
+    """Reshape [B, S, heads*E] to [B, S, heads, E]."""
     return x.reshape(*x.shape[:-1], heads, dim)
 
 

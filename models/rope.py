@@ -63,11 +63,11 @@ class RopeConfig:
 
     @property
     def length_dependent(self) -> bool:
-        """Whether the frequencies depend on how long the sequence is, so that no table by position can hold them."""
+        """Return true if the frequencies depend on the sequence's length; they then fit in no table by position."""
         return self.type in ("dynamic", "longrope")
 
     def context_length(self, max_position_embeddings: int) -> int:
-        """The longest sequence the scaling is made for.
+        """Return the longest sequence, in tokens, that the scaling is meant for.
 
         Qwen2 configs with yarn keep the unscaled length in ``max_position_embeddings``; dynamic NTK exists to go past
         it. The other types are written with the scaled length.
@@ -83,8 +83,8 @@ def parse_rope(config: Mapping[str, Any], max_positions: int, head_dim: int, whe
     """Read ``rope_parameters`` (transformers 5) or ``rope_theta`` and ``rope_scaling`` (transformers 4).
 
     Raises:
-        UnsupportedError: a type or a key that is not known.
-        CheckpointError: a value that is missing or of the wrong kind.
+        UnsupportedError: a type or a key is unknown.
+        CheckpointError: a value is missing or of the wrong type.
     """
     name, given = _given(config, where)
     # A null means "not given", but for truncate, which transformers takes for false.
@@ -143,7 +143,7 @@ def parse_rope(config: Mapping[str, Any], max_positions: int, head_dim: int, whe
 
 
 def _given(config: Mapping[str, Any], where: str) -> tuple[str, dict[str, Any]]:
-    """The key that describes the scaling, and its object; both spellings at once must say the same."""
+    """Return the key that describes the scaling, and its object; the two keys, if both are given, must agree."""
     names = [name for name in ("rope_parameters", "rope_scaling") if config.get(name)]
     for name in names:
         if not isinstance(config[name], dict):
@@ -180,7 +180,7 @@ def _factors(value: object, key: str, count: int, where: str) -> tuple[float, ..
 
 
 def inverse_frequencies(rope: RopeConfig, head_dim: int) -> tuple[Tensor, Tensor, float]:
-    """The frequencies in radians per position, and the factor on cos and sin.
+    """Compute the frequencies in radians per position, and the factor on cos and sin.
 
     Returns:
         frequencies [E/2] for short sequences, frequencies [E/2] for long ones (they differ for longrope only), factor.
@@ -263,10 +263,10 @@ class RotaryEmbedding(nn.Module):
         self.exponent = head_dim / (head_dim - 2) if head_dim > 2 else 1.0
 
     def frequencies(self, length_B: Tensor) -> Tensor:
-        """Radians per position for rows of ``length_B`` tokens in all: [1, 1, E/2], or [B, 1, E/2] where they differ.
+        """Return radians per position for sequences of ``length_B`` tokens: [1, 1, E/2], or [B, 1, E/2] if they differ.
 
-        transformers takes the longest row for the whole batch; here each row has its own, so that what a row gives
-        does not depend on its neighbours.
+        transformers uses the length of the longest sequence for the whole batch; here each sequence has its own, so
+        that its result does not depend on the rest of the batch.
         """
         rope = self.rope
         if rope.type == "longrope":
@@ -282,12 +282,12 @@ class RotaryEmbedding(nn.Module):
         return self.inv_freq[None, None]
 
     def forward(self, positions_BS: Tensor, length_B: Tensor) -> tuple[Tensor, Tensor]:
-        """cos and sin [B, S, E/2], float32, for each new token's position and each row's length in all."""
+        """Return cos and sin [B, S, E/2], float32, for each new token's position and each sequence's whole length."""
         angles = positions_BS[..., None].to(torch.float) * self.frequencies(length_B)
         return angles.cos() * self.attention_factor, angles.sin() * self.attention_factor
 
     def table(self, rows: int) -> tuple[Tensor, Tensor]:
-        """cos and sin [rows, E/2] for the positions 0 to rows - 1; only where a table can hold them."""
+        """Return cos and sin [rows, E/2] for the positions 0 to rows - 1; not for ``length_dependent`` types."""
         assert not self.rope.length_dependent
         positions = torch.arange(rows)[None]
         cos, sin = self(positions, torch.tensor([rows]))

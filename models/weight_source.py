@@ -55,7 +55,7 @@ class WeightSource(Protocol):
 
     @property
     def trunk_prefix(self) -> str:
-        """What the names of the trunk's tensors begin with, as ``find_trunk`` finds it."""
+        """The prefix of the trunk's tensors, as ``find_trunk`` returns it."""
         ...
 
     def tensor(self, name: str) -> Tensor:

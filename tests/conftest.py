@@ -16,7 +16,7 @@ _originals: list[Callable[..., Any]] = []
 
 @pytest.hookimpl(tryfirst=True)  # before the fixtures of the test, which may export
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    module = sys.modules.get(TRACE)  # a test that imports it later, or not at all, is none the worse
+    module = sys.modules.get(TRACE)  # None until a test imports it; then there is nothing to patch yet
     if module is None:
         return
     if not _originals:

@@ -111,7 +111,7 @@ def test_a_manifest_that_cannot_be_opened(tmp_path: Path) -> None:
 
 
 def at(*path: str, to: Any) -> Callable[[dict[str, Any]], None]:
-    """An edit: the field at ``path`` set to a value."""
+    """Return an edit that sets the field at ``path`` set to a value."""
 
     def edit(data: dict[str, Any]) -> None:
         for key in path[:-1]:
@@ -212,9 +212,9 @@ def test_a_damaged_field_is_named(tmp_path: Path, edit: Callable[[dict[str, Any]
 def test_sha256_hears_of_every_byte(tmp_path: Path) -> None:
     path = tmp_path / "abc"
     path.write_bytes(b"abc")
-    heard: list[int] = []
-    assert sha256_file(path, heard.append) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert sum(heard) == 3
+    counts: list[int] = []
+    assert sha256_file(path, counts.append) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert sum(counts) == 3
 
 
 def test_verify_reads_every_file_and_reports_progress(tmp_path: Path) -> None:
@@ -223,9 +223,9 @@ def test_verify_reads_every_file_and_reports_progress(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(name.encode() * 1000)
         files[name] = FileEntry(sha256_file(tmp_path / name), len(name) * 1000)
     write(tmp_path, Manifest(**{**vars(SOUND), "files": files}).to_json())
-    heard: list[int] = []
-    assert verify(tmp_path, advance=heard.append) == []
-    assert sum(heard) == 24000
+    counts: list[int] = []
+    assert verify(tmp_path, advance=counts.append) == []
+    assert sum(counts) == 24000
 
 
 def test_verify_names_what_differs(tmp_path: Path) -> None:

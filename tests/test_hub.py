@@ -12,7 +12,7 @@ PATTERNS = ("*.json",)
 
 
 def answer(monkeypatch: pytest.MonkeyPatch, result: str | Exception) -> list[tuple[object, ...]]:
-    """Let the hub answer with a folder or a failure; the list records the questions."""
+    """Make the hub answer with a folder or a failure; the list records the requests."""
     asked: list[tuple[object, ...]] = []
 
     def snapshot_download(repo_id: str, *, revision: str | None, allow_patterns: list[str]) -> str:
@@ -70,14 +70,14 @@ def test_a_file_and_a_folder_with_a_revision(tmp_path: Path) -> None:
 
 
 def failure(kind: type[Exception], text: str) -> Exception:
-    """An error of the hub's client as if it had come from a response, which its versions build differently."""
+    """Return an error of the hub's client as if it had come from a response, which its versions build differently."""
     error = kind.__new__(kind)
     Exception.__init__(error, text)
     return error
 
 
 class ConnectError(Exception):
-    """What an HTTP library may raise."""
+    """An error that an HTTP library may raise."""
 
 
 @pytest.mark.parametrize(

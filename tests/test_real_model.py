@@ -24,7 +24,7 @@ PROMPTS = [
 
 @pytest.fixture(scope="module")
 def expected() -> list[list[int]]:
-    """transformers' 64 greedy tokens for each prompt."""
+    """Return transformers' 64 greedy tokens for each prompt."""
     tokenizer = AutoTokenizer.from_pretrained(FOLDER)
     model: Any = AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.float32)
     greedy = {"do_sample": False, "repetition_penalty": 1.0, "temperature": None, "top_p": None, "top_k": None}

@@ -57,7 +57,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     ),
 }
 FRONT_DOORS = {"", *ROOMS}
-"""Packages whose ``__init__`` only names what is public: they stand above the layers."""
+"""Packages whose ``__init__`` only names what is public: they are above the layers."""
 
 
 def modules() -> dict[str, Path]:

@@ -25,14 +25,14 @@ PROMPT = "The engraver cuts a design"
 
 @pytest.fixture
 def family(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Family:
-    """The record, entered while the test runs."""
+    """Register the record while the test runs."""
     record: Family = getattr(request, "param", burin.FAMILY)
     monkeypatch.setitem(FAMILIES, record.name, record)
     return record
 
 
 def checkpoint(folder: Path, family: Family, task: Task = "text-generation") -> Path:
-    """A random checkpoint of two layers with its tokenizer."""
+    """Write a random checkpoint of two layers with its tokenizer."""
     values = tiny.config("qwen2", task, num_hidden_layers=2, sliding_window=24)
     values = {key: value for key, value in values.items() if key not in ("use_sliding_window", "max_window_layers")}
     (architecture,) = (name for name, its_task in family.class_names.items() if its_task == task)

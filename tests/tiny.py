@@ -97,12 +97,12 @@ def config(
 
 
 def task_of(values: Mapping[str, Any]) -> str:
-    """The task that a config's architecture is for."""
+    """Return the task that a config's architecture is for."""
     return next(task for task, suffix in SUFFIXES.items() if values["architectures"][0].endswith(suffix))
 
 
 def shapes(values: Mapping[str, Any], prefix: str | None = None) -> dict[str, tuple[int, ...]]:
-    """The checkpoint's tensors, name to shape; ``prefix`` is the trunk's where it is not the usual one."""
+    """Return the checkpoint's tensors, name to shape; ``prefix`` is the trunk's where it is not the usual one."""
     task = task_of(values)
     family = values["model_type"]
     prefix = PREFIXES[task] if prefix is None else prefix
@@ -140,7 +140,7 @@ def shapes(values: Mapping[str, Any], prefix: str | None = None) -> dict[str, tu
 
 
 def weights(values: Mapping[str, Any], *, seed: int = 0, prefix: str | None = None) -> dict[str, Tensor]:
-    """Random tensors with a spread that lets an error show: no bias is zero, no norm is one, attention is peaked."""
+    """Return random tensors with a spread that shows errors: no bias is zero, no norm is one, attention is peaked."""
     generator = torch.Generator().manual_seed(seed)
     made = {}
     for name, shape in shapes(values, prefix).items():

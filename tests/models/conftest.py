@@ -9,7 +9,7 @@ from .variants import Variant
 
 @pytest.fixture(autouse=True, scope="package")
 def one_thread() -> Iterator[None]:
-    """Tensors this small gain nothing from threads, and on a busy machine the threads wait for each other."""
+    """Use one thread: tensors this small gain nothing from more, and on a busy machine threads wait for each other."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -18,7 +18,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pair]:
-    """``pair(variant, task, **config changes)``: the checkpoint opened by both, once for all tests that ask for it."""
+    """Return ``pair(variant, task, **config changes)``, which opens a checkpoint with both, once for all tests."""
     opened: dict[object, Pair] = {}
 
     def get(variant: Variant, task: str = "text-generation", **changes: object) -> Pair:

@@ -1,4 +1,4 @@
-"""Sound checkpoint folders to read, or to damage."""
+"""Valid checkpoint folders to read, or to damage."""
 
 import json
 from pathlib import Path
@@ -13,14 +13,14 @@ Q, EMBED = "model.layers.3.self_attn.q_proj.weight", "model.embed_tokens.weight"
 
 
 def whole(folder: Path, task: str = "text-generation", **changes: Any) -> dict[str, Tensor]:
-    """A sound single-file Qwen2 checkpoint in ``folder``; returns its tensors."""
+    """Write a valid single-file Qwen2 checkpoint to ``folder``; return its tensors."""
     values = tiny.config("qwen2", task, **changes)
     tiny.write(folder, values)
     return tiny.weights(values)
 
 
 def sharded(folder: Path) -> dict[str, Any]:
-    """A sound checkpoint of two files; returns its index."""
+    """Write a valid checkpoint of two files; return its index."""
     tiny.write(folder, tiny.config("qwen2"), shards=2)
     index: dict[str, Any] = json.loads((folder / INDEX).read_text())
     return index

@@ -1,4 +1,4 @@
-"""The native causal language models equal transformers', in every variant, however the tokens come in."""
+"""The native causal language models equal transformers', in every variant and for every split of the tokens."""
 
 from collections.abc import Callable
 from itertools import cycle
@@ -66,7 +66,7 @@ def test_padded_batch(pair: Callable[..., Pair], variant: Variant, side: str, st
 
 @pytest.mark.parametrize("name", ["qwen2-plain", "exaone4-plain", "exaone4-tied"])
 def test_past_from_a_mask_with_holes(pair: Callable[..., Pair], name: str) -> None:
-    """Padding may lie anywhere: each row is what its tokens are."""
+    """Padding may be anywhere: each sequence depends on its own tokens alone."""
     both = pair(BY_NAME[name])
     ids = token_ids(3, 21, seed=4)
     mask = (torch.rand(3, 21, generator=torch.Generator().manual_seed(5)) < 0.7).long()
@@ -109,7 +109,7 @@ def test_loss(pair: Callable[..., Pair], name: str, ignored: int) -> None:
 
 @pytest.mark.parametrize("name", ["qwen2-plain", "qwen2-tied", "exaone4-plain", "exaone4-tied"])
 def test_loss_gradients(pair: Callable[..., Pair], name: str) -> None:
-    """Whoever trains with the native modules trains the same model: every parameter has transformers' gradient."""
+    """Every parameter has transformers' gradient, so that training with the native modules is the same."""
     both, ids = pair(BY_NAME[name]), token_ids(2, 15)
     losses = both.ours(ids, labels=ids).loss, both.theirs(ids, labels=ids).loss
     wanted = dict(both.theirs.named_parameters())
@@ -137,7 +137,7 @@ def test_hidden_states(pair: Callable[..., Pair], name: str) -> None:
 
 @pytest.mark.parametrize("name", ["qwen2-max-window-layers", "exaone4-plain", "exaone4-rope-llama3"])
 def test_present_is_the_past_of_transformers(pair: Callable[..., Pair], name: str) -> None:
-    """Keys and values [B, K, T, E], keys rotated; transformers drops what has left the window, we keep it."""
+    """Keys and values [B, K, T, E], keys rotated; transformers drops what has left the window, intaglio keeps it."""
     both, ids = pair(BY_NAME[name]), token_ids(2, 17)
     with torch.no_grad():
         ours = both.ours(ids).past_key_values

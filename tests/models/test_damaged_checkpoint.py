@@ -16,7 +16,7 @@ from torch import Tensor
 from .sound import EMBED, FIRST, INDEX, SECOND, SINGLE, Q, sharded, whole
 
 # Each makes a sound folder unsound, and says what the message must contain, where
-# {folder} stands for the folder.
+# {folder} is replaced by the folder.
 
 Damage = Callable[[Path], None]
 

@@ -18,7 +18,7 @@ FAMILIES = ("qwen2-max-window-layers", "exaone4-plain")
 
 
 def heads_of(output: Any) -> list[Tensor]:
-    """The tensors that a head is there for."""
+    """Return the output tensors of a head."""
     names = ("last_hidden_state", "logits", "start_logits", "end_logits")
     return [getattr(output, name) for name in names if hasattr(output, name)]
 
@@ -30,7 +30,7 @@ def assert_equal(ours: Any, theirs: Any, mask: Tensor, pooled: bool) -> None:
 
 
 def ask(both: Pair, ids: Tensor, mask: Tensor | None = None, **labels: Tensor) -> tuple[Any, Any]:
-    """Both outputs, transformers' with the positions counted along the mask."""
+    """Return both outputs, transformers' with the positions counted along the mask."""
     extra = {} if mask is None else {"position_ids": positions_of(mask)}
     with torch.no_grad():
         return both.ours(ids, mask, **labels), both.fresh()(ids, attention_mask=mask, **extra, **labels)
@@ -77,7 +77,7 @@ def test_hidden_states(pair: Callable[..., Pair], task: str, name: str) -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_pooling_goes_by_the_pad_token_not_by_the_mask(pair: Callable[..., Pair], name: str) -> None:
-    """A pad token inside the text does not end it; a row of nothing but padding gives its first position."""
+    """A pad token inside the text does not end it; a sequence of padding alone is classified by its first position."""
     both = pair(BY_NAME[name], SEQUENCE)
     ids = token_ids(4, 9)
     ids[0, 3] = ids[1, -1] = PAD

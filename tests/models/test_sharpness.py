@@ -1,4 +1,4 @@
-"""The comparison with transformers notices: a definition that is wrong in one place fails it, by far."""
+"""The comparison with transformers is sensitive: a definition that is wrong in one place fails it by far."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,7 +1,7 @@
 """The configurations in which the native definitions are compared with transformers.
 
 Windows are 6 tokens wide and scaled RoPE types have an original length of 16, so that one list of sequence lengths
-(see ``drive.py``) lies below, at and above both.
+(see ``drive.py``) is below, at and above both.
 """
 
 from collections.abc import Mapping
@@ -17,22 +17,25 @@ S, F = "sliding_attention", "full_attention"
 
 @dataclass(frozen=True)
 class Variant:
-    """``changes``, ``spelling`` and ``rope`` go to ``tiny.config``. ``told`` is what transformers is told instead of
-    what the file says, where it cannot read a documented spelling itself."""
+    """One configuration.
+
+    ``changes``, ``spelling`` and ``rope`` go to ``tiny.config``. ``theirs`` replaces values of the file for
+    transformers, where it cannot read a documented spelling.
+    """
 
     name: str
     family: str
     changes: Mapping[str, Any] = field(default_factory=dict)
     spelling: str = "5"
     rope: Mapping[str, Any] | None = None
-    told: Mapping[str, Any] | None = None
+    theirs: Mapping[str, Any] | None = None
 
     def __str__(self) -> str:
         return f"{self.family}-{self.name}"
 
     @property
     def length_dependent(self) -> bool:
-        """Whether transformers makes a row depend on the longest row of its batch."""
+        """Return true if transformers makes a sequence depend on the longest one of its batch."""
         return self.rope is not None and self.rope["rope_type"] in ("dynamic", "longrope")
 
 
@@ -84,7 +87,7 @@ def _geometry(family: str) -> list[Variant]:
         Variant("plain", family),
         Variant("v4", family, spelling="4"),
         Variant("mha", family, {"num_key_value_heads": 4}),
-        Variant("mha-absent", family, {"num_key_value_heads": ABSENT}, told={"num_key_value_heads": 4}),
+        Variant("mha-absent", family, {"num_key_value_heads": ABSENT}, theirs={"num_key_value_heads": 4}),
         Variant("mqa", family, {"num_key_value_heads": 1}),
         Variant("head-dim-32", family, {"head_dim": 32}),
         Variant("head-dim-10", family, {"head_dim": 10, "num_attention_heads": 6, "num_key_value_heads": 3}),
@@ -109,22 +112,24 @@ QWEN2_WINDOWS = [
 ]
 
 
-def _pattern(name: str, pattern: object, layers: str, *, told: bool = False) -> Variant:
+def _pattern(name: str, pattern: object, layers: str, *, theirs: bool = False) -> Variant:
     types = [S if letter == "L" else F for letter in layers]
     changes = {"sliding_window_pattern": pattern, "layer_types": ABSENT, "num_hidden_layers": len(layers)}
-    return Variant(name, "exaone4", changes, told={"sliding_window_pattern": 4, "layer_types": types} if told else None)
+    return Variant(
+        name, "exaone4", changes, theirs={"sliding_window_pattern": 4, "layer_types": types} if theirs else None
+    )
 
 
 EXAONE4_WINDOWS = [
     _pattern("pattern-4", 4, "LLLGL"),
-    _pattern("pattern-2", 2, "LGLGL"),  # for an int, transformers lets the last layer slide like any other
+    _pattern("pattern-2", 2, "LGLGL"),  # for an int, in transformers the last layer slides like any other
     _pattern("pattern-1", 1, "GGG"),
     _pattern("pattern-absent", ABSENT, "LLLGLL"),
-    _pattern("pattern-LLLG", "LLLG", "LLLGLG", told=True),
-    _pattern("pattern-LG", "LG", "LGLGG", told=True),
-    _pattern("pattern-GL", "GL", "GLGG", told=True),
-    _pattern("pattern-L", "L", "LLG", told=True),
-    _pattern("pattern-null", None, "GGG", told=True),
+    _pattern("pattern-LLLG", "LLLG", "LLLGLG", theirs=True),
+    _pattern("pattern-LG", "LG", "LGLGG", theirs=True),
+    _pattern("pattern-GL", "GL", "GLGG", theirs=True),
+    _pattern("pattern-L", "L", "LLG", theirs=True),
+    _pattern("pattern-null", None, "GGG", theirs=True),
     Variant("layer-types", "exaone4", {"layer_types": [F, S, S, F], "sliding_window_pattern": "LLLG"}),
     Variant("layer-types-v4", "exaone4", {"layer_types": [S, F, S, S]}, spelling="4"),
     Variant("window-2", "exaone4", {"sliding_window": 2}),
@@ -133,9 +138,9 @@ EXAONE4_WINDOWS = [
         "global-LLLG",
         "exaone4",
         {"sliding_window": None, "sliding_window_pattern": "LLLG", "layer_types": ABSENT},
-        told=GLOBAL,
+        theirs=GLOBAL,
     ),
-    Variant("global-null", "exaone4", GLOBAL | {"layer_types": ABSENT}, spelling="4", told=GLOBAL),
+    Variant("global-null", "exaone4", GLOBAL | {"layer_types": ABSENT}, spelling="4", theirs=GLOBAL),
     Variant("hybrid-llama3", "exaone4", rope=LLAMA3 | {"original_max_position_embeddings": ORIGINAL}),
     Variant("hybrid-dynamic", "exaone4", {"max_position_embeddings": ORIGINAL}, rope=dict(ROPES[4][1])),
     Variant("hybrid-longrope", "exaone4", {"num_key_value_heads": 4}, rope=LONGROPE | {"factor": 2.0}),

@@ -118,7 +118,7 @@ def test_kinds_of_projections(manifest: Manifest) -> None:
     ]
 
 
-def test_the_damages_add_up_only_where_all_are_known_and_mean_something(manifest: Manifest) -> None:
+def test_estimated_kl_is_a_sum_where_every_weight_has_one_and_the_task_generates(manifest: Manifest) -> None:
     assert estimated_kl(manifest, stored_weights(manifest)) == pytest.approx(0.051)
     classifier = replace(manifest, task="text-classification")
     assert estimated_kl(classifier, stored_weights(classifier)) is None
