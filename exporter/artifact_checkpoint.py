@@ -61,7 +61,7 @@ class ArtifactCheckpoint:
         """Read the manifest, the config and the graph; no weights.
 
         Raises:
-            ArtifactError: a file is missing or not as the manifest says.
+            ArtifactError: a file is missing or differs from the manifest.
             CheckpointError, UnsupportedError: config.json is not that of a supported model.
             UsageError: the artifact is quantized already.
         """
@@ -163,12 +163,12 @@ def _refuse_quantized(folder: Path, manifest: Manifest) -> None:
 
 
 def _float(entry: TensorEntry) -> FloatPrecision:
-    """Return a tensor's precision as a float one; ``_refuse_quantized`` has refused the others."""
+    """Return a tensor's float precision; ``_refuse_quantized`` has rejected all others."""
     return next(precision for precision in FLOAT_PRECISIONS if precision == entry.precision)
 
 
 def _check_files(folder: Path, manifest: Manifest) -> None:
-    """Compare sizes, and the checksums of the two files that say how to read the weights."""
+    """Compare the sizes of all files, and the checksums of the graph and the config."""
     remedy = "export the model again"
     for name in (GRAPH, DATA, CONFIG):
         if name not in manifest.files:

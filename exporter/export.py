@@ -72,8 +72,8 @@ def export(
         the manifest, as written to ``out/intaglio.json``.
 
     Raises:
-        CheckpointError, UnsupportedError, ArtifactError, HubError: the source.
-        OutputError: the destination.
+        CheckpointError, UnsupportedError, ArtifactError, HubError: the source cannot be read or exported.
+        OutputError: the destination cannot be written.
         UsageError: an unknown task, precision or target, or options that do not fit.
     """
     _check_choice("task", task, ("auto", *TASKS))

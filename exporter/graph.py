@@ -1,4 +1,4 @@
-"""A graph before it is written: the model, and for each of its weights the stream that makes it."""
+"""A graph before it is written: the model, and a stream for each of its weights."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Recipes: how the weights of a graph are made from tensors of a checkpoint.
+"""Recipes that compute the weights of a graph from tensors of a checkpoint.
 
 A recipe writes values in pieces, in row-major order, so that a large tensor is never whole in memory. Most recipes make
 one initializer, their only stream; a quantized weight makes several in one pass: codes, scales and zero points. Passes
@@ -23,7 +23,7 @@ Write = Callable[[str, Tensor], None]
 
 
 class Recipe(Protocol):
-    """How one or more initializers are made in one pass over tensors of a checkpoint."""
+    """A way to compute one or more initializers in one pass over tensors of a checkpoint."""
 
     def write(self, checkpoint: WeightSource, write: Write) -> Mapping[str, TensorEntry]:
         """Call ``write(key, piece)`` for every piece of every stream.
@@ -63,7 +63,7 @@ class _Pieces(Recipe, Protocol):
 
 
 class _OneStream:
-    """The part that recipes of one stream share."""
+    """The base class of recipes with one stream."""
 
     @property
     def stream(self: _Pieces) -> Stream:
@@ -137,7 +137,7 @@ class Transposed(_OneStream):
 
 @dataclass(frozen=True)
 class Computed(_OneStream):
-    """Values that follow from the config, such as rotary frequencies."""
+    """Values computed from the config, such as rotary frequencies."""
 
     shape: tuple[int, ...]
     compute: Callable[[], Tensor]

@@ -94,7 +94,7 @@ def _replace(out: Path, folder: Path) -> None:
 
 
 def _clear_abandoned(out: Path, prefix: str) -> None:
-    """Remove what a killed export left, and restore what it was about to replace; its process id is in the name."""
+    """Remove the folders of killed exports, named after their process ids; restore what they were replacing."""
     for path in out.parent.glob(f"{glob.escape(prefix)}*"):
         process = path.name.removeprefix(prefix).removesuffix(OLD)
         if not process.isdigit() or not Path("/proc").exists() or Path(f"/proc/{process}").exists():
@@ -115,7 +115,7 @@ def check_space(folder: Path, needed: int) -> None:
     """Check that the disk has room for ``needed`` bytes.
 
     Raises:
-        OutputError: it has not; the message has both sizes.
+        OutputError: the disk is too full; the message gives both sizes.
     """
     free = shutil.disk_usage(folder).free
     if free < needed:
@@ -136,7 +136,7 @@ def write_weights(
 ) -> tuple[dict[str, TensorEntry], FileEntry]:
     """Write every stream into ``model.onnx.data`` and point the graph's initializers there.
 
-    A recipe runs once, at the turn of its first stream; pieces of its other streams are kept in memory until theirs.
+    A recipe runs once, for its first stream; pieces of its other streams are kept in memory until their turn.
 
     Args:
         advance: called with the number of bytes of each piece.
@@ -173,7 +173,7 @@ def write_weights(
 
 
 def _route(names: Mapping[str, str], output: "_StreamOutput", waiting: dict[str, list[Tensor]]) -> Write:
-    """Send a recipe's pieces to ``output``, or where they belong to another stream, to ``waiting``.
+    """Write a recipe's pieces to ``output``; collect those of other streams in ``waiting``.
 
     Args:
         names: initializers by the key of their stream; pieces of other streams are dropped.
@@ -234,7 +234,7 @@ def _convert(piece: Tensor, dtype: torch.dtype, name: str, sources: tuple[str, .
     # One pass converts and makes contiguous; .to() and then .contiguous() take three times as long.
     as_it_is = piece.dtype == dtype and piece.is_contiguous()
     converted = piece if as_it_is else torch.empty(piece.shape, dtype=dtype).copy_(piece)
-    # Rounding to fp16 was asked for; infinity was not.
+    # Rounding to fp16 is expected; overflow to infinity is an error.
     if dtype == torch.float16 and piece.dtype != dtype and converted.isinf().any() and piece.isfinite().all():
         raise UnsupportedError(
             f"{', '.join(sources) or name}: a value of {piece.abs().max().item():.4g} is beyond fp16's 65504; "

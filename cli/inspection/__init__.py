@@ -1,1 +1,1 @@
-"""What `intaglio inspect` prints of a checkpoint or an artifact."""
+"""The description of a checkpoint or an artifact that `intaglio inspect` prints."""

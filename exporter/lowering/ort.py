@@ -139,7 +139,7 @@ def refuse_inexpressible(config: ModelConfig) -> None:
     """Check that GroupQueryAttention's kernels can take the model.
 
     Raises:
-        UnsupportedError: they cannot; the message says what to do.
+        UnsupportedError: a kernel does not support the model; the message says what to do.
     """
     if config.head_dim % 8:
         raise UnsupportedError(

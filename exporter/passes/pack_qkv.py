@@ -1,6 +1,6 @@
 """The q, k and v projections of one input become one, where they feed GroupQueryAttention directly.
 
-With norms in between (EXAONE 4.0), packing would need a Split, which copies: those stay three.
+With norms in between (EXAONE 4.0), packing would need a Split, which copies, so those stay separate.
 """
 
 from collections.abc import Callable, Sequence

@@ -18,12 +18,12 @@ DEFAULT_TEXT = Path(__file__).with_name("calibration.txt")
 WINDOWS = 64
 WINDOW = 512
 LEAST_TOKENS = 2048
-"""Fewer tokens are no sample of a projection's inputs."""
+"""The least number of tokens; fewer do not represent a projection's inputs."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A text file and how much of it is read: at most ``windows`` windows of ``length`` tokens."""
+    """A text file and the limits of its use: at most ``windows`` windows of ``length`` tokens."""
 
     text: Path = DEFAULT_TEXT
     windows: int = WINDOWS

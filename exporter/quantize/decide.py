@@ -1,4 +1,4 @@
-"""The first step of a quantization: from the options and the checkpoint's headers to what is done with each weight."""
+"""The first step of a quantization: choose the method and formats of each weight from options and headers."""
 
 from dataclasses import dataclass, replace
 
@@ -14,7 +14,7 @@ from .options import Method, QuantizedPrecision, QuantizeOptions
 
 @dataclass(frozen=True)
 class Decision:
-    """What the options ask for.
+    """The decision: which weights to quantize, by which method, in which formats.
 
     Args:
         candidates: the weights that may be quantized.
@@ -44,7 +44,7 @@ def decide(
         CheckpointError, UnsupportedError: the tensors are not those of the task's module.
     """
     found = candidates(checkpoint, task)
-    kept(found, options.keep)  # refuses a pattern that matches nothing, before anything long begins
+    kept(found, options.keep)  # rejects a pattern without a match before any long work starts
     if options.target_kl is not None and task != "text-generation":
         raise UsageError(f"target KL is a measure of next tokens, and the task is {task}; give a target size")
     if options.method == "smoothquant":
@@ -67,10 +67,10 @@ def decide(
 
 
 def _check_smoothquant(target: Target, precision: QuantizedPrecision, options: QuantizeOptions) -> None:
-    """Check that the other options go with SmoothQuant.
+    """Check that the other options are compatible with SmoothQuant.
 
     Raises:
-        UsageError: they do not.
+        UsageError: an option is not compatible.
     """
     if precision != "int8" or target != "ort" or options.activations != "fp32":
         raise UsageError(

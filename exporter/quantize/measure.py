@@ -15,7 +15,7 @@ from .layers.sensitivity import WINDOWS, Sensitivity, measure_sensitivity
 
 @dataclass(frozen=True)
 class Measurement:
-    """What the calibration text tells.
+    """The measurements on the calibration text.
 
     Args:
         windows: the text's tokens, int64 [W, S]; None where weights are only rounded.

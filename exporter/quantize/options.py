@@ -19,7 +19,7 @@ QUANTIZED: tuple[QuantizedPrecision, ...] = get_args(QuantizedPrecision)
 
 @dataclass(frozen=True)
 class QuantizeOptions:
-    """How to quantize.
+    """The options of a quantization.
 
     Args:
         method: "rtn" rounds to the nearest and needs no text; "gptq" compensates each column's rounding error in the

@@ -23,7 +23,7 @@ def prepare(
     scratch: Path,
     progress: Progress,
 ) -> Quantizer:
-    """Take the three steps; quick where the options ask for rounding alone.
+    """Run the three steps; this is quick where weights are only rounded.
 
     Args:
         scratch: a folder for what is solved.

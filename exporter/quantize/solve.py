@@ -1,4 +1,4 @@
-"""The third step of a quantization: from what was measured to the blocks of every weight."""
+"""The third step of a quantization: compute the blocks of every weight from the measurements."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -28,7 +28,7 @@ SMOOTHING_WINDOWS = 16
 
 
 class Quantizer:
-    """The solved weights: gives the graph's passes the quantized rows of each weight that they ask for.
+    """The solved weights, from which the graph's passes take quantized rows.
 
     Args:
         schemes: by tensor.
@@ -108,7 +108,7 @@ def solve(
 def _solve_awq(
     checkpoint: WeightSource, schemes: Schemes, windows: Tensor, scratch: Path, progress: Progress
 ) -> Quantizer:
-    """Fold scales that give the columns that matter most more of the codes, wherever there is a carrier."""
+    """Fold scales that spend more codes on the most important columns, wherever a stage has a carrier."""
     formats = {item.format for name, item in schemes.items() if ".layers." in name or name.startswith("layers.")}
     foldings = smoothing(
         checkpoint,

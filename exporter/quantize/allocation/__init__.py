@@ -1,1 +1,1 @@
-"""Which weight is stored in which format."""
+"""The choice of a format for each weight."""

@@ -14,7 +14,7 @@ Format = TypeVar("Format")
 
 @dataclass(frozen=True)
 class FormatCost(Generic[Format]):
-    """What one weight costs in one format: bytes, and estimated KL divergence."""
+    """The cost of one weight in one format: bytes, and estimated KL divergence."""
 
     format: Format
     bytes: int

@@ -1,4 +1,4 @@
-"""The weights of a checkpoint that can be quantized, and what ``--keep`` says about them."""
+"""The weights of a checkpoint that can be quantized, and the precisions that ``--keep`` gives them."""
 
 import fnmatch
 from collections.abc import Mapping
@@ -72,7 +72,7 @@ def candidates(checkpoint: WeightSource, task: Task) -> list[Candidate]:
 
 
 def kept(found: list[Candidate], keep: Mapping[str, Kept]) -> dict[str, Kept]:
-    """Resolve the patterns of ``--keep``; return what they say by tensor.
+    """Resolve the patterns of ``--keep``; return the precision by tensor.
 
     Raises:
         UsageError: a pattern matches no weight's path.

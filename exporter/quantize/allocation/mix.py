@@ -26,7 +26,7 @@ def mixed(found: list[Candidate], estimates: KlEstimates, options: QuantizeOptio
     """Return the schemes with the least estimate within ``target_size``, or the smallest that reach ``target_kl``.
 
     Raises:
-        UsageError: the target cannot be met; the message has what can be.
+        UsageError: the target cannot be met; the message gives the closest that can.
     """
     special = kept(found, options.keep)
     floats = sum(4 * c.size for c in found if special.get(c.tensor) == "float")
@@ -38,7 +38,7 @@ def mixed(found: list[Candidate], estimates: KlEstimates, options: QuantizeOptio
     }
     size = options.target_size
     if size is None and options.target_kl is None:
-        # The others' mix does not pay for what is kept.
+        # Kept weights do not reduce the budget of the others.
         free = sum(c.size for c in found if c.tensor not in special)
         fixed = sum(costs[name][0].bytes for name in costs if name in special)
         size = int(free * BITS_PER_WEIGHT / 8) + fixed + floats

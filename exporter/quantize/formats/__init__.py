@@ -1,1 +1,1 @@
-"""How quantized weights are stored: blocks of codes, and the layouts that operators take."""
+"""Storage of quantized weights: blocks of codes, and the layouts that operators take."""

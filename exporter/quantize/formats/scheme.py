@@ -1,4 +1,4 @@
-"""How one tensor is quantized."""
+"""The quantization scheme of a tensor."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from .blocks import BlockFormat
 
 @dataclass(frozen=True)
 class Scheme:
-    """How one tensor of the checkpoint is quantized.
+    """The quantization of one tensor of the checkpoint.
 
     Args:
         method: "rtn", "gptq", "awq" or "smoothquant".
@@ -23,4 +23,4 @@ class Scheme:
 
 
 Schemes = Mapping[str, Scheme]
-"""By tensor of the checkpoint; a tensor that is missing stays in float."""
+"""Schemes by tensor of the checkpoint; tensors without one stay in float."""

@@ -15,13 +15,13 @@ from .blocks import BlockFormat, QuantizedRows, pack, unpack
 from .weight import ZERO_POINTS, QuantizedWeight
 
 PIECE_ROWS = 1 << 9
-"""Rows that are packed at once; even, so that a piece ends with a byte."""
+"""Rows that are packed at once; even, so that each chunk ends on a byte boundary."""
 
 ZERO_POINT_COLUMNS = f"{ZERO_POINTS}.columns"
 
 
 class ColumnWeight(QuantizedWeight):
-    """A weight as MatMul multiplies by it.
+    """A weight in the layout of MatMul's right operand.
 
     Codes int8 or uint8 [K, N], or bytes [ceil(K * N / 2)]; scales [KB, N]; zero points uint8 [KB, N], or bytes
     [ceil(KB * N / 2)]. The codes of the whole weight are in memory, a byte each.

@@ -18,7 +18,7 @@ from .blocks import QuantizedRows
 from .scheme import Scheme
 
 CODES, SCALES, ZERO_POINTS = "codes", "scales", "zero_points"
-"""The keys of the streams; also what a stream's name in the graph ends with."""
+"""The keys of the streams; also the suffixes of their names in the graph."""
 
 
 class RowSource(Protocol):
@@ -113,7 +113,7 @@ class QuantizedWeight(ABC):
 
     @abstractmethod
     def _pack_codes(self, rows: Iterator[QuantizedRows]) -> Iterator[Tensor]:
-        """Yield the pieces of the codes; all of ``rows`` must be taken."""
+        """Yield the codes in chunks; ``rows`` must be consumed to the end."""
         ...
 
     def _pack_scales(self, scales: Tensor) -> Tensor:

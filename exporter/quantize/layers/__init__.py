@@ -1,1 +1,1 @@
-"""The calibration text's way through a decoder, one layer in memory at a time."""
+"""Passes of the calibration text through a decoder, with one layer in memory at a time."""

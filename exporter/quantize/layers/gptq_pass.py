@@ -1,4 +1,4 @@
-"""GPTQ over a decoder: stage by stage, each on the inputs that the stages quantized before it give.
+"""GPTQ over a decoder, stage by stage, each on the outputs of the stages quantized before it.
 
 Solved tensors are stored in a folder, one file each, until the artifact is written. The hidden states are stored beside
 them, so that an interrupted run continues after the last complete layer.
@@ -150,8 +150,8 @@ def _vocabulary(stream: LayerStream, tensor: str, scheme: Scheme, embedding: Ten
 def accuracy_level(scheme: Scheme, weight_error: float, activation_error: float) -> int:
     """Return MatMulNBits' accuracy level from the output errors of the weight and of int8 activations.
 
-    Activations stay float where their rounding would cost more than the weight's and there is a kernel for it: for 4
-    bits there is one, at half the speed; for 8 bits there is no fast one.
+    Activations stay float where their rounding would cost more than the weight's and a kernel supports it: the 4-bit
+    kernel runs at half the speed; 8-bit weights have no fast kernel.
     """
     return FLOAT_ACTIVATIONS if scheme.format.bits == 4 and activation_error > weight_error else INT8_ACTIVATIONS
 
@@ -168,7 +168,7 @@ def _with_rounding_errors(inputs: Iterator[Tensor], rounding: Mapping[int, Tenso
 
 
 def _fingerprint(checkpoint: WeightSource, schemes: Schemes, windows: Tensor) -> str:
-    """Hash all that a layer's solution depends on; of the weights, their files' sizes and modification times."""
+    """Hash all that a layer's solution depends on; weight files enter by size and modification time."""
     digest = hashlib.sha256(windows.numpy().tobytes())
     for file in sorted({info.file for info in checkpoint.tensors.values()}):
         status = file.stat()
@@ -180,7 +180,7 @@ def _fingerprint(checkpoint: WeightSource, schemes: Schemes, windows: Tensor) ->
 def _save_state(folder: Path, hidden: Tensor, state: Mapping[str, object]) -> None:
     """Store the hidden states and the number of layers done, in one file that is renamed into place when complete.
 
-    The states of one layer with the number of another would give a wrong solution.
+    Separate files could disagree after an interruption, and the resumed solution would be wrong.
     """
     new = folder / f"{HIDDEN}.new"
     save_file({HIDDEN_STATES: hidden}, new, {STATE: json.dumps(state)})
@@ -188,7 +188,7 @@ def _save_state(folder: Path, hidden: Tensor, state: Mapping[str, object]) -> No
 
 
 def _resume(folder: Path, fingerprint: str, stream: LayerStream) -> tuple[int, dict[str, int]]:
-    """Return how many layers are done, and their accuracy levels; the stream's hidden states are then theirs."""
+    """Return the number of finished layers and their accuracy levels; load their hidden states into the stream."""
     if not (folder / HIDDEN).is_file():
         return 0, {}
     with safe_open(folder / HIDDEN, "pt") as file:

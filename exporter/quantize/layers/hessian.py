@@ -1,4 +1,4 @@
-"""The mean of x x^T over a stage's inputs, from which GPTQ's Hessian is made."""
+"""The mean of x x^T over a stage's inputs, from which GPTQ computes its Hessian."""
 
 from collections.abc import Callable, Iterator
 
@@ -17,7 +17,7 @@ def mean_outer_product(inputs: Iterator[Tensor], width: int, advance: Callable[[
     Args:
         inputs: float32 [T, K] each.
         width: K.
-        advance: called with the number of tokens of each piece.
+        advance: called with the number of tokens of each input.
     """
     total = torch.zeros(width, width)
     strips = [slice(start, start + -(-width // STRIPS)) for start in range(0, width, -(-width // STRIPS))]

@@ -28,7 +28,7 @@ KlEstimates = dict[str, dict[BlockFormat, float]]
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What one forward and one backward pass measure.
+    """The measurements of one forward and one backward pass.
 
     ``kl_estimates`` are in nats per token. ``embedding`` [D, D] is the mean of g g^T after the embedding: the Hessian
     of an embedding row's error, on the scale on which the mean of x x^T is that of an LM head row's.

@@ -29,7 +29,7 @@ class Stage:
 
 
 class _Reached(Exception):  # noqa: N818 - not an error
-    """Raised when the stage's input is known: the rest of the layer need not run."""
+    """Raised when the stage's input is known, to skip the rest of the layer."""
 
 
 class LayerStream:
@@ -116,7 +116,7 @@ class LayerStream:
             progress(batch.shape[0])
 
     def overflow(self) -> UnsupportedError:
-        """Return the error to raise where the layers' values leave float32's range."""
+        """Return the error to raise when hidden states overflow float32."""
         return UnsupportedError(
             f"{self.checkpoint.folder}: its layers compute NaN or infinite values from the calibration text; "
             "see whether the checkpoint is damaged, or quantize it with --method rtn"
@@ -144,6 +144,6 @@ class LayerStream:
 
 
 def _multiplies_bf16() -> bool:
-    """Return true if the processor has instructions for it; emulated, it is slower than float32."""
-    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # there is no public way to ask
+    """Return true if the processor has bfloat16 instructions; emulated, bfloat16 is slower than float32."""
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # torch has no public function for it
     return supported is not None and bool(supported())

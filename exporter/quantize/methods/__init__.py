@@ -1,1 +1,1 @@
-"""How one weight is quantized: rounding, GPTQ, and scales folded into what feeds it."""
+"""Quantization methods for one weight: rounding, GPTQ, and scale folding."""

@@ -1,4 +1,4 @@
-"""Refusals of values that cannot be quantized or calibrated with, by the name of their tensor."""
+"""Checks for values that cannot be quantized or used in calibration; errors name the tensor."""
 
 import torch
 from torch import Tensor
