@@ -56,6 +56,7 @@ def eos_token_id(folder: Path, tokenizer: Tokenizer) -> int | None:
 
 
 def _is_qwen2(folder: Path, config: dict[str, Any]) -> bool:
+    # As AutoTokenizer decides it; this module is used without torch, so that it cannot read the family's record.
     named = str(config.get("tokenizer_class", "")).removesuffix("Fast")
     return named == "Qwen2Tokenizer" or read_object(folder / "config.json").get("model_type") == "qwen2"
 

@@ -105,6 +105,7 @@ def _check_config(folder: Path) -> None:
         UnsupportedError: the configuration is one of these.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    # A defect of transformers' own class, not a property of the family: it is no part of the family's record.
     if config.get("model_type") != "exaone4" or config.get("layer_types") is not None:
         return
     remedy = "write the layers out as layer_types in config.json, or leave --reference transformers out"
