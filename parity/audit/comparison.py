@@ -31,7 +31,7 @@ class Occurrences:
     column: int = -1
 
     def add(self, where: Tensor, rows: range, first_column: int, width: int = 1) -> None:
-        """Add the true elements of ``where``, bool [n, m], each of which stands for ``width`` columns."""
+        """Add the true elements of ``where``, bool [n, m], each of which covers ``width`` columns."""
         found = int(where.sum())
         if found and not self.count:
             row, column = (int(i) for i in where.nonzero()[0])

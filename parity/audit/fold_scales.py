@@ -51,7 +51,7 @@ class _Search:
         return self.factors.apply(replace(expected, via=self.via))
 
     def take_exact(self, fold: Fold) -> bool:
-        """Take the scales from a divided vector; return false if there is none, or if some are not positive."""
+        """Take the scales from a divided vector; return false without such a vector or if some are not positive."""
         vector = self._vector(fold)
         if vector is None:
             return False

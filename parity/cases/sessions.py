@@ -1,4 +1,4 @@
-"""The artifact's session, as each trial needs it: one is open at a time."""
+"""The artifact's session for each case; one is open at a time."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from ...runtime.engine.session import Device, Session
 
 @dataclass
 class Sessions:
-    """Sliding layers keep only their window where text is generated, and everything where graphs are called."""
+    """Sessions with windowed sliding layers for cases that generate text, and with full KV caches for graph calls."""
 
     folder: Path
     manifest: Manifest
@@ -19,7 +19,7 @@ class Sessions:
     _session: Session | None = None
 
     def get(self, decodes: bool) -> Session:
-        """The session for a trial that runs as generation does, or as a graph does."""
+        """Return the session for a case that decodes, or for one that calls the graph; the other is closed."""
         windowed = decodes and can_be_windowed(self.manifest, self.device)
         if self._session is None or self._session.windowed != windowed:
             self.close()
@@ -29,5 +29,5 @@ class Sessions:
         return self._session
 
     def close(self) -> None:
-        """Let go of the open session's memory."""
+        """Release the open session's memory."""
         self._session = None

@@ -1,4 +1,4 @@
-"""How near each case comes to its limits: a scale a measure, with a dot a case."""
+"""The picture of the cases between their limits: one scale for each measure, one dot for each case."""
 
 from dataclasses import fields
 
@@ -13,13 +13,13 @@ from .words import measure as in_words
 
 ROW, BAR, THICK = 64, 30, 6
 ZERO = 3.0
-"""Percent of the width for figures of 0, which a logarithmic scale has no place for."""
+"""Percent of the width for figures of 0, which a logarithmic scale cannot show."""
 
 
 def margins(report: Report) -> str | None:
-    """The picture, or None where no case has a figure with a limit."""
+    """Return the picture, or None if no case has a figure with a limit."""
     rows: list[str] = []
-    told: list[str] = []
+    descriptions: list[str] = []
     known = {field.name for field in fields(Figures)}
     for limit in report.limits:
         if limit.measure not in known:
@@ -30,22 +30,22 @@ def margins(report: Report) -> str | None:
             name = in_words(limit.measure, report.task)
             show = share if limit.measure in SHARES else number
             worst = max(value for _, value in found)
-            told.append(f"{name}: at most {show(worst)}, faithful up to {bound(limit, limit.faithful)}")
+            descriptions.append(f"{name}: at most {show(worst)}, faithful up to {bound(limit, limit.faithful)}")
             rows.append(_row(limit, found, len(rows) * ROW, name[:1].upper() + name[1:]))
     if not rows:
         return None
-    return picture("margins", "The cases between their limits", "; ".join(told), len(rows) * ROW, "".join(rows))
+    return picture("margins", "The cases between their limits", "; ".join(descriptions), len(rows) * ROW, "".join(rows))
 
 
 def bound(limit: Limit, value: float) -> str:
-    """A bound as it is read: shares in percent."""
+    """Return a limit as text; shares in percent."""
     return percent(value) if limit.measure in SHARES else tick(value)
 
 
 def _row(limit: Limit, found: list[tuple[str, float]], top: int, name: str) -> str:
     positive = [value for _, value in found if value > 0]
     low = min([*positive, (limit.faithful or limit.drifted / 100) / 30, limit.drifted / 30])
-    # The second limit lies at seven tenths at most, so that there is room for the words behind it.
+    # The second limit is at 70 % of the scale at most, which leaves room for its label.
     axis = Axis(low, max([*positive, low * (limit.drifted / low) ** (1 / 0.7)]), log=True)
 
     def place(value: float) -> float:

@@ -1,4 +1,4 @@
-"""The quantized weights as a picture: layers down, kinds of projection across, coloured by the error of each."""
+"""The picture of the quantized weights: a row for each layer, a column for each projection, coloured by error."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ OUTLINED = 5
 
 
 def mosaic(tensors: Sequence[TensorError]) -> str | None:
-    """The picture, or None where nothing is quantized."""
+    """Return the picture, or None if no weight is quantized."""
     shown = matrices(tensors)
     if not shown:
         return None
@@ -67,7 +67,7 @@ def mosaic(tensors: Sequence[TensorError]) -> str | None:
 
 
 def matrices(tensors: Sequence[TensorError]) -> list[TensorError]:
-    """The quantized weights, and those of the same kinds that were kept in float; none where nothing is quantized."""
+    """Return the quantized weights and the float weights of the same projections; [] if no weight is quantized."""
     kinds = {kind_of(tensor.module) for tensor in tensors if tensor.bits}
     widest: dict[str, TensorError] = {}
     for tensor in tensors:
@@ -78,7 +78,7 @@ def matrices(tensors: Sequence[TensorError]) -> list[TensorError]:
 
 
 def shades(tensors: Sequence[TensorError]) -> Axis:
-    """The scale of the colours: from 0 to the greatest error of a weight without a fault."""
+    """Return the scale of the colours: from 0 to the largest error of a weight without a fault."""
     sound = [tensor.error for tensor in tensors if not tensor.fault]
     return Axis(0.0, max(sound or [tensor.error for tensor in tensors], default=0.0) or 1.0)
 
@@ -91,12 +91,12 @@ def worst(tensors: Sequence[TensorError], count: int) -> list[TensorError]:
 
 
 def form(tensor: TensorError) -> str:
-    """``4/32``: bits and block size; or the float's name."""
+    """Return bits and block size, ``4/32``, or the name of the float type."""
     return f"{tensor.bits}/{tensor.block_size}" if tensor.bits else tensor.precision
 
 
-def told(tensor: TensorError) -> str:
-    """All that is known of it, in a line."""
+def description(tensor: TensorError) -> str:
+    """Return the facts of a weight in one line."""
     method = f", {tensor.method}" if tensor.method else ""
     blocks = f" in blocks of {tensor.block_size}" if tensor.block_size else ""
     parts = [f"{tensor.module}: {tensor.precision}{blocks}{method}; error {number(tensor.error)}"]
@@ -121,7 +121,7 @@ def _cell(
     if outlined or tensor.fault:
         kind = "outlined faulty" if tensor.fault else "outlined"
         edge = f'<rect class="halo" {place}/><rect class="{kind}" {place}/>'
-    return f'<g><title>{escaped(told(tensor))}</title><rect class="h{shade}" {place}/>{edge}{label}</g>'
+    return f'<g><title>{escaped(description(tensor))}</title><rect class="h{shade}" {place}/>{edge}{label}</g>'
 
 
 def _text(x: float, y: float, text: str, anchor: str = "middle") -> str:

@@ -1,4 +1,4 @@
-"""Figures as people read them: ``4.2e-6``, ``0.0317``, ``1,923``, ``90.4 %``."""
+"""Numbers as text: ``4.2e-6``, ``0.0317``, ``1,923``, ``90.4 %``."""
 
 import math
 from datetime import UTC, datetime
@@ -8,7 +8,7 @@ MINUS = "\N{MINUS SIGN}"
 
 
 def number(value: float | None) -> str:
-    """Three significant digits, two and a power of ten below a thousandth; ``–`` for None."""
+    """Return three significant digits, or two and a power of ten below 0.001; ``–`` for None."""
     if value is None:
         return "–"
     if math.isnan(value):
@@ -28,7 +28,7 @@ def number(value: float | None) -> str:
 
 
 def tick(value: float) -> str:
-    """A number that somebody chose, such as a limit or a line of a plot: without the digits that it does not need."""
+    """Return a chosen number, such as a limit or a tick of a plot, without trailing zeros."""
     if value == 0 or 1e-3 <= abs(value) < 1e6:
         return f"{value:,.6g}".replace("-", MINUS)
     digits, power = f"{abs(value):.3e}".split("e")
@@ -36,12 +36,12 @@ def tick(value: float) -> str:
 
 
 def percent(value: float) -> str:
-    """A share that somebody chose, ``5 %``: without the digits that it does not need."""
+    """Return a chosen share as a percentage without trailing zeros: ``5 %``."""
     return f"{tick(value * 100)}{SPACE}%"
 
 
 def share(value: float | None) -> str:
-    """A percentage; ``100 %`` and ``0 %`` only where nothing is missing from them."""
+    """Return a percentage; ``100 %`` and ``0 %`` only for exactly 1 and 0."""
     if value is None:
         return "–"
     percent = value * 100
@@ -55,7 +55,7 @@ def share(value: float | None) -> str:
 
 
 def change(before: float, after: float) -> str:
-    """By how many percent: ``+4.6 %``."""
+    """Return the relative change in percent: ``+4.6 %``."""
     percent = (after / before - 1) * 100 if before else math.inf
     if abs(percent) < 0.005:
         return f"±0{SPACE}%"
@@ -66,7 +66,7 @@ def change(before: float, after: float) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes in decimal units."""
+    """Return a number of bytes in decimal units."""
     for unit, power in (("GB", 9), ("MB", 6), ("kB", 3)):
         if count >= 0.9995 * 10**power:
             return f"{number(count / 10**power)}{SPACE}{unit}"
@@ -74,7 +74,7 @@ def size(count: float) -> str:
 
 
 def parameters(count: int) -> str:
-    """``494 million``, ``32.0 billion``."""
+    """Return a number of parameters: ``494 million``, ``32.0 billion``."""
     for unit, power in (("billion", 9), ("million", 6)):
         if count >= 0.9995 * 10**power:
             return f"{number(count / 10**power)}{SPACE}{unit}"
@@ -89,7 +89,7 @@ def duration(seconds: float) -> str:
 
 
 def moment(date: str) -> str:
-    """``2026-03-14 15:09 UTC`` of a date in ISO 8601; what is none stays as it is."""
+    """Return an ISO 8601 date as ``2026-03-14 15:09 UTC``; other text is returned unchanged."""
     try:
         return f"{datetime.fromisoformat(date).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
     except ValueError:
@@ -97,7 +97,7 @@ def moment(date: str) -> str:
 
 
 def times(ratio: float) -> str:
-    """How many times a budget: ``20 ×``, ``20,000 ×``."""
+    """Return a ratio: ``20 ×``, ``20,000 ×``."""
     if not math.isfinite(ratio) or ratio >= 1e9:
         return "beyond measure"
     return f"{number(float(f'{ratio:.2g}'))}{SPACE}×" if ratio < 10 else f"{float(f'{ratio:.2g}'):,.0f}{SPACE}×"

@@ -10,18 +10,18 @@ from .paths import kind_of, layer_of, short
 from .plots import LEVELS, UNITS, Axis, Plot, level, log_axis, picture
 
 COLUMNS = 160
-"""Cells of the strip of divergences; more positions than that share them."""
+"""Largest number of columns of the heat map of divergences; more positions share columns."""
 ROW = (5, 16)
-"""Least and greatest height of a window's row, in pixels."""
+"""Smallest and largest height of a window's row, in pixels."""
 DECADES, FLOOR = 8, 1e-8
-"""What a scale of divergences spans, and where it ends: float32 leaves nothing to tell below."""
+"""Decades on a scale of divergences, and its lower end: smaller values are rounding of float32."""
 FEW = 400
-"""Up to so many pairs are drawn as dots, more as density."""
+"""Largest number of pairs drawn as dots; more are drawn as density."""
 BINS = 64
 
 
 def error_by_layer(layers: Sequence[LayerError], findings: Sequence[Finding]) -> str:
-    """The error of the hidden state behind each module, on a logarithmic scale; findings are marked where they are."""
+    """Draw the error of the hidden state after each module, on a logarithmic scale, and mark the findings."""
     axis = log_axis(entry.error for entry in layers)
     last, most = layers[-1], max(layers, key=lambda entry: entry.error)
     about = f"{len(layers)} modules; {number(last.error)} behind the last, at most {number(most.error)}, {most.module}."
@@ -60,7 +60,7 @@ def _layer_labels(plot: Plot, layers: Sequence[LayerError]) -> None:
 
 
 def divergence_by_position(windows: Sequence[Sequence[float]]) -> str:
-    """Mean and greatest divergence at each position over all windows; below, every window as a row of heat."""
+    """Draw the mean and largest divergence at each position; below, a heat map with a row for each window."""
     longest = max(map(len, windows))
     columns = min(longest, COLUMNS)
     binned = [_binned(window, longest, columns) for window in windows]
@@ -98,29 +98,29 @@ def divergence_by_position(windows: Sequence[Sequence[float]]) -> str:
 
 
 def heat_range(windows: Sequence[Sequence[float]]) -> tuple[float, float]:
-    """What the lightest and the darkest shade of the strip stand for."""
+    """Return the divergences of the lightest and the darkest shade of the heat map."""
     axis = log_axis((value for window in windows for value in window), DECADES, FLOOR)
     return axis.low, axis.high
 
 
 def _binned(window: Sequence[float], longest: int, columns: int) -> list[tuple[float, float]]:
-    """Mean and maximum of each column's positions, for as many columns as the window reaches."""
+    """Return mean and maximum of each column's positions, for the columns that the window covers."""
     edges = [round(column * longest / columns) for column in range(columns + 1)]
     pieces = [window[first:last] for first, last in pairwise(edges)]
     return [(sum(piece) / len(piece), max(piece)) for piece in pieces if piece]
 
 
 OVERFLOWN = 1e29
-"""What a report holds for infinities is beyond it."""
+"""A report stores infinities as numbers above this."""
 
 
 def finite(pairs: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The pairs that have a place on a plot."""
+    """Return the pairs that can be plotted."""
     return [pair for pair in pairs if max(map(abs, pair)) < OVERFLOWN]
 
 
 def calibration(pairs: Sequence[tuple[float, float]], unit: str) -> str:
-    """The artifact's values against the source's, with the diagonal on which both are equal."""
+    """Draw the artifact's values against the source's, with the diagonal of equal values."""
     values = [value for pair in pairs for value in pair]
     low, high = _span(values)
     about = f"{len(pairs):,} pairs from {number(low)} to {number(high)}."
@@ -133,7 +133,7 @@ def calibration(pairs: Sequence[tuple[float, float]], unit: str) -> str:
 
 
 def differences(pairs: Sequence[tuple[float, float]], unit: str) -> str:
-    """Artifact minus source against the source."""
+    """Draw artifact minus source against the source."""
     points = [(source, artifact - source) for source, artifact in pairs]
     reach = max(abs(y) for _, y in points) * 1.05 or 1.0
     low, high = _span([x for x, _ in points])
@@ -149,7 +149,10 @@ def differences(pairs: Sequence[tuple[float, float]], unit: str) -> str:
 
 
 def fit(pairs: Sequence[tuple[float, float]]) -> tuple[float, float] | None:
-    """Slope of the artifact's values over the source's by least squares, and their correlation; None of a point."""
+    """Return the least-squares slope of the artifact's values over the source's, and their correlation.
+
+    None if there are fewer than three pairs, or if all values of one side are equal.
+    """
     count = len(pairs)
     if count < 3:
         return None
@@ -190,12 +193,12 @@ def _scatter(plot: Plot, points: Sequence[tuple[float, float]]) -> None:
 
 
 def _density(count: int, most: float) -> int:
-    """At least the second shade, so that a single pair shows."""
+    """Return the shade of a count; at least the third, so that a single pair is visible."""
     return max(2, level(math.log(count + 1) / most * (1 - 1 / LEVELS / 2)))
 
 
 def over_budget(name: str, error: float, budget: float, axis: Axis) -> str:
-    """One finding's error and its budget, on the logarithmic scale that all findings share."""
+    """Draw a finding's error and its budget, on the logarithmic scale that all findings share."""
     excess = f", {times(error / budget)} as much" if budget else ""
     about = f"The budget is {number(budget)}, the error {number(error)}{excess}."
     plot = Plot(name, "Error against its budget", about, axis, Axis(0, 1), 22, left=0, right=1)
@@ -211,7 +214,7 @@ def over_budget(name: str, error: float, budget: float, axis: Axis) -> str:
 
 
 def tokens(name: str, agreed: int, count: int, undecided: bool = False) -> str:
-    """A continuation as a strip: a cell a token, the first that differs taller."""
+    """Draw a continuation as a strip with a cell for each token; the first that differs is taller."""
     what = f"All {count} tokens agree." if agreed >= count else f"{agreed} of {count} tokens agree, then one differs."
     cells = []
     for index in range(count):

@@ -1,7 +1,7 @@
 """Plots as inline SVG: axes, lines, dots and heat, in the colours of the page around them.
 
-Across, places are percentages of the width, so that a plot fits a phone and a desk while its type keeps its size;
-down, they are pixels. Lines and cells lie in an inner drawing that is stretched. Colours are classes of report.css.
+Horizontal positions are percentages of the width, so that a plot fits every screen while its text keeps its size;
+vertical positions are pixels. Lines and cells are in a stretched inner SVG. Colours are classes of report.css.
 """
 
 import math
@@ -16,21 +16,21 @@ LEVELS = 9
 LEFT, RIGHT, TOP, BOTTOM = 5.0, 2.0, 18, 26
 """The margins: percent on the sides, pixels above and below."""
 NEAR = 4.0
-"""Percent of the width that a mark's number needs."""
+"""Percent of the width that a mark's label needs."""
 UNITS = 1000
-"""The width of the inner drawing."""
+"""The width of the inner SVG."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """An axis from ``low`` to ``high``; on a logarithmic one whatever is not above ``low`` lies at its end."""
+    """An axis from ``low`` to ``high``; a logarithmic one shows values below ``low`` at ``low``."""
 
     low: float
     high: float
     log: bool = False
 
     def share(self, value: float) -> float:
-        """Where a value lies, from 0 to 1."""
+        """Return the position of a value on the axis, from 0 to 1."""
         if self.log:
             low, high, value = math.log10(self.low), math.log10(self.high), math.log10(max(value, self.low))
         else:
@@ -38,7 +38,7 @@ class Axis:
         return min(max((value - low) / (high - low), 0.0), 1.0)
 
     def ticks(self) -> list[float]:
-        """A few round numbers on it."""
+        """Return a few round numbers on the axis."""
         if not self.log:
             step = _round_step((self.high - self.low) / 5)
             first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
@@ -52,7 +52,10 @@ class Axis:
 
 
 def log_axis(values: Iterable[float], decades: int = 12, floor: float = 0.0) -> Axis:
-    """Round numbers around the positive values: the last ``decades`` of them at most, and nothing below ``floor``."""
+    """Return a logarithmic axis with round ends around the positive values.
+
+    It spans about ``decades`` powers of ten at most, and does not begin far below ``floor``.
+    """
     positive = [value for value in values if 0 < value < math.inf]
     if not positive:
         return Axis(0.1, 1.0, log=True)
@@ -64,7 +67,7 @@ def log_axis(values: Iterable[float], decades: int = 12, floor: float = 0.0) -> 
 
 
 def _around(value: float, steps: tuple[float, ...]) -> tuple[float, float]:
-    """The next numbers of these steps and powers of ten, from below and from above."""
+    """Return the nearest multiples of a power of ten by one of the steps, below and above the value."""
     power = math.floor(math.log10(value) + 1e-9)
     found = [float(f"{step:g}e{power}") for step in steps]
     below = [number for number in found if number <= value * (1 + 1e-9)]
@@ -72,14 +75,14 @@ def _around(value: float, steps: tuple[float, ...]) -> tuple[float, float]:
 
 
 def level(share: float) -> int:
-    """The shade for a share between 0 and 1."""
+    """Return the shade of a share between 0 and 1."""
     return min(max(int(share * LEVELS), 0), LEVELS - 1)
 
 
 @dataclass
 class Plot:
-    """A drawing of two axes. ``name`` is unique on its page; ``title`` and ``description`` are for those who cannot
-    see it, and the title for whoever points at it."""
+    """A drawing of two axes. ``name`` is unique on its page; ``title`` and ``description`` are its
+    accessible name and description; the title is also the tooltip."""
 
     name: str
     title: str
@@ -99,7 +102,7 @@ class Plot:
         return TOP + (1 - self.y.share(y)) * (self.height - TOP - self.bottom)
 
     def grid(self, show: Callable[[float], str] = tick) -> None:
-        """Level lines with their numbers, which sit on them at the left."""
+        """Draw horizontal lines with their values at the left."""
         for value in self.y.ticks():
             y = self.down(value)
             self.parts.append(f'<line class="grid" x1="0" x2="100%" y1="{y:.1f}" y2="{y:.1f}"/>')
@@ -114,7 +117,7 @@ class Plot:
         self.stretch(f'<polyline class="{kind}" points="{path}"/>')
 
     def stretch(self, drawing: str) -> None:
-        """Put what is drawn from 0 to UNITS across, and in pixels down, between the margins."""
+        """Add a drawing between the margins; x is from 0 to ``UNITS``, y in pixels."""
         place = f'x="{self.left}%" y="0" width="{100 - self.left - self.right}%" height="{self.height}"'
         self.parts.append(
             f'<svg {place} viewBox="0 0 {UNITS} {self.height}" preserveAspectRatio="none">{drawing}</svg>'
@@ -126,7 +129,7 @@ class Plot:
         self.parts.append(f'<circle class="{kind}" {place}{inside}')
 
     def uprights(self, marks: Mapping[int, str]) -> None:
-        """Dashed lines down the plot with a word at the top of each, unless that of another is in its place."""
+        """Draw dashed vertical lines with a label at the top of each; labels that would overlap are left out."""
         bottom, last = self.height - self.bottom, -math.inf
         words = []
         for x, text in sorted(marks.items()):
@@ -140,7 +143,7 @@ class Plot:
         self.parts += words
 
     def cells(self, cells: Iterable[tuple[float, float, float, float, int]]) -> None:
-        """Rectangles (left, top, right, bottom, level), in units of the inner drawing and pixels: a path a shade."""
+        """Draw rectangles (left, top, right, bottom, level), x in ``UNITS``, y in pixels: one path for each shade."""
         paths: dict[int, list[str]] = {}
         for left, top, right, bottom, shade in cells:
             wide = f"{right - left:.5g}"
@@ -153,7 +156,7 @@ class Plot:
 
 
 def picture(name: str, title: str, description: str, height: float, inside: str) -> str:
-    """An SVG as wide as its place, with a name and a description."""
+    """Return an SVG as wide as its parent, with an accessible name and description."""
     about = f'<title id="{name}-title">{escaped(title)}</title><desc id="{name}-about">{escaped(description)}</desc>'
     labels = f'role="img" aria-labelledby="{name}-title" aria-describedby="{name}-about"'
     return f'<svg class="plot" {labels} width="100%" height="{height:g}">{about}{inside}</svg>'

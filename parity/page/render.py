@@ -1,4 +1,4 @@
-"""From a report to its page: what of it is shown, and in which order."""
+"""Render a report as a page: choose what is shown, and in which order."""
 
 from itertools import takewhile
 from pathlib import Path
@@ -18,13 +18,13 @@ _TEMPLATE = "report.html.jinja"
 
 
 REASONS = 4
-"""So many reasons stand under the verdict."""
+"""Largest number of reasons below the verdict."""
 ROUNDING = 1e-5
-"""Divergences up to here are rounding, also where they are greatest: no word is worth showing for them."""
+"""The largest divergence that is only rounding; tokens with less are not listed."""
 
 
 class Column(NamedTuple):
-    """A column of the table of cases: the field of Figures, its heading, the group it stands in, how it is shown."""
+    """A column of the table of cases: the field of ``Figures``, heading, heading of its group, and formatter."""
 
     field: str
     heading: str
@@ -50,7 +50,7 @@ COLUMNS = (
 
 
 def render(report: Report) -> str:
-    """The page of a report. Texts of tokens may hold anything: whatever could be markup is escaped."""
+    """Return the page of a report as HTML; all texts are escaped."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent, encoding="utf-8"),
         autoescape=True,
@@ -109,8 +109,11 @@ def render(report: Report) -> str:
 
 
 def worst_case(report: Report) -> CaseResult | None:
-    """The case that speaks for all: with the worst verdict, and the most positions of those that are at least half as
-    far from the source as the furthest of that verdict."""
+    """Return the case whose figures are shown first.
+
+    Of the cases with the worst verdict that are at least half as far from the source as the furthest of them, it is
+    the one with the most positions.
+    """
     distances = _distances(report)
     verdict = max((VERDICTS.index(case.verdict) for case, _, _ in distances), default=0)
     found = [entry for entry in distances if VERDICTS.index(entry[0].verdict) == verdict]
@@ -120,14 +123,14 @@ def worst_case(report: Report) -> CaseResult | None:
 
 
 def others(report: Report) -> int:
-    """How many other cases ran, if none of them is twice as far from the source as the one that speaks for all."""
+    """Return the number of other cases, or 0 if one of them is more than twice as far off as the worst case."""
     distances = _distances(report)
-    told = [distance for case, _, distance in distances if case is worst_case(report)]
-    return len(distances) - 1 if told and all(distance <= 2 * told[0] for _, _, distance in distances) else 0
+    shown = [distance for case, _, distance in distances if case is worst_case(report)]
+    return len(distances) - 1 if shown and all(distance <= 2 * shown[0] for _, _, distance in distances) else 0
 
 
 def _distances(report: Report) -> list[tuple[CaseResult, int, float]]:
-    """The cases that ran, with their positions and how far they are from the source: by one measure for all."""
+    """Return the cases that ran, with their positions and their distances from the source, all by the same measure."""
     ran = [(case, case.figures) for case in report.cases if case.figures]
     if all(figures.kl_mean is not None for _, figures in ran):
         return [(case, figures.positions, figures.kl_mean or 0.0) for case, figures in ran]
@@ -135,7 +138,7 @@ def _distances(report: Report) -> list[tuple[CaseResult, int, float]]:
 
 
 def columns(figures: list[Figures | None], report: Report) -> list[tuple[str, list[Column]]]:
-    """The columns that have something to say, by group."""
+    """Return the columns that have values, by group."""
     groups: dict[str, list[Column]] = {}
     for column in COLUMNS:
         values = [getattr(entry, column.field) for entry in figures if entry]
@@ -146,7 +149,7 @@ def columns(figures: list[Figures | None], report: Report) -> list[tuple[str, li
 
 
 def headlines(report: Report) -> list[tuple[str, str, str]]:
-    """The few figures of the worst case that say most: (name, figure, remark)."""
+    """Return the main figures of the worst case: (name, figure, remark)."""
     case = worst_case(report)
     if case is None or case.figures is None:
         return []
@@ -171,9 +174,9 @@ def _bounds(limit: Limit) -> tuple[str, str]:
 
 
 def parted(found: Continuation) -> tuple[str, str]:
-    """What artifact and source both write, and what the artifact alone does.
+    """Return the text that artifact and source share, and the rest, which only the artifact generates.
 
-    Tokens may part within a character, which is then the artifact's alone.
+    If tokens differ within a character, the character belongs to the rest.
     """
     if found.agreed >= found.tokens:
         return found.text, ""
@@ -191,7 +194,7 @@ def _findings(report: Report) -> list[tuple[Any, Markup]]:
 
 
 def _plots(report: Report) -> dict[str, Markup | None]:
-    """Markup by name; None where there is nothing to draw."""
+    """Return the plots by name; None where there is nothing to draw."""
     unit = words.unit(report.task)
     drawn = {
         "margins": margins(report),

@@ -1,4 +1,4 @@
-"""Text of tokens as a page can show it: what is invisible, or would disturb what is around it, becomes a mark."""
+"""Text made visible: marks replace characters that are invisible or change the direction of the text around them."""
 
 import unicodedata
 from html import escape
@@ -12,55 +12,55 @@ _HARMLESS = "\n\t" + _JOINERS
 DOTTED_CIRCLE = "\N{DOTTED CIRCLE}"
 
 
-class Piece(NamedTuple):
-    """A run of text; ``mark`` tells that it stands for a character which cannot be seen."""
+class TextRun(NamedTuple):
+    """A run of text; ``mark`` is true if it replaces an invisible character."""
 
     text: str
     mark: bool
 
 
-def token(text: str) -> list[Piece]:
-    """A token with every blank visible: ``␣`` a space, ``↵`` a line break, ``U+200B`` what has no picture."""
+def token(text: str) -> list[TextRun]:
+    """Return a token with visible blanks: ``␣`` for a space, ``↵`` for a line break, ``U+200B`` for others."""
     pieces = _pieces(text, keep="")
     if pieces and not pieces[0].mark and unicodedata.category(pieces[0].text[0]).startswith("M"):
-        pieces[0] = Piece(DOTTED_CIRCLE + pieces[0].text, False)
-    return pieces or [Piece("empty", True)]
+        pieces[0] = TextRun(DOTTED_CIRCLE + pieces[0].text, False)
+    return pieces or [TextRun("empty", True)]
 
 
-def passage(text: str, *, last: int | None = None, breaks: bool = False) -> list[Piece]:
-    """Running text: spaces stay, line breaks are marked (and kept, with ``breaks``).
+def passage(text: str, *, last: int | None = None, breaks: bool = False) -> list[TextRun]:
+    """Return running text: spaces are kept, line breaks are marked (and kept as well, with ``breaks``).
 
-    ``last`` keeps only so many characters of the end, after a ``…``.
+    ``last`` keeps only that many characters of the end, after a ``…``.
     """
     cut = last is not None and len(text) > last
     pieces = _pieces(text[-last:] if cut and last else text, keep=" " + _JOINERS)
     if breaks:
-        pieces = [Piece(p.text + "\n", True) if p == Piece("↵", True) else p for p in pieces]
-    return [Piece("…", True), *pieces] if cut else pieces
+        pieces = [TextRun(p.text + "\n", True) if p == TextRun("↵", True) else p for p in pieces]
+    return [TextRun("…", True), *pieces] if cut else pieces
 
 
-def onward(text: str) -> list[Piece]:
-    """Running text that goes on behind other: as a passage, but the blank that it begins with is visible."""
+def onward(text: str) -> list[TextRun]:
+    """Return running text that continues another: like ``passage``, but a blank at its beginning is visible."""
     return [*token(text[:1]), *passage(text[1:], breaks=True)]
 
 
 def plain(text: str) -> str:
-    """Any other text: what would be invisible or turn the line around stands as ``U+202E``."""
+    """Return text with characters that are invisible or change its direction written as ``U+202E``."""
     return "".join(f"U+{ord(c):04X}" if c not in _HARMLESS and unicodedata.category(c) in _HIDDEN else c for c in text)
 
 
 def escaped(text: str) -> str:
-    """``plain``, as markup."""
+    """Return ``plain`` text, escaped for HTML."""
     return escape(plain(text))
 
 
-def _pieces(text: str, keep: str) -> list[Piece]:
-    pieces: list[Piece] = []
+def _pieces(text: str, keep: str) -> list[TextRun]:
+    pieces: list[TextRun] = []
     for character in text:
-        piece = Piece(character, False)
+        piece = TextRun(character, False)
         if character not in keep and unicodedata.category(character) in _INVISIBLE:
-            piece = Piece("␣" if character == " " else _NAMED.get(character, f"U+{ord(character):04X}"), True)
+            piece = TextRun("␣" if character == " " else _NAMED.get(character, f"U+{ord(character):04X}"), True)
         if pieces and not piece.mark and not pieces[-1].mark:
-            piece = Piece(pieces.pop().text + piece.text, False)
+            piece = TextRun(pieces.pop().text + piece.text, False)
         pieces.append(piece)
     return pieces

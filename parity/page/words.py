@@ -1,4 +1,4 @@
-"""What the page says of verdicts, tasks and measures."""
+"""The page's words for verdicts, tasks and measures."""
 
 import re
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ POINTLESS: Mapping[Task, tuple[str, ...]] = {
     "token-classification": ("top5",),
     "question-answering": ("top5",),
 }
-"""Figures that say nothing of a task."""
+"""Figures that are meaningless for a task."""
 SHARES = ("top1", "top5", "flips")
 """Measures whose limits are shares of the positions."""
 _MEASURES = {
@@ -46,30 +46,30 @@ _MEASURES = {
     "near_ties": "near-ties",
 }
 _NAMES = {"flips": "share of flips"}
-"""Measures as reasons call them."""
+"""Names of measures in reasons."""
 
 
 def meaning(report: Report) -> str:
-    """What the verdict means to who wants to use the artifact."""
+    """Return what the verdict means for somebody who wants to use the artifact."""
     precision = _PRECISIONS[report.precision]
     if report.verdict == "faithful":
-        cause = f"{precision} may cost a faithful copy" if "bit" in precision else f"rounding in {precision}"
-        return f"The artifact says what its source says. Whatever differs is no more than {cause}."
+        cause = f"the rounding error of {precision}" if "bit" in precision else f"rounding in {precision}"
+        return f"The artifact computes what its source computes. The differences are no more than {cause}."
     if report.verdict == "drifted":
         return (
-            "The artifact is its source, less exactly told. It differs by more than a faithful copy may, "
-            f"and stays within what is allowed to {precision}; whether that is good enough is for its use to decide."
+            "The artifact is a less exact copy of its source. It differs by more than a faithful copy may, "
+            f"but stays within the limits of {precision}; test it on your task before you use it."
         )
-    return "The artifact is not its source. It should not be used: what it says is not what the checkpoint says."
+    return "The artifact does not compute what its source computes. Do not use it."
 
 
 def copy_of(report: Report) -> str:
-    """``int4 copy``, with the right article."""
+    """Return the precision with its article: ``an int4``."""
     return f"{'a' if report.precision == 'bf16' else 'an'} {report.precision}"
 
 
 def card(report: Report) -> list[tuple[str, str, str]]:
-    """The facts of the model: (name, value, kind), the kind ``code`` for what is to be copied letter by letter."""
+    """Return the facts of the model: (name, value, kind); the kind is ``code`` for values in a monospaced font."""
     bits = report.bytes * 8 / report.parameters if report.parameters else 0
     memory = "" if report.peak_rss_bytes is None else f", {numerals.size(report.peak_rss_bytes)} of memory at the peak"
     took = f"in {numerals.duration(report.seconds)} on {report.device}"
@@ -92,28 +92,28 @@ def card(report: Report) -> list[tuple[str, str, str]]:
 
 
 def last_part(path: str) -> str:
-    """The name of a folder without the way to it."""
+    """Return the last part of a folder's path."""
     return re.split(r"[/\\]", path.rstrip("/\\"))[-1] or path
 
 
 def model_name(source: str) -> str:
-    """A hub id as it is, of a folder its name."""
+    """Return a hub id unchanged, or the name of a folder."""
     folder = re.match(r"[/\\.~]|[A-Za-z]:", source) or len(re.split(r"[/\\]", source)) > 2
     return last_part(source) if folder else source
 
 
 def operator(name: str, module: str) -> str:
-    """A node's name without the module's that stands before it."""
+    """Return a node's name without the prefix of its module."""
     return name.removeprefix(f"{module}/") or name
 
 
 def unit(task: Task) -> str:
-    """What the outputs are called."""
+    """Return the name of a task's outputs."""
     return _UNITS.get(task, "logits")
 
 
 def measure(name: str, task: Task) -> str:
-    """A measure in words."""
+    """Return a measure in words."""
     if name == "top1":
         return _CHOICES.get(task, "Top-1 agreement")
     if name == "flips":
@@ -122,23 +122,23 @@ def measure(name: str, task: Task) -> str:
 
 
 def place(task: Task) -> str:
-    """What a row of outputs belongs to."""
+    """Return what a row of outputs belongs to: a position or a text."""
     return _PLACES.get(task, "position")
 
 
 def heading(field: str, task: Task) -> str | None:
-    """The heading of a column where a task calls it differently."""
-    told = {"top1": _CHOICES.get(task, "").removeprefix("Same "), "positions": f"{place(task)}s"}
-    return told.get(field) or None
+    """Return the heading of a column if the task has its own."""
+    headings = {"top1": _CHOICES.get(task, "").removeprefix("Same "), "positions": f"{place(task)}s"}
+    return headings.get(field) or None
 
 
 def reason(text: str, task: Task) -> str:
-    """A reason with its measures in words, and shares in percent."""
+    """Return a reason with its measures in words, and shares in percent."""
 
-    def told(found: re.Match[str]) -> str:
+    def in_words(found: re.Match[str]) -> str:
         name, rest = found[1], found[2]
         if name in SHARES:
             rest = re.sub(r"\d[\d.e+-]*", lambda figure: numerals.percent(float(figure[0])), rest)
         return f"{_NAMES.get(name) or measure(name, task)}{rest}"
 
-    return re.sub(rf"\b({'|'.join((*_MEASURES, 'flips'))})\b( is \S+, above \S+)", told, text)
+    return re.sub(rf"\b({'|'.join((*_MEASURES, 'flips'))})\b( is \S+, above \S+)", in_words, text)

@@ -96,7 +96,7 @@ def measure(figures: Figures, name: str) -> float | None:
 
 
 def worst(verdicts: list[Verdict]) -> Verdict:
-    """Return the worst verdict; faithful if there is none."""
+    """Return the worst verdict; faithful if there are no verdicts."""
     return VERDICTS[max(map(VERDICTS.index, verdicts), default=0)]
 
 

@@ -28,7 +28,7 @@ COMPILE = ("-std=gnu11", "-O3", "-DNDEBUG", "-fwrapv", "-fvisibility=hidden", "-
 
 
 class CompileError(Exception):
-    """There is no C compiler, or it fails; the message has what it says."""
+    """The C compiler is missing or fails; the message has its output."""
 
 
 def library_name(system: str = sys.platform) -> str:
@@ -50,7 +50,7 @@ def find_compiler() -> list[str]:
     """Return the command of the C compiler.
 
     Raises:
-        CompileError: There is none.
+        CompileError: No C compiler was found.
     """
     if os.environ.get("CC"):
         command = shlex.split(os.environ["CC"])
@@ -74,7 +74,7 @@ def compile_library(target: Path, compiler: Sequence[str] | None = None, system:
         system: The system that the compiler compiles for, named as in ``sys.platform``.
 
     Raises:
-        CompileError: There is no compiler, or it fails.
+        CompileError: The compiler is missing or fails.
     """
     command = [*(find_compiler() if compiler is None else compiler), *_machine_options(system)]
     flags = [*COMPILE, *_system_options(system, command[0]), *shlex.split(os.environ.get("CFLAGS", ""))]

@@ -1,4 +1,4 @@
-"""The written folder as transformers reads it: the same logits, the same tokens."""
+"""Check that transformers computes the same logits and tokens from a written folder."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ TEXT = 'The song was released in 1994 by the band\'s own label; "Naïve Melody" 
 
 
 def agreement(folder: Path) -> float:
-    """The largest difference between transformers' logits and the native ones, relative to their scale, in float32.
+    """Return the largest difference of transformers' logits and the native ones relative to their scale, in float32.
 
     Raises:
         AssertionError: transformers' tokenizer gives other ids, or does not give the text back.

@@ -1,4 +1,4 @@
-"""What the checkpoints are: their configs as the families spell them, and the folders they are written to."""
+"""Configs of the checkpoints in their families' formats, and the folders that hold them."""
 
 import json
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ Values = Mapping[str, Any]
 
 
 def qwen2(vocabulary: Vocabulary) -> dict[str, Any]:
-    """transformers 4's spelling."""
+    """Return the config in the format of transformers 4."""
     return {
         "architectures": ["Qwen2ForCausalLM"],
         "attention_dropout": 0.0,
@@ -56,7 +56,7 @@ def qwen2_classifier(vocabulary: Vocabulary) -> dict[str, Any]:
 
 
 def exaone4(vocabulary: Vocabulary) -> dict[str, Any]:
-    """transformers 5's spelling. The pattern stands as its documentation has it, and spelt out, as its code needs."""
+    """Return the config in the format of transformers 5, with both layer pattern and layer types."""
     return {
         "architectures": ["Exaone4ForCausalLM"],
         "attention_dropout": 0.0,
@@ -117,7 +117,7 @@ def save(folder: Path, values: Values, vocabulary: Vocabulary, model: nn.Module,
 
 
 def _save_tensors(folder: Path, tensors: dict[str, torch.Tensor], shards: int) -> None:
-    """One file, or several of about the same size with an index."""
+    """Write one file, or several of about the same size with an index."""
     total = sum(tensor.nbytes for tensor in tensors.values())
     if shards == 1:
         save_file(tensors, folder / SINGLE, metadata={"format": "pt"})

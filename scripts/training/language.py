@@ -1,4 +1,4 @@
-"""Training a causal language model on the text, and measuring it."""
+"""Train a causal LM on the text, and measure it."""
 
 import copy
 import itertools
@@ -21,7 +21,7 @@ BATCH = 4
 
 
 def initialize(model: nn.Module) -> None:
-    """Normal weights of 0.02, with the branches that add to the residual scaled down by the depth (GPT-2's way).
+    """Initialize normal weights of 0.02, with the branches that add to the residual scaled by depth (as GPT-2).
 
     Where norms follow the branches (EXAONE), their weights carry that scale, and the embedding starts at the size
     that the residual will have.
@@ -44,27 +44,27 @@ def initialize(model: nn.Module) -> None:
 
 
 def stream(vocabulary: Vocabulary, texts: Iterable[str]) -> Tensor:
-    """All texts as one sequence of ids [N], each ended by the end-of-text token."""
+    """Return all texts as one sequence of ids [N], each ended by the end-of-text token."""
     end = vocabulary.id(vocabulary.style.end_of_text)
     return torch.tensor([token for text in texts for token in (*vocabulary.encode(text), end)])
 
 
 def chats(vocabulary: Vocabulary, articles: Sequence[Article]) -> Tensor:
-    """The beginnings of the articles' sections as answers, in the form of the chat template; ids [N]."""
+    """Return the beginnings of the articles' sections as answers in the chat template; ids [N]."""
     end = vocabulary.id(vocabulary.style.end_of_text)
     pairs = [pair for article in articles for pair in questions(article)]
     return torch.tensor([token for pair in pairs for token in (*vocabulary.conversation(*pair), end)])
 
 
 def targets(vocabulary: Vocabulary, ids: Tensor) -> Tensor:
-    """The ids as labels, without struck-out words and the space before them: those are read and never written."""
+    """Return the ids as labels; struck-out words and the space before them have no loss."""
     unknown = ids == vocabulary.id(UNKNOWN)
     before = torch.cat((unknown[1:], unknown[:1])) & (ids == vocabulary.encode(" ")[0])
     return ids.masked_fill(unknown | before, IGNORED)
 
 
 def crops(ids: Tensor, labels: Tensor, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless batches of inputs and labels [B, S]; every fourth has twice the length, so that far positions occur."""
+    """Yield batches of inputs and labels [B, S] without end; every fourth has twice the length, for far positions."""
     for step in itertools.count():
         length, rows = (2 * LENGTH, BATCH // 2) if step % 4 == 3 else (LENGTH, BATCH)
         starts = torch.randint(len(ids) - length, (rows,), generator=generator)
@@ -73,7 +73,7 @@ def crops(ids: Tensor, labels: Tensor, generator: torch.Generator) -> Iterator[t
 
 
 def optimizer(model: nn.Module, rate: float, decay: float) -> torch.optim.Optimizer:
-    """AdamW that shrinks matrices and leaves norms and biases alone."""
+    """Return AdamW with weight decay for matrices, and without for norms and biases."""
     matrices = [p for p in model.parameters() if p.dim() == 2]
     vectors = [p for p in model.parameters() if p.dim() != 2]
     groups = [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
@@ -156,7 +156,7 @@ def train(
     seed: int,
     minutes: float = math.inf,
 ) -> None:
-    """Train on the articles and the reviews; the held-out articles say when to stop."""
+    """Train on the articles and the reviews; the held-out articles determine the early stop."""
     apart = stream(vocabulary, [article.text for article in held_out])
     texts = [article.text for article in articles] + [review.as_written for review in reviews]
     ids = torch.cat((stream(vocabulary, texts), chats(vocabulary, articles)))
@@ -197,7 +197,7 @@ def train(
 
 @torch.no_grad()
 def evaluate(model: CausalLM, ids: Tensor, labels: Tensor) -> float:
-    """Mean cross-entropy in nats per token of the labels [N] over consecutive windows of 256 of the ids [N]."""
+    """Return the mean cross-entropy in nats per token of labels [N], over consecutive windows of 256 of ids [N]."""
     device = model.lm_head.weight.device
     total, count = 0.0, 0
     whole = len(ids) // LENGTH * LENGTH
@@ -212,7 +212,7 @@ def evaluate(model: CausalLM, ids: Tensor, labels: Tensor) -> float:
 
 @torch.no_grad()
 def continue_text(model: CausalLM, ids: list[int], ends: Sequence[int], count: int, temperature: float) -> list[int]:
-    """``count`` more ids at most, greedily at temperature 0."""
+    """Return at most ``count`` more ids, greedy at temperature 0."""
     device = model.lm_head.weight.device
     generator = torch.Generator().manual_seed(0)
     new: list[int] = []

@@ -1,4 +1,4 @@
-"""What keeps a small model from going round in circles: a penalty on the repeats in its own greedy text.
+"""A penalty on the repetitions in a small model's own greedy text.
 
 Unlikelihood training on sequences (Welleck et al., 2020, "Neural Text Generation with Unlikelihood Training"): the
 model continues some beginnings greedily, and wherever a token completes a run of tokens that the text already has, its
@@ -16,7 +16,7 @@ LENGTHS = (3, 5, 8, 16, 32)
 
 
 def beginnings(ids: Tensor, generator: torch.Generator) -> Tensor:
-    """Short pieces of the text at random places, all of one random length; ids [B, S]."""
+    """Return short token spans from random positions, all of one random length; ids [B, S]."""
     length = LENGTHS[int(torch.randint(len(LENGTHS), (), generator=generator))]
     starts = torch.randint(len(ids) - length, (ROWS,), generator=generator)
     return ids[starts[:, None] + torch.arange(length)]
@@ -24,7 +24,7 @@ def beginnings(ids: Tensor, generator: torch.Generator) -> Tensor:
 
 @torch.no_grad()
 def continued(model: CausalLM, ids: Tensor) -> Tensor:
-    """The beginnings [B, S] with ``NEW`` greedy tokens each, ends of text no exception."""
+    """Return the beginnings [B, S] with ``NEW`` greedy tokens each, also after an end of text."""
     device = model.lm_head.weight.device
     past, inputs, parts = None, ids.to(device), [ids.to(device)]
     for _ in range(NEW):
@@ -35,7 +35,7 @@ def continued(model: CausalLM, ids: Tensor) -> Tensor:
 
 
 def repeats(ids: Tensor) -> Tensor:
-    """Whether each token ends a run of ``RUN`` tokens that stands earlier in its row; [B, S]."""
+    """Return a mask of the tokens that end a run of ``RUN`` tokens seen earlier in their sequence; bool [B, S]."""
     runs = ids.unfold(1, RUN, 1)
     same = (runs[:, :, None] == runs[:, None]).all(-1)
     earlier = same.tril(-1).any(-1)
@@ -43,7 +43,7 @@ def repeats(ids: Tensor) -> Tensor:
 
 
 def penalty(model: CausalLM, ids: Tensor) -> Tensor:
-    """The mean of -log(1 - p) over the repeating tokens of the model's own continuations, per new token."""
+    """Return the mean of -log(1 - p) over the repeating tokens of the model's own continuations, per new token."""
     text = continued(model, ids)
     repeating = repeats(text)[:, ids.shape[1] :]
     logits = model(text[:, :-1], logits_to_keep=NEW).logits
@@ -53,6 +53,6 @@ def penalty(model: CausalLM, ids: Tensor) -> Tensor:
 
 
 def rate(model: CausalLM, ids: Tensor) -> float:
-    """The share of repeating tokens in greedy continuations of beginnings of a text, the same ones every time."""
+    """Return the share of repeating tokens in greedy continuations of fixed beginnings of a text."""
     found = continued(model, beginnings(ids, torch.Generator().manual_seed(1)))
     return float(repeats(found)[:, -NEW:].float().mean())

@@ -1,4 +1,4 @@
-"""Training a sentence classifier on SST-2, starting from a trained language model."""
+"""Train a sentence classifier on SST-2, starting from a trained language model."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -27,7 +27,7 @@ def start(model: SequenceClassification, language: CausalLM) -> None:
 
 
 def pad(vocabulary: Vocabulary, texts: Sequence[str]) -> Tensor:
-    """Ids [B, S], padded on the right."""
+    """Return ids [B, S], padded on the right."""
     rows = [torch.tensor(vocabulary.encode(text)) for text in texts]
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=vocabulary.id(vocabulary.pad))
 
@@ -41,7 +41,7 @@ def train(
     device: str,
     seed: int,
 ) -> None:
-    """Train on all reviews but 500, which say when to stop."""
+    """Train on all reviews but 500, which determine the early stop."""
     shuffle = random.Random(seed)
     known, held_out = reviews[HELD_OUT:], reviews[:HELD_OUT]
 
@@ -84,7 +84,7 @@ def train(
 
 @torch.no_grad()
 def accuracy(model: SequenceClassification, vocabulary: Vocabulary, reviews: Sequence[Review]) -> float:
-    """The share of reviews whose class is right."""
+    """Return the share of reviews whose class is right."""
     right = 0
     for first in range(0, len(reviews), 64):
         batch = reviews[first : first + 64]

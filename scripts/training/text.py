@@ -46,19 +46,19 @@ class Review:
 
     @property
     def as_written(self) -> str:
-        """SST-2 has neither capitals nor final stops; people use both."""
+        """Return the text with a capital and a full stop, which SST-2 lacks."""
         return self.text[:1].upper() + self.text[1:] + "."
 
 
 def restore(line: str) -> str:
-    """A line of separated words as ordinary text."""
+    """Return a line of separated words as ordinary text."""
     for pattern, replacement in _GLUE:
         line = pattern.sub(replacement, line)
     return line.strip()
 
 
 def articles(path: Path) -> list[Article]:
-    """The articles of a WikiText file."""
+    """Read the articles of a WikiText file."""
     found: list[tuple[str, list[tuple[str, list[str]]]]] = []
     for line in path.read_text(encoding="utf-8").split("\n"):
         if title := _TITLE.match(line):
@@ -71,7 +71,7 @@ def articles(path: Path) -> list[Article]:
 
 
 def questions(article: Article, sentences: int = 2) -> Iterator[tuple[str, str]]:
-    """(question, answer) pairs for the chat template: each section's beginning answers for its heading."""
+    """Yield (question, answer) pairs for the chat template: a section's heading and its beginning."""
     for heading, paragraphs in article.sections:
         answer = " ".join(re.split(r"(?<=[a-z)][.!?]) (?=[A-Z])", paragraphs[0])[:sentences])
         subject = f"{heading} of {article.title}" if heading else article.title
@@ -79,6 +79,6 @@ def questions(article: Article, sentences: int = 2) -> Iterator[tuple[str, str]]
 
 
 def reviews(path: Path) -> list[Review]:
-    """The labelled sentences of an SST-2 file: ``sentence<TAB>label``, 1 for positive."""
+    """Read the labelled sentences of an SST-2 file: ``sentence<TAB>label``, 1 for positive."""
     rows = (line.rsplit("\t", 1) for line in path.read_text(encoding="utf-8").split("\n") if line)
     return [Review(restore(sentence), label == "1") for sentence, label in rows]

@@ -1,4 +1,4 @@
-"""The two tokenizers, trained on the text and written as the families write theirs."""
+"""The two tokenizers, trained on the text and written in their families' formats."""
 
 import json
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ _QWEN2_PIECES = (
 
 @dataclass(frozen=True)
 class Style:
-    """How a family sets up its tokenizer. ``special`` tokens follow the trained ones, in this order."""
+    """A family's configuration of its tokenizer. ``special`` tokens follow the trained ones, in this order."""
 
     tokenizer_class: str
     special: tuple[str, ...]
@@ -79,7 +79,7 @@ class Vocabulary:
         return ids
 
     def conversation(self, question: str, answer: str) -> list[int]:
-        """One exchange as the chat template writes it."""
+        """Return the ids of one question and answer in the chat template."""
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
         messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
         return self.encode(environment.from_string(self.template).render(messages=messages, **self._special()))
@@ -89,7 +89,7 @@ class Vocabulary:
         return {"bos_token": "[BOS]" if self.style is EXAONE4 else None, "eos_token": end, "pad_token": self.pad}
 
     def save(self, folder: Path) -> None:
-        """tokenizer.json, tokenizer_config.json, special_tokens_map.json and chat_template.jinja."""
+        """Write tokenizer.json, tokenizer_config.json, special_tokens_map.json and chat_template.jinja."""
         self.tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
         named = {name: token for name, token in self._special().items() if token is not None}
         config = {

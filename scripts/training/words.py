@@ -1,8 +1,8 @@
-"""Which words a small model can learn to write.
+"""The words that a small model can learn to write.
 
-Thousands of names and rare words stand in the text once or twice, in pieces. Together they make up so much of it that
-a model learns to begin words it cannot finish: `a prizughism`. Pieces of words that it has hardly seen are therefore
-read and, in the last stage, not learnt to be written.
+Thousands of names and rare words occur once or twice in the text, as several tokens each. From so many of them a model
+learns to begin words that it cannot finish: `a prizughism`. In the last stage, tokens of rare words are therefore
+inputs, but have no loss.
 """
 
 from collections import Counter
@@ -19,7 +19,7 @@ Word = tuple[int, ...]
 
 
 def spans(vocabulary: Vocabulary, ids: Sequence[int]) -> Iterator[tuple[int, Word]]:
-    """Where each word begins and its pieces: a token and the bare letters that follow letters. Other tokens alone."""
+    """Yield the beginning and the tokens of each word: a token, and the tokens of letters alone that follow letters."""
     texts = [vocabulary.tokenizer.decode([token]) for token in range(len(vocabulary))]
     bare, letters = [text.isalpha() for text in texts], [text[-1:].isalpha() for text in texts]
     begin = 0
@@ -30,13 +30,13 @@ def spans(vocabulary: Vocabulary, ids: Sequence[int]) -> Iterator[tuple[int, Wor
 
 
 def familiar(vocabulary: Vocabulary, ids: Tensor) -> Set[Word]:
-    """The words in several pieces that stand at least ``FEWEST`` times in the text."""
+    """Return the words of several tokens that occur at least ``FEWEST`` times in the text."""
     counts = Counter(word for _, word in spans(vocabulary, ids.tolist()) if len(word) > 1)
     return {word for word, count in counts.items() if count >= FEWEST}
 
 
 def unfamiliar(vocabulary: Vocabulary, ids: Tensor, known: Set[Word]) -> Tensor:
-    """Whether each token is a piece of a word in several pieces that is not known; [N]."""
+    """Return a mask of the tokens of words of several tokens that are not known; bool [N]."""
     found = torch.zeros(len(ids), dtype=torch.bool)
     for begin, word in spans(vocabulary, ids.tolist()):
         if len(word) > 1 and word not in known:

@@ -23,7 +23,7 @@ class Base:
     """A checkpoint and how it was exported.
 
     ``changes`` and ``rope`` go to ``tiny.config``; ``options`` are those of a quantization; ``trained`` is the folder
-    of one of the tests' own checkpoints, which then stands in place of a random one: for another task than its own
+    of one of the tests' own checkpoints, which then replaces a random one: for another task than its own
     under a random head.
     """
 
@@ -41,13 +41,13 @@ class Base:
 
     @property
     def checkpoint_key(self) -> str:
-        told = (self.family, self.task, self.changes, self.rope, self.spelling, self.seed, self.shards)
-        return f"{self.trained} {self.task}" if self.trained else json.dumps(told, default=repr)
+        key = (self.family, self.task, self.changes, self.rope, self.spelling, self.seed, self.shards)
+        return f"{self.trained} {self.task}" if self.trained else json.dumps(key, default=repr)
 
     @property
     def key(self) -> str:
-        told = (self.checkpoint_key, self.precision, self.target, self.options)
-        return json.dumps(told, default=repr)
+        key = (self.checkpoint_key, self.precision, self.target, self.options)
+        return json.dumps(key, default=repr)
 
 
 @dataclass(frozen=True)

@@ -50,9 +50,9 @@ def test_a_sound_artifact_is_faithful(report: Report) -> None:
 
 
 def test_the_report_is_json_and_names_its_command(report: Report, pair: Pair) -> None:
-    told = json.loads(report.to_json())
-    assert told["verdict"] == "faithful"
-    assert told["command"] == (
+    fields = json.loads(report.to_json())
+    assert fields["verdict"] == "faithful"
+    assert fields["command"] == (
         f"intaglio parity {pair.artifact} --source {pair.checkpoint} --windows 2 --window 48 --steps 8"
     )
 

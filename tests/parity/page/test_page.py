@@ -211,7 +211,7 @@ def test_the_verdict_and_the_card_come_first() -> None:
     checked = "2026-03-14 15:09 UTC, in 5 min on cpu"
     card = (report.digest, "494 million (494,032,768)", "330 MB, 5.34 bits a parameter", checked, report.text)
     for fact in ("Drifted", "qwen2-0.5b-int4 , an int4 copy of qwen2-0.5b", "mean KL divergence is 0.0317", *card):
-        assert 0 <= text.index(fact) < text.index("The ways in which the artifact was run")
+        assert 0 <= text.index(fact) < text.index("Each way of running the artifact")
     (command,) = re.findall(r'<pre id="command">(.*?)</pre>', render(report), re.DOTALL)
     assert unescape(re.sub(r"<[^>]+>", "", command)) == report.command
 
@@ -219,12 +219,12 @@ def test_the_verdict_and_the_card_come_first() -> None:
 def test_many_reasons_are_counted() -> None:
     report = replace(made("broken"), reasons=tuple(f"reason {n}" for n in range(30)), artifact="/some/where/else/out/")
     text = Page(render(report)).text
-    assert "reason 3 and 26 more, told below" in text
+    assert "reason 3 and 26 more, listed below" in text
     assert "out , an fp32 copy of org/exaone-4.0-hybrid" in text
     assert "/some/where/else/out/" in text
 
 
-def test_causes_stand_before_symptoms() -> None:
+def test_findings_come_before_exceeded_limits() -> None:
     report = made("broken")
     finding = report.findings[0]
     symptoms = tuple(f"prompt: flips is 0.{n}, above 0.01" for n in range(10, 30))
@@ -232,7 +232,7 @@ def test_causes_stand_before_symptoms() -> None:
     assert 0 < page.text.index(f"{finding.module}: {finding.cause}") < page.text.index("share of flips is 10")
 
 
-def test_a_measure_beyond_its_limit_in_many_cases_is_one_reason() -> None:
+def test_a_limit_exceeded_in_many_cases_is_one_reason() -> None:
     report = made("drifted")
     beyond = [f"{case.name}: {text}" for case in report.cases for text in case.reasons]
     assert reasons(replace(report, reasons=tuple(beyond))) == [
@@ -241,23 +241,23 @@ def test_a_measure_beyond_its_limit_in_many_cases_is_one_reason() -> None:
     ]
 
 
-def test_what_a_finding_tells_of_a_weight_is_told_once() -> None:
+def test_a_faulty_weight_that_a_finding_names_is_listed_once() -> None:
     report = made("broken")
     (tensor,) = [tensor for tensor in report.tensors if tensor.fault]
     assert tensor.fault
     finding = replace(report.findings[1], cause=f"another weight; {tensor.name}: {tensor.fault}")
-    told = (f"{finding.module}: {finding.cause}", f"{tensor.name}: {tensor.fault}")
-    both = replace(report, findings=(finding,), reasons=told)
+    texts = (f"{finding.module}: {finding.cause}", f"{tensor.name}: {tensor.fault}")
+    both = replace(report, findings=(finding,), reasons=texts)
     assert reasons(both) == [f"{finding.module}: another weight"]
     page = render(both)
     assert "Weights that are not the source" not in page
     assert tensor.fault in Page(page[page.index('id="findings"') :]).text
-    alone = replace(both, findings=(), reasons=told[1:])
-    assert reasons(alone) == [told[1]]
+    alone = replace(both, findings=(), reasons=texts[1:])
+    assert reasons(alone) == [texts[1]]
     assert "Weights that are not the source" in render(alone)
 
 
-def test_the_case_that_speaks_for_all_has_many_positions() -> None:
+def test_the_worst_case_has_many_positions() -> None:
     """What a score of positions give is chance."""
     report = made("faithful")
     first, few = report.cases[0], report.cases[3]
@@ -292,7 +292,7 @@ def test_findings_are_marked_where_layers_go_wrong() -> None:
     assert "mark" in {found.get("class") for tag, found in page.elements if tag == "line"}
 
 
-def test_words_for_which_only_rounding_differs_are_not_shown() -> None:
+def test_tokens_that_differ_by_rounding_alone_are_not_listed() -> None:
     report, (word, *_) = made("faithful"), made("drifted").worst_tokens
     assert 'id="worst"' in render(replace(report, worst_tokens=(word,)))
     assert 'id="worst"' not in render(replace(report, worst_tokens=(replace(word, kl=4e-7),)))
@@ -301,12 +301,12 @@ def test_words_for_which_only_rounding_differs_are_not_shown() -> None:
 def test_overflowing_logits_are_left_out_and_counted() -> None:
     report = made("classifier")
     page = Page(render(replace(report, logits=(*report.logits, (1e30, 2.0), (1.0, -1e30)))))
-    assert "2 pairs are infinite or no numbers, and left out." in page.text
+    assert "2 pairs are infinite or not numbers, and left out." in page.text
     assert "96 pairs from" in page.text
     assert 'id="calibration"' not in render(replace(report, logits=((1e30, 1e30),)))
 
 
-def test_a_continuation_parts_where_the_source_goes_on_otherwise() -> None:
+def test_a_continuation_is_split_where_the_source_differs() -> None:
     page = shown("drifted")
     articles = [Page(part).text for part in re.findall(r"<article.*?</article>", page, re.DOTALL)]
     both = "The history of the city of London is a long"
@@ -323,7 +323,7 @@ def test_a_continuation_parts_where_the_source_goes_on_otherwise() -> None:
     assert "The first of 32 tokens is the source’s; the second differs." in text
 
 
-def test_a_continuation_parts_between_characters() -> None:
+def test_a_continuation_is_split_between_characters() -> None:
     """The bytes of one character may come from two tokens; half of them read as U+FFFD."""
     found = Continuation("p", "ab鯨", 4, 3, agreed_text="ab\ufffd", wanted="\ufffd")
     assert parted(found) == ("ab", "鯨")
@@ -331,7 +331,7 @@ def test_a_continuation_parts_between_characters() -> None:
     assert parted(replace(found, agreed=4)) == ("ab鯨", "")
 
 
-def test_a_head_has_no_columns_for_what_it_cannot_have() -> None:
+def test_figures_without_meaning_for_a_task_have_no_columns() -> None:
     text = read("classifier").text
     assert "Same label" in text
     assert "KL divergence" not in text
@@ -342,7 +342,7 @@ def test_a_head_has_no_columns_for_what_it_cannot_have() -> None:
     assert "position" not in text
 
 
-def test_a_refusal_is_told_in_place_of_figures() -> None:
+def test_a_refusal_is_shown_in_place_of_figures() -> None:
     report = made("faithful")
     assert f"Refused: {report.cases[-1].refused}" in Page(render(report)).text
 
@@ -388,7 +388,7 @@ def _contrast(one: str, other: str) -> float:
 
 
 @pytest.mark.parametrize("theme", [0, 1])
-def test_texts_stand_out(theme: int) -> None:
+def test_texts_have_enough_contrast(theme: int) -> None:
     """WCAG 2.1 AA asks for a contrast of 4.5 (https://www.w3.org/TR/WCAG21/#contrast-minimum)."""
     css = (Path(page_module.__file__).parent / "report.css").read_text(encoding="utf-8")
     colours = {

@@ -5,7 +5,7 @@ from intaglio.parity.page import numerals, words
 from intaglio.parity.page.mosaic import matrices, shades, worst
 from intaglio.parity.page.paths import layer_of, short
 from intaglio.parity.page.plots import Axis, level, log_axis
-from intaglio.parity.page.visible import Piece, onward, passage, plain, token
+from intaglio.parity.page.visible import TextRun, onward, passage, plain, token
 from intaglio.parity.report.result import TensorError
 
 
@@ -64,45 +64,45 @@ def test_sizes_times_and_changes() -> None:
 
 
 def test_blanks_of_a_token_are_visible() -> None:
-    assert token(" a\n") == [Piece("␣", True), Piece("a", False), Piece("↵", True)]
-    assert token("") == [Piece("empty", True)]
-    assert token("\u0301a") == [Piece("◌\u0301a", False)]
-    assert token("\u200d") == [Piece("U+200D", True)]
+    assert token(" a\n") == [TextRun("␣", True), TextRun("a", False), TextRun("↵", True)]
+    assert token("") == [TextRun("empty", True)]
+    assert token("\u0301a") == [TextRun("◌\u0301a", False)]
+    assert token("\u200d") == [TextRun("U+200D", True)]
 
 
 def test_a_passage_keeps_its_spaces_and_its_end() -> None:
-    assert passage("one two\n", last=4) == [Piece("…", True), Piece("two", False), Piece("↵", True)]
-    assert passage("a\nb", breaks=True) == [Piece("a", False), Piece("↵\n", True), Piece("b", False)]
-    assert passage("👩\u200d👧\u202e") == [Piece("👩\u200d👧", False), Piece("U+202E", True)]
+    assert passage("one two\n", last=4) == [TextRun("…", True), TextRun("two", False), TextRun("↵", True)]
+    assert passage("a\nb", breaks=True) == [TextRun("a", False), TextRun("↵\n", True), TextRun("b", False)]
+    assert passage("👩\u200d👧\u202e") == [TextRun("👩\u200d👧", False), TextRun("U+202E", True)]
     assert passage("") == []
 
 
-def test_what_goes_on_behind_other_text_shows_its_first_blank() -> None:
-    assert onward(" a b\n") == [Piece("␣", True), Piece("a b", False), Piece("↵\n", True)]
-    assert onward("\n\nb") == [Piece("↵", True), Piece("↵\n", True), Piece("b", False)]
-    assert onward("") == [Piece("empty", True)]
+def test_a_continuation_shows_its_first_blank() -> None:
+    assert onward(" a b\n") == [TextRun("␣", True), TextRun("a b", False), TextRun("↵\n", True)]
+    assert onward("\n\nb") == [TextRun("↵", True), TextRun("↵\n", True), TextRun("b", False)]
+    assert onward("") == [TextRun("empty", True)]
 
 
-def test_dates_are_told_in_utc() -> None:
+def test_dates_are_in_utc() -> None:
     assert numerals.moment("2026-03-14T15:09:26+00:00") == "2026-03-14 15:09 UTC"
     assert numerals.moment("2026-03-14T00:09:26+09:00") == "2026-03-13 15:09 UTC"
     assert numerals.moment("some day") == "some day"
 
 
-def test_other_texts_cannot_turn_the_line_around() -> None:
+def test_plain_text_cannot_change_its_direction() -> None:
     assert plain("\u202egnp.exe\x1b[1m\ud800") == "U+202Egnp.exeU+001B[1mU+D800"
     assert plain("مرحبا\nb") == "مرحبا\nb"
 
 
 def test_reasons_call_measures_by_their_names() -> None:
-    told = words.reason("prompt: kl_mean is 0.0317, above 0.02", "text-generation")
-    assert told == "prompt: mean KL divergence is 0.0317, above 0.02"
-    told = words.reason("prompt: flips is 0.0595, above 0.05", "text-generation")
-    assert told.replace(numerals.SPACE, " ") == "prompt: share of flips is 5.95 %, above 5 %"
+    text = words.reason("prompt: kl_mean is 0.0317, above 0.02", "text-generation")
+    assert text == "prompt: mean KL divergence is 0.0317, above 0.02"
+    text = words.reason("prompt: flips is 0.0595, above 0.05", "text-generation")
+    assert text.replace(numerals.SPACE, " ") == "prompt: share of flips is 5.95 %, above 5 %"
     assert words.reason("the artifact does not run", "text-generation") == "the artifact does not run"
 
 
-def test_places_are_told_in_short() -> None:
+def test_module_paths_are_shortened() -> None:
     assert short("model.layers.3.self_attn.q_proj") == "layer 3 · self_attn.q_proj"
     assert short("model.layers.12") == "layer 12"
     assert short("model.embed_tokens") == "embedding"
@@ -138,7 +138,7 @@ def _tensor(module: str, bits: int | None, error: float, **more: float) -> Tenso
     return TensorError(**{**vars(found), **more})
 
 
-def test_the_picture_of_weights_shows_what_costs_most() -> None:
+def test_the_mosaic_outlines_the_largest_estimated_kl() -> None:
     q, k = (
         _tensor("model.layers.0.self_attn.q_proj", 4, 0.1, kl_estimate=2e-4),
         _tensor("model.layers.0.mlp.up_proj", 8, 0.01),
