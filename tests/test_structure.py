@@ -12,7 +12,8 @@ ROOMS = ("models", "exporter", "runtime", "parity", "cli")
 MOST_FILES = 16
 
 # The layers of each room, from the bottom up: folders and modules of the room, several on one layer where they do not
-# import each other. A module may import from its own entry and from lower layers.
+# import each other. A module may import from its own entry and from lower layers. A folder inside a folder has an entry
+# of its own where it is on another layer; the longest entry counts.
 LAYERS: Mapping[str, tuple[str, ...]] = {
     "models": (
         "dtypes rope",
@@ -33,7 +34,8 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         "export",
     ),
     "runtime": (
-        "folder graph numerics representation text",
+        "chat.sandbox folder graph numerics representation text",
+        "kernels.edits",
         "kernels",
         "engine",
         "decoding sequence tasks",
@@ -131,13 +133,20 @@ def upward(room: str, layers: tuple[str, ...], edges: Mapping[str, Mapping[str, 
             if target == room:
                 found.append(f"{where}: {name} imports its own room; import the module that defines the name")
                 continue
-            member, other = name.split(".")[1], target.split(".")[1]
+            member, other = entry_of(name, level), entry_of(target, level)
             unlisted = [part for part in (member, other) if part not in level]
             if unlisted:
                 found.append(f"{where}: {room}/{unlisted[0]} has no layer; add it to LAYERS in tests/test_structure.py")
             elif member != other and level[member] <= level[other]:
                 found.append(f"{where}: {room}/{member} imports {target}, which is not in a lower layer")
     return found
+
+
+def entry_of(name: str, level: Mapping[str, int]) -> str:
+    """Return the longest entry of ``level`` that a module of a room is in; its first folder or file without any."""
+    parts = name.split(".")[1:]
+    entries = [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
+    return next((entry for entry in entries if entry in level), parts[0])
 
 
 def test_no_import_cycle() -> None:
@@ -161,6 +170,7 @@ def test_the_rules_see_what_breaks_them() -> None:
     edges = {
         "runtime.text.a": {"runtime.load": "runtime/text/a.py:1"},
         "runtime.load": {"runtime.text.a": "runtime/load.py:2", "runtime.new": "runtime/load.py:3"},
+        "runtime.kernels.edits.a": {"runtime.kernels": "runtime/kernels/edits/a.py:5"},
         "runtime.new": {"runtime": "runtime/new.py:4"},
     }
     assert cycle(edges) == [
@@ -170,5 +180,6 @@ def test_the_rules_see_what_breaks_them() -> None:
     assert upward("runtime", LAYERS["runtime"], edges) == [
         "runtime/text/a.py:1: runtime/text imports runtime.load, which is not in a lower layer",
         "runtime/load.py:3: runtime/new has no layer; add it to LAYERS in tests/test_structure.py",
+        "runtime/kernels/edits/a.py:5: runtime/kernels.edits imports runtime.kernels, which is not in a lower layer",
         "runtime/new.py:4: runtime.new imports its own room; import the module that defines the name",
     ]
