@@ -1,4 +1,4 @@
-"""An artifact gives back the tensors of the checkpoint it was made from, whole and in pieces."""
+"""An artifact gives back the tensors of the checkpoint it was made from, whole and in chunks of rows."""
 
 import json
 from collections.abc import Callable
@@ -82,7 +82,7 @@ def test_every_head_in_the_precision_of_the_artifact(
 
 
 def test_the_trunk_keeps_its_prefix(tmp_path: Path) -> None:
-    """Whatever prefix is usual for the task."""
+    """Check that the prefix does not depend on the task."""
     values = tiny.config("exaone4", "question-answering", num_hidden_layers=1, layer_types=["full_attention"])
     checkpoint, artifact = both(tmp_path, values, prefix="model.")
     assert artifact.trunk_prefix == "model."
@@ -101,7 +101,7 @@ def test_a_task_other_than_the_architectures(tmp_path: Path) -> None:
 
 
 def test_exporting_it_gives_the_same_bytes(artifact: Path, tmp_path: Path) -> None:
-    """What is square, symmetric in shape or packed is where it was."""
+    """Check that square and packed tensors are not transposed or reordered."""
     opened = ArtifactCheckpoint(artifact)
     state = {name: opened.tensor(name) for name in opened.tensors}
     assert torch.equal(state[Q], tiny.weights(tiny.config("qwen2"))[Q])
@@ -112,7 +112,7 @@ def test_exporting_it_gives_the_same_bytes(artifact: Path, tmp_path: Path) -> No
 
 
 def test_no_more_is_mapped_at_once_than_a_block(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of packed, transposed, stored and flat tensors."""
+    """Read packed, transposed, plain and one-dimensional tensors."""
     opened = ArtifactCheckpoint(artifact)
     expected = {name: (opened.tensor(name), list(opened.rows(name, 1000))) for name in opened.tensors}
     monkeypatch.setattr(module, "BLOCK_BYTES", 2048)
@@ -138,7 +138,7 @@ def test_no_more_is_mapped_at_once_than_a_block(artifact: Path, monkeypatch: pyt
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """The files of an artifact."""
+    """Return the files of an artifact by name."""
     folder = tmp_path_factory.mktemp("exported")
     export(tiny.write(folder / "checkpoint", tiny.config("qwen2")), folder / "artifact")
     return {path.name: path.read_bytes() for path in (folder / "artifact").iterdir()}
@@ -180,7 +180,7 @@ def test_one_tensor_quantized_already(artifact: Path) -> None:
         ArtifactCheckpoint(artifact)
 
 
-def test_no_artifact(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_an_artifact(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"is not an intaglio artifact: it has no intaglio.json"):
         ArtifactCheckpoint(tmp_path)
 

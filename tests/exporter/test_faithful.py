@@ -1,7 +1,7 @@
 """Artifacts compute what the native definitions compute: every family, head, target and configuration.
 
 Windows are 6 tokens wide and scaled RoPE types have an original length of 16 (see ``tests/models/variants.py``): the
-sequences here lie below, at and above both.
+sequences here are shorter than, equal to and longer than both.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the graphs are made of: operators, names, stored weights."""
+"""The content of the graphs: operators, names, stored weights."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -117,7 +117,7 @@ def test_tied_embeddings_are_stored_once(exported: Exported, target: Target) -> 
     assert sizes[False] - sizes[True] >= 288 * 64 * 4
 
 
-def test_names_lead_to_the_module_and_nowhere_else(exported: Exported) -> None:
+def test_names_are_module_paths(exported: Exported) -> None:
     out = exported(tiny.config("qwen2"))
     nodes = {node.name: node for node in ir.load(out / "model.onnx").graph}
     assert (
@@ -129,7 +129,7 @@ def test_names_lead_to_the_module_and_nowhere_else(exported: Exported) -> None:
     assert b"head." not in content.replace(b"lm_head.", b"")
 
 
-def test_weights_lie_on_page_boundaries(exported: Exported) -> None:
+def test_weights_are_aligned_to_pages(exported: Exported) -> None:
     out = exported(tiny.config("exaone4"))
     values = ir.load(out / "model.onnx").graph.initializers.values()
     offsets = [v.const_value.offset for v in values if isinstance(v.const_value, ir.ExternalTensor)]
@@ -165,7 +165,7 @@ def test_repeated_layers_equal_a_trace_of_every_layer(
 
 
 def _description(model: ir.Model) -> list[object]:
-    """Every node with its attributes and the names of what goes in and out; constants by value."""
+    """Return every node with its attributes and the names of its inputs and outputs; constants by value."""
     constants = {
         v.name: v.const_value.numpy().tolist()
         for v in model.graph.initializers.values()

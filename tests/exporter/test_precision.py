@@ -1,7 +1,7 @@
-"""fp16 and bf16 artifacts: what they need to hold, and that they hold it.
+"""fp16 and bf16 artifacts: their tolerances, and checks against them.
 
 fp16 has 11 bits of mantissa: each rounding loses up to 2^-11 = 4.9e-4 of a value. ONNX Runtime's CPU provider computes
-most of an fp16 graph in float32 between casts, so what is seen is the rounding of weights, of the tensors between
+most of an fp16 graph in float32 between casts, so the errors are the rounding of weights, of the tensors between
 nodes, and of the cache: some 1e-2 of the logits' scale after a few layers.
 
 bf16 has 8 bits: 3.9e-3 each. The CPU provider has no bf16 kernels, so the graph itself cannot run here. What can be

@@ -1,4 +1,4 @@
-"""What a graph cannot express goes another way or is refused with the reason: never a wrong file."""
+"""Models that a graph cannot express are exported in another way or rejected with a reason, never exported wrongly."""
 
 from pathlib import Path
 from typing import Any

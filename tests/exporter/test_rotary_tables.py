@@ -19,7 +19,7 @@ from intaglio.tests import tiny
 from onnx import numpy_helper
 
 STEPS = 3
-"""Of float32, between torch's numbers and ONNX Runtime's."""
+"""The tolerance in float32 between torch's numbers and ONNX Runtime's."""
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
 LLAMA3 = {
@@ -34,7 +34,7 @@ LONG = {"max_position_embeddings": 131_072, "num_hidden_layers": 1, "layer_types
 
 
 def loaded(folder: Path, place: Path) -> onnx.ModelProto:
-    """The graph as ONNX Runtime runs it, with its options as they come."""
+    """Return the graph that ONNX Runtime runs with default options."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
@@ -48,7 +48,7 @@ def loaded(folder: Path, place: Path) -> onnx.ModelProto:
     [("fp32", {}, {}), ("fp32", YARN, {}), ("fp16", YARN, {}), ("fp32", LLAMA3, LONG)],
     ids=["default", "yarn", "yarn-fp16", "llama3"],
 )
-def test_they_are_computed_on_loading(
+def test_tables_are_computed_on_loading(
     tmp_path: Path, precision: Precision, rope: dict[str, Any], changes: dict[str, Any]
 ) -> None:
     folder = tiny.write(tmp_path / "checkpoint", tiny.config("qwen2", rope=rope, **changes))
@@ -70,8 +70,8 @@ def test_they_are_computed_on_loading(
 
 
 @pytest.mark.parametrize("family", ["qwen2", "exaone4"])
-def test_they_take_no_room_in_the_artifact(tmp_path: Path, family: str) -> None:
-    """Not in the weights, and not in the graph, where an optimizer may put what it folds."""
+def test_tables_take_no_space_in_the_artifact(tmp_path: Path, family: str) -> None:
+    """Check the weights, and the graph, where an optimizer could store folded constants."""
     sizes = []
     for positions in (128, 131_072):
         values = tiny.config(family, max_position_embeddings=positions)

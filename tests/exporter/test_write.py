@@ -1,4 +1,4 @@
-"""An export ends with the whole artifact or with nothing that looks like one."""
+"""An export leaves either a complete artifact or none."""
 
 import errno
 import os
@@ -93,7 +93,7 @@ def test_destination_under_a_file(tmp_path: Path, checkpoint: Path) -> None:
         export(checkpoint, tmp_path / "file" / "out")
 
 
-def test_too_little_space_is_seen_before_it_is_used(
+def test_too_little_space_is_reported_before_writing(
     tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
@@ -103,9 +103,9 @@ def test_too_little_space_is_seen_before_it_is_used(
     assert left(tmp_path) == []
 
 
-def test_disk_full_on_the_way(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disk_full_while_writing(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Full:
-        """A file on a disk that takes one page more."""
+        """A file on a disk with one free page."""
 
         def __init__(self, path: Path) -> None:
             self.written = 0
@@ -143,7 +143,7 @@ def test_interrupt(tmp_path: Path, checkpoint: Path, stage: str) -> None:
     assert left(tmp_path) == []
 
 
-def test_what_a_killed_export_left_goes_with_the_next(tmp_path: Path, checkpoint: Path) -> None:
+def test_leftovers_of_a_killed_export_are_removed_by_the_next(tmp_path: Path, checkpoint: Path) -> None:
     finished = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
     abandoned = tmp_path / f".out.intaglio-{int(finished.stdout)}"
     running = tmp_path / f".out.intaglio-{os.getppid()}"
@@ -151,7 +151,7 @@ def test_what_a_killed_export_left_goes_with_the_next(tmp_path: Path, checkpoint
         folder.mkdir()
     export(checkpoint, tmp_path / "out")
     assert not abandoned.exists()
-    assert running.exists()  # somebody is at it
+    assert running.exists()  # a running export
     (tmp_path / "out").rename(f"{abandoned}-old")  # killed between the two renamings
     with pytest.raises(OutputError, match="out exists"):
         export(checkpoint, tmp_path / "out")
@@ -159,7 +159,7 @@ def test_what_a_killed_export_left_goes_with_the_next(tmp_path: Path, checkpoint
     assert left(tmp_path) == [running.name, "out"]
 
 
-def test_folders_above_the_destination_go_when_the_export_fails(tmp_path: Path, checkpoint: Path) -> None:
+def test_created_parent_folders_are_removed_when_the_export_fails(tmp_path: Path, checkpoint: Path) -> None:
     with pytest.raises(HubError):
         export(tmp_path / "nowhere", tmp_path / "a" / "b" / "out")
     assert left(tmp_path) == []
@@ -167,7 +167,7 @@ def test_folders_above_the_destination_go_when_the_export_fails(tmp_path: Path, 
     assert verify(tmp_path / "a" / "b" / "out") == []
 
 
-def test_what_was_there_comes_back_when_it_cannot_be_replaced(
+def test_the_old_artifact_is_restored_when_replacing_fails(
     tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = export(checkpoint, tmp_path / "out")
@@ -203,7 +203,7 @@ def test_signal_at_any_moment(tmp_path: Path, checkpoint: Path, name: str, delay
     process.send_signal(getattr(signal, name))
     _, errors = process.communicate(timeout=60)
     assert "Traceback" not in errors
-    if (tmp_path / "out").exists():  # the signal came behind the last step
+    if (tmp_path / "out").exists():  # the signal arrived after the last step
         assert verify(tmp_path / "out") == []
         assert left(tmp_path) == ["out"]
     else:

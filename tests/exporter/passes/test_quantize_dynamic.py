@@ -30,7 +30,7 @@ Array = NDArray[Any]
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Checkpoint:
-    """64 wide; the MLP 97 inside: no multiple of any block, and odd."""
+    """The hidden size is 64; the MLP's size 97 is odd and not a multiple of any block size."""
     return Checkpoint(tiny.write(tmp_path / "model", tiny.config("qwen2", intermediate_size=97)))
 
 
@@ -98,7 +98,7 @@ def activations(*shape: int, seed: int = 0) -> Array:
 
 
 def integer_matmul(x: Array, codes: Array, scales: Array) -> Array:
-    """Compute what the graph should, each token on its own, in integers."""
+    """Compute the expected outputs in integer arithmetic, one token at a time."""
     largest = np.maximum(np.abs(x).max(-1, keepdims=True), np.float32(1e-30))
     tokens = np.rint(x / largest / np.float32(1 / 127)).astype(np.int32)
     found: Array = (tokens @ codes.astype(np.int32)).astype(np.float64) * (largest / 127.0) * scales
@@ -130,7 +130,7 @@ def test_the_graph_multiplies_integers(shape: tuple[int, int, int], checkpoint: 
         )
 
 
-def test_it_is_near_the_float_graph(checkpoint: Checkpoint) -> None:
+def test_outputs_are_close_to_the_float_graph(checkpoint: Checkpoint) -> None:
     plain = float_graph(checkpoint, [QUERY], BIAS)
     materialized(plain, checkpoint)
     graph, _ = quantized(checkpoint, [QUERY], BIAS)
@@ -154,7 +154,7 @@ def test_an_outlier_does_not_disturb_another_token(checkpoint: Checkpoint) -> No
 
 
 @pytest.mark.parametrize("magnitude", [1e-20, 1e20])
-def test_a_token_s_size_does_not_matter(magnitude: float, checkpoint: Checkpoint) -> None:
+def test_the_error_does_not_depend_on_a_tokens_magnitude(magnitude: float, checkpoint: Checkpoint) -> None:
     graph, _ = quantized(checkpoint, [GATE])
     x = activations(1, 3, 64)
     (expected,), (found,) = run(graph, x), run(graph, (x * np.float32(magnitude)).astype(np.float32))
@@ -170,7 +170,7 @@ def test_projections_of_one_input_share_its_codes(checkpoint: Checkpoint) -> Non
     assert {node.metadata_props["scope"] for node in graph.model.graph} == {"here"}
 
 
-def test_what_is_not_chosen_stays(checkpoint: Checkpoint) -> None:
+def test_other_weights_stay_in_float(checkpoint: Checkpoint) -> None:
     graph = float_graph(checkpoint, [GATE, UP])
 
     def choose(weight: Stored | Stacked) -> Rounded | None:

@@ -34,7 +34,7 @@ TOLERANCE = 2e-4
 
 @pytest.fixture
 def float_activations(monkeypatch: pytest.MonkeyPatch) -> dict[str, Schemes]:
-    """Every node at accuracy level 0; the dict then holds the schemes under "schemes"."""
+    """Set every node to accuracy level 0; the dict receives the schemes under "schemes"."""
     seen: dict[str, Schemes] = {}
 
     def quantizer(schemes: Schemes, folder: Path, checkpoint: Checkpoint) -> Quantizer:
@@ -61,7 +61,7 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
     "exaone4": lambda: tiny.config("exaone4"),
     "tied": lambda: tiny.config("qwen2", tie_word_embeddings=True),
     "tied exaone4": lambda: tiny.config("exaone4", tie_word_embeddings=True),
-    # 72 and 100 are no multiples of a block, 289 is odd
+    # 72 and 100 are not multiples of the block size; 289 is odd
     "padded": lambda: tiny.config("qwen2", hidden_size=72, head_dim=16, intermediate_size=100, vocab_size=289),
     "padded tied": lambda: tiny.config(
         "qwen2", hidden_size=72, head_dim=16, intermediate_size=100, vocab_size=289, tie_word_embeddings=True
@@ -86,7 +86,7 @@ def test_the_graph_computes_with_the_rounded_weights(
 
 
 @pytest.mark.parametrize("block_size", [16, 64, 128])
-def test_other_blocks(tmp_path: Path, float_activations: dict[str, Schemes], block_size: int) -> None:
+def test_other_block_sizes(tmp_path: Path, float_activations: dict[str, Schemes], block_size: int) -> None:
     folder = tiny.write(tmp_path / "checkpoint", tiny.config("qwen2"))
     quantize(folder, tmp_path / "out", options=QuantizeOptions("rtn", block_size=block_size))
     native = rounded(folder, float_activations["schemes"])
@@ -97,7 +97,7 @@ def test_other_blocks(tmp_path: Path, float_activations: dict[str, Schemes], blo
 
 
 def test_bits_per_tensor(tmp_path: Path, float_activations: dict[str, Schemes]) -> None:
-    """Where q, k and v differ they stay three products, and what is kept in float is the float graph's."""
+    """Check that q, k and v of different bits stay separate, and that kept weights are stored in float."""
     folder = tiny.write(tmp_path / "checkpoint", tiny.config("qwen2"))
     keep: dict[str, Kept] = {"*.v_proj": "int8", "model.layers.1.*": "float", "lm_head": "float"}
     quantize(folder, tmp_path / "out", options=QuantizeOptions("rtn", keep=keep))
@@ -195,7 +195,7 @@ def test_awq_rounds_what_it_scaled(tmp_path: Path, name: str) -> None:
     methods = {tensor: entry.quantization.method for tensor, entry in manifest.tensors.items() if entry.quantization}
     assert methods["model.layers.0.mlp.down_proj.codes"] == "awq"
     assert methods["model.embed_tokens.codes"] == "rtn"
-    # No norm feeds EXAONE's queries, keys and values: nothing can carry their scale.
+    # No norm feeds EXAONE's queries, keys and values: no tensor can carry their scale.
     qkv = [method for tensor, method in methods.items() if ".q" in tensor]
     assert set(qkv) == {"awq" if name == "tiny-qwen2" else "rtn"}
     native = Checkpoint(folder).load()

@@ -24,14 +24,14 @@ from onnx.reference import ReferenceEvaluator
 
 EVEN: dict[str, Any] = {"num_hidden_layers": 1, "layer_types": ["full_attention"]}
 ODD: dict[str, Any] = EVEN | {"hidden_size": 75, "intermediate_size": 99, "vocab_size": 289, "head_dim": 16}
-"""No width is a multiple of the blocks, and codes in four bits do not end with a byte."""
+"""No width is a multiple of the block size, and rows of 4-bit codes do not end on a byte boundary."""
 
 INT4, UINT4 = BlockFormat(4, 32, symmetric=True), BlockFormat(4, 16, symmetric=False)
 INT8, UINT8 = BlockFormat(8, 64, symmetric=True), BlockFormat(8, 32, symmetric=False)
 EMBED, DOWN = "model.embed_tokens.weight", "model.layers.0.mlp.down_proj.weight"
 
 Formats = Callable[[str], BlockFormat | None]
-"""The format of each tensor, which is rounded to the nearest; None leaves it in float."""
+"""The format of each tensor, rounded to nearest; None for float."""
 
 
 def everywhere(projection: BlockFormat | None, vocabulary: BlockFormat | None = None) -> Formats:
@@ -62,7 +62,7 @@ def quantize(
 
 
 class Exact(drive.CachedGraph):
-    """With float activations; ``operators`` and ``floats`` (elements of float initializers) once it is loaded."""
+    """A graph run with float activations; ``operators`` and ``floats`` (float elements) describe it as optimized."""
 
     def __init__(self, folder: Path) -> None:
         options = ort.SessionOptions()
@@ -102,7 +102,7 @@ def test_logits_are_those_of_the_rounded_weights(
     difference = drive.chunked(graph, native.load(), tokens, [9, 1, 7])
     assert difference.agree
     assert difference.largest <= 1e-4
-    # Nothing is dequantized as a whole, neither while it runs nor while it loads.
+    # No weight is dequantized as a whole, neither in a run nor on loading.
     assert graph.operators["MatMulNBits"] == 7 + 1
     assert not {"DequantizeLinear", "MatMul", "Gemm", "MatMulIntegerToFloat"} & graph.operators.keys()
     assert max(graph.floats.values()) < values["num_key_value_heads"] * 16 * values["hidden_size"]
@@ -129,7 +129,7 @@ def test_a_tied_embedding_is_stored_once(tmp_path: Path, family: str, vocabulary
     assert {(place["offset"], int(place["length"])) for place in places.values()} == {
         (places["model.embed_tokens.codes"]["offset"], 288 * 64 * vocabulary.bits // 8)
     }
-    # onnx's own implementation of the operators knows of no fusion.
+    # onnx's reference implementation does not fuse operators.
     tokens = drive.ids(288, 5)
     feeds = {"input_ids": tokens.numpy(), "attention_mask": np.ones((1, 5), np.int64), "logits_to_keep": np.array([0])}
     feeds |= {f"past_key_values.0.{part}": np.zeros((1, 2, 0, 16), np.float32) for part in ("key", "value")}
@@ -163,6 +163,6 @@ def test_half_precision(tmp_path: Path) -> None:
 
 
 def test_bfloat16_is_a_valid_graph(tmp_path: Path) -> None:
-    """For which ONNX Runtime's CPU provider has no kernels."""
+    """Check the graph only: ONNX Runtime's CPU provider has no bfloat16 kernels."""
     quantize(tmp_path, tiny.config("exaone4", tie_word_embeddings=True, **EVEN), everywhere(UINT4, INT4), "bf16")
     onnx.checker.check_model(tmp_path / "model.onnx", full_check=True)

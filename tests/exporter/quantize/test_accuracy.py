@@ -9,7 +9,7 @@ from intaglio.tests.test_tiny_checkpoints import CHECKPOINTS
 
 DATA = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "sst2-dev.tsv"
 LOSS = 0.005
-"""The share of right answers that may get lost."""
+"""The largest accepted drop in accuracy."""
 
 
 @pytest.mark.skipif(not DATA.is_file(), reason=f"needs {DATA.name}, which is not part of the project")

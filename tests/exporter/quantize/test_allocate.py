@@ -1,4 +1,4 @@
-"""The allocation against every other one."""
+"""The allocation is compared with every other possible one."""
 
 import itertools
 

@@ -23,7 +23,7 @@ SHAPES = [(5, 64), (7, 300), (3, 33), (1, 16), (12, 256)]
 
 
 def weight(rows: int, columns: int, seed: int = 0) -> torch.Tensor:
-    """Random, with a row of zeros, a block of zeros, and an outlier."""
+    """Return random values with a row of zeros, a block of zeros, and an outlier."""
     values = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
     values[rows // 2] = 0
     values[0, :16] = 0
@@ -32,7 +32,7 @@ def weight(rows: int, columns: int, seed: int = 0) -> torch.Tensor:
 
 
 def by_the_specification(blocks: QuantizedRows) -> NDArray[np.float32]:
-    """[N, KB * block_size] from the packed bytes, element by element as docs/ContribOperators.md describes them."""
+    """Unpack [N, KB * block_size] element by element, as docs/ContribOperators.md describes the bytes."""
     format = blocks.format
     codes, points = blocks.packed_codes().numpy(), blocks.packed_zero_points().numpy()
     scales = blocks.scales.numpy()
@@ -51,7 +51,7 @@ def by_the_specification(blocks: QuantizedRows) -> NDArray[np.float32]:
 
 @pytest.mark.parametrize("format", FORMATS, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_packed_bytes_are_what_dequantize_says(format: BlockFormat, shape: tuple[int, int]) -> None:
+def test_packed_bytes_match_dequantize(format: BlockFormat, shape: tuple[int, int]) -> None:
     blocks = round_to_nearest(weight(*shape), format)
     assert blocks.packed_codes().shape == (shape[0], format.blocks(shape[1]), format.block_size * format.bits // 8)
     expected = by_the_specification(blocks)
@@ -60,7 +60,7 @@ def test_packed_bytes_are_what_dequantize_says(format: BlockFormat, shape: tuple
 
 
 @pytest.mark.parametrize("format", FORMATS, ids=str)
-def test_no_value_is_further_off_than_a_step(format: BlockFormat) -> None:
+def test_rounding_errors_are_within_a_step(format: BlockFormat) -> None:
     values = weight(6, 300)
     blocks = round_to_nearest(values, format)
     step = blocks.scales.abs().repeat_interleave(format.block_size, 1)[:, :300]
@@ -96,7 +96,7 @@ def test_pack_and_unpack() -> None:
 @pytest.mark.parametrize("format", FORMATS, ids=str)
 @pytest.mark.parametrize("shape", [(7, 300), (9, 64), (3, 33)], ids=str)
 def test_onnx_runtime_reads_the_same_weight(tmp_path: Path, format: BlockFormat, shape: tuple[int, int]) -> None:
-    """The product with an identity matrix gives the weight; accuracy level 0 computes in float32."""
+    """Multiply an identity matrix to read the weight back; accuracy level 0 computes in float32."""
     rows, columns = shape
     blocks = round_to_nearest(weight(rows, columns), format)
     tensors = {"codes": blocks.packed_codes(), "scales": blocks.scales}

@@ -98,7 +98,7 @@ def test_a_text_that_is_too_short(folder: Path, text: Path) -> None:
     assert f"{text} has 0 tokens" in message(folder, Calibration(text), UsageError)
 
 
-def test_a_text_that_is_no_text(folder: Path, text: Path, tmp_path: Path) -> None:
+def test_a_text_that_cannot_be_read(folder: Path, text: Path, tmp_path: Path) -> None:
     remedy = "give a text file as --calibration"
     missing = tmp_path / "none.txt"
     assert message(folder, Calibration(missing), UsageError) == f"{missing}: No such file or directory; {remedy}"
@@ -107,7 +107,7 @@ def test_a_text_that_is_no_text(folder: Path, text: Path, tmp_path: Path) -> Non
     assert message(folder, Calibration(text), UsageError) == f"{text} is not text in UTF-8; {remedy}"
 
 
-def test_no_tokenizer_to_read_it_with(folder: Path, text: Path) -> None:
+def test_a_missing_tokenizer(folder: Path, text: Path) -> None:
     path = folder / "tokenizer.json"
     path.write_text("{}")
     assert message(folder, Calibration(text), CheckpointError) == (

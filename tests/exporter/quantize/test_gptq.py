@@ -76,7 +76,7 @@ def test_mean_outer_product() -> None:
 
 
 @pytest.mark.parametrize("family", ["qwen2", "exaone4"])
-def test_the_stream_is_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str) -> None:
+def test_the_layer_stream_matches_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str) -> None:
     monkeypatch.setattr(stream_module, "_multiplies_bf16", lambda: False)
     folder = tiny.write(tmp_path, tiny.config(family))
     checkpoint = Checkpoint(folder)

@@ -42,7 +42,7 @@ def stored(checkpoint: Checkpoint, name: str) -> Stored:
 
 
 class Stages:
-    """Receives the progress; ``seen`` has the stages."""
+    """A progress callback that records the stages in ``seen``."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []
@@ -129,7 +129,7 @@ def test_solve_rounds_without_a_measurement(checkpoint: Checkpoint, tmp_path: Pa
 
 
 def test_solve_mixes_by_the_sensitivities_it_is_given(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    """With made-up ones, that say that one weight matters and the others do not."""
+    """Use made-up sensitivities: one weight matters, the others do not."""
     decision = decided(checkpoint, target_size=33_000, windows=1, block_size=32)
     estimates = {
         name: {BlockFormat(4, 32, scheme.format.symmetric): 1.0 if name == DOWN else 1e-6}
@@ -156,7 +156,7 @@ def test_solve_folds_scales_for_awq(checkpoint: Checkpoint, tmp_path: Path) -> N
     assert quantizer.schemes[EMBED].method == "rtn"
 
 
-def test_what_is_packed_has_the_sum_of_the_estimates(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_a_packed_projection_has_the_sum_of_the_estimates(checkpoint: Checkpoint, tmp_path: Path) -> None:
     names = [f"model.layers.0.self_attn.{part}_proj.weight" for part in "qkv"]
     decision = decided(checkpoint, method="rtn")
     scheme = Scheme(BlockFormat(4, 32, symmetric=False), "rtn", kl_estimate=0.5)

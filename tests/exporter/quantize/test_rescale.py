@@ -24,7 +24,7 @@ def opened(folder: Path, family: str, *, tied: bool = True, dtype: torch.dtype =
 
 
 def every_fold(checkpoint: Checkpoint) -> list[Folding]:
-    """Scales between 1/4 and 4 wherever a stage of the model has a carrier."""
+    """Return scales between 1/4 and 4 for every stage of the model that has a carrier."""
     generator = torch.Generator().manual_seed(1)
     found = []
     for layer in range(checkpoint.config.num_hidden_layers):
@@ -85,7 +85,7 @@ def test_ranges_agree_with_the_whole(dtype: torch.dtype, tmp_path: Path) -> None
         assert torch.equal(rescaled.columns(name, 5, 17), whole[:, 5:17])
 
 
-def test_what_is_not_rescaled_is_as_stored(tmp_path: Path) -> None:
+def test_other_tensors_are_read_as_stored(tmp_path: Path) -> None:
     checkpoint = opened(tmp_path / "model", "exaone4", dtype=torch.bfloat16)
     rescaled = RescaledCheckpoint(checkpoint, every_fold(checkpoint))
     for name in ("model.embed_tokens.weight", "model.layers.0.self_attn.q_proj.weight", "model.norm.weight"):
@@ -109,7 +109,7 @@ def test_query_heads_of_a_group_share_their_value_head(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, float("nan"), float("inf")])
-def test_a_scale_that_cannot_be_divided_by_is_a_mistake(bad: float, tmp_path: Path) -> None:
+def test_invalid_scales_raise_an_assertion_error(bad: float, tmp_path: Path) -> None:
     checkpoint = opened(tmp_path / "model", "qwen2")
     carrier = Carrier(("model.norm.weight",), ())
     scales: Tensor = torch.ones(64)

@@ -226,7 +226,7 @@ def test_a_block_size_leaves_only_the_bits_to_the_mix(found: Found) -> None:
     assert measured_formats(weights, options)["lm_head.weight"] == [BlockFormat(4, 64, symmetric=False)]
 
 
-def test_what_stays_in_float_counts_for_the_size_and_is_not_measured(found: Found) -> None:
+def test_float_weights_count_for_the_size_and_are_not_measured(found: Found) -> None:
     weights = found()
     options = QuantizeOptions(keep={"*_proj": "float"}, target_size=10**6)
     assert set(measured_formats(weights, options)) == {"model.embed_tokens.weight", "lm_head.weight"}

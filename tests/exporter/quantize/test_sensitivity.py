@@ -14,7 +14,7 @@ FORMAT = BlockFormat(4, 32, True)
 
 
 @pytest.mark.parametrize("name", ["tiny-qwen2", "tiny-exaone4"])
-def test_estimates_are_what_is_measured(name: str) -> None:
+def test_estimates_match_measured_divergences(name: str) -> None:
     checkpoint = Checkpoint(CHECKPOINTS / name)
     native = checkpoint.load()
     windows = torch.randint(0, checkpoint.config.vocab_size, (8, 64), generator=torch.Generator().manual_seed(0))
@@ -40,6 +40,6 @@ def test_estimates_are_what_is_measured(name: str) -> None:
 
 
 def rank_correlation(left: Tensor, right: Tensor) -> float:
-    """Spearman's."""
+    """Return Spearman's rank correlation."""
     ranks = torch.stack([left.argsort().argsort(), right.argsort().argsort()]).float()
     return torch.corrcoef(ranks)[0, 1].item()

@@ -1,4 +1,4 @@
-"""The search for scales to fold: it finds outlier channels, and folding what it found helps the whole model."""
+"""The search for scales to fold: it finds outlier channels, and folding the scales improves the whole model."""
 
 from pathlib import Path
 
@@ -62,7 +62,7 @@ def test_columns_that_matter_get_more_of_the_codes() -> None:
     assert error(inputs, weight, scales, multiply) < 0.8 * error(inputs, weight, torch.ones(64), multiply)
 
 
-def test_even_inputs_are_left_alone_and_dead_channels_are_no_trouble() -> None:
+def test_even_inputs_get_no_scales_and_dead_channels_are_supported() -> None:
     inputs, weight = torch.sign(noise(200, 64)), noise(48, 64, seed=1)
     assert torch.allclose(best_scales(inputs, weight, PLAIN, integer_matmul), torch.ones(64), atol=1e-5)
     inputs[:, 5] = 0
@@ -87,7 +87,7 @@ def test_every_stage_with_a_carrier_is_smoothed(family: str, folds: int, tmp_pat
     assert (same - expected).abs().max() < 1e-4 * expected.abs().max()
 
 
-def test_only_what_is_wanted_is_smoothed(tmp_path: Path) -> None:
+def test_only_wanted_stages_are_smoothed(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tiny.write(tmp_path / "model", tiny.config("qwen2")))
     windows = torch.randint(3, 288, (2, 24), generator=torch.Generator().manual_seed(0))
     wanted = [f"model.layers.2.mlp.{name}_proj.weight" for name in ("gate", "up")]
@@ -96,7 +96,7 @@ def test_only_what_is_wanted_is_smoothed(tmp_path: Path) -> None:
 
 
 def test_smoothing_an_outlier_in_the_norm_makes_the_layer_better(tmp_path: Path) -> None:
-    """As trained models have them: the norm before the MLP amplifies a few channels that gate and up hardly read."""
+    """Amplify a few channels that gate and up hardly read in the norm before the MLP, as in trained models."""
     values = tiny.config("qwen2")
     tensors = tiny.weights(values)
     for name in tensors:

@@ -26,7 +26,7 @@ NAME = "model.layers.0.mlp.down_proj.weight"
 
 
 class One(Checkpoint):
-    """A checkpoint of one tensor that comes in uneven pieces."""
+    """A checkpoint of one tensor that is read in uneven chunks."""
 
     def __init__(self, weight: torch.Tensor) -> None:
         self.weight = weight
@@ -40,7 +40,7 @@ class One(Checkpoint):
 
 
 def weight(shape: tuple[int, int]) -> torch.Tensor:
-    """Random, with blocks of zeros."""
+    """Return random values with blocks of zeros."""
     made = torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
     made[: shape[0] // 3, : shape[1] // 2] = 0
     return made
@@ -59,10 +59,10 @@ def collect(weight: QuantizedWeight, checkpoint: Checkpoint) -> dict[str, Array]
 
 
 def numbers(found: Array, shape: tuple[int, ...], format: BlockFormat, *, signed: bool) -> Array:
-    """Bytes as the numbers that an ONNX tensor of this shape holds."""
+    """Return the numbers that an ONNX tensor of this shape with these bytes holds."""
     if format.bits == 4:
         found = np.stack([found & 15, found >> 4], -1).reshape(-1)
-        assert (found[math.prod(shape) :] == 0).all()  # what fills the last byte
+        assert (found[math.prod(shape) :] == 0).all()  # padding of the last byte
         found = found[: math.prod(shape)].astype(np.int32)
         if signed:
             found = np.where(found >= 8, found - 16, found)
@@ -133,8 +133,8 @@ def test_every_layout(shape: tuple[int, int], format: BlockFormat, monkeypatch: 
         np.testing.assert_array_equal(numbers(by_row[CODES], shape, format, signed=signed), codes.T)
 
 
-def test_what_is_stacked(tmp_path: Path) -> None:
-    """Rows of several tensors, from a real file."""
+def test_stacked_weights(tmp_path: Path) -> None:
+    """Stack rows of several tensors of a real file."""
     values = tiny.config("qwen2")
     checkpoint = Checkpoint(tiny.write(tmp_path, values))
     names = [f"model.layers.0.self_attn.{part}_proj.weight" for part in "qkv"]
