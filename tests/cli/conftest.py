@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from intaglio.artifact import MANIFEST, FileEntry, Manifest, ModelFacts, Source, TensorEntry, sha256_file
 from intaglio.cli.main import cli
 
-# A shell starts what runs in its background with Ctrl-C ignored, and the commands that are tried here would inherit it.
+# A shell starts background jobs with Ctrl-C ignored, and the commands that the tests start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -21,7 +21,7 @@ MakeArtifact = Callable[..., Path]
 
 @pytest.fixture
 def run() -> Run:
-    """``run("verify", folder)`` -> the result, with ``stdout``, ``stderr`` and ``exit_code``."""
+    """Return a function: ``run("verify", folder)`` returns ``stdout``, ``stderr`` and ``exit_code``."""
 
     def invoke(*arguments: object, stdin: str | bytes | None = None) -> Result:
         return CliRunner().invoke(cli, [str(a) for a in arguments], input=stdin, prog_name="intaglio")
@@ -31,7 +31,7 @@ def run() -> Run:
 
 @pytest.fixture
 def make_artifact(tmp_path: Path) -> MakeArtifact:
-    """Writes a folder whose manifest is sound and whose graph is not: for what never opens a session."""
+    """Return a function that writes a folder with a valid manifest and an invalid graph, which no test opens."""
 
     def make(name: str = "out", task: str = "text-generation", **facts: Any) -> Path:
         folder = tmp_path / name

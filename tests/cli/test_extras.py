@@ -1,4 +1,4 @@
-"""A missing package is named with the extra that brings it; and the figure of the peak memory."""
+"""Errors for missing packages name the extra that installs them; the peak memory is measured."""
 
 import os
 import subprocess

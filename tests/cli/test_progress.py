@@ -24,7 +24,7 @@ class Terminal(io.StringIO):
         ("files", 10, 20, "10 B / 20 B"),
     ],
 )
-def test_how_far_in_words(stage: str, done: int, total: int, words: str) -> None:
+def test_progress_is_formatted_by_stage(stage: str, done: int, total: int, words: str) -> None:
     assert amount(stage, done, total) == words
 
 

@@ -1,4 +1,4 @@
-"""What verbs print: for pipes, for terminals, for programs."""
+"""The output of verbs in pipes, on terminals, and as JSON."""
 
 import io
 import json

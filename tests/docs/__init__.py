@@ -1,1 +1,1 @@
-"""The documentation is true: its examples run and type-check, its links and paths exist."""
+"""The documentation is correct: its examples run and type-check, its links and paths exist."""

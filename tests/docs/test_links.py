@@ -1,4 +1,4 @@
-"""What the pages point to exists: pages, anchors, files and names of the code, options of the command line."""
+"""The pages refer to what exists: pages, anchors, files and names of the code, options of the command line."""
 
 import pkgutil
 import re
@@ -13,7 +13,7 @@ from .pages import EVERY_PAGE, ROOT, blocks, name_of, prose
 
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _PATH = re.compile(r"`((?:[\w.-]+/)*[\w.-]+(?:/|\.(?:py|md|c|h|txt|toml|svg|jinja|css|js|yml|yaml)))`")
-# What the pages name that is not in the repository: files of checkpoints and artifacts, and examples.
+# Names on the pages that are not in the repository: files of checkpoints and artifacts, and examples.
 _ELSEWHERE = re.compile(r"^(out.*|report\.html|FILE\.\w+|chat_template\.jinja|models/<.*|runs?/.*|build/.*)$")
 
 

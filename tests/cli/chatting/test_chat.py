@@ -121,7 +121,7 @@ def test_save(tmp_path: Path) -> None:
     assert other.read_text() == "mine"
 
 
-def test_slashes() -> None:
+def test_slash_commands() -> None:
     screen = Fake("/help", "/rest now", "//etc is what?")
     done, _ = talk(screen, "a folder")
     assert screen.shown[1].startswith("/reset       clear the conversation")
@@ -129,7 +129,7 @@ def test_slashes() -> None:
     assert done.history[0]["content"] == "/etc is what?"
 
 
-def test_an_interruption_stops_the_answer_and_keeps_what_was_said() -> None:
+def test_an_interruption_stops_the_answer_and_keeps_its_beginning() -> None:
     screen = Fake("hi", "more")
     screen.raise_at = "l"
     done, _ = talk(screen, "hello", "there")
@@ -157,7 +157,7 @@ def test_an_interruption_before_the_first_word_removes_the_message(monkeypatch: 
     assert [m["content"] for m in done.history] == ["more", "there"]
 
 
-def test_two_interruptions_in_a_row_end_it() -> None:
+def test_two_interruptions_in_a_row_end_the_conversation() -> None:
     screen = Fake(KeyboardInterrupt(), "hi", KeyboardInterrupt(), KeyboardInterrupt(), "never")
     talk(screen, "hello")
     assert screen.lines == ["never"]

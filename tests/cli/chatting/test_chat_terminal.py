@@ -20,7 +20,7 @@ from intaglio.exporter import export
 from intaglio.tests.runtime.generation.scripted import CHECKPOINTS
 
 ROOT = Path(__file__).parents[3]
-PATIENCE = 120  # seconds until something is taken to have not happened: a machine may be busy
+PATIENCE = 120  # seconds to wait for an event; the machine may be busy
 
 # The command itself, with a model that takes its time, so that there is an answer to be interrupted.
 PROGRAM = """
@@ -65,11 +65,11 @@ class Terminal:
 
     @property
     def text(self) -> str:
-        """Everything that was shown, without colours and cursor movements."""
+        """The text shown so far, without colours and cursor movements."""
         return ESCAPES.sub("", self._bytes.decode(errors="replace")).replace("\r\n", "\n").replace("\r", "")
 
     def expect(self, pattern: str) -> str:
-        """Wait for what was not expected before; the text up to its end."""
+        """Wait for the pattern in new output; return the new text up to its end."""
         limit = time.monotonic() + PATIENCE
         while not (found := re.compile(pattern).search(self.text, self._read)):
             more = self._more(limit - time.monotonic())
@@ -82,19 +82,19 @@ class Terminal:
         os.write(self.screen, keys.encode())
 
     def rest(self) -> None:
-        """Until the process waits for keys: readline oversees a signal between its prompt and its wait."""
+        """Wait until the process waits for keys: readline misses a signal between its prompt and its wait."""
         state = Path(f"/proc/{self.process.pid}/stat")
-        for _ in range(3):  # a process that waits for a processor is no sleeper; one that sleeps thrice waits for keys
+        for _ in range(3):  # a process asleep at three checks waits for keys
             time.sleep(0.05)
             while state.exists() and state.read_text().rpartition(") ")[2][0] != "S":
                 time.sleep(0.05)
 
     def resize(self, rows: int, columns: int) -> None:
-        """The kernel tells the foreground process with SIGWINCH."""
+        """Resize the terminal; the kernel sends SIGWINCH to the foreground process."""
         fcntl.ioctl(self.screen, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def ended(self) -> int:
-        """The exit code, once everything was shown."""
+        """Read all output, and return the exit code."""
         limit = time.monotonic() + PATIENCE
         while self._more(limit - time.monotonic()):
             pass
@@ -110,7 +110,7 @@ class Terminal:
         ready, _, _ = select.select([self.screen], [], [], max(0, seconds))
         try:
             data = os.read(self.screen, 4096) if ready else b""
-        except OSError:  # Linux's way of saying that nobody holds the other end any more
+        except OSError:  # Linux raises EIO once the other end is closed
             data = b""
         self._bytes += data
         return bool(data)
@@ -151,7 +151,7 @@ def test_a_session(terminal: Terminal, tmp_path: Path) -> None:
     assert "tokens/s" not in terminal.text
     terminal.expect(r"\[\d+ tokens, [\d.]+ tokens/s, [\d.]+ s to the first(, cut off by the token limit)?\]\n> ")
 
-    # Ctrl-C stops an answer, and not the program; what was said stays.
+    # Ctrl-C stops the answer, not the program; the text so far stays.
     terminal.type("In 1942, the ship\n")
     terminal.expect(r"the ship\n\S+ ")
     terminal.type("\x03")

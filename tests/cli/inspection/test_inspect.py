@@ -1,4 +1,4 @@
-"""``intaglio inspect`` of artifacts and checkpoints: the figures are added up by hand here."""
+"""``intaglio inspect`` of artifacts and checkpoints, against figures computed by hand."""
 
 import json
 from collections.abc import Sequence
@@ -126,7 +126,7 @@ def test_a_damaged_checkpoint_is_refused(run: Run, tmp_path: Path) -> None:
     assert f"{weights} is not a whole safetensors file" in result.stderr
 
 
-def test_what_is_neither(run: Run, tmp_path: Path) -> None:
+def test_neither_a_checkpoint_nor_an_artifact(run: Run, tmp_path: Path) -> None:
     result = run("inspect", tmp_path / "nowhere")
     assert (result.exit_code, result.stderr) == (
         2,
@@ -154,7 +154,7 @@ def test_a_context_beyond_the_model_is_refused(run: Run, make_artifact: MakeArti
         ([None, 8, 16], "window 8 in layer 1; window 16 in layer 2; global in layer 0"),
     ],
 )
-def test_windows_in_words(layers: Sequence[int | None], words: str) -> None:
+def test_describe_windows(layers: Sequence[int | None], words: str) -> None:
     assert describe_windows(layers) == words
 
 

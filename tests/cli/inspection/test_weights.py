@@ -1,4 +1,4 @@
-"""What is said of a quantized artifact's weights: the figures are added up by hand here."""
+"""The description of a quantized artifact's weights, against figures computed by hand."""
 
 import json
 from dataclasses import replace
@@ -84,11 +84,11 @@ def test_codes_are_padded_to_blocks_for_onnx_runtimes_operators_only() -> None:
     assert stored_bytes(TensorEntry("fp16", (3, 33), ("w",)), "ort") == 198
 
 
-def test_what_belongs_to_a_weight(manifest: Manifest) -> None:
+def test_scales_and_zero_points_are_recognized(manifest: Manifest) -> None:
     parts = {name: part_of(name, manifest) for name in TENSORS}
     assert {name for name, part in parts.items() if part == "scales"} == {n for n in TENSORS if n.endswith(".scales")}
     assert {name for name, part in parts.items() if part == "zero points"} == {n for n in TENSORS if "zero" in n}
-    # Under another shape the bytes go by a longer name; a tensor of such a name without codes is none.
+    # An alias in another shape has a longer name; a tensor named like scales but without codes is not recognized.
     scales = TENSORS["model.embed_tokens.scales"]
     renamed = replace(
         manifest, tensors=TENSORS | {"model.embed_tokens.scales.rows": scales, "rotary_emb.scales": scales}
@@ -97,7 +97,7 @@ def test_what_belongs_to_a_weight(manifest: Manifest) -> None:
     assert part_of("rotary_emb.scales", renamed) is None
 
 
-def test_formats_in_words(manifest: Manifest) -> None:
+def test_describe_formats(manifest: Manifest) -> None:
     weights = stored_weights(manifest)
     assert describe_formats(weights) == "int4: 4 weights, blocks of 32 (3) and 64 (1); int8: 1, blocks of 32; fp32: 1"
     assert describe_formats(weights[:1]) == "int8: 1 weight, blocks of 32"
@@ -178,7 +178,7 @@ def test_inspect_as_json_has_every_weight(run: Run, folder: Path) -> None:
     assert weights[3]["quantization"] is None
 
 
-def test_there_is_nothing_to_list_where_nothing_is_quantized(run: Run, make_artifact: MakeArtifact) -> None:
+def test_a_float_artifact_lists_no_weights(run: Run, make_artifact: MakeArtifact) -> None:
     folder = make_artifact("float")
     result = run("inspect", folder, "--weights")
     assert (result.exit_code, result.stdout) == (2, "")

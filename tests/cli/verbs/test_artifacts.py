@@ -28,7 +28,7 @@ Made = dict[str, tuple[Path, dict[str, Any]]]
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """Per task: an artifact, and what `intaglio export --json` said when it wrote it."""
+    """Return for each task an artifact and the output of the `intaglio export --json` that wrote it."""
     folder = tmp_path_factory.mktemp("artifacts")
     found = {}
     for task, (family, target) in CASES.items():
@@ -41,7 +41,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 
 @pytest.mark.parametrize("task", CASES)
-def test_export_tells_what_it_wrote(made: Made, task: str) -> None:
+def test_export_prints_a_summary(made: Made, task: str) -> None:
     out, printed = made[task]
     family, target = CASES[task]
     assert printed["artifact"] == str(out)
@@ -58,7 +58,7 @@ def test_export_tells_what_it_wrote(made: Made, task: str) -> None:
 
 
 @pytest.mark.parametrize("task", CASES)
-def test_what_export_writes_verifies_and_inspects(run: Run, made: Made, task: str) -> None:
+def test_exported_artifacts_verify_and_inspect(run: Run, made: Made, task: str) -> None:
     out, printed = made[task]
     assert run("verify", out).exit_code == 0
     seen = json.loads(run("inspect", out, "--json").stdout)
@@ -90,7 +90,7 @@ def test_score_prints_what_the_runtime_scores(run: Run, made: Made) -> None:
     assert [int(line.split("\t")[0]) for line in lines] == list(expected.token_ids)
 
 
-def test_generate_writes_what_fits_a_form(run: Run, made: Made) -> None:
+def test_generate_follows_a_constraint(run: Run, made: Made) -> None:
     out, _ = made["text-generation"]
     assert run("generate", out, "It was built in ", "--regex", "1[0-9]{3}").stdout[:-1].isdigit()
     schema = '{"enum": ["yes", "no"]}'
@@ -151,7 +151,7 @@ def test_embed(run: Run, made: Made, tmp_path: Path) -> None:
         ("verify", "text-generation", "--json"),
     ],
 )
-def test_in_a_pipe_there_is_nothing_but_the_result(made: Made, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+def test_a_pipe_receives_only_the_result(made: Made, tmp_path: Path, arguments: tuple[str, ...]) -> None:
     folder = made["text-generation"][0].parent
     done = subprocess.run(
         [sys.executable, "-m", "intaglio.cli.main", *(argument.format(tmp=tmp_path) for argument in arguments)],
@@ -176,7 +176,7 @@ def test_in_a_pipe_there_is_nothing_but_the_result(made: Made, tmp_path: Path, a
         (("classify", "text-classification", "The stone " * 200), "128"),
     ],
 )
-def test_what_a_model_cannot_take(run: Run, made: Made, arguments: tuple[str, ...], message: str) -> None:
+def test_invalid_input_for_a_model(run: Run, made: Made, arguments: tuple[str, ...], message: str) -> None:
     verb, task, *rest = arguments
     result = run(verb, made[task][0], *rest)
     assert (result.exit_code, result.stdout) == (2, "")

@@ -1,4 +1,4 @@
-"""``intaglio bench``: what is measured, and what is said of it."""
+"""``intaglio bench``: its measurements and its output."""
 
 import json
 from pathlib import Path
@@ -43,7 +43,7 @@ def test_a_text_generation_artifact(run: Run, int4: Path) -> None:
 
 
 @pytest.mark.skipif(kernels.instructions() is None, reason="no compiled kernels for this processor")
-def test_it_says_which_kernels_run(run: Run, int4: Path) -> None:
+def test_the_kernels_are_named(run: Run, int4: Path) -> None:
     line = run("bench", int4, *SHORT).stdout.splitlines()[3]
     assert line.startswith(f"kernels      intaglio's for MatMulNBits ({kernels.instructions()})")
     assert line.endswith(", otherwise ONNX Runtime's")
@@ -51,7 +51,7 @@ def test_it_says_which_kernels_run(run: Run, int4: Path) -> None:
     assert (printed["own_kernels"][0], printed["instructions"]) == ("MatMulNBits", kernels.instructions())
 
 
-def test_onnxruntimes_kernels_can_be_asked_for(run: Run, int4: Path) -> None:
+def test_onnxruntimes_kernels_can_be_chosen(run: Run, int4: Path) -> None:
     lines = run("bench", int4, *SHORT, "--kernels", "onnxruntime").stdout.splitlines()
     assert "kernels      ONNX Runtime's" in lines
     printed = json.loads(run("bench", int4, *SHORT, "--kernels", "onnxruntime", "--json").stdout)
@@ -70,7 +70,7 @@ def test_a_head(run: Run, classifier: Path) -> None:
     assert printed["sentences_per_second"]["median"] > 0
 
 
-def test_what_it_prints() -> None:
+def test_printed_summary() -> None:
     printed = {
         "artifact": "out",
         "family": "qwen2",
@@ -136,7 +136,7 @@ def test_a_head_generates_nothing(run: Run, make_artifact: MakeArtifact) -> None
     )
 
 
-def test_with_a_cache_of_int8(run: Run, int4: Path) -> None:
+def test_an_int8_kv_cache(run: Run, int4: Path) -> None:
     printed = json.loads(run("bench", int4, *SHORT, "--json").stdout)
     if "GroupQueryAttention" not in printed["own_kernels"]:
         pytest.skip("no compiled kernels for this processor")

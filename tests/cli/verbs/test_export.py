@@ -1,4 +1,4 @@
-"""What `intaglio export` refuses, and that a refusal or an interruption leaves nothing behind."""
+"""`intaglio export`: errors, and no files left after an error or an interruption."""
 
 import json
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""``intaglio parity``, and the verdict that export and quantize write: what is said, and the exit codes."""
+"""``intaglio parity``, and the verdict that export and quantize write: output and exit codes."""
 
 import json
 import sys
@@ -40,7 +40,7 @@ def test_a_faithful_artifact(run: Run, source: Path, artifact: Path, tmp_path: P
     assert "greedy    1 of 1 continuations equal the source's to the last token" in lines
     assert lines[-1] == f"report    {page}"
     assert "<!doctype html>" in page.read_text(encoding="utf-8").lower()
-    assert read_manifest(artifact).parity.verdict == "not checked"  # it was not asked to be recorded
+    assert read_manifest(artifact).parity.verdict == "not checked"  # recorded only with --record
 
 
 def test_json(run: Run, source: Path, artifact: Path) -> None:
@@ -50,7 +50,7 @@ def test_json(run: Run, source: Path, artifact: Path) -> None:
     assert (told["verdict"], told["precision"], told["format_version"]) == ("faithful", "fp32", 1)
 
 
-def test_a_limit_for_a_ci(run: Run, source: Path, artifact: Path) -> None:
+def test_a_limit_fails_the_check(run: Run, source: Path, artifact: Path) -> None:
     result = run("parity", artifact, "--source", source, *QUICK, "--limit", "relative_error=1e-12")
     assert result.exit_code == 1
     assert result.stdout.startswith("verdict   broken: not the same model as its source\nbecause   prompt: ")
@@ -67,15 +67,13 @@ def test_a_limit_for_a_ci(run: Run, source: Path, artifact: Path) -> None:
         (("--record", "--limit", "flips=0"), "--record needs the default limits; leave out --limit or --record"),
     ],
 )
-def test_options_that_say_nothing_sound(
-    run: Run, source: Path, artifact: Path, arguments: tuple[str, ...], message: str
-) -> None:
+def test_invalid_options(run: Run, source: Path, artifact: Path, arguments: tuple[str, ...], message: str) -> None:
     result = run("parity", artifact, "--source", source, *arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert message in result.stderr
 
 
-def test_no_artifact(run: Run, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_an_artifact(run: Run, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     result = run("parity", tmp_path / "empty")
     assert result.exit_code == 2
@@ -95,7 +93,7 @@ def test_export_writes_the_verdict(run: Run, source: Path, tmp_path: Path) -> No
     assert "parity.html" not in {path.name for path in source.iterdir()}
 
 
-def test_a_broken_export_says_so_and_does_not_load(
+def test_a_broken_export_is_reported_and_does_not_load(
     run: Run, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def columns(self: weights.Stored, *arguments: Any) -> Tensor:
@@ -140,7 +138,7 @@ def test_bf16_cannot_be_checked_on_the_cpu(run: Run, source: Path, tmp_path: Pat
     assert "cannot run on the CPU, for which ONNX Runtime has no bf16 kernels" in result.stderr
 
 
-def test_without_onnxruntime_nothing_long_begins(
+def test_a_missing_onnxruntime_is_reported_before_long_work(
     run: Run, make_artifact: MakeArtifact, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(onnxruntime, "_installed", lambda name: False)

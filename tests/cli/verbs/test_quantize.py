@@ -1,4 +1,4 @@
-"""``intaglio quantize``: what its options mean to the exporter, what it says, and what an interruption leaves."""
+"""``intaglio quantize``: the options passed to the exporter, the output, and the state after an interruption."""
 
 import json
 import re
@@ -23,7 +23,7 @@ Asked = list[tuple[tuple[Any, ...], dict[str, Any]]]
 
 @pytest.fixture
 def asked(make_artifact: MakeArtifact, monkeypatch: pytest.MonkeyPatch) -> Asked:
-    """What the exporter was asked for; it answers with a made-up manifest."""
+    """Replace the exporter by one that returns a made-up manifest; return the list of its calls."""
     calls: Asked = []
     manifest = read_manifest(make_artifact("answer"))
 
@@ -86,7 +86,7 @@ def test_every_option_reaches_the_exporter(run: Run, asked: Asked) -> None:
         "revision": "v1",
         "force": True,
     }
-    # Of two that fit the last counts, so their order is part of what was said.
+    # The last match wins, so the order of the patterns matters.
     assert list(keywords["options"].keep) == ["lm_head", "*.v_proj"]
 
 
@@ -103,13 +103,13 @@ def test_every_option_reaches_the_exporter(run: Run, asked: Asked) -> None:
         ("0", 0),
     ],
 )
-def test_sizes(run: Run, asked: Asked, text: str, size: int) -> None:
+def test_valid_sizes(run: Run, asked: Asked, text: str, size: int) -> None:
     assert run("quantize", "source", "out", "--target-size", text).exit_code == 0
     assert asked[0][1]["options"].target_size == size
 
 
 @pytest.mark.parametrize("text", ["", "MB", "300 apples", "-5MB", "1,2GB", "1e9", "300M B", "3.MB"])
-def test_bad_sizes(run: Run, asked: Asked, text: str) -> None:
+def test_invalid_sizes(run: Run, asked: Asked, text: str) -> None:
     result = run("quantize", "source", "out", "--target-size", text)
     assert (result.exit_code, result.stdout) == (2, "")
     assert "Invalid value for '--target-size': " in result.stderr
@@ -118,7 +118,7 @@ def test_bad_sizes(run: Run, asked: Asked, text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["lm_head", "=int8", "lm_head=", "="])
-def test_bad_patterns_for_keep(run: Run, asked: Asked, text: str) -> None:
+def test_invalid_patterns_for_keep(run: Run, asked: Asked, text: str) -> None:
     result = run("quantize", "source", "out", "--keep", text)
     assert (result.exit_code, result.stdout) == (2, "")
     assert f"Invalid value for '--keep': {text!r} is not PATTERN=PRECISION" in result.stderr
@@ -152,9 +152,7 @@ def test_bad_patterns_for_keep(run: Run, asked: Asked, text: str) -> None:
         ),
     ],
 )
-def test_options_that_say_nothing_sound(
-    run: Run, asked: Asked, tmp_path: Path, arguments: tuple[str, ...], message: str
-) -> None:
+def test_invalid_options(run: Run, asked: Asked, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
     result = run("quantize", tmp_path, tmp_path / "out", *arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert message in result.stderr
@@ -167,7 +165,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.write(folder, tiny.config("qwen2", num_hidden_layers=1), tokenizer=True)
 
 
-def test_what_is_written_is_told_verified_inspected_and_run(run: Run, source: Path) -> None:
+def test_a_quantized_artifact_is_summarized_verified_inspected_and_run(run: Run, source: Path) -> None:
     out = source.parent / "out"
     result = run("quantize", source, out, "--windows", 4, "--json", "--no-parity")
     assert result.exit_code == 0, result.stderr
@@ -185,7 +183,7 @@ def test_what_is_written_is_told_verified_inspected_and_run(run: Run, source: Pa
     assert run("generate", out, "The stone", "--max-new-tokens", 4).exit_code == 0
 
 
-def test_the_summary_for_people(run: Run, source: Path) -> None:
+def test_the_summary_as_text(run: Run, source: Path) -> None:
     out = source.parent / "told"
     result = run("export", source, out, "--precision", "int8", "--no-parity")
     assert result.exit_code == 0, result.stderr

@@ -1,4 +1,4 @@
-"""``intaglio verify``: every way in which a file can differ from the manifest."""
+"""``intaglio verify``: files that differ from the manifest in every possible way."""
 
 import json
 from collections.abc import Callable
@@ -46,7 +46,7 @@ def test_damage_exits_1_and_names_the_file(
     assert result.stderr == f"Error: {folder} does not match its manifest; export it again\n  {problem}\n"
 
 
-def test_json_says_yes_and_no(run: Run, make_artifact: MakeArtifact) -> None:
+def test_json_reports_the_result(run: Run, make_artifact: MakeArtifact) -> None:
     folder = make_artifact()
     assert json.loads(run("verify", folder, "--json").stdout) == {"artifact": str(folder), "ok": True, "problems": []}
     flip(folder)
@@ -61,7 +61,7 @@ def test_json_says_yes_and_no(run: Run, make_artifact: MakeArtifact) -> None:
 @pytest.mark.parametrize(
     ("name", "what"), [("nowhere", "there is no such folder"), ("empty", "it has no intaglio.json")]
 )
-def test_what_is_no_artifact(run: Run, tmp_path: Path, name: str, what: str) -> None:
+def test_a_folder_that_is_not_an_artifact(run: Run, tmp_path: Path, name: str, what: str) -> None:
     (tmp_path / "empty").mkdir()
     result = run("verify", tmp_path / name)
     assert result.exit_code == 2

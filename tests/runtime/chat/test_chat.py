@@ -139,7 +139,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("case", BROKEN)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_call_that_cannot_be_carried_out_is_told_to_the_model(family: str, case: str) -> None:
+def test_an_invalid_call_is_reported_to_the_model(family: str, case: str) -> None:
     text, reason = BROKEN[case]
     model = Scripted(family, [f"Let me see. {text}", "sorry"], "length")
     events = [(event.kind, event.text) for event in model.stream_chat(ASK, tools=[get_weather])]
@@ -154,14 +154,14 @@ def test_a_call_that_cannot_be_carried_out_is_told_to_the_model(family: str, cas
     assert RESULT[family].format(run.results[0].content) in model.prompts[-1]
 
 
-def test_what_a_tool_raises_is_told_to_the_model() -> None:
+def test_an_exception_of_a_tool_is_reported_to_the_model() -> None:
     text = '<tool_call>{"name": "get_weather", "arguments": {"city": "Atlantis"}}</tool_call>'
     run = run_tools(Scripted("tiny-qwen2", [text, "oh"]).chat, ASK, [get_weather])
     assert run.results[0].failed
     assert run.results[0].content == '{"error": "LookupError: under water"}'
 
 
-def test_a_loop_that_does_not_end() -> None:
+def test_an_endless_tool_loop() -> None:
     model = Scripted("tiny-qwen2", [CALL["tiny-qwen2"]] * 3)
     run = run_tools(model.chat, ASK, [get_weather], max_rounds=3)
     assert (run.finished, len(run.results), run.reply.tool_calls) == (
@@ -185,7 +185,7 @@ def test_a_call_in_a_thought_is_thought() -> None:
     assert (reply.text, reply.thought, reply.tool_calls) == ("No.", CALL["tiny-exaone4"] + "?", ())
 
 
-def test_a_turn_that_is_broken_off() -> None:
+def test_a_turn_that_is_closed_early() -> None:
     model = Scripted("tiny-exaone4", ["think</think>an answer"])
     stream = model.stream_chat(ASK, enable_thinking=True)
     for event in stream:
@@ -196,7 +196,7 @@ def test_a_turn_that_is_broken_off() -> None:
     assert (stream.reply.text, stream.reply.thought, stream.reply.generation) == ("a", "think", None)
 
 
-def test_the_last_message_goes_on() -> None:
+def test_the_last_message_is_continued() -> None:
     model = Scripted("tiny-qwen2", [" Paris."])
     reply = model.chat([*ASK, {"role": "assistant", "content": "It is"}], continue_final_message=True)
     assert model.prompts[0].endswith("<|im_start|>assistant\nIt is")
@@ -227,7 +227,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def test_a_trained_model_chats(trained: TextGenerator) -> None:
-    """What chat gives is what the rendered prompt generates, in pieces or whole, with a cache that is kept or not."""
+    """Check that chat generates what the rendered prompt does, streamed or whole, with and without a cache."""
     history: list[dict[str, Any]] = []
     with trained.conversation() as conversation:
         for asked in ("Tell me about the album.", "서울?"):
@@ -272,8 +272,8 @@ def test_tags_are_text_even_where_the_tokenizer_calls_them_special() -> None:
     assert "".join(map(stream.push, tokens)) + stream.flush() == "<think>a</think>b"
 
 
-def test_a_format_of_its_own() -> None:
-    """Whoever has a prompt format and a generator can chat without an artifact's files."""
+def test_a_chat_format_without_an_artifact() -> None:
+    """Check that a chat format and a generator suffice, without an artifact's files."""
     model = Scripted("tiny-qwen2", ["x"])
     own = ChatFormat("own", {"default": "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"})
     assert finish(stream_chat(model, own, model.tokenizer, ASK, {})).text == "x"

@@ -75,7 +75,7 @@ def test_thought_and_answer(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_every_way_of_cutting_gives_the_same(case: str) -> None:
+def test_chunk_boundaries_do_not_change_the_result(case: str) -> None:
     text, opened, thought, answer = CASES[case]
     assert split(list(text), opened) == (thought, answer)
     for first in range(len(text) + 1):
@@ -84,8 +84,8 @@ def test_every_way_of_cutting_gives_the_same(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_prefix_streams_what_the_whole_begins_with(case: str) -> None:
-    """What was shown is never taken back, and no more than a tag, or space around one, is ever behind."""
+def test_streamed_text_is_a_prefix_of_the_whole(case: str) -> None:
+    """Check that shown text is final, and that at most a tag and the space around it is held back."""
     text, opened, thought, answer = CASES[case]
     reasoning = ReasoningParser(opened=opened)
     shown = {"thought": "", "answer": ""}
@@ -100,8 +100,8 @@ def test_a_prefix_streams_what_the_whole_begins_with(case: str) -> None:
         assert OPEN.startswith(held.strip()) or CLOSE.startswith(held)
 
 
-def test_a_long_thought_takes_time_in_proportion() -> None:
-    """One character at a time, with a tag that never comes: nothing may read the past again."""
+def test_a_long_thought_takes_linear_time() -> None:
+    """Push one character at a time without a closing tag; quadratic time would take minutes."""
     reasoning = ReasoningParser(opened=True)
     pushed = sum(len(part.text) for character in "<b> ` " * 20_000 for part in reasoning.push(character))
     assert pushed == len("<b> ` ") * 20_000

@@ -1,4 +1,4 @@
-"""Chat templates render byte for byte as transformers renders them, and say what is wrong where they cannot."""
+"""Chat templates render byte for byte as transformers renders them, and errors say what is wrong with a template."""
 
 import json
 import warnings
@@ -176,7 +176,7 @@ def test_prompts_equal_transformers(
 
 
 @pytest.mark.parametrize("feature", FEATURES)
-def test_what_templates_use_equals_transformers(tokenizers: Callable[[str], Any], feature: str) -> None:
+def test_template_features_equal_transformers(tokenizers: Callable[[str], Any], feature: str) -> None:
     source = FEATURES[feature].replace("}\n{", "}{")
     messages = CONVERSATIONS["Korean and emoji"]
     options: dict[str, Any] = {"tools": [WEATHER], "custom": {"a": 1}}
@@ -355,12 +355,12 @@ def test_special_tokens_equal_transformers(tokenizers: Callable[[str], Any], nam
 
 
 @pytest.mark.parametrize("entry", [3, ["x"], [{"name": "default"}], {"default": 3}])
-def test_a_template_that_is_no_text(tmp_path: Path, entry: Any) -> None:
+def test_a_template_of_another_type(tmp_path: Path, entry: Any) -> None:
     with pytest.raises(ArtifactError, match="chat_template is neither a string nor a list of templates with names"):
         read_chat_format(write(tmp_path, chat_template=entry))
 
 
-def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+def test_a_template_file_that_is_not_utf8(tmp_path: Path) -> None:
     (tmp_path / "chat_template.jinja").write_bytes(b"\xff\xfe")
     with pytest.raises(
         ArtifactError, match=r"chat_template.jinja cannot be read \('utf-8' codec .*export the model again"
@@ -431,7 +431,7 @@ def test_a_template_that_fails_on_a_message_names_it(case: str) -> None:
         ([{"role": "user", "content": 3}], "message 0, role 'user': its content is int; give text"),
     ],
 )
-def test_messages_that_are_none(messages: Any, message: str) -> None:
+def test_invalid_messages(messages: Any, message: str) -> None:
     with pytest.raises(PromptError) as caught:
         read_chat_format(CHECKPOINTS / "tiny-qwen2").render(messages)
     assert str(caught.value).startswith(message)

@@ -1,4 +1,4 @@
-"""Templates that loop, grow or reach for Python's insides are refused, in bounded time and memory.
+"""Templates that loop, grow or access Python's internals are refused, in bounded time and memory.
 
 Every case runs in one process whose memory and processor time the operating system limits: a template that escaped the
 budget would end it.
@@ -149,7 +149,7 @@ def test_nothing_escapes_the_budget() -> None:
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(answers) == len(HOSTILE), f"ended at {list(HOSTILE)[len(answers)]!r}: {done.stderr[-300:]}"
     other = {name: answer for name, answer in zip(HOSTILE, answers, strict=True) if answer}
-    # Python itself refuses a hundred loops in each other, when it compiles what jinja made of them.
+    # Python itself rejects a hundred nested loops when it compiles the code that jinja generates.
     assert other.pop("loops too deep for Python").startswith("IndentationError: too many levels of indentation")
     assert other == {}
 
@@ -166,14 +166,14 @@ def test_nothing_escapes_the_budget() -> None:
         (HOSTILE["a long template"], "it has 300,000 characters, and 200,000 are allowed"),
     ],
 )
-def test_a_refusal_says_why(source: str, reason: str) -> None:
+def test_a_refusal_gives_the_reason(source: str, reason: str) -> None:
     message = f"^out: its chat template is refused: {reason}; use the template that the checkpoint was published with$"
     with pytest.raises(ArtifactError, match=message):
         ChatFormat("out", {"default": source}).render([{"role": "user", "content": "x"}])
 
 
 @pytest.mark.parametrize("source", REACHING)
-def test_a_template_that_reaches_for_pythons_insides(source: str) -> None:
+def test_a_template_that_accesses_python_internals(source: str) -> None:
     messages = [{"role": "user", "content": "x"}]
     with pytest.raises(ArtifactError) as caught:
         ChatFormat("out", {"default": source}).render(messages)
@@ -182,14 +182,14 @@ def test_a_template_that_reaches_for_pythons_insides(source: str) -> None:
 
 
 @pytest.mark.parametrize("source", LEFT_OUT)
-def test_what_chat_templates_do_without(source: str) -> None:
+def test_unsupported_template_features(source: str) -> None:
     with pytest.raises(ArtifactError) as caught:
         ChatFormat("out", {"default": source}).render([{"role": "user", "content": "x"}])
     assert f"out: its chat template cannot be read: line 1: {LEFT_OUT[source]}" in str(caught.value)
 
 
-def test_a_long_conversation_is_no_attack() -> None:
-    """The budget grows with what the caller gives: here 3,000 messages of 2,000 characters, read several times."""
+def test_a_long_conversation_is_rendered() -> None:
+    """Check that the budget grows with the input: 3,000 messages of 2,000 characters, read several times."""
     source = (ROOT / "tests" / "checkpoints" / "tiny-exaone4" / "chat_template.jinja").read_text(encoding="utf-8")
     turn = [{"role": "user", "content": "x" * 2000}, {"role": "assistant", "content": "y" * 2000}]
     text = ChatFormat("out", {"default": source}).render(turn * 1500)

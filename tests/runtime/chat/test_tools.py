@@ -1,4 +1,4 @@
-"""Tool calls in a model's text: parsed, or reported as broken with the reason; never an exception."""
+"""Tool calls in a model's text are parsed, or reported as broken with a reason; none raises an exception."""
 
 from typing import Any
 
@@ -142,7 +142,7 @@ BROKEN: dict[str, tuple[str, str]] = {
 
 
 def parse(pieces: list[str]) -> list[TextOrCall]:
-    """Parse the pieces; join adjacent pieces of text in the result."""
+    """Parse the chunks; join adjacent text in the result."""
     calls = ToolCallParser(SCHEMAS)
     joined: list[TextOrCall] = []
     for found in [one for piece in pieces for one in calls.push(piece)] + calls.flush():
@@ -154,7 +154,7 @@ def parse(pieces: list[str]) -> list[TextOrCall]:
 
 
 @pytest.mark.parametrize("case", GOOD)
-def test_calls_are_parsed_however_they_are_cut(case: str) -> None:
+def test_chunk_boundaries_do_not_change_the_calls(case: str) -> None:
     text, expected = GOOD[case]
     assert parse([text]) == expected
     assert parse(list(text)) == expected
@@ -163,7 +163,7 @@ def test_calls_are_parsed_however_they_are_cut(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_a_broken_call_says_what_is_wrong(case: str) -> None:
+def test_a_broken_call_gives_the_reason(case: str) -> None:
     text, reason = BROKEN[case]
     assert parse([text]) == [BrokenToolCall(text, reason)]
     if len(text) < 1000:
@@ -199,13 +199,13 @@ def test_text_is_passed_on_at_once() -> None:
 
 
 @pytest.mark.parametrize("form", [call("{}"), "{}"])
-def test_a_long_call_is_read_once(form: str) -> None:
-    """60,000 characters, one at a time: reading them again with each would take minutes."""
+def test_a_long_call_takes_linear_time(form: str) -> None:
+    """Push 60,000 characters one at a time; quadratic time would take minutes."""
     text = form.replace("{}", '{"name": "weather", "arguments": {"city": "' + "x" * 60_000 + '"}}')
     assert parse(list(text)) == [ToolCall("weather", {"city": "x" * 60_000})]
 
 
-def test_calls_print_as_one_would_write_them() -> None:
+def test_calls_print_as_python_calls() -> None:
     assert str(ToolCall("weather", {"city": "서울", "days": 2})) == 'weather(city="서울", days=2)'
     assert str(BrokenToolCall("<tool_call>x</tool_call>\n", "why")) == "<tool_call>x</tool_call> (why)"
 
