@@ -1,7 +1,7 @@
 """The scratch folder of the benchmarks: artifacts, each made once and kept.
 
     DIR/artifacts/NAME            the model that a variant's command or options made
-    DIR/variants/NAME.json, .log  how it was made, in which time and memory; what its maker printed
+    DIR/variants/NAME.json, .log  its options, time and memory; the output of the tool that made it
 
 An artifact is made anew when its variant's options change. Time and peak memory are those of the whole process,
 interpreter and imports included.

@@ -1,4 +1,4 @@
-"""What one process measures, as JSON on its command line."""
+"""The job of one process, given as JSON on its command line."""
 
 import json
 from dataclasses import asdict, dataclass, field

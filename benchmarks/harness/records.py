@@ -1,6 +1,6 @@
 """Measured figures, one JSON object a line: {section, name, case, round, at, ...figures}.
 
-What is recorded is not measured again, so that an interrupted run continues.
+Recorded figures are not measured again, so that an interrupted run continues.
 """
 
 import json
@@ -15,7 +15,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Key:
-    """What a record is of: ``case`` tells apart the processes that measure one variant in one section."""
+    """The identity of a record: ``case`` distinguishes the processes that measure one variant in one section."""
 
     section: str
     name: str

@@ -26,7 +26,7 @@ KL_AXIS = "KL divergence to fp32, nats per token (lower is better)"
 
 @dataclass(frozen=True)
 class Measured:
-    """What is known of a variant: bytes on disk and of a decode step, how it was made, its quality and its speed."""
+    """The figures of a variant: bytes on disk and of a decode step, how it was made, its quality and its speed."""
 
     variant: Variant
     disk: int

@@ -1,4 +1,4 @@
-"""Decode speed and memory at one context length, or of every step while the context grows.
+"""Decode speed and memory at one context length, or at every step while the context grows.
 
 ``settings``: {"context": n, "steps": m, "keep": True records each step's time, "kv_cache": ``load``'s option}. A step
 is timed from the end of one pass to the end of the next, so that growing the buffers between them counts.

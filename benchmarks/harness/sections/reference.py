@@ -9,6 +9,6 @@ from ..job import Job
 
 
 def measure(job: Job) -> dict[str, Any]:
-    """Write them into the folder ``settings["reference"]``; there are no figures."""
+    """Write them into the folder ``settings["reference"]``; return no figures."""
     write_reference(open_logits(job), Path(job.settings["reference"]))
     return {}

@@ -128,7 +128,7 @@ BROKEN = {
         '<tool_call>{"name": "wether", "arguments": {}}</tool_call>',
         "there is no tool 'wether'; the tools are: get_weather",
     ),
-    "arguments that are no JSON": (
+    "arguments that are not JSON": (
         '<tool_call>{"name": "get_weather", "arguments": {city}}</tool_call>',
         "the call is not valid JSON: Expecting property name enclosed in double quotes at character 38",
     ),

@@ -83,12 +83,12 @@ GOOD: dict[str, tuple[str, list[TextOrCall]]] = {
         '{"name": "weather", "arguments": {"city": "}\\"{["}}x',
         [ToolCall("weather", {"city": '}"{['}), "x"],
     ),
-    "JSON that is no call": ('{"name": "Ada", "arguments": {}}', ['{"name": "Ada", "arguments": {}}']),
+    "JSON that is not a call": ('{"name": "Ada", "arguments": {}}', ['{"name": "Ada", "arguments": {}}']),
     "JSON with more than a call": (
         '{"name": "clock", "hands": 2} and a tag ' + call('{"name": "clock"}'),
         ['{"name": "clock", "hands": 2} and a tag ', ToolCall("clock")],
     ),
-    "JSON that is none": ('{"name": clock}', ['{"name": clock}']),
+    "invalid JSON": ('{"name": clock}', ['{"name": clock}']),
     "JSON that is cut off": ('```json\n{"name": "clock", "arg', ['```json\n{"name": "clock", "arg']),
     "another fence": ('```python\nprint("{")\n```', ['```python\nprint("{")\n```']),
     "JSON within the answer": ('See: {"name": "clock"}', ['See: {"name": "clock"}']),
@@ -98,11 +98,11 @@ BROKEN: dict[str, tuple[str, str]] = {
     "cut off": ('<tool_call>\n{"name": "weather", "arguments": {"ci', "the call was cut off before its end"),
     "cut off at once": ("<tool_call>", "the call was cut off before its end"),
     "no JSON": (call("weather(city=서울)"), "the call is not valid JSON: Expecting value at character 0"),
-    "arguments that are no JSON": (
+    "arguments that are not JSON": (
         call('{"name": "weather", "arguments": {city: 서울}}'),
         "the call is not valid JSON: Expecting property name enclosed in double quotes at character 34",
     ),
-    "argument text that is no JSON": (
+    "argument text that is not JSON": (
         call('{"name": "weather", "arguments": "city"}'),
         "the arguments of weather are not valid JSON: Expecting value at character 0",
     ),
