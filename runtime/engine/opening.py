@@ -10,7 +10,7 @@ from ...contract import input_names
 from ...errors import ArtifactError, DependencyError, first_line
 from ..graph.graph import Change, changed_graph
 from ..graph.sliding import has_windows, with_window_caches
-from ..kernels import changes_for, replaceable, session_on_own_kernels
+from ..kernels import changes_for, replaceable, session_on_intaglio_kernels
 from ..kernels.edits.int8_cache import OPERATOR as INT8_CACHE
 from .machine import usable_cpus
 from .onnxruntime import PROVIDERS, import_onnxruntime, is_out_of_memory, session_options
@@ -135,7 +135,7 @@ def _on_intaglio_kernels(
             graph, options = opening.graph(changes_for(wanted))
         except (OSError, ValueError):
             break
-        raw = session_on_own_kernels(opening.ort, graph, options, wanted, opening.disabled_optimizers)
+        raw = session_on_intaglio_kernels(opening.ort, graph, options, wanted, opening.disabled_optimizers)
         if raw is not None:
             return raw, wanted
     return None, ()

@@ -1,24 +1,25 @@
-"""Our own kernels for ONNX Runtime's CPU, compiled when the package is installed.
+"""Intaglio's kernels for ONNX Runtime's CPU provider: operators in C, in a library compiled when the package is built.
 
-    native/library.c        what ONNX Runtime loads          native/ort.h, ort_abi.h   its C interface
-    native/matmul_op.c      MatMulNBits: its inputs          native/layer_op.c         several, and what is around
-    native/weights_op.h     the weights among the inputs     native/matmul.h, .c       products, and their tasks
-    native/weights.h, .c    packing                          native/instructions.h     how weights lie in memory
-    native/rows.h           what is done with a row of x     native/ranges.h           loops around a product
-    native/avx512.c         products with AVX512-VNNI        native/ymm.h              those of 256 bits:
-    native/avx_vnni.c       with AVX-VNNI                    native/avx2.c             with AVX2 alone
-    native/attention_op.c   GroupQueryAttention: its inputs  native/attention.h, .c    attention over a KV cache
-    native/attention_append.h  rotation, and the cache       native/attention_cache.h   keys and values as they lie
-    native/attention_few.c  of few queries of a key head     native/attention_many.c   of many
-    native/gather_op.c      GatherBlockQuantized             native/half.h             numbers of half precision
-    native/memory.h         memory of packed weights         native/pages.h            memory of mapped files
-    native/operator.h       what operators say of themselves native/exponential.h      what exponentials are made of
-    native/coarse.h, .c     products of long texts           native/threads.h          processors of this process
+    native/library.c                what ONNX Runtime calls; it registers the operators
+    native/ort/                     ONNX Runtime's C interface (ort_abi.h, ort.h), and how an operator is defined
+    native/matmul/
+      operator.c, merged_operator.c, gather_operator.c    MatMulNBits, MergedMatMulNBits, GatherBlockQuantized
+      weight_inputs, weights        quantized weights of an operator, and how they are packed
+      matmul                        the division of a multiplication into tasks
+      instructions.h                what each instruction set implements, and the memory layout
+      avx512.c, avx_vnni.c, avx2.c  the instruction sets; ymm.h for 256 bits, loops.h and normalize.h for all
+      repacked                      GEMM for long sequences, with weights repacked to int8
+    native/attention/
+      operator.c                    GroupQueryAttention and GroupQueryAttentionInt8
+      append, cache.h               rotation, and the KV cache
+      attention                     the division of attention into tasks
+      decode.c, prefill.c           attention with few queries, and with many
+    native/common/                  memory, processors, float16, vector helpers
 
-The file needs no change: ONNX Runtime asks a registered library for an operator's kernel before it takes its own. On
-loading, scales.py drops the Casts that only ONNX Runtime's kernels need, layers.py merges the products of a layer, and
-int8_cache.py, where that is asked for, lets attention keep its cache in 8 bits. Where the library is absent (there was
-no C compiler) or the processor lacks the instructions, ONNX Runtime's kernels do the work.
+The artifact needs no change: ONNX Runtime takes an operator's kernel from a registered library first. While a graph is
+loaded, edits/ adapts it: stored_scales.py drops the Casts that only ONNX Runtime's kernels need, merged_matmuls.py
+merges the matrix multiplications of a layer, and int8_cache.py makes the KV cache int8 if the session asks for it.
+Without the library (there was no C compiler), or on a processor without the instructions, ONNX Runtime's kernels run.
 """
 
 import ctypes
@@ -30,9 +31,9 @@ from typing import Any
 from ...artifact import Manifest
 from ..graph.graph import Change
 from .edits.int8_cache import OPERATOR as INT8_CACHE
-from .edits.int8_cache import with_int8_cache
-from .edits.merged_matmuls import with_layers
-from .edits.stored_scales import with_stored_scales
+from .edits.int8_cache import use_int8_cache
+from .edits.merged_matmuls import merge_matmuls
+from .edits.stored_scales import use_stored_scales
 
 LIBRARY = "_kernels" + {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
 
@@ -44,11 +45,11 @@ def library() -> Path | None:
 
 
 def instructions() -> str | None:
-    """The processor's instructions that products are computed with: "AVX512-VNNI", "AVX-VNNI" or "AVX2".
+    """Return the instruction set of the matrix multiplications: "AVX512-VNNI", "AVX-VNNI" or "AVX2".
 
-    All give the same bits, but for long texts (native/matmul.h). The environment variable INTAGLIO_KERNELS names the
-    only ones that may be used. None where there is no library, where it is another machine's, or where the processor
-    has none that it knows.
+    All return the same bits, except for long sequences (native/matmul/matmul.h). The environment variable
+    INTAGLIO_KERNELS names the only one that may be used. Return None if there is no library, if it is for another
+    machine, or if the processor has none of the three.
     """
     path = library()
     try:
@@ -63,12 +64,13 @@ def instructions() -> str | None:
 
 
 def replaceable(manifest: Manifest, windowed: bool, int8_cache: bool = False) -> tuple[str, ...]:
-    """The operators of an artifact's graph that the kernels can take over, attention last.
+    """Return the operators of an artifact's graph that intaglio's kernels can run, attention last.
 
-    They compute in float32, and attention keeps no cache of a window's length.
+    They compute in float32, and attention does not support a cache that has only the length of the window.
 
     Args:
-        windowed, int8_cache: what the cache of the session is to be.
+        windowed: The session keeps only the window of each sliding layer.
+        int8_cache: The session keeps an int8 KV cache.
     """
     facts = manifest.model
     if manifest.target != "ort" or facts.cache_dtype != "float32":
@@ -82,28 +84,28 @@ def replaceable(manifest: Manifest, windowed: bool, int8_cache: bool = False) ->
 
 
 def changes_for(operators: Sequence[str]) -> tuple[Change, ...]:
-    """What makes a graph fit the kernels of these operators."""
-    changes: list[Change] = [with_stored_scales, with_layers] if "MatMulNBits" in operators else []
+    """Return the edits of a graph that intaglio's kernels of these operators need."""
+    changes: list[Change] = [use_stored_scales, merge_matmuls] if "MatMulNBits" in operators else []
     if INT8_CACHE in operators:
-        changes.append(with_int8_cache)
+        changes.append(use_int8_cache)
     return tuple(changes)
 
 
-def session_on_own_kernels(
+def session_on_intaglio_kernels(
     ort: Any,
     graph: str | bytes,
     options: Callable[[], Any],
     operators: Sequence[str],
     disabled_optimizers: Iterable[str] = (),
 ) -> Any:
-    """An ``onnxruntime.InferenceSession`` on the CPU where the library's kernels compute ``operators``.
+    """Return an ``onnxruntime.InferenceSession`` on the CPU in which intaglio's kernels run ``operators``.
 
-    None where there is no library, or where it or ONNX Runtime declines: the processor lacks an instruction, a node has
-    a format that the kernels do not know.
+    Return None if there is no library, or if the session cannot be created: the processor lacks an instruction, or the
+    kernels do not support a node.
 
     Args:
-        options: makes the session's options.
-        disabled_optimizers: as ``open_session`` has them.
+        options: Returns new session options.
+        disabled_optimizers: Passed to ONNX Runtime.
     """
     path = library()
     if path is None or not operators:
@@ -116,5 +118,5 @@ def session_on_own_kernels(
         return ort.InferenceSession(
             graph, made, providers=["CPUExecutionProvider"], disabled_optimizers=disabled_optimizers
         )
-    except Exception:  # onnxruntime's exceptions have no common class; what is wrong with the graph shows without us
+    except Exception:  # onnxruntime's exceptions have no common class; a faulty graph fails again without the library
         return None

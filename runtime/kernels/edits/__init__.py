@@ -1,1 +1,1 @@
-"""Changes of the graph that let intaglio's kernels run it."""
+"""Edits of a loaded graph that intaglio's kernels need."""

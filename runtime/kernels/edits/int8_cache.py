@@ -1,5 +1,5 @@
-"""A KV cache of int8: the graph's attention becomes an operator of ours that keeps keys and values in a quarter of the
-memory, and its pasts and presents become what that one reads and writes, [B, K, C, E + UNIT_BYTES] (attention_cache.h).
+"""An int8 KV cache: GroupQueryAttention becomes GroupQueryAttentionInt8, and the graph's caches become int8
+[B, K, C, E + SCALE_BYTES] (native/attention/cache.h), about a quarter of the memory.
 """
 
 from ....artifact import ModelFacts
@@ -21,22 +21,22 @@ from ...graph.graph import (
 from ...graph.wire import delimited, edit, integer, integers, texts
 
 OPERATOR = "GroupQueryAttentionInt8"
-UNIT_BYTES = 4
-"""Behind each row of E bytes: a float32, what they are multiples of."""
+SCALE_BYTES = 4
+"""The float32 scale after each row of E bytes."""
 
 PAST_KEY, KEY_BIAS, KEY_NORM = 3, 9, 10  # inputs of the operator
 CACHES = (PAST.encode(), PRESENT.encode())
 
 
 def row_bytes(facts: ModelFacts) -> int:
-    """Of the key or value of one token and head."""
-    return facts.head_dim + UNIT_BYTES
+    """Return the bytes of the key or the value of one token and head."""
+    return facts.head_dim + SCALE_BYTES
 
 
-def with_int8_cache(graph: Graph) -> None:
-    """Let every layer's cache be of int8.
+def use_int8_cache(graph: Graph) -> None:
+    """Make the KV cache of every layer int8.
 
-    What the operator wants to know of its keys, their bias or their norm's weight, it gets where the graph holds it.
+    The operator also receives the bias of the keys or the weight of their norm, if the graph stores one.
     """
     stored = {
         name

@@ -1,22 +1,22 @@
-"""Scales as they are stored: our kernels take those of half precision, which the graph casts to float32 for others.
+"""Scales in float16, as they are stored: intaglio's kernels read them, and ONNX Runtime's need a Cast to float32.
 
-ONNX Runtime computes such a Cast when it loads the graph, and that of a table stays in memory beside the stored one.
+ONNX Runtime computes such a Cast while it loads the graph; the result takes memory beside the stored scales.
 """
 
 from ...graph.graph import ATTRIBUTE_INT, FLOAT, FLOAT16, GRAPH_INITIALIZER, TENSOR_DATA_TYPE, TENSOR_NAME, Graph, Node
 from ...graph.wire import integers, texts
 
-TAKERS = (b"MatMulNBits", b"GatherBlockQuantized")
-SCALES = 2  # the input of both
+READERS = (b"MatMulNBits", b"GatherBlockQuantized")
+SCALES = 2  # an input of both
 
 
-def with_stored_scales(graph: Graph) -> None:
-    """Drop the Casts that stand between the operators of ``TAKERS`` and stored scales."""
+def use_stored_scales(graph: Graph) -> None:
+    """Drop the Casts between stored scales and the operators of ``READERS``."""
     casts = {node.outputs[0]: node for node in graph.nodes if _casts_to_float(node)}
     stored = {node.inputs[0] for node in casts.values()} & _halves(graph)
     casts = {name: node for name, node in casts.items() if node.inputs[0] in stored}
     for node in graph.nodes:
-        if node.kind in TAKERS and len(node.inputs) > SCALES and node.inputs[SCALES] in casts:
+        if node.kind in READERS and len(node.inputs) > SCALES and node.inputs[SCALES] in casts:
             node.inputs[SCALES] = casts[node.inputs[SCALES]].inputs[0]
     used = graph.used()
     graph.drop(node for name, node in casts.items() if name not in used)
@@ -27,7 +27,7 @@ def _casts_to_float(node: Node) -> bool:
 
 
 def _halves(graph: Graph) -> set[bytes]:
-    """The names of the stored tensors of half precision."""
+    """Return the names of the stored float16 tensors."""
     tensors = texts(graph.rest, GRAPH_INITIALIZER)
     halves = (tensor for tensor in tensors if integers(tensor, TENSOR_DATA_TYPE) == [FLOAT16])
     return {name for tensor in halves for name in texts(tensor, TENSOR_NAME)}

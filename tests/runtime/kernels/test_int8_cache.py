@@ -12,7 +12,7 @@ from intaglio.errors import UnsupportedError, UsageError
 from intaglio.exporter import QuantizeOptions, export, quantize
 from intaglio.runtime import TextGenerator, kernels, load
 from intaglio.runtime.decoding.cache import InPlaceCache, cache_bytes
-from intaglio.runtime.kernels.edits.int8_cache import OPERATOR, UNIT_BYTES
+from intaglio.runtime.kernels.edits.int8_cache import OPERATOR, SCALE_BYTES
 from intaglio.tests import tiny
 from intaglio.tests.runtime import fakes
 from numpy.typing import NDArray
@@ -106,7 +106,7 @@ class Walk:
     def __init__(self, shape: Shape, batch: int = 1, seed: int = 5) -> None:
         self.shape, self.batch = shape, batch
         self.session = shape.session()
-        self.caches = [np.zeros((batch, shape.kv_heads, 0, shape.size + UNIT_BYTES), np.int8) for _ in range(2)]
+        self.caches = [np.zeros((batch, shape.kv_heads, 0, shape.size + SCALE_BYTES), np.int8) for _ in range(2)]
         self.random = np.random.default_rng(seed)
         self.drawn = {name: np.zeros((batch, 0, count, shape.size), np.float32) for name, count in self._counts()}
         angles = np.outer(np.arange(1024), 0.7 ** np.arange(max(shape.angles, 1))).astype(np.float32)
@@ -328,7 +328,7 @@ def test_it_takes_about_a_quarter_of_the_memory(tmp_path: Path) -> None:
     folder = fakes.language_model(tmp_path / "lm")
     lm = generator(folder, kv_cache="int8")
     whole, small = (cache_bytes(lm.manifest.model, 100, windowed=False, int8=int8) for int8 in (False, True))
-    assert small * 4 * fakes.HEAD_DIM == whole * (fakes.HEAD_DIM + UNIT_BYTES)
+    assert small * 4 * fakes.HEAD_DIM == whole * (fakes.HEAD_DIM + SCALE_BYTES)
     assert InPlaceCache(lm.session, slots=2, longest_prompt=50, max_length=100).bytes(100) == 2 * small
 
 

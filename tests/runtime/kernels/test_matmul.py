@@ -72,16 +72,16 @@ class Case:
 
         A long text is multiplied with bytes, and x is in blocks of 32 then.
         """
-        coarse = self.bits == 4 and x.shape[1] >= LONG and kernels.instructions() == "AVX512-VNNI"
-        step, weights = (32, self.coarse()) if coarse else (min(self.block, 32), self.weights)
+        repacked = self.bits == 4 and x.shape[1] >= LONG and kernels.instructions() == "AVX512-VNNI"
+        step, weights = (32, self.repacked()) if repacked else (min(self.block, 32), self.weights)
         padded = np.pad(x, [(0, 0), (0, 0), (0, -self.k % step)]).reshape(*x.shape[:2], -1, step)
         scale = np.abs(padded).max(axis=-1, keepdims=True) / np.float32(127)
         rounded = np.rint(np.divide(padded, scale, out=np.zeros_like(padded), where=scale > 0)) * scale
         y = rounded.reshape(*x.shape[:2], -1)[..., : self.k] @ weights.T
         return np.asarray(y if self.bias is None else y + self.bias, dtype=np.float32)
 
-    def coarse(self) -> Floats:
-        """The weights as multiples of 1/127 of the largest number that the blocks of a span could hold (coarse.c)."""
+    def repacked(self) -> Floats:
+        """The weights as multiples of 1/127 of the largest number that the blocks of a span could hold (repacked.c)."""
         middle = np.full(self.scales.shape, 8)
         zeros = (middle if self.zero_points is None else self.zero_points).astype(np.int64)
         codes = self.values.astype(np.int64) - np.repeat(zeros, self.block, axis=1)
@@ -215,7 +215,7 @@ def test_scales_of_every_number_of_float16() -> None:
 def test_scales_that_float16_has_not_are_declined(scale: float) -> None:
     case = Case(16, 32, 4, 32, zero_points=False, bias=False)
     case.scales[7] = scale
-    with pytest.raises(Exception, match="intaglio: MatMulNBits with scales that are numbers of float16 only"):
+    with pytest.raises(Exception, match="intaglio: MatMulNBits with scales that float16 represents exactly only"):
         session(case.model())
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import pytest
 from intaglio.runtime import kernels
-from intaglio.runtime.kernels.edits.merged_matmuls import with_layers
+from intaglio.runtime.kernels.edits.merged_matmuls import merge_matmuls
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -81,7 +81,7 @@ NORM = helper.make_node("SimplifiedLayerNormalization", ["x", "norm"], ["normed"
 
 
 def changed(model: onnx.ModelProto) -> onnx.ModelProto:
-    return changed_model(model, with_layers)
+    return changed_model(model, merge_matmuls)
 
 
 def kinds(model: onnx.ModelProto) -> list[str]:
@@ -139,8 +139,8 @@ def test_products_with_one_input_are_what_they_are_alone(rows: int) -> None:
     for k in (32, 100, 300):
         cases, (x, _) = qkv(k), inputs(rows, k)
         model = changed(model_of([(case, "x") for case in cases]))
-        assert kinds(model) == ["NBitsLayer"]
-        assert model.graph.node[0].name == "model.layers.0.part/NBitsLayer"
+        assert kinds(model) == ["MergedMatMulNBits"]
+        assert model.graph.node[0].name == "model.layers.0.part/MergedMatMulNBits"
         for case, found in zip(cases, run(model, x), strict=True):
             assert np.array_equal(found, alone(case, x))
 
@@ -159,7 +159,7 @@ def test_the_norm_before_them(skips: bool, count: int) -> None:
                 outputs=[*names, "sum"] if skips else names,
             )
         )
-        assert kinds(model) == ["NBitsLayer"]
+        assert kinds(model) == ["MergedMatMulNBits"]
         found, total = run(model, x, skip), x + skip if skips else x
         for case, y in zip(cases, found, strict=False):
             wanted = case.expected(normed(total))
@@ -184,7 +184,7 @@ def test_swiglu_is_silu_of_the_gate_times_up(rows: int) -> None:
     for hidden, k in ((37, 96), (5, 100), (130, 300)):
         cases, (x, _) = swiglu(hidden, k), inputs(rows, k)
         model = changed(model_of([(case, "x") for case in cases], behind=SWIGLU, outputs=["hidden"]))
-        assert kinds(model) == ["NBitsLayer"]
+        assert kinds(model) == ["MergedMatMulNBits"]
         gate, up = (alone(case, x) for case in cases)
         # ONNX Runtime's own sigmoid is off by up to a thousandth where it is small, so that it is no measure.
         np.testing.assert_allclose(run(model, x)[0], up * silu(gate), rtol=3e-6)
@@ -202,7 +202,7 @@ def test_down_follows(rows: int, bits: int, block: int, zero_points: bool) -> No
         pairs = [(case, "x") for case in cases[:2]]
         short = changed(model_of(pairs, behind=SWIGLU, outputs=["hidden"]))
         whole = changed(model_of([*pairs, (cases[2], "hidden")], behind=SWIGLU, outputs=["y2"]))
-        assert kinds(whole) == ["NBitsLayer"]
+        assert kinds(whole) == ["MergedMatMulNBits"]
         assert np.array_equal(run(whole, x)[0], alone(cases[2], run(short, x)[0]))
 
 
@@ -210,7 +210,7 @@ def whole_layer(hidden: int = 130, k: int = 200) -> onnx.ModelProto:
     cases = swiglu(hidden, k, Case(k, hidden, 4, 64, zero_points=True, bias=False))
     pairs = [(cases[0], "normed"), (cases[1], "normed"), (cases[2], "hidden")]
     model = changed(model_of(pairs, [skipping()], SWIGLU, outputs=["y2", "sum"]))
-    assert kinds(model) == ["NBitsLayer"]
+    assert kinds(model) == ["MergedMatMulNBits"]
     return model
 
 
@@ -278,7 +278,7 @@ def test_no_rows() -> None:
 
 @needs_kernels
 def test_a_skip_of_another_shape_is_refused() -> None:
-    with pytest.raises(Exception, match="intaglio: NBitsLayer's inputs do not fit its matrices"):
+    with pytest.raises(Exception, match="intaglio: MergedMatMulNBits's inputs do not fit its matrices"):
         run(whole_layer(), np.ones((1, 2, 200), np.float32), np.ones((1, 1, 200), np.float32))
 
 
@@ -288,7 +288,7 @@ def test_matrices_that_do_not_fit_each_other_are_refused() -> None:
     for attribute in model.graph.node[0].attribute:
         if attribute.name == "swiglu":
             attribute.i = 0  # then down's input is x, which has another length
-    with pytest.raises(Exception, match="intaglio: NBitsLayer's matrices do not fit each other"):
+    with pytest.raises(Exception, match="intaglio: MergedMatMulNBits's matrices do not fit each other"):
         session(model.SerializeToString())
 
 
@@ -317,7 +317,7 @@ def test_operands_in_any_order() -> None:
         helper.make_node("Mul", ["y0", "silu"], ["hidden"]),
     )
     (node,) = changed(model_of(PAIR, behind=behind, outputs=["hidden"])).graph.node
-    assert node.op_type == "NBitsLayer"
+    assert node.op_type == "MergedMatMulNBits"
     assert list(node.input) == ["x", "", "", "B1", "scales1", "zeros1", "", "B0", "scales0", "", ""]
     assert list(node.output) == ["hidden", "", "", ""]
 
@@ -330,7 +330,7 @@ def test_nodes_stay_behind_what_they_read() -> None:
     model.graph.node.insert(1, helper.make_node("Neg", ["sum"], ["negative"]))
     model.graph.node.insert(3, helper.make_node("Identity", ["scales1"], ["late"]))
     model.graph.node[4].input[2] = "late"
-    assert kinds(changed(model)) == ["Identity", "NBitsLayer", "Neg"]
+    assert kinds(changed(model)) == ["Identity", "MergedMatMulNBits", "Neg"]
 
 
 OTHERS: dict[str, Callable[[], onnx.ModelProto]] = {
@@ -361,15 +361,15 @@ NO_SWIGLU: dict[str, tuple[Sequence[onnx.NodeProto], Sequence[str]]] = {
 def test_what_is_no_swiglu_stays(behind: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> None:
     """The products are one node, with both outputs, and the others stay."""
     model = changed(model_of(PAIR, behind=behind, outputs=outputs))
-    assert Counter(kinds(model)) == Counter(["NBitsLayer", *(node.op_type for node in behind)])
-    (layer,) = (node for node in model.graph.node if node.op_type == "NBitsLayer")
+    assert Counter(kinds(model)) == Counter(["MergedMatMulNBits", *(node.op_type for node in behind)])
+    (layer,) = (node for node in model.graph.node if node.op_type == "MergedMatMulNBits")
     assert list(layer.output) == ["y0", "y1", "", ""]
 
 
 def test_a_hidden_state_that_is_read_elsewhere_stays() -> None:
     pairs = [*PAIR, (small(2), "hidden")]
     model = changed(model_of(pairs, behind=SWIGLU, outputs=["hidden", "y2"]))
-    assert kinds(model) == ["NBitsLayer", "MatMulNBits"]
+    assert kinds(model) == ["MergedMatMulNBits", "MatMulNBits"]
 
 
 @pytest.mark.parametrize("outputs", [["y0", "y1", "normed"], ["y0", "y1", "mean"]])
@@ -377,4 +377,4 @@ def test_a_norm_that_is_read_elsewhere_stays(outputs: list[str]) -> None:
     norm = skipping()
     norm.output[1] = "mean"
     model = changed(model_of([(case, "normed") for case, _ in PAIR], [norm], outputs=outputs))
-    assert kinds(model) == ["SkipSimplifiedLayerNormalization", "NBitsLayer"]
+    assert kinds(model) == ["SkipSimplifiedLayerNormalization", "MergedMatMulNBits"]

@@ -11,7 +11,7 @@ import pytest
 from intaglio.exporter import QuantizeOptions, quantize
 from intaglio.runtime import TextGenerator, kernels, load
 from intaglio.runtime.graph.graph import Graph, changed_graph
-from intaglio.runtime.kernels.edits.stored_scales import TAKERS, with_stored_scales
+from intaglio.runtime.kernels.edits.stored_scales import READERS, use_stored_scales
 from intaglio.tests import tiny
 from intaglio.tests.runtime import fakes
 from numpy.typing import NDArray
@@ -46,7 +46,7 @@ def half_scales(case: Case) -> onnx.ModelProto:
 
 
 def changed(model: onnx.ModelProto) -> onnx.ModelProto:
-    return changed_model(model, with_stored_scales)
+    return changed_model(model, use_stored_scales)
 
 
 def table(
@@ -114,7 +114,9 @@ def test_an_index_that_the_table_has_not(index: int) -> None:
 @needs_kernels
 @pytest.mark.parametrize("other", [{"gather_axis": 1}, {"bits": 2}, {"block_size": 8}, {"quantize_axis": 0}], ids=str)
 def test_other_lookups_are_left_to_onnxruntime(other: dict[str, int]) -> None:
-    with pytest.raises(Exception, match="intaglio: this kind of GatherBlockQuantized is left to ONNX Runtime"):
+    with pytest.raises(
+        Exception, match="intaglio: GatherBlockQuantized with these attributes or inputs is not supported"
+    ):
         session(table(**{"bits": 4, "size": 32, "halves": True} | other))
 
 
@@ -154,10 +156,10 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_an_artifact_s_graph_has_its_casts_of_scales_no_more(artifact: Path) -> None:
     plain = onnx.load(artifact / "model.onnx", load_external_data=False)
-    data, weights = changed_graph(artifact, [with_stored_scales])
+    data, weights = changed_graph(artifact, [use_stored_scales])
     graph = onnx.load_from_string(data).graph
     types = {tensor.name: tensor.data_type for tensor in graph.initializer}
-    taken = [types.get(node.input[2]) for node in graph.node if node.op_type.encode() in TAKERS]
+    taken = [types.get(node.input[2]) for node in graph.node if node.op_type.encode() in READERS]
     assert weights == artifact
     assert taken
     assert set(taken) == {HALF}
@@ -196,4 +198,4 @@ def _kinds(graph: Any) -> Counter[str]:
 
 
 def _scales(graph: Any) -> list[str]:
-    return [node.input[2] for node in graph.node if node.op_type.encode() in TAKERS]
+    return [node.input[2] for node in graph.node if node.op_type.encode() in READERS]

@@ -5,9 +5,9 @@
 
 #include "attention/cache.h"
 
-enum { TOKENS_OF_A_TASK = 16 };
+enum { TOKENS_PER_TASK = 16 };
 
-#define BEYOND_BIAS 3.0f /* how large a key's channel is beyond its bias; quality is the same with 8 */
+#define BIAS_MARGIN 3.0f /* what a key's channel varies by around its bias; quality is the same with 8 */
 
 static void rotate(const NewTokens *t, const float *from, int64_t position, float *to) {
   const int64_t half = t->angles;
@@ -20,17 +20,17 @@ static void rotate(const NewTokens *t, const float *from, int64_t position, floa
   memcpy(to + 2 * half, from + 2 * half, (t->head_size - 2 * half) * sizeof(float));
 }
 
-/* Where the channels of a key head have sizes, their numbers are multiplied by them, or divided. */
-static void multiply(float *x, const float *sizes, int64_t count) {
-  for (int64_t e = 0; sizes != NULL && e < count; e++) x[e] *= sizes[e];
+/* Multiply or divide channels by their scales, if there are any. */
+static void multiply(float *x, const float *scales, int64_t count) {
+  for (int64_t e = 0; scales != NULL && e < count; e++) x[e] *= scales[e];
 }
 
-static void divide(float *x, const float *sizes, int64_t count) {
-  for (int64_t e = 0; sizes != NULL && e < count; e++) x[e] /= sizes[e];
+static void divide(float *x, const float *scales, int64_t count) {
+  for (int64_t e = 0; scales != NULL && e < count; e++) x[e] /= scales[e];
 }
 
-static const float *sizes_of(const NewTokens *t, int64_t kv_head) {
-  return t->key_sizes == NULL ? NULL : t->key_sizes + kv_head * t->head_size;
+static const float *scales_of(const NewTokens *t, int64_t kv_head) {
+  return t->key_scales == NULL ? NULL : t->key_scales + kv_head * t->head_size;
 }
 
 static void store_row(const NewTokens *t, const float *from, char *to) {
@@ -38,20 +38,20 @@ static void store_row(const NewTokens *t, const float *from, char *to) {
   else memcpy(to, from, t->row_bytes);
 }
 
-/* One token: its queries rotated, its keys and values appended. */
+/* Rotate the queries of one token, and append its keys and values. */
 static void append_token(const NewTokens *t, int64_t token) {
   const int64_t size = t->head_size, group = t->heads / t->kv_heads;
   const int64_t b = token / t->tokens, position = t->past[b] + token % t->tokens;
   for (int64_t head = 0; head < t->heads; head++) {
     float *to = t->rotated + (token * t->heads + head) * size;
     rotate(t, t->query + token * t->query_stride + head * size, position, to);
-    multiply(to, sizes_of(t, head / group), size);
+    multiply(to, scales_of(t, head / group), size);
   }
   for (int64_t head = 0; head < t->kv_heads; head++) {
     const int64_t at = ((b * t->kv_heads + head) * t->rows + position) * t->row_bytes;
     float key[MAX_HEAD_SIZE];
     rotate(t, t->key + token * t->key_stride + head * size, position, key);
-    divide(key, sizes_of(t, head), size);
+    divide(key, scales_of(t, head), size);
     store_row(t, key, t->present_key + at);
     store_row(t, t->value + token * t->key_stride + head * size, t->present_value + at);
   }
@@ -59,11 +59,11 @@ static void append_token(const NewTokens *t, int64_t token) {
 
 static void append_part(void *data, size_t task) {
   const NewTokens *t = data;
-  const int64_t from = (int64_t)task * TOKENS_OF_A_TASK, all = t->batch * t->tokens;
-  for (int64_t token = from; token < from + TOKENS_OF_A_TASK && token < all; token++) append_token(t, token);
+  const int64_t from = (int64_t)task * TOKENS_PER_TASK, all = t->batch * t->tokens;
+  for (int64_t token = from; token < from + TOKENS_PER_TASK && token < all; token++) append_token(t, token);
 }
 
-/* The past of one row and head, where present is other memory than past. */
+/* Copy the past of one sequence and head, if present is not the same memory as past. */
 static void copy_past(void *data, size_t head) {
   const NewTokens *t = data;
   const int64_t bytes = t->row_bytes, used = t->past[(int64_t)head / t->kv_heads] * bytes;
@@ -75,17 +75,17 @@ static void copy_past(void *data, size_t head) {
   memset(t->present_value + to + used, 0, rest);
 }
 
-void find_key_sizes(const NewTokens *t, const float *bias, const float *norm, float *sizes) {
+void compute_key_scales(const NewTokens *t, const float *bias, const float *norm, float *scales) {
   const int64_t size = t->head_size, half = t->angles;
-  for (int64_t head = 0; head < t->kv_heads; head++, sizes += size) {
+  for (int64_t head = 0; head < t->kv_heads; head++, scales += size) {
     for (int64_t e = 0; e < size; e++)
-      sizes[e] = fmaxf(bias != NULL ? fabsf(bias[head * size + e]) + BEYOND_BIAS : fabsf(norm[e]), FLT_MIN);
-    for (int64_t e = 0; e < half; e++) sizes[e] = sizes[half + e] = fmaxf(sizes[e], sizes[half + e]);
+      scales[e] = fmaxf(bias != NULL ? fabsf(bias[head * size + e]) + BIAS_MARGIN : fabsf(norm[e]), FLT_MIN);
+    for (int64_t e = 0; e < half; e++) scales[e] = scales[half + e] = fmaxf(scales[e], scales[half + e]);
   }
 }
 
 void append(const NewTokens *t, ParallelFor parallel, void *context) {
   if (t->past_key != t->present_key || t->past_value != t->present_value)
     parallel(context, copy_past, t->batch * t->kv_heads, (void *)t);
-  parallel(context, append_part, (t->batch * t->tokens + TOKENS_OF_A_TASK - 1) / TOKENS_OF_A_TASK, (void *)t);
+  parallel(context, append_part, (t->batch * t->tokens + TOKENS_PER_TASK - 1) / TOKENS_PER_TASK, (void *)t);
 }

@@ -1,7 +1,7 @@
 /* Causal attention of grouped queries over a KV cache.
  *
  * Source: ONNX Runtime, docs/ContribOperators.md, com.microsoft.GroupQueryAttention; T. Dao, FlashAttention-2,
- * arXiv:2307.08691 (scores in pieces, with a running maximum and sum).
+ * arXiv:2307.08691 (online softmax: blocks of keys, with a running maximum and sum).
  */
 #ifndef INTAGLIO_ATTENTION_H
 #define INTAGLIO_ATTENTION_H
@@ -11,24 +11,24 @@
 
 #include "matmul/matmul.h"
 
-enum { MAX_HEAD_SIZE = 256, MAX_GROUP = 64 }; /* queries that share a key head, at most */
+enum { MAX_HEAD_SIZE = 256, MAX_GROUP = 64 /* query heads that share a key head */ };
 
 typedef struct {
   int64_t batch, tokens, heads, kv_heads, head_size, capacity; /* B, S, H, K, E, C */
-  int64_t window;      /* keys that a query sees, its own among them; 0 for all before it */
-  float scale;         /* of the scores */
-  const int64_t *past; /* [B], positions before the first of the S tokens */
+  int64_t window;       /* keys that a query sees, its own included; 0 for all before it */
+  float scale;          /* of the scores */
+  const int64_t *past;  /* [B], tokens before the first of the S tokens */
   const float *queries; /* [B, S, H, E], rotated */
-  const char *keys;     /* [B, K, C] rows of a cache, those of the S tokens included */
+  const char *keys;     /* [B, K, C] rows of a KV cache, those of the S tokens included */
   const char *values;   /* [B, K, C], likewise */
-  int int8;             /* what kind of rows these are */
+  int int8;             /* 1 if the rows are int8 */
   float *output;        /* [B, S, H, E] */
 } Attention;
 
-/* Whether this processor has the instructions that `attend` is written for. */
+/* Return whether this processor has the instructions that `attend` uses. */
 int attention_supported(void);
 
-/* 0, or -1 where memory did not suffice. */
+/* Fill the output; return 0, or -1 if there is not enough memory. */
 int attend(const Attention *attention, ParallelFor parallel, void *context);
 
 #endif

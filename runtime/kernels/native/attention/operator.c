@@ -1,13 +1,13 @@
-/* GroupQueryAttention as ONNX Runtime sees it: rotation, the cache, attention.
+/* The operators GroupQueryAttention and GroupQueryAttentionInt8: rotation, the KV cache, attention.
  *
- * What it takes of the operator: float32, heads of a multiple of 16, the half-split rotation, windows without a cache of
- * their length. Keys and values are appended in place where past and present are the same memory.
+ * GroupQueryAttention is supported for float32, heads of a multiple of 16, half-split rotation, and windows whose cache has
+ * the length of the whole sequence. Keys and values are appended in place if past and present are the same memory.
  *
- * GroupQueryAttentionInt8 is the same with a cache of int8, [B, K, C, E + UNIT_BYTES]. Keys have channels that are large
- * for every token, which would make the others coarse: those of a bias (Qwen2), or of a large weight in the keys' norm
- * (EXAONE 4.0). So keys are divided by a size of each channel, and queries multiplied: both channels of a rotated pair
- * have the same one, so that rotation does not matter. The sizes come from two inputs more, of which one may be there:
- * the bias, [K * E], or packed as the query is; and the norm's weight, [E].
+ * GroupQueryAttentionInt8 is the same with an int8 cache, [B, K, C, E + SCALE_BYTES]. Keys have channels that are large
+ * for every token, which would take the precision of the others: those of a bias (Qwen2), or of a large weight in the keys'
+ * norm (EXAONE 4.0). So each channel of the keys is divided by a scale and that of the queries multiplied by it. Both
+ * channels of a rotated pair have the same scale, so that it commutes with rotation. The scales are computed from one of
+ * two further inputs: the keys' bias, [K * E], or packed as the query is; or the weight of the keys' norm, [E].
  */
 #include <math.h>
 #include <stdlib.h>
@@ -23,7 +23,7 @@ enum { QUERY, KEY, VALUE, PAST_KEY, PAST_VALUE, SEQUENCE_LENGTHS, TOTAL_LENGTH, 
 enum { OUTPUT, PRESENT_KEY, PRESENT_VALUE, OUTPUTS };
 typedef struct {
   const OrtApi *api;
-  int int8; /* what the cache holds */
+  int int8; /* 1 if the cache is int8 */
   int64_t heads, kv_heads, window;
   float scale; /* 0 for 1 / sqrt(E) */
   int rotates;
@@ -46,7 +46,7 @@ static OrtStatus *create_kind(const OrtApi *api, const OrtKernelInfo *info, int 
                     attribute_float(api, info, "softcap", 0.0f) == 0.0f && made.window != 0 && made.scale >= 0.0f;
   if (!plain || made.heads < 1 || made.kv_heads < 1 || made.heads % made.kv_heads != 0 ||
       made.heads / made.kv_heads > MAX_GROUP)
-    return fail(api, ORT_NOT_IMPLEMENTED, "intaglio: this kind of GroupQueryAttention is left to ONNX Runtime");
+    return fail(api, ORT_NOT_IMPLEMENTED, "intaglio: GroupQueryAttention with these attributes is not supported");
   Kernel *kernel = malloc(sizeof *kernel);
   if (kernel == NULL) return fail(api, ORT_FAIL, "intaglio: failed to allocate memory");
   *kernel = made;
@@ -62,7 +62,7 @@ static OrtStatus *create_int8(const OrtCustomOp *op, const OrtApi *api, const Or
   return (void)op, create_kind(api, info, 1, out);
 }
 
-/* What is wrong with the lengths of a row, or NULL; `past` is how much it has before these tokens. */
+/* Return what is wrong with the lengths of a sequence, or NULL. Set `past` to its number of tokens before these. */
 static const char *check_lengths(const NewTokens *call, int64_t last, int64_t total, int first_prompt, int64_t *past) {
   if (last < 0 || last >= call->rows) return "intaglio: GroupQueryAttention's seqlens_k is out of range";
   *past = first_prompt ? 0 : last + 1 - call->tokens;
@@ -80,9 +80,10 @@ static OrtStatus *run(const Kernel *kernel, NewTokens *call, const Tensor *in, O
   const int64_t total = *(const int32_t *)in[TOTAL_LENGTH].data;
   const int first_prompt = call->tokens == total;
   if (!first_prompt && call->tokens > 1 && call->batch > 1)
-    return invalid(api, "intaglio: GroupQueryAttention takes one row when several tokens follow a past");
+    return invalid(api, "intaglio: GroupQueryAttention takes one sequence when several tokens follow a past");
   for (int64_t b = 0; b < call->batch; b++) {
-    const char *wrong = check_lengths(call, ((const int32_t *)in[SEQUENCE_LENGTHS].data)[b], total, first_prompt, past + b);
+    const char *wrong =
+        check_lengths(call, ((const int32_t *)in[SEQUENCE_LENGTHS].data)[b], total, first_prompt, past + b);
     if (wrong != NULL) return invalid(api, wrong);
   }
   call->past = past;
@@ -104,7 +105,8 @@ static OrtStatus *run(const Kernel *kernel, NewTokens *call, const Tensor *in, O
       .int8 = kernel->int8,
       .output = output,
   };
-  return attend(&attention, run_parallel, &pool) == 0 ? NULL : fail(api, ORT_FAIL, "intaglio: failed to allocate memory");
+  return attend(&attention, run_parallel, &pool) == 0 ? NULL
+                                                      : fail(api, ORT_FAIL, "intaglio: failed to allocate memory");
 }
 
 static OrtStatus *compute(void *state, OrtKernelContext *context) {
@@ -134,7 +136,7 @@ static OrtStatus *compute(void *state, OrtKernelContext *context) {
       .sin = in[SIN].data,
   };
   const int64_t size = call.head_size, row = call.row_bytes = cache_row_bytes(size, kernel->int8);
-  const int64_t columns = kernel->int8 ? row : size; /* of a row as a tensor has it */
+  const int64_t columns = kernel->int8 ? row : size; /* of a row, in elements of the tensor */
   if (width % all != 0 || size % 16 != 0 || size < 16 || size > MAX_HEAD_SIZE)
     return invalid(api, "intaglio: GroupQueryAttention's heads must be a multiple of 16, at most 256");
   if (!packed && (in[KEY].sizes[2] != kernel->kv_heads * size || in[VALUE].sizes[2] != kernel->kv_heads * size ||
@@ -171,21 +173,21 @@ static OrtStatus *compute(void *state, OrtKernelContext *context) {
     status = get_output(api, context, index, present, 4, &outputs[index]);
   if (status != NULL || call.batch * call.tokens == 0) return status;
 
-  /* Without present outputs the keys and values of this call are all there are. */
+  /* Without present outputs the cache is local to this call. */
   const int64_t cache = outputs[PRESENT_KEY] == NULL ? call.batch * kernel->kv_heads * call.rows * row : 0;
   const int64_t queries = call.batch * call.tokens * kernel->heads * size * (int64_t)sizeof(float);
-  const int told = bias->data != NULL || norm->data != NULL;
-  const int64_t channels = told ? kernel->kv_heads * size * (int64_t)sizeof(float) : 0;
+  const int scaled = bias->data != NULL || norm->data != NULL;
+  const int64_t channels = scaled ? kernel->kv_heads * size * (int64_t)sizeof(float) : 0;
   char *memory = allocate_aligned(queries + channels + 2 * cache);
   int64_t *past = malloc(call.batch * sizeof *past);
   if (memory != NULL && past != NULL) {
     char *own = memory + queries + channels;
     call.rotated = (float *)memory;
-    if (told) {
-      float *key_sizes = (float *)(memory + queries);
+    if (scaled) {
+      float *key_scales = (float *)(memory + queries);
       const float *biased = bias->data == NULL ? NULL : (const float *)bias->data + before;
-      find_key_sizes(&call, biased, norm->data, key_sizes);
-      call.key_sizes = key_sizes;
+      compute_key_scales(&call, biased, norm->data, key_scales);
+      call.key_scales = key_scales;
     }
     call.present_key = cache ? own : outputs[PRESENT_KEY];
     call.present_value = cache ? own + cache : outputs[PRESENT_VALUE];
@@ -198,10 +200,8 @@ static OrtStatus *compute(void *state, OrtKernelContext *context) {
   return status;
 }
 
-/* As they are, and with a cache of int8. */
 static const int input_types[KEY_BIAS] = {FLOAT, FLOAT, FLOAT, FLOAT, FLOAT, INT32, INT32, FLOAT, FLOAT};
-static const int int8_input_types[INPUTS] = {FLOAT, FLOAT, FLOAT, INT8,  INT8, INT32,
-                                             INT32, FLOAT, FLOAT, FLOAT, FLOAT};
+static const int int8_input_types[INPUTS] = {FLOAT, FLOAT, FLOAT, INT8, INT8, INT32, INT32, FLOAT, FLOAT, FLOAT, FLOAT};
 static const int output_types[OUTPUTS] = {FLOAT, FLOAT, FLOAT};
 static const int int8_output_types[OUTPUTS] = {FLOAT, INT8, INT8};
 static const int input_kinds[INPUTS] = {REQUIRED, OPTIONAL, OPTIONAL, OPTIONAL, OPTIONAL, REQUIRED,

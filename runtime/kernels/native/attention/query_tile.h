@@ -1,35 +1,37 @@
-/* Attention of some rows, queries that share their keys, over a range of keys: in pieces, with a running maximum.
+/* A tile of queries that share their keys, and attention over a range of these keys with an online softmax.
  *
- * Two functions, for few rows and for many, with the same bits: for a row they do the same operations in the same order.
- * Those depend on its position and window alone, since pieces start at multiples of PIECE whatever is asked.
+ * `attend_decode` serves few queries (GEMV), `attend_prefill` many (GEMM). Both return the same bits: for a query they do
+ * the same operations in the same order. The order depends on the query's position and window alone, since blocks of keys
+ * start at multiples of KEY_BLOCK.
  */
-#ifndef INTAGLIO_ATTENTION_ROWS_H
-#define INTAGLIO_ATTENTION_ROWS_H
+#ifndef INTAGLIO_QUERY_TILE_H
+#define INTAGLIO_QUERY_TILE_H
 
 #include <stdint.h>
 
 enum {
-  PIECE = 64,     /* keys */
-  FEW_ROWS = 12,  /* `attend_few` takes these at most, */
-  MOST_ROWS = 48, /* `attend_many` these */
+  KEY_BLOCK = 64,   /* keys for which scores are in memory at once */
+  DECODE_ROWS = 12, /* queries that `attend_decode` takes at most */
+  MAX_ROWS = 48,    /* queries that `attend_prefill` takes at most */
 };
 
 typedef struct {
-  int64_t size, window;       /* E; keys that a row sees, 0 for all before it */
-  float scale;                /* of the scores */
-  const char *keys, *values;  /* [C] rows of a cache, */
-  int int8;                   /* of this kind */
-  int64_t from, to;           /* of the keys, those that any of the rows sees */
-  int rows;
-  const float *queries[MOST_ROWS]; /* [E] each */
-  int64_t positions[MOST_ROWS];    /* ascending */
-  /* What is found: each row's values by weight 2^(x - maximum), x its score by log2 e, and the sum of its weights. */
-  float *sums[MOST_ROWS]; /* [E] each */
-  float maxima[MOST_ROWS], totals[MOST_ROWS];
-} Rows;
+  int64_t size, window;      /* E; keys that a query sees, 0 for all before it */
+  float scale;               /* of the scores */
+  const char *keys, *values; /* [C] rows of a KV cache */
+  int int8;                  /* 1 if the rows are int8 */
+  int64_t from, to;          /* the range of keys, those that at least one query sees */
+  int count;
+  const float *vectors[MAX_ROWS]; /* [E] each, the queries */
+  int64_t positions[MAX_ROWS];    /* ascending */
+  /* Results: the values of each query weighted by 2^(x - maximum), where x is the score times log2 e; and the sum of the
+   * weights. */
+  float *sums[MAX_ROWS]; /* [E] each */
+  float maxima[MAX_ROWS], totals[MAX_ROWS];
+} QueryTile;
 
-/* 0, or -1 where memory did not suffice. */
-int attend_few(Rows *rows);
-int attend_many(Rows *rows);
+/* Fill the results; return 0, or -1 if there is not enough memory. */
+int attend_decode(QueryTile *queries);
+int attend_prefill(QueryTile *queries);
 
 #endif

@@ -1,11 +1,11 @@
-/* 2^r for r in [-1/2, 1/2]: a polynomial made by Remez' exchange that is 1 at 0 (relative error below 2^-28 of its own,
- * below 2^-23 as it is rounded). The highest power's coefficient first. */
+/* A polynomial for 2^r, r in [-1/2, 1/2], found with the Remez exchange algorithm; it is 1 at 0. Its relative error is below
+ * 2^-28, and below 2^-23 in float32. The coefficient of the highest power comes first. */
 #ifndef INTAGLIO_EXPONENTIAL_H
 #define INTAGLIO_EXPONENTIAL_H
 
 #define LOG2_E 1.44269504f
 
-#define MOST_POWER 126.0f /* of two, in what is limited so that it stays a normal number */
+#define MAX_EXPONENT 126.0f /* arguments are clamped to this, so that 2^x stays a normal number */
 
 enum { EXPONENTIAL_TERMS = 7 };
 

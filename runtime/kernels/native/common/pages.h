@@ -1,4 +1,4 @@
-/* Memory of mapped files, which need not stay when what is in it has been copied. */
+/* Memory of mapped files, whose pages can be released once their content was copied. */
 #ifndef INTAGLIO_PAGES_H
 #define INTAGLIO_PAGES_H
 
@@ -7,13 +7,13 @@
 typedef struct {
   const void *data;
   int64_t bytes;
-  int of_file; /* whether it lies in the mapping of a file: look_up_pages says it */
-} Pages;
+  int of_file; /* 1 if it is in the mapping of a file; set by find_mapped_files */
+} MappedRange;
 
-/* Which of the parts lie in mapped files. It takes longer than to read a few thousand bytes again: those count as none. */
-void look_up_pages(Pages *parts, int count);
+/* Set `of_file` of each range: 0 for all if they are small, and on other systems than Linux. */
+void find_mapped_files(MappedRange *ranges, int count);
 
-/* Drops the whole pages in bytes from .. to of a file's part: they are read again when they are needed. */
-void forget_pages(const Pages *part, int64_t from, int64_t to);
+/* Release the whole pages in bytes from .. to of a file's mapping; the system reads them again when they are needed. */
+void release_pages(const MappedRange *range, int64_t from, int64_t to);
 
 #endif

@@ -5,7 +5,7 @@
 #include <cpuid.h>
 
 /* Bits of CPUID's registers, and of XCR0, the registers that the operating system saves. */
-enum { FMA = 1u << 12, OSXSAVE = 1u << 27, AVX = 1u << 28, F16C = 1u << 29 }; /* leaf 1, ECX */
+enum { FMA = 1u << 12, OSXSAVE = 1u << 27, AVX = 1u << 28, F16C = 1u << 29 };          /* leaf 1, ECX */
 enum { AVX2 = 1u << 5, AVX512F = 1u << 16, AVX512DQ = 1u << 17, AVX512BW = 1u << 30 }; /* leaf 7, EBX */
 #define AVX512VL (1u << 31)
 enum { AVX512VNNI = 1u << 11 }; /* leaf 7, ECX */

@@ -1,4 +1,4 @@
-/* 16 words of 16 rows to 16 rows of 16 columns. The file that includes this has defined INLINE. */
+/* Transpose 16 rows of 16 words of 32 bits. A file defines INLINE before it includes this. */
 #ifndef INTAGLIO_TRANSPOSE_H
 #define INTAGLIO_TRANSPOSE_H
 

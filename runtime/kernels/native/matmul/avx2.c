@@ -1,12 +1,12 @@
-/* The products with AVX2 alone, on processors without VNNI.
+/* Matrix multiplication with AVX2, for processors without VNNI.
  *
- * VPMADDUBSW multiplies unsigned bytes by signed ones and adds pairs of products as 16 bits, which saturate. A weight of
- * 4 bits is at most 15, so that 16 products at most reach 16 * 15 * 127 < 2^15: the eight words of a step are added up as
- * 16 bits before they are widened. Weights of 8 bits are taken as w - 128: its size times x with its sign, and
+ * VPMADDUBSW multiplies unsigned bytes by signed bytes and adds pairs of products to 16 bits, which saturate. A weight of 4
+ * bits is at most 15, so 16 products are at most 16 * 15 * 127 < 2^15, and the eight words of a step are summed in 16 bits
+ * before they are widened. Weights of 8 bits are stored as w - 128. Their absolute value is multiplied by x with their sign:
  * 2 * 128 * 127 < 2^15.
  */
-#include "matmul/instructions.h"
 #include "common/processor.h"
+#include "matmul/instructions.h"
 
 #if HAVE_KERNELS
 

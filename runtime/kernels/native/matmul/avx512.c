@@ -1,15 +1,15 @@
-/* The products with AVX512-VNNI.
+/* Matrix multiplication with AVX512-VNNI.
  *
  * VPDPBUSD adds, in each of 16 lanes, four products of an unsigned byte (a weight) and a signed byte (of x) to a 32-bit
- * sum. A lane stands for a row of W, so that a product needs no sum over lanes, and one load of scales serves a whole
- * block. With q = x / scale_x rounded, a block's part of a dot product is
+ * sum. Each lane holds another row of W, so no sum runs over lanes, and one load of scales serves a block. With
+ * q = round(x / scale_x), a block contributes to a dot product
  *
  *     scale_w * scale_x * (sum(w * q) - zero_point * sum(q)),
  *
  * so each sum starts at -zero_point * sum(q).
  */
-#include "matmul/repacked.h"
 #include "common/processor.h"
+#include "matmul/repacked.h"
 
 #if HAVE_KERNELS
 
@@ -20,22 +20,22 @@
 
 #define TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")))
 #define INLINE TARGET ALWAYS_INLINE
-#define MOST_ROWS 12 /* of x that share a loaded piece of W: their sums fill the registers */
-#define PAIR_ROWS 5  /* that share two tiles of it */
+#define MAX_ROWS 12 /* of x for one load of W: their sums fill the registers */
+#define PAIR_ROWS 5 /* of x for one load of two tiles of W */
 
 #include "common/exponential.h"
-#include "matmul/normalize.h"
 #include "common/transpose.h"
+#include "matmul/normalize.h"
 
 static int supported(void) { return (instruction_sets() & HAS_AVX512_VNNI) != 0; }
 
-/* 64 elements of a stored row of `bytes` bytes, from byte `at`, as bytes in their order. */
+/* Load 64 elements of a stored row of `bytes` bytes, from byte `at` on, as bytes in order. */
 INLINE __m512i load_elements(const uint8_t *row, int64_t bytes, int64_t at, int bits) {
   const int64_t count = smaller(bytes - at, CHUNK * bits / 8);
   if (count <= 0) return _mm512_setzero_si512();
   const __mmask64 mask = count == 64 ? ~0ull : (1ull << count) - 1;
   if (bits == 8) return _mm512_maskz_loadu_epi8(mask, row + at);
-  /* Each byte becomes 16 bits, and its high half moves up by one half: two elements in their order. */
+  /* Each byte is widened to 16 bits, and its high half moves up by four: two elements in order. */
   const __m512i wide = _mm512_cvtepu8_epi16(_mm256_maskz_loadu_epi8((__mmask32)mask, row + at));
   return _mm512_and_si512(_mm512_or_si512(wide, _mm512_slli_epi16(wide, 4)), _mm512_set1_epi16(0x0F0F));
 }
@@ -56,7 +56,7 @@ TARGET static void pack(const PackedWeights *packed, const uint8_t *const rows[L
   }
 }
 
-/* Loops over registers must be unrolled, or those lie in memory; twelve rows of one tile are faster as a loop. */
+/* Loops over registers must be unrolled, or their values are in memory; twelve rows of one tile are faster as a loop. */
 #define UNROLL _Pragma("GCC unroll 16")
 #define UNROLL_ROWS _Pragma("GCC unroll 5")
 
@@ -64,7 +64,7 @@ INLINE __mmask16 first_lanes(int64_t count) {
   return count >= 16 ? 0xFFFF : count <= 0 ? 0 : (__mmask16)((1u << count) - 1);
 }
 
-/* Maxima of the lanes of four vectors of non-negative numbers: those of r[0] to r[3], four times. */
+/* Return the maximum lane of each of four vectors of non-negative integers, r[0] to r[3], repeated four times. */
 INLINE __m512i largest_lanes(const __m512i r[4]) {
   const __m512i a = _mm512_max_epi32(_mm512_unpacklo_epi32(r[0], r[1]), _mm512_unpackhi_epi32(r[0], r[1]));
   const __m512i b = _mm512_max_epi32(_mm512_unpacklo_epi32(r[2], r[3]), _mm512_unpackhi_epi32(r[2], r[3]));
@@ -73,21 +73,23 @@ INLINE __m512i largest_lanes(const __m512i r[4]) {
   return _mm512_max_epi32(most, _mm512_shuffle_i64x2(most, most, 0xB1));
 }
 
-/* 64 numbers of four vectors as bytes. */
+/* Return the 64 numbers of four vectors as bytes. */
 INLINE __m512i to_bytes(const __m512i q[4]) {
   const __m512i bytes = _mm512_packs_epi16(_mm512_packs_epi32(q[0], q[1]), _mm512_packs_epi32(q[2], q[3]));
   const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
   return _mm512_permutexvar_epi32(order, bytes); /* packing works within quarters of a register */
 }
 
-/* The sums of four steps: of 16 bytes of `a`, or of 32 of `a` and `b`. */
+/* Return the sums of four steps: of 16 bytes of `a`, or of 32 bytes of `a` and `b`. */
 INLINE __m128i sums_of_steps(__m512i a, __m512i b, const int step) {
   const __m512i ones = _mm512_set1_epi8(1), none = _mm512_setzero_si512();
   a = _mm512_dpbusd_epi32(none, ones, a);
   b = step == 16 ? none : _mm512_dpbusd_epi32(none, ones, b);
   __m512i sum = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
   sum = _mm512_add_epi32(sum, _mm512_shuffle_epi32(sum, 0x4E)); /* of each quarter of a, of b, and again */
-  if (step == 16) return _mm512_castsi512_si128(_mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), sum));
+  if (step == 16)
+    return _mm512_castsi512_si128(
+        _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), sum));
   sum = _mm512_add_epi32(sum, _mm512_shuffle_i64x2(sum, sum, 0xB1));
   return _mm_unpacklo_epi32(_mm512_castsi512_si128(sum), _mm512_extracti32x4_epi32(sum, 2));
 }
@@ -103,11 +105,11 @@ INLINE __m256i half_of(__m512i v, const int i) {
   return i == 0 ? _mm512_castsi512_si256(v) : _mm512_extracti64x4_epi64(v, 1);
 }
 
-/* Four steps at a time. */
+/* Quantize four steps at a time. */
 INLINE void quantize_in_steps(const Quantized *to, int64_t row, int64_t column, const float *x, int64_t count,
                               int64_t end, const int step) {
   const __m512i infinity = _mm512_set1_epi32(0x7F800000), size = _mm512_set1_epi32(0x7FFFFFFF);
-  const int each = step / 16; /* vectors of a step */
+  const int each = step / 16; /* vectors per step */
   uint8_t *blocks = to->rows + row * row_bytes(to->padded, step) + row_bytes(column, step);
   for (int64_t at = 0; at < end; at += 4 * step, blocks += row_bytes(4 * step, step)) {
     __m512 v[8];
@@ -115,14 +117,14 @@ INLINE void quantize_in_steps(const Quantized *to, int64_t row, int64_t column, 
     if (count - at >= 4 * step) {
       UNROLL for (int i = 0; i < 4 * each; i++) v[i] = _mm512_loadu_ps(x + at + 16 * i);
     } else {
-      UNROLL for (int i = 0; i < 4 * each; i++) v[i] = _mm512_maskz_loadu_ps(first_lanes(count - at - 16 * i), x + at + 16 * i);
+      UNROLL for (int i = 0; i < 4 * each; i++) v[i] =
+          _mm512_maskz_loadu_ps(first_lanes(count - at - 16 * i), x + at + 16 * i);
     }
     UNROLL for (int i = 0; i < 4; i++) {
       most[i] = _mm512_and_si512(_mm512_castps_si512(v[each * i]), size);
-      if (each > 1)
-        most[i] = _mm512_max_epi32(most[i], _mm512_and_si512(_mm512_castps_si512(v[each * i + 1]), size));
+      if (each > 1) most[i] = _mm512_max_epi32(most[i], _mm512_and_si512(_mm512_castps_si512(v[each * i + 1]), size));
     }
-    /* As whole numbers, sizes of floats have the same order, and what is not finite is the largest. */
+    /* As integers, absolute values of floats have the same order, and those not finite are the largest. */
     const __m512i all = largest_lanes(most);
     const __m128 largest = _mm_castsi128_ps(_mm512_castsi512_si128(
         _mm512_mask_mov_epi32(all, _mm512_cmpge_epi32_mask(all, infinity), _mm512_set1_epi32(0x7FC00000))));
@@ -130,8 +132,8 @@ INLINE void quantize_in_steps(const Quantized *to, int64_t row, int64_t column, 
     const __m512 inverse = _mm512_castps128_ps512(_mm_maskz_div_ps(some, _mm_set1_ps(127.0f), largest));
     UNROLL for (int i = 0; i < 4; i++) {
       const __m512 factor = _mm512_permutexvar_ps(_mm512_set1_epi32(i), inverse);
-      UNROLL for (int j = 0; j < each; j++)
-        whole[each * i + j] = _mm512_cvtps_epi32(_mm512_mul_ps(v[each * i + j], factor));
+      UNROLL for (int j = 0; j < each; j++) whole[each * i + j] =
+          _mm512_cvtps_epi32(_mm512_mul_ps(v[each * i + j], factor));
     }
     const __m512i a = to_bytes(whole), b = each > 1 ? to_bytes(whole + 4) : a;
     const __m128i sums = sums_of_steps(a, b, step);
@@ -139,16 +141,18 @@ INLINE void quantize_in_steps(const Quantized *to, int64_t row, int64_t column, 
     const __m128i starts = _mm_sub_epi32(_mm_setzero_si128(), _mm_slli_epi32(sums, 7));
     const __m128i low = _mm_unpacklo_epi32(scales, sums), high = _mm_unpackhi_epi32(scales, sums);
     const __m128i low_starts = _mm_unpacklo_epi32(starts, starts), high_starts = _mm_unpackhi_epi32(starts, starts);
-    const __m128i heads[4] = {
-        _mm_unpacklo_epi64(low, low_starts), _mm_unpackhi_epi64(low, low_starts),
-        _mm_unpacklo_epi64(high, high_starts), _mm_unpackhi_epi64(high, high_starts),
+    const __m128i headers[4] = {
+        _mm_unpacklo_epi64(low, low_starts),
+        _mm_unpackhi_epi64(low, low_starts),
+        _mm_unpacklo_epi64(high, high_starts),
+        _mm_unpackhi_epi64(high, high_starts),
     };
     UNROLL for (int i = 0; i < 4; i++) {
       uint8_t *block = blocks + row_bytes(i * step, step);
       if (at + i * step >= end) break;
-      _mm_storeu_si128((__m128i *)block, heads[i]);
-      if (step == 16) _mm_storeu_si128((__m128i *)(block + sizeof(Head)), quarter_of(a, i));
-      else _mm256_storeu_si256((__m256i *)(block + sizeof(Head)), half_of(i < 2 ? a : b, i % 2));
+      _mm_storeu_si128((__m128i *)block, headers[i]);
+      if (step == 16) _mm_storeu_si128((__m128i *)(block + sizeof(StepHeader)), quarter_of(a, i));
+      else _mm256_storeu_si256((__m256i *)(block + sizeof(StepHeader)), half_of(i < 2 ? a : b, i % 2));
     }
   }
 }
@@ -159,7 +163,7 @@ TARGET static void quantize(const Quantized *to, int64_t row, int64_t column, co
   else quantize_in_steps(to, row, column, x, count, end, 32);
 }
 
-/* y[row .. row + rows, 16 columns of each of `tiles` tiles], at most two. */
+/* Compute y[row .. row + rows, 16 columns of each tile] for at most two tiles. */
 INLINE void multiply_tiles(const Job *job, int64_t tile, const int tiles, int64_t row, const int rows, const int bits,
                            const int step, const int asymmetric) {
   const PackedWeights *w = job->w;
@@ -169,9 +173,8 @@ INLINE void multiply_tiles(const Job *job, int64_t tile, const int tiles, int64_
   const uint8_t *x = job->x->rows + row * row_stride;
   const __m512i half = _mm512_set1_epi8(15), minus_middle = _mm512_set1_epi32(0xFFF8); /* -8 in 16 bits */
   const int64_t block_size = w->shape.block_size;
-  __m512 total[2][MOST_ROWS];
-  UNROLL for (int t = 0; t < tiles; t++)
-    UNROLL_ROWS for (int r = 0; r < rows; r++) total[t][r] = _mm512_setzero_ps();
+  __m512 total[2][MAX_ROWS];
+  UNROLL for (int t = 0; t < tiles; t++) UNROLL_ROWS for (int r = 0; r < rows; r++) total[t][r] = _mm512_setzero_ps();
   for (int64_t block = 0; block < w->shape.blocks; block++) {
     size_t at = block_at(w, block);
     __m512 scale[2];
@@ -185,8 +188,9 @@ INLINE void multiply_tiles(const Job *job, int64_t tile, const int tiles, int64_
       }
     }
     const int64_t end = smaller((block + 1) * block_size, w->shape.k);
-    for (int64_t k = block * block_size; k < end; k += step, at += step * LANES * bits / 8, x += row_bytes(step, step)) {
-      __m512i v[2][8]; /* of each tile, step / 4 words of each lane */
+    for (int64_t k = block * block_size; k < end;
+         k += step, at += step * LANES * bits / 8, x += row_bytes(step, step)) {
+      __m512i v[2][8]; /* [tile][step / 4] words of each lane */
       UNROLL for (int t = 0; t < tiles; t++) {
         UNROLL for (int i = 0; i < step / 4; i += 8 / bits) {
           const __m512i words = _mm512_load_si512(base[t] + at + i * LANES * bits / 2);
@@ -195,23 +199,23 @@ INLINE void multiply_tiles(const Job *job, int64_t tile, const int tiles, int64_
         }
       }
       UNROLL_ROWS for (int r = 0; r < rows; r++) {
-        const uint8_t *head = x + r * row_stride;
-        Head known;
-        memcpy(&known, head, sizeof known);
+        const uint8_t *header = x + r * row_stride;
+        StepHeader known;
+        memcpy(&known, header, sizeof known);
         const __m512 x_scale = _mm512_set1_ps(known.scale);
         __m512i sum[2];
-        /* Both numbers fit 16 bits, the sum with its sign above them, and nothing above the zero point. */
-        UNROLL for (int t = 0; t < tiles; t++)
-          sum[t] = asymmetric || bits == 4 ? _mm512_madd_epi16(_mm512_set1_epi32(known.sum), zero[t])
-                                           : _mm512_set1_epi32(known.start);
+        /* Both numbers fit 16 bits: the upper half of the sum is its sign, that of the zero point is 0. */
+        UNROLL for (int t = 0; t < tiles; t++) sum[t] = asymmetric || bits == 4
+                                                            ? _mm512_madd_epi16(_mm512_set1_epi32(known.sum), zero[t])
+                                                            : _mm512_set1_epi32(known.start);
         UNROLL for (int i = 0; i < step / 4; i++) {
           int32_t word;
-          memcpy(&word, head + sizeof(Head) + 4 * i, 4);
+          memcpy(&word, header + sizeof(StepHeader) + 4 * i, 4);
           const __m512i four = _mm512_set1_epi32(word);
           UNROLL for (int t = 0; t < tiles; t++) sum[t] = _mm512_dpbusd_epi32(sum[t], v[t][i], four);
         }
-        UNROLL for (int t = 0; t < tiles; t++)
-          total[t][r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[t]), _mm512_mul_ps(scale[t], x_scale), total[t][r]);
+        UNROLL for (int t = 0; t < tiles; t++) total[t][r] =
+            _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[t]), _mm512_mul_ps(scale[t], x_scale), total[t][r]);
       }
     }
   }
@@ -220,8 +224,8 @@ INLINE void multiply_tiles(const Job *job, int64_t tile, const int tiles, int64_
     const __mmask16 mask = first_lanes(w->shape.n - n);
     const __m512 bias = job->bias ? _mm512_maskz_loadu_ps(mask, job->bias + n) : _mm512_setzero_ps();
     UNROLL_ROWS for (int r = 0; r < rows; r++)
-      _mm512_mask_storeu_ps(job->y + (row + r - job->first_row) * job->stride + n - job->first_column, mask,
-                            _mm512_add_ps(total[t][r], bias));
+        _mm512_mask_storeu_ps(job->y + (row + r - job->first_row) * job->stride + n - job->first_column, mask,
+                              _mm512_add_ps(total[t][r], bias));
   }
 }
 
@@ -237,12 +241,11 @@ INLINE void multiply_pair(const Job *job, int64_t tile, int64_t row, const int r
 
 /* g / (1 + e^-g). */
 INLINE __m512 silu(__m512 g) {
-  const __m512 most = _mm512_set1_ps(MOST_POWER), power = _mm512_mul_ps(g, _mm512_set1_ps(-LOG2_E));
-  const __m512 x = _mm512_max_ps(_mm512_set1_ps(-MOST_POWER), _mm512_min_ps(most, power));
+  const __m512 most = _mm512_set1_ps(MAX_EXPONENT), power = _mm512_mul_ps(g, _mm512_set1_ps(-LOG2_E));
+  const __m512 x = _mm512_max_ps(_mm512_set1_ps(-MAX_EXPONENT), _mm512_min_ps(most, power));
   const __m512 n = _mm512_roundscale_ps(x, 0), r = _mm512_sub_ps(x, n);
   __m512 e = _mm512_set1_ps(exponential_terms[0]);
-  UNROLL for (int i = 1; i < EXPONENTIAL_TERMS; i++)
-    e = _mm512_fmadd_ps(e, r, _mm512_set1_ps(exponential_terms[i]));
+  UNROLL for (int i = 1; i < EXPONENTIAL_TERMS; i++) e = _mm512_fmadd_ps(e, r, _mm512_set1_ps(exponential_terms[i]));
   const __m512i scaled = _mm512_add_epi32(_mm512_castps_si512(e), _mm512_slli_epi32(_mm512_cvtps_epi32(n), 23));
   return _mm512_div_ps(g, _mm512_add_ps(_mm512_set1_ps(1.0f), _mm512_castsi512_ps(scaled)));
 }
@@ -257,7 +260,7 @@ TARGET static void gate(const float *gates, float *y, int64_t count) {
 
 #include "matmul/loops.h"
 
-const Instructions avx512_vnni = {"AVX512-VNNI", supported, pack,    quantize,        normalize, gate, RANGES,
-                                  coarse_tile_bytes, coarsen, multiply_coarse};
+const Instructions avx512_vnni = {"AVX512-VNNI", supported,           pack,   quantize,         normalize, gate,
+                                  RANGES,        repacked_tile_bytes, repack, multiply_repacked};
 
 #endif

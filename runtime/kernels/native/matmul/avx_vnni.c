@@ -1,6 +1,6 @@
-/* The products with AVX-VNNI: VPDPBUSD as in avx512.c, in registers of 256 bits, on processors without AVX512. */
-#include "matmul/instructions.h"
+/* Matrix multiplication with AVX-VNNI: VPDPBUSD as in avx512.c, on 256 bits, for processors without AVX512. */
 #include "common/processor.h"
+#include "matmul/instructions.h"
 
 #if HAVE_KERNELS
 

@@ -1,7 +1,7 @@
-/* GatherBlockQuantized as ONNX Runtime sees it: rows of a quantized table, for scales of half precision float32 too.
+/* The operator GatherBlockQuantized: rows of a quantized embedding, looked up and dequantized; scales are float32 or float16.
  *
- * What it takes of the operator: data of bytes, gathered along the first axis and quantized along the last, without zero
- * points. So a row is a number of blocks one after the other, whatever its dimensions are.
+ * Supported are data of uint8, gathered along the first axis and quantized along the last, without zero points. So a row is a
+ * number of consecutive blocks, whatever its dimensions are.
  *
  * Source: ONNX Runtime, docs/ContribOperators.md, com.microsoft.GatherBlockQuantized.
  */
@@ -12,7 +12,7 @@
 #include "ort/operators.h"
 
 enum { DATA, INDICES, SCALES, ZERO_POINTS, INPUTS };
-enum { OUTPUTS = 1, TOKENS_OF_A_TASK = 16 };
+enum { OUTPUTS = 1, TOKENS_PER_TASK = 16 };
 
 typedef struct {
   const OrtApi *api;
@@ -26,7 +26,8 @@ static OrtStatus *create(const OrtCustomOp *op, const OrtApi *api, const OrtKern
                        attribute(api, info, "quantize_axis", 1)};
   if ((made.bits != 4 && made.bits != 8) || made.block_size < 16 || made.quantize_axis < 1 ||
       attribute(api, info, "gather_axis", 0) != 0 || constant(api, info, ZERO_POINTS, NULL) != NULL)
-    return fail(api, ORT_NOT_IMPLEMENTED, "intaglio: this kind of GatherBlockQuantized is left to ONNX Runtime");
+    return fail(api, ORT_NOT_IMPLEMENTED,
+                "intaglio: GatherBlockQuantized with these attributes or inputs is not supported");
   Kernel *kernel = malloc(sizeof *kernel);
   if (kernel == NULL) return fail(api, ORT_FAIL, "intaglio: failed to allocate memory");
   *kernel = made;
@@ -36,7 +37,7 @@ static OrtStatus *create(const OrtCustomOp *op, const OrtApi *api, const OrtKern
 
 typedef struct {
   int bits, halves;
-  int64_t count, rows, blocks, block_size; /* indices; of the table its rows, and what a row has */
+  int64_t count, rows, blocks, block_size; /* indices; rows of the table; blocks of a row */
   const uint8_t *data;
   const int64_t *indices;
   const void *scales;
@@ -49,7 +50,7 @@ static void gather_row(const Call *call, int64_t row, float *to) {
   for (int64_t block = 0; block < call->blocks; block++, to += size, from += size * call->bits / 8) {
     const int64_t at = row * call->blocks + block;
     const float scale =
-        call->halves ? from_half(((const uint16_t *)call->scales)[at]) : ((const float *)call->scales)[at];
+        call->halves ? half_to_float(((const uint16_t *)call->scales)[at]) : ((const float *)call->scales)[at];
     for (int64_t e = 0; e < size; e++) {
       const int code = call->bits == 8 ? from[e] - 128 : (from[e / 2] >> e % 2 * 4 & 15) - 8;
       to[e] = (float)code * scale;
@@ -59,8 +60,8 @@ static void gather_row(const Call *call, int64_t row, float *to) {
 
 static void gather(void *data, size_t task) {
   const Call *call = data;
-  const int64_t from = (int64_t)task * TOKENS_OF_A_TASK;
-  for (int64_t at = from; at < from + TOKENS_OF_A_TASK && at < call->count; at++) {
+  const int64_t from = (int64_t)task * TOKENS_PER_TASK;
+  for (int64_t at = from; at < from + TOKENS_PER_TASK && at < call->count; at++) {
     const int64_t row = call->indices[at];
     gather_row(call, row < 0 ? row + call->rows : row, call->to + at * call->blocks * call->block_size);
   }
@@ -83,7 +84,8 @@ static OrtStatus *compute(void *state, OrtKernelContext *context) {
   const size_t last = table->rank - 1;
   if (table->rank < 2 || kernel->quantize_axis != (int64_t)last || in[ZERO_POINTS].data != NULL ||
       table->rank + indices->rank - 1 > MAX_RANK || (scales->type != FLOAT && scales->type != FLOAT16))
-    return fail(api, ORT_NOT_IMPLEMENTED, "intaglio: this kind of GatherBlockQuantized is left to ONNX Runtime");
+    return fail(api, ORT_NOT_IMPLEMENTED,
+                "intaglio: GatherBlockQuantized with these attributes or inputs is not supported");
   table->sizes[last] = table->sizes[last] * 8 / kernel->bits;
   const int64_t width = product(table->sizes + 1, last);
   if (table->sizes[last] % kernel->block_size != 0 || scales->rank != table->rank ||
@@ -109,7 +111,7 @@ static OrtStatus *compute(void *state, OrtKernelContext *context) {
   status = get_output(api, context, 0, sizes, indices->rank + last, (void **)&call.to);
   if (status != NULL || call.count == 0) return status;
   Pool pool = {api, context};
-  run_parallel(&pool, gather, (call.count + TOKENS_OF_A_TASK - 1) / TOKENS_OF_A_TASK, &call);
+  run_parallel(&pool, gather, (call.count + TOKENS_PER_TASK - 1) / TOKENS_PER_TASK, &call);
   return NULL;
 }
 

@@ -1,9 +1,9 @@
-/* y = x · Wᵀ + bias for several W and one x, and what a decoder layer has around that: the norm before it, SwiGLU in it.
+/* y = x · Wᵀ + bias for one x and several W, with the norm before it and SwiGLU after it, as in a decoder layer.
  *
  * x is quantized to int8 with one scale for every 32 elements of a row, 16 where the weights' blocks are of 16, as
- * accuracy_level 4 allows, and the products are integer ones. A row's y depends on no other row, and is the same bits
- * whatever the instructions; but in a text of COARSE_ROWS and more weights of 4 bits are rounded once more (coarse.h),
- * where there is AVX512-VNNI.
+ * accuracy_level 4 allows, and multiplied in integers. A row's y depends on no other row, and all instruction sets return the
+ * same bits; except that with AVX512-VNNI, for sequences of REPACK_ROWS and more, weights of 4 bits are rounded to int8 with
+ * other scales (repacked.h).
  */
 #ifndef INTAGLIO_MATMUL_H
 #define INTAGLIO_MATMUL_H
@@ -13,35 +13,35 @@
 
 #include "matmul/weights.h"
 
-/* Runs body(data, 0) to body(data, count - 1), in any order and on any threads. */
+/* Run body(data, 0) to body(data, count - 1), in any order and on any threads. */
 typedef void (*ParallelFor)(void *context, void (*body)(void *, size_t), size_t count, void *data);
 
-/* What is multiplied: x, or (x + skip) / rms(x + skip) * norm.
+/* The left operand: x, or (x + skip) / rms(x + skip) * norm.
  *
  * Source: B. Zhang, R. Sennrich, Root Mean Square Layer Normalization, arXiv:1910.07467. */
 typedef struct {
   int64_t m, k;
-  int64_t sequence;  /* how many rows are one text's, S of [B, S, K] */
+  int64_t sequence;  /* rows of one sequence, S of [B, S, K] */
   const float *x;    /* [M, K] */
   const float *skip; /* [M, K], or NULL for none */
   const float *norm; /* [K], or NULL for x itself */
   float epsilon;     /* added to the mean of the squares */
-  float *sum;        /* [M, K], becomes x + skip; or NULL */
-} Source;
+  float *sum;        /* [M, K], set to x + skip; or NULL */
+} Input;
 
-/* What it is multiplied with. */
-typedef struct Product Product;
-struct Product {
+/* A linear layer. */
+typedef struct Linear Linear;
+struct Linear {
   const PackedWeights *weights;
-  const float *bias;   /* [N], or NULL */
-  const Product *gate; /* y is multiplied by silu of this one's, which has no y itself; or NULL */
-  const Product *then; /* y is multiplied with these weights, and that one's y is wanted, not this one's; or NULL */
-  float *y;            /* [M, N] */
+  const float *bias;  /* [N], or NULL */
+  const Linear *gate; /* y is multiplied by silu of its output, which is not stored; or NULL */
+  const Linear *then; /* y is its input, and its y is filled instead of this one; or NULL */
+  float *y;           /* [M, N] */
 };
 
-enum { MOST_PRODUCTS = 3 };
+enum { MAX_LINEARS = 3 };
 
-/* Fills the y of `count` products, at most MOST_PRODUCTS; 0, or -1 where memory did not suffice. */
-int matmul(const Source *source, const Product *products, int count, ParallelFor parallel, void *context);
+/* Fill the y of `count` linear layers, at most MAX_LINEARS; return 0, or -1 if there is not enough memory. */
+int matmul(const Input *source, const Linear *linears, int count, ParallelFor parallel, void *context);
 
 #endif

@@ -1,7 +1,7 @@
-/* What is done with a row of x before it is quantized. The file that includes this has defined TARGET
- * and INLINE; the compiler finds the vectors. Operations come in the same order for all instruction sets. */
-#ifndef INTAGLIO_ROWS_H
-#define INTAGLIO_ROWS_H
+/* RMS norm of a row of x, before it is quantized. A file defines TARGET and INLINE before it includes this; the compiler
+ * vectorizes the loops. The order of operations is the same for all instruction sets. */
+#ifndef INTAGLIO_NORMALIZE_H
+#define INTAGLIO_NORMALIZE_H
 
 #include <math.h>
 #include <string.h>

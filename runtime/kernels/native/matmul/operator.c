@@ -1,10 +1,10 @@
-/* MatMulNBits as ONNX Runtime sees it. */
+/* The operator MatMulNBits. */
 #include <stdlib.h>
 
 #include "matmul/matmul.h"
+#include "matmul/weight_inputs.h"
 #include "ort/operator.h"
 #include "ort/operators.h"
-#include "matmul/weight_inputs.h"
 
 enum { INPUT_X, INPUT_WEIGHTS, INPUT_GROUP_INDEX = INPUT_WEIGHTS + WEIGHT_INPUTS, INPUT_BIAS, INPUTS };
 enum { OUTPUTS = 1 };
@@ -44,16 +44,17 @@ static OrtStatus *compute(void *state, OrtKernelContext *context) {
   if (inputs[INPUT_GROUP_INDEX].data != NULL)
     return fail(api, ORT_NOT_IMPLEMENTED, "intaglio: MatMulNBits with g_idx is not supported");
   Tensor *x = &inputs[INPUT_X];
-  const int64_t rows = rows_of(x, shape->k);
-  if (rows < 0) return fail(api, ORT_INVALID_ARGUMENT, "intaglio: MatMulNBits needs an input whose last dimension is K");
+  const int64_t rows = row_count(x, shape->k);
+  if (rows < 0)
+    return fail(api, ORT_INVALID_ARGUMENT, "intaglio: MatMulNBits needs an input whose last dimension is K");
   x->sizes[x->rank - 1] = shape->n;
   void *y = NULL;
   status = get_output(api, context, 0, x->sizes, x->rank, &y);
   if (status != NULL || rows == 0) return status;
   Pool pool = {api, context};
-  const Source source = {.m = rows, .k = shape->k, .sequence = sequence_of(x), .x = x->data};
-  const Product product = {.weights = kernel->matrix.weights, .bias = inputs[INPUT_BIAS].data, .y = y};
-  if (matmul(&source, &product, 1, run_parallel, &pool) != 0)
+  const Input source = {.m = rows, .k = shape->k, .sequence = sequence_length(x), .x = x->data};
+  const Linear linear = {.weights = kernel->matrix.weights, .bias = inputs[INPUT_BIAS].data, .y = y};
+  if (matmul(&source, &linear, 1, run_parallel, &pool) != 0)
     return fail(api, ORT_FAIL, "intaglio: failed to allocate memory");
   return NULL;
 }

@@ -1,9 +1,9 @@
-/* Products of many rows with weights of 4 bits, as products with bytes of which SPAN in a row share a scale, with AVX512-VNNI.
+/* GEMM with weights of 4 bits repacked to int8, where SPAN elements of a row share a scale, with AVX512-VNNI.
  *
- * Two thirds of the time of a product in blocks of 16 or 32 are VPDPBUSD, the rest is scales. Where a row of W is
- * multiplied with many rows of x, it pays to make bytes of it first: (w - zero_point) * scale is rounded to a whole
- * multiple of 1/127 of the largest number that the blocks of a span can hold. That changes a weight by 1/254 of that
- * number at most, where 4 bits already changed it by 1/30 of its block's range.
+ * In blocks of 16 or 32, a third of the time of a multiplication goes to scales and not to VPDPBUSD. If a row of W is
+ * multiplied with many rows of x, it is faster to repack it first: (w - zero_point) * scale is rounded to a multiple of 1/127
+ * of the largest number that the blocks of a span can represent. That changes a weight by at most 1/254 of this number,
+ * where its 4 bits already changed it by up to 1/30 of its block's range.
  */
 #include "matmul/repacked.h"
 #include "common/processor.h"
@@ -18,13 +18,13 @@
 
 enum {
   SPAN = 128, /* elements of a row of W that share a scale */
-  STEP = COARSE_STEP,
-  ROWS = 6,   /* of x that share a loaded piece of two tiles: their sums and those of a span fill the registers */
+  STEP = REPACK_STEP,
+  ROWS = 6, /* of x for one load of two tiles: their sums and those of a span fill the registers */
 };
 
-/* A tile as bytes: [K / 4][16 lanes] words of four elements each, K a multiple of CHUNK, and behind them a scale of each
- * lane for each span. */
-size_t coarse_tile_bytes(const PackedWeights *w) {
+/* A repacked tile is [K / 4][16 lanes] words of four elements, K a multiple of CHUNK, followed by the scales, [spans][16
+ * lanes] float32. */
+size_t repacked_tile_bytes(const PackedWeights *w) {
   return w->padded * LANES + ceil_div(w->padded, SPAN) * LANES * sizeof(float);
 }
 
@@ -37,9 +37,9 @@ INLINE __m512i zero_points_of(const PackedWeights *w, const uint8_t *tile, int64
   return _mm512_cvtepu8_epi32(_mm_load_si128((const __m128i *)(tile + zero_points_at(w, block))));
 }
 
-/* One span of a tile: its scales, and its elements plus 128. */
-INLINE void coarsen_span(const PackedWeights *w, const uint8_t *tile, int64_t from, int64_t to, float *scales,
-                         uint8_t *bytes) {
+/* Repack one span of a tile: its scales, and its elements plus 128. */
+INLINE void repack_span(const PackedWeights *w, const uint8_t *tile, int64_t from, int64_t to, float *scales,
+                        uint8_t *bytes) {
   const int64_t size = w->shape.block_size, first = from / size, last = (to - 1) / size;
   const __m512i top = _mm512_set1_epi32(15), low_half = _mm512_set1_epi32(0xFFFF), to_both = _mm512_set1_epi32(0x10001);
   __m512 most = _mm512_setzero_ps();
@@ -50,7 +50,7 @@ INLINE void coarsen_span(const PackedWeights *w, const uint8_t *tile, int64_t fr
     most = _mm512_max_ps(most, _mm512_mul_ps(_mm512_abs_ps(scale), _mm512_cvtepi32_ps(reach)));
   }
   const __mmask16 some = _mm512_cmp_ps_mask(most, _mm512_setzero_ps(), _CMP_GT_OQ);
-  /* As multiples of 1/256, so that products fit 16 bits and their upper halves are the bytes. */
+  /* In units of 1/256, so that products fit 16 bits and their upper halves are the bytes. */
   const __m512 factor = _mm512_maskz_div_ps(some, _mm512_set1_ps(127.0f * 256.0f), most);
   _mm512_store_ps(scales, _mm512_mul_ps(most, _mm512_set1_ps(1.0f / 127.0f)));
   const __m512i low = _mm512_set1_epi16(15), upper = _mm512_set1_epi16((short)0xFF00);
@@ -77,11 +77,11 @@ INLINE void coarsen_span(const PackedWeights *w, const uint8_t *tile, int64_t fr
   }
 }
 
-TARGET void coarsen(const PackedWeights *w, int64_t from, int64_t to, uint8_t *memory) {
-  for (int64_t tile = from; tile < to; tile++, memory += coarse_tile_bytes(w)) {
+TARGET void repack(const PackedWeights *w, int64_t from, int64_t to, uint8_t *memory) {
+  for (int64_t tile = from; tile < to; tile++, memory += repacked_tile_bytes(w)) {
     float *scales = (float *)(memory + w->padded * LANES);
     for (int64_t k = 0; k < w->shape.k; k += SPAN, scales += LANES)
-      coarsen_span(w, w->tiles + tile * w->tile_bytes, k, smaller(k + SPAN, w->shape.k), scales, memory + k * LANES);
+      repack_span(w, w->tiles + tile * w->tile_bytes, k, smaller(k + SPAN, w->shape.k), scales, memory + k * LANES);
   }
 }
 
@@ -89,37 +89,35 @@ INLINE __mmask16 first_lanes(int64_t count) {
   return count >= 16 ? 0xFFFF : count <= 0 ? 0 : (__mmask16)((1u << count) - 1);
 }
 
-/* ROWS rows of x against two tiles. */
+/* Multiply ROWS rows of x with two tiles. */
 INLINE void multiply_pair(const Job *job, const int64_t tiles[2], const uint8_t *const bytes[2], int64_t row) {
   const int64_t row_stride = row_bytes(job->x->padded, STEP), all = job->x->padded;
   const uint8_t *x[ROWS];
   UNROLL for (int r = 0; r < ROWS; r++) x[r] = job->x->rows + (row + r) * row_stride;
-  __m512 total[2][ROWS]; /* in memory, most of the time */
-  UNROLL for (int t = 0; t < 2; t++)
-    UNROLL for (int r = 0; r < ROWS; r++) total[t][r] = _mm512_setzero_ps();
+  __m512 total[2][ROWS]; /* most of it spills to memory, outside of the inner loop */
+  UNROLL for (int t = 0; t < 2; t++) UNROLL for (int r = 0; r < ROWS; r++) total[t][r] = _mm512_setzero_ps();
   for (int64_t first = 0; first < all; first += SPAN) {
     const int64_t end = smaller(first + SPAN, all);
     __m512 part[2][ROWS];
-    UNROLL for (int t = 0; t < 2; t++)
-      UNROLL for (int r = 0; r < ROWS; r++) part[t][r] = _mm512_setzero_ps();
+    UNROLL for (int t = 0; t < 2; t++) UNROLL for (int r = 0; r < ROWS; r++) part[t][r] = _mm512_setzero_ps();
     for (int64_t k = first; k < end; k += STEP) {
       const int64_t at = row_bytes(k, STEP);
       __m512i sum[2][ROWS];
-      UNROLL for (int r = 0; r < ROWS; r++)
-        sum[0][r] = sum[1][r] = _mm512_set1_epi32(((const Head *)(x[r] + at))->start);
+      UNROLL for (int r = 0; r < ROWS; r++) sum[0][r] = sum[1][r] =
+          _mm512_set1_epi32(((const StepHeader *)(x[r] + at))->start);
       UNROLL for (int i = 0; i < STEP / 4; i++) {
         const __m512i w0 = _mm512_load_si512(bytes[0] + (k + 4 * i) * LANES);
         const __m512i w1 = _mm512_load_si512(bytes[1] + (k + 4 * i) * LANES);
         UNROLL for (int r = 0; r < ROWS; r++) {
-          const __m512i four = _mm512_set1_epi32(((const int32_t *)(x[r] + at + sizeof(Head)))[i]);
+          const __m512i four = _mm512_set1_epi32(((const int32_t *)(x[r] + at + sizeof(StepHeader)))[i]);
           sum[0][r] = _mm512_dpbusd_epi32(sum[0][r], w0, four);
           sum[1][r] = _mm512_dpbusd_epi32(sum[1][r], w1, four);
         }
       }
       UNROLL for (int r = 0; r < ROWS; r++) {
-        const __m512 x_scale = _mm512_set1_ps(((const Head *)(x[r] + at))->scale);
-        UNROLL for (int t = 0; t < 2; t++)
-          part[t][r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[t][r]), x_scale, part[t][r]);
+        const __m512 x_scale = _mm512_set1_ps(((const StepHeader *)(x[r] + at))->scale);
+        UNROLL for (int t = 0; t < 2; t++) part[t][r] =
+            _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[t][r]), x_scale, part[t][r]);
       }
     }
     UNROLL for (int t = 0; t < 2; t++) {
@@ -132,18 +130,19 @@ INLINE void multiply_pair(const Job *job, const int64_t tiles[2], const uint8_t 
     const __mmask16 mask = first_lanes(job->w->shape.n - n);
     const __m512 bias = job->bias ? _mm512_maskz_loadu_ps(mask, job->bias + n) : _mm512_setzero_ps();
     UNROLL for (int r = 0; r < ROWS; r++)
-      _mm512_mask_storeu_ps(job->y + (row + r - job->first_row) * job->stride + n - job->first_column, mask,
-                            _mm512_add_ps(total[t][r], bias));
+        _mm512_mask_storeu_ps(job->y + (row + r - job->first_row) * job->stride + n - job->first_column, mask,
+                              _mm512_add_ps(total[t][r], bias));
   }
 }
 
-TARGET void multiply_coarse(const Job *job, int64_t from, int64_t to) {
-  const size_t each = coarse_tile_bytes(job->w);
-  /* The last rows once more, and the last tile, where there are not enough: they come out the same. */
+TARGET void multiply_repacked(const Job *job, int64_t from, int64_t to) {
+  const size_t each = repacked_tile_bytes(job->w);
+  /* If rows or tiles are left over, some are computed twice, with the same result. */
   for (int64_t row = job->first_row; row < job->last_row; row += ROWS) {
     for (int64_t tile = from; tile < to; tile += 2) {
       const int64_t tiles[2] = {tile, smaller(tile + 1, to - 1)};
-      const uint8_t *const bytes[2] = {job->coarse + (tiles[0] - from) * each, job->coarse + (tiles[1] - from) * each};
+      const uint8_t *const bytes[2] = {job->repacked + (tiles[0] - from) * each,
+                                       job->repacked + (tiles[1] - from) * each};
       multiply_pair(job, tiles, bytes, smaller(row, job->last_row - ROWS));
     }
   }

@@ -1,14 +1,17 @@
-/* Products of many rows of x, where weights of 4 bits are worth a conversion. */
-#ifndef INTAGLIO_COARSE_H
-#define INTAGLIO_COARSE_H
+/* GEMM with weights of 4 bits repacked to int8: faster for many rows of x. */
+#ifndef INTAGLIO_REPACKED_H
+#define INTAGLIO_REPACKED_H
 
 #include "matmul/instructions.h"
 
-enum { COARSE_ROWS = 64 /* of x, from which on it is worth it */, COARSE_STEP = 32 /* elements of x that share a scale */ };
+enum {
+  REPACK_ROWS = 64, /* rows of a sequence from which on weights are repacked */
+  REPACK_STEP = 32, /* elements of x that share a scale */
+};
 
-/* As Instructions has them. */
-size_t coarse_tile_bytes(const PackedWeights *w);
-void coarsen(const PackedWeights *w, int64_t from, int64_t to, uint8_t *memory);
-void multiply_coarse(const Job *job, int64_t from, int64_t to);
+/* Members of Instructions. */
+size_t repacked_tile_bytes(const PackedWeights *w);
+void repack(const PackedWeights *w, int64_t from, int64_t to, uint8_t *memory);
+void multiply_repacked(const Job *job, int64_t from, int64_t to);
 
 #endif

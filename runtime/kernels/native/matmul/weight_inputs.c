@@ -33,7 +33,7 @@ OrtStatus *create_matrix(const OrtApi *api, const OrtKernelInfo *info, size_t fi
   if (stored.weights == NULL || stored.scales == NULL || (type != FLOAT && type != FLOAT16))
     return fail(api, ORT_NOT_IMPLEMENTED, "intaglio: MatMulNBits with constant weights and scales only");
   if (!matmul_packable(&shape, &stored))
-    return fail(api, ORT_NOT_IMPLEMENTED, "intaglio: MatMulNBits with scales that are numbers of float16 only");
+    return fail(api, ORT_NOT_IMPLEMENTED, "intaglio: MatMulNBits with scales that float16 represents exactly only");
   *matrix = (Matrix){shape, matmul_pack(&shape, &stored)};
   return matrix->weights != NULL ? NULL : fail(api, ORT_FAIL, "intaglio: failed to allocate memory");
 }

@@ -1,11 +1,11 @@
-/* Weights among the inputs and attributes of an operator. */
-#ifndef INTAGLIO_WEIGHTS_OP_H
-#define INTAGLIO_WEIGHTS_OP_H
+/* Quantized weights among the inputs and attributes of an operator. */
+#ifndef INTAGLIO_WEIGHT_INPUTS_H
+#define INTAGLIO_WEIGHT_INPUTS_H
 
-#include "ort/ort.h"
 #include "matmul/weights.h"
+#include "ort/ort.h"
 
-/* The inputs of one matrix, from its first on. */
+/* The inputs of one matrix, counted from its first. */
 enum { CODES, SCALES, ZERO_POINTS, WEIGHT_INPUTS };
 
 typedef struct {
@@ -13,7 +13,8 @@ typedef struct {
   PackedWeights *weights;
 } Matrix;
 
-/* Packs the matrix whose inputs begin at `first`; the names of its attributes, those of MatMulNBits, end with `suffix`. */
-OrtStatus *create_matrix(const OrtApi *api, const OrtKernelInfo *info, size_t first, const char *suffix, Matrix *matrix);
+/* Pack the matrix whose inputs begin at `first`. Its attributes are those of MatMulNBits, with `suffix` appended to the names. */
+OrtStatus *create_matrix(const OrtApi *api, const OrtKernelInfo *info, size_t first, const char *suffix,
+                         Matrix *matrix);
 
 #endif

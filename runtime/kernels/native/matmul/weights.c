@@ -1,4 +1,4 @@
-/* Packing. What is done with vectors is in the file of an instruction set. */
+/* Packing. The vector code is in the file of each instruction set. */
 #define _GNU_SOURCE
 #include "matmul/weights.h"
 #include "common/processor.h"
@@ -9,9 +9,9 @@
 #include <string.h>
 
 #include "common/half.h"
-#include "matmul/instructions.h"
 #include "common/memory.h"
 #include "common/pages.h"
+#include "matmul/instructions.h"
 
 #if defined(_WIN32)
 #define strcasecmp _stricmp
@@ -19,12 +19,15 @@
 #include <strings.h>
 #endif
 
-enum { PIECE = 1 << 24 /* bytes of stored weights after which their pages are forgotten: they are not all there at once */ };
+enum {
+  RELEASE_BYTES = 1
+  << 24 /* bytes of stored weights after which their pages are released, so that not all are in memory at once */
+};
 
-/* The best first. */
+/* The fastest first. */
 static const Instructions *const known[] = {&avx512_vnni, &avx_vnni, &avx2};
 
-/* The best that this processor has, or NULL. INTAGLIO_KERNELS names the only one that may be used. */
+/* Return the fastest that this processor has, or NULL. INTAGLIO_KERNELS names the only one that may be used. */
 static const Instructions *best(void) {
   const char *only = getenv("INTAGLIO_KERNELS");
   for (size_t i = 0; i < sizeof known / sizeof *known; i++)
@@ -43,12 +46,13 @@ static uint8_t zero_point(const uint8_t *row, int64_t block, int bits) {
 }
 
 static uint16_t scale_at(const StoredWeights *stored, int64_t index) {
-  return stored->halves ? ((const uint16_t *)stored->scales)[index] : to_half(((const float *)stored->scales)[index]);
+  return stored->halves ? ((const uint16_t *)stored->scales)[index]
+                        : float_to_half(((const float *)stored->scales)[index]);
 }
 
 int matmul_packable(const MatMulShape *shape, const StoredWeights *stored) {
   for (int64_t i = 0; !stored->halves && i < shape->n * shape->blocks; i++)
-    if (!is_half(((const float *)stored->scales)[i])) return 0;
+    if (!is_exact_half(((const float *)stored->scales)[i])) return 0;
   return 1;
 }
 
@@ -73,7 +77,9 @@ static void pack_tile(const PackedWeights *packed, const StoredWeights *stored, 
   packed->with->pack(packed, weights, bytes, to);
 }
 
-static size_t packed_bytes(const PackedWeights *packed) { return ceil_div(packed->shape.n, LANES) * packed->tile_bytes; }
+static size_t packed_bytes(const PackedWeights *packed) {
+  return ceil_div(packed->shape.n, LANES) * packed->tile_bytes;
+}
 
 PackedWeights *matmul_pack(const MatMulShape *shape, const StoredWeights *stored) {
   PackedWeights *packed = malloc(sizeof *packed);
@@ -89,25 +95,26 @@ PackedWeights *matmul_pack(const MatMulShape *shape, const StoredWeights *stored
     free(packed);
     return NULL;
   }
-  const int64_t sizes[] = { /* of a row */
+  const int64_t sizes[] = {
+      /* bytes of a row */
       shape->blocks * shape->block_size * shape->bits / 8,
       shape->blocks * (int64_t)(stored->halves ? sizeof(uint16_t) : sizeof(float)),
       packed->asymmetric ? ceil_div(shape->blocks * shape->bits, 8) : 0,
   };
-  Pages pages[] = {
+  MappedRange pages[] = {
       {stored->weights, shape->n * sizes[0], 0},
       {stored->scales, shape->n * sizes[1], 0},
       {stored->zero_points, shape->n * sizes[2], 0},
   };
   const int parts = sizeof pages / sizeof *pages;
-  look_up_pages(pages, parts);
+  find_mapped_files(pages, parts);
   const int64_t tiles = ceil_div(shape->n, LANES);
-  int64_t done = 0; /* rows whose stored weights are forgotten */
+  int64_t done = 0; /* rows whose stored weights are released */
   for (int64_t tile = 0; tile < tiles; tile++) {
     pack_tile(packed, stored, tile);
     const int64_t rows = smaller((tile + 1) * LANES, shape->n);
-    if ((rows - done) * sizes[0] < PIECE && tile + 1 < tiles) continue;
-    for (int part = 0; part < parts; part++) forget_pages(&pages[part], done * sizes[part], rows * sizes[part]);
+    if ((rows - done) * sizes[0] < RELEASE_BYTES && tile + 1 < tiles) continue;
+    for (int part = 0; part < parts; part++) release_pages(&pages[part], done * sizes[part], rows * sizes[part]);
     done = rows;
   }
   return packed;

@@ -1,8 +1,7 @@
-/* Weights of 4 or 8 bits in blocks, as com.microsoft.MatMulNBits has them, and in the order in which products read them.
+/* Weights of 4 or 8 bits in blocks: as com.microsoft.MatMulNBits stores them, and packed in the order in which they are read.
  *
- * W is [N, blocks, block_size * bits / 8] bytes: each row's blocks one after the other, of 4 bits the even element in
- * the low half of a byte. An element stands for (w - zero_point) * scale[n, block]; without zero points the middle of
- * the range is the zero point.
+ * W is [N, blocks, block_size * bits / 8] bytes; of two elements of 4 bits, the even one is in the low half of a byte. The value
+ * of an element is (w - zero_point) * scale[n, block]. Without zero points, the zero point is the middle of the range.
  *
  * Source: ONNX Runtime, docs/ContribOperators.md, com.microsoft.MatMulNBits.
  */
@@ -20,22 +19,21 @@ typedef struct {
 
 typedef struct {
   const uint8_t *weights;     /* [N, blocks, block_size * bits / 8] */
-  const void *scales;         /* [N, blocks] float, or of half precision */
-  int halves;
+  const void *scales;         /* [N, blocks] float32 or float16 */
+  int halves;                 /* 1 if the scales are float16 */
   const uint8_t *zero_points; /* [N, ceil(blocks * bits / 8)], or NULL */
 } StoredWeights;
 
 typedef struct PackedWeights PackedWeights;
 
-/* The instructions of this processor that packing and products use, such as "AVX2"; NULL where it has none of those that
- * they are written for. The environment's INTAGLIO_KERNELS names the only ones that may be used. */
+/* Return the name of the instruction set that packing and multiplication use, such as "AVX2", or NULL if this processor has
+ * none that they are written for. The environment variable INTAGLIO_KERNELS names the only one that may be used. */
 const char *matmul_instructions(void);
 
-/* Whether the scales are all numbers of float16, as which they are packed: a tenth of the weights' bytes less
- * to read. */
+/* Return whether float16 represents all scales exactly. They are packed as float16, which saves a tenth of the bytes. */
 int matmul_packable(const MatMulShape *shape, const StoredWeights *stored);
 
-/* NULL where memory did not suffice, or there are no instructions. */
+/* Return packed weights, or NULL if there is not enough memory or no instruction set. */
 PackedWeights *matmul_pack(const MatMulShape *shape, const StoredWeights *stored);
 
 void matmul_free(PackedWeights *packed);

@@ -1,8 +1,8 @@
-/* The products with registers of 256 bits, half a tile each, compiled for the instruction set of the file that includes
- * this. That file has defined TARGET (its attribute), INLINE, NAME and LABEL (of its Instructions), supported(), and
+/* Matrix multiplication with registers of 256 bits, half a tile each, compiled for the instruction set of the file that
+ * includes this. That file defines TARGET (its attribute), INLINE, NAME and LABEL (of its Instructions), supported(), and
  *
- *     stored(w)              weights of 8 bits as they are packed: less OFFSET
- *     dot(sum, w, x, bits)   adds the products of bytes of W, as they are packed, and signed bytes of x to a sum
+ *     stored(w)              weights of 8 bits as they are packed, w - OFFSET
+ *     dot(sum, w, x, bits)   adds the linears of bytes of W, as they are packed, and signed bytes of x to a sum
  *     total(sum, bits)       that sum as 8 of 32 bits
  */
 #include <immintrin.h>
@@ -12,15 +12,15 @@
 #include "common/exponential.h"
 #include "matmul/normalize.h"
 
-#define MOST_ROWS 4 /* of x that share a loaded piece of W: their sums take half of the registers */
+#define MAX_ROWS 4 /* of x for one load of W: their sums take half of the registers */
 
-/* Loops over parts of registers must be unrolled, or those lie in memory; more than that needs too many registers. */
+/* Loops over registers must be unrolled, or their values are in memory; unrolling more needs too many registers. */
 #define UNROLL(TIMES) PRAGMA(GCC unroll TIMES)
 #define PRAGMA(WORDS) _Pragma(#WORDS)
 
 enum { HALF = 8 /* lanes */ };
 
-/* The first `count` lanes. */
+/* Return the mask of the first `count` lanes. */
 INLINE __m256i first_lanes(int64_t count) {
   const int few = count > HALF ? HALF : count < 0 ? 0 : (int)count;
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(few), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
@@ -28,7 +28,7 @@ INLINE __m256i first_lanes(int64_t count) {
 
 /* ---- packing ------------------------------------------------------------------------------------------------------ */
 
-/* 8 rows of 8 words to 8 columns. */
+/* Transpose 8 rows of 8 words. */
 INLINE void transpose_words(__m256i r[8]) {
   __m256i t[8];
   for (int i = 0; i < 4; i++) {
@@ -48,14 +48,14 @@ INLINE void transpose_words(__m256i r[8]) {
   }
 }
 
-/* 32 elements of a stored row of `bytes` bytes, from byte `at`, as bytes in their order. */
+/* Load 32 elements of a stored row of `bytes` bytes, from byte `at` on, as bytes in order. */
 INLINE __m256i load_elements(const uint8_t *row, int64_t bytes, int64_t at, int bits) {
   const int64_t whole = 32 * bits / 8, count = bytes - at;
   uint8_t copy[32] = {0};
   const uint8_t *from = row + at;
   if (count < whole) from = memcpy(copy, from, (size_t)count);
   if (bits == 8) return _mm256_loadu_si256((const __m256i *)from);
-  /* Each byte becomes 16 bits, and its high half moves up by one half: two elements in their order. */
+  /* Each byte is widened to 16 bits, and its high half moves up by four: two elements in order. */
   const __m256i wide = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)from));
   return _mm256_and_si256(_mm256_or_si256(wide, _mm256_slli_epi16(wide, 4)), _mm256_set1_epi16(0x0F0F));
 }
@@ -101,8 +101,9 @@ TARGET static void quantize(const Quantized *to, int64_t row, int64_t column, co
     __m256 v[4], most = _mm256_setzero_ps(), finite = _mm256_castsi256_ps(_mm256_set1_epi32(-1));
     for (int i = 0; i < 4; i++) {
       const int64_t left = 8 * i < step ? count - at - 8 * i : 0;
-      v[i] = left >= 8 ? _mm256_loadu_ps(x + at + 8 * i)
-             : left > 0 ? _mm256_maskload_ps(x + at + 8 * i, first_lanes(left)) : _mm256_setzero_ps();
+      v[i] = left >= 8  ? _mm256_loadu_ps(x + at + 8 * i)
+             : left > 0 ? _mm256_maskload_ps(x + at + 8 * i, first_lanes(left))
+                        : _mm256_setzero_ps();
       const __m256 size = _mm256_andnot_ps(sign, v[i]);
       finite = _mm256_and_ps(finite, _mm256_cmp_ps(size, infinity, _CMP_LT_OQ));
       most = _mm256_max_ps(most, size);
@@ -111,29 +112,29 @@ TARGET static void quantize(const Quantized *to, int64_t row, int64_t column, co
     const __m256 inverse = _mm256_set1_ps(largest > 0 ? 127.0f / largest : 0.0f);
     __m256i q[4];
     for (int i = 0; i < 4; i++) q[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], inverse));
-    /* Packing works within halves of a register, so its words are put back into their order. */
+    /* Packing works within halves of a register, so the words are put back in order. */
     const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
     const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     const __m256i ordered = _mm256_permutevar8x32_epi32(bytes, order);
-    int8_t *first = (int8_t *)block + sizeof(Head);
+    int8_t *first = (int8_t *)block + sizeof(StepHeader);
     if (step == 16) _mm_storeu_si128((__m128i *)first, _mm256_castsi256_si128(ordered));
     else _mm256_storeu_si256((__m256i *)first, ordered);
     const int32_t sum = sum_of(_mm256_add_epi32(_mm256_add_epi32(q[0], q[1]), _mm256_add_epi32(q[2], q[3])));
-    const Head head = {largest / 127.0f, sum, -128 * sum, 0};
-    memcpy(block, &head, sizeof head);
+    const StepHeader header = {largest / 127.0f, sum, -128 * sum, 0};
+    memcpy(block, &header, sizeof header);
   }
 }
 
-/* ---- products ----------------------------------------------------------------------------------------------------- */
+/* ---- multiplication ----------------------------------------------------------------------------------------------------- */
 
-/* Four elements of x in every lane. */
+/* Return four elements of x in every lane. */
 INLINE __m256i four_of(const uint8_t *q) {
   int32_t word;
   memcpy(&word, q, 4);
   return _mm256_set1_epi32(word);
 }
 
-/* y[row .. row + rows, 16 columns of a tile]. */
+/* Compute y[row .. row + rows, 16 columns of a tile]. */
 INLINE void multiply(const Job *job, int64_t tile, int64_t row, const int rows, const int bits, const int step,
                      const int asymmetric) {
   const PackedWeights *w = job->w;
@@ -143,7 +144,7 @@ INLINE void multiply(const Job *job, int64_t tile, int64_t row, const int rows, 
   const __m256i low = _mm256_set1_epi8(15);
   const int64_t block_size = w->shape.block_size;
   const int offset = bits == 8 ? OFFSET : 0;
-  __m256 y[2][MOST_ROWS];
+  __m256 y[2][MAX_ROWS];
   for (int r = 0; r < rows; r++) y[0][r] = y[1][r] = _mm256_setzero_ps();
   for (int64_t block = 0; block < w->shape.blocks; block++) {
     const uint8_t *at = base + block_at(w, block);
@@ -156,12 +157,13 @@ INLINE void multiply(const Job *job, int64_t tile, int64_t row, const int rows, 
       zero[1] = _mm256_sub_epi32(_mm256_cvtepu8_epi32(_mm_srli_si128(zeros, 8)), _mm256_set1_epi32(offset));
     }
     const int64_t end = smaller((block + 1) * block_size, w->shape.k);
-    for (int64_t k = block * block_size; k < end; k += step, at += step * LANES * bits / 8, x += row_bytes(step, step)) {
-      __m256i sum[2][MOST_ROWS];
+    for (int64_t k = block * block_size; k < end;
+         k += step, at += step * LANES * bits / 8, x += row_bytes(step, step)) {
+      __m256i sum[2][MAX_ROWS];
       UNROLL(8) for (int r = 0; r < rows; r++) sum[0][r] = sum[1][r] = _mm256_setzero_si256();
       UNROLL(2) for (int i = 0; i < step / 4; i += 8 / bits) {
         const __m256i *words = (const __m256i *)(at + i * LANES * bits / 2);
-        __m256i v[2][2]; /* of each half: a word, or two of 4 bits, in each lane */
+        __m256i v[2][2]; /* of each half of the tile: one word, or two words of 4 bits, in each lane */
         UNROLL(2) for (int half = 0; half < 2; half++) {
           const __m256i both = _mm256_load_si256(words + half);
           v[half][0] = bits == 8 ? both : _mm256_and_si256(both, low);
@@ -169,14 +171,14 @@ INLINE void multiply(const Job *job, int64_t tile, int64_t row, const int rows, 
         }
         UNROLL(8) for (int r = 0; r < rows; r++) {
           UNROLL(2) for (int part = 0; part < 8 / bits; part++) {
-            const __m256i four = four_of(x + r * row_stride + sizeof(Head) + 4 * (i + part));
+            const __m256i four = four_of(x + r * row_stride + sizeof(StepHeader) + 4 * (i + part));
             sum[0][r] = dot(sum[0][r], v[0][part], four, bits);
             sum[1][r] = dot(sum[1][r], v[1][part], four, bits);
           }
         }
       }
       UNROLL(8) for (int r = 0; r < rows; r++) {
-        Head known;
+        StepHeader known;
         memcpy(&known, x + r * row_stride, sizeof known);
         const __m256i from = _mm256_set1_epi32(asymmetric ? known.sum : bits == 8 ? known.start : -8 * known.sum);
         const __m256 x_scale = _mm256_set1_ps(known.scale);
@@ -201,12 +203,11 @@ INLINE void multiply(const Job *job, int64_t tile, int64_t row, const int rows, 
 
 /* g / (1 + e^-g). */
 INLINE __m256 silu(__m256 g) {
-  const __m256 most = _mm256_set1_ps(MOST_POWER), power = _mm256_mul_ps(g, _mm256_set1_ps(-LOG2_E));
-  const __m256 x = _mm256_max_ps(_mm256_set1_ps(-MOST_POWER), _mm256_min_ps(most, power));
+  const __m256 most = _mm256_set1_ps(MAX_EXPONENT), power = _mm256_mul_ps(g, _mm256_set1_ps(-LOG2_E));
+  const __m256 x = _mm256_max_ps(_mm256_set1_ps(-MAX_EXPONENT), _mm256_min_ps(most, power));
   const __m256 n = _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), r = _mm256_sub_ps(x, n);
   __m256 e = _mm256_set1_ps(exponential_terms[0]);
-  UNROLL(8) for (int i = 1; i < EXPONENTIAL_TERMS; i++)
-    e = _mm256_fmadd_ps(e, r, _mm256_set1_ps(exponential_terms[i]));
+  UNROLL(8) for (int i = 1; i < EXPONENTIAL_TERMS; i++) e = _mm256_fmadd_ps(e, r, _mm256_set1_ps(exponential_terms[i]));
   const __m256i scaled = _mm256_add_epi32(_mm256_castps_si256(e), _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23));
   return _mm256_div_ps(g, _mm256_add_ps(_mm256_set1_ps(1.0f), _mm256_castsi256_ps(scaled)));
 }

@@ -1,19 +1,23 @@
-/* What ONNX Runtime asks of an operator, answered from tables. */
+/* The definition of an operator from tables of its inputs and outputs. */
 #ifndef INTAGLIO_OPERATOR_H
 #define INTAGLIO_OPERATOR_H
 
 #include "ort/ort.h"
 
-/* Defines the operator `variable`, called `title`, from the ElementTypes of its inputs and outputs and from OrtCustomOp's
- * CreateKernelV2 and KernelDestroy, in a file that has
+/* Define the operator `variable`, named `title`, from the ElementTypes of its inputs and outputs and from OrtCustomOp's
+ * CreateKernelV2 and KernelDestroy. The file defines before it
  *
- *     input_kinds, output_kinds   of each a Characteristic
+ *     input_kinds, output_kinds   the Characteristic of each input and output
  *     compute                     OrtCustomOp's KernelComputeV2
  */
 #define OPERATOR(variable, title, input_types, output_types, create, destroy) \
   static const char *variable##_name(const OrtCustomOp *op) { return (void)op, title; } \
-  static size_t variable##_inputs(const OrtCustomOp *op) { return (void)op, sizeof(input_types) / sizeof *(input_types); } \
-  static size_t variable##_outputs(const OrtCustomOp *op) { return (void)op, sizeof(output_types) / sizeof *(output_types); } \
+  static size_t variable##_inputs(const OrtCustomOp *op) { \
+    return (void)op, sizeof(input_types) / sizeof *(input_types); \
+  } \
+  static size_t variable##_outputs(const OrtCustomOp *op) { \
+    return (void)op, sizeof(output_types) / sizeof *(output_types); \
+  } \
   static int variable##_input_type(const OrtCustomOp *op, size_t index) { return (void)op, input_types[index]; } \
   static int variable##_output_type(const OrtCustomOp *op, size_t index) { return (void)op, output_types[index]; } \
   static int variable##_input_kind(const OrtCustomOp *op, size_t index) { return (void)op, input_kinds[index]; } \

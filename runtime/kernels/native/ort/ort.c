@@ -1,13 +1,13 @@
 #include "ort/ort.h"
 
-int64_t rows_of(const Tensor *tensor, int64_t k) {
+int64_t row_count(const Tensor *tensor, int64_t k) {
   if (tensor->rank == 0 || tensor->sizes[tensor->rank - 1] != k) return -1;
   int64_t rows = 1;
   for (size_t axis = 0; axis + 1 < tensor->rank; axis++) rows *= tensor->sizes[axis];
   return rows;
 }
 
-int64_t sequence_of(const Tensor *tensor) { return tensor->rank > 1 ? tensor->sizes[tensor->rank - 2] : 1; }
+int64_t sequence_length(const Tensor *tensor) { return tensor->rank > 1 ? tensor->sizes[tensor->rank - 2] : 1; }
 
 OrtStatus *fail(const OrtApi *api, int code, const char *message) {
   return ORT(api, CREATE_STATUS, OrtStatus *, int, const char *)(code, message);
@@ -34,8 +34,7 @@ float attribute_float(const OrtApi *api, const OrtKernelInfo *info, const char *
 
 static OrtStatus *get_sizes(const OrtApi *api, const OrtValue *value, Tensor *tensor) {
   OrtShapeInfo *info = NULL;
-  OrtStatus *status =
-      ORT(api, GET_TENSOR_TYPE_AND_SHAPE, OrtStatus *, const OrtValue *, OrtShapeInfo **)(value, &info);
+  OrtStatus *status = ORT(api, GET_TENSOR_TYPE_AND_SHAPE, OrtStatus *, const OrtValue *, OrtShapeInfo **)(value, &info);
   if (status != NULL) return status;
   status = ORT(api, GET_TENSOR_ELEMENT_TYPE, OrtStatus *, const OrtShapeInfo *, int *)(info, &tensor->type);
   if (status == NULL)
@@ -43,7 +42,7 @@ static OrtStatus *get_sizes(const OrtApi *api, const OrtValue *value, Tensor *te
   if (status == NULL && tensor->rank > MAX_RANK) tensor->rank = 0;
   if (status == NULL)
     status = ORT(api, GET_DIMENSIONS, OrtStatus *, const OrtShapeInfo *, int64_t *, size_t)(info, tensor->sizes,
-                                                                                           tensor->rank);
+                                                                                            tensor->rank);
   ORT(api, RELEASE_TENSOR_TYPE_AND_SHAPE, void, OrtShapeInfo *)(info);
   return status;
 }

@@ -1,9 +1,9 @@
-/* The part of ONNX Runtime's C interface that a library of kernels needs, without its header file.
+/* The part of ONNX Runtime's C interface that the library needs, declared here so that no header file is needed to build it.
  *
- * OrtApi is a table of functions that only ever grows at its end, so a function's place in it is a constant of the
- * interface: `enum Slot` names the places used here (counted in onnxruntime_c_api.h, API version 17 and later; checked
- * by tests/runtime/kernels, which call through every one of them). OrtCustomOp is likewise a structure that grows at
- * its end; `version` says how much of it a library fills in.
+ * OrtApi is a table of functions that grows at its end only, so the index of a function is a constant of the interface:
+ * `enum Slot` names those used here, counted in onnxruntime_c_api.h of API version 17. The operators' tests in
+ * tests/runtime/kernels/ call each of them. OrtCustomOp grows at its end as well; `version` tells ONNX Runtime which members
+ * are filled in.
  */
 #ifndef INTAGLIO_ORT_ABI_H
 #define INTAGLIO_ORT_ABI_H
@@ -56,8 +56,8 @@ enum Slot {
   KERNEL_CONTEXT_PARALLEL_FOR = 274,
 };
 
-/* ORT(api, CREATE_STATUS, OrtStatus *, int, const char *)(code, message): one function of the table, with its type. */
-#define ORT(api, place, result, ...) ((result(*)(__VA_ARGS__))(api)->slot[place])
+/* One function of the table, cast to its type: ORT(api, CREATE_STATUS, OrtStatus *, int, const char *)(code, message). */
+#define ORT(api, index, result, ...) ((result (*)(__VA_ARGS__))(api)->slot[index])
 
 typedef struct OrtCustomOp OrtCustomOp;
 struct OrtCustomOp {
