@@ -1,13 +1,17 @@
 """Fixtures of the tests against transformers and of the tests of the kernels."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
+import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 import torch
 from intaglio.runtime import kernels
 from intaglio.runtime.graph.graph import Change, Graph
+from numpy.typing import NDArray
 
 NAMES = ("AVX512-VNNI", "AVX-VNNI", "AVX2")  # instructions that the kernels are compiled for
 
@@ -29,6 +33,11 @@ def with_each(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("INTAGLIO_KERNELS", request.param.lower())
     if kernels.instructions() != request.param:
         pytest.skip(f"no compiled kernels for {request.param} on this processor")
+
+
+def run_session(session: ort.InferenceSession, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+    """Return all outputs of a session whose outputs are dense tensors."""
+    return [np.asarray(value) for value in session.run(None, feeds)]
 
 
 def changed_model(model: onnx.ModelProto, change: Change) -> onnx.ModelProto:

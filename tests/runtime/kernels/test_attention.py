@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 import pytest
 from intaglio.runtime import kernels
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
+
+from ..conftest import run_session
 
 Floats = NDArray[np.float32]
 POSITIONS = 2048
@@ -74,7 +75,8 @@ class Shape:
         results = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs]
         graph = helper.make_graph([node], "attention", values, results)
         opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
-        return onnx.ModelProto.SerializeToString(helper.make_model(graph, opset_imports=opsets, ir_version=10))
+        model: bytes = helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()
+        return model
 
 
 class Pair:
@@ -107,11 +109,11 @@ class Pair:
 
     def _run(self, index: int, feeds: dict[str, Any]) -> Floats:
         if not self.shape.past:
-            return np.asarray(self._sessions[index].run(None, feeds)[0])
+            return np.asarray(run_session(self._sessions[index], feeds)[0])
         caches = self.caches[index]
         feeds = feeds | {"past_key": caches[0], "past_value": caches[1]}
         if not self.shared:
-            y, *self.caches[index] = self._sessions[index].run(None, feeds)
+            y, *self.caches[index] = run_session(self._sessions[index], feeds)
             return np.asarray(y)
         binding = self._sessions[index].io_binding()
         for name, value in feeds.items():
@@ -193,10 +195,10 @@ def last_row(shape: Shape, pieces: list[int], batch: int = 1) -> Floats:
     for piece in pieces:
         end = start + piece
         rows = [np.repeat(x[:, start:end], batch, axis=0) for x in inputs]
-        names = dict(zip(("query", "key", "value"), rows, strict=True))
+        feeds: dict[str, NDArray[Any]] = dict(zip(("query", "key", "value"), rows, strict=True))
         lengths = np.full(batch, end - 1, dtype=np.int32)
-        names |= {"past_key": cache[0], "past_value": cache[1], "seqlens": lengths}
-        y, *cache = ours.run(None, names | {"total": np.array([end], dtype=np.int32)})
+        feeds |= {"past_key": cache[0], "past_value": cache[1], "seqlens": lengths}
+        y, *cache = run_session(ours, feeds | {"total": np.array([end], dtype=np.int32)})
         start = end
     return np.asarray(y[0, -1])
 
@@ -240,7 +242,7 @@ def test_numbers_that_are_none_stay_in_their_row() -> None:
     }
     feeds["value"][1, 2] = np.nan
     lengths = {"seqlens": np.array([4, 4], dtype=np.int32), "total": np.array([5], dtype=np.int32)}
-    y = ours.run(None, feeds | lengths)[0]
+    y = run_session(ours, feeds | lengths)[0]
     assert np.isfinite(y[0]).all()
     assert np.isnan(y[1, 2:]).all()
 

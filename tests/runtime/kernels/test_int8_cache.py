@@ -18,6 +18,8 @@ from intaglio.tests.runtime import fakes
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from ..conftest import run_session
+
 Floats = NDArray[np.float32]
 CHECKPOINTS = Path(__file__).parents[2] / "checkpoints"
 FLOAT, INT8, INT32 = TensorProto.FLOAT, TensorProto.INT8, TensorProto.INT32
@@ -136,7 +138,7 @@ class Walk:
         feeds |= {"query": np.concatenate(list(flat.values()), axis=-1)} if shape.packed else flat
         if shape.angles:
             feeds |= {"cos": self.cos, "sin": self.sin}
-        y, *self.caches = self.session.run(None, feeds)
+        y, *self.caches = run_session(self.session, feeds)
         return np.asarray(y)
 
     def rotated(self, name: str) -> NDArray[np.float64]:

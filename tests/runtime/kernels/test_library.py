@@ -1,5 +1,6 @@
 """The library of kernels as a whole: sessions that share it, libraries that cannot be used, memory that runs out."""
 
+import importlib
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 from intaglio.runtime import kernels, load
 from intaglio.tests.runtime import fakes
 
+from ..conftest import run_session
 from .test_matmul import Case, needs_kernels, session
 
 ROOT = Path(__file__).parents[3]
@@ -37,10 +39,10 @@ def test_a_session_goes_on_when_another_ends() -> None:
     case = Case(37, 96, 4, 32, zero_points=True, bias=True)
     x = np.random.default_rng(0).normal(size=(1, 5, 96)).astype(np.float32)
     first, second = session(case.model()), session(case.model())
-    before = first.run(None, {"x": x})[0]
+    before = run_session(first, {"x": x})[0]
     del first
-    assert np.array_equal(second.run(None, {"x": x})[0], before)
-    assert np.array_equal(session(case.model()).run(None, {"x": x})[0], before)
+    assert np.array_equal(run_session(second, {"x": x})[0], before)
+    assert np.array_equal(run_session(session(case.model()), {"x": x})[0], before)
 
 
 @needs_kernels
@@ -50,12 +52,12 @@ def test_weights_that_share_huge_pages_go_one_by_one(order: str) -> None:
     case = Case(512, 2048, 4, 32, zero_points=True, bias=False)
     x = np.random.default_rng(0).normal(size=(1, 2, 2048)).astype(np.float32)
     sessions = [session(case.model()) for _ in range(5)]
-    wanted = sessions[0].run(None, {"x": x})[0]
+    wanted = run_session(sessions[0], {"x": x})[0]
     while sessions:
         sessions.pop(0 if order == "first" else -1)
         again = session(case.model())
         for one in (*sessions, again):
-            assert np.array_equal(one.run(None, {"x": x})[0], wanted)
+            assert np.array_equal(run_session(one, {"x": x})[0], wanted)
 
 
 @needs_kernels
@@ -120,7 +122,7 @@ def test_threads_change_no_bit() -> None:
         options.add_session_config_entry("intaglio.MatMulNBits", "1")
         options.register_custom_ops_library(str(kernels.library()))
         ours = ort.InferenceSession(case.model(), options, providers=["CPUExecutionProvider"])
-        found.append(ours.run(None, {"x": x})[0])
+        found.append(run_session(ours, {"x": x})[0])
     assert np.array_equal(found[0], found[1])
     assert np.array_equal(found[0], found[2])
 
@@ -136,7 +138,7 @@ def test_to_register_twice_is_refused_and_harms_nothing() -> None:
     with pytest.raises(Exception, match="Domain already set"):
         ort.InferenceSession(case.model(), options, providers=["CPUExecutionProvider"])
     x = np.ones((1, 1, 32), dtype=np.float32)
-    np.testing.assert_allclose(session(case.model()).run(None, {"x": x})[0], case.expected(x), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(run_session(session(case.model()), {"x": x})[0], case.expected(x), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="changes an ELF file")
@@ -147,9 +149,7 @@ def test_a_library_that_cannot_be_used_is_passed_over(
     path = tmp_path / kernels.LIBRARY
     made = kernels.library()
     if wrong == "another library" or made is None:
-        from numpy._core import _multiarray_umath
-
-        shutil.copy(_multiarray_umath.__file__, path)
+        shutil.copy(str(importlib.import_module("numpy._core._multiarray_umath").__file__), path)
     else:
         content = bytearray(made.read_bytes())
         content[MACHINE : MACHINE + 2] = NO_MACHINE.to_bytes(2, "little")

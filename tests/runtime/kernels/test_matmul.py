@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 import pytest
 from intaglio.errors import UsageError
@@ -13,7 +12,7 @@ from intaglio.runtime import TextGenerator, kernels, load
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from ..conftest import NAMES
+from ..conftest import NAMES, run_session
 
 Floats = NDArray[np.float32]
 LONG, SPAN = 64, 128  # COARSE_ROWS, and how many weights of a row share a scale then
@@ -34,7 +33,7 @@ class Case:
         self.scales = random.uniform(0.005, 0.015, (n, blocks)).astype(np.float16).astype(np.float32)
         middle = 2 ** (bits - 1)
         self.zero_points = random.integers(0, 2**bits, (n, blocks), dtype=np.uint8) if zero_points else None
-        zeros = self.zero_points if zero_points else np.full((n, blocks), middle, dtype=np.uint8)
+        zeros = np.full((n, blocks), middle, dtype=np.uint8) if self.zero_points is None else self.zero_points
         self.bias = random.normal(size=n).astype(np.float32) if bias else None
         wide = self.values.astype(np.float32) - np.repeat(zeros, block, axis=1)
         self.weights = (wide * np.repeat(self.scales, block, axis=1))[:, :k]
@@ -42,7 +41,9 @@ class Case:
     def model(self, level: int = 4) -> bytes:
         n, blocks = self.scales.shape
         stored = self.values if self.bits == 8 else pack(self.values)
-        tensors = {"B": stored.reshape(n, blocks, -1), "scales": self.scales, "zeros": None, "bias": self.bias}
+        tensors: dict[str, NDArray[Any]] = {"B": stored.reshape(n, blocks, -1), "scales": self.scales}
+        if self.bias is not None:
+            tensors["bias"] = self.bias
         if self.zero_points is not None:
             tensors["zeros"] = self.zero_points if self.bits == 8 else pack(np.pad(self.zero_points, odd(blocks)))
         inputs = ["x", "B", "scales", "zeros" if self.zero_points is not None else "", "", "bias"]
@@ -62,10 +63,11 @@ class Case:
             "product",
             [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["a", "b", self.k])],
             [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["a", "b", n])],
-            [numpy_helper.from_array(value, name) for name, value in tensors.items() if value is not None],
+            [numpy_helper.from_array(value, name) for name, value in tensors.items()],
         )
         opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
-        return onnx.ModelProto.SerializeToString(helper.make_model(graph, opset_imports=opsets, ir_version=10))
+        model: bytes = helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()
+        return model
 
     def expected(self, x: Floats) -> Floats:
         """With x rounded to int8 by blocks of 32, or 16 as the weights', which is what the kernels promise.
@@ -124,7 +126,7 @@ def test_products_are_those_of_the_dequantized_weights(bits: int, block: int, ex
         ours = session(case.model())
         for rows in (1, 2, 3, 5, 8, 12, 13, 40, 63, 64, 130):
             x = np.random.default_rng(rows).normal(size=(1, rows, k)).astype(np.float32)
-            found, wanted = ours.run(None, {"x": x})[0], case.expected(x)
+            found, wanted = run_session(ours, {"x": x})[0], case.expected(x)
             # A value on the edge between two integers may be rounded the other way: one step of one element.
             assert np.abs(found - wanted).max() <= 2e-3 * np.abs(wanted).max() + 1e-4
 
@@ -134,12 +136,13 @@ def test_unusual_inputs() -> None:
     case = Case(33, 100, 4, 32, zero_points=True, bias=True)
     ours = session(case.model())
     zeros = np.zeros((2, 3, 100), dtype=np.float32)
-    assert np.array_equal(ours.run(None, {"x": zeros})[0], np.broadcast_to(case.bias, (2, 3, 33)))
-    assert ours.run(None, {"x": np.zeros((1, 0, 100), dtype=np.float32)})[0].shape == (1, 0, 33)
+    assert case.bias is not None
+    assert np.array_equal(run_session(ours, {"x": zeros})[0], np.broadcast_to(case.bias, (2, 3, 33)))
+    assert run_session(ours, {"x": np.zeros((1, 0, 100), dtype=np.float32)})[0].shape == (1, 0, 33)
     for bad in (np.nan, np.inf):
         x = np.ones((1, 2, 100), dtype=np.float32)
         x[0, 1, 3] = bad
-        found = ours.run(None, {"x": x})[0]
+        found = run_session(ours, {"x": x})[0]
         assert np.isfinite(found[0, 0]).all()
         assert not np.isfinite(found[0, 1]).any()
 
@@ -154,13 +157,13 @@ def test_rows_do_not_depend_on_each_other(outputs: int, bits: int, block: int, z
     case = Case(outputs, 200, bits, block, zero_points=zero_points, bias=False)
     ours = session(case.model())
     x = np.random.default_rng(0).normal(size=(1, 131, 200)).astype(np.float32)
-    together = ours.run(None, {"x": x.swapaxes(0, 1)})[0].swapaxes(0, 1)
+    together = run_session(ours, {"x": x.swapaxes(0, 1)})[0].swapaxes(0, 1)
     for row in range(131):
-        assert np.array_equal(ours.run(None, {"x": x[:, row : row + 1]})[0], together[:, row : row + 1])
-    assert np.array_equal(ours.run(None, {"x": x[:, : LONG - 1]})[0], together[:, : LONG - 1])
-    long = ours.run(None, {"x": x})[0]
+        assert np.array_equal(run_session(ours, {"x": x[:, row : row + 1]})[0], together[:, row : row + 1])
+    assert np.array_equal(run_session(ours, {"x": x[:, : LONG - 1]})[0], together[:, : LONG - 1])
+    long = run_session(ours, {"x": x})[0]
     for rows in (LONG, 70, 97, 110):
-        assert np.array_equal(ours.run(None, {"x": x[:, :rows]})[0], long[:, :rows])
+        assert np.array_equal(run_session(ours, {"x": x[:, :rows]})[0], long[:, :rows])
 
 
 @needs_kernels
@@ -175,11 +178,12 @@ def test_all_instructions_give_the_same_bits(bits: int, monkeypatch: pytest.Monk
     for name in NAMES:
         monkeypatch.setenv("INTAGLIO_KERNELS", name)
         if kernels.instructions() == name:
-            found[name] = session(case.model()).run(None, {"x": x})[0]
+            found[name] = run_session(session(case.model()), {"x": x})[0]
     first = next(iter(found.values()))
     assert all(np.array_equal(first, other) for other in found.values())
+    assert case.zero_points is not None
     case.weights = (
-        (case.values - np.repeat(case.zero_points, 64, axis=1).astype(np.float32)) * np.repeat(case.scales, 64, axis=1)
+        (case.values.astype(np.float32) - np.repeat(case.zero_points, 64, axis=1)) * np.repeat(case.scales, 64, axis=1)
     )[:, :128]
     np.testing.assert_allclose(first, case.expected(x), rtol=1e-4, atol=1e-3)
 
@@ -199,13 +203,13 @@ def test_what_the_kernels_do_not_know_is_declined() -> None:
 @pytest.mark.usefixtures("with_each")
 def test_scales_of_every_number_of_float16() -> None:
     """They are packed as float16, which loses nothing: normal numbers, those below, both signs and zeros."""
-    numbers = np.arange(2**16, dtype=np.uint16).view(np.float16)
-    numbers = numbers[np.isfinite(numbers)].astype(np.float32)
+    halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    numbers = halves[np.isfinite(halves)].astype(np.float32)
     case = Case(len(numbers) // 2, 64, 4, 32, zero_points=False, bias=False)
     case.scales = numbers.reshape(-1, 2)
     x = np.zeros((1, 2, 64), dtype=np.float32)
     x[0, 0, 0] = x[0, 1, 32] = 1
-    found = session(case.model()).run(None, {"x": x})[0][0]
+    found = run_session(session(case.model()), {"x": x})[0][0]
     codes = case.values[:, [0, 32]].astype(np.float32) - 8
     np.testing.assert_allclose(found, (codes * case.scales).T, rtol=1e-6, atol=0)
 
@@ -244,7 +248,7 @@ def test_an_artifact_runs_on_them_and_says_the_same(artifact: Path) -> None:
 
 def first_logits(model: TextGenerator, tokens: NDArray[np.int64]) -> Floats:
     facts = model.manifest.model
-    feeds = {"input_ids": tokens, "attention_mask": np.ones_like(tokens)}
+    feeds: dict[str, NDArray[Any]] = {"input_ids": tokens, "attention_mask": np.ones_like(tokens)}
     for value in model.session.raw.get_inputs():
         if value.name.startswith("past_key_values."):
             feeds[value.name] = np.zeros((1, facts.num_key_value_heads, 0, facts.head_dim), dtype=np.float32)

@@ -11,7 +11,7 @@ from intaglio.runtime.kernels.edits.merged_matmuls import merge_matmuls
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from ..conftest import NAMES, changed_model
+from ..conftest import NAMES, changed_model, run_session
 from .test_matmul import LONG, Case, needs_kernels, session
 
 Floats = NDArray[np.float32]
@@ -90,11 +90,11 @@ def kinds(model: onnx.ModelProto) -> list[str]:
 
 def run(model: onnx.ModelProto, x: Floats, skip: Floats | None = None) -> list[Floats]:
     feeds = {"x": x, "skip": np.zeros_like(x) if skip is None else skip}
-    return list(session(model.SerializeToString()).run(None, feeds))
+    return run_session(session(model.SerializeToString()), feeds)
 
 
 def alone(case: Case, x: Floats) -> Floats:
-    return np.asarray(session(case.model()).run(None, {"x": x})[0])
+    return run_session(session(case.model()), {"x": x})[0]
 
 
 def silu(gate: Floats) -> NDArray[np.float64]:
@@ -122,7 +122,7 @@ def swiglu(hidden: int, k: int, down: Case | None = None) -> list[Case]:
     gate = Case(hidden, k, 4, 32, zero_points=True, bias=False)
     up = Case(hidden, k, 8, 16, zero_points=False, bias=True)
     for case in (gate, up):
-        case.scales, case.weights = case.scales / 8, case.weights / 8  # so that silu is no step
+        case.scales, case.weights = case.scales / np.float32(8), case.weights / np.float32(8)  # so that silu is no step
     return [gate, up, *([] if down is None else [down])]
 
 
@@ -222,8 +222,8 @@ def test_rows_do_not_depend_on_each_other() -> None:
     def run_rows(here: slice, batch: bool = False) -> list[Floats]:
         feeds = {"x": x[:, here], "skip": skip[:, here]}
         if not batch:
-            return list(ours.run(None, feeds))
-        turned = ours.run(None, {name: value.swapaxes(0, 1) for name, value in feeds.items()})
+            return run_session(ours, feeds)
+        turned = run_session(ours, {name: value.swapaxes(0, 1) for name, value in feeds.items()})
         return [found.swapaxes(0, 1) for found in turned]
 
     together, long = run_rows(slice(131), batch=True), run_rows(slice(131))

@@ -17,7 +17,7 @@ from intaglio.tests.runtime import fakes
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from ..conftest import changed_model
+from ..conftest import changed_model, run_session
 from .test_matmul import CHECKPOINT, Case, needs_kernels
 
 Floats = NDArray[np.float32]
@@ -59,7 +59,12 @@ def table(
     scales[:3, 0, 0] = np.array([6e-8, 1e-5, 65504], dtype=np.float16)  # the least, one that is not normal, the most
     if not rows:
         codes, scales = codes.reshape(VOCAB, -1), scales.reshape(VOCAB, -1)
-    given = {"bits": bits, "block_size": size, "gather_axis": 0, "quantize_axis": codes.ndim - 1} | attributes
+    given: dict[str, Any] = {
+        "bits": bits,
+        "block_size": size,
+        "gather_axis": 0,
+        "quantize_axis": codes.ndim - 1,
+    } | attributes
     stored = scales if halves else scales.astype(np.float32)
     node = helper.make_node("GatherBlockQuantized", ["codes", "ids", "scales"], ["y"], domain="com.microsoft", **given)
     graph = helper.make_graph(
@@ -82,7 +87,7 @@ def test_products_are_the_same_bit_for_bit(bits: int, block: int) -> None:
     assert [node.op_type for node in direct.graph.node] == ["MatMulNBits"]
     assert direct.graph.node[0].input[2] == "halves"
     x = np.random.default_rng(0).normal(size=(1, 20, 200)).astype(np.float32)
-    assert np.array_equal(session(direct).run(None, {"x": x})[0], session(model).run(None, {"x": x})[0])
+    assert np.array_equal(run_session(session(direct), {"x": x})[0], run_session(session(model), {"x": x})[0])
 
 
 @needs_kernels
@@ -91,8 +96,8 @@ def test_products_are_the_same_bit_for_bit(bits: int, block: int) -> None:
 @pytest.mark.parametrize(("bits", "size"), [(4, 16), (4, 32), (8, 32), (8, 128)])
 def test_looked_up_rows_are_onnxruntimes_bit_for_bit(bits: int, size: int, halves: bool, rows: bool) -> None:
     ids = np.array([[0, 1, 2, VOCAB - 1, -1], [-VOCAB, 5, 5, 20, 1]] * 9, dtype=np.int64)
-    theirs = session(table(bits, size, halves=False, rows=rows), own=False).run(None, {"ids": ids})[0]
-    ours = session(table(bits, size, halves, rows)).run(None, {"ids": ids})[0]
+    theirs = run_session(session(table(bits, size, halves=False, rows=rows), own=False), {"ids": ids})[0]
+    ours = run_session(session(table(bits, size, halves, rows)), {"ids": ids})[0]
     assert ours.dtype == np.float32
     assert ours.shape == theirs.shape
     assert np.array_equal(ours, theirs)
@@ -100,7 +105,7 @@ def test_looked_up_rows_are_onnxruntimes_bit_for_bit(bits: int, size: int, halve
 
 @needs_kernels
 def test_no_index_is_no_row() -> None:
-    found = session(table(4, 32, halves=True)).run(None, {"ids": np.zeros((2, 0), dtype=np.int64)})[0]
+    found = run_session(session(table(4, 32, halves=True)), {"ids": np.zeros((2, 0), dtype=np.int64)})[0]
     assert found.shape == (2, 0, BLOCKS, 32)
 
 
@@ -108,22 +113,23 @@ def test_no_index_is_no_row() -> None:
 @pytest.mark.parametrize("index", [VOCAB, -VOCAB - 1])
 def test_an_index_that_the_table_has_not(index: int) -> None:
     with pytest.raises(Exception, match="intaglio: GatherBlockQuantized's indices are out of range"):
-        session(table(4, 32, halves=True)).run(None, {"ids": np.array([[1, index]])})
+        run_session(session(table(4, 32, halves=True)), {"ids": np.array([[1, index]])})
 
 
 @needs_kernels
 @pytest.mark.parametrize("other", [{"gather_axis": 1}, {"bits": 2}, {"block_size": 8}, {"quantize_axis": 0}], ids=str)
 def test_other_lookups_are_left_to_onnxruntime(other: dict[str, int]) -> None:
+    arguments: dict[str, Any] = {"bits": 4, "size": 32, "halves": True} | other
     with pytest.raises(
         Exception, match="intaglio: GatherBlockQuantized with these attributes or inputs is not supported"
     ):
-        session(table(**{"bits": 4, "size": 32, "halves": True} | other))
+        session(table(**arguments))
 
 
 @needs_kernels
 def test_scales_that_do_not_fit_are_refused() -> None:
     with pytest.raises(Exception, match="intaglio: GatherBlockQuantized's scales do not fit its table"):
-        session(table(4, 32, halves=True, block_size=16)).run(None, {"ids": np.array([[1]])})
+        run_session(session(table(4, 32, halves=True, block_size=16)), {"ids": np.array([[1]])})
 
 
 def test_a_cast_that_others_need_stays() -> None:
