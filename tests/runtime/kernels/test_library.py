@@ -164,7 +164,11 @@ def test_a_library_that_cannot_be_used_is_passed_over(
 @needs_kernels
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits a process's address space")
 def test_memory_that_runs_out_in_a_product_is_said_to() -> None:
-    """x and y are there already; what the kernel asks for beside them cannot be had."""
+    """Run out of memory in the kernel: x and y exist before the limit, its buffer for the int8 copy of x does not fit.
+
+    The buffer is larger than 64 MB, the address space that glibc reserves for each arena of malloc: a thread that has
+    ended leaves its arena to others, and a smaller buffer fits into it despite the limit.
+    """
     told = run_limited(
         """
 import resource
@@ -175,7 +179,7 @@ from intaglio.runtime.engine.session import Session
 from intaglio.tests.runtime.kernels.test_matmul import Case, session
 
 made = Session(Path("out"), None, "cpu", 2, ort, session(Case(16, 1000, 4, 32, True, False).model()))
-x, y = np.zeros((1, 40_000, 1000), dtype=np.float32), np.zeros((1, 40_000, 16), dtype=np.float32)
+x, y = np.zeros((1, 160_000, 1000), dtype=np.float32), np.zeros((1, 160_000, 16), dtype=np.float32)
 binding = made.raw.io_binding()
 binding.bind_cpu_input("x", x)
 binding.bind_output("y", "cpu", 0, np.float32, y.shape, y.ctypes.data)
