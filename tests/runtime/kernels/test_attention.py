@@ -1,4 +1,4 @@
-"""Our own GroupQueryAttention against ONNX Runtime's, and against what it must refuse."""
+"""Intaglio's GroupQueryAttention agrees with ONNX Runtime's and refuses what it does not support."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +80,7 @@ class Shape:
 
 
 class Pair:
-    """The same calls on both kernels, each with a cache of its own."""
+    """Both kernels, each with its own KV cache, for the same calls."""
 
     def __init__(self, shape: Shape, batch: int = 1, capacity: int = 0, shared: bool = False) -> None:
         self.shape, self.batch, self.shared = shape, batch, shared
@@ -165,8 +165,8 @@ def test_prompt_chunks_and_steps(shape: Shape, shared: bool) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
-def test_rows_of_different_lengths(shape: Shape) -> None:
-    """Padded on the right in the prompt; a step then writes over the padding."""
+def test_sequences_of_different_lengths(shape: Shape) -> None:
+    """Pad the prompts on the right, then decode over the padding."""
     pair = Pair(shape, batch=3, capacity=160, shared=True)
     lengths = [90, 1, 33]
     found, wanted = pair.call(90, lengths, 90)
@@ -185,7 +185,7 @@ def test_without_a_cache() -> None:
 
 
 def last_row(shape: Shape, pieces: list[int], batch: int = 1) -> Floats:
-    """Of the last token, its prompt given in pieces and in a batch of copies."""
+    """Return the output of the last token for a prompt that is given in chunks, in a batch of copies."""
     random = np.random.default_rng(3)
     widths = [heads * shape.size for heads in (shape.heads, shape.kv_heads, shape.kv_heads)]
     inputs = [random.normal(size=(1, sum(pieces), width)).astype(np.float32) for width in widths]
@@ -212,7 +212,7 @@ def test_a_row_is_the_same_bit_for_bit_alone_in_a_batch_and_in_chunks() -> None:
 @pytest.mark.parametrize("window", [-1, 63, 64, 65, 130])
 @pytest.mark.parametrize("group", [1, 2, 3, 7, 8, 17, 50])
 def test_few_rows_and_many_are_the_same_bit_for_bit(group: int, window: int) -> None:
-    """One token's queries are few up to a group of twelve; pieces end before, at and behind the keys' pieces."""
+    """Use groups up to and beyond twelve heads, and chunks that end before, at and after the key chunks' ends."""
     shape = Shape(heads=group, kv_heads=1, window=window)
     whole = last_row(shape, [193])
     for pieces in ([192, 1], [191, 2], [129, 64], [128, 65], [127, 66], [180, 13], [176, 17]):
@@ -228,14 +228,14 @@ def test_head_sizes(size: int) -> None:
 
 
 def test_scores_far_apart() -> None:
-    """Weights that are 0 beside the largest, and a largest score that later pieces exceed by far."""
+    """Check attention weights that underflow to 0, and later chunks whose scores are far above the earlier maximum."""
     pair = Pair(Shape(scale=300.0))
     for tokens, total in ((100, 100), (1, 101), (100, 201)):
         found, wanted = pair.call(tokens, [total], total)
         assert np.abs(found - wanted).max() <= 3e-3 * np.abs(wanted).max()  # of scores near 10,000
 
 
-def test_numbers_that_are_none_stay_in_their_row() -> None:
+def test_nan_stays_in_its_row() -> None:
     ours = session(Shape(past=False).model(), own=True)
     feeds = {
         name: np.ones((2, 5, width), dtype=np.float32) for name, width in (("query", 128), ("key", 64), ("value", 64))
@@ -263,24 +263,24 @@ def test_wrong_lengths_are_refused(tokens: int, lengths: list[int], total: int, 
         pair.call(tokens, lengths, total)
 
 
-def test_several_tokens_behind_a_past_are_one_row_s() -> None:
+def test_several_tokens_after_a_past_need_a_batch_of_one() -> None:
     pair = Pair(Shape(), batch=2, capacity=8)
     with pytest.raises(Exception, match="takes one sequence when several tokens follow a past"):
         pair.call(2, [4, 4], 4)
 
 
 @pytest.mark.parametrize("attributes", [{"softcap": 3.0}, {"sliding_window_cache": 1}, {"causal": 0}], ids=str)
-def test_other_kinds_are_left_to_onnxruntime(attributes: dict[str, Any]) -> None:
+def test_unsupported_attributes_are_refused(attributes: dict[str, Any]) -> None:
     with pytest.raises(Exception, match="GroupQueryAttention with these attributes is not supported"):
         session(Shape(window=8).model(**attributes), own=True)
 
 
-def test_a_negative_scale_is_left_to_onnxruntime() -> None:
+def test_a_negative_scale_is_refused() -> None:
     with pytest.raises(Exception, match="GroupQueryAttention with these attributes is not supported"):
         session(Shape(scale=-1.0).model(), own=True)
 
 
-def test_the_library_registers_nothing_unasked(tmp_path: Path) -> None:
+def test_the_library_registers_only_requested_operators(tmp_path: Path) -> None:
     options = ort.SessionOptions()
     options.register_custom_ops_library(str(kernels.library()))
     model = Shape(window=8).model(softcap=3.0)

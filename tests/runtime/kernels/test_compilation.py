@@ -1,4 +1,4 @@
-"""The library as the compiler makes it: its name, its symbols, and compilers for other systems and processors."""
+"""The compiled library has the expected name and symbols, also from compilers for other systems and processors."""
 
 import shutil
 import subprocess
@@ -16,7 +16,7 @@ def needs(name: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(shutil.which(name) is None, reason=f"needs {name}")
 
 
-def test_the_runtime_looks_for_the_file_that_the_build_makes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_runtime_finds_the_built_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert compile_kernels.library_name() == kernels.LIBRARY
     monkeypatch.setattr(kernels, "__file__", str(tmp_path / "__init__.py"))
     assert kernels.library() is None
@@ -27,7 +27,7 @@ def test_the_runtime_looks_for_the_file_that_the_build_makes(tmp_path: Path, mon
 @needs("nm")
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads an ELF file")
 @pytest.mark.skipif(kernels.library() is None, reason="needs the compiled library")
-def test_the_library_exports_what_is_called_and_nothing_else() -> None:
+def test_the_library_exports_only_what_is_called() -> None:
     command = ["nm", "-D", "--defined-only", "--format=posix", str(kernels.library())]
     listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert {line.split()[0] for line in listed.splitlines()} == EXPORTED
@@ -45,7 +45,7 @@ def test_the_library_exports_what_is_called_and_nothing_else() -> None:
 def test_the_library_links_without_warnings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiler: str, system: str
 ) -> None:
-    """For Windows and for ARM with Debian's cross compilers, gcc-mingw-w64-x86-64 and gcc-aarch64-linux-gnu."""
+    """Compile for Windows and ARM with Debian's cross compilers, gcc-mingw-w64-x86-64 and gcc-aarch64-linux-gnu."""
     monkeypatch.setenv("CFLAGS", "-O1 -Werror")
     library = tmp_path / compile_kernels.library_name(system)
     compile_kernels.compile_library(library, [compiler], system)

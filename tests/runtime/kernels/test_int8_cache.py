@@ -1,4 +1,4 @@
-"""A KV cache of int8: what the kernel stores and reads against numpy, whole models with it, and who is refused one."""
+"""The int8 KV cache agrees with numpy, works in whole models, and is refused where it is not supported."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +76,7 @@ class Shape:
         return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     def bias(self) -> Floats:
-        """Of the keys, or of queries, keys and values; a few channels are far out, as in Qwen2."""
+        """Return the bias of the keys, or of queries, keys and values, with a few outlier channels as in Qwen2."""
         random = np.random.default_rng(3)
         bias = random.normal(size=(self.heads * self.packed + self.kv_heads * (1 + self.packed)) * self.size)
         bias[:: self.size // 4] *= 60
@@ -88,7 +88,7 @@ class Shape:
         return weight
 
     def key_sizes(self) -> Floats:
-        """What keys are divided by, [K, E]."""
+        """Return the divisors of the keys, [K, E]."""
         if self.told == "norm":
             sizes = np.broadcast_to(np.abs(self.norm()), (self.kv_heads, self.size)).copy()
         elif self.told == "bias":
@@ -103,7 +103,7 @@ class Shape:
 
 
 class Walk:
-    """Calls behind each other, and the keys, values and queries that they were given."""
+    """Successive calls of the kernel, and their queries, keys and values."""
 
     def __init__(self, shape: Shape, batch: int = 1, seed: int = 5) -> None:
         self.shape, self.batch = shape, batch
@@ -142,7 +142,7 @@ class Walk:
         return np.asarray(y)
 
     def rotated(self, name: str) -> NDArray[np.float64]:
-        """[B, heads, T, E] in float64, as the kernel has them where it multiplies them."""
+        """Return queries or keys as the kernel multiplies them, in float64, [B, heads, T, E]."""
         shape, half = self.shape, self.shape.angles
         x = self.drawn[name].astype(np.float64).swapaxes(1, 2)
         if half:
@@ -155,13 +155,13 @@ class Walk:
         return np.asarray(x * np.repeat(sizes, shape.heads // shape.kv_heads, axis=0))
 
     def read(self, index: int) -> NDArray[np.float64]:
-        """A cache as float64, [B, K, T, E]."""
+        """Return a cache in float64, [B, K, T, E]."""
         rows = self.caches[index]
         units = np.ascontiguousarray(rows[..., self.shape.size :]).view(np.float32).astype(np.float64)
         return np.asarray(rows[..., : self.shape.size].astype(np.float64) * units)
 
     def expected(self) -> NDArray[np.float64]:
-        """Attention of all queries over what the caches hold, [B, T, H * E]."""
+        """Return the attention of all queries over the caches, [B, T, H * E]."""
         shape, group = self.shape, self.shape.heads // self.shape.kv_heads
         queries = self.rotated("query")
         keys, values = (np.repeat(self.read(index), group, axis=1) for index in range(2))
@@ -200,7 +200,7 @@ SHAPES = {
 
 @needs_kernel
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
-def test_what_is_stored_and_what_is_read(shape: Shape) -> None:
+def test_caches_and_outputs_agree_with_numpy(shape: Shape) -> None:
     walk = Walk(shape)
     found = np.concatenate([walk.call(tokens) for tokens in (70, 1, 1, 13, 200, 1)], axis=1)
     for index, name in enumerate(("key", "value")):
@@ -211,7 +211,7 @@ def test_what_is_stored_and_what_is_read(shape: Shape) -> None:
 
 
 @needs_kernel
-def test_sizes_of_channels_make_keys_exact() -> None:
+def test_the_bias_makes_keys_more_exact() -> None:
     """What the kernel is told a bias for: without it scores are further off."""
     errors = {}
     for told in ("bias", ""):
@@ -248,7 +248,7 @@ def test_a_row_is_the_same_bit_for_bit_alone_in_a_batch_and_in_chunks(group: int
 
 
 @needs_kernel
-def test_zeros_and_numbers_that_are_none() -> None:
+def test_zeros_and_infinity() -> None:
     walk = Walk(Shape())
     new = {name: np.zeros((1, 3, count, 32), dtype=np.float32) for name, count in walk._counts()}
     assert not walk.feed(new).any()
@@ -260,7 +260,7 @@ def test_zeros_and_numbers_that_are_none() -> None:
 
 @needs_kernel
 @pytest.mark.parametrize("told", ["bias", "norm"])
-def test_what_it_is_told_must_fit(told: str) -> None:
+def test_a_bias_or_norm_of_the_wrong_size_is_refused(told: str) -> None:
     walk = Walk(Shape(told=told))
     walk.session = walk.shape.session(wrong=1)
     with pytest.raises(
@@ -290,7 +290,7 @@ def artifact(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 @needs_kernel
-def test_a_model_with_it_is_nearly_the_same(artifact: Path) -> None:
+def test_a_model_has_nearly_the_same_log_probabilities(artifact: Path) -> None:
     whole, small = generator(artifact), generator(artifact, kv_cache="int8")
     text = "The history of the city begins in 1905, when a railway was built along the river."
     assert small.session.cache_dtype == "int8"
@@ -348,7 +348,7 @@ def test_it_takes_about_a_quarter_of_the_memory(tmp_path: Path) -> None:
     ],
     ids=["kernels", "device"],
 )
-def test_choices_that_exclude_it(tmp_path: Path, how: dict[str, Any], message: str) -> None:
+def test_conflicting_options_are_refused(tmp_path: Path, how: dict[str, Any], message: str) -> None:
     folder = fakes.language_model(tmp_path / "lm")
     with pytest.raises(UsageError, match=message):
         load(folder, kv_cache="int8", **how)
@@ -356,7 +356,7 @@ def test_choices_that_exclude_it(tmp_path: Path, how: dict[str, Any], message: s
         load(folder, kv_cache="int4")  # type: ignore[call-overload]
 
 
-def test_artifacts_that_have_none(tmp_path: Path) -> None:
+def test_unsupported_artifacts_are_refused(tmp_path: Path) -> None:
     head = fakes.head(tmp_path / "head", "text-classification", np.zeros((fakes.VOCAB, 3)))
     with pytest.raises(UsageError, match="is a text-classification artifact, which has no KV cache"):
         load(head, kv_cache="int8")
@@ -365,23 +365,23 @@ def test_artifacts_that_have_none(tmp_path: Path) -> None:
         load(standard, kv_cache="int8")
 
 
-def test_without_our_attention(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_intaglios_attention_it_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = fakes.language_model(tmp_path / "lm")
     monkeypatch.setattr(kernels, "library", lambda: None)
     with pytest.raises(UnsupportedError, match=r"an int8 KV cache needs intaglio's own attention, .* AVX-512 and a C"):
         load(folder, kv_cache="int8")
 
 
-def test_heads_that_our_attention_does_not_take(tmp_path: Path) -> None:
-    """The products alone would run on our kernels, with a cache of float32."""
+def test_unsupported_head_sizes_are_refused(tmp_path: Path) -> None:
+    """Refuse it although the matrix multiplications alone could use intaglio's kernels, with a float32 cache."""
     source = tiny.write(tmp_path / "source", tiny.config("qwen2", head_dim=24), tokenizer=True)
     quantize(source, tmp_path / "out", precision="int4", options=QuantizeOptions(method="rtn"))
     with pytest.raises(UnsupportedError, match=r"own attention, .* and a head_dim that is a multiple of 16 up to 256"):
         load(tmp_path / "out", kv_cache="int8")
 
 
-def test_the_graph_s_file_stays_as_it_is(artifact: Path) -> None:
-    """Other programs read it: its cache is float32."""
+def test_the_graph_file_keeps_a_float32_cache(artifact: Path) -> None:
+    """Keep float32 in the file, because other programs read it."""
     graph = onnx.load(artifact / "model.onnx", load_external_data=False).graph
     caches = [value for value in graph.input if value.name.startswith("past_key_values.")]
     assert {value.type.tensor_type.elem_type for value in caches} == {FLOAT}

@@ -1,4 +1,4 @@
-"""The library of kernels as a whole: sessions that share it, libraries that cannot be used, memory that runs out."""
+"""Sessions share the library of kernels, unusable libraries are skipped, and running out of memory is reported."""
 
 import importlib
 import os
@@ -22,7 +22,7 @@ NO_MACHINE = 0xFEED
 
 
 def run_limited(script: str) -> str:
-    """What a script prints in a process of its own, whose memory it may limit."""
+    """Return the output of a script that runs in its own process, whose memory it may limit."""
     done = subprocess.run(
         [sys.executable, "-c", script],
         env={**os.environ, "PYTHONPATH": str(ROOT / ".dev")},
@@ -35,7 +35,7 @@ def run_limited(script: str) -> str:
 
 
 @needs_kernels
-def test_a_session_goes_on_when_another_ends() -> None:
+def test_a_session_survives_the_end_of_another() -> None:
     case = Case(37, 96, 4, 32, zero_points=True, bias=True)
     x = np.random.default_rng(0).normal(size=(1, 5, 96)).astype(np.float32)
     first, second = session(case.model()), session(case.model())
@@ -47,8 +47,8 @@ def test_a_session_goes_on_when_another_ends() -> None:
 
 @needs_kernels
 @pytest.mark.parametrize("order", ["first", "last"])
-def test_weights_that_share_huge_pages_go_one_by_one(order: str) -> None:
-    """Of half a megabyte each, so that they lie in one mapping."""
+def test_weights_that_share_huge_pages_are_freed_separately(order: str) -> None:
+    """Use weights of half a megabyte each, so that they share one mapping."""
     case = Case(512, 2048, 4, 32, zero_points=True, bias=False)
     x = np.random.default_rng(0).normal(size=(1, 2, 2048)).astype(np.float32)
     sessions = [session(case.model()) for _ in range(5)]
@@ -62,8 +62,8 @@ def test_weights_that_share_huge_pages_go_one_by_one(order: str) -> None:
 
 @needs_kernels
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_memory_of_weights_is_given_back() -> None:
-    """Also while other weights of the same mapping stay."""
+def test_memory_of_weights_is_freed() -> None:
+    """Free it also while other weights of the same mapping stay."""
     told = run_limited(
         """
 import gc
@@ -112,7 +112,7 @@ print(np.allclose(session(case.model()).run(None, {"x": x})[0], case.expected(x)
 
 
 @needs_kernels
-def test_threads_change_no_bit() -> None:
+def test_the_number_of_threads_does_not_change_results() -> None:
     case = Case(200, 96, 4, 32, zero_points=True, bias=True)
     x = np.random.default_rng(0).normal(size=(1, 40, 96)).astype(np.float32)
     found = []
@@ -128,7 +128,7 @@ def test_threads_change_no_bit() -> None:
 
 
 @needs_kernels
-def test_to_register_twice_is_refused_and_harms_nothing() -> None:
+def test_registering_twice_is_refused() -> None:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.add_session_config_entry("intaglio.MatMulNBits", "1")
@@ -143,9 +143,7 @@ def test_to_register_twice_is_refused_and_harms_nothing() -> None:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="changes an ELF file")
 @pytest.mark.parametrize("wrong", ["architecture", "another library"])
-def test_a_library_that_cannot_be_used_is_passed_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str
-) -> None:
+def test_an_unusable_library_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
     path = tmp_path / kernels.LIBRARY
     made = kernels.library()
     if wrong == "another library" or made is None:
@@ -163,7 +161,7 @@ def test_a_library_that_cannot_be_used_is_passed_over(
 
 @needs_kernels
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits a process's address space")
-def test_memory_that_runs_out_in_a_product_is_said_to() -> None:
+def test_running_out_of_memory_in_a_matmul_is_reported() -> None:
     """Run out of memory in the kernel: x and y exist before the limit, its buffer for the int8 copy of x does not fit.
 
     The buffer is larger than 64 MB, the address space that glibc reserves for each arena of malloc: a thread that has
@@ -197,7 +195,7 @@ except PromptError as error:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits a process's address space")
-def test_memory_that_runs_out_in_loading_is_said_to(tmp_path: Path) -> None:
+def test_running_out_of_memory_in_loading_is_reported(tmp_path: Path) -> None:
     table = np.zeros((fakes.VOCAB, 150_000), dtype=np.float32)  # in the graph itself: it is copied
     folder = fakes.head(tmp_path / "out", "text-classification", table)
     told = run_limited(

@@ -1,4 +1,4 @@
-"""Our own MatMulNBits against a plain dequantization, and what happens where it cannot run."""
+"""Intaglio's MatMulNBits agrees with plain dequantization; ONNX Runtime's replaces it where it cannot run."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ needs_kernels = pytest.mark.skipif(kernels.instructions() is None, reason="no co
 
 
 class Case:
-    """Random weights in MatMulNBits' layout, and what they stand for."""
+    """Random weights in MatMulNBits' layout, and the same weights dequantized."""
 
     def __init__(self, n: int, k: int, bits: int, block: int, zero_points: bool, bias: bool) -> None:
         random = np.random.default_rng(n * k * bits + block)
@@ -70,7 +70,7 @@ class Case:
         return model
 
     def expected(self, x: Floats) -> Floats:
-        """With x rounded to int8 by blocks of 32, or 16 as the weights', which is what the kernels promise.
+        """Return the product with x rounded to int8 in blocks of 32, or of 16 where the weights' blocks have 16.
 
         A long text is multiplied with bytes, and x is in blocks of 32 then.
         """
@@ -120,7 +120,7 @@ def session(model: bytes, own: bool = True) -> ort.InferenceSession:
 @pytest.mark.parametrize("extras", [False, True], ids=["symmetric", "zero points and bias"])
 @pytest.mark.parametrize("block", [16, 32, 64, 128, 256])
 @pytest.mark.parametrize("bits", [4, 8])
-def test_products_are_those_of_the_dequantized_weights(bits: int, block: int, extras: bool) -> None:
+def test_results_agree_with_dequantized_weights(bits: int, block: int, extras: bool) -> None:
     for n, k in ((16, 32), (37, 96), (5, 100), (130, 300), (48, 1000)):
         case = Case(n, k, bits, block, extras, extras)
         ours = session(case.model())
@@ -153,7 +153,7 @@ def test_unusual_inputs() -> None:
     ("bits", "block", "zero_points"), [(4, 32, True), (4, 16, False), (8, 128, False), (8, 32, True)]
 )
 def test_rows_do_not_depend_on_each_other(outputs: int, bits: int, block: int, zero_points: bool) -> None:
-    """Bit for bit: a token's values are the same alone, in a batch, and in a few at once; and in long texts."""
+    """Check that a token has the same bits alone, in a batch, in short chunks and in long texts."""
     case = Case(outputs, 200, bits, block, zero_points=zero_points, bias=False)
     ours = session(case.model())
     x = np.random.default_rng(0).normal(size=(1, 131, 200)).astype(np.float32)
@@ -169,7 +169,7 @@ def test_rows_do_not_depend_on_each_other(outputs: int, bits: int, block: int, z
 @needs_kernels
 @pytest.mark.parametrize("bits", [4, 8])
 def test_all_instructions_give_the_same_bits(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The extremes of weights and of x too, where sums of 16 bits are nearest to their limits."""
+    """Include the extremes of the weights and of x, where 16-bit sums are closest to overflow."""
     case = Case(21, 128, bits, 64, zero_points=True, bias=True)
     case.values[0], case.values[1], case.values[2, ::2] = 2**bits - 1, 0, 0
     x = np.random.default_rng(0).normal(size=(1, 31, 128)).astype(np.float32)
@@ -188,21 +188,21 @@ def test_all_instructions_give_the_same_bits(bits: int, monkeypatch: pytest.Monk
     np.testing.assert_allclose(first, case.expected(x), rtol=1e-4, atol=1e-3)
 
 
-def test_other_names_of_instructions_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_instructions_select_no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INTAGLIO_KERNELS", "sse9")
     assert kernels.instructions() is None
 
 
 @needs_kernels
-def test_what_the_kernels_do_not_know_is_declined() -> None:
+def test_unsupported_accuracy_levels_are_refused() -> None:
     case = Case(16, 32, 4, 32, zero_points=False, bias=False)
     with pytest.raises(Exception, match="intaglio: MatMulNBits of accuracy_level 4 only"):
         session(case.model(level=0))
 
 
 @pytest.mark.usefixtures("with_each")
-def test_scales_of_every_number_of_float16() -> None:
-    """They are packed as float16, which loses nothing: normal numbers, those below, both signs and zeros."""
+def test_scales_of_every_finite_float16() -> None:
+    """Check that packing as float16 is exact for normal and subnormal numbers, both signs and zeros."""
     halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
     numbers = halves[np.isfinite(halves)].astype(np.float32)
     case = Case(len(numbers) // 2, 64, 4, 32, zero_points=False, bias=False)
@@ -216,7 +216,7 @@ def test_scales_of_every_number_of_float16() -> None:
 
 @needs_kernels
 @pytest.mark.parametrize("scale", [2.0**-25, 2.0**16, 1 + 2.0**-11, 1.5 * 2.0**-24, np.inf, np.nan])
-def test_scales_that_float16_has_not_are_declined(scale: float) -> None:
+def test_scales_that_are_not_exact_in_float16_are_refused(scale: float) -> None:
     case = Case(16, 32, 4, 32, zero_points=False, bias=False)
     case.scales[7] = scale
     with pytest.raises(Exception, match="intaglio: MatMulNBits with scales that float16 represents exactly only"):
@@ -237,7 +237,7 @@ def opened(artifact: Path, **options: Any) -> TextGenerator:
 
 
 @needs_kernels
-def test_an_artifact_runs_on_them_and_says_the_same(artifact: Path) -> None:
+def test_an_artifact_has_nearly_the_same_logits(artifact: Path) -> None:
     ours, theirs = opened(artifact), opened(artifact, kernels="onnxruntime")
     assert ours.session.intaglio_kernels
     assert not theirs.session.intaglio_kernels
@@ -255,14 +255,14 @@ def first_logits(model: TextGenerator, tokens: NDArray[np.int64]) -> Floats:
     return np.asarray(model.session.run(feeds, ("logits",))[0])
 
 
-def test_without_a_library_onnxruntime_does_the_work(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_library_onnxruntimes_kernels_run(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "library", lambda: None)
     model = opened(artifact)
     assert model.session.intaglio_kernels == ()
     assert model.generate([5, 6, 7], max_new_tokens=3).token_ids
 
 
-def test_a_library_that_cannot_be_loaded_is_passed_over(
+def test_a_library_that_cannot_be_loaded_is_skipped(
     artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = tmp_path / kernels.LIBRARY

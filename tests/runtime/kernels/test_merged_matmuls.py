@@ -1,4 +1,4 @@
-"""A layer's products as one operator, against the same products one by one, and which graphs are changed."""
+"""Merged matrix multiplications agree with separate ones, and only matching graphs are changed."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ SWIGLU = (
 
 
 def node_of(case: Case, number: int, x: str = "x") -> tuple[onnx.NodeProto, list[onnx.TensorProto]]:
-    """The product of a case with other names: y0, y1, ..."""
+    """Return the node and tensors of a case, with a number added to their names."""
     graph = onnx.load_from_string(case.model()).graph
     (node,) = graph.node
     for index, name in enumerate(node.input):
@@ -41,7 +41,7 @@ def model_of(
     behind: Sequence[onnx.NodeProto] = (),
     outputs: Sequence[str] = ("y0", "y1", "y2"),
 ) -> onnx.ModelProto:
-    """Products of what the second of each pair names, and nodes before and behind them; x, skip and norm are given."""
+    """Return a model with one multiplication per pair of case and input name, and nodes before and after them."""
     cases, k = [case for case, _ in products], products[0][0].k
     made = [node_of(case, number, x) for number, (case, x) in enumerate(products)]
     front = [node for (node, _), (_, x) in zip(made, products, strict=True) if x != "hidden"]
@@ -110,7 +110,7 @@ def normed(x: Floats) -> Floats:
 
 
 def qkv(k: int) -> list[Case]:
-    """Of different formats, one of them in steps of 16."""
+    """Return three cases of different formats, one of them in blocks of 16."""
     return [
         Case(70, k, 4, 32, zero_points=True, bias=True),
         Case(16, k, 8, 16, zero_points=False, bias=True),
@@ -134,7 +134,7 @@ def inputs(rows: int, k: int, seed: int = 0) -> tuple[Floats, Floats]:
 
 @pytest.mark.usefixtures("with_each")
 @pytest.mark.parametrize("rows", [1, 2, 12, 13, 40, 130])
-def test_products_with_one_input_are_what_they_are_alone(rows: int) -> None:
+def test_multiplications_of_one_input_equal_separate_ones(rows: int) -> None:
     """Bit for bit, in all formats."""
     for k in (32, 100, 300):
         cases, (x, _) = qkv(k), inputs(rows, k)
@@ -196,7 +196,7 @@ def test_swiglu_is_silu_of_the_gate_times_up(rows: int) -> None:
     ("bits", "block", "zero_points"), [(4, 32, True), (4, 16, False), (8, 16, False), (8, 64, True)]
 )
 def test_down_follows(rows: int, bits: int, block: int, zero_points: bool) -> None:
-    """As if it were given what gate and up make, bit for bit."""
+    """Check that down gives the same bits as with the SwiGLU output as its input."""
     for hidden, k in ((16, 32), (37, 96), (130, 300), (200, 64)):
         cases, (x, _) = swiglu(hidden, k, Case(k, hidden, bits, block, zero_points, bias=True)), inputs(rows, k)
         pairs = [(case, "x") for case in cases[:2]]
@@ -216,7 +216,7 @@ def whole_layer(hidden: int = 130, k: int = 200) -> onnx.ModelProto:
 
 @pytest.mark.usefixtures("with_each")
 def test_rows_do_not_depend_on_each_other() -> None:
-    """Bit for bit: a token's values are the same alone, in a batch, and in a few at once; and in long texts."""
+    """Check that a token has the same bits alone, in a batch, in short chunks and in long texts."""
     ours, (x, skip) = session(whole_layer().SerializeToString()), inputs(131, 200)
 
     def run_rows(here: slice, batch: bool = False) -> list[Floats]:
@@ -250,7 +250,7 @@ def test_all_instructions_give_the_same_bits(rows: int, monkeypatch: pytest.Monk
 
 @pytest.mark.usefixtures("with_each")
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_row_that_is_no_number_spoils_no_other(bad: float) -> None:
+def test_nan_and_infinity_stay_in_their_row(bad: float) -> None:
     (x, skip), model = inputs(3, 200), whole_layer()
     x[0, 1, 7] = bad
     found, clean = run(model, x, skip)[0], run(model, np.nan_to_num(x, posinf=0.0), skip)[0]
@@ -259,8 +259,8 @@ def test_a_row_that_is_no_number_spoils_no_other(bad: float) -> None:
 
 
 @pytest.mark.usefixtures("with_each")
-def test_gates_without_bounds() -> None:
-    """The gate is its bias, and up is 1."""
+def test_extreme_gates() -> None:
+    """Use zero inputs, so that the gate is its bias and up is 1."""
     gate = np.array([0, -0.0, 1e-30, 88, -88, 1e4, -1e4, 3e38, np.inf, np.nan, -50, 50, 5, -5, 20, -20], np.float32)
     cases = [Case(16, 64, 4, 32, zero_points=False, bias=True) for _ in range(2)]
     cases[0].bias, cases[1].bias = gate, np.ones(16, dtype=np.float32)
@@ -293,7 +293,7 @@ def test_matrices_that_do_not_fit_each_other_are_refused() -> None:
 
 
 @needs_kernels
-def test_what_the_kernels_do_not_know_is_declined() -> None:
+def test_unsupported_accuracy_levels_are_refused() -> None:
     model = whole_layer()
     for attribute in model.graph.node[0].attribute:
         if attribute.name == "accuracy_level1":
@@ -323,7 +323,7 @@ def test_operands_in_any_order() -> None:
 
 
 def test_nodes_stay_behind_what_they_read() -> None:
-    """The last product's scales are computed behind the first one, and the sum is read before it."""
+    """Compute the second multiplication's scales after the first one, and read the sum before it."""
     model = model_of(PAIR, [skipping()], outputs=["y0", "y1", "negative"])
     for node in model.graph.node[1:]:
         node.input[0] = "normed"
@@ -358,8 +358,8 @@ NO_SWIGLU: dict[str, tuple[Sequence[onnx.NodeProto], Sequence[str]]] = {
 
 
 @pytest.mark.parametrize(("behind", "outputs"), NO_SWIGLU.values(), ids=NO_SWIGLU.keys())
-def test_what_is_no_swiglu_stays(behind: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> None:
-    """The products are one node, with both outputs, and the others stay."""
+def test_nodes_that_are_not_swiglu_stay(behind: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> None:
+    """Check that the multiplications become one node with both outputs, and the other nodes stay."""
     model = changed(model_of(PAIR, behind=behind, outputs=outputs))
     assert Counter(kinds(model)) == Counter(["MergedMatMulNBits", *(node.op_type for node in behind)])
     (layer,) = (node for node in model.graph.node if node.op_type == "MergedMatMulNBits")

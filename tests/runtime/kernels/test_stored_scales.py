@@ -1,4 +1,4 @@
-"""Scales of half precision go to the kernels as they are stored, and nothing that is computed changes."""
+"""The kernels read float16 scales as they are stored, with unchanged results."""
 
 from collections import Counter
 from pathlib import Path
@@ -35,7 +35,7 @@ def session(model: onnx.ModelProto, own: bool = True) -> ort.InferenceSession:
 
 
 def half_scales(case: Case) -> onnx.ModelProto:
-    """The product with its scales of half precision, cast to float32 as the exporter does it."""
+    """Return a model whose float16 scales are cast to float32, as the exporter writes it."""
     model = onnx.load_from_string(case.model())
     graph = model.graph
     (scales,) = [tensor for tensor in graph.initializer if tensor.name == "scales"]
@@ -52,7 +52,7 @@ def changed(model: onnx.ModelProto) -> onnx.ModelProto:
 def table(
     bits: int, size: int, halves: bool, rows: bool = True, width: int = BLOCKS, **attributes: int
 ) -> onnx.ModelProto:
-    """A lookup as the exporter writes it, [V, blocks, bytes], or of the plain [V, bytes]; by the attributes another."""
+    """Return a lookup of [V, blocks, bytes], as exported, or of [V, bytes]; attributes override its own."""
     random = np.random.default_rng(bits * size)
     codes = random.integers(0, 256, (VOCAB, width, size * bits // 8), dtype=np.uint8)
     scales = random.uniform(-0.01, 0.01, (VOCAB, width, 1)).astype(np.float16)
@@ -94,7 +94,7 @@ def test_products_are_the_same_bit_for_bit(bits: int, block: int) -> None:
 @pytest.mark.parametrize("rows", [True, False], ids=["in blocks", "plain"])
 @pytest.mark.parametrize("halves", [True, False], ids=["float16", "float32"])
 @pytest.mark.parametrize(("bits", "size"), [(4, 16), (4, 32), (8, 32), (8, 128)])
-def test_looked_up_rows_are_onnxruntimes_bit_for_bit(bits: int, size: int, halves: bool, rows: bool) -> None:
+def test_embedding_rows_are_onnxruntimes_bit_for_bit(bits: int, size: int, halves: bool, rows: bool) -> None:
     ids = np.array([[0, 1, 2, VOCAB - 1, -1], [-VOCAB, 5, 5, 20, 1]] * 9, dtype=np.int64)
     theirs = run_session(session(table(bits, size, halves=False, rows=rows), own=False), {"ids": ids})[0]
     ours = run_session(session(table(bits, size, halves, rows)), {"ids": ids})[0]
@@ -104,21 +104,21 @@ def test_looked_up_rows_are_onnxruntimes_bit_for_bit(bits: int, size: int, halve
 
 
 @needs_kernels
-def test_no_index_is_no_row() -> None:
+def test_no_indices_give_no_rows() -> None:
     found = run_session(session(table(4, 32, halves=True)), {"ids": np.zeros((2, 0), dtype=np.int64)})[0]
     assert found.shape == (2, 0, BLOCKS, 32)
 
 
 @needs_kernels
 @pytest.mark.parametrize("index", [VOCAB, -VOCAB - 1])
-def test_an_index_that_the_table_has_not(index: int) -> None:
+def test_an_index_out_of_range_is_refused(index: int) -> None:
     with pytest.raises(Exception, match="intaglio: GatherBlockQuantized's indices are out of range"):
         run_session(session(table(4, 32, halves=True)), {"ids": np.array([[1, index]])})
 
 
 @needs_kernels
 @pytest.mark.parametrize("other", [{"gather_axis": 1}, {"bits": 2}, {"block_size": 8}, {"quantize_axis": 0}], ids=str)
-def test_other_lookups_are_left_to_onnxruntime(other: dict[str, int]) -> None:
+def test_unsupported_lookups_are_refused(other: dict[str, int]) -> None:
     arguments: dict[str, Any] = {"bits": 4, "size": 32, "halves": True} | other
     with pytest.raises(
         Exception, match="intaglio: GatherBlockQuantized with these attributes or inputs is not supported"
@@ -132,7 +132,7 @@ def test_scales_that_do_not_fit_are_refused() -> None:
         run_session(session(table(4, 32, halves=True, block_size=16)), {"ids": np.array([[1]])})
 
 
-def test_a_cast_that_others_need_stays() -> None:
+def test_a_cast_with_other_readers_stays() -> None:
     model = half_scales(Case(16, 64, 4, 32, zero_points=False, bias=False))
     model.graph.node.append(helper.make_node("Identity", ["scales"], ["seen"]))
     assert [node.op_type for node in changed(model).graph.node] == ["Cast", "MatMulNBits", "Identity"]
@@ -141,7 +141,7 @@ def test_a_cast_that_others_need_stays() -> None:
     assert [node.op_type for node in changed(model).graph.node] == ["Cast", "MatMulNBits"]
 
 
-def test_what_is_no_stored_half_stays() -> None:
+def test_scales_that_are_not_stored_as_float16_stay() -> None:
     computed = half_scales(Case(16, 64, 4, 32, zero_points=False, bias=False))
     (halves,) = [tensor for tensor in computed.graph.initializer if tensor.name == "halves"]
     computed.graph.initializer.remove(halves)
@@ -160,7 +160,7 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_an_artifact_s_graph_has_its_casts_of_scales_no_more(artifact: Path) -> None:
+def test_an_artifacts_graph_loses_its_casts_of_scales(artifact: Path) -> None:
     plain = onnx.load(artifact / "model.onnx", load_external_data=False)
     data, weights = changed_graph(artifact, [use_stored_scales])
     graph = onnx.load_from_string(data).graph
@@ -176,7 +176,7 @@ def test_an_artifact_s_graph_has_its_casts_of_scales_no_more(artifact: Path) -> 
 
 @needs_kernels
 def test_the_weights_are_found_through_links_as_in_the_hubs_cache(artifact: Path, tmp_path: Path) -> None:
-    """The kernels run on it: a graph that leads nowhere would be left to ONNX Runtime in silence."""
+    """Check that the kernels run: if the weights were not found, ONNX Runtime would silently replace them."""
     snapshot = fakes.hub_snapshot(artifact, tmp_path)
     found, wanted = load(snapshot), load(artifact)
     assert isinstance(found, TextGenerator)
