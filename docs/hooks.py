@@ -1,9 +1,11 @@
-"""Add the pages of the root and of benchmarks/ to the site, and make their relative links fit.
+"""Add the pages of the root and of benchmarks/ to the site, make their relative links fit, and show mkdocstrings the
+package.
 
 On GitHub a page of docs/ links to ``../benchmarks/runtime.md``; on the site both are in one tree.
 """
 
 import re
+import shutil
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -16,7 +18,20 @@ OUTSIDE = [
     *(path.relative_to(ROOT).as_posix() for kind in ("md", "svg") for path in (ROOT / "benchmarks").glob(f"*.{kind}")),
 ]
 
+PACKAGE = ROOT / "build" / "docs-package" / "intaglio"
+"""Links to the package's modules and folders alone: mkdocstrings reads everything below a package, and the root of the
+repository also holds a virtual environment."""
+
 _LINK = re.compile(r"(?<=\]\()([^)\s:#]+)")
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Make the folder that ``paths`` of mkdocs.yml names."""
+    shutil.rmtree(PACKAGE, ignore_errors=True)
+    PACKAGE.mkdir(parents=True)
+    for path in (*ROOT.glob("*.py"), *(init.parent for init in ROOT.glob("*/__init__.py"))):
+        (PACKAGE / path.name).symlink_to(path)
+    return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
