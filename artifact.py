@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .errors import ArtifactError
+from .json_fields import is_integer, is_number, shown
+from .json_file import read_json
 
 FORMAT_VERSION = 2
 MANIFEST = "intaglio.json"
@@ -159,18 +161,18 @@ def read_manifest(folder: str | Path) -> Manifest:
     """
     path = Path(folder) / MANIFEST
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path)
     except FileNotFoundError:
         what = "there is no such folder" if not Path(folder).is_dir() else f"it has no {MANIFEST}"
         raise ArtifactError(f"{folder} is not an intaglio artifact: {what}; make one with `intaglio export`") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path} cannot be read ({error}); export the model again") from None
+    except ValueError as error:
+        raise ArtifactError(f"{error}; export the model again") from None
     if not isinstance(data, dict):
         raise ArtifactError(f"{path}: expected a JSON object; export the model again")
     version = data.get("format_version")
     if version != FORMAT_VERSION:
         raise ArtifactError(
-            f"{path}: format_version is {version!r}, this intaglio reads {FORMAT_VERSION}; "
+            f"{path}: format_version is {shown(version)}, this intaglio reads {FORMAT_VERSION}; "
             "export the model again, or use the intaglio that wrote it"
         )
     manifest = _parse(Manifest, data, str(path))
@@ -223,11 +225,11 @@ def _check(manifest: Manifest, where: str) -> None:
         wrong = f"files: {GRAPH} is missing"
     model = manifest.model
     for name, value in asdict(model).items():
-        if isinstance(value, int) and not isinstance(value, bool) and value < (name != "pad_token_id"):
+        if isinstance(value, int) and not isinstance(value, bool) and not (name != "pad_token_id") <= value < 2**31:
             wrong = f"model: {name}: {value} is not a valid value"
     if len(model.layer_windows) != model.num_hidden_layers:
         wrong = f"model: layer_windows has {len(model.layer_windows)} entries for {model.num_hidden_layers} layers"
-    if any(window is not None and window < 1 for window in model.layer_windows):
+    if any(window is not None and not 1 <= window < 2**31 for window in model.layer_windows):
         wrong = "model: layer_windows: a window is at least 1"
     if any(length < 0 for tensor in manifest.tensors.values() for length in tensor.shape):
         wrong = "tensors: a shape has a negative length"
@@ -263,8 +265,12 @@ def _parse(kind: Any, value: Any, where: str) -> Any:
         return tuple(_parse(arguments[0], item, where) for item in value)
     elif origin is dict and isinstance(value, Mapping):
         return {key: _parse(arguments[1], item, f"{where}: {key}") for key, item in value.items()}
+    elif kind is int:
+        fits = is_integer(value)
+    elif kind is float:
+        fits = is_number(value)
     elif isinstance(kind, type):
-        fits = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+        fits = isinstance(value, kind)
     if not fits:
-        raise ArtifactError(f"{where}: {value!r} is not a valid value; export the model again")
+        raise ArtifactError(f"{where}: {shown(value)} is not a valid value; export the model again")
     return value

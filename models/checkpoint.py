@@ -4,18 +4,21 @@ A file is mapped only while one tensor of it is read. A mapping that stays open 
 resident memory, which for a model is the whole model.
 """
 
-import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from ..artifact import Task
 from ..errors import CheckpointError, UnsupportedError
+from ..json_fields import JSONFields, shown
+from ..json_file import read_object
+from ..library_errors import library_errors
+from ..regular_file import check_regular
 from .config import ConfigReader
 from .family import CLASS_SUFFIXES, FAMILIES, Family, architectures
 from .parameters import load_module
@@ -86,11 +89,12 @@ class Checkpoint:
     @contextmanager
     def _open(self, name: str) -> Iterator[Any]:
         file = self.tensors[name].file
-        try:
-            with safe_open(file, "pt") as opened:
-                yield opened
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{file}: tensor {name} cannot be read ({error}); fetch the file again") from None
+        remedy = "fetch the file again"
+        with (
+            library_errors(lambda why: CheckpointError(f"{file}: tensor {name} cannot be read ({why}); {remedy}")),
+            safe_open(file, "pt") as opened,
+        ):
+            yield opened
 
     def load(self, task: Task | None = None, dtype: torch.dtype = torch.float32) -> nn.Module:
         """Return the native module with all of its weights in memory; errors as ``load_module``."""
@@ -106,7 +110,7 @@ def _architecture(reader: ConfigReader) -> tuple[str, Family, Task]:
     supported = architectures()
     if not isinstance(name, str) or name not in supported:
         raise UnsupportedError(
-            f"{reader.where}: architecture {name!r} (model_type {model_type!r}) is not supported; "
+            f"{reader.where}: architecture {shown(name)} (model_type {shown(model_type)}) is not supported; "
             f"supported are {', '.join(supported)}"
         )
     family, task = supported[name]
@@ -121,17 +125,18 @@ def _index(folder: Path) -> dict[str, str] | None:
     if (folder / SINGLE).exists() or not path.exists():
         return None
     try:
-        weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
-        assert isinstance(weight_map, dict)
-    except (OSError, ValueError, KeyError, TypeError, AssertionError):
-        raise CheckpointError(f"{path} is not a safetensors index with a weight_map; fetch it again") from None
-    for tensor, name in weight_map.items():
+        weight_map = JSONFields(read_object(path), str(path)).fields("weight_map")
+    except ValueError as error:
+        raise CheckpointError(f"{error}; fetch it again") from None
+    if weight_map is None:
+        raise CheckpointError(f"{path} is not a safetensors index with a weight_map; fetch it again")
+    for tensor, name in weight_map.values.items():
         if not isinstance(name, str) or Path(name).name != name or "\\" in name or name in ("", ".", ".."):
             raise CheckpointError(
-                f"{path}: weight_map places {tensor} in {name!r}, outside the folder; "
+                f"{path}: weight_map places {tensor} in {shown(name)}, outside the folder; "
                 "only plain file names beside the index are read"
             )
-    return weight_map
+    return dict(weight_map.values)
 
 
 def _weight_files(folder: Path) -> tuple[Path, ...]:
@@ -156,19 +161,12 @@ def _weight_files(folder: Path) -> tuple[Path, ...]:
 def _headers(files: tuple[Path, ...], index: dict[str, str] | None) -> dict[str, TensorInfo]:
     tensors: dict[str, TensorInfo] = {}
     for file in files:
-        try:
-            with safe_open(file, "pt") as opened:
-                for name in sorted(opened.keys()):
-                    if name in tensors:
-                        raise CheckpointError(
-                            f"{file}: tensor {name} is in {tensors[name].file.name} too; fetch the checkpoint again"
-                        )
-                    stored = opened.get_slice(name)
-                    tensors[name] = TensorInfo(file, stored.get_dtype(), tuple(stored.get_shape()))
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(
-                f"{file} is not a whole safetensors file ({error}); it may be truncated: fetch it again"
-            ) from None
+        for name, info in _header(file).items():
+            if name in tensors:
+                raise CheckpointError(
+                    f"{file}: tensor {name} is in {tensors[name].file.name} too; fetch the checkpoint again"
+                )
+            tensors[name] = info
     for name, file_name in (index or {}).items():
         if name not in tensors or tensors[name].file.name != file_name:
             raise CheckpointError(
@@ -176,3 +174,18 @@ def _headers(files: tuple[Path, ...], index: dict[str, str] | None) -> dict[str,
                 "fetch the checkpoint again"
             )
     return tensors
+
+
+def _header(file: Path) -> dict[str, TensorInfo]:
+    """Read the header of one weight file."""
+
+    def refusal(reason: str) -> CheckpointError:
+        return CheckpointError(
+            f"{file} is not a whole safetensors file ({reason}); it may be truncated: fetch it again"
+        )
+
+    with library_errors(refusal):
+        check_regular(file)
+        with safe_open(file, "pt") as opened:
+            stored = {name: opened.get_slice(name) for name in sorted(opened.keys())}
+            return {name: TensorInfo(file, one.get_dtype(), tuple(one.get_shape())) for name, one in stored.items()}

@@ -4,14 +4,14 @@ Both spellings are read: transformers 4 (``rope_theta`` and ``rope_scaling``) an
 keys and unsupported values are refused by name: to ignore one could silently change the result.
 """
 
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import CheckpointError, UnsupportedError
+from ..json_fields import is_integer, is_number, shown
+from ..json_file import read_object
 from .rope import RopeConfig, parse_rope
 
 ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
@@ -45,6 +45,19 @@ _NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "token_classification_bias": (True,),
     "rope_interleaved": (False,),
 }
+
+MOST_ELSEWHERE = 2**31 - 1
+MOST: Mapping[str, int] = {
+    "num_hidden_layers": 1_000,
+    "num_attention_heads": 2**14,
+    "hidden_size": 2**20,
+    "intermediate_size": 2**22,
+    "vocab_size": 2**24,
+    "head_dim": 2**14,
+    "num_labels": 2**20,
+}
+"""The largest values that are read, several times those of any published model: they bound the work of describing a
+checkpoint, which may come from anyone."""
 
 _READ = frozenset(
     """vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads head_dim
@@ -95,17 +108,14 @@ class ConfigReader:
     @classmethod
     def open(cls, folder: Path) -> "ConfigReader":
         path = folder / "config.json"
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        if not path.exists():
             raise CheckpointError(
                 f"{folder} has no config.json; give the folder of a checkpoint in Hugging Face layout"
-            ) from None
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{path} cannot be read ({error}); fetch the checkpoint again") from None
-        if not isinstance(values, dict):
-            raise CheckpointError(f"{path}: expected a JSON object; fetch the checkpoint again")
-        return cls(values, str(path))
+            )
+        try:
+            return cls(read_object(path), str(path))
+        except ValueError as error:
+            raise CheckpointError(f"{error}; fetch the checkpoint again") from None
 
     def get(self, key: str, default: Any = None) -> Any:
         value = self.values.get(key)
@@ -117,13 +127,16 @@ class ConfigReader:
 
     def integer(self, key: str, default: int | None = None, least: int = 1) -> int:
         value = self.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        if not is_integer(value, least):
             raise self.bad(key, f"a whole number of at least {least}")
-        return value
+        most = MOST.get(key, MOST_ELSEWHERE)
+        if value > most:
+            raise self.bad(key, f"a whole number of at most {most:,}")
+        return int(value)
 
     def number(self, key: str, default: float | None = None) -> float:
         value = self.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        if not is_number(value) or value <= 0:
             raise self.bad(key, "a positive number")
         return float(value)
 
@@ -134,7 +147,7 @@ class ConfigReader:
         return value
 
     def bad(self, key: str, expected: str) -> CheckpointError:
-        found = f"is {self.values[key]!r}" if self.values.get(key) is not None else "is missing"
+        found = f"is {shown(self.values[key])}" if self.values.get(key) is not None else "is missing"
         return CheckpointError(f"{self.where}: {key} {found}, expected {expected}; mend config.json")
 
     def refuse_unknown(self, family_keys: frozenset[str]) -> None:
@@ -147,12 +160,12 @@ class ConfigReader:
             if key in _NEUTRAL:
                 if value not in _NEUTRAL[key]:
                     raise UnsupportedError(
-                        f"{self.where}: {key} = {_short(value)} changes what the model computes and is not supported "
+                        f"{self.where}: {key} = {shown(value)} changes what the model computes and is not supported "
                         f"(only {_NEUTRAL[key][0]!r} is); use a checkpoint without it"
                     )
             elif key not in _READ | _INERT | family_keys and not key.startswith("_"):
                 raise UnsupportedError(
-                    f"{self.where}: unknown key {key} = {_short(value)}: it may change what the model computes; "
+                    f"{self.where}: unknown key {key} = {shown(value)}: it may change what the model computes; "
                     "remove it from config.json if it does not"
                 )
 
@@ -162,7 +175,8 @@ class ConfigReader:
         if types is None:
             return None
         known = {"sliding_attention": True, "full_attention": False}
-        if not isinstance(types, list) or len(types) != layers or any(t not in known for t in types):
+        named = isinstance(types, list) and all(isinstance(one, str) and one in known for one in types)
+        if not named or len(types) != layers:
             raise self.bad("layer_types", f"a list of {layers} entries, each full_attention or sliding_attention")
         return tuple(known[t] for t in types)
 
@@ -184,6 +198,9 @@ class ConfigReader:
         if head_dim % 2:
             raise self.bad("head_dim", "an even number, since RoPE rotates pairs")
         positions = self.integer("max_position_embeddings", max_positions)
+        rope = parse_rope(self.values, positions, head_dim, self.where)
+        if rope.context_length(positions) > MOST_ELSEWHERE:
+            raise self.bad("max_position_embeddings", f"at most {MOST_ELSEWHERE:,} together with the rotary scaling")
         pad = self.get("pad_token_id")
         return {
             "vocab_size": self.integer("vocab_size"),
@@ -196,7 +213,7 @@ class ConfigReader:
             "rms_norm_eps": self.number("rms_norm_eps", eps),
             "max_position_embeddings": positions,
             "tie_word_embeddings": self.boolean("tie_word_embeddings", False),
-            "rope": parse_rope(self.values, positions, head_dim, self.where),
+            "rope": rope,
             "pad_token_id": None if pad is None or pad == -1 else self.integer("pad_token_id", least=0),
             "labels": self._labels(),
             "problem_type": self._problem_type(),
@@ -221,8 +238,3 @@ class ConfigReader:
             case None | "regression" | "single_label_classification" | "multi_label_classification":
                 return value
         raise self.bad("problem_type", "regression, single_label_classification, multi_label_classification or null")
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError, UnsupportedError
+from ..json_fields import is_number, shown
 
 RopeType = Literal["default", "linear", "dynamic", "yarn", "longrope", "llama3"]
 
@@ -31,6 +32,9 @@ _KEYS: Mapping[RopeType, frozenset[str]] = {
     ),
     "llama3": frozenset({"factor", "original_max_position_embeddings", "low_freq_factor", "high_freq_factor"}),
 }
+MOST = 1e15
+"""Every number of a rotary embedding is below; the largest published base is 1e12. float32 holds its powers."""
+
 _NEEDED: Mapping[RopeType, tuple[str, ...]] = {
     "default": (),
     "linear": ("factor",),
@@ -94,17 +98,17 @@ def parse_rope(config: Mapping[str, Any], max_positions: int, head_dim: int, whe
     kind = _type(kind or old_kind or "default", f"{where}: {name}")
     theta = values.pop("rope_theta", None) or config.get("rope_theta") or 10_000.0
     if not _positive(theta) or theta <= 1:
-        raise CheckpointError(f"{where}: rope_theta is {theta!r}, expected a number above 1; mend config.json")
+        raise CheckpointError(f"{where}: rope_theta is {shown(theta)}, expected a number above 1; mend config.json")
     if values.pop("partial_rotary_factor", 1.0) != 1.0:
         raise UnsupportedError(f"{where}: {name}: partial_rotary_factor other than 1 is not part of these families")
     for key in values:
         if key not in _KEYS[kind] and kind != "default":
             raise UnsupportedError(
-                f"{where}: {name}: unknown key {key} = {values[key]!r} for the type {kind!r}; "
+                f"{where}: {name}: unknown key {key} = {shown(values[key])} for the type {kind!r}; "
                 "remove it if it does not change the frequencies"
             )
         if kind == "default" and key not in frozenset().union(*_KEYS.values()):
-            raise UnsupportedError(f"{where}: {name}: unknown key {key} = {values[key]!r}")
+            raise UnsupportedError(f"{where}: {name}: unknown key {key} = {shown(values[key])}")
     if kind == "default":
         values = {}
     for key in _NEEDED[kind]:
@@ -117,10 +121,12 @@ def parse_rope(config: Mapping[str, Any], max_positions: int, head_dim: int, whe
         if key == "truncate":
             if not isinstance(value, bool):
                 raise CheckpointError(
-                    f"{where}: {name}: truncate is {value!r}, expected true or false; mend config.json"
+                    f"{where}: {name}: truncate is {shown(value)}, expected true or false; mend config.json"
                 )
         elif not isinstance(value, tuple) and not _positive(value):
-            raise CheckpointError(f"{where}: {name}: {key} is {value!r}, expected a positive number; mend config.json")
+            raise CheckpointError(
+                f"{where}: {name}: {key} is {shown(value)}, expected a positive number; mend config.json"
+            )
     # transformers: a top-level original length wins over the one among the rope parameters.
     original = config.get("original_max_position_embeddings") or values.pop("original_max_position_embeddings", None)
     values.pop("original_max_position_embeddings", None)
@@ -128,7 +134,7 @@ def parse_rope(config: Mapping[str, Any], max_positions: int, head_dim: int, whe
         original = max_positions
     elif not _positive(original) or original < 2:
         raise CheckpointError(
-            f"{where}: original_max_position_embeddings is {original!r}, expected a whole number of at least 2; "
+            f"{where}: original_max_position_embeddings is {shown(original)}, expected a whole number of at least 2; "
             "mend config.json"
         )
     if kind == "longrope" and "factor" not in values:
@@ -147,7 +153,7 @@ def _given(config: Mapping[str, Any], where: str) -> tuple[str, dict[str, Any]]:
     names = [name for name in ("rope_parameters", "rope_scaling") if config.get(name)]
     for name in names:
         if not isinstance(config[name], dict):
-            raise CheckpointError(f"{where}: {name} is {config[name]!r}, expected an object; mend config.json")
+            raise CheckpointError(f"{where}: {name} is {shown(config[name])}, expected an object; mend config.json")
     if not names:
         return "rope_scaling", {}
     plain = [{**config[name], "type": None, "rope_theta": None} for name in names]
@@ -164,11 +170,11 @@ def _type(value: object, where: str) -> RopeType:
     for known in _KEYS:
         if value == known:
             return known
-    raise UnsupportedError(f"{where} has the type {value!r}; supported are {', '.join(_KEYS)}")
+    raise UnsupportedError(f"{where} has the type {shown(value)}; supported are {', '.join(_KEYS)}")
 
 
-def _positive(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+def _positive(value: Any) -> bool:
+    return is_number(value) and 0 < value < MOST
 
 
 def _factors(value: object, key: str, count: int, where: str) -> tuple[float, ...]:

@@ -106,7 +106,7 @@ def test_what_is_no_manifest(tmp_path: Path, content: bytes, message: str) -> No
 
 def test_a_manifest_that_cannot_be_opened(tmp_path: Path) -> None:
     (tmp_path / MANIFEST).mkdir()
-    with pytest.raises(ArtifactError, match=r"intaglio\.json cannot be read \(.*Is a directory"):
+    with pytest.raises(ArtifactError, match=r"intaglio\.json cannot be read \(.*it is a folder"):
         read_manifest(tmp_path)
 
 

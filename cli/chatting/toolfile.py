@@ -1,7 +1,6 @@
 """The tools of ``--tools FILE``: functions of a Python file, or JSON schemas."""
 
 import inspect
-import json
 import runpy
 import traceback
 from collections.abc import Callable, Mapping
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UsageError
+from ...json_file import read_json
 
 MODULE = "intaglio_tools"  # the name under which a Python file is executed
 
@@ -69,9 +69,9 @@ def _read_schemas(path: Path) -> Toolbox:
     from ...runtime.chat.tool_schema import function_of
 
     try:
-        found = json.loads(path.read_bytes())
+        found = read_json(path)
     except ValueError as error:
-        raise UsageError(f"{path} is not valid JSON ({error}); fix the file") from None
+        raise UsageError(f"{error}; fix the file") from None
     schemas = found if isinstance(found, list) else [found]
     if not schemas or not all(isinstance(one, dict) for one in schemas):
         raise UsageError(f"{path}: expected a JSON schema or a list of them; fix the file")

@@ -1,7 +1,6 @@
 """transformers' model of a checkpoint in float32, for ``--reference``."""
 
 import copy
-import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from ...artifact import Task
 from ...errors import DependencyError, UnsupportedError, first_line
+from ...models.config import ConfigReader
 
 CLASSES: Mapping[Task, str] = {
     "text-generation": "AutoModelForCausalLM",
@@ -104,7 +104,7 @@ def _check_config(folder: Path) -> None:
     Raises:
         UnsupportedError: the configuration is one of these.
     """
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = ConfigReader.open(folder).values
     # A defect of transformers' own class, not a property of the family: it is no part of the family's record.
     if config.get("model_type") != "exaone4" or config.get("layer_types") is not None:
         return

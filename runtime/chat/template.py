@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ArtifactError, IntaglioError, PromptError, UsageError
+from ...regular_file import read_regular
 from ..folder import read_json
 from .messages import Message, cut_at_marker, mark_final_text, normalize_messages, plain_value
 from .tool_schema import tool_schemas
 
+MAX_TEMPLATE_BYTES = 1 << 20  # the longest published templates have 30 KB
 MAX_PREFIXES = 64  # conversation prefixes that are rendered to find the message on which a template fails
 
 
@@ -153,11 +155,9 @@ def read_chat_format(folder: Path) -> ChatFormat:
     config = read_json(folder / "tokenizer_config.json")
     templates = _named_templates(config.get("chat_template"), folder / "tokenizer_config.json")
     path = folder / "chat_template.jinja"
-    if path.is_file():  # it has priority over the entry, as in transformers
-        try:
-            templates = {"default": path.read_text(encoding="utf-8")}
-        except (OSError, ValueError) as error:
-            raise ArtifactError(f"{path} cannot be read ({error}); export the model again") from None
+    text = _template_text(path)
+    if text is not None:  # it has priority over the entry, as in transformers
+        templates = {"default": text}
     tokens: dict[str, str | None] = {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
     if config.get("tokenizer_class") not in ("Qwen2Tokenizer", "Qwen2TokenizerFast"):
         tokens = {}  # the defaults are those of the Qwen2 class
@@ -168,16 +168,34 @@ def read_chat_format(folder: Path) -> ChatFormat:
     return ChatFormat(str(folder), templates, {name: text for name, text in tokens.items() if text is not None})
 
 
+def _template_text(path: Path) -> str | None:
+    """Return the text of a template's file, with newlines alone between lines; None where there is none."""
+    try:
+        return read_regular(path, MAX_TEMPLATE_BYTES).decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError as error:
+        raise ArtifactError(f"{path} cannot be read ({error}); export the model again") from None
+    except ValueError as error:
+        raise ArtifactError(f"{error}; export the model again") from None
+
+
 def _named_templates(entry: Any, path: Path) -> dict[str, str]:
     named = {"default": entry} if isinstance(entry, str) else entry or {}
-    if isinstance(named, list) and all(isinstance(one, dict) and {"name", "template"} <= set(one) for one in named):
-        named = {one["name"]: one["template"] for one in named}
-    if not isinstance(named, dict) or not all(isinstance(one, str) for pair in named.items() for one in pair):
+    pairs = list(named.items()) if isinstance(named, dict) else _name_and_template(named)
+    if not all(isinstance(one, str) for pair in pairs for one in pair):
         raise ArtifactError(
             f"{path}: chat_template is neither a string nor a list of templates with names; "
             "fix the checkpoint's file and export the model again"
         )
-    return named
+    return dict(pairs)
+
+
+def _name_and_template(entries: Any) -> list[tuple[Any, Any]]:
+    """Return the pairs of a list of objects; a pair of None for whatever is none."""
+    if not isinstance(entries, list):
+        return [(None, None)]
+    return [(one.get("name"), one.get("template")) if isinstance(one, dict) else (None, None) for one in entries]
 
 
 def _token_text(token: Any) -> str | None:

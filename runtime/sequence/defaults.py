@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ArtifactError, UnsupportedError, UsageError
+from ...json_fields import INT32, is_integer, is_number, shown
 from ..folder import read_json
 from ..text.tokenizer import Tokenizer
 from .sampler import SamplingSettings
@@ -63,7 +64,7 @@ def read_defaults(folder: Path, tokenizer: Tokenizer | None) -> GenerationDefaul
         value = config.get(key)
         if value is not None and value not in neutral:
             raise UnsupportedError(
-                f"{path}: {key} is {value!r}, which intaglio does not support; "
+                f"{path}: {key} is {shown(value)}, which intaglio does not support; "
                 "remove the key from the checkpoint's file and export the model again"
             )
     temperature = _number(path, config, "temperature", 1.0)
@@ -95,21 +96,21 @@ def _number(path: Path, config: dict[str, Any], key: str, default: float) -> flo
     value = config.get(key)
     if value is None:
         return default
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not is_number(value):
         raise _wrong(path, key, value, "a number")
     return value
 
 
 def _count(path: Path, config: dict[str, Any], key: str, least: int = 1) -> int | None:
     value = config.get(key)
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+    if value is not None and not is_integer(value, least, INT32):
         raise _wrong(path, key, value, f"a whole number, {least} or more")
     return value
 
 
 def _token_ids(path: Path, value: Any) -> tuple[int, ...]:
     ids = value if isinstance(value, list) else [] if value is None else [value]
-    if any(isinstance(one, bool) or not isinstance(one, int) for one in ids):
+    if not all(is_integer(one, -INT32, INT32) for one in ids):
         raise _wrong(path, "eos_token_id", value, "a token id or a list of them")
     return tuple(ids)
 
@@ -123,5 +124,5 @@ def _stops(path: Path, value: Any) -> tuple[str, ...]:
 
 def _wrong(path: Path, key: str, value: Any, wanted: str) -> ArtifactError:
     return ArtifactError(
-        f"{path}: {key} is {value!r}, expected {wanted}; correct the checkpoint's file and export again"
+        f"{path}: {key} is {shown(value)}, expected {wanted}; correct the checkpoint's file and export again"
     )

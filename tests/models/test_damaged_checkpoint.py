@@ -1,6 +1,7 @@
 """A damaged or hostile checkpoint is refused; the message names what, where, and the remedy."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,15 @@ def remove(name: str) -> Damage:
     def damage(folder: Path) -> None:
         sharded(folder)
         (folder / name).unlink()
+
+    return damage
+
+
+def pipe(name: str) -> Damage:
+    def damage(folder: Path) -> None:
+        sharded(folder)
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
 
     return damage
 
@@ -145,10 +155,30 @@ DAMAGES: list[tuple[str, type[InputError], Damage, str]] = [
         "index no json",
         CheckpointError,
         text(INDEX, "nonsense"),
-        f"{{folder}}/{INDEX} is not a safetensors index with a",
+        f"{{folder}}/{INDEX} cannot be read (Expecting value",
     ),
-    ("index a list", CheckpointError, text(INDEX, "[1]"), f"{{folder}}/{INDEX} is not a safetensors index with a"),
-    ("index no map", CheckpointError, text(INDEX, '{"weight_map": 3}'), f"{{folder}}/{INDEX} is not a safetensors"),
+    (
+        "index a list",
+        CheckpointError,
+        text(INDEX, "[1]"),
+        f"{{folder}}/{INDEX}: expected a JSON object; fetch it again",
+    ),
+    (
+        "index no map",
+        CheckpointError,
+        text(INDEX, '{"weight_map": 3}'),
+        f"{{folder}}/{INDEX}: weight_map is 3, expected an object; fetch it again",
+    ),
+    ("index empty", CheckpointError, text(INDEX, "{}"), f"{{folder}}/{INDEX} is not a safetensors index with a"),
+    (
+        "config nested",
+        CheckpointError,
+        text("config.json", '{"a":' * 100_000),
+        "{folder}/config.json cannot be read (it is nested deeper than 100 levels); fetch",
+    ),
+    ("config a pipe", CheckpointError, pipe("config.json"), "{folder}/config.json cannot be read (it is a named pipe"),
+    ("weights a pipe", CheckpointError, pipe(FIRST), "{folder}/" + FIRST + " is not a whole safetensors file ("),
+    ("index a pipe", CheckpointError, pipe(INDEX), "{folder}/" + INDEX + " cannot be read (it is a named pipe"),
     (
         "in two shards",
         CheckpointError,

@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ....json_file import parse_json
 from ....models.weight_source import WeightSource
 from ..formats.blocks import QuantizedRows, split
 from ..formats.scheme import Scheme, Schemes
@@ -192,7 +193,7 @@ def _resume(folder: Path, fingerprint: str, stream: LayerStream) -> tuple[int, d
     if not (folder / HIDDEN).is_file():
         return 0, {}
     with safe_open(folder / HIDDEN, "pt") as file:
-        state = json.loads(file.metadata()[STATE])
+        state = parse_json(file.metadata()[STATE])
         if state["fingerprint"] != fingerprint:
             return 0, {}
         stream.hidden = file.get_tensor(HIDDEN_STATES)

@@ -235,7 +235,7 @@ BAD_FILES: dict[str, tuple[str, str, str]] = {
     "no docstring": ("x.py", "def f(): pass\n", "tool f has no docstring; say what it does"),
     "an error in it": ("x.py", "a = 1\nb = a / 0\n", "line 2: ZeroDivisionError: division by zero; fix the file"),
     "no Python": ("x.py", "a = 1\ndef (\n", "line 2: SyntaxError: "),
-    "no JSON": ("x.json", "{", "is not valid JSON (Expecting property name enclosed in double quotes: "),
+    "no JSON": ("x.json", "{", "cannot be read (Expecting property name enclosed in double quotes: "),
     "no schemas": ("x.json", "[1]", "expected a JSON schema or a list of them; fix the file"),
     "no name": ("x.json", '[{"type": "function"}]', "a tool's schema has no name: "),
 }
