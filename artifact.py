@@ -21,6 +21,11 @@ FORMAT_VERSION = 2
 MANIFEST = "intaglio.json"
 GRAPH = "model.onnx"
 DATA = "model.onnx.data"
+TEMPLATE_FOLDER = "additional_chat_templates"
+"""The folder of the chat templates with names of their own, in checkpoints and artifacts."""
+
+FORBIDDEN = "/\\:\0"
+"""Characters that no name of a file in an artifact has."""
 
 Task = Literal[
     "text-generation",
@@ -217,7 +222,8 @@ def _check(manifest: Manifest, where: str) -> None:
     wrong = None
     for name, entry in manifest.files.items():
         # A name that leads elsewhere would have other people's files opened and hashed.
-        if not name or name in (".", "..") or any(c in name for c in "/\\:\0"):
+        plain = name.removeprefix(f"{TEMPLATE_FOLDER}/") if name.endswith(".jinja") else name
+        if not plain or plain in (".", "..") or any(c in plain for c in FORBIDDEN):
             wrong = f"files: {name!r} is not a plain file name"
         elif entry.size < 0:
             wrong = f"files: {name}: size: {entry.size} is not a valid value"

@@ -29,7 +29,8 @@ from ..artifact import (
 from ..contract import CACHE_DTYPES
 from ..errors import UsageError
 from ..hub import resolve
-from ..models.checkpoint import COMPANIONS, PATTERNS, Checkpoint
+from ..known_options import refuses_unknown_options
+from ..models.checkpoint import PATTERNS, Checkpoint, companions
 from ..models.config import ModelConfig
 from ..models.digest import Digest
 from .artifact_checkpoint import ArtifactCheckpoint
@@ -42,6 +43,7 @@ from .write import check_space, staged, weight_bytes, write_graph, write_weights
 TOOLS = ("torch", "onnx", "onnx_ir", "onnxscript", "safetensors")
 
 
+@refuses_unknown_options
 def export(
     source: str | Path,
     out: str | Path,
@@ -114,17 +116,20 @@ def export(
             tensors, data = write_weights(graph, weights, folder, advance)
             operators = Counter(f"{n.domain}::{n.op_type}" if n.domain else n.op_type for n in graph.model.graph)
             write_graph(graph.model, folder / GRAPH)
-            for name in COMPANIONS:
-                if (located.folder / name).is_file():
-                    shutil.copyfile(located.folder / name, folder / name)
+            for name in companions(located.folder):
+                (folder / name).parent.mkdir(exist_ok=True)
+                shutil.copyfile(located.folder / name, folder / name)
             if isinstance(checkpoint, ArtifactCheckpoint):
                 made_from = checkpoint.origin
             else:
                 assert digest is not None
                 made_from = Source(located.id, located.revision, digest.wait(report))
         files = {
-            path.name: data if path.name == DATA else FileEntry(sha256_file(path), path.stat().st_size)
-            for path in sorted(folder.iterdir())
+            path.relative_to(folder).as_posix(): data
+            if path.name == DATA
+            else FileEntry(sha256_file(path), path.stat().st_size)
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
         }
         manifest = Manifest(
             family=checkpoint.config.family,
@@ -142,6 +147,7 @@ def export(
     return manifest
 
 
+@refuses_unknown_options
 def quantize(
     source: str | Path,
     out: str | Path,

@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from ..artifact import Task
+from ..artifact import FORBIDDEN, TEMPLATE_FOLDER, Task
 from ..errors import CheckpointError, UnsupportedError
 from ..json_fields import JSONFields, shown
 from ..json_file import read_object
@@ -35,7 +35,23 @@ COMPANIONS = (
     "special_tokens_map.json",
     "chat_template.jinja",
 )
-PATTERNS = (*COMPANIONS, "*.safetensors", INDEX)
+PATTERNS = (*COMPANIONS, f"{TEMPLATE_FOLDER}/*.jinja", "*.safetensors", INDEX)
+
+
+def companions(folder: Path) -> list[str]:
+    """Return the names of the files beside the weights that an artifact takes over, those that ``folder`` has.
+
+    Raises:
+        CheckpointError: a chat template has a name that an artifact cannot have.
+    """
+    named = sorted(path.name for path in (folder / TEMPLATE_FOLDER).glob("*.jinja") if path.is_file())
+    for name in named:
+        if any(character in name for character in FORBIDDEN):
+            raise CheckpointError(f"{folder / TEMPLATE_FOLDER / name}: its name has a \\ or a colon; rename the file")
+    return [
+        *(name for name in COMPANIONS if (folder / name).is_file()),
+        *(f"{TEMPLATE_FOLDER}/{name}" for name in named),
+    ]
 
 
 class Checkpoint:

@@ -13,6 +13,7 @@ import torch
 from .. import __version__
 from ..artifact import Manifest
 from ..errors import UsageError
+from ..known_options import refuses_unknown_options
 from ..models.checkpoint import Checkpoint
 from ..runtime.engine.machine import peak_rss, usable_cpus
 from ..runtime.engine.onnxruntime import import_onnxruntime
@@ -41,6 +42,7 @@ PROBED = 128
 """Tokens that the instrumented graph reads."""
 
 
+@refuses_unknown_options
 def check(
     artifact: str | Path,
     source: str | Path | None = None,

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import UsageError
+from ..known_options import with_known_options
 from ..runtime.engine.session import Device
 
 
+@with_known_options
 @dataclass(frozen=True)
 class CheckOptions:
     """The text that is compared, and the limits.

@@ -9,6 +9,7 @@ from typing import Literal, TypedDict, TypeVar, Unpack, overload
 
 from ..artifact import TASKS, Task
 from ..errors import ArtifactError, UsageError
+from ..known_options import refuses_unknown_options
 from .chat.template import read_chat_format
 from .engine.machine import give_back_memory
 from .engine.opening import open_session
@@ -54,6 +55,7 @@ def load(
 def load(source: str | Path, *, task: Literal["feature-extraction"], **options: Unpack[LoadOptions]) -> Embedder: ...
 @overload
 def load(source: str | Path, *, task: Task | None = None, **options: Unpack[LoadOptions]) -> Model: ...
+@refuses_unknown_options
 def load(
     source: str | Path,
     *,

@@ -29,6 +29,7 @@ from ..options import example, kv_cache_option, loading_options, sampling_option
     help="FILE.py: functions that are executed when the model calls them (FILE.py itself is executed at the start). "
     "FILE.json: schemas of functions whose results you type.",
 )
+@click.option("--template", metavar="NAME", help="Use this one of several chat templates.")
 @sampling_options
 @speculation_options
 @kv_cache_option
@@ -39,6 +40,7 @@ def command(
     system: str | None,
     think: bool | None,
     tool_file: Path | None,
+    template: str | None,
     draft: str | None,
     loading: Loading,
     as_json: bool,
@@ -67,5 +69,5 @@ def command(
     else:
         screen = Pipe()
     with model.conversation() as conversation:
-        options = {"enable_thinking": think, "conversation": conversation, **settings}
+        options = {"enable_thinking": think, "template": template, "conversation": conversation, **settings}
         Talk(model, screen, artifact, system, toolbox, options).run()

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 from ...artifact import FloatPrecision
 from ...errors import UsageError
+from ...known_options import with_known_options
 from .formats.blocks import BLOCK_SIZES
 
 Method = Literal["auto", "rtn", "gptq", "awq", "smoothquant"]
@@ -17,6 +18,7 @@ KEPT: tuple[Kept, ...] = get_args(Kept)
 QUANTIZED: tuple[QuantizedPrecision, ...] = get_args(QuantizedPrecision)
 
 
+@with_known_options
 @dataclass(frozen=True)
 class QuantizeOptions:
     """The options of a quantization.

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, Unpack, cast
 
-from ...errors import ArtifactError
+from ...errors import ArtifactError, UsageError
+from ...known_options import check_options
 from ..sequence.options import Options
 from ..sequence.sequence import Generation
 from ..sequence.stream import TextStream
@@ -21,6 +22,9 @@ from .template import ChatFormat
 from .tool_call import BrokenToolCall, ToolCall
 from .tool_calls import TextOrCall, ToolCallParser
 from .tool_schema import Tool, tool_schemas
+
+RESERVED = ("messages", "tools", "documents", "add_generation_prompt", "continue_final_message", "template")
+"""Names that ``template_variables`` cannot set."""
 
 
 class SupportsStream(Protocol):
@@ -158,10 +162,11 @@ def stream_chat(
             f"{chat_format.name} has no tokenizer.json, so it cannot chat; "
             "put the file beside the checkpoint and export the model again"
         )
+    check_options("chat", options, tuple(ChatOptions.__annotations__))
     tools = options.get("tools")
     schemas = None if tools is None else tool_schemas(tools)
     calls = ToolCallParser(schemas) if schemas else None
-    variables = dict(options.get("template_variables") or {})
+    variables = _template_variables(options.get("template_variables") or {})
     if (thinking := options.get("enable_thinking")) is not None:
         variables["enable_thinking"] = thinking
     continued = options.get("continue_final_message", False)
@@ -183,6 +188,13 @@ def stream_chat(
         calls,
         final_content if isinstance(final_content, str) else "",
     )
+
+
+def _template_variables(given: Mapping[str, Any]) -> dict[str, Any]:
+    for name in given:
+        if name in RESERVED:
+            raise UsageError(f"template_variables: {name!r} is set by the call itself; leave it out")
+    return dict(given)
 
 
 def finish(stream: ChatStream, on_event: Callable[[ChatEvent], object] | None = None) -> ChatReply:

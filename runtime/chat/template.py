@@ -3,17 +3,21 @@
     chat_format = read_chat_format(folder)
     chat_format.render([{"role": "user", "content": "hi"}], tools=[...], enable_thinking=True)
 
-The template is ``chat_template.jinja``, or ``chat_template`` in tokenizer_config.json: one template, or several with
-names, of which ``tool_use`` is used if there are tools. It runs in a sandbox with limits on time and memory
-(``sandbox``).
+The templates are ``chat_template.jinja`` and ``additional_chat_templates/NAME.jinja``; without such files, the
+``chat_template`` of tokenizer_config.json: one template, or several with names. Of several, ``tool_use`` is used if
+there are tools, ``default`` otherwise, and any other by its name. A template runs in a sandbox with limits on time and
+memory (``sandbox``).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+from ...artifact import TEMPLATE_FOLDER
 from ...errors import ArtifactError, IntaglioError, PromptError, UsageError
+from ...known_options import nearest
 from ...regular_file import read_regular
 from ..folder import read_json
 from .messages import Message, cut_at_marker, mark_final_text, normalize_messages, plain_value
@@ -54,14 +58,16 @@ class ChatFormat:
             add_generation_prompt: end with the start of the assistant's turn; ignored with continue_final_message.
             continue_final_message: leave the last message's turn open, so that the model continues its text.
             template: the name of one of several templates.
-            variables: further variables of the template, such as ``enable_thinking``.
+            variables: further variables of the template. It must read them, except ``enable_thinking``.
 
         Raises:
             ArtifactError: there is no template, it is not valid Jinja, or it exceeds the sandbox's limits.
             PromptError: a message is malformed, or the template fails on it.
-            UsageError: a tool has no schema, or there is no template of that name.
+            UsageError: a tool has no schema, there is no template of that name, or the template does not read the
+                tools, the documents or a variable.
         """
         source = self._select(template, with_tools=tools is not None)
+        self._check_read(source, variables, tools=bool(tools), documents=bool(documents))
         plain_messages = normalize_messages(messages)
         final_text = mark_final_text(plain_messages, source) if continue_final_message else None
         plain_variables = {
@@ -88,6 +94,45 @@ class ChatFormat:
                 return self.templates[choice]
         raise UsageError(f"{self.name} has several chat templates and none is named default; give one of: {known}")
 
+    def _check_read(self, source: str, variables: Iterable[str], *, tools: bool, documents: bool) -> None:
+        """Check that the template reads what it is given: the model would never see the rest.
+
+        Raises:
+            UsageError: it does not read the tools, the documents, or a variable other than ``enable_thinking``.
+        """
+        self._compile(source)
+        read = _sandbox().names_read(source)
+        for name, given in (("tools", tools), ("documents", documents)):
+            if given and name not in read:
+                others = [other for other, text in self.templates.items() if self._reads(text, name)]
+                choice = f", choose the template {others[0]!r}" if others else ""
+                raise UsageError(
+                    f"{self.name}: its chat template{self._shown_name(source)} never mentions {name}, so the model "
+                    f"would not see them; leave {name} out{choice}, or describe them in the system message"
+                )
+        for variable in variables:
+            if variable not in read and variable != "enable_thinking":
+                near = nearest(variable, read)
+                advice = f"did you mean {near!r}?" if near else "leave it out"
+                raise UsageError(
+                    f"{self.name}: its chat template{self._shown_name(source)} does not read the variable "
+                    f"{variable!r}; {advice}"
+                )
+
+    def _reads(self, source: str, name: str) -> bool:
+        """Return True where a template is valid and reads a name."""
+        try:
+            self._compile(source)
+        except ArtifactError:
+            return False
+        return name in _sandbox().names_read(source)
+
+    def _shown_name(self, source: str) -> str:
+        """Return `` 'rag'`` for the template of that name; nothing where there is only one."""
+        if len(self.templates) == 1:
+            return ""
+        return next((f" {name!r}" for name, text in self.templates.items() if text == source), "")
+
     def _render(self, source: str, messages: list[dict[str, Any]], variables: Mapping[str, Any]) -> str:
         """Render the template; an exception that it raises becomes an error that names the message."""
         try:
@@ -102,15 +147,18 @@ class ChatFormat:
             f"role {messages[index]['role']!r}: {reason}; change the message to one that the template accepts"
         )
 
-    def _run(self, source: str, messages: list[dict[str, Any]], variables: Mapping[str, Any]) -> str:
-        # jinja2 is imported with the first conversation, not with the package.
+    def _compile(self, source: str) -> None:
+        """Compile a template.
+
+        Raises:
+            ArtifactError: it is not valid Jinja, or it is refused.
+        """
         import jinja2
 
-        from .sandbox import sandbox
         from .sandbox.budget import TemplateLimitError
 
         try:
-            sandbox.compiled(source)
+            _sandbox().compiled(source)
         except TemplateLimitError as error:
             raise self._refusal(str(error)) from None
         except jinja2.TemplateSyntaxError as error:
@@ -120,8 +168,16 @@ class ChatFormat:
             ) from None
         except (SyntaxError, RecursionError, MemoryError, ValueError) as error:
             raise self._refusal(f"it cannot be compiled ({_reason(error)})") from None
+
+    def _run(self, source: str, messages: list[dict[str, Any]], variables: Mapping[str, Any]) -> str:
+        import jinja2
+
+        from .sandbox.budget import TemplateLimitError
+
+        self._compile(source)
         try:
-            return sandbox.render(source, {**variables, "messages": messages})
+            prompt: str = _sandbox().render(source, {**variables, "messages": messages})
+            return prompt
         except (TemplateLimitError, jinja2.exceptions.SecurityError) as error:
             raise self._refusal(str(error)) from None
 
@@ -153,11 +209,10 @@ def read_chat_format(folder: Path) -> ChatFormat:
         ArtifactError: a file cannot be read, or ``chat_template`` is neither a string nor a list of named strings.
     """
     config = read_json(folder / "tokenizer_config.json")
-    templates = _named_templates(config.get("chat_template"), folder / "tokenizer_config.json")
-    path = folder / "chat_template.jinja"
-    text = _template_text(path)
-    if text is not None:  # it has priority over the entry, as in transformers
-        templates = {"default": text}
+    # Files have priority over the entry, as in transformers: the entry is not read where there is one.
+    templates = _template_files(folder) or _named_templates(
+        config.get("chat_template"), folder / "tokenizer_config.json"
+    )
     tokens: dict[str, str | None] = {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
     if config.get("tokenizer_class") not in ("Qwen2Tokenizer", "Qwen2TokenizerFast"):
         tokens = {}  # the defaults are those of the Qwen2 class
@@ -166,6 +221,21 @@ def read_chat_format(folder: Path) -> ChatFormat:
         overrides = read_json(folder / "special_tokens_map.json")
         tokens |= {name: _token_text(overrides[name]) for name in overrides if name.endswith("_token")}
     return ChatFormat(str(folder), templates, {name: text for name, text in tokens.items() if text is not None})
+
+
+def _sandbox() -> ModuleType:
+    """Import the sandbox, and jinja2, with the first conversation and not with the package."""
+    from .sandbox import sandbox
+
+    return sandbox
+
+
+def _template_files(folder: Path) -> dict[str, str]:
+    """Read ``chat_template.jinja`` as "default", and the files beside it that have names of their own."""
+    paths = {"default": folder / "chat_template.jinja"}
+    paths |= {path.stem: path for path in sorted((folder / TEMPLATE_FOLDER).glob("*.jinja"))}
+    texts = {name: _template_text(path) for name, path in paths.items()}
+    return {name: text for name, text in texts.items() if text is not None}
 
 
 def _template_text(path: Path) -> str | None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import UsageError
+from ...known_options import check_options, option_names
 from .chat import ChatReply
 from .messages import Message
 from .tool_call import BrokenToolCall, ToolCall
@@ -72,8 +73,11 @@ def run_tools(
         options: passed to ``chat``.
 
     Raises:
-        UsageError: fewer than one round, two tools of one name, or a function without a schema.
+        UsageError: fewer than one round, two tools of one name, a function without a schema, or an option that neither
+            this function nor ``chat`` has.
     """
+    if (known := option_names(chat)) is not None:
+        check_options("run_tools", options, [*known, "max_rounds", "on_result"])
     if max_rounds < 1:
         raise UsageError(f"max_rounds must be at least 1, not {max_rounds}")
     functions = functions_by_name(tools)

@@ -5,6 +5,7 @@ from typing import Unpack
 
 import numpy as np
 
+from ...known_options import refuses_unknown_options
 from ..decoding.decoder import Decoder, open_decoder
 from ..engine.session import Session
 from ..sequence.options import Options
@@ -42,6 +43,7 @@ class Conversation:
         held = 0 if self._decoder is None else self._decoder.length(0)
         return f"<Conversation {'closed' if self._use.closed else f'with {held:,} tokens in its KV cache'}>"
 
+    @refuses_unknown_options
     def generate(self, prompt: Prompt, **options: Unpack[Options]) -> Generation:
         """Continue one prompt as ``TextGenerator.generate`` does.
 
@@ -54,6 +56,7 @@ class Conversation:
         assert stream.generation is not None
         return stream.generation
 
+    @refuses_unknown_options
     def stream(self, prompt: Prompt, **options: Unpack[Options]) -> TextStream[Generation]:
         """Continue one prompt as ``TextGenerator.stream`` does.
 

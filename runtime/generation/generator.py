@@ -6,6 +6,7 @@ from weakref import WeakSet
 
 from ...artifact import Manifest
 from ...errors import UsageError
+from ...known_options import refuses_unknown_options
 from ..chat.chat import ChatOptions, ChatReply, ChatStream, finish, stream_chat
 from ..chat.messages import Message
 from ..chat.template import ChatFormat
@@ -62,6 +63,7 @@ class TextGenerator:
     def generate(self, prompt: Prompt, *, batch_size: int = 8, **options: Unpack[Options]) -> Generation: ...
     @overload
     def generate(self, prompt: Prompts, *, batch_size: int = 8, **options: Unpack[Options]) -> list[Generation]: ...
+    @refuses_unknown_options
     def generate(
         self, prompt: Prompt | Prompts, *, batch_size: int = 8, **options: Unpack[Options]
     ) -> Generation | list[Generation]:
@@ -118,6 +120,7 @@ class TextGenerator:
         results = [sequence.result() for sequence in sequences]
         return results if listed else results[0]
 
+    @refuses_unknown_options
     def stream(self, prompt: Prompt, **options: Unpack[Options]) -> TextStream[Generation]:
         """Continue one prompt in chunks of text: whole characters, and never a part of a stop string.
 
@@ -134,6 +137,7 @@ class TextGenerator:
         steps = self._decode_alone(sequence, request)
         return TextStream((chunk for chunk in steps if chunk), sequence.result)
 
+    @refuses_unknown_options
     def chat(self, messages: Sequence[Message], **options: Unpack[ChatOptions]) -> ChatReply:
         """Generate the model's turn in a conversation, with the checkpoint's chat template.
 
@@ -143,7 +147,8 @@ class TextGenerator:
         Options:
             tools: functions, or JSON schemas, that the model may call; ``run_tools`` executes the calls.
             enable_thinking: for templates that support it; None for the template's own default.
-            documents, template_variables: further variables of the template.
+            documents: for templates that read them.
+            template_variables: further variables by name; the template must read each of them.
             continue_final_message: continue the last message instead of answering it.
             template: the name of one of several templates.
             conversation: one made by ``conversation()``; a turn then reads only what is new.
@@ -152,20 +157,24 @@ class TextGenerator:
         Raises:
             ArtifactError: there is no chat template, or it is refused.
             PromptError: the template fails on the messages, or the conversation fills the context.
-            UsageError: a tool that cannot be described, or a setting out of its range.
+            UsageError: a tool that cannot be described, tools, documents or a variable that the template does not
+                read, an unknown option, or a setting out of its range.
         """
         return finish(self.stream_chat(messages, **options))
 
+    @refuses_unknown_options
     def stream_chat(self, messages: Sequence[Message], **options: Unpack[ChatOptions]) -> ChatStream:
         """Generate the model's turn as events; after the last one ``reply`` is what ``chat`` would have returned."""
         return stream_chat(self, self.chat_format, self.tokenizer, messages, options)
 
+    @refuses_unknown_options
     def conversation(self) -> Conversation:
         """Return a conversation, whose KV cache is kept from call to call; each call takes the whole history."""
         conversation = Conversation(self.session, self._requests, self._speculation)
         self._children.add(conversation)
         return conversation
 
+    @refuses_unknown_options
     def scheduler(self, *, slots: int = 8, max_length: int | None = None) -> Scheduler:
         """Return a scheduler for continuous batching: requests join and leave while others are decoded.
 
@@ -201,6 +210,7 @@ class TextGenerator:
         window: int | None = None,
         stride: int | None = None,
     ) -> list[Score]: ...
+    @refuses_unknown_options
     def score(
         self,
         text: Prompt | Prompts,

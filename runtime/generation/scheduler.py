@@ -6,6 +6,7 @@ from itertools import count
 from typing import NamedTuple, Unpack
 
 from ...errors import UsageError
+from ...known_options import refuses_unknown_options
 from ..decoding.decoder import open_decoder
 from ..engine.session import Session
 from ..sequence.options import Options
@@ -55,6 +56,7 @@ class Scheduler:
         state = f"{len(self._running)} running, {len(self._waiting)} waiting"
         return f"<Scheduler of {self._slots} slots, {'closed' if self._use.closed else state}>"
 
+    @refuses_unknown_options
     def submit(self, prompt: Prompt, **options: Unpack[Options]) -> int:
         """Queue a prompt; return the request number of its events. Any thread may call this, also during a step.
 

@@ -13,6 +13,7 @@ from tokenizers import Encoding
 
 from ...contract import OUTPUTS
 from ...errors import PromptError, UsageError
+from ...known_options import refuses_unknown_options
 from ..numerics import log_sum_exp
 from ..text.prompts import check_range
 from ..text.tokenizer import Tokenizer
@@ -45,6 +46,7 @@ class ContextWindow:
 class QuestionAnswerer(TaskModel):
     """A loaded question-answering artifact."""
 
+    @refuses_unknown_options
     def __call__(
         self,
         question: str,

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ...artifact import Manifest
 from ...contract import OUTPUTS
+from ...known_options import refuses_unknown_options
 from ..numerics import softmax
 from ..representation import short_repr
 from .base import TaskModel
@@ -34,6 +35,7 @@ class Classification:
 class SequenceClassifier(TaskModel):
     """A loaded text-classification artifact."""
 
+    @refuses_unknown_options
     def __call__(
         self, texts: str | Sequence[str], *, batch_size: int = 16, truncation: bool = False
     ) -> list[Classification]:

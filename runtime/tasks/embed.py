@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from ...contract import OUTPUTS
 from ...errors import UsageError
+from ...known_options import refuses_unknown_options
 from .base import TaskModel
 from .padded import encode_texts, one_or_many, run_batches
 
@@ -17,6 +18,7 @@ Pooling = Literal["last", "mean"]
 class Embedder(TaskModel):
     """A loaded feature-extraction artifact."""
 
+    @refuses_unknown_options
     def __call__(
         self,
         texts: str | Sequence[str],

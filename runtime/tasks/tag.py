@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from tokenizers import Encoding
 
 from ...contract import OUTPUTS
+from ...known_options import refuses_unknown_options
 from ..numerics import softmax
 from .base import TaskModel
 from .classify import label_names
@@ -30,6 +31,7 @@ class Tag:
 class TokenClassifier(TaskModel):
     """A loaded token-classification artifact."""
 
+    @refuses_unknown_options
     def __call__(
         self, texts: str | Sequence[str], *, aggregate: bool = False, batch_size: int = 16, truncation: bool = False
     ) -> list[list[Tag]]:

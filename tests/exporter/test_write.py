@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 import torch
-from intaglio.artifact import read_manifest, verify
+from intaglio.artifact import TEMPLATE_FOLDER, read_manifest, verify
 from intaglio.errors import CheckpointError, HubError, OutputError
 from intaglio.exporter import export, write
+from intaglio.runtime import load
 from intaglio.tests import tiny
 
 
@@ -37,6 +38,25 @@ def test_manifest_and_companions(tmp_path: Path, checkpoint: Path) -> None:
     assert verify(tmp_path / "out") == []
     assert manifest.source.id == "checkpoint"
     assert manifest.parity.verdict == "not checked"
+
+
+def test_the_chat_templates_with_names_are_copied(tmp_path: Path, checkpoint: Path) -> None:
+    folder = checkpoint / TEMPLATE_FOLDER
+    folder.mkdir()
+    (folder / "rag.jinja").write_text("{{ messages[0].content }}!")
+    manifest = export(checkpoint, tmp_path / "out")
+    assert f"{TEMPLATE_FOLDER}/rag.jinja" in manifest.files
+    assert read_manifest(tmp_path / "out") == manifest
+    assert verify(tmp_path / "out") == []
+    with load(tmp_path / "out", task="text-generation") as lm:
+        assert lm.chat_format.render([{"role": "user", "content": "hi"}], template="rag") == "hi!"
+        assert lm.chat([{"role": "user", "content": "hi"}], template="rag", max_new_tokens=1).generation is not None
+    (tmp_path / "out" / TEMPLATE_FOLDER / "rag.jinja").write_text("{{ messages[1].content }}!")
+    assert verify(tmp_path / "out") == [f"{TEMPLATE_FOLDER}/rag.jinja: its SHA-256 differs from the manifest's"]
+    (folder / "a:b.jinja").write_text("x")
+    with pytest.raises(CheckpointError, match=r"a:b\.jinja: its name has a \\ or a colon; rename the file$"):
+        export(checkpoint, tmp_path / "other")
+    assert left(tmp_path) == ["out"]
 
 
 @pytest.mark.traces_anew

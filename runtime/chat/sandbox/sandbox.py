@@ -65,6 +65,16 @@ def compiled(source: str) -> jinja2.Template:
     return ENVIRONMENT.from_string(metered)
 
 
+@lru_cache(maxsize=16)
+def names_read(source: str) -> frozenset[str]:
+    """Return the names that a template reads: variables, its own ones included, macros and functions.
+
+    Raises:
+        jinja2.TemplateSyntaxError: it is not a Jinja template.
+    """
+    return frozenset(name.name for name in ENVIRONMENT.parse(source).find_all(nodes.Name) if name.ctx == "load")
+
+
 class ChatEnvironment(ImmutableSandboxedEnvironment):
     """A Jinja sandbox that charges operators and calls to the current budget."""
 

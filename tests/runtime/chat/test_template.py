@@ -1,6 +1,7 @@
 """Chat templates render byte for byte as transformers renders them, and errors say what is wrong with a template."""
 
 import json
+import shutil
 import warnings
 from collections.abc import Callable, Mapping
 from enum import Enum
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from intaglio.artifact import TEMPLATE_FOLDER
 from intaglio.errors import ArtifactError, PromptError, UsageError
 from intaglio.runtime.chat.template import ChatFormat, read_chat_format
 from intaglio.runtime.chat.tool_schema import schema_of
@@ -105,7 +107,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "tools": {"add_generation_prompt": True, "tools": [WEATHER, CLOCK]},
     "tools, thinking": {"add_generation_prompt": True, "tools": [WEATHER], "enable_thinking": True},
     "no tools": {"add_generation_prompt": True, "tools": []},
-    "documents": {"documents": [{"title": "t", "text": "x"}]},
 }
 
 # What other checkpoints' templates do, each in a few lines; lines are joined.
@@ -140,6 +141,7 @@ FEATURES = {
     "numbers": """{{ 7 // 2 }}{{ 7 % 3 }}{{ 2 ** 10 }}{{ 7 / 2 }}
 {{ -3 | abs }}{{ range(2, 6, 2) | list }}{{ 1 < 2 <= 2 }}
 {{ 2 * 3.5 }}{{ '-' * 80 }}{{ [1] * 3 }}{{ [1] + [2] }}{{ 5 - 7 }}{{ 2.0 ** 0.5 }}{{ 1.5.is_integer() }}""",
+    "documents": "{% for one in documents %}{{ one.title }}: {{ one.text }}{% endfor %}{{ messages | length }}",
     "undefined": "[{{ enable_thinking }}][{{ messages[0].tool_calls }}]{{ 'on' if tools else 'off' }}{{ custom }}",
     "blocks of text": """{% set x %}{{ messages[0].role }}!{% endset %}{{ x }}{% filter upper %}{{ x }}{% endfilter %}
 {% with y = 3 %}{{ y }}{% endwith %}{% raw %}{{ raw }}{% endraw %}{# a comment #}""",
@@ -179,7 +181,12 @@ def test_prompts_equal_transformers(
 def test_template_features_equal_transformers(tokenizers: Callable[[str], Any], feature: str) -> None:
     source = FEATURES[feature].replace("}\n{", "}{")
     messages = CONVERSATIONS["Korean and emoji"]
-    options: dict[str, Any] = {"tools": [WEATHER], "custom": {"a": 1}}
+    given: dict[str, Any] = {
+        "tools": [WEATHER],
+        "custom": {"a": 1},
+        "documents": [{"title": "t", "text": "x"}],
+    }
+    options = {name: value for name, value in given.items() if name in source}
     expected = tokenizers("tiny-exaone4").apply_chat_template(messages, chat_template=source, tokenize=False, **options)
     tokens = read_chat_format(CHECKPOINTS / "tiny-exaone4").special_tokens
     found = ChatFormat("out", {"default": source}, tokens).render(messages, add_generation_prompt=False, **options)
@@ -326,21 +333,84 @@ def write(folder: Path, jinja: str | None = None, **config: Any) -> Path:
 
 
 def test_where_templates_come_from(tmp_path: Path) -> None:
-    named = [{"name": "default", "template": "plain"}, {"name": "tool_use", "template": "with tools"}]
+    named = [
+        {"name": "default", "template": "plain"},
+        {"name": "tool_use", "template": "uses {{ tools | length if tools else 0 }}"},
+    ]
     several = read_chat_format(write(tmp_path, chat_template=named))
     assert several.render([ASKED]) == "plain"
-    assert several.render([ASKED], tools=[CLOCK]) == "with tools"
-    assert several.render([ASKED], template="tool_use") == "with tools"
+    assert several.render([ASKED], tools=[CLOCK]) == "uses 1"
+    assert several.render([ASKED], template="tool_use") == "uses 0"
     with pytest.raises(UsageError, match=r"has no chat template 'rag'; give one of: default, tool_use$"):
         several.render([ASKED], template="rag")
     assert read_chat_format(write(tmp_path, chat_template="entry")).render([ASKED]) == "entry"
-    assert (
-        read_chat_format(write(tmp_path, "the file", chat_template=named)).render([ASKED], tools=[CLOCK]) == "the file"
-    )
+    file = read_chat_format(write(tmp_path, "the file {{ tools | length }}", chat_template=named))
+    assert file.render([ASKED], tools=[CLOCK]) == "the file 1"
     (tmp_path / "chat_template.jinja").unlink()
     only = read_chat_format(write(tmp_path, chat_template=[{"name": "rag", "template": "x"}]))
     with pytest.raises(UsageError, match="has several chat templates and none is named default; give one of: rag"):
         only.render([ASKED])
+
+
+ENTRY = [{"name": "default", "template": "entry"}, {"name": "rag", "template": "entry rag"}]
+
+
+@pytest.mark.parametrize(
+    ("files", "entry"),
+    [
+        ({}, "entry"),
+        ({}, ENTRY),
+        ({"chat_template.jinja": "file"}, ENTRY),
+        ({"chat_template.jinja": "file", f"{TEMPLATE_FOLDER}/rag.jinja": "the file rag"}, ENTRY),
+        ({f"{TEMPLATE_FOLDER}/rag.jinja": "only rag", f"{TEMPLATE_FOLDER}/x.y.jinja": "dots"}, "entry"),
+        ({"chat_template.jinja": "file", f"{TEMPLATE_FOLDER}/default.jinja": "default"}, None),
+    ],
+)
+def test_templates_of_a_folder_equal_transformers(tmp_path: Path, files: dict[str, str], entry: Any) -> None:
+    import transformers
+
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(CHECKPOINTS / "tiny-qwen2", folder, ignore=shutil.ignore_patterns("*.safetensors", "*.jinja"))
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": entry}))
+    for name, text in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    expected = transformers.AutoTokenizer.from_pretrained(folder).chat_template
+    found = read_chat_format(folder).templates
+    assert found == ({"default": expected} if isinstance(expected, str) else expected)
+
+
+def test_tools_that_the_template_never_mentions() -> None:
+    template = "{# tools #}{{ messages[0]['tools'] }}{{ 'tools' }}{% if true %}{{ documents }}{% endif %}"
+    only = ChatFormat("out", {"default": template})
+    assert only.render([ASKED], documents=[{"text": "x"}], tools=[]).startswith("tools")
+    with pytest.raises(UsageError) as caught:
+        only.render([ASKED], tools=[CLOCK])
+    assert str(caught.value) == (
+        "out: its chat template never mentions tools, so the model would not see them; leave tools out, "
+        "or describe them in the system message"
+    )
+    several = ChatFormat("out", {"default": template, "agent": "{{ tools | length }}", "broken": "{{"})
+    with pytest.raises(
+        UsageError, match=r"its chat template 'default' never mentions tools.*choose the template 'agent', or describe"
+    ):
+        several.render([ASKED], tools=[CLOCK])
+    assert several.render([ASKED], tools=[CLOCK], template="agent") == "1"
+    with pytest.raises(UsageError, match=r"its chat template 'agent' never mentions documents, .* leave documents out"):
+        several.render([ASKED], documents=[{"text": "x"}], template="agent")
+
+
+def test_a_variable_that_the_template_does_not_read() -> None:
+    chat_format = ChatFormat("out", {"default": "{{ thinking_budget or 'none' }}"})
+    assert chat_format.render([ASKED], thinking_budget=3, enable_thinking=False) == "3"
+    with pytest.raises(
+        UsageError,
+        match=r"^out: its chat template does not read the variable 'thinking_budgt'; did you mean 'thinking_b",
+    ):
+        chat_format.render([ASKED], thinking_budgt=3)
+    with pytest.raises(UsageError, match=r"does not read the variable 'date'; leave it out$"):
+        chat_format.render([ASKED], date="today")
 
 
 def test_special_tokens_are_the_files(tmp_path: Path) -> None:
