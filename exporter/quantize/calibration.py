@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ...errors import CheckpointError, UsageError
+from ...library_errors import library_errors
 from ...tokenizer_file import read_tokenizer
 
 DEFAULT_TEXT = Path(__file__).with_name("calibration.txt")
@@ -55,7 +56,9 @@ def read_windows(folder: Path, calibration: Calibration, context: int) -> Tensor
         raise UsageError(f"{calibration.text}: {error.strerror}; give a text file as --calibration") from None
     except UnicodeDecodeError:
         raise UsageError(f"{calibration.text} is not text in UTF-8; give a text file as --calibration") from None
-    tokens = torch.tensor(tokenizer.encode(text, add_special_tokens=False).ids, dtype=torch.int64)
+    with library_errors(lambda why: UsageError(f"{calibration.text} cannot be tokenized ({why}); give another text")):
+        ids = tokenizer.encode(text, add_special_tokens=False).ids
+    tokens = torch.tensor(ids, dtype=torch.int64)
     if len(tokens) < LEAST_TOKENS:
         raise UsageError(
             f"{calibration.text} has {len(tokens):,} tokens, and calibration needs at least {LEAST_TOKENS:,}; "

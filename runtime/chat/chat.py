@@ -151,8 +151,12 @@ def stream_chat(
     tokenizer: Tokenizer | None,
     messages: Sequence[Message],
     options: ChatOptions,
+    context_length: int | None = None,
 ) -> ChatStream:
     """Render the messages and stream the model's next turn.
+
+    Args:
+        context_length: of the model, in tokens; a prompt that is certainly longer is refused before it is tokenized.
 
     Raises:
         ArtifactError, PromptError, UsageError: as ``ChatFormat.render`` and ``TextGenerator.generate``.
@@ -178,6 +182,8 @@ def stream_chat(
         template=options.get("template"),
         **variables,
     )
+    if context_length is not None:
+        tokenizer.check_length(prompt, context_length - 1, "the conversation")
     # The template writes the special tokens itself.
     tokens = tokenizer.encode_with_offsets(prompt, add_special_tokens=False).ids
     final_content = messages[-1].get("content") if continued else ""

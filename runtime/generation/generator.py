@@ -165,7 +165,8 @@ class TextGenerator:
     @refuses_unknown_options
     def stream_chat(self, messages: Sequence[Message], **options: Unpack[ChatOptions]) -> ChatStream:
         """Generate the model's turn as events; after the last one ``reply`` is what ``chat`` would have returned."""
-        return stream_chat(self, self.chat_format, self.tokenizer, messages, options)
+        context = self.session.manifest.model.context_length
+        return stream_chat(self, self.chat_format, self.tokenizer, messages, options, context)
 
     @refuses_unknown_options
     def conversation(self) -> Conversation:

@@ -66,7 +66,7 @@ def log_normalizer(logits: Floats) -> float:
 
 def token_text(tokenizer: Tokenizer | None, token: int) -> str:
     """Return the text of a single token; empty without a tokenizer, and for an id that it does not know."""
-    return tokenizer.backend.decode([token], skip_special_tokens=False) if tokenizer else ""
+    return tokenizer.token_text(token) if tokenizer else ""
 
 
 def check_count(logprobs: int | None, vocab_size: int) -> int | None:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from tokenizers import Encoding
 
 from ...contract import OUTPUTS
-from ...errors import PromptError, UsageError
+from ...errors import ArtifactError, PromptError, UsageError
 from ...known_options import refuses_unknown_options
+from ...library_errors import library_errors
 from ..numerics import log_sum_exp
 from ..text.prompts import check_range
 from ..text.tokenizer import Tokenizer
@@ -97,6 +98,7 @@ def split(tokenizer: Tokenizer, question: str, context: str, size: int, stride: 
         PromptError: a question or context without tokens, or a question that leaves ``stride`` tokens or fewer.
     """
     backend = tokenizer.backend
+    tokenizer.check_length(question, size, "the question")
     question_encoding = tokenizer.encode_with_offsets(question, add_special_tokens=False)
     context_encoding = tokenizer.encode_with_offsets(context, add_special_tokens=False)
     for name, encoding in (("question", question_encoding), ("context", context_encoding)):
@@ -111,7 +113,9 @@ def split(tokenizer: Tokenizer, question: str, context: str, size: int, stride: 
     if len(context_encoding) > room:
         context_encoding.truncate(room, stride=stride)
     parts = (context_encoding, *context_encoding.overflowing)
-    return [backend.post_process(question_encoding, part, add_special_tokens=True) for part in parts]
+    remedy = "export the model again"
+    with library_errors(lambda why: ArtifactError(f"the tokenizer cannot join two texts ({why}); {remedy}")):
+        return [backend.post_process(question_encoding, part, add_special_tokens=True) for part in parts]
 
 
 def best_spans(windows: list[ContextWindow], context: str, top_k: int, max_answer_length: int) -> list[Answer]:

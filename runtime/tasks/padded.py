@@ -28,6 +28,8 @@ def encode_texts(texts: Sequence[str], tokenizer: Tokenizer, facts: ModelFacts, 
         name = "the text" if len(texts) == 1 else f"text {index}"
         if not isinstance(text, str):
             raise PromptError(f"{name} is {type(text).__name__}; give text")
+        if not truncation:
+            tokenizer.check_length(text, facts.context_length, name)
         encoding = tokenizer.encode_with_offsets(text)
         if not encoding.ids:
             raise PromptError(f"{name} is empty: it has no tokens; give at least one word")

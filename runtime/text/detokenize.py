@@ -11,6 +11,9 @@ from typing import Protocol
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders
 
+from ...errors import ArtifactError
+from ...library_errors import library_errors
+
 REPLACEMENT = "�"
 
 SHOWN = frozenset({"<think>", "</think>", "<tool_call>", "</tool_call>"})
@@ -80,8 +83,14 @@ class WindowDetokenizer:
         return chunk
 
     def _new_text(self) -> str:
-        before = self._backend.decode(self._before)
-        return self._backend.decode(self._before + self._pending)[len(before) :]
+        with library_errors(decoding_refusal):
+            before = self._backend.decode(self._before)
+            return self._backend.decode(self._before + self._pending)[len(before) :]
+
+
+def decoding_refusal(reason: str) -> ArtifactError:
+    """Return the error of a tokenizer that fails on tokens."""
+    return ArtifactError(f"tokenizer.json cannot decode the model's tokens ({reason}); export the model again")
 
 
 def _byte_of_character() -> dict[str, int]:

@@ -33,6 +33,8 @@ def prompt_tokens(prompt: Prompt, tokenizer: Tokenizer | None, facts: ModelFacts
     Raises:
         PromptError: as ``token_ids``; or the context has no room for a new token.
     """
+    if isinstance(prompt, str) and tokenizer is not None:
+        tokenizer.check_length(prompt, facts.context_length - 1, name)
     tokens = token_ids(prompt, tokenizer, facts, name)
     if tokens.size >= facts.context_length:
         raise PromptError(

@@ -2,14 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from tokenizers import Encoding
 from tokenizers import Tokenizer as Backend
 
 from ...errors import ArtifactError, PromptError
+from ...library_errors import library_errors
 from ...tokenizer_file import eos_token_id, read_tokenizer
-from .detokenize import Detokenizer, detokenizer
+from .detokenize import Detokenizer, decoding_refusal, detokenizer
+from .length_bound import LengthBound
+
+BYTES_PER_TOKEN = 16
+"""Text of fewer bytes for each token of the room may fit, and is tokenized; English has 4 or 5."""
 
 
 @dataclass(frozen=True)
@@ -27,25 +33,65 @@ class Tokenizer:
         """Return token ids with the range of characters of each in ``text``.
 
         Raises:
-            PromptError: the text is not valid Unicode.
+            PromptError: the text is not valid Unicode, or the library fails on it.
         """
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise PromptError(
-                f"the text is not valid Unicode: character {error.start} is {text[error.start]!r}, half of a pair; "
-                "read it as UTF-8"
-            ) from None
-        return self.backend.encode(text, add_special_tokens=add_special_tokens)
+        check_unicode(text)
+        with library_errors(_refusal):
+            return self.backend.encode(text, add_special_tokens=add_special_tokens)
+
+    def check_length(self, text: str, room: int, name: str) -> None:
+        """Refuse a text that certainly has more than ``room`` tokens, before it is tokenized.
+
+        Raises:
+            PromptError: it has. ``name`` is the text's name in the message.
+        """
+        check_unicode(text)
+        if len(text.encode()) > room * BYTES_PER_TOKEN:
+            least = self._length_bound.least_tokens(text)
+            if least > room:
+                raise PromptError(
+                    f"{name} has {len(text):,} characters, which are at least {least:,} tokens, and there is room for "
+                    f"{room:,}; shorten it"
+                )
+
+    @cached_property
+    def _length_bound(self) -> LengthBound:
+        return LengthBound(self.backend)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Return text without special tokens; invalid UTF-8 becomes U+FFFD."""
         stream = self.detokenizer()
         return "".join(map(stream.push, token_ids)) + stream.flush()
 
+    def token_text(self, token_id: int) -> str:
+        """Return the text of a single token, special or not; empty for an id that is not the tokenizer's."""
+        with library_errors(decoding_refusal):
+            return self.backend.decode([token_id], skip_special_tokens=False)
+
     def detokenizer(self) -> Detokenizer:
         """Return a new detokenizer, which takes one token at a time."""
         return detokenizer(self.backend)
+
+
+def check_unicode(text: str) -> None:
+    """Check that a text can be written as UTF-8.
+
+    Raises:
+        PromptError: it has half of a surrogate pair.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise PromptError(
+            f"the text is not valid Unicode: character {error.start} is {text[error.start]!r}, half of a pair; "
+            "read it as UTF-8"
+        ) from None
+
+
+def _refusal(reason: str) -> PromptError:
+    return PromptError(
+        f"the text cannot be tokenized ({reason}); shorten it where one character is repeated very often"
+    )
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
