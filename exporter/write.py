@@ -25,6 +25,7 @@ from ..errors import OutputError, UnsupportedError
 from ..models.dtypes import PRECISIONS
 from ..models.weight_source import WeightSource
 from .graph import ExportGraph
+from .signals import deferred_signals
 from .weights import Stream, Write
 
 PAGE = 4096
@@ -49,17 +50,21 @@ STORED_PRECISIONS: Mapping[torch.dtype, str] = {**PRECISIONS, torch.uint8: "uint
 def staged(out: Path, *, force: bool) -> Iterator[Path]:
     """Make a folder that becomes ``out`` when the block ends, and is removed when the block raises.
 
+    Where ``out`` is a link, it stays one, and the folder that it leads to is made or replaced.
+
     Raises:
-        OutputError: ``out`` exists and ``force`` is false, or is not an artifact; or the disk is full or not writable.
+        OutputError: ``out`` has content and ``force`` is false, or is not an artifact; or the disk is full or not
+            writable.
     """
-    shown, out = out, out.absolute()
+    shown, out = out, _destination(out)
     prefix = f".{out.name}.intaglio-"
     _clear_abandoned(out, prefix)
-    if out.exists() and not force:
+    empty = out.is_dir() and not any(out.iterdir())
+    if out.exists() and not empty and not force:
         raise OutputError(f"{shown} exists; choose another place, or replace it with --force")
     if out.exists() and not out.is_dir():
         raise OutputError(f"{shown} is a file; an artifact is a folder: choose another place")
-    if out.exists() and not (out / MANIFEST).exists() and any(out.iterdir()):
+    if out.exists() and not empty and not (out / MANIFEST).exists():
         raise OutputError(f"{shown} holds something else than an artifact and is not replaced; choose another place")
     new_parents = [parent for parent in out.parents if not parent.exists()]
     folder = out.parent / f"{prefix}{os.getpid()}"
@@ -69,15 +74,31 @@ def staged(out: Path, *, force: bool) -> Iterator[Path]:
         raise _explained(error, shown) from None
     try:
         yield folder
-        _replace(out, folder)
+        with deferred_signals():
+            _replace(out, folder)
     except OSError as error:
         raise _explained(error, shown) from error
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        with deferred_signals():
+            shutil.rmtree(folder, ignore_errors=True)
         if not out.exists():
             with suppress(OSError):  # not empty where layers are kept for --resume
                 for parent in new_parents:
                     parent.rmdir()
+
+
+def _destination(out: Path) -> Path:
+    """Return the absolute path to write, behind a link at ``out`` itself.
+
+    Raises:
+        OutputError: the link leads to itself.
+    """
+    if not out.is_symlink():
+        return out.absolute()
+    try:
+        return out.resolve()
+    except (OSError, RuntimeError):
+        raise OutputError(f"{out} is a link that leads to itself; remove it, or choose another place") from None
 
 
 def _replace(out: Path, folder: Path) -> None:

@@ -82,9 +82,71 @@ def test_existing_destination(tmp_path: Path, checkpoint: Path) -> None:
         export(checkpoint, checkpoint, force=True)
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["precious"]
     (tmp_path / "out" / "precious").unlink()
-    first = export(checkpoint, tmp_path / "out", force=True)  # an empty folder
+    first = export(checkpoint, tmp_path / "out")  # an empty folder
+    with pytest.raises(OutputError, match=r"out exists; choose another place, or replace it with --force"):
+        export(checkpoint, tmp_path / "out")
     assert export(checkpoint, tmp_path / "out", force=True, target="standard") != first
     assert read_manifest(tmp_path / "out").target == "standard"
+    assert left(tmp_path) == ["out"]
+
+
+def test_an_empty_folder_stays_one_when_the_export_fails(tmp_path: Path, checkpoint: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (checkpoint / "model.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError):
+        export(checkpoint, tmp_path / "out")
+    assert left(tmp_path) == ["out"]
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("there", ["artifact", "empty folder", "nothing"])
+def test_a_link_is_written_through(tmp_path: Path, checkpoint: Path, there: str) -> None:
+    folder = tmp_path / "disk" / "model"
+    if there == "artifact":
+        export(checkpoint, folder, target="standard")
+    elif there == "empty folder":
+        folder.mkdir(parents=True)
+    (tmp_path / "out").symlink_to(Path("disk") / "model")
+    if there == "artifact":
+        with pytest.raises(OutputError, match=r"out exists; choose another place, or replace it with --force"):
+            export(checkpoint, tmp_path / "out")
+    export(checkpoint, tmp_path / "out", force=there == "artifact")
+    assert (tmp_path / "out").readlink() == Path("disk") / "model"
+    assert read_manifest(folder).target == "ort"
+    assert verify(tmp_path / "out") == []
+    assert left(tmp_path) == ["disk", "out"]
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+
+
+def test_a_link_in_a_circle_is_refused(tmp_path: Path, checkpoint: Path) -> None:
+    (tmp_path / "out").symlink_to("out")
+    with pytest.raises(OutputError, match=r"out is a link that leads to itself; remove it, or choose another place"):
+        export(checkpoint, tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("moment", ["rename", "rmtree"])
+def test_an_interruption_while_an_artifact_is_replaced_leaves_nothing_behind(
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, moment: str, name: str
+) -> None:
+    export(checkpoint, tmp_path / "out", target="standard")
+    expected = KeyboardInterrupt if name == "SIGINT" else SystemExit
+    place: Any = shutil if moment == "rmtree" else Path
+    real = getattr(place, moment)
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        signal.raise_signal(getattr(signal, name))
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(place, moment, interrupted)
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        with pytest.raises(expected):
+            export(checkpoint, tmp_path / "out", force=True)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert read_manifest(tmp_path / "out").target == "ort"
+    assert verify(tmp_path / "out") == []
     assert left(tmp_path) == ["out"]
 
 
