@@ -67,7 +67,7 @@ class ArtifactLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
         model = _load(folder, device, threads)
         if model.tokenizer is None:
             raise ArtifactError(f"{folder} has no tokenizer.json, and the harness gives text; export the model again")
-        ends = [model.tokenizer.eos_token_id, *model.defaults.eos_token_ids]
+        ends = [model.tokenizer.eos_token_id, *model.defaults.end_tokens]
         end = next((token for token in ends if token is not None), None)
         if end is None:
             raise ArtifactError(f"{folder} names no end token, with which the harness begins texts; add eos_token")

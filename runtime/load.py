@@ -9,6 +9,7 @@ from typing import Literal, TypedDict, TypeVar, Unpack, overload
 
 from ..artifact import TASKS, Task
 from ..errors import ArtifactError, UsageError
+from ..generation_settings import CheckpointSettings
 from ..known_options import refuses_unknown_options
 from .chat.template import read_chat_format
 from .engine.machine import give_back_memory
@@ -16,7 +17,7 @@ from .engine.opening import open_session
 from .engine.session import Device, Kernels, KVCache, Session
 from .folder import open_folder
 from .generation.generator import TextGenerator
-from .sequence.defaults import GenerationDefaults, read_defaults
+from .sequence.defaults import Override, read_defaults
 from .tasks.answer import QuestionAnswerer
 from .tasks.classify import SequenceClassifier
 from .tasks.embed import Embedder
@@ -35,6 +36,7 @@ class LoadOptions(TypedDict, total=False):
     revision: str | None
     kernels: Kernels
     kv_cache: KVCache
+    generation_config: Override | None
 
 
 @overload
@@ -65,6 +67,7 @@ def load(
     revision: str | None = None,
     kernels: Kernels = "auto",
     kv_cache: KVCache = "auto",
+    generation_config: Override | None = None,
 ) -> Model:
     """Load an artifact.
 
@@ -78,6 +81,8 @@ def load(
         kernels: "auto" for intaglio's kernels where they can run; "onnxruntime" for ONNX Runtime's.
         kv_cache: for text generation: "auto" for the artifact's element type; "int8" for a quarter of float32's memory
             and faster steps in long texts, which needs intaglio's attention on the CPU.
+        generation_config: for text generation: settings instead of the checkpoint's, as a file in the format of
+            generation_config.json, or as its keys and values.
 
     Raises:
         UsageError: the artifact is for another task than ``task``, or an argument is out of its range.
@@ -101,8 +106,12 @@ def load(
         open_session, folder, manifest, device=device, threads=threads, kernels=kernels, kv_cache=kv_cache
     )
     if manifest.task == "text-generation":
-        (tokenizer, defaults), session = _in_parallel(lambda: _read_texts(folder), partial(opening, windowed=True))
+        (tokenizer, defaults), session = _in_parallel(
+            lambda: _read_texts(folder, manifest.model.vocab_size, generation_config), partial(opening, windowed=True)
+        )
         return TextGenerator(session, tokenizer, defaults, read_chat_format(folder))
+    if generation_config is not None:
+        raise UsageError(f"generation_config is for text generation, and {folder} is for {manifest.task}; leave it out")
     encoder, session = _in_parallel(lambda: load_tokenizer(folder), opening)
     match manifest.task:
         case "text-classification":
@@ -115,10 +124,12 @@ def load(
             return Embedder(session, encoder)
 
 
-def _read_texts(folder: Path) -> tuple[Tokenizer | None, GenerationDefaults]:
+def _read_texts(
+    folder: Path, vocab_size: int, override: Override | None
+) -> tuple[Tokenizer | None, CheckpointSettings]:
     """Read the tokenizer, and the defaults of generation that may depend on it."""
     tokenizer = try_tokenizer(folder)
-    return tokenizer, read_defaults(folder, tokenizer)
+    return tokenizer, read_defaults(folder, tokenizer, vocab_size, override)
 
 
 def _in_parallel(read: Callable[[], Read], opening: Callable[..., Session]) -> tuple[Read, Session]:

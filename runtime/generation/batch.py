@@ -30,6 +30,8 @@ class Batch:
 
     def join(self, sequence: ActiveSequence) -> str:
         """Prefill a sequence, which may end it at once; return the first chunk of its text."""
+        if sequence.expired():
+            return ""
         slot = next((i for i, other in enumerate(self._slots) if other is None), len(self._slots))
         chunk = sequence.accept(self._decoder.prefill(slot, sequence.prompt))
         if sequence.finish_reason is None:

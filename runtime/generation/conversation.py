@@ -86,6 +86,8 @@ class Conversation:
             session = self._session
             assert session is not None  # it is None only where the conversation is closed
             prompt = sequence.prompt.tolist()
+            if sequence.expired():
+                return
             if self._decoder is None:
                 self._decoder = open_decoder(session, 1, sequence.prompt.size, session.manifest.model.context_length)
             decoder = self._decoder

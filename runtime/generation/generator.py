@@ -6,13 +6,13 @@ from weakref import WeakSet
 
 from ...artifact import Manifest
 from ...errors import UsageError
+from ...generation_settings import CheckpointSettings
 from ...known_options import refuses_unknown_options
 from ..chat.chat import ChatOptions, ChatReply, ChatStream, finish, stream_chat
 from ..chat.messages import Message
 from ..chat.template import ChatFormat
 from ..decoding.decoder import Decoder, open_decoder, supported_batch_size
 from ..engine.session import Session
-from ..sequence.defaults import GenerationDefaults
 from ..sequence.options import Options
 from ..sequence.request import Request, RequestBuilder
 from ..sequence.sequence import ActiveSequence, Generation
@@ -44,7 +44,7 @@ class TextGenerator:
         self,
         session: Session,
         tokenizer: Tokenizer | None,
-        defaults: GenerationDefaults,
+        defaults: CheckpointSettings,
         chat_format: ChatFormat | None = None,
     ) -> None:
         self._loaded: Session | None = session
@@ -270,7 +270,8 @@ class TextGenerator:
         speculation = self._speculation(request, sequence.prompt.size)
 
         def chunks() -> Generator[str, None, None]:
-            yield from decode(decoder, sequence, decoder.prefill(0, sequence.prompt), speculation)
+            if not sequence.expired():
+                yield from decode(decoder, sequence, decoder.prefill(0, sequence.prompt), speculation)
 
         return chunks()
 

@@ -7,6 +7,7 @@ allowed exactly where the text may end; where nothing else is allowed, generatio
 import json
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
+from copy import copy
 from importlib import import_module
 from threading import Lock
 from typing import Any, Protocol
@@ -44,6 +45,10 @@ class Constraint(Protocol):
 
     def fresh(self) -> "Constraint":
         """Return the same constraint at the beginning of a text."""
+        ...
+
+    def copy(self) -> "Constraint":
+        """Return the same constraint at the same position of a text."""
         ...
 
 
@@ -129,6 +134,11 @@ class GrammarConstraint:
     def fresh(self) -> "GrammarConstraint":
         ends = frozenset(self._end_tokens.tolist())
         return GrammarConstraint(self._start.deep_copy(), self._what, self._end, ends, self._vocab_size)
+
+    def copy(self) -> "GrammarConstraint":
+        copied = copy(self)
+        copied._matcher = self._matcher.deep_copy()
+        return copied
 
     def check(self) -> None:
         """Check that the grammar allows a first token.

@@ -1,128 +1,55 @@
-"""The checkpoint's defaults of generation, from generation_config.json."""
+"""The checkpoint's defaults of generation, which apply where a call gives none."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...errors import ArtifactError, UnsupportedError, UsageError
-from ...json_fields import INT32, is_integer, is_number, shown
-from ..folder import read_json
+from ...errors import ArtifactError, UsageError
+from ...generation_settings import CheckpointSettings, checkpoint_settings, parse_settings
+from ...json_file import read_object
 from ..text.tokenizer import Tokenizer
-from .sampler import SamplingSettings
 
-# Keys that intaglio does not support, with the values that switch them off.
-INEXPRESSIBLE: dict[str, tuple[Any, ...]] = {
-    "num_beams": (1,),
-    "num_beam_groups": (1,),
-    "penalty_alpha": (0,),
-    "dola_layers": (),
-    "guidance_scale": (1,),
-    "no_repeat_ngram_size": (0,),
-    "encoder_repetition_penalty": (1,),
-    "min_length": (0,),
-    "min_new_tokens": (0,),
-    "bad_words_ids": ([],),
-    "sequence_bias": ({}, []),
-    "forced_bos_token_id": (),
-    "forced_eos_token_id": (),
-    "suppress_tokens": ([],),
-    "begin_suppress_tokens": ([],),
-    "exponential_decay_length_penalty": (),
-    "typical_p": (1,),
-    "epsilon_cutoff": (0,),
-    "eta_cutoff": (0,),
-    "top_h": (),
-    "watermarking_config": (),
-}
+Override = str | Path | Mapping[str, Any]
+"""Settings instead of an artifact's own: a file in the format of generation_config.json, or its keys and values."""
 
 
-@dataclass(frozen=True)
-class GenerationDefaults:
-    """The settings that apply where the caller gives none.
+def read_defaults(
+    folder: Path, tokenizer: Tokenizer | None, vocab_size: int, override: Override | None = None
+) -> CheckpointSettings:
+    """Read the settings of an artifact; end tokens that they do not name are tokenizer_config.json's.
 
-    ``max_length`` counts the prompt. ``max_new_tokens`` does not, and takes precedence.
-    ``sampling.temperature`` is 0 unless generation_config.json sets ``do_sample``.
-    """
-
-    sampling: SamplingSettings = field(default_factory=SamplingSettings)
-    eos_token_ids: tuple[int, ...] = ()
-    stop: tuple[str, ...] = ()
-    max_new_tokens: int | None = None
-    max_length: int | None = None
-
-
-def read_defaults(folder: Path, tokenizer: Tokenizer | None) -> GenerationDefaults:
-    """Read generation_config.json; end tokens also from config.json or tokenizer_config.json, in that order.
+    A value that cannot be used is an error of the calls to which it applies.
 
     Raises:
-        ArtifactError: a value of the wrong kind or out of its range.
-        UnsupportedError: a key that changes the tokens in a way that intaglio does not support.
+        ArtifactError: a file cannot be read.
+        UsageError: the override cannot be read, or has a value that cannot be used.
     """
-    path = folder / "generation_config.json"
-    config = read_json(path)
-    for key, neutral in INEXPRESSIBLE.items():
-        value = config.get(key)
-        if value is not None and value not in neutral:
-            raise UnsupportedError(
-                f"{path}: {key} is {shown(value)}, which intaglio does not support; "
-                "remove the key from the checkpoint's file and export the model again"
-            )
-    temperature = _number(path, config, "temperature", 1.0)
-    try:
-        sampling = SamplingSettings(
-            temperature=temperature if config.get("do_sample") else 0.0,
-            top_k=_count(path, config, "top_k", least=0) or 0,
-            top_p=_number(path, config, "top_p", 1.0),
-            min_p=_number(path, config, "min_p", 0.0),
-            repetition_penalty=_number(path, config, "repetition_penalty", 1.0),
-        )
-    except UsageError as error:
-        raise ArtifactError(f"{path}: {error}; correct the checkpoint's file and export the model again") from None
-    end = config.get("eos_token_id")
-    if end is None:
-        end = read_json(folder / "config.json").get("eos_token_id")
-    if end is None and tokenizer is not None:
-        end = tokenizer.eos_token_id
-    return GenerationDefaults(
-        sampling=sampling,
-        eos_token_ids=_token_ids(path, end),
-        stop=_stops(path, config.get("stop_strings")),
-        max_new_tokens=_count(path, config, "max_new_tokens"),
-        max_length=_count(path, config, "max_length"),
-    )
+    if override is not None:
+        defaults = _read_override(override, vocab_size)
+    else:
+        try:
+            defaults = checkpoint_settings(folder, vocab_size)
+        except ValueError as error:
+            raise ArtifactError(f"{error}; export the model again") from None
+    if "eos_token_id" in {*defaults.values, *defaults.problems} or tokenizer is None:
+        return defaults
+    end = tokenizer.eos_token_id
+    ends = () if end is None or end >= vocab_size else (end,)
+    return replace(defaults, values={**defaults.values, "eos_token_id": ends})
 
 
-def _number(path: Path, config: dict[str, Any], key: str, default: float) -> float:
-    value = config.get(key)
-    if value is None:
-        return default
-    if not is_number(value):
-        raise _wrong(path, key, value, "a number")
-    return value
-
-
-def _count(path: Path, config: dict[str, Any], key: str, least: int = 1) -> int | None:
-    value = config.get(key)
-    if value is not None and not is_integer(value, least, INT32):
-        raise _wrong(path, key, value, f"a whole number, {least} or more")
-    return value
-
-
-def _token_ids(path: Path, value: Any) -> tuple[int, ...]:
-    ids = value if isinstance(value, list) else [] if value is None else [value]
-    if not all(is_integer(one, -INT32, INT32) for one in ids):
-        raise _wrong(path, "eos_token_id", value, "a token id or a list of them")
-    return tuple(ids)
-
-
-def _stops(path: Path, value: Any) -> tuple[str, ...]:
-    stops = value if isinstance(value, list) else [] if value is None else [value]
-    if any(not isinstance(one, str) or not one for one in stops):
-        raise _wrong(path, "stop_strings", value, "text or a list of texts")
-    return tuple(stops)
-
-
-def _wrong(path: Path, key: str, value: Any, wanted: str) -> ArtifactError:
-    return ArtifactError(
-        f"{path}: {key} is {shown(value)}, expected {wanted}; correct the checkpoint's file and export again"
-    )
+def _read_override(override: Override, vocab_size: int) -> CheckpointSettings:
+    if isinstance(override, Mapping):
+        found = parse_settings(Path("generation_config"), override, vocab_size)
+    else:
+        path = Path(override)
+        if not path.is_file():
+            raise UsageError(f"{path}: there is no such file; give one in the format of generation_config.json")
+        try:
+            found = parse_settings(path, read_object(path), vocab_size)
+        except ValueError as error:
+            raise UsageError(f"{error}; correct the file") from None
+    if problems := found.applied_problems():
+        raise UsageError(f"{found.path}: {'; '.join(problems.values())}; correct or remove it")
+    return found

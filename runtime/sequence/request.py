@@ -1,33 +1,57 @@
 """From the options of a call and the checkpoint's defaults to a request, and from its prompts to sequences."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Unpack
 
 import numpy as np
 
 from ...artifact import ModelFacts
-from ...errors import PromptError, UsageError
+from ...errors import ArtifactError, PromptError, UsageError
+from ...generation_settings import SETTINGS, CheckpointSettings, check_ids, read_setting
 from ..text.prompts import Prompt, prompt_tokens
 from ..text.tokenizer import Tokenizer
-from .constraint import Constraint, Grammars, Schema
-from .defaults import GenerationDefaults
+from .constraint import Constraint, Grammars
 from .logprobs import check_count
-from .options import Drafter
+from .options import Drafter, Options, check_names
+from .processors.base import Processor
+from .processors.chain import processors_for
+from .processors.own import OwnProcessor
 from .sampler import Sampler, SamplingSettings
 from .sequence import ActiveSequence
 from .stopping import StopStrings, stop_strings
 
 DEFAULT_NEW_TOKENS = 256  # where neither the caller nor generation_config.json gives a number
+SAMPLING = tuple(field.name for field in fields(SamplingSettings))
+COUNTED_BY = {"max_length": "max_new_tokens", "min_length": "min_new_tokens"}
+"""Settings that count the prompt, and those that do not and take precedence."""
+
+
+@dataclass(frozen=True)
+class Beams:
+    """How a beam search works; ``TextGenerator.generate`` explains each field."""
+
+    count: int
+    length_penalty: float
+    early_stopping: bool | str
 
 
 @dataclass(frozen=True)
 class Request:
-    """The options of one call, with the checkpoint's defaults for those that it leaves out."""
+    """The options of one call, with the checkpoint's defaults for those that it leaves out.
 
+    ``settings`` has every value of ``generation_settings.SETTINGS`` that is set. ``beams`` is None without a beam
+    search, and ``deadline`` is a time of ``time.monotonic``.
+    """
+
+    settings: Mapping[str, Any]
     sampling: SamplingSettings
+    beams: Beams | None
+    processors: tuple[Processor, ...]
     stops: tuple[str, ...]
     end_tokens: frozenset[int]
-    max_new_tokens: int | None
+    deadline: float | None
     seed: int
     constraint: Constraint | None
     logprobs: int | None
@@ -38,106 +62,136 @@ class Request:
 class RequestBuilder:
     """Makes requests and sequences for one model, from its facts, its tokenizer and its defaults."""
 
-    def __init__(self, facts: ModelFacts, tokenizer: Tokenizer | None, defaults: GenerationDefaults) -> None:
+    def __init__(self, facts: ModelFacts, tokenizer: Tokenizer | None, defaults: CheckpointSettings) -> None:
         self._facts = facts
         self._tokenizer = tokenizer
         self._defaults = defaults
         self._grammars = Grammars(tokenizer, facts.vocab_size)
 
-    def request(
-        self,
-        *,
-        max_new_tokens: int | None = None,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        min_p: float | None = None,
-        repetition_penalty: float | None = None,
-        seed: int | None = None,
-        stop: str | Sequence[str] | None = None,
-        eos_token_id: int | Sequence[int] | None = None,
-        json_schema: Schema | None = None,
-        regex: str | None = None,
-        grammar: str | None = None,
-        logprobs: int | None = None,
-        speculate: bool | None = None,
-        draft: Drafter | None = None,
-    ) -> Request:
+    def request(self, **options: Unpack[Options]) -> Request:
         """Return the options of a call, those that are None taken from the defaults.
 
         Raises:
-            UsageError: a setting out of its range; a schema, expression or grammar that cannot be used.
+            UsageError: a setting out of its range, or settings that exclude each other; a schema, expression or grammar
+                that cannot be used.
+            ArtifactError: the checkpoint's value of a setting that the call does not give cannot be used.
             DependencyError: structured output needs a package that is not installed.
         """
-        default = self._defaults.sampling
-        sampling = SamplingSettings(
-            temperature=default.temperature if temperature is None else temperature,
-            top_k=default.top_k if top_k is None else top_k,
-            top_p=default.top_p if top_p is None else top_p,
-            min_p=default.min_p if min_p is None else min_p,
-            repetition_penalty=default.repetition_penalty if repetition_penalty is None else repetition_penalty,
-        )
-        if max_new_tokens is not None and max_new_tokens < 1:
-            raise UsageError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
+        check_names(options, Options.__annotations__)
+        settings = self._settings(options)
+        seed = options.get("seed")
         if seed is not None and seed < 0:
             raise UsageError(f"seed must be 0 or more, not {seed}")
-        stops = stop_strings(self._defaults.stop if stop is None else stop)
+        stops = stop_strings(settings.get("stop_strings", ()))
         if stops and self._tokenizer is None:
             raise UsageError("stop strings need text, and this artifact has no tokenizer.json; use eos_token_id")
-        end_tokens = self._end_tokens(eos_token_id)
+        speculate, draft = options.get("speculate"), options.get("draft")
         if speculate is False and draft is not None:
             raise UsageError("draft proposes tokens, and speculate=False forbids proposals; give one of the two")
+        end_tokens = frozenset(settings.get("eos_token_id", ()))
+        constraint = self._grammars.constraint(
+            end_tokens,
+            json_schema=options.get("json_schema"),
+            regex=options.get("regex"),
+            grammar=options.get("grammar"),
+        )
+        beams = _beams(settings)
+        if beams is not None and (speculate or draft is not None):
+            raise UsageError("a beam search does not speculate: leave out speculate and draft, or give num_beams=1")
         return Request(
-            sampling=sampling,
+            settings=settings,
+            sampling=SamplingSettings(**{name: settings[name] for name in SAMPLING if name in settings}),
+            beams=beams,
+            processors=_own_processors(options.get("logits_processor")),
             stops=stops,
             end_tokens=end_tokens,
-            max_new_tokens=self._defaults.max_new_tokens if max_new_tokens is None else max_new_tokens,
+            deadline=time.monotonic() + settings["max_time"] if "max_time" in settings else None,
             seed=int(np.random.SeedSequence().entropy) if seed is None else seed,  # type: ignore[arg-type]
-            constraint=self._grammars.constraint(end_tokens, json_schema=json_schema, regex=regex, grammar=grammar),
-            logprobs=check_count(logprobs, self._facts.vocab_size),
+            constraint=constraint,
+            logprobs=check_count(options.get("logprobs"), self._facts.vocab_size),
             speculate=speculate,
             draft=draft,
         )
 
-    def sequence(self, prompt: Prompt, request: Request, name: str, index: int = 0) -> ActiveSequence:
+    def sequence(
+        self, prompt: Prompt, request: Request, name: str, index: int = 0, repetition: int = 0
+    ) -> ActiveSequence:
         """Return the sequence of a prompt.
 
         Args:
             name: the prompt's name in messages.
             index: the prompt's position in the list of its call.
+            repetition: which of several sequences of the same prompt.
 
         Raises:
             PromptError: an empty prompt, one that fills the context, or ids out of range.
         """
         tokens = prompt_tokens(prompt, self._tokenizer, self._facts, name)
+        limit = self._limit(tokens.size, request, name)
+        seed = [request.seed, index, repetition] if repetition else [request.seed, index]
         return ActiveSequence(
             tokens,
-            limit=self._limit(tokens.size, request, name),
-            sampler=Sampler(request.sampling, tokens, self._facts.vocab_size, seed=[request.seed, index]),
+            limit=limit,
+            sampler=Sampler(request.sampling, seed),
             end_tokens=request.end_tokens,
             stops=StopStrings(request.stops),
             tokenizer=self._tokenizer,
             constraint=request.constraint.fresh() if request.constraint else None,
             top_logprobs=request.logprobs,
+            processors=processors_for(request.settings, request.processors, tokens, limit, request.end_tokens),
+            deadline=request.deadline,
         )
 
-    def _end_tokens(self, given: int | Sequence[int] | None) -> frozenset[int]:
-        ends = self._defaults.eos_token_ids if given is None else given
-        tokens = frozenset([ends] if isinstance(ends, int | np.integer) else ends)
-        if wrong := [token for token in tokens if not 0 <= token < self._facts.vocab_size]:
-            raise UsageError(
-                f"eos_token_id {wrong[0]} is out of range, the model's ids are 0 to {self._facts.vocab_size - 1}"
-            )
-        return tokens
+    def _settings(self, options: Options) -> dict[str, Any]:
+        """Return the settings of a call by their names in ``SETTINGS``: those given, and the defaults of the others."""
+        named = {"stop_strings" if name == "stop" else name: value for name, value in options.items()}
+        given = {}
+        for name in SETTINGS.keys() & named.keys():
+            if named[name] is not None:
+                # The messages about stop strings are those of ``stop_strings``.
+                given[name] = named[name] if name == "stop_strings" else read_setting(name, named[name])
+                check_ids(name, given[name], self._facts.vocab_size)
+        superseded = {counted: None for counted, other in COUNTED_BY.items() if other in given}
+        if problems := self._defaults.applied_problems({**given, **superseded}):
+            remedies = [f"give {_option(key)}" for key in problems if _option(key) in Options.__annotations__]
+            remedies += ["load the artifact with a generation_config of yours"]
+            raise ArtifactError(f"{self._defaults.path}: {'; '.join(problems.values())}; {', or '.join(remedies)}")
+        defaults = {name: value for name, value in self._defaults.values.items() if name not in superseded}
+        return {**defaults, **given}
 
     def _limit(self, prompt: int, request: Request, name: str) -> int:
         """Return how many tokens may follow a prompt of so many: those requested, within the context."""
-        wanted = request.max_new_tokens
-        if wanted is None and self._defaults.max_length is not None:
-            wanted = self._defaults.max_length - prompt
+        wanted = request.settings.get("max_new_tokens")
+        longest = request.settings.get("max_length")
+        if wanted is None and longest is not None:
+            wanted = longest - prompt
             if wanted < 1:
                 raise PromptError(
-                    f"{name} has {prompt:,} tokens, generation_config.json's max_length is "
-                    f"{self._defaults.max_length:,}; give max_new_tokens"
+                    f"{name} has {prompt:,} tokens, {self._defaults.path.name}'s max_length is {longest:,}; "
+                    "give max_new_tokens"
                 )
         return min(DEFAULT_NEW_TOKENS if wanted is None else wanted, self._facts.context_length - prompt)
+
+
+def _option(key: str) -> str:
+    """Return the name of the option that replaces a key of the file."""
+    return "stop" if key == "stop_strings" else COUNTED_BY.get(key, key)
+
+
+def _beams(settings: Mapping[str, Any]) -> Beams | None:
+    count = settings.get("num_beams", 1)
+    if count == 1:
+        return None
+    if settings.get("temperature"):
+        raise UsageError(
+            f"num_beams is {count}, which searches for the most likely text, and temperature is "
+            f"{settings['temperature']}, which samples; give temperature=0 or num_beams=1"
+        )
+    return Beams(count, settings.get("length_penalty", 1.0), settings.get("early_stopping", False))
+
+
+def _own_processors(given: Processor | Sequence[Processor] | None) -> tuple[Processor, ...]:
+    if given is None:
+        return ()
+    functions = given if isinstance(given, Sequence) else [given]
+    return tuple(OwnProcessor(function) for function in functions)

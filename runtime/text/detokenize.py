@@ -6,6 +6,7 @@ replaces invalid UTF-8 by U+FFFD.
 """
 
 import codecs
+from copy import copy
 from typing import Protocol
 
 from tokenizers import Tokenizer as Backend
@@ -32,6 +33,10 @@ class Detokenizer(Protocol):
         """Return the text that is held back; call it once, at the end."""
         ...
 
+    def copy(self) -> "Detokenizer":
+        """Return a detokenizer that has taken the same tokens."""
+        ...
+
 
 def detokenizer(backend: Backend) -> Detokenizer:
     """Return a new detokenizer."""
@@ -55,6 +60,12 @@ class ByteLevelDetokenizer:
 
     def flush(self) -> str:
         return self._decoder.decode(b"", final=True)
+
+    def copy(self) -> "ByteLevelDetokenizer":
+        copied = copy(self)
+        copied._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        copied._decoder.setstate(self._decoder.getstate())
+        return copied
 
 
 class WindowDetokenizer:
@@ -81,6 +92,11 @@ class WindowDetokenizer:
         chunk = self._new_text()
         self._before, self._pending = self._pending, []
         return chunk
+
+    def copy(self) -> "WindowDetokenizer":
+        copied = copy(self)
+        copied._pending = list(self._pending)  # ``_before`` is replaced, never changed
+        return copied
 
     def _new_text(self) -> str:
         with library_errors(decoding_refusal):

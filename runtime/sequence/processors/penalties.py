@@ -1,0 +1,37 @@
+"""Penalties on tokens that occurred (``repetition_penalty``, ``presence_penalty``, ``frequency_penalty``)."""
+
+import numpy as np
+
+from .base import Floats, Tokens
+
+
+class RepetitionPenalty:
+    """Divides the logits of tokens of prompt and continuation by the penalty, or multiplies them where negative.
+
+    N. S. Keskar et al., "CTRL", 2019; the negative case as in transformers.
+    """
+
+    def __init__(self, penalty: float) -> None:
+        self._penalty = np.float32(penalty)
+
+    def __call__(self, tokens: Tokens, logits: Floats) -> Floats:
+        scores = logits[tokens]
+        logits[tokens] = np.where(scores < 0, scores * self._penalty, scores / self._penalty)
+        return logits
+
+
+class OccurrencePenalty:
+    """Subtracts ``presence`` from the logits of generated tokens, and ``frequency`` for each time they occurred.
+
+    OpenAI's definition: the tokens of the prompt do not count.
+    """
+
+    def __init__(self, presence: float, frequency: float, prompt: int) -> None:
+        self._presence = np.float32(presence)
+        self._frequency = np.float32(frequency)
+        self._prompt = prompt
+
+    def __call__(self, tokens: Tokens, logits: Floats) -> Floats:
+        generated, counts = np.unique(tokens[self._prompt :], return_counts=True)
+        logits[generated] -= self._frequency * counts.astype(np.float32) + self._presence
+        return logits
