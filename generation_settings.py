@@ -12,10 +12,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .errors import UsageError
+from .json_fields import shown
 from .json_file import read_object
+from .regular_file import is_there
 
 FILE = "generation_config.json"
 CONFIG = "config.json"
+LARGEST = 3.4e38
+"""The magnitude of numbers, which are float32 where they meet logits."""
 
 Read = Callable[[Any], Any]
 User = Literal["all", "sampling", "beams"]
@@ -51,7 +55,7 @@ def _number(low: float = -inf, high: float = inf, *, above: float | None = None,
             number = float(value)
         except OverflowError:
             raise ValueError from None
-        if isnan(number) or (finite and abs(number) == inf) or number == inf:
+        if isnan(number) or number > LARGEST or (number < -LARGEST and (finite or number > -inf)):
             raise ValueError
         if not low <= number <= high or (above is not None and number <= above):
             raise ValueError
@@ -220,7 +224,7 @@ def read_setting(name: str, value: Any) -> Any:
     try:
         return SETTINGS[name].read(value)
     except (ValueError, TypeError):
-        raise UsageError(f"{name} must be {SETTINGS[name].wanted}, not {_shown(value)}") from None
+        raise UsageError(f"{name} must be {SETTINGS[name].wanted}, not {shown(value)}") from None
 
 
 def check_ids(name: str, value: Any, vocab_size: int) -> None:
@@ -278,7 +282,7 @@ def checkpoint_settings(folder: Path, vocab_size: int) -> CheckpointSettings:
         ValueError: a file cannot be read or is not a JSON object. The message names it.
     """
     path, config = folder / FILE, read_object(folder / CONFIG)
-    if not path.is_file():
+    if not is_there(path):
         return parse_settings(folder / CONFIG, {key: config[key] for key in KEYS & config.keys()}, vocab_size)
     values = read_object(path)
     if values.get("eos_token_id") is None:
@@ -294,13 +298,13 @@ def parse_settings(path: Path, raw: Mapping[str, Any], vocab_size: int) -> Check
         if value is None:
             continue
         if key in UNSUPPORTED and value not in UNSUPPORTED[key]:
-            problems[key] = f"{key} is {_shown(value)}, which intaglio does not support"
+            problems[key] = f"{key} is {shown(value)}, which intaglio does not support"
         elif key in SETTINGS and key in KEYS:
             setting = SETTINGS[key]
             try:
                 values[key] = _within(setting, setting.read(value), vocab_size)
             except (ValueError, TypeError):
-                problems[key] = f"{key} is {_shown(value)}, expected {setting.wanted}"
+                problems[key] = f"{key} is {shown(value)}, expected {setting.wanted}"
     if not raw.get("do_sample"):
         problems.pop("temperature", None)
         values["temperature"] = 0.0
@@ -323,13 +327,3 @@ def _within(setting: Setting, value: Any, vocab_size: int) -> Any:
     if setting.known is None:
         raise ValueError
     return setting.known(value, vocab_size)
-
-
-def _shown(value: Any) -> str:
-    """Return a value for a message, cut where it is long."""
-    try:
-        text = value if isinstance(value, str) else str(value)
-        text = repr(text) if isinstance(value, str) else text
-    except (ValueError, RecursionError):  # an integer of more than 4,300 digits has no text
-        return f"a value of type {type(value).__name__}"
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -79,8 +79,9 @@ def command(
         settings["draft"] = load_draft(draft, loading)
     if as_json:
         generation = asdict(model.generate(text, **settings))
-        if logprobs is None:
-            del generation["logprobs"]
+        for name in ("logprobs", "score"):
+            if generation[name] is None:
+                del generation[name]
         print_json(generation)
         return
     stream = model.stream(text, **settings)

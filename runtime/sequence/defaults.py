@@ -8,6 +8,7 @@ from typing import Any
 from ...errors import ArtifactError, UsageError
 from ...generation_settings import CheckpointSettings, checkpoint_settings, parse_settings
 from ...json_file import read_object
+from ...regular_file import is_there
 from ..text.tokenizer import Tokenizer
 
 Override = str | Path | Mapping[str, Any]
@@ -44,7 +45,7 @@ def _read_override(override: Override, vocab_size: int) -> CheckpointSettings:
         found = parse_settings(Path("generation_config"), override, vocab_size)
     else:
         path = Path(override)
-        if not path.is_file():
+        if not is_there(path):
             raise UsageError(f"{path}: there is no such file; give one in the format of generation_config.json")
         try:
             found = parse_settings(path, read_object(path), vocab_size)

@@ -35,7 +35,8 @@ def nucleus(scores: Floats, top_p: float) -> Indices:
 
 def least_likely(scores: Floats, min_p: float) -> Indices:
     """Keep the tokens whose probability is at least ``min_p`` times that of the most likely one."""
-    return np.flatnonzero(np.exp(scores, dtype=np.float64) >= min_p)
+    kept: Indices = np.flatnonzero(np.exp(scores, dtype=np.float64) >= min_p)
+    return kept
 
 
 def top_entropy(scores: Floats, top_h: float) -> Indices:
@@ -45,7 +46,8 @@ def top_entropy(scores: Floats, top_h: float) -> Indices:
     terms = _entropy_terms(softmax(scores[found]))
     kept = np.cumsum(terms) <= top_h * terms.sum()
     kept[0] = True
-    return found[kept]
+    likely: Indices = found[kept]
+    return likely
 
 
 def typical(scores: Floats, mass: float) -> Indices:
@@ -65,7 +67,8 @@ def typical(scores: Floats, mass: float) -> Indices:
 def epsilon(scores: Floats, cutoff: float) -> Indices:
     """Keep the tokens with at least this probability, and the most likely one (J. Hewitt et al., 2022)."""
     probabilities = softmax(scores)
-    return np.flatnonzero((probabilities >= cutoff) | (scores == scores.max()))
+    kept: Indices = np.flatnonzero((probabilities >= cutoff) | (scores == scores.max()))
+    return kept
 
 
 def eta(scores: Floats, cutoff: float) -> Indices:

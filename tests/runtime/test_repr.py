@@ -46,7 +46,7 @@ def test_results_abbreviate_long_fields() -> None:
     generation = Generation("a text", tuple(range(500)), (1, 2), "eos")
     assert repr(generation) == (
         "Generation(text='a text', token_ids=(0, 1, 2, 3, 4, 5, ...), prompt_token_ids=(1, 2), finish_reason='eos', "
-        "logprobs=None)"
+        "logprobs=None, score=None)"
     )
     score = Score((1,), tuple(range(100)), ("a",) * 100, (-1.0,) * 100, is_greedy=True)
     assert len(repr(score)) < 250

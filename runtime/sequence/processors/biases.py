@@ -35,4 +35,4 @@ class SequenceBias:
 
 def bad_words(sequences: Iterable[tuple[int, ...]], end_tokens: frozenset[int]) -> SequenceBias:
     """Return a processor that excludes sequences of ids; an end token alone is not excluded, as in transformers."""
-    return SequenceBias((ids, -np.inf) for ids in sequences if len(ids) > 1 or ids[0] not in end_tokens)
+    return SequenceBias((ids, -np.inf) for ids in sequences if len(ids) > 1 or end_tokens.isdisjoint(ids))

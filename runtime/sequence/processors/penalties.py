@@ -4,6 +4,8 @@ import numpy as np
 
 from .base import Floats, Tokens
 
+SMALLEST = np.finfo(np.float32).tiny
+
 
 class RepetitionPenalty:
     """Divides the logits of tokens of prompt and continuation by the penalty, or multiplies them where negative.
@@ -12,11 +14,12 @@ class RepetitionPenalty:
     """
 
     def __init__(self, penalty: float) -> None:
-        self._penalty = np.float32(penalty)
+        self._penalty = max(np.float32(penalty), SMALLEST)
 
     def __call__(self, tokens: Tokens, logits: Floats) -> Floats:
         scores = logits[tokens]
-        logits[tokens] = np.where(scores < 0, scores * self._penalty, scores / self._penalty)
+        with np.errstate(over="ignore"):
+            logits[tokens] = np.where(scores < 0, scores * self._penalty, scores / self._penalty)
         return logits
 
 

@@ -210,7 +210,7 @@ def test_prompts_that_a_model_cannot_take(lm: TextGenerator, prompt: object, mes
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"max_new_tokens": 0}, "max_new_tokens must be at least 1, not 0"),
+        ({"max_new_tokens": 0}, "max_new_tokens must be a whole number, 1 or more, not 0"),
         ({"temperature": -0.5}, "temperature must be 0 or more, not -0.5"),
         ({"top_k": -1}, "top_k must be a whole number, 0 or more, not -1"),
         ({"top_p": 0.0}, "top_p must be above 0 and at most 1, not 0.0"),

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import transformers
 from intaglio.errors import ArtifactError, PromptError, UsageError
@@ -49,11 +50,18 @@ def test_without_the_file_the_settings_are_those_in_config_json_as_in_transforme
     shutil.copytree(CHECKPOINTS / "tiny-qwen2", folder)
     (folder / "generation_config.json").unlink()
     config = json.loads((folder / "config.json").read_text())
-    own = {"do_sample": True, "temperature": 0.5, "top_p": 0.9, "repetition_penalty": 1.3, "no_repeat_ngram_size": 2}
-    own |= {"max_length": 33, "min_length": 4, "bad_words_ids": [[5, 6]], "top_k": 7, "eos_token_id": 4098}
+    own: dict[str, Any] = {"do_sample": True, "temperature": 0.5, "top_p": 0.9, "repetition_penalty": 1.3}
+    own |= {
+        "no_repeat_ngram_size": 2,
+        "max_length": 33,
+        "min_length": 4,
+        "bad_words_ids": [[5, 6]],
+        "top_k": 7,
+        "eos_token_id": 4098,
+    }
     (folder / "config.json").write_text(json.dumps(config | own))
     found = read_defaults(folder, None, 4100)
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).generation_config  # type: ignore[no-untyped-call]
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).generation_config
     del own["do_sample"]
     assert {key: getattr(theirs, key) for key in own} == own
     assert found.values == own | {"eos_token_id": (4098,), "bad_words_ids": ((5, 6),)}
@@ -132,7 +140,7 @@ def test_where_nobody_says_a_number_there_are_256_new_tokens(tmp_path: Path) -> 
         ({"max_new_tokens": 0}, "max_new_tokens is 0, expected a whole number, 1 or more; give max_new_tokens"),
         ({"max_length": True}, "max_length is True, expected a whole number, 1 or more; give max_new_tokens"),
         ({"stop_strings": [""]}, "stop_strings is [''], expected text or a list of texts; give stop"),
-        ({"repetition_penalty": 10**400}, "repetition_penalty is 1000000"),
+        ({"repetition_penalty": 10**99}, "repetition_penalty is 1000000"),
         ({"forced_eos_token_id": 2**62}, "forced_eos_token_id is 4611686018427387904, expected a token id"),
         ({"guidance_scale": 1.5}, "guidance_scale is 1.5, which intaglio does not support; load the artifact with"),
         ({"bad_words_ids": [[]]}, "bad_words_ids is [[]], expected a list of lists of token ids; give bad_words_ids"),
@@ -173,7 +181,7 @@ def test_a_call_may_have_settings_of_its_own_instead(tmp_path: Path) -> None:
         assert len(text_generator(folder, generation_config=override).generate([5, 6]).token_ids) == 3
     with pytest.raises(UsageError, match=r"other\.json: there is no such file"):
         text_generator(folder, generation_config=tmp_path / "other.json")
-    with pytest.raises(UsageError, match=r"generation_config: guidance_scale is 2, .* top_k is 'x'.*; correct or remove"):
+    with pytest.raises(UsageError, match=r"generation_config: guidance_scale is 2, .* top_k is 'x'.*; correct"):
         text_generator(folder, generation_config={"guidance_scale": 2, "do_sample": True, "top_k": "x"})
     (tmp_path / "own.json").write_text("[]")
     with pytest.raises(UsageError, match=r"own\.json: expected a JSON object; correct the file"):
@@ -181,10 +189,8 @@ def test_a_call_may_have_settings_of_its_own_instead(tmp_path: Path) -> None:
 
 
 def test_only_text_generation_has_settings(tmp_path: Path) -> None:
-    import numpy as np
-
     folder = fakes.head(tmp_path / "cls", "text-classification", np.eye(fakes.VOCAB, 3))
-    with pytest.raises(UsageError, match="generation_config is for text generation, and .* is for text-classification"):
+    with pytest.raises(UsageError, match=r"generation_config is for text generation, and .* is for text-class"):
         load(folder, generation_config={})
 
 
