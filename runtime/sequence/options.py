@@ -1,28 +1,12 @@
 """The options of a call that generates text."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol, TypedDict
 
-from ...errors import UsageError
 from ..engine.session import Session
 from ..text.tokenizer import Tokenizer
 from .constraint import Schema
 from .processors.base import Processor
-
-
-def check_names(options: Iterable[str], known: Iterable[str]) -> None:
-    """Check that options exist.
-
-    Raises:
-        UsageError: one does not; the message has the nearest name.
-    """
-    known = list(known)
-    for name in options:
-        if name not in known:
-            nearest = get_close_matches(name, known, 1)
-            advice = f"did you mean {nearest[0]}?" if nearest else f"the options are {', '.join(known)}"
-            raise UsageError(f"there is no option {name}; {advice}")
 
 
 class Drafter(Protocol):

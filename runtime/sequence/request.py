@@ -14,7 +14,7 @@ from ..text.prompts import Prompt, prompt_tokens
 from ..text.tokenizer import Tokenizer
 from .constraint import Constraint, Grammars
 from .logprobs import check_count
-from .options import Drafter, Options, check_names
+from .options import Drafter, Options
 from .processors.base import Processor
 from .processors.chain import processors_for
 from .processors.own import OwnProcessor
@@ -77,7 +77,6 @@ class RequestBuilder:
             ArtifactError: the checkpoint's value of a setting that the call does not give cannot be used.
             DependencyError: structured output needs a package that is not installed.
         """
-        check_names(options, Options.__annotations__)
         settings = self._settings(options)
         seed = options.get("seed")
         if seed is not None and seed < 0:

@@ -128,7 +128,7 @@ def test_settings_and_prompts_are_checked_at_the_call(lm: TextGenerator) -> None
         conversation.stream([5], temperature=-2)
     with pytest.raises(PromptError, match="the prompt has 512 tokens, the model's context is 512"):
         conversation.stream([5] * 512)
-    with pytest.raises(UsageError, match="there is no option temprature; did you mean temperature"):
+    with pytest.raises(UsageError, match="generate has no option 'temprature'; did you mean 'temperature'"):
         conversation.generate([5], temprature=1)  # type: ignore[call-arg]
 
 
