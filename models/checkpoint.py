@@ -33,6 +33,7 @@ COMPANIONS = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "added_tokens.json",
     "chat_template.jinja",
 )
 PATTERNS = (*COMPANIONS, f"{TEMPLATE_FOLDER}/*.jinja", "*.safetensors", INDEX)

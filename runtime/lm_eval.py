@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import ArtifactError, DependencyError, PromptError, UnsupportedError
 from .chat.template import read_chat_format
-from .folder import open_folder, read_json
+from .folder import open_folder
 from .generation.generator import TextGenerator
 from .load import load
 
@@ -76,10 +76,9 @@ class ArtifactLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
         self.max_length = max_length or manifest.model.context_length
         self.batch_size = int(str(batch_size)) if str(batch_size).isdigit() else 8  # it may also say "auto"
         self._end = end
-        named = read_json(folder / "tokenizer_config.json").get("bos_token")
-        self._begin_text = named.get("content") if isinstance(named, dict) else named
-        self._begin = model.tokenizer.backend.token_to_id(self._begin_text) if self._begin_text else None
         self._chat = read_chat_format(folder)
+        self._begin_text = self._chat.special_tokens.get("bos_token")
+        self._begin = model.tokenizer.backend.token_to_id(self._begin_text) if self._begin_text else None
         self._name = f"{manifest.source.id}@{manifest.source.digest[:12]}"
 
     @property

@@ -19,6 +19,7 @@ from ...artifact import TEMPLATE_FOLDER
 from ...errors import ArtifactError, IntaglioError, PromptError, UsageError
 from ...known_options import nearest
 from ...regular_file import read_regular
+from ...tokenizer_file import named_tokens
 from ..folder import read_json
 from .messages import Message, cut_at_marker, mark_final_text, normalize_messages, plain_value
 from .tool_schema import tool_schemas
@@ -213,14 +214,11 @@ def read_chat_format(folder: Path) -> ChatFormat:
     templates = _template_files(folder) or _named_templates(
         config.get("chat_template"), folder / "tokenizer_config.json"
     )
-    tokens: dict[str, str | None] = {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
-    if config.get("tokenizer_class") not in ("Qwen2Tokenizer", "Qwen2TokenizerFast"):
-        tokens = {}  # the defaults are those of the Qwen2 class
-    tokens |= {name: _token_text(config.get(name)) for name in config if name.endswith("_token")}
-    if "added_tokens_decoder" not in config:
-        overrides = read_json(folder / "special_tokens_map.json")
-        tokens |= {name: _token_text(overrides[name]) for name in overrides if name.endswith("_token")}
-    return ChatFormat(str(folder), templates, {name: text for name, text in tokens.items() if text is not None})
+    try:
+        tokens = named_tokens(folder)
+    except ValueError as error:
+        raise ArtifactError(f"{error}; export the model again") from None
+    return ChatFormat(str(folder), templates, tokens)
 
 
 def _sandbox() -> ModuleType:
@@ -266,11 +264,6 @@ def _name_and_template(entries: Any) -> list[tuple[Any, Any]]:
     if not isinstance(entries, list):
         return [(None, None)]
     return [(one.get("name"), one.get("template")) if isinstance(one, dict) else (None, None) for one in entries]
-
-
-def _token_text(token: Any) -> str | None:
-    text = token.get("content") if isinstance(token, dict) else token
-    return text if isinstance(text, str) else None
 
 
 def _reason(error: BaseException) -> str:

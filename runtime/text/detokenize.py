@@ -50,8 +50,12 @@ class ByteLevelDetokenizer:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        added = backend.get_added_tokens_decoder().items()
-        self._special = {id for id, token in added if token.special and token.content not in SHOWN}
+        self._special = {
+            id
+            for id, token in backend.get_added_tokens_decoder().items()
+            # A token that was special in tokenizer.json stays one in the decoder, whatever another file says.
+            if (token.special or not backend.decode([id])) and token.content not in SHOWN
+        }
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token_id: int) -> str:
