@@ -24,5 +24,5 @@ def deferred_signals() -> Iterator[None]:
     finally:
         for number, handler in own.items():
             signal.signal(number, handler)
-        for number in received:
-            signal.raise_signal(number)
+        for one in received:
+            signal.raise_signal(one)
