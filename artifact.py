@@ -38,13 +38,18 @@ Target = Literal["ort", "standard"]
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int4"]
 FloatPrecision = Literal["fp32", "fp16", "bf16"]
 CacheDtype = Literal["float32", "float16", "bfloat16"]
+Attention = Literal["causal", "bidirectional"]
 TASKS: tuple[Task, ...] = typing.get_args(Task)
 TARGETS: tuple[Target, ...] = typing.get_args(Target)
 PRECISIONS: tuple[Precision, ...] = typing.get_args(Precision)
 FLOAT_PRECISIONS: tuple[FloatPrecision, ...] = typing.get_args(FloatPrecision)
+ATTENTIONS: tuple[Attention, ...] = typing.get_args(Attention)
 
 JSON_KEYS: Mapping[str, str] = {"kl_estimate": "damage"}
 """The keys in ``intaglio.json`` of the fields that have another name there."""
+
+OPTIONAL: Mapping[str, object] = {"attention": "causal", "notes": ()}
+"""The fields that ``intaglio.json`` has only where their value is another one than this."""
 
 HASH_CHUNK = 1 << 22
 
@@ -66,7 +71,8 @@ class ModelFacts:
     for global attention. ``labels`` are the class names in the order of the logits (empty without a class head).
     ``length_dependent_rope`` says that the rotary frequencies depend on the length of the sequence (dynamic,
     longrope), so that a prompt must be prefilled at once. ``cache_dtype`` is the element type of the
-    ``past_key_values`` inputs, as numpy names it.
+    ``past_key_values`` inputs, as numpy names it. ``attention`` is "bidirectional" in encoders whose tokens attend to
+    later ones too.
     """
 
     vocab_size: int
@@ -82,6 +88,12 @@ class ModelFacts:
     pad_token_id: int | None = None
     labels: tuple[str, ...] = ()
     problem_type: Literal["regression", "single_label_classification", "multi_label_classification"] | None = None
+    attention: Attention = "causal"
+
+    @property
+    def causal(self) -> bool:
+        """Return false if tokens attend to later ones too."""
+        return self.attention == "causal"
 
 
 @dataclass(frozen=True)
@@ -133,7 +145,10 @@ class Parity:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The whole of ``intaglio.json``."""
+    """The whole of ``intaglio.json``.
+
+    ``notes`` say, a sentence each, how the checkpoint was read where its files leave that open.
+    """
 
     family: str
     task: Task
@@ -147,6 +162,7 @@ class Manifest:
     files: dict[str, FileEntry]
     parity: Parity = field(default_factory=Parity)
     format_version: int = FORMAT_VERSION
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         return json.dumps(asdict(self, dict_factory=json_object), indent=2, ensure_ascii=False) + "\n"
@@ -154,7 +170,8 @@ class Manifest:
 
 def json_object(fields: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return a dataclass's fields by their keys in ``intaglio.json``: a ``dict_factory`` of ``asdict``."""
-    return {JSON_KEYS.get(name, name): value for name, value in fields}
+    kept = (field for field in fields if field[0] not in OPTIONAL or field[1] != OPTIONAL[field[0]])
+    return {JSON_KEYS.get(name, name): value for name, value in kept}
 
 
 def read_manifest(folder: str | Path) -> Manifest:
@@ -255,10 +272,11 @@ def _parse(kind: Any, value: Any, where: str) -> Any:
         keys = {f.name: JSON_KEYS.get(f.name, f.name) for f in fields(kind)}
         if unknown := set(value) - set(keys.values()):
             raise ArtifactError(f"{where}: unknown field {sorted(unknown)[0]!r}; export the model again")
-        if missing := [key for key in keys.values() if key not in value]:
+        if missing := [key for key in keys.values() if key not in value and key not in OPTIONAL]:
             raise ArtifactError(f"{where}: field {missing[0]!r} is missing; export the model again")
         hints = typing.get_type_hints(kind)
-        return kind(**{name: _parse(hints[name], value[key], f"{where}: {key}") for name, key in keys.items()})
+        given = {name: key for name, key in keys.items() if key in value}
+        return kind(**{name: _parse(hints[name], value[key], f"{where}: {key}") for name, key in given.items()})
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     fits = False
     if origin is types.UnionType or origin is typing.Union:

@@ -1,13 +1,13 @@
 """Options that several verbs share."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..artifact import TARGETS, TASKS, Target, Task
+from ..artifact import ATTENTIONS, TARGETS, TASKS, Attention, Target, Task
 from .loading import Loading
 
 if TYPE_CHECKING:
@@ -48,19 +48,21 @@ class Making:
 
     task: Task
     target: Target
+    attention: Attention | None
+    ignore_auto_map: bool
+    ignore_adapter: bool
     revision: str | None
     force: bool
     no_parity: bool
 
 
 def making_options(function: Function) -> Function:
-    """Add ``--task``, ``--target``, ``--revision``, ``--force`` and ``--no-parity``, given as one ``making``."""
+    """Add ``--task`` to ``--no-parity``, given as one ``making``."""
 
     @wraps(function)
-    def with_making(
-        *, task: Task, target: Target, revision: str | None, force: bool, no_parity: bool, **others: Any
-    ) -> Any:
-        return function(making=Making(task, target, revision, force, no_parity), **others)
+    def with_making(**given: Any) -> Any:
+        making = Making(**{field.name: given.pop(field.name) for field in fields(Making)})
+        return function(making=making, **given)
 
     return _with_options(
         with_making,
@@ -77,6 +79,18 @@ def making_options(function: Function) -> Function:
             default="ort",
             show_default=True,
             help="`ort`: ONNX Runtime's fused operators; `standard`: only operators of ONNX opset 24.",
+        ),
+        click.option(
+            "--attention",
+            type=click.Choice(ATTENTIONS),
+            help="Which tokens a token attends to, where the checkpoint has code of its own (`auto_map`): "
+            "`bidirectional` for most embedding models.  [default: as config.json says]",
+        ),
+        click.option(
+            "--ignore-auto-map", is_flag=True, help="The checkpoint's own code (`auto_map`) computes nothing else."
+        ),
+        click.option(
+            "--ignore-adapter", is_flag=True, help="Leave out an adapter (LoRA) that lies beside the full weights."
         ),
         click.option("--revision", help="Commit, tag or branch, if SOURCE is a hub id."),
         click.option("--force", is_flag=True, help="Replace OUT once the new artifact is complete."),

@@ -42,6 +42,8 @@ def print_summary(
             "stages": {name: round(part, 3) for name, part in stages.items()},
             "peak_rss_bytes": peak,
         }
+        if manifest.notes:
+            document["notes"] = list(manifest.notes)
         if weights:
             document |= {"bits_per_weight": bits_per_weight(manifest), "estimated_kl": kl}
         print_json(document)
@@ -51,6 +53,7 @@ def print_summary(
         ("model", f"{manifest.family}, {manifest.task}, {manifest.precision}, target {manifest.target}"),
         ("size", f"{size(total)} in {len(manifest.files)} files"),
     ]
+    facts += [("note", note) for note in manifest.notes]
     facts.append(("parity", verdict))
     time = f"{seconds:.1f} s"
     if weights:

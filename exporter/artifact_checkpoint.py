@@ -6,7 +6,7 @@ bytes and its use, and the config the shape of each tensor. Weights are read in 
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +84,10 @@ class ArtifactCheckpoint:
     def origin(self) -> Source:
         return self.manifest.source
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self.manifest.notes
+
     def _locate(self) -> None:
         shapes = self._shapes()
         initializers = ir.load(self.folder / GRAPH).graph.initializers
@@ -149,7 +153,8 @@ class ArtifactCheckpoint:
 def _read_config(folder: Path, manifest: Manifest) -> ModelConfig:
     if manifest.family not in FAMILIES:
         raise ArtifactError(f"{folder}: the manifest's family {manifest.family!r} is unknown; export the model again")
-    return FAMILIES[manifest.family].parse(ConfigReader.open(folder))
+    config = FAMILIES[manifest.family].parse(ConfigReader.open(folder))
+    return config if manifest.model.causal else replace(config, is_causal=False)
 
 
 def _refuse_quantized(folder: Path, manifest: Manifest) -> None:

@@ -10,12 +10,14 @@ from typing import Literal
 
 from .. import __version__
 from ..artifact import (
+    ATTENTIONS,
     DATA,
     GRAPH,
     MANIFEST,
     PRECISIONS,
     TARGETS,
     TASKS,
+    Attention,
     FileEntry,
     FloatPrecision,
     Manifest,
@@ -33,6 +35,8 @@ from ..known_options import refuses_unknown_options
 from ..models.checkpoint import PATTERNS, Checkpoint, companions
 from ..models.config import ModelConfig
 from ..models.digest import Digest
+from ..models.heads import check_task
+from ..models.reading.options import ReadOptions
 from .artifact_checkpoint import ArtifactCheckpoint
 from .build import build_graph
 from .progress import Progress
@@ -52,6 +56,9 @@ def export(
     precision: Precision = "fp32",
     target: Target = "ort",
     options: QuantizeOptions | None = None,
+    attention: Attention | None = None,
+    ignore_auto_map: bool = False,
+    ignore_adapter: bool = False,
     revision: str | None = None,
     force: bool = False,
     progress: Progress | None = None,
@@ -66,6 +73,10 @@ def export(
             ``options.activations`` where it is int8 or int4. Logits are always float32.
         target: "ort" for ONNX Runtime's fused operators, "standard" for ai.onnx opset 24.
         options: how to quantize; for int8 and int4 only.
+        attention: "bidirectional" where the checkpoint's own code lets tokens attend to later ones, as that of most
+            embedding models does, or "causal"; None as config.json says. Not for text generation.
+        ignore_auto_map: the checkpoint's own code, which ``auto_map`` in config.json names, changes nothing.
+        ignore_adapter: export the full weights alone where the folder holds an adapter (LoRA) too.
         revision: branch, tag or commit of a hub id.
         force: replace ``out`` if it exists.
         progress: called with (stage, done, total).
@@ -81,14 +92,17 @@ def export(
     _check_choice("task", task, ("auto", *TASKS))
     _check_choice("precision", precision, PRECISIONS)
     _check_choice("target", target, TARGETS)
+    if attention is not None:
+        _check_choice("attention", attention, ATTENTIONS)
     if options is not None and precision not in QUANTIZED:
         raise UsageError(f"precision is {precision!r}, and quantization is for {' and '.join(QUANTIZED)}")
     report = progress or (lambda stage, done, total: None)
     out = Path(out)
     with staged(out, force=force) as folder:
         located = resolve(source, revision=revision, patterns=PATTERNS)
-        checkpoint = open_source(located.folder)
+        checkpoint = open_source(located.folder, ReadOptions(attention, ignore_auto_map, ignore_adapter))
         chosen = checkpoint.task if task == "auto" else task
+        check_task(checkpoint.config, chosen)
         with ExitStack() as stack:
             digest = None
             if not isinstance(checkpoint, ArtifactCheckpoint):
@@ -142,6 +156,7 @@ def export(
             operators=dict(sorted(operators.items())),
             tools=_tools(),
             files=files,
+            notes=checkpoint.notes,
         )
         (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
     return manifest
@@ -156,6 +171,9 @@ def quantize(
     options: QuantizeOptions | None = None,
     task: Task | Literal["auto"] = "auto",
     target: Target = "ort",
+    attention: Attention | None = None,
+    ignore_auto_map: bool = False,
+    ignore_adapter: bool = False,
     revision: str | None = None,
     force: bool = False,
     progress: Progress | None = None,
@@ -169,15 +187,31 @@ def quantize(
         precision=precision,
         target=target,
         options=options,
+        attention=attention,
+        ignore_auto_map=ignore_auto_map,
+        ignore_adapter=ignore_adapter,
         revision=revision,
         force=force,
         progress=progress,
     )
 
 
-def open_source(folder: Path) -> Checkpoint | ArtifactCheckpoint:
-    """Open the checkpoint in a folder, or the one that an artifact was made from."""
-    return ArtifactCheckpoint(folder) if (folder / MANIFEST).exists() else Checkpoint(folder)
+def open_source(folder: Path, options: ReadOptions) -> Checkpoint | ArtifactCheckpoint:
+    """Open the checkpoint in a folder, or the one that an artifact was made from.
+
+    Raises:
+        UsageError: the artifact has another attention than the options give.
+    """
+    if not (folder / MANIFEST).exists():
+        return Checkpoint(folder, options)
+    checkpoint = ArtifactCheckpoint(folder)
+    made = checkpoint.manifest.model.attention
+    if options.attention not in (None, made):
+        raise UsageError(
+            f"{folder} was made with --attention {made}, not {options.attention}; leave the option out, or give the "
+            "checkpoint"
+        )
+    return checkpoint
 
 
 def _facts(config: ModelConfig, task: Task, activations: FloatPrecision) -> ModelFacts:
@@ -196,6 +230,7 @@ def _facts(config: ModelConfig, task: Task, activations: FloatPrecision) -> Mode
         pad_token_id=config.pad_token_id,
         labels=config.labels if classes else (),
         problem_type=config.problem_type if task == "text-classification" else None,
+        attention="causal" if config.causal else "bidirectional",
     )
 
 

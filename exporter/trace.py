@@ -23,7 +23,7 @@ from ..models.config import ModelConfig
 from ..models.heads import CausalLM, build
 from ..models.ops import KeyValue, lowered
 from .instantiate import instantiate
-from .lowering.ort import OrtOps, refuse_inexpressible, rotates_inside
+from .lowering.ort import OrtEncoderOps, OrtOps, refuse_inexpressible, rotates_inside
 from .lowering.standard import StandardOps
 
 HEAD = "head"
@@ -57,7 +57,7 @@ def trace(config: ModelConfig, task: Task, target: Target, dtype: torch.dtype) -
     Raises:
         UnsupportedError: the target's operators cannot express the model.
     """
-    if target == "ort":
+    if target == "ort" and config.causal:
         refuse_inexpressible(config)
     shallow, templates = _shallow(config)
     return instantiate(_export(shallow, task, target, dtype), templates)
@@ -87,8 +87,13 @@ def _export(config: ModelConfig, task: Task, target: Target, dtype: torch.dtype)
             [(past.clone(), past.clone()) for _ in range(config.num_hidden_layers if generates else 0)],
             torch.ones(1, dtype=torch.int64),
         )
-        rows = config.context_length if rotates_inside(config) else None
-        ops = OrtOps(dtype, table_rows=rows) if target == "ort" else StandardOps(windows, dtype)
+        ops: OrtOps | StandardOps
+        if target == "standard":
+            ops = StandardOps(windows, dtype)
+        elif config.causal:
+            ops = OrtOps(dtype, table_rows=config.context_length if rotates_inside(config) else None)
+        else:
+            ops = OrtEncoderOps(windows, dtype)
         with lowered(ops):
             program = torch.onnx.export(
                 module,

@@ -6,6 +6,7 @@ resident memory, which for a model is the whole model.
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,17 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from ..artifact import FORBIDDEN, TEMPLATE_FOLDER, Task
+from ..artifact import FORBIDDEN, TEMPLATE_FOLDER, Attention, Task
 from ..errors import CheckpointError, UnsupportedError
 from ..json_fields import JSONFields, shown
 from ..json_file import read_object
 from ..library_errors import library_errors
 from ..regular_file import check_regular
-from .config import ConfigReader
+from .config import ConfigReader, ModelConfig
 from .family import CLASS_SUFFIXES, FAMILIES, Family, architectures
 from .parameters import load_module
+from .reading.custom_code import check_custom_code, custom_code
+from .reading.options import ReadOptions
 from .weight_source import CHUNK_BYTES, TensorInfo, find_trunk, row_ranges
 
 SINGLE = "model.safetensors"
@@ -56,10 +59,18 @@ def companions(folder: Path) -> list[str]:
 
 
 class Checkpoint:
-    """An opened folder: ``config``, the ``task`` its architecture is for, and ``tensors`` by name (headers only)."""
+    """An opened folder: ``config``, the ``task`` its architecture is for, and ``tensors`` by name (headers only).
 
-    def __init__(self, folder: str | Path) -> None:
+    ``custom_code`` names the checkpoint's own code, which is not run. ``notes`` say, a sentence each, how the files
+    were read where they leave that open.
+    """
+
+    def __init__(self, folder: str | Path, options: ReadOptions = ReadOptions()) -> None:  # noqa: B008 - it is frozen
         """Read ``config.json`` and the headers of the weight files.
+
+        Args:
+            folder: in Hugging Face layout.
+            options: what the files leave open.
 
         Raises:
             CheckpointError: a file or a key is missing, truncated, or contradicts another.
@@ -69,7 +80,10 @@ class Checkpoint:
         reader = ConfigReader.open(self.folder)
         self.task: Task
         self.architecture, family, self.task = _architecture(reader)
-        self.config = family.parse(reader)
+        self.config = with_attention(family.parse(reader), options.attention, reader.where)
+        self.custom_code = custom_code(reader.get("auto_map"), reader.where)
+        notes = [check_custom_code(self.custom_code, options, reader.where)]
+        self.notes = tuple(note for note in notes if note is not None)
         self.files, self.tensors = self._find()
         self.trunk_prefix = find_trunk(self.tensors, self.folder)
 
@@ -116,6 +130,27 @@ class Checkpoint:
     def load(self, task: Task | None = None, dtype: torch.dtype = torch.float32) -> nn.Module:
         """Return the native module with all of its weights in memory; errors as ``load_module``."""
         return load_module(self, task, dtype)
+
+
+def with_attention(config: ModelConfig, attention: Attention | None, where: str) -> ModelConfig:
+    """Return the config with the attention that the caller gives, if any.
+
+    Raises:
+        UnsupportedError: config.json says otherwise, or it has sliding windows.
+    """
+    if attention is not None:
+        if config.is_causal is not None and config.is_causal != (attention == "causal"):
+            raise UnsupportedError(
+                f"{where}: is_causal = {str(config.is_causal).lower()} contradicts --attention {attention}; leave the "
+                "option out, or mend config.json"
+            )
+        config = replace(config, is_causal=attention == "causal")
+    if not config.causal and any(window is not None for window in config.layer_windows):
+        raise UnsupportedError(
+            f"{where}: bidirectional attention with sliding windows is not supported, since implementations differ in "
+            "the width of such a window; use a checkpoint without sliding layers"
+        )
+    return config
 
 
 def _architecture(reader: ConfigReader) -> tuple[str, Family, Task]:

@@ -62,7 +62,7 @@ checkpoint, which may come from anyone."""
 _READ = frozenset(
     """vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads head_dim
     rms_norm_eps max_position_embeddings original_max_position_embeddings tie_word_embeddings rope_theta rope_scaling
-    rope_parameters pad_token_id id2label num_labels problem_type sliding_window layer_types""".split()
+    rope_parameters pad_token_id id2label num_labels problem_type sliding_window layer_types is_causal""".split()
 )
 
 
@@ -72,6 +72,7 @@ class ModelConfig:
 
     ``layer_windows``: per layer the sliding window in tokens, counting the current one; None attends to everything.
     ``layer_rotary``: per layer whether queries and keys are rotated.
+    ``is_causal``: whether tokens attend to themselves and to earlier ones only; None where config.json does not say so.
     """
 
     family: str
@@ -91,6 +92,12 @@ class ModelConfig:
     pad_token_id: int | None = None
     labels: tuple[str, ...] = ("LABEL_0", "LABEL_1")
     problem_type: ProblemType | None = None
+    is_causal: bool | None = None
+
+    @property
+    def causal(self) -> bool:
+        """Return false if tokens attend to the whole sequence, as in encoders."""
+        return self.is_causal is not False
 
     @property
     def context_length(self) -> int:
@@ -217,7 +224,15 @@ class ConfigReader:
             "pad_token_id": None if pad is None or pad == -1 else self.integer("pad_token_id", least=0),
             "labels": self._labels(),
             "problem_type": self._problem_type(),
+            "is_causal": self._is_causal(),
         }
+
+    def _is_causal(self) -> bool | None:
+        value = self.explicit("is_causal", True)
+        if not isinstance(value, bool):
+            shown = "null, which transformers takes for false" if value is None else repr(value)
+            raise CheckpointError(f"{self.where}: is_causal is {shown}; write true or false")
+        return value if "is_causal" in self.values else None
 
     def _labels(self) -> tuple[str, ...]:
         named = self.get("id2label")

@@ -232,8 +232,26 @@ HEADS: dict[Task, type[Head]] = {
 }
 
 
+def check_task(config: ModelConfig, task: Task) -> None:
+    """Check that a model can have the head of a task.
+
+    Raises:
+        UnsupportedError: it is to predict tokens that it attends to.
+    """
+    if task == "text-generation" and not config.causal:
+        raise UnsupportedError(
+            "tokens of this model attend to later ones (is_causal = false, or --attention bidirectional), and "
+            "text-generation needs causal attention; give --task feature-extraction, or the task of another head"
+        )
+
+
 def build(config: ModelConfig, task: Task) -> nn.Module:
-    """Return the module of a task, with uninitialized weights; ``feature-extraction`` is the bare model."""
+    """Return the module of a task, with uninitialized weights; ``feature-extraction`` is the bare model.
+
+    Raises:
+        UnsupportedError: as ``check_task``.
+    """
+    check_task(config, task)
     return FAMILIES[config.family].trunk(config) if task == "feature-extraction" else HEADS[task](config)
 
 

@@ -91,7 +91,7 @@ class Decoder(nn.Module):
             hidden_states: also return the embeddings and every layer's output.
         """
         past_length = past_key_values[0][0].shape[2] if past_key_values is not None else 0
-        plan: Any = ops.plan(input_ids, attention_mask, past_length, self.rotary_emb)
+        plan: Any = ops.plan(input_ids, attention_mask, past_length, self.rotary_emb, causal=self.config.causal)
         hidden = self.embed_tokens(input_ids)
         states, present = [hidden], []
         for index, layer in enumerate(self.layers):

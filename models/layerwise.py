@@ -62,7 +62,8 @@ class Layerwise:
 
     def plan(self, rows: int, length: int, past: int = 0) -> Any:
         """Return what the layers share for ``length`` new tokens after ``past`` cached ones, without padding."""
-        return ops.plan(torch.zeros(rows, length, dtype=torch.int64), None, past, self._rotary)
+        ids = torch.zeros(rows, length, dtype=torch.int64)
+        return ops.plan(ids, None, past, self._rotary, causal=self.config.causal)
 
     def norm(self, hidden: Tensor) -> Tensor:
         """Apply the final norm, [..., D]."""

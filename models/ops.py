@@ -34,7 +34,12 @@ class FusedOps(Protocol):
     """An implementation of the fused operators; the functions below document each."""
 
     def plan(
-        self, input_ids: Tensor, attention_mask: Tensor | None, past_length: int, rotary: RotaryEmbedding
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        past_length: int,
+        rotary: RotaryEmbedding,
+        causal: bool,
     ) -> Any: ...
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor: ...
@@ -58,15 +63,23 @@ class FusedOps(Protocol):
     def unembed(self, hidden: Tensor, weight: Tensor) -> Tensor: ...
 
 
-def plan(input_ids: Tensor, attention_mask: Tensor | None, past_length: int, rotary: RotaryEmbedding) -> Any:
+def plan(
+    input_ids: Tensor,
+    attention_mask: Tensor | None,
+    past_length: int,
+    rotary: RotaryEmbedding,
+    *,
+    causal: bool = True,
+) -> Any:
     """Compute what all layers share in one forward pass: positions, masks, rotary angles. Opaque to the families.
 
     Args:
         input_ids: [B, S].
         attention_mask: [B, T] with T = past_length + S, nonzero where there is a token; None for all tokens.
         past_length: number of cached positions.
+        causal: tokens attend to themselves and to earlier ones; otherwise to the whole sequence.
     """
-    return _ops.get().plan(input_ids, attention_mask, past_length, rotary)
+    return _ops.get().plan(input_ids, attention_mask, past_length, rotary, causal)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -90,7 +103,9 @@ def attention(
     window: int | None,
     rotate: bool,
 ) -> tuple[Tensor, KeyValue]:
-    """Compute causal grouped-query attention (Ainslie et al., 2023), with RoPE on the new queries and keys.
+    """Compute grouped-query attention (Ainslie et al., 2023), with RoPE on the new queries and keys.
+
+    Whether it is causal is part of ``plan``.
 
     Args:
         query: [B, S, H*E]; key and value: [B, S, K*E].
@@ -126,7 +141,10 @@ def lowered(ops: FusedOps) -> Iterator[None]:
 
 @dataclass
 class ReferencePlan:
-    """``positions_BT`` of all tokens, ``valid_BT`` false on padding, cos and sin [B, S, E/2] of the new tokens."""
+    """``positions_BT`` of all tokens, ``valid_BT`` false on padding, cos and sin [B, S, E/2] of the new tokens.
+
+    Unless ``causal``, a token attends to later ones too; such layers have no window.
+    """
 
     positions_BT: Tensor
     valid_BT: Tensor
@@ -134,14 +152,16 @@ class ReferencePlan:
     cos: Tensor
     sin: Tensor
     masks: dict[int | None, Tensor]
+    causal: bool = True
 
     def mask(self, window: int | None) -> Tensor:
         """Return the attention mask, bool [B, 1, S, T], true where a new token attends."""
         if window not in self.masks:
             positions, past = self.positions_BT, self.past_length
             slots = torch.arange(positions.shape[1], device=positions.device)
-            seen = (slots <= slots[past:, None]) & self.valid_BT[:, None]
+            seen = (slots <= slots[past:, None]) & self.valid_BT[:, None] if self.causal else self.valid_BT[:, None]
             if window is not None:
+                assert self.causal
                 seen &= positions[:, past:, None] - positions[:, None] < window
             # A padding token would see nothing, and softmax over nothing is NaN: it attends to itself.
             self.masks[window] = (seen | (slots == slots[past:, None]))[:, None]
@@ -152,7 +172,12 @@ class ReferenceOps:
     """The operators in plain PyTorch: the definition that every lowering is compared with."""
 
     def plan(
-        self, input_ids: Tensor, attention_mask: Tensor | None, past_length: int, rotary: RotaryEmbedding
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        past_length: int,
+        rotary: RotaryEmbedding,
+        causal: bool,
     ) -> ReferencePlan:
         B, S = input_ids.shape
         if attention_mask is None:
@@ -160,7 +185,7 @@ class ReferenceOps:
         valid = attention_mask != 0
         positions = (valid.cumsum(-1) - 1).clamp(min=0)
         cos, sin = rotary(positions[:, past_length:], positions[:, -1] + 1)
-        return ReferencePlan(positions, valid, past_length, cos, sin, {})
+        return ReferencePlan(positions, valid, past_length, cos, sin, {}, causal)
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         wide = x.to(torch.float32)

@@ -8,6 +8,7 @@ from ..errors import ArtifactError, UsageError
 from ..hub import resolve
 from ..models.checkpoint import PATTERNS, Checkpoint
 from ..models.digest import Digest
+from ..models.reading.options import ReadOptions
 from ..runtime.engine.machine import available_memory
 
 Progress = Callable[[str, int, int], None]
@@ -36,7 +37,9 @@ def open_source(
     located = resolve(source, revision=revision, patterns=PATTERNS)
     if (located.folder / MANIFEST).exists():
         raise UsageError(f"{source} is an artifact; give the checkpoint that it was made from as --source")
-    checkpoint = Checkpoint(located.folder)
+    # The artifact says how the checkpoint was read.
+    options = ReadOptions(manifest.model.attention, ignore_auto_map=True, ignore_adapter=True)
+    checkpoint = Checkpoint(located.folder, options)
     config, facts = checkpoint.config, manifest.model
     for what, theirs, ours in (
         ("family", config.family, manifest.family),

@@ -36,6 +36,7 @@ def describe_artifact(path: Path, manifest: Manifest) -> Description:
         weights=weights,
         bits_per_weight=bits_per_weight(manifest) if weights else None,
         kl=estimated_kl(manifest, weights),
+        notes=manifest.notes,
     )
 
 

@@ -19,7 +19,9 @@ def describe_checkpoint(path: Path) -> Description:
     """
     with export_extra():
         from ...models.checkpoint import Checkpoint
-    checkpoint = Checkpoint(path)
+        from ...models.reading.options import ReadOptions
+    # What export asks about is described, and not asked.
+    checkpoint = Checkpoint(path, ReadOptions(describe=True))
     config = checkpoint.config
     tensors = [(info.dtype, prod(info.shape)) for info in checkpoint.tensors.values()]
     groups = group_tensors((dtype, number, number * BITS.get(dtype, 0) // 8) for dtype, number in tensors)
@@ -41,4 +43,5 @@ def describe_checkpoint(path: Path) -> Description:
             "embeddings": "tied" if config.tie_word_embeddings else "untied",
             "rope": config.rope.type,
         },
+        notes=checkpoint.notes,
     )

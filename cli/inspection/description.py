@@ -42,6 +42,8 @@ class Architecture(Protocol):
     def layer_windows(self) -> Sequence[int | None]: ...
     @property
     def context_length(self) -> int: ...
+    @property
+    def causal(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Description:
         weights: the weights of a quantized artifact.
         bits_per_weight: average over all parameters, with scales and zero points.
         kl: estimated KL divergence of the quantization, in nats per token.
+        notes: how the checkpoint is read where its files leave that open.
     """
 
     path: str
@@ -77,6 +80,7 @@ class Description:
     weights: Sequence[StoredWeight] = ()
     bits_per_weight: float | None = None
     kl: float | None = None
+    notes: Sequence[str] = ()
 
     @property
     def parameters(self) -> int:
@@ -122,10 +126,12 @@ class Description:
             "num_key_value_heads": sizes.num_key_value_heads,
             "head_dim": sizes.head_dim,
             "layer_windows": list(sizes.layer_windows),
+            "attention": "causal" if sizes.causal else "bidirectional",
             "context_length": sizes.context_length,
             "labels": list(self.labels),
             "memory": {"precision": self.memory_precision, "weight_bytes": self.resident_bytes, "kv_cache": caches},
             **self._weights_to_json(),
+            **({"notes": list(self.notes)} if self.notes else {}),
             **self.details,
         }
 
@@ -156,7 +162,7 @@ class Description:
         lines += [
             ("shape", f"{layers}, hidden {sizes.hidden_size}, vocabulary {sizes.vocab_size:,}"),
             ("", heads),
-            ("attention", describe_windows(sizes.layer_windows)),
+            ("attention", describe_windows(sizes.layer_windows) if sizes.causal else "bidirectional in every layer"),
             ("context", f"{sizes.context_length:,} tokens"),
         ]
         lines.append(("memory", f"{size(self.resident_bytes)} of weights as {self.memory_precision}"))
@@ -173,6 +179,9 @@ class Description:
             pairs = [f"{k}\u00a0{v}" for k, v in value.items()] if isinstance(value, Mapping) else [str(value)]
             first, *rest = textwrap.wrap(", ".join(pairs), 90, break_on_hyphens=False) or [""]
             lines += [(name, first), *(("", line) for line in rest)]
+        for note in self.notes:
+            first, *rest = textwrap.wrap(note, 90, break_on_hyphens=False)
+            lines += [("note", first), *(("", line) for line in rest)]
         return [(name, text.replace("\u00a0", " ")) for name, text in lines]
 
     def _weights_to_lines(self) -> list[tuple[str, str]]:

@@ -15,6 +15,7 @@ from ...models.config import ModelConfig
 from ...models.ops import Heads, KeyValue
 from ...models.rope import RotaryEmbedding
 from .nodes import SharedOps, ints, node, nodes, rotary_embedding, scalar
+from .standard import StandardOps
 
 REJECTED = 2**31 - 2
 """A ``seqlens_k`` larger than any cache."""
@@ -49,9 +50,15 @@ class OrtOps(SharedOps):
         self.table_rows = table_rows
 
     def plan(
-        self, input_ids: Tensor, attention_mask: Tensor | None, past_length: int, rotary: RotaryEmbedding
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        past_length: int,
+        rotary: RotaryEmbedding,
+        causal: bool,
     ) -> OrtPlan:
         assert attention_mask is not None
+        assert causal
         B = input_ids.shape[0]
         count = node("ReduceSum", [attention_mask, ints(1)], torch.int64, [B], keepdims=0)
         total = node("Shape", [attention_mask], torch.int64, [1], start=1, end=2)
@@ -124,6 +131,18 @@ class OrtOps(SharedOps):
         # The weight as it is stored, [V, D], so that one copy serves as the embedding too.
         B, S, _ = hidden.shape
         return node("com.microsoft::FusedMatMul", [hidden, weight], hidden.dtype, [B, S, weight.shape[0]], transB=1)
+
+
+class OrtEncoderOps(StandardOps):
+    """Lowering of an encoder, whose tokens attend to the whole sequence, which GroupQueryAttention cannot express.
+
+    Attention is that of ai.onnx, with the mask of the reference, so that padding may be anywhere. The norms are
+    ONNX Runtime's, by which they are fused with the residual sums.
+    """
+
+    opset = 23
+    ir_version = 11
+    norm = "SimplifiedLayerNormalization"
 
 
 def _int32(x: Tensor) -> Tensor:

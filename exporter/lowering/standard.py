@@ -31,10 +31,15 @@ class StandardOps(SharedOps):
         self.dtype = dtype
 
     def plan(
-        self, input_ids: Tensor, attention_mask: Tensor | None, past_length: int, rotary: RotaryEmbedding
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        past_length: int,
+        rotary: RotaryEmbedding,
+        causal: bool,
     ) -> ReferencePlan:
         # What layers share is computed here, once for the graph, and not in the first layer that needs it.
-        plan = ReferenceOps().plan(input_ids, attention_mask, past_length, rotary)
+        plan = ReferenceOps().plan(input_ids, attention_mask, past_length, rotary, causal)
         for window in self.windows:
             plan.mask(window)
         return replace(plan, cos=plan.cos.to(self.dtype), sin=plan.sin.to(self.dtype))

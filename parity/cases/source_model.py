@@ -56,17 +56,19 @@ class SourceModel:
         """Run passages; their hidden states are kept for ``outputs``.
 
         Sequences of a batch are independent, so that passages of one shape are batched. If RoPE's frequencies depend
-        on the length, a passage is read in its own chunks; otherwise in any, since the result is the same.
+        on the length, a passage is read in its own chunks; otherwise in any, since the result is the same. Where tokens
+        attend to later ones, a passage is read whole.
 
         Raises:
             CheckpointError: the model computes NaN or infinite values.
         """
-        dependent = self.config.rope.length_dependent
+        causal, dependent = self.config.causal, self.config.rope.length_dependent
         read: list[Passage] = []
         begun: list[tuple[Passage, Passage]] = []
         for passage in sorted(passages, key=lambda p: -p.tokens.size):
-            # Attention is causal: a passage that begins another one is not read twice.
-            longer = next((other for other in read if not dependent and _begins(other.tokens, passage.tokens)), None)
+            # If attention is causal, a passage that begins another one is not read twice.
+            extends = causal and not dependent
+            longer = next((other for other in read if extends and _begins(other.tokens, passage.tokens)), None)
             if longer is None:
                 read.append(passage)
             else:
@@ -74,7 +76,7 @@ class SourceModel:
         groups: dict[tuple[int, tuple[int, ...]], list[Passage]] = {}
         for passage in read:
             size = passage.tokens.size
-            chunks = passage.chunks if dependent else _chunks(size)
+            chunks = passage.chunks if dependent else _chunks(size) if causal else (size,)
             groups.setdefault((size, chunks), []).append(passage)
         batches = [
             (chunks, members[start : start + ROWS])

@@ -66,7 +66,8 @@ def scenarios(tokens: Tensor, manifest: Manifest) -> tuple[Scenario, ...]:
         found.append(_ragged_decode(tokens[:, :PROMPT]))
     elif manifest.task != "text-classification" or manifest.model.pad_token_id is not None:
         found.append(_padded(tokens[:, :PROMPT], manifest, left=False))
-    if manifest.target == "standard" and (generates or len(found) > 1):
+    left = manifest.target == "standard" or manifest.model.attention == "bidirectional"
+    if left and (generates or len(found) > 1):
         found.append(_padded(tokens[:, :PROMPT], manifest, left=True))
     return tuple(found)
 

@@ -41,7 +41,9 @@ class SourceRun:
         hidden: the hidden state of the new tokens [B, S, D], after the layers that have run.
     """
 
-    def __init__(self, scenario: Scenario, rotary: RotaryEmbedding, past_hidden: Tensor, hidden: Tensor) -> None:
+    def __init__(
+        self, scenario: Scenario, rotary: RotaryEmbedding, past_hidden: Tensor, hidden: Tensor, *, causal: bool = True
+    ) -> None:
         """
         Args:
             past_hidden: the embeddings of the cached tokens [B, P, D].
@@ -49,7 +51,7 @@ class SourceRun:
         """
         self.scenario = scenario
         self.hidden = hidden
-        self.plan = ops.plan(scenario.ids, scenario.mask, scenario.past_length, rotary)
+        self.plan = ops.plan(scenario.ids, scenario.mask, scenario.past_length, rotary, causal=causal)
         self._past_hidden = past_hidden
         past_mask = scenario.mask[:, : scenario.past_length]
         self._past_plan = ops.plan(scenario.past_ids, past_mask, 0, rotary) if scenario.past_length else None
@@ -57,7 +59,7 @@ class SourceRun:
     @classmethod
     def start(cls, scenario: Scenario, source: Layerwise, rotary: RotaryEmbedding) -> "SourceRun":
         past = source.embed(scenario.past_ids) if scenario.past_length else torch.empty(0)
-        return cls(scenario, rotary, past, source.embed(scenario.ids))
+        return cls(scenario, rotary, past, source.embed(scenario.ids), causal=source.config.causal)
 
     def advance(self, layer: nn.Module, taps: tuple[Tap, ...]) -> LayerRun:
         """Run the next layer and return its activations."""

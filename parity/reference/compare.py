@@ -23,7 +23,8 @@ def against(
     kind = kind_of(manifest.task, manifest.model)
     ours, theirs = Tally(kind, NOISE["fp32"]), Tally(kind, NOISE[manifest.precision])
     outputs = {index: rows for index, _, rows in case.run(session)}
-    found = transformers_logits(checkpoint.folder, manifest.task, [passage.tokens for passage in case.passages])
+    tokens = [passage.tokens for passage in case.passages]
+    found = transformers_logits(checkpoint.folder, manifest.task, tokens, manifest.model.attention)
     for index, (passage, rows) in enumerate(zip(case.passages, found, strict=True)):
         ours.add(model.outputs(passage, 0, passage.tokens.size), rows, following=None)
         theirs.add(rows, outputs[index])

@@ -4,6 +4,7 @@ import copy
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from inspect import getsource
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...artifact import Task
+from ...artifact import Attention, Task
 from ...errors import DependencyError, UnsupportedError, first_line
 from ...models.config import ConfigReader
 
@@ -26,9 +27,11 @@ CLASSES: Mapping[Task, str] = {
 
 
 def transformers_logits(
-    checkpoint_folder: Path, task: Task, rows: Sequence[NDArray[np.int64]]
+    checkpoint_folder: Path, task: Task, rows: Sequence[NDArray[np.int64]], attention: Attention = "causal"
 ) -> Iterator[NDArray[np.float32]]:
     """Yield the outputs of transformers' head for each sequence of tokens int64 [S]; the whole model is in memory.
+
+    Code of the checkpoint's own is not run: "bidirectional" gives transformers' own class a bidirectional mask.
 
     Returns:
         float32 arrays: logits [S, V] of a causal LM, [S, L] of token classification, [1, L] of sequence
@@ -40,7 +43,7 @@ def transformers_logits(
     """
     transformers = _transformers()
     with _quiet(transformers):
-        model = _model(transformers, Path(checkpoint_folder), task)
+        model = _model(transformers, Path(checkpoint_folder), task, attention)
     trunk = getattr(model, model.base_model_prefix, model)
     rotary = copy.deepcopy(trunk.rotary_emb)
     for tokens in rows:
@@ -77,12 +80,25 @@ def _outputs(output: Any, task: Task) -> NDArray[np.float32]:
     return array
 
 
-def _model(transformers: ModuleType, folder: Path, task: Task) -> Any:
+def _model(transformers: ModuleType, folder: Path, task: Task, attention: Attention) -> Any:
     _check_config(folder)
     kind = getattr(transformers, CLASSES[task])
+    if attention == "bidirectional" and "is_causal" not in getsource(transformers.masking_utils.create_causal_mask):
+        raise UnsupportedError(
+            f"{folder}: transformers {transformers.__version__} has no bidirectional attention for this family; "
+            "upgrade it, or leave --reference transformers out"
+        )
     try:
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        config.is_causal = attention == "causal"  # what its masks are made by
         model, loaded = kind.from_pretrained(
-            folder, dtype=torch.float32, attn_implementation="eager", local_files_only=True, output_loading_info=True
+            folder,
+            config=config,
+            dtype=torch.float32,
+            attn_implementation="eager",
+            local_files_only=True,
+            output_loading_info=True,
+            trust_remote_code=False,
         )
     except Exception as error:  # it raises whatever its parts raise
         raise UnsupportedError(

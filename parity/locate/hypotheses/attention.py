@@ -61,7 +61,10 @@ def _masks(mismatch: Mismatch, correct: AttentionVariant) -> Iterator[Hypothesis
         yield "padding is attended to", replace(correct, valid=everything)()
         yield "padding is counted in the positions", correct.rotated_by(rotation, positions=counted)()
     if correct.query.shape[1] > 1:
-        yield "tokens attend to later tokens: the mask is not causal", replace(correct, causal=False)()
+        text = "tokens attend to later tokens: the mask is not causal"
+        if not correct.causal:
+            text = "tokens do not attend to later tokens: the mask is causal"
+        yield text, replace(correct, causal=not correct.causal)()
 
 
 def _caches(mismatch: Mismatch, correct: AttentionVariant) -> Iterator[Hypothesis]:

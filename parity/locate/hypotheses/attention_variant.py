@@ -95,7 +95,17 @@ def correct_attention(mismatch: Mismatch) -> AttentionVariant:
     rotation = _planned_rotation(plan) if config.layer_rotary[mismatch.layer] else None
     window = config.layer_windows[mismatch.layer]
     return AttentionVariant(
-        config, query, key, value, layer_run.past, plan.positions_BT, plan.valid_BT, window, rotation, rotation
+        config,
+        query,
+        key,
+        value,
+        layer_run.past,
+        plan.positions_BT,
+        plan.valid_BT,
+        window,
+        rotation,
+        rotation,
+        causal=config.causal,
     )
 
 

@@ -1,5 +1,6 @@
 """transformers beside the native definitions: the same outputs, nothing on stderr, and refusals with a remedy."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
+from intaglio.artifact import Task
 from intaglio.errors import DependencyError, UnsupportedError
 from intaglio.models.checkpoint import Checkpoint
+from intaglio.models.reading.options import ReadOptions
 from intaglio.parity.reference.transformers import transformers_logits
 from intaglio.tests import tiny
 from intaglio.tests.models.variants import BY_NAME
@@ -17,7 +21,13 @@ from numpy.typing import NDArray
 TOKENS = [np.random.default_rng(length).integers(3, 288, length) for length in (40, 7)]
 """Beyond the window and the original length of the scaled RoPE types, then below: the order that shows state."""
 
-TASKS = ("text-generation", "feature-extraction", "text-classification", "token-classification", "question-answering")
+TASKS: tuple[Task, ...] = (
+    "text-generation",
+    "feature-extraction",
+    "text-classification",
+    "token-classification",
+    "question-answering",
+)
 
 
 def written(folder: Path, name: str, task: str = "text-generation") -> Path:
@@ -27,8 +37,8 @@ def written(folder: Path, name: str, task: str = "text-generation") -> Path:
 
 
 @torch.inference_mode()
-def native(folder: Path, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
-    checkpoint = Checkpoint(folder)
+def native(folder: Path, tokens: NDArray[np.int64], options: ReadOptions | None = None) -> NDArray[np.float32]:
+    checkpoint = Checkpoint(folder, options or ReadOptions())
     output: Any = checkpoint.load()(torch.from_numpy(tokens)[None])
     found: torch.Tensor
     if checkpoint.task == "question-answering":
@@ -60,6 +70,23 @@ def test_equals_the_native_definition(name: str, task: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("name", ["qwen2-rope-dynamic", "qwen2-rope-longrope", "exaone4-rope-llama3", "qwen2-tied"])
 def test_rows_do_not_influence_each_other(name: str, tmp_path: Path) -> None:
     assert_equal(written(tmp_path, name))
+
+
+@pytest.mark.parametrize("task", TASKS[1:3])
+def test_bidirectional_attention(task: Task, tmp_path: Path) -> None:
+    folder = written(tmp_path, "exaone4-global", task)
+    values = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(values | {"auto_map": {"AutoModel": "modeling_exaone4.Encoder"}}))
+    found = list(transformers_logits(folder, task, TOKENS, "bidirectional"))
+    for theirs, tokens in zip(found, TOKENS, strict=True):
+        ours = native(folder, tokens, ReadOptions(attention="bidirectional"))
+        assert np.abs(theirs - ours).max() <= 2e-5 * np.abs(ours).max()
+
+
+def test_a_transformers_without_bidirectional_attention(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transformers.masking_utils, "create_causal_mask", lambda: None)
+    with pytest.raises(UnsupportedError, match=r"transformers \S+ has no bidirectional attention for this family; up"):
+        list(transformers_logits(written(tmp_path, "qwen2-plain"), "feature-extraction", TOKENS, "bidirectional"))
 
 
 def test_says_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
