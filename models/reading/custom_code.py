@@ -7,10 +7,14 @@ usually attend to later tokens by it.
 from typing import Any
 
 from ...errors import CheckpointError, UnsupportedError
+from ...json_fields import MAX_SHOWN, shown
 from .options import ReadOptions
 
 TEXT_CLASSES = ("AutoTokenizer", "AutoProcessor", "AutoFeatureExtractor", "AutoImageProcessor", "AutoVideoProcessor")
 """The entries that do not compute the model."""
+
+MOST_NAMED = 8
+"""Entries that messages name."""
 
 
 def custom_code(auto_map: Any, where: str) -> str | None:
@@ -22,9 +26,9 @@ def custom_code(auto_map: Any, where: str) -> str | None:
     if not auto_map:
         return None
     if not isinstance(auto_map, dict):
-        raise CheckpointError(f"{where}: auto_map is {auto_map!r}, expected an object; mend config.json")
+        raise CheckpointError(f"{where}: auto_map is {shown(auto_map)}, expected an object; mend config.json")
     named = [f"{key}: {value}" for key, value in auto_map.items() if value and key not in TEXT_CLASSES]
-    return ", ".join(named) or None
+    return ", ".join(text[:MAX_SHOWN] for text in named[:MOST_NAMED]) or None
 
 
 def check_custom_code(code: str | None, options: ReadOptions, where: str) -> str | None:
