@@ -1,7 +1,8 @@
 """Intaglio's kernels for ONNX Runtime's CPU provider: operators in C, in a library compiled when the package is built.
 
     native/library.c                what ONNX Runtime calls; it registers the operators
-    native/ort/                     ONNX Runtime's C interface (ort_abi.h, ort.h), and how an operator is defined
+    native/ort/                     ONNX Runtime's C interface (ort_abi.h, ort.h), how an operator is defined, and the
+                                    checks of a node's attributes, inputs and outputs (node.h)
     native/matmul/
       operator.c, merged_operator.c, gather_operator.c    MatMulNBits, MergedMatMulNBits, GatherBlockQuantized
       weight_inputs, weights        quantized weights of an operator, and how they are packed
@@ -14,7 +15,7 @@
       append, cache.h               rotation, and the KV cache
       attention                     the division of attention into tasks
       decode.c, prefill.c           attention with few queries, and with many
-    native/common/                  memory, processors, float16, vector helpers
+    native/common/                  memory, sizes, processors, float16, vector helpers
 
 The artifact needs no change: ONNX Runtime takes an operator's kernel from a registered library first. While a graph is
 loaded, edits/ adapts it: stored_scales.py drops the Casts that only ONNX Runtime's kernels need, merged_matmuls.py

@@ -248,35 +248,37 @@ def test_nan_stays_in_its_row() -> None:
 
 
 REFUSED = {
-    "out of range": (1, [9], 8, "seqlens_k is out of range"),
-    "negative": (1, [0], 8, "seqlens_k is out of range"),
-    "too small": (4, [3], 8, "seqlens_k is too small"),
-    "no total": (1, [1], 0, "total_sequence_length must be positive"),
-    "beyond the tables": (1, [POSITIONS + 1], POSITIONS + 1, "tables of angles are too short"),
+    "out of range": (1, [9], 8, "seqlens_k is 8 for sequence 0; it must be below total_sequence_length, 8"),
+    "negative": (1, [0], 8, "seqlens_k is -1 for sequence 0; it must be below total_sequence_length, 8"),
+    "too small": (4, [3], 8, "seqlens_k is 2 for sequence 0, which has 4 new tokens; the past holds 0 to 2049"),
+    "no total": (1, [1], 0, "total_sequence_length is 0; it must be positive"),
+    "beyond the tables": (1, [2049], 2049, "cos_cache has 2048 positions; total_sequence_length is 2049"),
+    "beyond the past": (1, [2060], 2060, "is 2060; it must be at most the past's 2049, or that and the 1 new tokens"),
 }
 
 
 @pytest.mark.parametrize(("tokens", "lengths", "total", "message"), REFUSED.values(), ids=REFUSED.keys())
 def test_wrong_lengths_are_refused(tokens: int, lengths: list[int], total: int, message: str) -> None:
-    pair = Pair(Shape(angles=16), capacity=8)
-    with pytest.raises(Exception, match=message):
+    pair = Pair(Shape(angles=16), capacity=POSITIONS + 1)
+    with pytest.raises(Exception, match=f"intaglio: GroupQueryAttention: input .*{message}"):
         pair.call(tokens, lengths, total)
 
 
 def test_several_tokens_after_a_past_need_a_batch_of_one() -> None:
     pair = Pair(Shape(), batch=2, capacity=8)
-    with pytest.raises(Exception, match="takes one sequence when several tokens follow a past"):
+    with pytest.raises(Exception, match="has 2 sequences of 2 tokens; it must have one sequence when several tokens"):
         pair.call(2, [4, 4], 4)
 
 
 @pytest.mark.parametrize("attributes", [{"softcap": 3.0}, {"sliding_window_cache": 1}, {"causal": 0}], ids=str)
 def test_unsupported_attributes_are_refused(attributes: dict[str, Any]) -> None:
-    with pytest.raises(Exception, match="GroupQueryAttention with these attributes is not supported"):
+    ((name, value),) = attributes.items()
+    with pytest.raises(Exception, match=f"intaglio: GroupQueryAttention: attribute {name} is {value:g}; it must be"):
         session(Shape(window=8).model(**attributes), own=True)
 
 
 def test_a_negative_scale_is_refused() -> None:
-    with pytest.raises(Exception, match="GroupQueryAttention with these attributes is not supported"):
+    with pytest.raises(Exception, match="attribute scale is -1; it must be 0 or more"):
         session(Shape(scale=-1.0).model(), own=True)
 
 

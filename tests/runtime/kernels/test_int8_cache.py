@@ -263,9 +263,9 @@ def test_zeros_and_infinity() -> None:
 def test_a_bias_or_norm_of_the_wrong_size_is_refused(told: str) -> None:
     walk = Walk(Shape(told=told))
     walk.session = walk.shape.session(wrong=1)
-    with pytest.raises(
-        Exception, match="intaglio: GroupQueryAttentionInt8's bias or norm of the keys does not fit them"
-    ):
+    wanted = {"bias": r"\[65\]; it must be .* = \[64\]", "norm": r"\[33\]; it must be .* = \[32\]"}[told]
+    message = f"intaglio: GroupQueryAttentionInt8: input key_{told} has the shape {wanted}"
+    with pytest.raises(Exception, match=message):
         walk.call(2)
 
 

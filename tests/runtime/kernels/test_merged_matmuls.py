@@ -278,7 +278,9 @@ def test_no_rows() -> None:
 
 @needs_kernels
 def test_a_skip_of_another_shape_is_refused() -> None:
-    with pytest.raises(Exception, match="intaglio: MergedMatMulNBits's inputs do not fit its matrices"):
+    with pytest.raises(
+        Exception, match=r"input skip has the shape \[1, 1, 200\]; it must be the shape of x = \[1, 2, 200\]"
+    ):
         run(whole_layer(), np.ones((1, 2, 200), np.float32), np.ones((1, 1, 200), np.float32))
 
 
@@ -288,7 +290,7 @@ def test_matrices_that_do_not_fit_each_other_are_refused() -> None:
     for attribute in model.graph.node[0].attribute:
         if attribute.name == "swiglu":
             attribute.i = 0  # then down's input is x, which has another length
-    with pytest.raises(Exception, match="intaglio: MergedMatMulNBits's matrices do not fit each other"):
+    with pytest.raises(Exception, match="intaglio: MergedMatMulNBits: attribute K2 is 130; it must be that of K0, 200"):
         session(model.SerializeToString())
 
 
@@ -298,7 +300,7 @@ def test_unsupported_accuracy_levels_are_refused() -> None:
     for attribute in model.graph.node[0].attribute:
         if attribute.name == "accuracy_level1":
             attribute.i = 0
-    with pytest.raises(Exception, match="intaglio: MatMulNBits of accuracy_level 4 only"):
+    with pytest.raises(Exception, match="intaglio: MergedMatMulNBits: attribute accuracy_level1 is 0; it must be 4"):
         session(model.SerializeToString())
 
 

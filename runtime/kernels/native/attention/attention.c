@@ -4,11 +4,12 @@
 #if HAVE_KERNELS
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "attention/cache.h"
 #include "attention/query_tile.h"
+#include "common/memory.h"
+#include "common/sizes.h"
 
 enum { SPLIT_KEYS = 512 /* keys of a task in decode, where threads divide one token's attention */ };
 
@@ -128,11 +129,11 @@ int attend(const Attention *a, ParallelFor parallel, void *context) {
   int64_t longest = 0;
   for (int64_t b = 0; b < a->batch; b++) longest = larger(longest, a->past[b] + 1);
   job.parts = ceil_div(longest, SPLIT_KEYS);
-  job.partial = malloc(heads * job.parts * group * (a->head_size + 2) * sizeof(float));
+  job.partial = allocate_aligned(times(times(times(heads, job.parts), group), (a->head_size + 2) * sizeof(float)));
   if (job.partial == NULL) return -1;
   parallel(context, attend_part, heads * job.parts, &job);
   if (!job.failed) merge_parts(&job);
-  free(job.partial);
+  free_aligned(job.partial);
   return job.failed ? -1 : 0;
 }
 

@@ -9,204 +9,321 @@
  * channels of a rotated pair have the same scale, so that it commutes with rotation. The scales are computed from one of
  * two further inputs: the keys' bias, [K * E], or packed as the query is; or the weight of the keys' norm, [E].
  */
+#include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "attention/append.h"
 #include "attention/cache.h"
 #include "common/memory.h"
+#include "common/sizes.h"
 #include "ort/operator.h"
 #include "ort/operators.h"
 
 enum { QUERY, KEY, VALUE, PAST_KEY, PAST_VALUE, SEQUENCE_LENGTHS, TOTAL_LENGTH, COS, SIN, KEY_BIAS, KEY_NORM, INPUTS };
 enum { OUTPUT, PRESENT_KEY, PRESENT_VALUE, OUTPUTS };
+
+#define INPUTS_WITH(cache) \
+  {"query", FLOAT, REQUIRED}, {"key", FLOAT, OPTIONAL}, {"value", FLOAT, OPTIONAL}, {"past_key", cache, OPTIONAL}, \
+      {"past_value", cache, OPTIONAL}, {"seqlens_k", INT32, REQUIRED}, {"total_sequence_length", INT32, REQUIRED}, \
+      {"cos_cache", FLOAT, OPTIONAL}, { \
+    "sin_cache", FLOAT, OPTIONAL \
+  }
+#define OUTPUTS_WITH(cache) \
+  {"output", FLOAT, REQUIRED}, {"present_key", cache, OPTIONAL}, { "present_value", cache, OPTIONAL }
+static const Value inputs[] = {INPUTS_WITH(FLOAT)};
+static const Value outputs[] = {OUTPUTS_WITH(FLOAT)};
+static const Value int8_inputs[] = {INPUTS_WITH(INT8), {"key_bias", FLOAT, OPTIONAL}, {"key_norm", FLOAT, OPTIONAL}};
+static const Value int8_outputs[] = {OUTPUTS_WITH(INT8)};
+static const Operator definition = DEFINE("GroupQueryAttention", inputs, outputs);
+static const Operator int8_definition = DEFINE("GroupQueryAttentionInt8", int8_inputs, int8_outputs);
+
 typedef struct {
   const OrtApi *api;
+  const Operator *op;
   int int8; /* 1 if the cache is int8 */
   int64_t heads, kv_heads, window;
   float scale; /* 0 for 1 / sqrt(E) */
   int rotates;
 } Kernel;
 
-static OrtStatus *create_kind(const OrtApi *api, const OrtKernelInfo *info, int int8, void **out) {
+/* ---- creation ----------------------------------------------------------------------------------------------------- */
+
+/* Check that two optional inputs or outputs are both there or both absent. */
+static void check_both(Node *node, int first, const char *first_name, int second, const char *second_name) {
+  if (node->status == NULL && first != second)
+    refuse(node, ORT_INVALID_ARGUMENT, "%s is given without %s", first ? first_name : second_name,
+           first ? second_name : first_name);
+}
+
+/* Check that no attribute asks for what is not supported. */
+static void check_attributes(Node *node, const Kernel *kernel) {
+  integer_attribute(node, "rotary_interleaved", 0, 0, 0);
+  integer_attribute(node, "causal", 1, 1, 1);
+  integer_attribute(node, "smooth_softmax", 0, INT64_MIN, 0);
+  integer_attribute(node, "qk_output", 0, 0, 0);
+  integer_attribute(node, "kv_cache_bit_width", 0, 0, 0);
+  integer_attribute(node, "sliding_window_cache", 0, 0, 0);
+  const float softcap = float_attribute(node, "softcap", 0.0f);
+  if (softcap != 0.0f) refuse(node, ORT_NOT_IMPLEMENTED, "attribute softcap is %g; it must be 0", (double)softcap);
+  if (!(kernel->scale >= 0.0f))
+    refuse(node, ORT_NOT_IMPLEMENTED, "attribute scale is %g; it must be 0 or more", (double)kernel->scale);
+  if (kernel->window == 0)
+    refuse(node, ORT_NOT_IMPLEMENTED, "attribute local_window_size is 0; it must be -1 or at least 1");
+  if (kernel->heads % kernel->kv_heads != 0 || kernel->heads / kernel->kv_heads > MAX_GROUP)
+    refuse(node, ORT_NOT_IMPLEMENTED,
+           "attribute num_heads is %" PRId64 "; it must be a multiple of kv_num_heads, %" PRId64
+           ", and at most %d times as many",
+           kernel->heads, kernel->kv_heads, MAX_GROUP);
+}
+
+static OrtStatus *create_kind(const OrtApi *api, const OrtKernelInfo *info, const Operator *op, void **out) {
+  Node node = created_node(api, op, info);
   const Kernel made = {
       .api = api,
-      .int8 = int8,
-      .heads = attribute(api, info, "num_heads", 0),
-      .kv_heads = attribute(api, info, "kv_num_heads", 0),
-      .window = attribute(api, info, "local_window_size", -1),
-      .scale = attribute_float(api, info, "scale", 0.0f),
-      .rotates = attribute(api, info, "do_rotary", 0) == 1,
+      .op = op,
+      .int8 = op == &int8_definition,
+      .heads = integer_attribute(&node, "num_heads", 0, 1, INT32_MAX),
+      .kv_heads = integer_attribute(&node, "kv_num_heads", 0, 1, INT32_MAX),
+      .window = integer_attribute(&node, "local_window_size", -1, -1, INT32_MAX),
+      .scale = float_attribute(&node, "scale", 0.0f),
+      .rotates = integer_attribute(&node, "do_rotary", 0, 0, 1) == 1,
   };
-  const int plain = attribute(api, info, "rotary_interleaved", 0) == 0 && attribute(api, info, "causal", 1) == 1 &&
-                    attribute(api, info, "smooth_softmax", 0) <= 0 && attribute(api, info, "qk_output", 0) == 0 &&
-                    attribute(api, info, "kv_cache_bit_width", 0) == 0 &&
-                    attribute(api, info, "sliding_window_cache", 0) == 0 &&
-                    attribute_float(api, info, "softcap", 0.0f) == 0.0f && made.window != 0 && made.scale >= 0.0f;
-  if (!plain || made.heads < 1 || made.kv_heads < 1 || made.heads % made.kv_heads != 0 ||
-      made.heads / made.kv_heads > MAX_GROUP)
-    return fail(api, ORT_NOT_IMPLEMENTED, "intaglio: GroupQueryAttention with these attributes is not supported");
-  Kernel *kernel = malloc(sizeof *kernel);
-  if (kernel == NULL) return fail(api, ORT_FAIL, "intaglio: failed to allocate memory");
+  check_attributes(&node, &made);
+  check_both(&node, has_input(&node, KEY), "key", has_input(&node, VALUE), "value");
+  check_both(&node, has_input(&node, PAST_KEY), "past_key", has_input(&node, PAST_VALUE), "past_value");
+  check_both(&node, has_input(&node, COS), "cos_cache", has_input(&node, SIN), "sin_cache");
+  check_both(&node, has_output(&node, PRESENT_KEY), "present_key", has_output(&node, PRESENT_VALUE), "present_value");
+  if (made.rotates && node.status == NULL && !has_input(&node, COS))
+    refuse(&node, ORT_INVALID_ARGUMENT, "attribute do_rotary is 1, and input cos_cache is missing");
+  Kernel *kernel = node.status == NULL ? malloc(sizeof *kernel) : NULL;
+  if (kernel == NULL) {
+    refuse_memory(&node);
+    return node.status;
+  }
   *kernel = made;
   *out = kernel;
   return NULL;
 }
 
 static OrtStatus *create(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
-  return (void)op, create_kind(api, info, 0, out);
+  return (void)op, create_kind(api, info, &definition, out);
 }
 
 static OrtStatus *create_int8(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
-  return (void)op, create_kind(api, info, 1, out);
+  return (void)op, create_kind(api, info, &int8_definition, out);
 }
 
-/* Return what is wrong with the lengths of a sequence, or NULL. Set `past` to its number of tokens before these. */
-static const char *check_lengths(const NewTokens *call, int64_t last, int64_t total, int first_prompt, int64_t *past) {
-  if (last < 0 || last >= call->rows) return "intaglio: GroupQueryAttention's seqlens_k is out of range";
-  *past = first_prompt ? 0 : last + 1 - call->tokens;
-  if (*past < 0) return "intaglio: GroupQueryAttention's seqlens_k is too small for the sequence";
-  if (*past > call->past_rows) return "intaglio: GroupQueryAttention's seqlens_k asks for more than the past holds";
-  if (last >= total) return "intaglio: GroupQueryAttention's seqlens_k is not below total_sequence_length";
-  return NULL;
+/* ---- checks of a call --------------------------------------------------------------------------------------------- */
+
+/* Set what the call takes from query, key and value, and check them. */
+static void read_new_tokens(Node *node, const Kernel *kernel, const Tensor *in, NewTokens *call) {
+  const Tensor *query = &in[QUERY], *key = &in[KEY], *value = &in[VALUE];
+  check_both(node, key->given, "input key", value->given, "input value");
+  CHECK_SHAPE(node, query, "[B, S, width]", ANY_SIZE, ANY_SIZE, ANY_SIZE);
+  if (node->status != NULL) return;
+  const int packed = !key->given;
+  const int64_t width = query->sizes[2], heads = packed ? kernel->heads + 2 * kernel->kv_heads : kernel->heads;
+  const int64_t size = width / heads, narrow = kernel->kv_heads * size;
+  call->batch = query->sizes[0];
+  call->tokens = query->sizes[1];
+  call->head_size = size;
+  if (width % heads != 0 || size % 16 != 0 || size < 16 || size > MAX_HEAD_SIZE)
+    refuse(node, ORT_INVALID_ARGUMENT,
+           "input query has the width %" PRId64 " for %" PRId64
+           " heads; that must be a multiple of 16 for each, at most %d",
+           width, heads, MAX_HEAD_SIZE);
+  if (call->tokens == 0) refuse(node, ORT_INVALID_ARGUMENT, "input query has 0 tokens; at least one is needed");
+  for (int index = KEY; !packed && index <= VALUE; index++)
+    CHECK_SHAPE(node, &in[index], "[B, S, kv_num_heads * head_size]", call->batch, call->tokens, narrow);
+  if (node->status != NULL) return;
+  call->query_stride = width;
+  call->key_stride = packed ? width : narrow;
+  if (call->batch == 0) return;
+  call->query = query->data;
+  call->key = packed ? call->query + kernel->heads * size : key->data;
+  call->value = packed ? call->key + narrow : value->data;
 }
 
-static OrtStatus *invalid(const OrtApi *api, const char *message) { return fail(api, ORT_INVALID_ARGUMENT, message); }
+/* Set the capacity of past and present, and check the caches. `columns` is the size of a row in elements of the cache. */
+static void read_past(Node *node, const Kernel *kernel, const Tensor *in, int64_t total, int64_t columns,
+                      NewTokens *call) {
+  const Tensor *key = &in[PAST_KEY], *value = &in[PAST_VALUE];
+  check_both(node, key->given, "input past_key", value->given, "input past_value");
+  if (key->given) {
+    CHECK_SHAPE(node, key, "[B, kv_num_heads, capacity, row]", call->batch, kernel->kv_heads, ANY_SIZE, columns);
+    check_shape(node, value, "the shape of past_key", key->sizes, key->rank);
+    call->past_rows = key->sizes[2];
+    call->past_key = key->data;
+    call->past_value = value->data;
+  }
+  if (total > call->past_rows && total != call->past_rows + call->tokens)
+    refuse(node, ORT_INVALID_ARGUMENT,
+           "input total_sequence_length is %" PRId64 "; it must be at most the past's %" PRId64
+           ", or that and the %" PRId64 " new tokens",
+           total, call->past_rows, call->tokens);
+  call->rows = call->past_rows > total ? call->past_rows : total;
+}
 
-static OrtStatus *run(const Kernel *kernel, NewTokens *call, const Tensor *in, OrtKernelContext *context, int64_t *past,
-                      float *output) {
-  const OrtApi *api = kernel->api;
-  const int64_t total = *(const int32_t *)in[TOTAL_LENGTH].data;
+static int64_t read_total(Node *node, const Tensor *tensor) {
+  if (tensor->rank > 0) CHECK_SHAPE(node, tensor, "[1]", 1);
+  if (node->status != NULL) return 0;
+  const int64_t total = *(const int32_t *)tensor->data;
+  if (total < 1)
+    refuse(node, ORT_INVALID_ARGUMENT, "input total_sequence_length is %" PRId64 "; it must be positive", total);
+  return total;
+}
+
+/* Set the tables of cos and sin, and check that they have an angle for each position. */
+static void read_angles(Node *node, const Kernel *kernel, const Tensor *in, int64_t total, NewTokens *call) {
+  const Tensor *cos = &in[COS], *sin = &in[SIN];
+  check_both(node, cos->given, "input cos_cache", sin->given, "input sin_cache");
+  if (node->status != NULL || !cos->given) return;
+  CHECK_SHAPE(node, cos, "[positions, angles]", ANY_SIZE, ANY_SIZE);
+  check_shape(node, sin, "the shape of cos_cache", cos->sizes, cos->rank);
+  if (node->status != NULL) return;
+  if (cos->sizes[0] < total)
+    refuse(node, ORT_INVALID_ARGUMENT, "input cos_cache has %" PRId64 " positions; total_sequence_length is %" PRId64,
+           cos->sizes[0], total);
+  if (cos->sizes[1] % 8 != 0 || cos->sizes[1] > call->head_size / 2)
+    refuse(node, ORT_INVALID_ARGUMENT,
+           "input cos_cache has %" PRId64
+           " angles; they must be a multiple of 8 and at most half of head_size, %" PRId64,
+           cos->sizes[1], call->head_size);
+  if (!kernel->rotates) return;
+  call->angles = cos->sizes[1];
+  call->cos = cos->data;
+  call->sin = sin->data;
+}
+
+/* Check the bias of the keys and the weight of their norm. */
+static void check_key_scales(Node *node, const Kernel *kernel, const Tensor *in, const NewTokens *call) {
+  const Tensor *bias = &in[KEY_BIAS], *norm = &in[KEY_NORM];
+  const int64_t width = in[KEY].given ? kernel->kv_heads * call->head_size : call->query_stride;
+  if (bias->given) CHECK_SHAPE(node, bias, "[width of the keys, or of the packed query]", width);
+  if (norm->given) CHECK_SHAPE(node, norm, "[head_size]", call->head_size);
+}
+
+/* Return the number of tokens of each sequence before these, and check it. */
+static int64_t *read_lengths(Node *node, const Tensor *lengths, int64_t total, const NewTokens *call) {
+  if (lengths->rank == 0 || element_count(lengths) != call->batch)
+    refuse(node, ORT_INVALID_ARGUMENT, "input seqlens_k has %" PRId64 " elements; query has %" PRId64 " sequences",
+           lengths->rank == 0 ? (int64_t)0 : element_count(lengths), call->batch);
   const int first_prompt = call->tokens == total;
   if (!first_prompt && call->tokens > 1 && call->batch > 1)
-    return invalid(api, "intaglio: GroupQueryAttention takes one sequence when several tokens follow a past");
-  for (int64_t b = 0; b < call->batch; b++) {
-    const char *wrong =
-        check_lengths(call, ((const int32_t *)in[SEQUENCE_LENGTHS].data)[b], total, first_prompt, past + b);
-    if (wrong != NULL) return invalid(api, wrong);
+    refuse(node, ORT_INVALID_ARGUMENT,
+           "input query has %" PRId64 " sequences of %" PRId64
+           " tokens; it must have one sequence when several tokens follow a past",
+           call->batch, call->tokens);
+  if (node->status != NULL) return NULL;
+  int64_t *past = allocate_aligned(times(call->batch, sizeof *past));
+  if (past == NULL) refuse_memory(node);
+  for (int64_t b = 0; node->status == NULL && b < call->batch; b++) {
+    const int64_t last = ((const int32_t *)lengths->data)[b];
+    past[b] = first_prompt ? 0 : last + 1 - call->tokens;
+    if (last < 0 || last >= total)
+      refuse(node, ORT_INVALID_ARGUMENT,
+             "input seqlens_k is %" PRId64 " for sequence %" PRId64
+             "; it must be below total_sequence_length, %" PRId64,
+             last, b, total);
+    if (past[b] < 0 || past[b] > call->past_rows)
+      refuse(node, ORT_INVALID_ARGUMENT,
+             "input seqlens_k is %" PRId64 " for sequence %" PRId64 ", which has %" PRId64
+             " new tokens; the past holds 0 to %" PRId64,
+             last, b, call->tokens, call->past_rows);
   }
-  call->past = past;
-  Pool pool = {api, context};
+  return past;
+}
+
+/* ---- the call ----------------------------------------------------------------------------------------------------- */
+
+/* Set the memory of present. Without these outputs it is local to this call, and `local` is set to it. */
+static void open_present(Node *node, const Kernel *kernel, int64_t columns, NewTokens *call, char **local) {
+  const int64_t sizes[4] = {call->batch, kernel->kv_heads, call->rows, columns};
+  call->present_key = output(node, PRESENT_KEY, sizes, 4);
+  call->present_value = output(node, PRESENT_VALUE, sizes, 4);
+  if (node->status != NULL || call->batch == 0) return;
+  if (call->present_key == NULL) {
+    const size_t bytes = times(times(times(call->batch, kernel->kv_heads), call->rows), call->row_bytes);
+    *local = allocate_aligned(times(bytes, 2));
+    if (*local == NULL) {
+      refuse_memory(node);
+      return;
+    }
+    call->present_key = *local;
+    call->present_value = *local + bytes;
+  }
+  const int shared = call->present_key == call->past_key || call->present_value == call->past_value;
+  if (shared && call->rows != call->past_rows)
+    refuse(node, ORT_INVALID_ARGUMENT,
+           "output present_key is the memory of past_key, which has %" PRId64 " rows and not %" PRId64, call->past_rows,
+           call->rows);
+}
+
+static void attend_call(Node *node, const Kernel *kernel, const Tensor *in, NewTokens *call, float *to) {
+  const int64_t size = call->head_size;
+  const Tensor *bias = &in[KEY_BIAS], *norm = &in[KEY_NORM];
+  const int scaled = bias->given || norm->given;
+  const size_t queries = times(times(times(call->batch, call->tokens), kernel->heads * size), sizeof(float));
+  const size_t channels = scaled ? times(kernel->kv_heads * size, sizeof(float)) : 0;
+  char *memory = allocate_aligned(plus(queries, channels));
+  if (memory == NULL) {
+    refuse_memory(node);
+    return;
+  }
+  call->rotated = (float *)memory;
+  if (scaled) {
+    float *key_scales = (float *)(memory + queries);
+    const int64_t before = in[KEY].given ? 0 : kernel->heads * size;
+    compute_key_scales(call, bias->given ? (const float *)bias->data + before : NULL, norm->data, key_scales);
+    call->key_scales = key_scales;
+  }
+  Pool pool = {kernel->api, node->context};
   append(call, run_parallel, &pool);
   const Attention attention = {
       .batch = call->batch,
       .tokens = call->tokens,
       .heads = kernel->heads,
       .kv_heads = kernel->kv_heads,
-      .head_size = call->head_size,
+      .head_size = size,
       .capacity = call->rows,
       .window = kernel->window > 0 ? kernel->window : 0,
-      .scale = kernel->scale != 0.0f ? kernel->scale : 1.0f / sqrtf((float)call->head_size),
-      .past = past,
+      .scale = kernel->scale != 0.0f ? kernel->scale : 1.0f / sqrtf((float)size),
+      .past = call->past,
       .queries = call->rotated,
       .keys = call->present_key,
       .values = call->present_value,
       .int8 = kernel->int8,
-      .output = output,
+      .output = to,
   };
-  return attend(&attention, run_parallel, &pool) == 0 ? NULL
-                                                      : fail(api, ORT_FAIL, "intaglio: failed to allocate memory");
+  if (attend(&attention, run_parallel, &pool) != 0) refuse_memory(node);
+  free_aligned(memory);
 }
 
 static OrtStatus *compute(void *state, OrtKernelContext *context) {
   const Kernel *kernel = state;
-  const OrtApi *api = kernel->api;
-  Tensor in[INPUTS];
-  OrtStatus *status = get_inputs(api, context, in, INPUTS);
-  if (status != NULL) return status;
-  const int packed = in[KEY].data == NULL;
-  if (in[QUERY].rank != 3 || (!packed && (in[KEY].rank != 3 || in[VALUE].rank != 3)) ||
-      (in[PAST_KEY].data != NULL && (in[PAST_KEY].rank != 4 || in[PAST_VALUE].rank != 4)))
-    return invalid(api, "intaglio: GroupQueryAttention's inputs have the wrong number of dimensions");
-  const int64_t width = in[QUERY].sizes[2], all = packed ? kernel->heads + 2 * kernel->kv_heads : kernel->heads;
-  NewTokens call = {
-      .int8 = kernel->int8,
-      .heads = kernel->heads,
-      .kv_heads = kernel->kv_heads,
-      .batch = in[QUERY].sizes[0],
-      .tokens = in[QUERY].sizes[1],
-      .head_size = width / all,
-      .past_rows = in[PAST_KEY].rank == 4 ? in[PAST_KEY].sizes[2] : 0,
-      .angles = kernel->rotates ? in[COS].sizes[1] : 0,
-      .query = in[QUERY].data,
-      .past_key = in[PAST_KEY].data,
-      .past_value = in[PAST_VALUE].data,
-      .cos = in[COS].data,
-      .sin = in[SIN].data,
-  };
-  const int64_t size = call.head_size, row = call.row_bytes = cache_row_bytes(size, kernel->int8);
-  const int64_t columns = kernel->int8 ? row : size; /* of a row, in elements of the tensor */
-  if (width % all != 0 || size % 16 != 0 || size < 16 || size > MAX_HEAD_SIZE)
-    return invalid(api, "intaglio: GroupQueryAttention's heads must be a multiple of 16, at most 256");
-  if (!packed && (in[KEY].sizes[2] != kernel->kv_heads * size || in[VALUE].sizes[2] != kernel->kv_heads * size ||
-                  in[KEY].sizes[1] != call.tokens || in[VALUE].sizes[1] != call.tokens))
-    return invalid(api, "intaglio: GroupQueryAttention's keys and values do not fit its queries");
-  for (int index = PAST_KEY; in[PAST_KEY].rank == 4 && index <= PAST_VALUE; index++) {
-    const int64_t *sizes = in[index].sizes;
-    if (sizes[0] != call.batch || sizes[1] != kernel->kv_heads || sizes[2] != call.past_rows || sizes[3] != columns)
-      return invalid(api, "intaglio: GroupQueryAttention's past does not fit its queries");
-  }
-  if (in[SEQUENCE_LENGTHS].data == NULL || in[TOTAL_LENGTH].data == NULL)
-    return invalid(api, "intaglio: GroupQueryAttention needs seqlens_k and total_sequence_length");
-  const int64_t total = *(const int32_t *)in[TOTAL_LENGTH].data;
-  if (total <= 0) return invalid(api, "intaglio: GroupQueryAttention's total_sequence_length must be positive");
-  if (kernel->rotates && (call.cos == NULL || call.sin == NULL || in[COS].rank != 2 || in[COS].sizes[0] < total ||
-                          in[SIN].sizes[0] < total || 2 * call.angles > size || in[SIN].sizes[1] != call.angles))
-    return invalid(api, "intaglio: GroupQueryAttention's tables of angles are too short for the sequence");
-  call.query_stride = width;
-  call.key_stride = packed ? width : kernel->kv_heads * size;
-  call.key = packed ? call.query + kernel->heads * size : in[KEY].data;
-  call.value = packed ? call.key + kernel->kv_heads * size : in[VALUE].data;
-  call.rows = call.past_rows > total ? call.past_rows : total;
-  const Tensor *bias = &in[KEY_BIAS], *norm = &in[KEY_NORM];
-  const int64_t before = packed ? kernel->heads * size : 0, biases = packed ? width : kernel->kv_heads * size;
-  if ((bias->data != NULL && (bias->rank != 1 || bias->sizes[0] != biases)) ||
-      (norm->data != NULL && (norm->rank != 1 || norm->sizes[0] != size)))
-    return invalid(api, "intaglio: GroupQueryAttentionInt8's bias or norm of the keys does not fit them");
-
-  void *outputs[OUTPUTS] = {0};
-  const int64_t sizes[3] = {call.batch, call.tokens, kernel->heads * size};
-  const int64_t present[4] = {call.batch, kernel->kv_heads, call.rows, columns};
-  status = get_output(api, context, OUTPUT, sizes, 3, &outputs[OUTPUT]);
-  for (int index = PRESENT_KEY; status == NULL && index <= PRESENT_VALUE; index++)
-    status = get_output(api, context, index, present, 4, &outputs[index]);
-  if (status != NULL || call.batch * call.tokens == 0) return status;
-
-  /* Without present outputs the cache is local to this call. */
-  const int64_t cache = outputs[PRESENT_KEY] == NULL ? call.batch * kernel->kv_heads * call.rows * row : 0;
-  const int64_t queries = call.batch * call.tokens * kernel->heads * size * (int64_t)sizeof(float);
-  const int scaled = bias->data != NULL || norm->data != NULL;
-  const int64_t channels = scaled ? kernel->kv_heads * size * (int64_t)sizeof(float) : 0;
-  char *memory = allocate_aligned(queries + channels + 2 * cache);
-  int64_t *past = malloc(call.batch * sizeof *past);
-  if (memory != NULL && past != NULL) {
-    char *own = memory + queries + channels;
-    call.rotated = (float *)memory;
-    if (scaled) {
-      float *key_scales = (float *)(memory + queries);
-      const float *biased = bias->data == NULL ? NULL : (const float *)bias->data + before;
-      compute_key_scales(&call, biased, norm->data, key_scales);
-      call.key_scales = key_scales;
-    }
-    call.present_key = cache ? own : outputs[PRESENT_KEY];
-    call.present_value = cache ? own + cache : outputs[PRESENT_VALUE];
-    status = run(kernel, &call, in, context, past, outputs[OUTPUT]);
-  } else {
-    status = fail(api, ORT_FAIL, "intaglio: failed to allocate memory");
-  }
-  free_aligned(memory);
-  free(past);
-  return status;
+  Node node = running_node(kernel->api, kernel->op, context);
+  Tensor in[INPUTS] = {0};
+  for (size_t index = 0; index < kernel->op->input_count; index++) in[index] = input(&node, index);
+  NewTokens call = {.int8 = kernel->int8, .heads = kernel->heads, .kv_heads = kernel->kv_heads};
+  read_new_tokens(&node, kernel, in, &call);
+  call.row_bytes = cache_row_bytes(call.head_size, kernel->int8);
+  const int64_t columns = kernel->int8 ? call.row_bytes : call.head_size;
+  const int64_t total = read_total(&node, &in[TOTAL_LENGTH]);
+  read_past(&node, kernel, in, total, columns, &call);
+  read_angles(&node, kernel, in, total, &call);
+  check_key_scales(&node, kernel, in, &call);
+  int64_t *past = read_lengths(&node, &in[SEQUENCE_LENGTHS], total, &call);
+  call.past = past;
+  const int64_t sizes[3] = {call.batch, call.tokens, kernel->heads * call.head_size};
+  float *to = output(&node, OUTPUT, sizes, 3);
+  char *local = NULL;
+  open_present(&node, kernel, columns, &call, &local);
+  if (node.status == NULL && call.batch > 0) attend_call(&node, kernel, in, &call, to);
+  free_aligned(local);
+  free_aligned(past);
+  return node.status;
 }
 
-static const int input_types[KEY_BIAS] = {FLOAT, FLOAT, FLOAT, FLOAT, FLOAT, INT32, INT32, FLOAT, FLOAT};
-static const int int8_input_types[INPUTS] = {FLOAT, FLOAT, FLOAT, INT8, INT8, INT32, INT32, FLOAT, FLOAT, FLOAT, FLOAT};
-static const int output_types[OUTPUTS] = {FLOAT, FLOAT, FLOAT};
-static const int int8_output_types[OUTPUTS] = {FLOAT, INT8, INT8};
-static const int input_kinds[INPUTS] = {REQUIRED, OPTIONAL, OPTIONAL, OPTIONAL, OPTIONAL, REQUIRED,
-                                        REQUIRED, OPTIONAL, OPTIONAL, OPTIONAL, OPTIONAL};
-static const int output_kinds[OUTPUTS] = {REQUIRED, OPTIONAL, OPTIONAL};
-
-OPERATOR(group_query_attention, "GroupQueryAttention", input_types, output_types, create, free)
-OPERATOR(group_query_attention_int8, "GroupQueryAttentionInt8", int8_input_types, int8_output_types, create_int8, free)
+OPERATOR(group_query_attention, definition, create, compute, free)
+OPERATOR(group_query_attention_int8, int8_definition, create_int8, compute, free)

@@ -1,25 +1,33 @@
 #define _GNU_SOURCE
 #include "common/memory.h"
 
+#include <stdint.h>
 #include <stdlib.h>
 
 #if defined(_WIN32)
 
 #include <malloc.h>
 
-void *allocate_aligned(size_t bytes) { return _aligned_malloc(bytes, ALIGNMENT); }
+static void *allocate(size_t bytes) { return _aligned_malloc(bytes, ALIGNMENT); }
 
 void free_aligned(void *memory) { _aligned_free(memory); }
 
 #else
 
-void *allocate_aligned(size_t bytes) {
+static void *allocate(size_t bytes) {
   return aligned_alloc(ALIGNMENT, (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT);
 }
 
 void free_aligned(void *memory) { free(memory); }
 
 #endif
+
+enum { MARGIN = 1 << 22 /* bytes by which a size grows when it is rounded up */ };
+
+/* Return whether a size can be rounded up, and is one that memory can have. */
+static int is_possible(size_t bytes) { return bytes <= PTRDIFF_MAX - MARGIN; }
+
+void *allocate_aligned(size_t bytes) { return is_possible(bytes) ? allocate(bytes > 0 ? bytes : 1) : NULL; }
 
 #if defined(__linux__)
 
@@ -61,6 +69,7 @@ static Arena *open_arena(size_t bytes) {
 
 uint8_t *allocate_weights(size_t bytes) {
   if (bytes < SMALL_BYTES) return allocate_aligned(bytes);
+  if (!is_possible(bytes)) return NULL;
   const size_t size = (bytes + 63) / 64 * 64;
   pthread_mutex_lock(&lock);
   Arena *arena = arenas;

@@ -5,14 +5,23 @@
  *
  * Source: ONNX Runtime, docs/ContribOperators.md, com.microsoft.GatherBlockQuantized.
  */
+#include <inttypes.h>
 #include <stdlib.h>
 
 #include "common/half.h"
+#include "common/sizes.h"
 #include "ort/operator.h"
 #include "ort/operators.h"
 
-enum { DATA, INDICES, SCALES, ZERO_POINTS, INPUTS };
-enum { OUTPUTS = 1, TOKENS_PER_TASK = 16 };
+enum { DATA, INDICES, SCALES, ZERO_POINTS };
+enum { TOKENS_PER_TASK = 16 };
+
+static const Value inputs[] = {{"data", UINT8, REQUIRED},
+                               {"indices", INT64, REQUIRED},
+                               {"scales", ANY, REQUIRED},
+                               {"zero_points", UINT8, OPTIONAL}};
+static const Value outputs[] = {{"output", FLOAT, REQUIRED}};
+static const Operator definition = DEFINE("GatherBlockQuantized", inputs, outputs);
 
 typedef struct {
   const OrtApi *api;
@@ -22,14 +31,24 @@ typedef struct {
 
 static OrtStatus *create(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
   (void)op;
-  const Kernel made = {api, (int)attribute(api, info, "bits", 4), attribute(api, info, "block_size", 128),
-                       attribute(api, info, "quantize_axis", 1)};
-  if ((made.bits != 4 && made.bits != 8) || made.block_size < 16 || made.quantize_axis < 1 ||
-      attribute(api, info, "gather_axis", 0) != 0 || constant(api, info, ZERO_POINTS, NULL) != NULL)
-    return fail(api, ORT_NOT_IMPLEMENTED,
-                "intaglio: GatherBlockQuantized with these attributes or inputs is not supported");
-  Kernel *kernel = malloc(sizeof *kernel);
-  if (kernel == NULL) return fail(api, ORT_FAIL, "intaglio: failed to allocate memory");
+  Node node = created_node(api, &definition, info);
+  const Kernel made = {
+      .api = api,
+      .bits = (int)integer_attribute(&node, "bits", 4, 4, 8),
+      .block_size = integer_attribute(&node, "block_size", 128, 16, 1 << 24),
+      .quantize_axis = integer_attribute(&node, "quantize_axis", 1, 1, MAX_RANK - 1),
+  };
+  integer_attribute(&node, "gather_axis", 0, 0, 0);
+  if (made.bits != 4 && made.bits != 8)
+    refuse(&node, ORT_NOT_IMPLEMENTED, "attribute bits is %d; it must be 4 or 8", made.bits);
+  if ((made.block_size & (made.block_size - 1)) != 0)
+    refuse(&node, ORT_NOT_IMPLEMENTED, "attribute block_size is %d; it must be a power of two", (int)made.block_size);
+  check_no_input(&node, ZERO_POINTS, "zero points are not supported");
+  Kernel *kernel = node.status == NULL ? malloc(sizeof *kernel) : NULL;
+  if (kernel == NULL) {
+    refuse_memory(&node);
+    return node.status;
+  }
   *kernel = made;
   *out = kernel;
   return NULL;
@@ -67,57 +86,67 @@ static void gather(void *data, size_t task) {
   }
 }
 
-static int64_t product(const int64_t *sizes, size_t count) {
-  int64_t all = 1;
-  for (size_t axis = 0; axis < count; axis++) all *= sizes[axis];
-  return all;
+/* Check that the table is quantized along its last axis, and that the scales have its shape but one for each block. Set
+ * `sizes` to the shape of the table's elements. */
+static void check_table(Node *node, const Kernel *kernel, const Tensor *table, const Tensor *scales, int64_t *sizes) {
+  if (node->status != NULL) return;
+  if (table->rank < 2 || kernel->quantize_axis != (int64_t)table->rank - 1)
+    refuse(node, ORT_NOT_IMPLEMENTED,
+           "attribute quantize_axis is %" PRId64 "; it must be the last axis of data, which has %d dimensions",
+           kernel->quantize_axis, (int)table->rank);
+  check_floats(node, scales);
+  if (node->status != NULL) return;
+  const size_t last = table->rank - 1;
+  int64_t blocks[MAX_RANK];
+  for (size_t axis = 0; axis < last; axis++) blocks[axis] = sizes[axis] = table->sizes[axis];
+  if (__builtin_mul_overflow(table->sizes[last], 8 / kernel->bits, &sizes[last]) ||
+      sizes[last] % kernel->block_size != 0) {
+    refuse(node, ORT_NOT_IMPLEMENTED,
+           "input data has %" PRId64 " bytes in its last dimension, with block_size %" PRId64 " and %d bits",
+           table->sizes[last], kernel->block_size, kernel->bits);
+    return;
+  }
+  blocks[last] = sizes[last] / kernel->block_size;
+  check_shape(node, scales, "the shape of data in blocks", blocks, table->rank);
+}
+
+static void check_indices(Node *node, const Call *call) {
+  for (int64_t at = 0; node->status == NULL && at < call->count; at++)
+    if (call->indices[at] < -call->rows || call->indices[at] >= call->rows)
+      refuse(node, ORT_INVALID_ARGUMENT,
+             "input indices has the index %" PRId64 " at %" PRId64 "; data has %" PRId64 " rows", call->indices[at], at,
+             call->rows);
 }
 
 static OrtStatus *compute(void *state, OrtKernelContext *context) {
   const Kernel *kernel = state;
-  const OrtApi *api = kernel->api;
-  Tensor in[INPUTS];
-  OrtStatus *status = get_inputs(api, context, in, INPUTS);
-  if (status != NULL) return status;
-  Tensor *table = &in[DATA];
-  const Tensor *indices = &in[INDICES], *scales = &in[SCALES];
-  const size_t last = table->rank - 1;
-  if (table->rank < 2 || kernel->quantize_axis != (int64_t)last || in[ZERO_POINTS].data != NULL ||
-      table->rank + indices->rank - 1 > MAX_RANK || (scales->type != FLOAT && scales->type != FLOAT16))
-    return fail(api, ORT_NOT_IMPLEMENTED,
-                "intaglio: GatherBlockQuantized with these attributes or inputs is not supported");
-  table->sizes[last] = table->sizes[last] * 8 / kernel->bits;
-  const int64_t width = product(table->sizes + 1, last);
-  if (table->sizes[last] % kernel->block_size != 0 || scales->rank != table->rank ||
-      product(scales->sizes, scales->rank) != table->sizes[0] * (width / kernel->block_size))
-    return fail(api, ORT_INVALID_ARGUMENT, "intaglio: GatherBlockQuantized's scales do not fit its table");
+  Node node = running_node(kernel->api, &definition, context);
+  const Tensor table = input(&node, DATA), indices = input(&node, INDICES), scales = input(&node, SCALES);
+  int64_t elements[MAX_RANK], sizes[MAX_RANK];
+  check_table(&node, kernel, &table, &scales, elements);
+  if (table.rank + indices.rank > MAX_RANK + 1)
+    refuse(&node, ORT_NOT_IMPLEMENTED, "inputs data and indices have %d and %d dimensions; that is more than %d",
+           (int)table.rank, (int)indices.rank, MAX_RANK + 1);
+  if (node.status != NULL) return node.status;
   Call call = {
       .bits = kernel->bits,
-      .halves = scales->type == FLOAT16,
-      .count = product(indices->sizes, indices->rank),
-      .rows = table->sizes[0],
-      .blocks = width / kernel->block_size,
+      .halves = scales.type == FLOAT16,
+      .count = element_count(&indices),
+      .rows = elements[0],
+      .blocks = count_of(elements + 1, table.rank - 1) / kernel->block_size,
       .block_size = kernel->block_size,
-      .data = table->data,
-      .indices = indices->data,
-      .scales = scales->data,
+      .data = table.data,
+      .indices = indices.data,
+      .scales = scales.data,
   };
-  for (int64_t at = 0; at < call.count; at++)
-    if (call.indices[at] < -call.rows || call.indices[at] >= call.rows)
-      return fail(api, ORT_INVALID_ARGUMENT, "intaglio: GatherBlockQuantized's indices are out of range");
-  int64_t sizes[MAX_RANK];
-  for (size_t axis = 0; axis < indices->rank; axis++) sizes[axis] = indices->sizes[axis];
-  for (size_t axis = 1; axis < table->rank; axis++) sizes[indices->rank + axis - 1] = table->sizes[axis];
-  status = get_output(api, context, 0, sizes, indices->rank + last, (void **)&call.to);
-  if (status != NULL || call.count == 0) return status;
-  Pool pool = {api, context};
+  check_indices(&node, &call);
+  for (size_t axis = 0; axis < indices.rank; axis++) sizes[axis] = indices.sizes[axis];
+  for (size_t axis = 1; axis < table.rank; axis++) sizes[indices.rank + axis - 1] = elements[axis];
+  call.to = output(&node, 0, sizes, indices.rank + table.rank - 1);
+  if (node.status != NULL || call.count == 0 || call.blocks == 0) return node.status;
+  Pool pool = {kernel->api, context};
   run_parallel(&pool, gather, (call.count + TOKENS_PER_TASK - 1) / TOKENS_PER_TASK, &call);
   return NULL;
 }
 
-static const int input_types[INPUTS] = {UINT8, INT64, ANY, UINT8};
-static const int input_kinds[INPUTS] = {REQUIRED, REQUIRED, REQUIRED, OPTIONAL};
-static const int output_types[OUTPUTS] = {FLOAT};
-static const int output_kinds[OUTPUTS] = {REQUIRED};
-
-OPERATOR(gather_block_quantized, "GatherBlockQuantized", input_types, output_types, create, free)
+OPERATOR(gather_block_quantized, definition, create, compute, free)

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "common/memory.h"
+#include "common/sizes.h"
 #include "common/threads.h"
 #include "matmul/repacked.h"
 
@@ -17,7 +18,7 @@ enum {
   LONG_ROW = 2048,    /* elements of a row of W above which fewer rows of W stay in the cache */
 };
 
-static size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
+static size_t aligned(size_t bytes) { return plus(bytes, 63) / 64 * 64; }
 
 /* Return whether weights are repacked to int8 first, as those of 4 bits are for a long sequence. */
 static int is_repacked(const PackedWeights *w, int64_t sequence) {
@@ -32,7 +33,7 @@ static int step_of(const PackedWeights *w, int64_t sequence) {
 /* ---- x ------------------------------------------------------------------------------------------------------------ */
 
 static size_t quantized_bytes(int64_t m, int64_t k, int step) {
-  return aligned(m * row_bytes(ceil_div(k, CHUNK) * CHUNK, step));
+  return aligned(times(m, row_bytes(ceil_div(k, CHUNK) * CHUNK, step)));
 }
 
 /* Place m rows of k elements at *memory, and move *memory past them. */
@@ -92,7 +93,7 @@ typedef struct {
 } Operand;
 
 static size_t repacked_bytes(const PackedWeights *w, int64_t sequence, int64_t tiles) {
-  return is_repacked(w, sequence) ? aligned(tiles * w->with->repacked_tile_bytes(w)) : 0;
+  return is_repacked(w, sequence) ? aligned(times(tiles, w->with->repacked_tile_bytes(w))) : 0;
 }
 
 /* Multiply rows first .. last with tiles from .. to. `y` points to the first row and column. */
@@ -115,9 +116,9 @@ static void multiply_tiles(MultiplyJob *job, int number, int64_t from, int64_t t
   const int64_t rows = gate == NULL && into == NULL ? m : smaller(m, ROWS_IN_CACHE); /* and the rest, if it is small */
   const size_t own_repacked = repacked_bytes(w, job->sequence, together);
   const size_t gate_repacked = gate == NULL ? 0 : repacked_bytes(gate, job->sequence, together);
-  const size_t y_bytes = (rows + GEMV_ROWS) * width * sizeof(float);
+  const size_t y_bytes = times(times(rows + GEMV_ROWS, width), sizeof(float));
   const size_t own_y = into == NULL ? 0 : y_bytes, gate_y = gate == NULL ? 0 : y_bytes;
-  const size_t bytes = own_repacked + gate_repacked + own_y + gate_y;
+  const size_t bytes = plus(plus(own_repacked, gate_repacked), plus(own_y, gate_y));
   uint8_t *memory = bytes == 0 ? NULL : allocate_aligned(bytes);
   if (bytes > 0 && memory == NULL) {
     job->failed = 1;
@@ -195,10 +196,10 @@ int matmul(const Input *source, const Linear *linears, int count, ParallelFor pa
   }
   const int then_step = then == NULL ? 0 : step_of(then->weights, sequence);
   const int64_t then_k = then == NULL ? 0 : then->weights->shape.k;
-  size_t bytes = source->norm == NULL ? 0 : aligned(ceil_div(m, GEMV_ROWS) * source->k * sizeof(float));
+  size_t bytes = source->norm == NULL ? 0 : aligned(times(times(ceil_div(m, GEMV_ROWS), source->k), sizeof(float)));
   for (int f = 0; f < FORMATS; f++)
-    if (used[f]) bytes += quantized_bytes(m, source->k, 16 << f);
-  if (then != NULL) bytes += quantized_bytes(m, then_k, then_step);
+    if (used[f]) bytes = plus(bytes, quantized_bytes(m, source->k, 16 << f));
+  if (then != NULL) bytes = plus(bytes, quantized_bytes(m, then_k, then_step));
   uint8_t *memory = allocate_aligned(bytes), *at = memory;
   if (memory == NULL) return -1;
   QuantizeJob first = {.source = source, .with = with};

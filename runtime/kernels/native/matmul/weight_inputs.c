@@ -2,38 +2,82 @@
 
 #include <stdio.h>
 
-static int64_t suffixed(const OrtApi *api, const OrtKernelInfo *info, const char *name, const char *suffix) {
-  char full[32];
+#include "common/sizes.h"
+
+enum { NAME_BYTES = 32 };
+static const int64_t most_rows = (int64_t)1 << 48; /* and columns: as many as any memory has bytes */
+
+static int64_t suffixed(Node *node, const char *name, const char *suffix, int64_t absent, int64_t least, int64_t most) {
+  char full[NAME_BYTES];
   snprintf(full, sizeof full, "%s%s", name, suffix);
-  return attribute(api, info, full, 0);
+  return integer_attribute(node, full, absent, least, most);
 }
 
-OrtStatus *create_matrix(const OrtApi *api, const OrtKernelInfo *info, size_t first, const char *suffix,
-                         Matrix *matrix) {
+static MatMulShape read_shape(Node *node, const char *suffix) {
+  const int64_t bits = suffixed(node, "bits", suffix, 4, 4, 8);
+  const int64_t size = suffixed(node, "block_size", suffix, 0, 16, 256);
   MatMulShape shape = {
-      .n = suffixed(api, info, "N", suffix),
-      .k = suffixed(api, info, "K", suffix),
-      .bits = (int)suffixed(api, info, "bits", suffix),
-      .block_size = (int)suffixed(api, info, "block_size", suffix),
+      .n = suffixed(node, "N", suffix, 0, 1, most_rows),
+      .k = suffixed(node, "K", suffix, 0, 1, most_rows),
+      .bits = (int)bits,
+      .block_size = (int)size,
   };
-  if (shape.bits == 0) shape.bits = 4; /* the operator's default */
-  const int size = shape.block_size, power_of_two = (size & (size - 1)) == 0;
-  if (shape.n < 1 || shape.k < 1 || (shape.bits != 4 && shape.bits != 8) || size < 16 || size > 256 || !power_of_two)
-    return fail(api, ORT_NOT_IMPLEMENTED, "intaglio: MatMulNBits of 4 or 8 bits in blocks of 16 to 256 only");
-  if (suffixed(api, info, "accuracy_level", suffix) != 4)
-    return fail(api, ORT_NOT_IMPLEMENTED, "intaglio: MatMulNBits of accuracy_level 4 only");
-  shape.blocks = (shape.k + size - 1) / size;
-  int type = 0;
-  const StoredWeights stored = {
-      .weights = constant(api, info, first + CODES, NULL),
-      .scales = constant(api, info, first + SCALES, &type),
-      .halves = type == FLOAT16,
-      .zero_points = constant(api, info, first + ZERO_POINTS, NULL),
-  };
-  if (stored.weights == NULL || stored.scales == NULL || (type != FLOAT && type != FLOAT16))
-    return fail(api, ORT_NOT_IMPLEMENTED, "intaglio: MatMulNBits with constant weights and scales only");
-  if (!matmul_packable(&shape, &stored))
-    return fail(api, ORT_NOT_IMPLEMENTED, "intaglio: MatMulNBits with scales that float16 represents exactly only");
-  *matrix = (Matrix){shape, matmul_pack(&shape, &stored)};
-  return matrix->weights != NULL ? NULL : fail(api, ORT_FAIL, "intaglio: failed to allocate memory");
+  suffixed(node, "accuracy_level", suffix, 0, 4, 4);
+  if (bits != 4 && bits != 8)
+    refuse(node, ORT_NOT_IMPLEMENTED, "attribute bits%s is %d; it must be 4 or 8", suffix, shape.bits);
+  if ((size & (size - 1)) != 0)
+    refuse(node, ORT_NOT_IMPLEMENTED, "attribute block_size%s is %d; it must be a power of two", suffix,
+           shape.block_size);
+  if (node->status == NULL) shape.blocks = (shape.k + size - 1) / size;
+  return shape;
+}
+
+/* Check that scales or zero points have `columns` columns, in two dimensions or in one. */
+static void check_columns(Node *node, const Tensor *tensor, const char *meaning, const MatMulShape *shape,
+                          int64_t columns) {
+  const int64_t sizes[] = {shape->n, columns};
+  if (tensor->rank == 1 && tensor->sizes[0] == count_of(sizes, 2)) return;
+  check_shape(node, tensor, meaning, sizes, 2);
+}
+
+static StoredWeights read_weights(Node *node, size_t first, const MatMulShape *shape) {
+  StoredWeights stored = {0};
+  const Tensor codes = constant_input(node, first + CODES), scales = constant_input(node, first + SCALES);
+  const Tensor zero_points = constant_input(node, first + ZERO_POINTS);
+  const int computed = has_input(node, first + ZERO_POINTS) && !zero_points.given;
+  if (node->status != NULL) return stored;
+  const Tensor *computed_one = !codes.given ? &codes : !scales.given ? &scales : computed ? &zero_points : NULL;
+  if (computed_one != NULL) {
+    refuse(node, ORT_NOT_IMPLEMENTED, "input %s is computed; it must be a constant of the graph", computed_one->name);
+    return stored;
+  }
+  check_floats(node, &scales);
+  CHECK_SHAPE(node, &codes, "[N, ceil(K / block_size), block_size * bits / 8]", shape->n, shape->blocks,
+              shape->block_size * shape->bits / 8);
+  check_columns(node, &scales, "[N, ceil(K / block_size)]", shape, shape->blocks);
+  if (zero_points.given)
+    check_columns(node, &zero_points, "[N, ceil(blocks * bits / 8)]", shape, (shape->blocks * shape->bits + 7) / 8);
+  stored.weights = codes.data;
+  stored.scales = scales.data;
+  stored.halves = scales.type == FLOAT16;
+  stored.zero_points = zero_points.data;
+  return stored;
+}
+
+Matrix create_matrix(Node *node, size_t first, const char *suffix) {
+  Matrix matrix = {.shape = read_shape(node, suffix)};
+  const StoredWeights stored = read_weights(node, first, &matrix.shape);
+  if (node->status == NULL && !matmul_packable(&matrix.shape, &stored))
+    refuse(node, ORT_NOT_IMPLEMENTED, "input %s has a number that float16 does not represent exactly",
+           node->op->inputs[first + SCALES].name);
+  if (node->status != NULL) return matrix;
+  matrix.weights = matmul_pack(&matrix.shape, &stored);
+  if (matrix.weights == NULL) refuse_memory(node);
+  return matrix;
+}
+
+const float *check_bias(Node *node, const Tensor *bias, const MatMulShape *shape) {
+  if (!bias->given) return NULL;
+  CHECK_SHAPE(node, bias, "[N]", shape->n);
+  return bias->data;
 }

@@ -3,7 +3,7 @@
 #define INTAGLIO_WEIGHT_INPUTS_H
 
 #include "matmul/weights.h"
-#include "ort/ort.h"
+#include "ort/node.h"
 
 /* The inputs of one matrix, counted from its first. */
 enum { CODES, SCALES, ZERO_POINTS, WEIGHT_INPUTS };
@@ -13,8 +13,11 @@ typedef struct {
   PackedWeights *weights;
 } Matrix;
 
-/* Pack the matrix whose inputs begin at `first`. Its attributes are those of MatMulNBits, with `suffix` appended to the names. */
-OrtStatus *create_matrix(const OrtApi *api, const OrtKernelInfo *info, size_t first, const char *suffix,
-                         Matrix *matrix);
+/* Pack the matrix whose inputs begin at `first`, unless the node is refused. Its attributes are those of MatMulNBits, with
+ * `suffix` appended to the names. */
+Matrix create_matrix(Node *node, size_t first, const char *suffix);
+
+/* Check that a bias, which may be absent, has an element for each row of a matrix; return its elements, or NULL. */
+const float *check_bias(Node *node, const Tensor *bias, const MatMulShape *shape);
 
 #endif

@@ -1,27 +1,28 @@
-/* The definition of an operator from tables of its inputs and outputs. */
+/* The registration of an operator. */
 #ifndef INTAGLIO_OPERATOR_H
 #define INTAGLIO_OPERATOR_H
 
+#include "ort/node.h"
 #include "ort/ort.h"
 
-/* Define the operator `variable`, named `title`, from the ElementTypes of its inputs and outputs and from OrtCustomOp's
- * CreateKernelV2 and KernelDestroy. The file defines before it
- *
- *     input_kinds, output_kinds   the Characteristic of each input and output
- *     compute                     OrtCustomOp's KernelComputeV2
- */
-#define OPERATOR(variable, title, input_types, output_types, create, destroy) \
-  static const char *variable##_name(const OrtCustomOp *op) { return (void)op, title; } \
-  static size_t variable##_inputs(const OrtCustomOp *op) { \
-    return (void)op, sizeof(input_types) / sizeof *(input_types); \
+/* Define the operator `variable` from `definition`, an Operator, and from OrtCustomOp's CreateKernelV2, KernelComputeV2 and
+ * KernelDestroy. */
+#define OPERATOR(variable, definition, create, compute, destroy) \
+  static const char *variable##_name(const OrtCustomOp *op) { return (void)op, definition.name; } \
+  static size_t variable##_inputs(const OrtCustomOp *op) { return (void)op, definition.input_count; } \
+  static size_t variable##_outputs(const OrtCustomOp *op) { return (void)op, definition.output_count; } \
+  static int variable##_input_type(const OrtCustomOp *op, size_t index) { \
+    return (void)op, definition.inputs[index].type; \
   } \
-  static size_t variable##_outputs(const OrtCustomOp *op) { \
-    return (void)op, sizeof(output_types) / sizeof *(output_types); \
+  static int variable##_output_type(const OrtCustomOp *op, size_t index) { \
+    return (void)op, definition.outputs[index].type; \
   } \
-  static int variable##_input_type(const OrtCustomOp *op, size_t index) { return (void)op, input_types[index]; } \
-  static int variable##_output_type(const OrtCustomOp *op, size_t index) { return (void)op, output_types[index]; } \
-  static int variable##_input_kind(const OrtCustomOp *op, size_t index) { return (void)op, input_kinds[index]; } \
-  static int variable##_output_kind(const OrtCustomOp *op, size_t index) { return (void)op, output_kinds[index]; } \
+  static int variable##_input_kind(const OrtCustomOp *op, size_t index) { \
+    return (void)op, definition.inputs[index].kind; \
+  } \
+  static int variable##_output_kind(const OrtCustomOp *op, size_t index) { \
+    return (void)op, definition.outputs[index].kind; \
+  } \
   const OrtCustomOp variable = { \
       .version = ORT_API_VERSION, \
       .CreateKernel = unused_create, \

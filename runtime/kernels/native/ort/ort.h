@@ -4,45 +4,40 @@
 
 #include "ort/ort_abi.h"
 
-enum { MAX_RANK = 8 };
-
-/* An input or output of a running operator. `data` is NULL if an optional input is absent. */
-typedef struct {
-  void *data;
-  int type;    /* an ElementType */
-  size_t rank; /* 0 if there are more than MAX_RANK dimensions */
-  int64_t sizes[MAX_RANK];
-} Tensor;
-
 /* The context of `run_parallel`. */
 typedef struct {
   const OrtApi *api;
   OrtKernelContext *context;
 } Pool;
 
-/* Return how many rows of k elements a tensor has, or -1 if its last dimension is not k. */
-int64_t row_count(const Tensor *tensor, int64_t k);
-
-/* Return how many of the rows belong to one sequence: the last dimension but one. */
-int64_t sequence_length(const Tensor *tensor);
-
 /* Return an error with one of the ErrorCodes. */
 OrtStatus *fail(const OrtApi *api, int code, const char *message);
 
-/* Return an attribute of a node, or `absent` if the node does not have it. */
-int64_t attribute(const OrtApi *api, const OrtKernelInfo *info, const char *name, int64_t absent);
-float attribute_float(const OrtApi *api, const OrtKernelInfo *info, const char *name, float absent);
+/* Set `value` to an attribute of a node, or leave it if the node does not have it. Return 0 if it has another type. */
+int get_integer(const OrtApi *api, const OrtKernelInfo *info, const char *name, int64_t *value);
+int get_float(const OrtApi *api, const OrtKernelInfo *info, const char *name, float *value);
 
-/* Return the data of an input that is a constant of the graph, or NULL if it is absent or computed. Set `type` to its
- * ElementType unless it is NULL. */
-const void *constant(const OrtApi *api, const OrtKernelInfo *info, size_t index, int *type);
+/* Return whether a node has an input, or an output: a value with a name. */
+int is_connected(const OrtApi *api, const OrtKernelInfo *info, int input, size_t index);
 
-/* Read inputs 0 to count - 1; the data of those that the node does not have is NULL. */
-OrtStatus *get_inputs(const OrtApi *api, OrtKernelContext *context, Tensor *inputs, size_t count);
+/* Return an input that is a constant of the graph, or NULL if it is absent or computed. */
+const OrtValue *get_constant(const OrtApi *api, const OrtKernelInfo *info, size_t index);
+
+OrtStatus *get_input_count(const OrtApi *api, const OrtKernelContext *context, size_t *count);
+
+/* Set `value` to an input, or to NULL if the node does not have it. */
+OrtStatus *get_input(const OrtApi *api, const OrtKernelContext *context, size_t index, const OrtValue **value);
 
 /* Set `data` to the memory of an output of these sizes, or to NULL if the node does not have the output. */
 OrtStatus *get_output(const OrtApi *api, OrtKernelContext *context, size_t index, const int64_t *sizes, size_t rank,
                       void **data);
+
+/* Read a tensor. */
+OrtStatus *get_data(const OrtApi *api, const OrtValue *value, void **data);
+OrtStatus *get_shape_info(const OrtApi *api, const OrtValue *value, OrtShapeInfo **info);
+OrtStatus *get_type_and_rank(const OrtApi *api, const OrtShapeInfo *info, int *type, size_t *rank);
+OrtStatus *get_sizes(const OrtApi *api, const OrtShapeInfo *info, int64_t *sizes, size_t rank);
+void release_shape_info(const OrtApi *api, OrtShapeInfo *info);
 
 /* Run body(data, 0) to body(data, count - 1) on the threads of `pool`, a Pool. */
 void run_parallel(void *pool, void (*body)(void *, size_t), size_t count, void *data);

@@ -1,0 +1,624 @@
+"""Nodes whose attributes, inputs and outputs do not agree are refused, with a message that names both values.
+
+Every case changes one thing of a node that runs. ONNX Runtime's kernel refuses the node too where it has one.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from intaglio.runtime import kernels
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from ..conftest import run_session
+from .test_attention import supported
+from .test_matmul import needs_kernels
+
+Array = NDArray[Any]
+LARGE = 2**30
+WRAPS = (2**64 + 2) // 3  # three times it is 2 modulo 2**64
+
+
+@dataclass(frozen=True)
+class OneNode:
+    """A graph of one node: an input is None where the node does not have it, and an output is empty."""
+
+    op: str
+    attributes: Mapping[str, Any]
+    inputs: Mapping[str, Array | None]
+    outputs: Sequence[str]
+    stored: Sequence[str] = ()
+    """The inputs that are constants of the graph."""
+    cache: type = np.float32
+
+    def session(self, own: bool = True) -> ort.InferenceSession:
+        names = [name if value is not None else "" for name, value in self.inputs.items()]
+        while names and not names[-1]:
+            names.pop()
+        given = {name: value for name, value in self.inputs.items() if value is not None}
+        node = helper.make_node(self.op, names, list(self.outputs), domain="com.microsoft", **self.attributes)
+        graph = helper.make_graph(
+            [node],
+            "one",
+            [
+                helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), None)
+                for name, value in given.items()
+                if name not in self.stored
+            ],
+            [
+                helper.make_tensor_value_info(
+                    name, helper.np_dtype_to_tensor_dtype(np.dtype(self.cache if "present" in name else "f4")), None
+                )
+                for name in self.outputs
+                if name
+            ],
+            [numpy_helper.from_array(value, name) for name, value in given.items() if name in self.stored],
+        )
+        opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        options.intra_op_num_threads = 1
+        if own:
+            for entry in ("MatMulNBits", "GroupQueryAttention", "GroupQueryAttentionInt8"):
+                options.add_session_config_entry(f"intaglio.{entry}", "1")
+            options.register_custom_ops_library(str(kernels.library()))
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+    def run(self, own: bool = True) -> list[Array]:
+        feeds = {n: v for n, v in self.inputs.items() if v is not None and n not in self.stored}
+        return run_session(self.session(own), feeds)
+
+    def changed(self, change: Mapping[str, Any]) -> "OneNode":
+        """Return the node with other attributes, inputs, outputs or constants; an attribute ``ABSENT`` is left out."""
+        fields: dict[str, Any] = {}
+        for name, value in change.items():
+            if name in ("outputs", "stored"):
+                fields[name] = value
+            elif name in self.inputs:
+                fields["inputs"] = {**fields.get("inputs", self.inputs), name: value}
+            else:
+                fields["attributes"] = {**fields.get("attributes", self.attributes), name: value}
+        return replace(self, **fields)
+
+    def is_refused(self, change: Mapping[str, Any], message: str) -> None:
+        with pytest.raises(Exception, match=re.escape(f"intaglio: {self.op}: {message}")):
+            self.changed(change).run()
+
+
+def ones(*shape: int, dtype: Any = np.float32) -> Array:
+    return np.ones(shape, dtype=dtype)
+
+
+def codes(*shape: int) -> Array:
+    return ones(*shape, dtype=np.uint8)
+
+
+# ---- MatMulNBits --------------------------------------------------------------------------------------------------
+
+N, K, BLOCK = 48, 80, 32
+FORMAT = {"bits": 4, "block_size": BLOCK, "accuracy_level": 4}
+MATMUL = OneNode(
+    "MatMulNBits",
+    {"N": N, "K": K, **FORMAT},
+    {
+        "A": ones(1, 2, K),
+        "B": codes(N, 3, 16),
+        "scales": ones(N, 3),
+        "zero_points": codes(N, 2),
+        "g_idx": None,
+        "bias": ones(N),
+    },
+    ["Y"],
+    ["B", "scales", "zero_points", "bias"],
+)
+COMPUTED_BIAS = MATMUL.changed({"stored": ["B", "scales", "zero_points"]})
+B_SHAPE = "[N, ceil(K / block_size), block_size * bits / 8]"
+BLOCKS = "[N, ceil(K / block_size)]"
+ZEROS = "[N, ceil(blocks * bits / 8)]"
+MATMULS: dict[str, tuple[dict[str, Any], str]] = {
+    "a large N": ({"N": LARGE}, f"input B has the shape [48, 3, 16]; it must be {B_SHAPE} = [{LARGE}, 3, 16]"),
+    "N too small": ({"N": N - 1}, f"input B has the shape [48, 3, 16]; it must be {B_SHAPE} = [47, 3, 16]"),
+    "a large K": ({"K": 2**40}, f"input B has the shape [48, 3, 16]; it must be {B_SHAPE} = [48, {2**35}, 16]"),
+    "N that overflows": ({"N": 2**62}, f"attribute N is {2**62}; it must be from 1 to {2**48}"),
+    "K that overflows": ({"K": 2**63 - 1}, f"attribute K is {2**63 - 1}; it must be from 1 to {2**48}"),
+    "no N": ({"N": 0}, f"attribute N is 0; it must be from 1 to {2**48}"),
+    "a negative K": ({"K": -K}, f"attribute K is -80; it must be from 1 to {2**48}"),
+    "bits beyond int32": ({"bits": 2**32 + 4}, f"attribute bits is {2**32 + 4}; it must be from 4 to 8"),
+    "no bits": ({"bits": 0}, "attribute bits is 0; it must be from 4 to 8"),
+    "5 bits": ({"bits": 5}, "attribute bits is 5; it must be 4 or 8"),
+    "other bits": ({"bits": 8}, f"input B has the shape [48, 3, 16]; it must be {B_SHAPE} = [48, 3, 32]"),
+    "blocks beyond int32": (
+        {"block_size": 2**32 + 32},
+        f"attribute block_size is {2**32 + 32}; it must be from 16 to 256",
+    ),
+    "blocks of 48": ({"block_size": 48}, "attribute block_size is 48; it must be a power of two"),
+    "other blocks": ({"block_size": 16}, f"input B has the shape [48, 3, 16]; it must be {B_SHAPE} = [48, 5, 8]"),
+    "a float as N": ({"N": 48.0}, "attribute N is not an integer"),
+    "a list as K": ({"K": [K]}, "attribute K is not an integer"),
+    "codes without rows": ({"B": codes(0, 3, 16)}, f"input B has the shape [0, 3, 16]; it must be {B_SHAPE}"),
+    "codes of two dimensions": ({"B": codes(N, 48)}, f"input B has the shape [48, 48]; it must be {B_SHAPE}"),
+    "few scales": ({"scales": ones(N, 2)}, f"input scales has the shape [48, 2]; it must be {BLOCKS} = [48, 3]"),
+    "flat scales": ({"scales": ones(N * 3 - 1)}, f"input scales has the shape [143]; it must be {BLOCKS} = [48, 3]"),
+    "no scale": ({"scales": ones(0)}, f"input scales has the shape [0]; it must be {BLOCKS} = [48, 3]"),
+    "scales of int32": (
+        {"scales": ones(N, 3, dtype=np.int32)},
+        "input scales has elements of int32; they must be float32 or float16",
+    ),
+    "few zero points": (
+        {"zero_points": codes(N, 1)},
+        f"input zero_points has the shape [48, 1]; it must be {ZEROS} = [48, 2]",
+    ),
+    "flat zero points": (
+        {"zero_points": codes(95)},
+        f"input zero_points has the shape [95]; it must be {ZEROS} = [48, 2]",
+    ),
+    "computed zero points": (
+        {"stored": ["B", "scales", "bias"]},
+        "input zero_points is computed; it must be a constant of the graph",
+    ),
+    "computed codes": ({"stored": ["scales"]}, "input B is computed; it must be a constant of the graph"),
+    "a short bias": ({"bias": ones(1)}, "input bias has the shape [1]; it must be [N] = [48]"),
+    "a bias of two dimensions": ({"bias": ones(1, N)}, "input bias has the shape [1, 48]; it must be [N] = [48]"),
+    "a group index": (
+        {"g_idx": np.zeros(K, np.int32)},
+        "input g_idx is given, and rows in another order are not supported",
+    ),
+    "x of another width": (
+        {"A": ones(1, 2, K - 1)},
+        "input A has the shape [1, 2, 79]; its last dimension must be K = 80",
+    ),
+    "x without dimensions": ({"A": ones()}, "input A has the shape []; its last dimension must be K = 80"),
+    "x of nine dimensions": (
+        {"A": ones(*[1] * 8, K)},
+        "input A has 9 dimensions; at most 8 are supported",
+    ),
+}
+
+
+@needs_kernels
+@pytest.mark.parametrize(("change", "message"), MATMULS.values(), ids=MATMULS.keys())
+def test_matmul_nbits(change: dict[str, Any], message: str) -> None:
+    MATMUL.is_refused(change, message)
+
+
+@needs_kernels
+def test_a_bias_that_is_computed_is_checked_in_every_call() -> None:
+    for wrong in (ones(1), ones(0), ones(N, 1)):
+        shape = ", ".join(map(str, wrong.shape))
+        COMPUTED_BIAS.is_refused({"bias": wrong}, f"input bias has the shape [{shape}]; it must be [N] = [48]")
+    assert np.allclose(COMPUTED_BIAS.run()[0], MATMUL.run(own=False)[0], rtol=1e-3)
+
+
+@needs_kernels
+def test_flat_scales_and_zero_points_are_those_in_two_dimensions() -> None:
+    flat = MATMUL.changed({"scales": ones(N * 3), "zero_points": codes(N * 2)})
+    assert np.array_equal(flat.run()[0], MATMUL.run()[0])
+
+
+# ---- MergedMatMulNBits --------------------------------------------------------------------------------------------
+
+
+def matrix(number: int, n: int = N, k: int = K) -> dict[str, Array | None]:
+    blocks = -(-k // BLOCK)
+    values = {"B": codes(n, blocks, 16), "scales": ones(n, blocks), "zero_points": None, "bias": ones(n)}
+    return {f"{name}{number}": value for name, value in values.items()}
+
+
+def formats(*shapes: tuple[int, int]) -> dict[str, Any]:
+    given = [{"N": n, "K": k, **FORMAT} for n, k in shapes]
+    return {f"{name}{number}": value for number, one in enumerate(given) for name, value in one.items()}
+
+
+NOTHING: dict[str, Array | None] = dict.fromkeys(("B2", "scales2", "zero_points2", "bias2"))
+MERGED = OneNode(
+    "MergedMatMulNBits",
+    {"matrices": 2, "swiglu": 0, **formats((N, K), (N, K))},
+    {"x": ones(1, 2, K), "skip": ones(1, 2, K), "norm": ones(K), **matrix(0), **matrix(1), **NOTHING},
+    ["y0", "y1", "", "sum"],
+    ["B0", "scales0", "B1", "scales1", "B2", "scales2"],
+)
+LAYER = MERGED.changed({"matrices": 3, "swiglu": 1, **formats((N, K), (N, K), (K, N)), **matrix(2, K, N)}).changed(
+    {"outputs": ["y0", "", "", "sum"]}
+)
+MERGES: dict[str, tuple[OneNode, dict[str, Any], str]] = {
+    "no matrices": (MERGED, {"matrices": 0}, "attribute matrices is 0; it must be from 1 to 3"),
+    "swiglu of one": (LAYER, {"matrices": 1}, "attribute matrices is 1; it must be from 2 to 3"),
+    "many matrices": (MERGED, {"matrices": LARGE}, f"attribute matrices is {LARGE}; it must be from 1 to 3"),
+    "too few matrices": (MERGED, {"matrices": 1}, "input B1 is given, and attribute matrices is smaller"),
+    "too many matrices": (MERGED, {"matrices": 3, **formats((N, K), (N, K), (N, K))}, "input B2 is computed"),
+    "swiglu of two": (MERGED, {"swiglu": 2}, "attribute swiglu is 2; it must be from 0 to 1"),
+    "a large N": (MERGED, {"N1": LARGE}, f"input B1 has the shape [48, 3, 16]; it must be {B_SHAPE} = [{LARGE}, 3"),
+    "another K": (
+        MERGED,
+        {**formats((N, K), (N, N)), **matrix(1, N, N)},
+        "attribute K1 is 48; it must be that of K0, 80",
+    ),
+    "gate and up of other sizes": (
+        LAYER,
+        {**formats((N, K), (32, K), (K, 32)), **matrix(1, 32), **matrix(2, K, 32)},
+        "attribute N1 is 32; it must be that of N0, 48",
+    ),
+    "down of another size": (
+        LAYER,
+        {**formats((N, K), (N, K), (K, 32)), **matrix(2, K, 32)},
+        "attribute K2 is 32; it must be that of N1, 48",
+    ),
+    "a short bias": (MERGED, {"bias0": ones(1)}, "input bias0 has the shape [1]; it must be [N] = [48]"),
+    "a short bias of down": (LAYER, {"bias2": ones(N)}, "input bias2 has the shape [48]; it must be [N] = [80]"),
+    "a short norm": (MERGED, {"norm": ones(K - 1)}, "input norm has the shape [79]; it must be [K] = [80]"),
+    "a norm of two dimensions": (MERGED, {"norm": ones(1, K)}, "input norm has the shape [1, 80]; it must be [K]"),
+    "no norm": (MERGED, {"norm": None}, "input skip is given, and norm is missing"),
+    "a short skip": (
+        MERGED,
+        {"skip": ones(1, 1, K)},
+        "input skip has the shape [1, 1, 80]; it must be the shape of x = [1, 2, 80]",
+    ),
+    "skip of another rank": (
+        MERGED,
+        {"skip": ones(2, K)},
+        "input skip has the shape [2, 80]; it must be the shape of x = [1, 2, 80]",
+    ),
+    "x of another width": (
+        MERGED,
+        {"x": ones(1, 2, N), "skip": ones(1, 2, N)},
+        "input x has the shape [1, 2, 48]; its last dimension must be K = 80",
+    ),
+    "a sum of nothing": (MERGED, {"skip": None}, "output sum is read, and skip is missing"),
+    "an output of no matrix": (MERGED, {"outputs": ["y0", "y1", "y2"]}, "output y2 is read, and it is not computed"),
+    "a matrix without its output": (MERGED, {"outputs": ["y0"]}, "output y1 is missing"),
+    "the gate's output": (LAYER, {"outputs": ["y0", "y1"]}, "output y1 is read, and it is not computed"),
+    "an integer as epsilon": (MERGED, {"epsilon": 1}, "attribute epsilon is not a float"),
+}
+
+
+@needs_kernels
+@pytest.mark.parametrize(("node", "change", "message"), MERGES.values(), ids=MERGES.keys())
+def test_merged_matmul_nbits(node: OneNode, change: dict[str, Any], message: str) -> None:
+    node.is_refused(change, message)
+
+
+@needs_kernels
+def test_the_unchanged_nodes_run() -> None:
+    assert [y.shape for y in MERGED.run()] == [(1, 2, N), (1, 2, N), (1, 2, K)]
+    assert [y.shape for y in LAYER.run()] == [(1, 2, K), (1, 2, K)]
+    for node in (MERGED, LAYER):
+        none = {name: ones(2**40, 0, K) for name in ("x", "skip")}
+        assert {y.shape[:2] for y in node.changed(none).run()} == {(2**40, 0)}
+
+
+# ---- GatherBlockQuantized -----------------------------------------------------------------------------------------
+
+GATHER = OneNode(
+    "GatherBlockQuantized",
+    {"bits": 4, "block_size": BLOCK, "gather_axis": 0, "quantize_axis": 2},
+    {
+        "data": codes(9, 2, 16),
+        "indices": np.array([[0, 8, -9]]),
+        "scales": ones(9, 2, 1),
+        "zero_points": None,
+    },
+    ["output"],
+)
+IN_BLOCKS = "it must be the shape of data in blocks = [9, 2, 1]"
+GATHERS: dict[str, tuple[dict[str, Any], str]] = {
+    "an index too large": ({"indices": np.array([1, 9])}, "input indices has the index 9 at 1; data has 9 rows"),
+    "an index too small": ({"indices": np.array(-10)}, "input indices has the index -10 at 0; data has 9 rows"),
+    "the least index": (
+        {"indices": np.array([-(2**63)])},
+        f"input indices has the index {-(2**63)} at 0; data has 9 rows",
+    ),
+    "no rows": (
+        {"data": codes(0, 2, 16), "scales": ones(0, 2, 1)},
+        "input indices has the index 0 at 0; data has 0 rows",
+    ),
+    "few scales": ({"scales": ones(9, 1, 1)}, f"input scales has the shape [9, 1, 1]; {IN_BLOCKS}"),
+    "as many scales elsewhere": ({"scales": ones(2, 9, 1)}, f"input scales has the shape [2, 9, 1]; {IN_BLOCKS}"),
+    "no scales": ({"scales": ones(9, 2, 0)}, f"input scales has the shape [9, 2, 0]; {IN_BLOCKS}"),
+    "scales of uint8": (
+        {"scales": codes(9, 2, 1)},
+        "input scales has elements of uint8; they must be float32 or float16",
+    ),
+    "half a block": (
+        {"data": codes(9, 2, 17)},
+        "input data has 17 bytes in its last dimension, with block_size 32 and 4 bits",
+    ),
+    "another axis": (
+        {"quantize_axis": 1},
+        "attribute quantize_axis is 1; it must be the last axis of data, which has 3 dimensions",
+    ),
+    "an axis that overflows": ({"quantize_axis": 2**62}, f"attribute quantize_axis is {2**62}; it must be from 1 to 7"),
+    "a block that overflows": ({"block_size": 2**62}, f"attribute block_size is {2**62}; it must be from 16 to"),
+    "a block of 48": ({"block_size": 48}, "attribute block_size is 48; it must be a power of two"),
+    "bits beyond int32": ({"bits": 2**32 + 4}, f"attribute bits is {2**32 + 4}; it must be from 4 to 8"),
+    "zero points": ({"zero_points": codes(9, 2, 1)}, "input zero_points is given, and zero points are not supported"),
+    "one dimension": (
+        {"data": codes(9)},
+        "attribute quantize_axis is 2; it must be the last axis of data, which has",
+    ),
+    "many dimensions": (
+        {"indices": np.zeros((1,) * 7, np.int64)},
+        "inputs data and indices have 3 and 7 dimensions; that is more than 9",
+    ),
+}
+
+
+@needs_kernels
+@pytest.mark.parametrize(("change", "message"), GATHERS.values(), ids=GATHERS.keys())
+def test_gather_block_quantized(change: dict[str, Any], message: str) -> None:
+    GATHER.is_refused(change, message)
+
+
+@needs_kernels
+def test_rows_without_elements_are_looked_up() -> None:
+    """As in ONNX Runtime, with dimensions whose product overflows unless the 0 comes first."""
+    empty = GATHER.changed({"data": codes(9, 0, 16), "scales": ones(9, 0, 1)})
+    assert empty.run()[0].shape == empty.run(own=False)[0].shape == (1, 3, 0, 32)
+    assert np.array_equal(GATHER.run()[0], GATHER.run(own=False)[0])
+
+
+# ---- GroupQueryAttention ------------------------------------------------------------------------------------------
+
+HEADS, KV_HEADS, SIZE, PAST, TABLE = 4, 2, 32, 8, 64
+ATTENTION = OneNode(
+    "GroupQueryAttention",
+    {"num_heads": HEADS, "kv_num_heads": KV_HEADS, "do_rotary": 1},
+    {
+        "query": ones(2, 1, HEADS * SIZE),
+        "key": ones(2, 1, KV_HEADS * SIZE),
+        "value": ones(2, 1, KV_HEADS * SIZE),
+        "past_key": ones(2, KV_HEADS, PAST, SIZE),
+        "past_value": ones(2, KV_HEADS, PAST, SIZE),
+        "seqlens_k": np.array([8, 5], np.int32),
+        "total_sequence_length": np.array([9], np.int32),
+        "cos_cache": ones(TABLE, 16),
+        "sin_cache": ones(TABLE, 16),
+    },
+    ["output", "present_key", "present_value"],
+)
+KEYS = "[B, S, kv_num_heads * head_size]"
+CACHE = "[B, kv_num_heads, capacity, row]"
+INT = np.int32
+ATTENTIONS: dict[str, tuple[dict[str, Any], str]] = {
+    "heads that overflow": (
+        {"num_heads": WRAPS, "kv_num_heads": WRAPS},
+        f"attribute num_heads is {WRAPS}; it must be from 1 to {2**31 - 1}",
+    ),
+    "many heads": (
+        {"num_heads": 2**31 - 2},
+        f"attribute num_heads is {2**31 - 2}; it must be a multiple of kv_num_heads, 2, and at most 64 times as many",
+    ),
+    "no key heads": ({"kv_num_heads": 0}, f"attribute kv_num_heads is 0; it must be from 1 to {2**31 - 1}"),
+    "negative heads": ({"num_heads": -4}, f"attribute num_heads is -4; it must be from 1 to {2**31 - 1}"),
+    "heads that do not divide": (
+        {"kv_num_heads": 3},
+        "attribute num_heads is 4; it must be a multiple of kv_num_heads, 3, and",
+    ),
+    "fewer heads": (
+        {"num_heads": 2, "kv_num_heads": 1},
+        f"input past_key has the shape [2, 2, 8, 32]; it must be {CACHE} = [2, 1, ?, 64]",
+    ),
+    "causal of another type": ({"causal": [0]}, "attribute causal is not an integer"),
+    "a scale of another type": ({"scale": 1}, "attribute scale is not a float"),
+    "query of two dimensions": (
+        {"query": ones(2, 128)},
+        "input query has the shape [2, 128]; it must be [B, S, width] =",
+    ),
+    "a width that does not divide": (
+        {"query": ones(2, 1, 127)},
+        "input query has the width 127 for 4 heads; that must be a multiple of 16 for each, at most 256",
+    ),
+    "query of another batch": (
+        {"query": ones(3, 1, 128)},
+        f"input key has the shape [2, 1, 64]; it must be {KEYS} = [3, 1, 64]",
+    ),
+    "key of another batch": (
+        {"key": ones(1, 1, 64)},
+        f"input key has the shape [1, 1, 64]; it must be {KEYS} = [2, 1, 64]",
+    ),
+    "value of another batch": (
+        {"value": ones(1, 1, 64)},
+        f"input value has the shape [1, 1, 64]; it must be {KEYS} = [2, 1, 64]",
+    ),
+    "key of another length": (
+        {"key": ones(2, 2, 64)},
+        f"input key has the shape [2, 2, 64]; it must be {KEYS} = [2, 1, 64]",
+    ),
+    "narrow values": (
+        {"value": ones(2, 1, 32)},
+        f"input value has the shape [2, 1, 32]; it must be {KEYS} = [2, 1, 64]",
+    ),
+    "no value": ({"value": None}, "key is given without value"),
+    "no key": ({"key": None}, "value is given without key"),
+    "no tokens": (
+        {name: ones(2, 0, width) for name, width in (("query", 128), ("key", 64), ("value", 64))},
+        "input query has 0 tokens; at least one is needed",
+    ),
+    "past of another batch": (
+        {"past_key": ones(1, 2, 8, 32)},
+        f"input past_key has the shape [1, 2, 8, 32]; it must be {CACHE} = [2, 2, ?, 32]",
+    ),
+    "past of other heads": (
+        {"past_key": ones(2, 1, 8, 32)},
+        f"input past_key has the shape [2, 1, 8, 32]; it must be {CACHE} = [2, 2, ?, 32]",
+    ),
+    "past of another size": (
+        {"past_key": ones(2, 2, 8, 16)},
+        f"input past_key has the shape [2, 2, 8, 16]; it must be {CACHE} = [2, 2, ?, 32]",
+    ),
+    "past values of another length": (
+        {"past_value": ones(2, 2, 4, 32)},
+        "input past_value has the shape [2, 2, 4, 32]; it must be the shape of past_key = [2, 2, 8, 32]",
+    ),
+    "past of three dimensions": (
+        {"past_key": ones(4, 8, 32)},
+        f"input past_key has the shape [4, 8, 32]; it must be {CACHE}",
+    ),
+    "no past values": ({"past_value": None}, "past_key is given without past_value"),
+    "no past keys": ({"past_key": None}, "past_value is given without past_key"),
+    "few lengths": ({"seqlens_k": np.array([8], INT)}, "input seqlens_k has 1 elements; query has 2 sequences"),
+    "many lengths": ({"seqlens_k": np.zeros(3, INT)}, "input seqlens_k has 3 elements; query has 2 sequences"),
+    "no lengths": ({"seqlens_k": np.zeros(0, INT)}, "input seqlens_k has 0 elements; query has 2 sequences"),
+    "a length too large": (
+        {"seqlens_k": np.array([8, 9], INT)},
+        "input seqlens_k is 9 for sequence 1; it must be below total_sequence_length, 9",
+    ),
+    "the largest length": (
+        {"seqlens_k": np.array([2**31 - 1, 8], INT)},
+        f"input seqlens_k is {2**31 - 1} for sequence 0; it must be below total_sequence_length, 9",
+    ),
+    "a negative length": (
+        {"seqlens_k": np.array([8, -1], INT)},
+        "input seqlens_k is -1 for sequence 1; it must be below total_sequence_length, 9",
+    ),
+    "two totals": (
+        {"total_sequence_length": np.array([9, 9], INT)},
+        "input total_sequence_length has the shape [2]; it must be [1] = [1]",
+    ),
+    "an empty total": (
+        {"total_sequence_length": np.zeros(0, INT)},
+        "input total_sequence_length has the shape [0]; it must be [1] = [1]",
+    ),
+    "a total of 0": (
+        {"total_sequence_length": np.array(0, INT)},
+        "input total_sequence_length is 0; it must be positive",
+    ),
+    "the largest total": (
+        {"total_sequence_length": np.array([2**31 - 1], INT)},
+        f"input total_sequence_length is {2**31 - 1}; it must be at most the past's 8, or that and the 1 new tokens",
+    ),
+    "short tables": (
+        {"cos_cache": ones(8, 16), "sin_cache": ones(8, 16)},
+        "input cos_cache has 8 positions; total_sequence_length is 9",
+    ),
+    "sin of other positions": (
+        {"sin_cache": ones(8, 16)},
+        "input sin_cache has the shape [8, 16]; it must be the shape of cos_cache = [64, 16]",
+    ),
+    "sin of other angles": (
+        {"sin_cache": ones(64, 8)},
+        "input sin_cache has the shape [64, 8]; it must be the shape of cos_cache = [64, 16]",
+    ),
+    "cos of one dimension": (
+        {"cos_cache": ones(64)},
+        "input cos_cache has the shape [64]; it must be [positions, angles]",
+    ),
+    "many angles": (
+        {"cos_cache": ones(64, 24), "sin_cache": ones(64, 24)},
+        "input cos_cache has 24 angles; they must be a multiple of 8 and at most half of head_size, 32",
+    ),
+    "an odd number of angles": (
+        {"cos_cache": ones(64, 12), "sin_cache": ones(64, 12)},
+        "input cos_cache has 12 angles; they must be a multiple of 8 and at most half of head_size, 32",
+    ),
+    "no cos": ({"cos_cache": None}, "sin_cache is given without cos_cache"),
+    "no tables": (
+        {"cos_cache": None, "sin_cache": None},
+        "attribute do_rotary is 1, and input cos_cache is missing",
+    ),
+    "one present": ({"outputs": ["output", "present_key"]}, "present_key is given without present_value"),
+}
+needs_attention = pytest.mark.skipif(not supported(), reason="no compiled kernels for this processor")
+ONLY_OURS = {"heads that overflow", "many heads"}
+"""ONNX Runtime computes with such numbers of heads."""
+
+
+@needs_attention
+@pytest.mark.parametrize(("name", "change", "message"), [(n, *case) for n, case in ATTENTIONS.items()], ids=ATTENTIONS)
+def test_group_query_attention(name: str, change: dict[str, Any], message: str) -> None:
+    ATTENTION.is_refused(change, message)
+    if name not in ONLY_OURS:
+        with pytest.raises(Exception, match="ONNXRuntimeError"):
+            ATTENTION.changed(change).run(own=False)
+
+
+@needs_attention
+def test_heads_that_overflow_in_a_packed_query() -> None:
+    change = {"num_heads": WRAPS, "kv_num_heads": WRAPS, "key": None, "value": None, "query": ones(2, 1, 32)}
+    ATTENTION.is_refused(change, f"attribute num_heads is {WRAPS}; it must be from 1 to {2**31 - 1}")
+
+
+@needs_attention
+def test_attention_without_sequences_or_outputs_of_the_cache() -> None:
+    for found, wanted in zip(ATTENTION.run(), ATTENTION.run(own=False), strict=True):
+        np.testing.assert_allclose(found[:, :6], wanted[:, :6], rtol=1e-5)
+    alone = ATTENTION.changed({"outputs": ["output"]})
+    assert np.array_equal(alone.run()[0], ATTENTION.run()[0])
+    none = {
+        name: value[:0]
+        for name, value in ATTENTION.inputs.items()
+        if value is not None and name not in ("total_sequence_length", "cos_cache", "sin_cache")
+    }
+    assert [y.shape for y in ATTENTION.changed(none).run()] == [(0, 1, 128), (0, 2, 9, 32), (0, 2, 9, 32)]
+
+
+INT8 = replace(
+    ATTENTION,
+    op="GroupQueryAttentionInt8",
+    inputs={**ATTENTION.inputs, "past_key": ones(2, 2, 8, 36, dtype=np.int8)}
+    | {"past_value": ones(2, 2, 8, 36, dtype=np.int8), "key_bias": ones(64), "key_norm": None},
+    cache=np.int8,
+)
+INT8S: dict[str, tuple[dict[str, Any], str]] = {
+    "rows without a scale": (
+        {name: ones(2, 2, 8, 32, dtype=np.int8) for name in ("past_key", "past_value")},
+        f"input past_key has the shape [2, 2, 8, 32]; it must be {CACHE} = [2, 2, ?, 36]",
+    ),
+    "a short bias": (
+        {"key_bias": ones(63)},
+        "input key_bias has the shape [63]; it must be [width of the keys, or of the packed query] = [64]",
+    ),
+    "a packed bias of the keys alone": (
+        {"query": ones(2, 1, 256), "key": None, "value": None},
+        "input key_bias has the shape [64]; it must be [width of the keys, or of the packed query] = [256]",
+    ),
+    "a norm of other sizes": (
+        {"key_bias": None, "key_norm": ones(16)},
+        "input key_norm has the shape [16]; it must be [head_size] = [32]",
+    ),
+    "a large total": (
+        {"total_sequence_length": np.array([10], INT)},
+        "input total_sequence_length is 10; it must be at most the past's 8, or that and the 1 new tokens",
+    ),
+}
+
+
+@needs_attention
+@pytest.mark.parametrize(("change", "message"), INT8S.values(), ids=INT8S.keys())
+def test_group_query_attention_int8(change: dict[str, Any], message: str) -> None:
+    assert INT8.run()[1].shape == (2, 2, 9, 36)
+    INT8.is_refused(change, message)
+
+
+# ---- addresses ----------------------------------------------------------------------------------------------------
+
+
+def at_odd_address(value: Array) -> Array:
+    """Return a copy that begins one byte after a multiple of its elements' size."""
+    memory = np.zeros(value.nbytes + 16, dtype=np.uint8)
+    start = -memory.ctypes.data % 16 + 1
+    copy = memory[start : start + value.nbytes].view(value.dtype).reshape(value.shape)
+    copy[...] = value
+    return copy
+
+
+@needs_attention
+@pytest.mark.parametrize("name", [n for n, value in ATTENTION.inputs.items() if value is not None])
+def test_odd_addresses_are_refused(name: str) -> None:
+    """numpy's memory is used in place, as that of a mapped file is."""
+    session, value = ATTENTION.session(), ATTENTION.inputs[name]
+    assert value is not None
+    binding = session.io_binding()
+    for other, given in ATTENTION.inputs.items():
+        assert given is not None
+        copy = at_odd_address(given) if other == name else given
+        binding.bind_input(other, "cpu", 0, copy.dtype, copy.shape, copy.ctypes.data)
+    for output in ATTENTION.outputs:
+        binding.bind_output(output, "cpu")
+    with pytest.raises(Exception, match=f"input {name} begins at an address that is not a multiple of 4; store it at"):
+        session.run_with_iobinding(binding)
