@@ -119,6 +119,12 @@ def _early_stopping(value: Any) -> Any:
     raise ValueError
 
 
+def _boolean(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError
+    return value
+
+
 def _texts(value: Any) -> tuple[str, ...]:
     texts = [value] if isinstance(value, str) else _sequence(value)
     if any(not isinstance(text, str) or not text for text in texts):
@@ -192,6 +198,7 @@ SETTINGS: Mapping[str, Setting] = {
     "num_beams": Setting(_SOME, _count(1)),
     "length_penalty": Setting("a number", _number(), "beams"),
     "early_stopping": Setting("True, False or 'never'", _early_stopping, "beams"),
+    "renormalize_logits": Setting("True or False", _boolean, "beams"),
 }
 
 UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {

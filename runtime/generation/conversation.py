@@ -9,10 +9,11 @@ from ...known_options import refuses_unknown_options
 from ..decoding.decoder import Decoder, open_decoder
 from ..engine.session import Session
 from ..sequence.options import Options
-from ..sequence.request import Request, RequestBuilder
+from ..sequence.request import Beams, Request, RequestBuilder
 from ..sequence.sequence import ActiveSequence, Generation
 from ..sequence.stream import TextStream
 from ..text.prompts import Prompt
+from .beam_search import BeamSearch, stream_beams
 from .exclusive import ExclusiveUse
 from .speculation import Speculation, decode
 
@@ -66,6 +67,8 @@ class Conversation:
         self._use.check_open()
         request = self._requests.request(**options)
         sequence = self._requests.sequence(prompt, request, "the prompt")
+        if request.beams is not None:
+            return self._search(sequence, request.beams)
         speculation = self._speculation_for(request, sequence.prompt.size)
         return TextStream(self._generate(sequence, speculation), sequence.result)
 
@@ -79,6 +82,13 @@ class Conversation:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _search(self, sequence: ActiveSequence, beams: Beams) -> TextStream[Generation]:
+        """Search with beams, which have caches of their own; the conversation's stays as it is."""
+        assert self._session is not None  # it is None only where the conversation is closed
+        search = BeamSearch(self._session, sequence, beams)
+        self.reused = 0
+        return stream_beams(search, sequence)
 
     def _generate(self, sequence: ActiveSequence, speculation: Speculation | None) -> Generator[str, None, None]:
         """Generate the text in chunks, none of them empty."""

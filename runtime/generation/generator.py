@@ -1,11 +1,11 @@
 """Text generation: prompts in, text out; whole, as a stream, in batches, as a conversation."""
 
 from collections.abc import Generator, Sequence
-from typing import Protocol, Unpack, overload
+from typing import Literal, Protocol, Unpack, overload
 from weakref import WeakSet
 
 from ...artifact import Manifest
-from ...errors import UsageError
+from ...errors import PromptError, UsageError
 from ...generation_settings import CheckpointSettings
 from ...known_options import refuses_unknown_options
 from ..chat.chat import ChatOptions, ChatReply, ChatStream, finish, stream_chat
@@ -20,10 +20,12 @@ from ..sequence.stream import TextStream
 from ..text.prompts import Prompt, Prompts, as_list
 from ..text.tokenizer import Tokenizer
 from .batch import Batch, run
+from .beam_search import BeamSearch, stream_beams
 from .conversation import Conversation
 from .draft_model import DraftModel, check_draft
 from .scheduler import Scheduler
 from .score import Score, score
+from .several import check_count, make_sequences, search_all
 from .speculation import PromptLookup, Speculation, decode
 
 
@@ -62,26 +64,78 @@ class TextGenerator:
     @overload
     def generate(self, prompt: Prompt, *, batch_size: int = 8, **options: Unpack[Options]) -> Generation: ...
     @overload
-    def generate(self, prompt: Prompts, *, batch_size: int = 8, **options: Unpack[Options]) -> list[Generation]: ...
+    def generate(
+        self, prompt: Prompt, *, batch_size: int = 8, num_return_sequences: int, **options: Unpack[Options]
+    ) -> list[Generation]: ...
+    @overload
+    def generate(
+        self,
+        prompt: Prompts,
+        *,
+        batch_size: int = 8,
+        num_return_sequences: int | None = None,
+        errors: Literal["raise"] = "raise",
+        **options: Unpack[Options],
+    ) -> list[Generation]: ...
+    @overload
+    def generate(
+        self,
+        prompt: Prompts,
+        *,
+        batch_size: int = 8,
+        num_return_sequences: int | None = None,
+        errors: Literal["return"],
+        **options: Unpack[Options],
+    ) -> list[Generation | PromptError]: ...
     @refuses_unknown_options
     def generate(
-        self, prompt: Prompt | Prompts, *, batch_size: int = 8, **options: Unpack[Options]
-    ) -> Generation | list[Generation]:
+        self,
+        prompt: Prompt | Prompts,
+        *,
+        batch_size: int = 8,
+        num_return_sequences: int | None = None,
+        errors: Literal["raise", "return"] = "raise",
+        **options: Unpack[Options],
+    ) -> Generation | list[Generation] | list[Generation | PromptError]:
         """Continue a prompt, or each of several.
 
         Options that are None are taken from the checkpoint's generation_config.json, and where it has none: greedy, no
-        filters, 256 new tokens. (transformers would sample with top_k 50 and stop after 20.)
+        filters, 256 new tokens. (transformers would sample with top_k 50 and stop after 20.) Options with a name of
+        transformers' mean what they mean there.
 
         Args:
-            prompt: text or token ids, or a list of either. Results keep the order.
+            prompt: text or token ids, or a list or iterator of either. Results keep the order.
             batch_size: how many prompts are decoded together; when one ends, the next takes its slot. The results do
                 not depend on it.
+            num_return_sequences: how many continuations of each prompt to return, in one list, those of a prompt next
+                to each other: samples, or the best texts of a beam search.
+            errors: all prompts are checked before any is decoded. "raise" raises for the first that cannot be used;
+                "return" puts its PromptError into the list, in the place of its result, and decodes the others.
 
         Options:
             max_new_tokens: the most tokens to generate; generation also ends, with "length", where the context is full.
+            min_new_tokens: no end token comes before so many tokens. ``min_length`` counts the prompt.
+            max_time: seconds from the call after which generation ends, with "time"; a prompt that is not begun by
+                then has no tokens.
             temperature: 0 is greedy; above 0 samples, whatever ``do_sample`` in generation_config.json.
-            top_k, top_p, min_p: filters of sampling; they do not change a greedy choice.
+            top_k, top_p, min_p, top_h, typical_p, epsilon_cutoff, eta_cutoff: filters of sampling; they do not change
+                a greedy choice.
             repetition_penalty: penalty on prompt and generated tokens; it changes a greedy choice as well.
+            presence_penalty, frequency_penalty: OpenAI's: what to subtract from the logits of tokens that were
+                generated, once, and for each time.
+            no_repeat_ngram_size: no n-gram of this size occurs twice, prompt included.
+            bad_words_ids: sequences of token ids that do not occur.
+            sequence_bias, logit_bias: what to add to the logits of sequences of token ids (to the last one's, where
+                the others come before it), and of single ones.
+            suppress_tokens, begin_suppress_tokens: tokens that do not occur, or do not come first.
+            forced_bos_token_id, forced_eos_token_id: the token after a prompt of one token, and the last token where
+                max_new_tokens is reached.
+            exponential_decay_length_penalty: (start, factor): end tokens become more likely after ``start`` tokens.
+            logits_processor: a function of the token ids so far [T] and the logits [V] that returns the logits to
+                choose from, or a list of functions. It gets copies and may change them.
+            num_beams: follow so many texts and return the most probable one; with temperature 0.
+            length_penalty, early_stopping: the exponent of the length that a text's score is divided by, and whether
+                to stop once there are num_beams texts (True), no better one is likely (False) or possible ("never").
             seed: the same seed gives the same tokens. Each prompt of a list has a random stream of its own, seeded by
                 the seed and its index, so its sample does not depend on the other prompts.
             stop: text that ends the generation and is left out of the result.
@@ -96,20 +150,26 @@ class TextGenerator:
 
         Raises:
             PromptError: an empty prompt, one that fills the context, ids out of range, no memory for the KV cache.
-            UsageError: a setting out of its range; a schema, expression or grammar that cannot be used; a draft of
-                another vocabulary; the model is closed.
+            UsageError: a setting out of its range, or settings that exclude each other or every token; a schema,
+                expression or grammar that cannot be used; a draft of another vocabulary; the model is closed.
+            ArtifactError: a value in the checkpoint's generation_config.json cannot be used.
             DependencyError: structured output needs a package that is not installed.
         """
         session, request = self.session, self._requests.request(**options)
         if batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, not {batch_size}")
+        count = 1 if num_return_sequences is None else num_return_sequences
+        check_count(count, request)
         prompts, listed = as_list(prompt)
-        sequences = [
-            self._requests.sequence(one, request, f"prompt {index}" if listed else "the prompt", index)
-            for index, one in enumerate(prompts)
-        ]
+        if errors not in ("raise", "return") or (errors == "return" and not listed):
+            raise UsageError(f"errors={errors!r} is for a list of prompts, and is 'raise' or 'return'; leave it out")
+        made = make_sequences(self._requests, request, prompts, listed, count, keep_errors=errors == "return")
+        sequences = [one for one in made if isinstance(one, ActiveSequence)]
         size = min(supported_batch_size(session, batch_size), len(sequences))
-        if size == 1:
+        if request.beams is not None:
+            found = search_all(session, made, request.beams, count)
+            return found if listed or num_return_sequences is not None else found[0]  # type: ignore[return-value]
+        if size <= 1:
             for sequence in sequences:
                 for _ in self._decode_alone(sequence, request):
                     pass
@@ -117,14 +177,15 @@ class TextGenerator:
             if request.speculate or request.draft is not None:
                 raise UsageError("a batch does not speculate: leave out speculate and draft, or give batch_size=1")
             run(Batch(self._open(sequences, size)), sequences)
-        results = [sequence.result() for sequence in sequences]
-        return results if listed else results[0]
+        results = [one.result() if isinstance(one, ActiveSequence) else one for one in made]
+        return results if listed or num_return_sequences is not None else results[0]  # type: ignore[return-value]
 
     @refuses_unknown_options
     def stream(self, prompt: Prompt, **options: Unpack[Options]) -> TextStream[Generation]:
         """Continue one prompt in chunks of text: whole characters, and never a part of a stop string.
 
-        After the last chunk the iterator's ``generation`` is what ``generate`` would have returned.
+        After the last chunk the iterator's ``generation`` is what ``generate`` would have returned. A beam search has
+        one chunk, at its end.
 
         Raises:
             PromptError, UsageError: as ``generate``, at the call and not at the first chunk.
@@ -134,6 +195,8 @@ class TextGenerator:
         if listed:
             raise UsageError("stream takes one prompt; use generate for several")
         sequence = self._requests.sequence(prompts[0], request, "the prompt")
+        if request.beams is not None:
+            return stream_beams(BeamSearch(self.session, sequence, request.beams), sequence)
         steps = self._decode_alone(sequence, request)
         return TextStream((chunk for chunk in steps if chunk), sequence.result)
 

@@ -65,6 +65,8 @@ class Scheduler:
         """
         self._use.check_open()
         request = self._requests.request(**options)
+        if request.beams is not None:
+            raise UsageError("a scheduler has no beam search: give num_beams=1, or use TextGenerator.generate")
         if request.speculate or request.draft is not None:
             raise UsageError(
                 "a batch does not speculate: leave out speculate and draft, or use generate for one prompt"

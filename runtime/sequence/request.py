@@ -30,11 +30,15 @@ COUNTED_BY = {"max_length": "max_new_tokens", "min_length": "min_new_tokens"}
 
 @dataclass(frozen=True)
 class Beams:
-    """How a beam search works; ``TextGenerator.generate`` explains each field."""
+    """How a beam search works; ``TextGenerator.generate`` explains its options.
+
+    ``renormalize`` makes probabilities of what the logits processors leave.
+    """
 
     count: int
     length_penalty: float
     early_stopping: bool | str
+    renormalize: bool
 
 
 @dataclass(frozen=True)
@@ -186,7 +190,12 @@ def _beams(settings: Mapping[str, Any]) -> Beams | None:
             f"num_beams is {count}, which searches for the most likely text, and temperature is "
             f"{settings['temperature']}, which samples; give temperature=0 or num_beams=1"
         )
-    return Beams(count, settings.get("length_penalty", 1.0), settings.get("early_stopping", False))
+    return Beams(
+        count,
+        settings.get("length_penalty", 1.0),
+        settings.get("early_stopping", False),
+        settings.get("renormalize_logits", False),
+    )
 
 
 def _own_processors(given: Processor | Sequence[Processor] | None) -> tuple[Processor, ...]:

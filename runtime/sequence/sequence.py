@@ -90,27 +90,31 @@ class ActiveSequence:
         self.logprobs: list[TokenLogprob] | None = None if top_logprobs is None else []
 
     @property
+    def end_token_count(self) -> int:
+        """How many tokens end the sequence."""
+        return len(self._end_tokens)
+
+    @property
     def max_positions(self) -> int:
         """The most positions of the KV cache that the sequence can need: its last token is never read back."""
         return int(self.prompt.size) + self.limit - 1
 
     def accept(self, logits: Floats) -> str:
         """Choose the next token from logits [V]; return the text that is certain now, which may be empty."""
-        return self.push(self._sampler.choose(self.processed(logits)), logits)
+        scores = self.processed(logits)
+        if self._processors is not None:
+            check_choice(scores)
+        return self.push(self._sampler.choose(scores), logits)
 
     def processed(self, logits: Floats) -> Floats:
         """Return logits [V] as the logits processors and the constraint leave them.
 
         Where the processors exclude every token that the constraint allows, the constraint alone counts.
-
-        Raises:
-            UsageError: the processors exclude every token, and there is no constraint.
         """
         if self._processors is None:
             return self._constraint.allow(logits) if self._constraint else logits
         scores = self._processors(logits)
         if self._constraint is None:
-            check_choice(scores)
             return scores
         allowed = self._constraint.allow(scores)
         return allowed if allowed.max() > -np.inf else self._constraint.allow(logits)

@@ -1,7 +1,7 @@
 """Prompts as callers give them, text or token ids, and the token ids of each."""
 
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from ...errors import PromptError
 from .tokenizer import Tokenizer
 
 Prompt = str | Sequence[int]
-Prompts = list[str] | tuple[str, ...] | Sequence[Sequence[int]]
+Prompts = list[str] | tuple[str, ...] | Sequence[Sequence[int]] | Iterator[str] | Iterator[Sequence[int]]
 
 
 def as_list(prompt: Prompt | Prompts) -> tuple[list[Prompt], bool]:
@@ -20,11 +20,16 @@ def as_list(prompt: Prompt | Prompts) -> tuple[list[Prompt], bool]:
     Raises:
         PromptError: an empty list, which may be either.
     """
-    if not isinstance(prompt, str) and len(prompt) == 0:
+    if isinstance(prompt, str):
+        return [prompt], False
+    iterated = isinstance(prompt, Iterator)
+    prompts = list(prompt) if isinstance(prompt, Iterator) else prompt
+    if len(prompts) == 0:
         raise PromptError("there is no prompt; give text, token ids, or a list of prompts")
-    if isinstance(prompt, str) or not (isinstance(prompt[0], str) or np.ndim(prompt[0])):
-        return [cast(Prompt, prompt)], False
-    return cast(list[Prompt], list(prompt)), True
+    # What has a text among its elements is a list of prompts, also where the first one is of a wrong kind.
+    if iterated or np.ndim(cast(Any, prompts[0])) or any(isinstance(one, str) for one in prompts):
+        return cast(list[Prompt], list(prompts)), True
+    return [cast(Prompt, prompts)], False
 
 
 def prompt_tokens(prompt: Prompt, tokenizer: Tokenizer | None, facts: ModelFacts, name: str) -> NDArray[np.int64]:
