@@ -19,13 +19,16 @@ PROMPTS = ["The city of", "In 1942, the ship", "The film is", "The"]
 COUNT = 24
 
 
+def their_model(source: Path) -> Any:
+    return transformers.AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).eval()  # type: ignore[no-untyped-call]
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[TextGenerator, Any]:
     """Return the trained tiny Qwen2 on this runtime, and on transformers."""
     source, out = CHECKPOINTS / "tiny-qwen2", tmp_path_factory.mktemp("as_transformers") / "out"
     export(source, out)
-    model = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
-    return text_generator(out, threads=1), model.eval()
+    return text_generator(out, threads=1), their_model(source)
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +37,7 @@ def windowed(tmp_path_factory: pytest.TempPathFactory) -> tuple[TextGenerator, A
     folder = tmp_path_factory.mktemp("windowed")
     tiny.write(folder / "source", tiny.config("exaone4"), tokenizer=True)
     export(folder / "source", folder / "out")
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder / "source", dtype=torch.float32)
-    return text_generator(folder / "out", threads=1), model.eval()
+    return text_generator(folder / "out", threads=1), their_model(folder / "source")
 
 
 def theirs(model: Any, prompt: Sequence[int], **settings: Any) -> list[list[int]]:
@@ -125,7 +127,7 @@ def test_a_forced_first_token_follows_a_prompt_of_one(trained: tuple[TextGenerat
     lm, model = trained
     for prompt in ([50], [50, 51]):
         for settings in ({"forced_bos_token_id": 99}, {"forced_bos_token_id": 99, "begin_suppress_tokens": [99, 13]}):
-            result = lm.generate(prompt, max_new_tokens=6, **settings)  # type: ignore[call-overload]
+            result = lm.generate(prompt, max_new_tokens=6, **settings)
             assert list(result.token_ids) == theirs(model, prompt, **{**settings, "max_new_tokens": 6})[0]
             assert (result.token_ids[0] == 99) == (len(prompt) == 1)
 

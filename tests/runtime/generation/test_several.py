@@ -134,7 +134,9 @@ def test_time_that_is_over(lm: TextGenerator, monkeypatch: pytest.MonkeyPatch) -
     def run(**options: Any) -> Generation:
         for module in (request, sequence):
             monkeypatch.setattr(module, "time", clock)
-        return lm.generate([5, 6], max_new_tokens=20, eos_token_id=[], speculate=False, **options)
+        result = lm.generate([5, 6], max_new_tokens=20, eos_token_id=[], speculate=False, **options)
+        assert isinstance(result, Generation)
+        return result
 
     clock = Clock()
     result = run(max_time=4.5)
