@@ -73,12 +73,12 @@ def missing_tokenizer(folder: Path) -> str | None:
     if is_there(folder / FILE):
         return None
     if not all(is_there(folder / name) for name in VOCABULARY):
-        return "it has no tokenizer.json, nor vocab.json and merges.txt"
+        return "no tokenizer.json, nor vocab.json with merges.txt"
     named = class_of(folder, read_object(folder / CONFIG))
     if named in (QWEN2, GPT2):
         return None
     return (
-        f"it has no tokenizer.json, and a {named or 'tokenizer without a class'} cannot be built from vocab.json and "
+        f"no tokenizer.json, and a {named or 'tokenizer without a class'} cannot be built from vocab.json and "
         f"merges.txt ({QWEN2} and {GPT2} can)"
     )
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..artifact import Manifest
+from .inspection.text_files import text_facts
 from .inspection.weights import bits_per_weight, describe_formats, estimated_kl, stored_weights
 from .show import print_facts, print_json
 from .sizes import size
@@ -38,6 +39,7 @@ def print_summary(
             "source": {"id": manifest.source.id, "revision": manifest.source.revision},
             "bytes": total,
             "parity": verdict,
+            **text_facts(out, manifest.task),
             "seconds": round(seconds, 3),
             "stages": {name: round(part, 3) for name, part in stages.items()},
             "peak_rss_bytes": peak,
@@ -54,6 +56,7 @@ def print_summary(
         ("size", f"{size(total)} in {len(manifest.files)} files"),
     ]
     facts += [("note", note) for note in manifest.notes]
+    facts += [(name, fact) for name, fact in text_facts(out, manifest.task).items() if fact.startswith("none")]
     facts.append(("parity", verdict))
     time = f"{seconds:.1f} s"
     if weights:

@@ -37,11 +37,13 @@ from ..models.config import ModelConfig
 from ..models.digest import Digest
 from ..models.heads import check_task
 from ..models.reading.options import ReadOptions
+from ..tokenizer_file import FILE as TOKENIZER
 from .artifact_checkpoint import ArtifactCheckpoint
 from .build import build_graph
 from .progress import Progress
 from .quantize.options import QUANTIZED, QuantizedPrecision, QuantizeOptions
 from .quantize.prepare import prepare, scratch_folder
+from .tokenizer import built_tokenizer
 from .write import check_space, staged, weight_bytes, write_graph, write_weights
 
 TOOLS = ("torch", "onnx", "onnx_ir", "onnxscript", "safetensors")
@@ -103,6 +105,7 @@ def export(
         checkpoint = open_source(located.folder, ReadOptions(attention, ignore_auto_map, ignore_adapter))
         chosen = checkpoint.task if task == "auto" else task
         check_task(checkpoint.config, chosen)
+        tokenizer = built_tokenizer(located.folder)
         with ExitStack() as stack:
             digest = None
             if not isinstance(checkpoint, ArtifactCheckpoint):
@@ -133,6 +136,8 @@ def export(
             for name in companions(located.folder):
                 (folder / name).parent.mkdir(exist_ok=True)
                 shutil.copyfile(located.folder / name, folder / name)
+            if tokenizer is not None:
+                (folder / TOKENIZER).write_text(tokenizer, encoding="utf-8")
             if isinstance(checkpoint, ArtifactCheckpoint):
                 made_from = checkpoint.origin
             else:

@@ -20,6 +20,7 @@ from ..json_fields import JSONFields, shown
 from ..json_file import read_object
 from ..library_errors import library_errors
 from ..regular_file import check_regular
+from ..tokenizer_file import VOCABULARY
 from .config import ConfigReader, ModelConfig
 from .family import CLASS_SUFFIXES, FAMILIES, Family, architectures
 from .parameters import load_module
@@ -39,7 +40,7 @@ COMPANIONS = (
     "added_tokens.json",
     "chat_template.jinja",
 )
-PATTERNS = (*COMPANIONS, f"{TEMPLATE_FOLDER}/*.jinja", "*.safetensors", INDEX)
+PATTERNS = (*COMPANIONS, *VOCABULARY, f"{TEMPLATE_FOLDER}/*.jinja", "*.safetensors", INDEX)
 
 
 def companions(folder: Path) -> list[str]:

@@ -7,11 +7,12 @@ from pathlib import Path
 from ...artifact import Manifest
 from ...contract import ACTIVATIONS, BITS, has_cache
 from .description import COMPUTED, Description, group_tensors
+from .text_files import text_facts
 from .weights import bits_per_weight, estimated_kl, part_of, stored_bytes, stored_weights
 
 
 def describe_artifact(path: Path, manifest: Manifest) -> Description:
-    """Describe an artifact; its files are not opened."""
+    """Describe an artifact; its weights are not opened."""
     groups = group_tensors(_tensors(manifest))
     weights = stored_weights(manifest)
     return Description(
@@ -29,6 +30,7 @@ def describe_artifact(path: Path, manifest: Manifest) -> Description:
         details={
             "target": manifest.target,
             "operators": manifest.operators,
+            **text_facts(path, manifest.task),
             "source": f"{manifest.source.id} @ {manifest.source.revision or manifest.source.digest}",
             "tools": manifest.tools,
             "parity": manifest.parity.verdict,

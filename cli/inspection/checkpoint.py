@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ...extras import export_extra
 from .description import Description, group_tensors
+from .text_files import text_facts
 
 BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I8": 8, "U8": 8, "BOOL": 8}
 """Bits of an element, by dtype in a safetensors header."""
@@ -42,6 +43,7 @@ def describe_checkpoint(path: Path) -> Description:
             "files": ", ".join(file.name for file in checkpoint.files),
             "embeddings": "tied" if config.tie_word_embeddings else "untied",
             "rope": config.rope.type,
+            **text_facts(path, checkpoint.task),
         },
         notes=checkpoint.notes,
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy
 import pytest
 from intaglio.cli.inspection.description import TensorGroup, describe_windows, group_tensors
+from intaglio.tests import tiny
 from intaglio.tests.cli.conftest import MakeArtifact, Run
 from safetensors.numpy import save_file
 
@@ -33,6 +34,8 @@ def test_an_artifact(run: Run, make_artifact: MakeArtifact) -> None:
         "            + 2.17 MB of KV cache at 8,192 tokens = 3.22 MB (25.9% of a cache without windows)",
         "target      ort",
         "operators   MatMul 12, com.microsoft::GroupQueryAttention 4",
+        "tokenizer   none: no tokenizer.json, nor vocab.json with merges.txt; token ids only",
+        "template    none: chat needs one",
         f"source      org/tiny @ {'0' * 40}",
         "tools       intaglio 0.1.0",
         "parity      not checked",
@@ -114,6 +117,8 @@ def test_a_checkpoint(run: Run, tmp_path: Path) -> None:
         "files         model.safetensors",
         "embeddings    tied",
         "rope          default",
+        "tokenizer     none: no tokenizer.json, nor vocab.json with merges.txt; token ids only",
+        "template      none: chat needs one",
     ]
 
 
@@ -175,3 +180,27 @@ def test_long_lists_are_wrapped_between_their_entries(run: Run, make_artifact: M
         ", ".join(f"com.microsoft::Operator{i} {i}" for i in three) + end
         for three, end in (((0, 1, 2), ","), ((3, 4, 5), ","), ((6, 7, 8), ""))
     ]
+
+
+def test_what_a_folder_reads_text_with(run: Run, tmp_path: Path) -> None:
+    folder = tiny.write(tmp_path / "source", tiny.config("qwen2"), tokenizer=True)
+    found = json.loads(run("inspect", folder, "--json").stdout)
+    assert (found["tokenizer"], found["template"]) == ("tokenizer.json", "default")
+    whole = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "vocab.json").write_text(json.dumps(whole["model"]["vocab"]))
+    (folder / "merges.txt").write_text("")
+    (folder / "tokenizer.json").unlink()
+    assert "tokenizer     built from vocab.json and merges.txt\n" in run("inspect", folder).stdout
+    (folder / "merges.txt").unlink()
+    (folder / "merges.txt").mkdir()
+    found = json.loads(run("inspect", folder, "--json").stdout)
+    assert found["tokenizer"].endswith("merges.txt cannot be read (it is a folder, not a regular file)")
+
+
+def test_an_export_says_that_it_has_no_tokenizer(run: Run, tmp_path: Path) -> None:
+    folder = tiny.write(tmp_path / "source", tiny.config("qwen2"))
+    result = run("export", folder, tmp_path / "out", "--no-parity")
+    assert "tokenizer  none: no tokenizer.json, nor vocab.json with merges.txt; token ids only\n" in result.stdout
+    assert "template   none: chat needs one\n" in result.stdout
+    again = run("export", folder, tmp_path / "out", "--no-parity", "--force", "--json")
+    assert json.loads(again.stdout)["tokenizer"].startswith("none: ")
