@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ..artifact import Manifest
 from .inspection.text_files import text_facts
@@ -30,7 +31,7 @@ def print_summary(
     weights = stored_weights(manifest)
     kl = estimated_kl(manifest, weights)
     if as_json:
-        document = {
+        document: dict[str, Any] = {
             "artifact": str(out),
             "family": manifest.family,
             "task": manifest.task,
