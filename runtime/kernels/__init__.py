@@ -24,6 +24,7 @@ Without the library (there was no C compiler), or on a processor without the ins
 """
 
 import ctypes
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -40,8 +41,12 @@ LIBRARY = "_kernels" + {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, "
 
 
 def library() -> Path | None:
-    """Return the compiled library, or None where the installation has none."""
-    path = Path(__file__).parent / LIBRARY
+    """Return the compiled library, or None where the installation has none.
+
+    The environment variable INTAGLIO_KERNELS_LIBRARY names another file, such as one compiled with sanitizers.
+    """
+    other = os.environ.get("INTAGLIO_KERNELS_LIBRARY")
+    path = Path(other) if other else Path(__file__).parent / LIBRARY
     return path if path.exists() else None
 
 

@@ -128,7 +128,7 @@ INLINE void quantize_in_steps(const Quantized *to, int64_t row, int64_t column, 
     const __m512i all = largest_lanes(most);
     const __m128 largest = _mm_castsi128_ps(_mm512_castsi512_si128(
         _mm512_mask_mov_epi32(all, _mm512_cmpge_epi32_mask(all, infinity), _mm512_set1_epi32(0x7FC00000))));
-    const __mmask8 some = _mm_cmp_ps_mask(largest, _mm_setzero_ps(), _CMP_GT_OQ);
+    const __mmask8 some = _mm_cmp_ps_mask(largest, _mm_set1_ps(LEAST), _CMP_GT_OQ);
     const __m512 inverse = _mm512_castps128_ps512(_mm_maskz_div_ps(some, _mm_set1_ps(127.0f), largest));
     UNROLL for (int i = 0; i < 4; i++) {
       const __m512 factor = _mm512_permutexvar_ps(_mm512_set1_epi32(i), inverse);

@@ -4,7 +4,7 @@
 
 #if HAVE_KERNELS
 
-#if __GNUC__ >= 11 || __clang_major__ >= 12
+#if (__GNUC__ >= 11 || __clang_major__ >= 12) && !defined(WITHOUT_AVX_VNNI)
 
 #include <immintrin.h>
 

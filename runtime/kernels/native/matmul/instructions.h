@@ -9,6 +9,8 @@
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
+#define LEAST 0x1p-120f /* a step of x whose numbers are all below this is 0, since 127 / x would be infinite */
+
 enum {
   LANES = 16, /* rows of W in a tile */
   CHUNK = 64, /* elements; rows of x, and rows of W while they are packed, are padded to a multiple */

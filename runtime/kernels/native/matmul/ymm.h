@@ -80,7 +80,10 @@ TARGET static void pack(const PackedWeights *packed, const uint8_t *const rows[L
 
 /* ---- x ------------------------------------------------------------------------------------------------------------ */
 
-INLINE int32_t sum_of(__m256i v) {
+/* Return the sum of the bytes of a vector. */
+INLINE int32_t sum_of(__m256i bytes) {
+  const __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes);
+  const __m256i v = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
   __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
   sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4E));
   return _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xB1)));
@@ -109,7 +112,7 @@ TARGET static void quantize(const Quantized *to, int64_t row, int64_t column, co
       most = _mm256_max_ps(most, size);
     }
     const float largest = _mm256_movemask_ps(finite) == 0xFF ? largest_of(most) : NAN;
-    const __m256 inverse = _mm256_set1_ps(largest > 0 ? 127.0f / largest : 0.0f);
+    const __m256 inverse = _mm256_set1_ps(largest > LEAST ? 127.0f / largest : 0.0f);
     __m256i q[4];
     for (int i = 0; i < 4; i++) q[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], inverse));
     /* Packing works within halves of a register, so the words are put back in order. */
@@ -119,7 +122,7 @@ TARGET static void quantize(const Quantized *to, int64_t row, int64_t column, co
     int8_t *first = (int8_t *)block + sizeof(StepHeader);
     if (step == 16) _mm_storeu_si128((__m128i *)first, _mm256_castsi256_si128(ordered));
     else _mm256_storeu_si256((__m256i *)first, ordered);
-    const int32_t sum = sum_of(_mm256_add_epi32(_mm256_add_epi32(q[0], q[1]), _mm256_add_epi32(q[2], q[3])));
+    const int32_t sum = sum_of(bytes);
     const StepHeader header = {largest / 127.0f, sum, -128 * sum, 0};
     memcpy(block, &header, sizeof header);
   }
