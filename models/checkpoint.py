@@ -83,7 +83,7 @@ class Checkpoint:
         self.architecture, family, self.task = _architecture(reader)
         self.config = with_attention(family.parse(reader), options.attention, reader.where)
         self.custom_code = custom_code(reader.get("auto_map"), reader.where)
-        notes = [check_custom_code(self.custom_code, options, reader.where)]
+        notes = [check_custom_code(self.custom_code, options, reader.where), _note_on_context(self.config)]
         self.notes = tuple(note for note in notes if note is not None)
         self.files, self.tensors = self._find()
         self.trunk_prefix = find_trunk(self.tensors, self.folder)
@@ -152,6 +152,15 @@ def with_attention(config: ModelConfig, attention: Attention | None, where: str)
             "the width of such a window; use a checkpoint without sliding layers"
         )
     return config
+
+
+def _note_on_context(config: ModelConfig) -> str | None:
+    if config.dual_chunk_length is None:
+        return None
+    return (
+        f"dual_chunk_attention_config: dual chunk attention equals plain attention up to {config.dual_chunk_length:,} "
+        f"tokens, and the context is {config.context_length:,}"
+    )
 
 
 def _architecture(reader: ConfigReader) -> tuple[str, Family, Task]:

@@ -12,39 +12,11 @@ from typing import Any, Literal
 from ..errors import CheckpointError, UnsupportedError
 from ..json_fields import is_integer, is_number, shown
 from ..json_file import read_object
+from .activations import ACTIVATIONS, SILU
+from .reading.config_keys import check_keys, check_repeated
 from .rope import RopeConfig, parse_rope
 
 ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
-
-# Present in configs in the wild, without effect on what an inference computes.
-_INERT = frozenset(
-    """architectures model_type torch_dtype dtype transformers_version use_cache initializer_range attention_dropout
-    bos_token_id eos_token_id sep_token_id decoder_start_token_id label2id finetuning_task task_specific_params
-    tokenizer_class prefix return_dict output_attentions output_hidden_states chunk_size_feed_forward is_decoder
-    tie_encoder_decoder torchscript use_bfloat16 tf_legacy_loss name_or_path auto_map max_length min_length do_sample
-    early_stopping num_beams num_beam_groups diversity_penalty temperature top_k top_p typical_p min_p
-    repetition_penalty length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size bad_words_ids
-    num_return_sequences output_scores return_dict_in_generate forced_bos_token_id forced_eos_token_id
-    remove_invalid_values exponential_decay_length_penalty suppress_tokens begin_suppress_tokens unsloth_version
-    unsloth_fixed classifier_dropout hidden_dropout attn_implementation pretraining_tp""".split()
-)
-
-# Keys that would change the mathematics: only the value that changes nothing is accepted.
-_NEUTRAL: Mapping[str, tuple[object, ...]] = {
-    "hidden_act": ("silu",),
-    "partial_rotary_factor": (1.0,),
-    "is_encoder_decoder": (False,),
-    "add_cross_attention": (False,),
-    "cross_attention_hidden_size": (None,),
-    "pruned_heads": ({}, None),
-    "quantization_config": (None,),
-    "use_mrope": (False,),
-    "mlp_bias": (False,),
-    "attn_logit_softcapping": (None,),
-    "final_logit_softcapping": (None,),
-    "token_classification_bias": (True,),
-    "rope_interleaved": (False,),
-}
 
 MOST_ELSEWHERE = 2**31 - 1
 MOST: Mapping[str, int] = {
@@ -62,7 +34,8 @@ checkpoint, which may come from anyone."""
 _READ = frozenset(
     """vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads head_dim
     rms_norm_eps max_position_embeddings original_max_position_embeddings tie_word_embeddings rope_theta rope_scaling
-    rope_parameters pad_token_id id2label num_labels problem_type sliding_window layer_types is_causal""".split()
+    rope_parameters pad_token_id id2label num_labels problem_type sliding_window layer_types is_causal
+    hidden_act""".split()
 )
 
 
@@ -73,6 +46,9 @@ class ModelConfig:
     ``layer_windows``: per layer the sliding window in tokens, counting the current one; None attends to everything.
     ``layer_rotary``: per layer whether queries and keys are rotated.
     ``is_causal``: whether tokens attend to themselves and to earlier ones only; None where config.json does not say so.
+    ``hidden_act``: the key of ACTIVATIONS for the gated MLP.
+    ``attention_bias``: Qwen2's q, k and v projections have biases.
+    ``dual_chunk_length``: the longest sequence for which the model's dual chunk attention equals plain attention.
     """
 
     family: str
@@ -93,6 +69,9 @@ class ModelConfig:
     labels: tuple[str, ...] = ("LABEL_0", "LABEL_1")
     problem_type: ProblemType | None = None
     is_causal: bool | None = None
+    hidden_act: str = SILU
+    attention_bias: bool = True
+    dual_chunk_length: int | None = None
 
     @property
     def causal(self) -> bool:
@@ -101,8 +80,9 @@ class ModelConfig:
 
     @property
     def context_length(self) -> int:
-        """Return the longest sequence, in tokens, that the model is trained for."""
-        return self.rope.context_length(self.max_position_embeddings)
+        """Return the longest sequence, in tokens, that the model is trained for and that plain attention computes."""
+        trained = self.rope.context_length(self.max_position_embeddings)
+        return trained if self.dual_chunk_length is None else min(trained, self.dual_chunk_length)
 
 
 class ConfigReader:
@@ -157,24 +137,11 @@ class ConfigReader:
         found = f"is {shown(self.values[key])}" if self.values.get(key) is not None else "is missing"
         return CheckpointError(f"{self.where}: {key} {found}, expected {expected}; mend config.json")
 
-    def refuse_unknown(self, family_keys: frozenset[str]) -> None:
-        """Refuse unknown keys and unsupported values.
-
-        Raises:
-            UnsupportedError: names the key and its value.
-        """
-        for key, value in self.values.items():
-            if key in _NEUTRAL:
-                if value not in _NEUTRAL[key]:
-                    raise UnsupportedError(
-                        f"{self.where}: {key} = {shown(value)} changes what the model computes and is not supported "
-                        f"(only {_NEUTRAL[key][0]!r} is); use a checkpoint without it"
-                    )
-            elif key not in _READ | _INERT | family_keys and not key.startswith("_"):
-                raise UnsupportedError(
-                    f"{self.where}: unknown key {key} = {shown(value)}: it may change what the model computes; "
-                    "remove it from config.json if it does not"
-                )
+    def refuse_unknown(
+        self, family_keys: frozenset[str], neutral: Mapping[str, tuple[object, ...]] | None = None
+    ) -> None:
+        """Refuse unknown keys and unsupported values, all at once; as ``check_keys``."""
+        check_keys(self.values, _READ | family_keys, neutral or {}, self.where)
 
     def layer_types(self, layers: int) -> tuple[bool, ...] | None:
         """Return ``layer_types`` as one flag per layer, true where attention slides; None where the key is absent."""
@@ -208,9 +175,12 @@ class ConfigReader:
         rope = parse_rope(self.values, positions, head_dim, self.where)
         if rope.context_length(positions) > MOST_ELSEWHERE:
             raise self.bad("max_position_embeddings", f"at most {MOST_ELSEWHERE:,} together with the rotary scaling")
-        pad = self.get("pad_token_id")
-        return {
-            "vocab_size": self.integer("vocab_size"),
+        vocabulary, pad = self.integer("vocab_size"), self.get("pad_token_id")
+        pad = None if pad is None or pad == -1 else self.integer("pad_token_id", least=0)
+        if pad is not None and pad >= vocabulary:
+            raise self.bad("pad_token_id", f"a token of the vocabulary, below vocab_size ({vocabulary:,})")
+        common = {
+            "vocab_size": vocabulary,
             "hidden_size": hidden,
             "intermediate_size": self.integer("intermediate_size"),
             "num_hidden_layers": self.integer("num_hidden_layers"),
@@ -221,17 +191,30 @@ class ConfigReader:
             "max_position_embeddings": positions,
             "tie_word_embeddings": self.boolean("tie_word_embeddings", False),
             "rope": rope,
-            "pad_token_id": None if pad is None or pad == -1 else self.integer("pad_token_id", least=0),
+            "pad_token_id": pad,
             "labels": self._labels(),
             "problem_type": self._problem_type(),
             "is_causal": self._is_causal(),
+            "hidden_act": self._hidden_act(),
         }
+        check_repeated(self.values, {**common, "rope_theta": rope.theta}, self.where)
+        return common
+
+    def _hidden_act(self) -> str:
+        value = self.explicit("hidden_act", SILU)
+        if not isinstance(value, str) or value not in ACTIVATIONS:
+            shown_value = "missing" if value is None else shown(value)
+            raise UnsupportedError(
+                f"{self.where}: hidden_act is {shown_value}, an activation function that is not supported; supported "
+                f"are {', '.join(sorted(ACTIVATIONS))}"
+            )
+        return SILU if value == "swish" else value
 
     def _is_causal(self) -> bool | None:
         value = self.explicit("is_causal", True)
         if not isinstance(value, bool):
-            shown = "null, which transformers takes for false" if value is None else repr(value)
-            raise CheckpointError(f"{self.where}: is_causal is {shown}; write true or false")
+            found = "null, which transformers takes for false" if value is None else shown(value)
+            raise CheckpointError(f"{self.where}: is_causal is {found}; write true or false")
         return value if "is_causal" in self.values else None
 
     def _labels(self) -> tuple[str, ...]:

@@ -14,11 +14,12 @@ from .layers import MLP, Decoder, HeadNorm, RMSNorm
 from .ops import Heads, KeyValue
 
 KEYS = frozenset({"sliding_window_pattern"})
+NEUTRAL = {"attention_bias": (False,), "use_qk_norm": (True,), "qk_layernorm": (True,)}
 
 
 def parse(reader: ConfigReader) -> ModelConfig:
     """Read an EXAONE 4.0 ``config.json``."""
-    reader.refuse_unknown(KEYS)
+    reader.refuse_unknown(KEYS, NEUTRAL)
     common = reader.common(eps=1e-5, max_positions=2048, kv_heads=None)
     layers = common["num_hidden_layers"]
     sliding = _sliding_layers(reader, layers)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import ops
+from .activations import ACTIVATIONS
 from .config import ModelConfig
 from .ops import KeyValue
 from .rope import RotaryEmbedding
@@ -38,16 +38,17 @@ class HeadNorm(RMSNorm):
 
 
 class MLP(nn.Module):
-    """down(silu(gate(x)) * up(x)), the SwiGLU of Shazeer (2020); x [B, S, D]."""
+    """down(act(gate(x)) * up(x)), with silu the SwiGLU of Shazeer (2020); x [B, S, D]."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.act = ACTIVATIONS[config.hidden_act]
 
     def forward(self, x: Tensor) -> Tensor:
-        output: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        output: Tensor = self.down_proj(self.act(self.gate_proj(x)) * self.up_proj(x))
         return output
 
 

@@ -52,6 +52,11 @@ def check_parameters(source: WeightSource, task: Task, module: nn.Module) -> Non
                 "use the checkpoint before it was quantized"
             )
     surplus = [name for name in source.tensors if name not in wanted and not _ignorable(source, name, task)]
+    if surplus and not source.config.attention_bias and surplus[0].endswith("_proj.bias"):
+        raise CheckpointError(
+            f"{source.tensors[surplus[0]].file}: {surplus[0]} is a bias, and config.json has attention_bias = false; "
+            "remove the key if the biases count, as transformers does, or the tensors if they do not"
+        )
     if surplus:
         raise CheckpointError(
             f"{source.tensors[surplus[0]].file}: {task} with this config.json has no place for {len(surplus)} of its "

@@ -101,14 +101,14 @@ def parse_rope(config: Mapping[str, Any], max_positions: int, head_dim: int, whe
         raise CheckpointError(f"{where}: rope_theta is {shown(theta)}, expected a number above 1; mend config.json")
     if values.pop("partial_rotary_factor", 1.0) != 1.0:
         raise UnsupportedError(f"{where}: {name}: partial_rotary_factor other than 1 is not part of these families")
-    for key in values:
-        if key not in _KEYS[kind] and kind != "default":
-            raise UnsupportedError(
-                f"{where}: {name}: unknown key {key} = {shown(values[key])} for the type {kind!r}; "
-                "remove it if it does not change the frequencies"
-            )
-        if kind == "default" and key not in frozenset().union(*_KEYS.values()):
-            raise UnsupportedError(f"{where}: {name}: unknown key {key} = {shown(values[key])}")
+    known = _KEYS[kind] if kind != "default" else frozenset().union(*_KEYS.values())
+    unknown = [f"{key} = {shown(value)}" for key, value in values.items() if key not in known]
+    if unknown:
+        keys, them = ("keys", "them") if len(unknown) > 1 else ("key", "it")
+        raise UnsupportedError(
+            f"{where}: {name}: unknown {keys} {', '.join(unknown)} for the type {kind!r}; "
+            f"remove {them} if the frequencies do not depend on {them}"
+        )
     if kind == "default":
         values = {}
     for key in _NEEDED[kind]:

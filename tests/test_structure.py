@@ -16,7 +16,7 @@ MOST_FILES = 16
 # of its own where it is on another layer; the longest entry counts.
 LAYERS: Mapping[str, tuple[str, ...]] = {
     "models": (
-        "dtypes reading rope",
+        "activations dtypes reading rope",
         "config ops",
         "layers weight_source",
         "exaone4 qwen2",

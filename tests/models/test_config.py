@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import transformers
 from intaglio.errors import CheckpointError, InputError, UnsupportedError
@@ -10,6 +11,7 @@ from intaglio.models.config import ConfigReader, ModelConfig
 from intaglio.models.family import FAMILIES
 from intaglio.tests import tiny
 from intaglio.tests.tiny import ABSENT
+from numpy.typing import NDArray
 
 from .variants import FACTORS, GLOBAL, LLAMA3, LONGROPE, VARIANTS, YARN, F, S, Variant
 
@@ -59,6 +61,16 @@ def test_what_transformers_writes_is_read_back_the_same(variant: Variant, tmp_pa
         ({}, {"use_sliding_window": True, "sliding_window": None, "max_window_layers": 0}),
         ({}, {"_name_or_path": "x", "_anything": 1, "use_mrope": False, "quantization_config": None}),
         ({}, {"rope_scaling": {"type": "default"}}),
+        ({}, {"hidden_act": "swish"}),
+        ({}, {"hidden_act": ABSENT}),
+        ({}, {"attention_bias": True}),
+        ({}, {"no_such_key": None, "mlp_bias": None, "quantization_config": None, "is_encoder_decoder": None}),
+        ({}, {"rotary_emb_base": 10_000, "seq_length": 128, "n_layer": 4, "layer_norm_epsilon": 1e-6, "d_model": 64}),
+        (
+            {},
+            {"unsloth_tied_weights": True, "transformers.js_config": {"dtype": "q4"}, "attn_pdrop": 0.1, "fp16": True},
+        ),
+        ({"is_causal": True}, {"is_causal": True, "use_logn_attn": False, "use_dynamic_ntk": False}),
     ],
     ids=str,
 )
@@ -110,6 +122,35 @@ def test_context_length(rope: dict[str, Any], changes: dict[str, Any], length: i
     assert parsed("qwen2", rope=rope, **changes).context_length == length
 
 
+def dual_chunk_distances(length: int, chunk: int, local: int) -> NDArray[np.int64]:
+    """Return the distance by which dual chunk attention rotates each query and key [S, S].
+
+    An et al. (2024): inside a chunk the positions count from its start; a query sees the chunk before it from
+    c + its own position, at most ``chunk``, and all earlier ones from ``chunk`` on.
+    """
+    size = chunk - local
+    chunks, places = np.divmod(np.arange(length), size)
+    apart = chunks[:, None] - chunks
+    query = np.where(apart == 0, places[:, None], np.minimum(places[:, None] + size, chunk))
+    return np.where(apart > 1, chunk + places[:, None], query) - places
+
+
+@pytest.mark.parametrize(("chunk", "local"), [(12, 4), (16, 1), (16, 8), (16, 12), (9, 8)])
+def test_dual_chunk_attention_equals_plain_attention_up_to_the_context(chunk: int, local: int) -> None:
+    sizes = {"chunk_size": chunk, "local_size": local}
+    length = parsed("qwen2", dual_chunk_attention_config=sizes).context_length
+    places = np.arange(3 * chunk)
+    causal = places[:, None] >= places
+    same = (dual_chunk_distances(3 * chunk, chunk, local) == places[:, None] - places) | ~causal
+    assert same[:length].all()
+    assert not same.all()
+    if chunk != 2 * local:  # otherwise distances are right a while longer
+        assert not same[: length + 2].all()
+    scaled = parsed("qwen2", dual_chunk_attention_config={**sizes, "original_max_position_embeddings": 5})
+    assert scaled.context_length == min(length, 5)
+    assert parsed("qwen2", dual_chunk_attention_config={"chunk_size": 500, "local_size": 9}).context_length == 128
+
+
 def test_labels() -> None:
     assert parsed("qwen2", id2label={"1": "good", "0": "bad"}).labels == ("bad", "good")
     assert parsed("qwen2", num_labels=3).labels == ("LABEL_0", "LABEL_1", "LABEL_2")
@@ -119,7 +160,23 @@ def test_labels() -> None:
 # What each message says after "here/config.json: ".
 UNSUPPORTED: list[tuple[dict[str, Any], str]] = [
     ({"no_such_key": 3}, "unknown key no_such_key = 3: it may change what the model computes; remove it"),
-    ({"hidden_act": "gelu"}, "hidden_act = 'gelu' changes what the model computes and is not supported (only 'silu'"),
+    (
+        {"hidden_act": "prelu"},
+        "hidden_act is 'prelu', an activation function that is not supported; supported are gelu",
+    ),
+    ({"hidden_act": None}, "hidden_act is missing, an activation function that is not supported"),
+    ({"hidden_act": ["silu"]}, "hidden_act is ['silu'], an activation function that is not supported"),
+    (
+        {"first": 1, "use_mrope": True, "quant_method": "awq", "unsloth_x": 1, "nothing": None},
+        "3 keys may change what the model computes: use_mrope = True (only False is supported), first = 1 (unknown), "
+        "quant_method = 'awq' (unknown); remove from config.json those that do not",
+    ),
+    (
+        {"rotary_emb_base": 10_001, "seq_length": 128, "n_layer": 3},
+        "rotary_emb_base = 10001, and rope_theta is 10000.0; n_layer = 3, and num_hidden_layers is 4: usually the one "
+        "repeats the other, and here it may mean something else; remove the key that does not hold from config.json",
+    ),
+    ({"per_layer_config": {"1": {"hidden_act": "relu"}}}, "unknown key per_layer_config = "),
     ({"quantization_config": {"bits": 4}}, "quantization_config = {'bits': 4} changes what the model computes"),
     ({"partial_rotary_factor": 0.5}, "partial_rotary_factor = 0.5 changes what the model computes"),
     ({"use_mrope": True}, "use_mrope = True changes what the model computes"),
@@ -133,6 +190,10 @@ UNSUPPORTED: list[tuple[dict[str, Any], str]] = [
     (
         {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "beta_fast": 3}},
         "rope_parameters: unknown key beta_fast = 3 for the type 'linear'; remove it",
+    ),
+    (
+        {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "beta_fast": 3, "beta_slow": 1}},
+        "rope_parameters: unknown keys beta_fast = 3, beta_slow = 1 for the type 'linear'; remove them if",
     ),
     ({"rope_parameters": {"mrope_section": [1, 2]}}, "rope_parameters: unknown key mrope_section = [1, 2]"),
     ({"rope_parameters": {"partial_rotary_factor": 0.25}}, "rope_parameters: partial_rotary_factor other than 1"),
@@ -153,6 +214,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"rms_norm_eps": float("inf")}, "rms_norm_eps is inf, expected a positive number"),
     ({"tie_word_embeddings": "yes"}, "tie_word_embeddings is 'yes', expected true or false"),
     ({"pad_token_id": -2}, "pad_token_id is -2, expected a whole number of at least 0"),
+    ({"pad_token_id": 288}, "pad_token_id is 288, expected a token of the vocabulary, below vocab_size (288); mend"),
     ({"num_hidden_layers": 6_000_000}, "num_hidden_layers is 6000000, expected a whole number of at most 1,000; mend"),
     ({"vocab_size": 2**62}, f"vocab_size is {2**62}, expected a whole number of at most 16,777,216; mend config.json"),
     ({"intermediate_size": 10**40}, f"intermediate_size is {10**40}, expected a whole number"),
@@ -227,6 +289,44 @@ CASES = (
     + [(CheckpointError, *case) for case in BAD_WINDOWS]
     + [
         (UnsupportedError, "qwen2", {"sliding_window_pattern": 4}, "unknown key sliding_window_pattern = 4"),
+        (
+            UnsupportedError,
+            "exaone4",
+            {"attention_bias": True},
+            "attention_bias = True changes what the model computes",
+        ),
+        (CheckpointError, "qwen2", {"attention_bias": 0}, "attention_bias is 0, expected true or false"),
+        (
+            UnsupportedError,
+            "exaone4",
+            {"dual_chunk_attention_config": {}},
+            "unknown key dual_chunk_attention_config = ",
+        ),
+        (CheckpointError, "qwen2", {"dual_chunk_attention_config": 3}, "dual_chunk_attention_config is 3, expected an"),
+        (
+            CheckpointError,
+            "qwen2",
+            {"dual_chunk_attention_config": {"chunk_size": 8}},
+            "dual_chunk_attention_config: local_size is missing, expected a whole number of at least 1; mend",
+        ),
+        (
+            CheckpointError,
+            "qwen2",
+            {"dual_chunk_attention_config": {"chunk_size": 8, "local_size": 8}},
+            "dual_chunk_attention_config: local_size is 8, expected a whole number below chunk_size (8)",
+        ),
+        (
+            UnsupportedError,
+            "qwen2",
+            {"dual_chunk_attention_config": {"chunk_size": 8, "local_size": 2, "sparse_attention_enabled": True}},
+            "dual_chunk_attention_config: unknown key 'sparse_attention_enabled': what they change is not known",
+        ),
+        (
+            UnsupportedError,
+            "qwen2",
+            {"dual_chunk_attention_config": {"chunk_size": 8, "local_size": 2}, "rope_parameters": YARN},
+            "RoPE of type 'yarn' together with dual chunk attention is not supported",
+        ),
         (UnsupportedError, "exaone4", {"max_window_layers": 2}, "unknown key max_window_layers = 2"),
     ]
 )

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ....models.activations import ACTIVATIONS
 from ....models.family import FAMILIES
 from ....models.layers import HeadNorm, RMSNorm
 from ..taps import HIDDEN, MIDDLE, OUT, Kind
@@ -28,12 +29,19 @@ from .mismatch import (
 from .rope import last_correct_position
 
 EPSILONS = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-12, 0.0)
-ACTIVATIONS = {
+ACTIVATION_TITLES = {
+    "silu": "SiLU",
+    "gelu": "GELU",
+    "gelu_pytorch_tanh": "GELU with tanh",
+    "relu": "ReLU",
+    "sigmoid": "a sigmoid",
+}
+TAP_NAMES = {
     HIDDEN: "the layer's input",
     MIDDLE: "the residual sum after attention",
     OUT: "the layer's output",
     "self_attn": "the attention operator's output",
-    "mlp": "silu(gate) * up",
+    "mlp": "the activation function of gate, times up",
 }
 
 
@@ -130,16 +138,17 @@ def projection_hypotheses(mismatch: Mismatch) -> Iterator[Hypothesis]:
 
 
 def activation_hypotheses(mismatch: Mismatch) -> Iterator[Hypothesis]:
-    """Yield mistakes of silu(gate) * up."""
+    """Yield mistakes of act(gate) * up, act being config.json's hidden_act."""
     gate, up = (mismatch.activation(key) for key in mismatch.tap.inputs)
-    yield "gate and up are swapped", F.silu(up) * gate
-    yield "the activation function is GELU, expected SiLU", F.gelu(gate) * up
-    yield "the activation function is GELU with tanh, expected SiLU", F.gelu(gate, approximate="tanh") * up
-    yield "the activation function is ReLU, expected SiLU", F.relu(gate) * up
-    yield "the activation function is a sigmoid, expected SiLU", F.sigmoid(gate) * up
+    name = mismatch.config.hidden_act
+    act, expected = ACTIVATIONS[name], ACTIVATION_TITLES.get(name, name)
+    yield "gate and up are swapped", act(up) * gate
+    for other, title in ACTIVATION_TITLES.items():
+        if ACTIVATIONS[other] is not act:
+            yield f"the activation function is {title}, expected {expected}", ACTIVATIONS[other](gate) * up
     yield "the activation function is left out", gate * up
     yield "the gate is left out", up
-    yield "up is left out", F.silu(gate)
+    yield "up is left out", act(gate)
 
 
 def residual_hypotheses(mismatch: Mismatch) -> Iterator[Hypothesis]:
@@ -179,4 +188,4 @@ def _wrong_input(mismatch: Mismatch, expected: str, actual: str) -> Cause:
 
 
 def _name(key: str) -> str:
-    return ACTIVATIONS.get(key, f"{key}'s output")
+    return TAP_NAMES.get(key, f"{key}'s output")

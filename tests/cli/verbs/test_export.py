@@ -45,7 +45,7 @@ def change(**keys: Any) -> Callable[[Path], None]:
         (pickle, "pytorch_model.bin is a pickle"),
         (lambda source: (source / "config.json").unlink(), "has no config.json"),
         (change(architectures=["LlamaForCausalLM"]), "architecture 'LlamaForCausalLM'"),
-        (change(hidden_act="gelu"), "hidden_act = 'gelu' changes what the model computes"),
+        (change(hidden_act="prelu"), "hidden_act is 'prelu', an activation function that is not supported"),
         (change(intermediate_size=97), "has shape (96, 64), expected (97, 64) from config.json"),
     ],
 )
