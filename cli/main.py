@@ -15,6 +15,7 @@ import click
 
 from .. import __version__
 from ..errors import IntaglioError
+from .show import echo, protect_terminal
 
 VERBS = (
     "export",
@@ -51,7 +52,7 @@ class Verbs(click.Group):
         except IntaglioError as error:
             _fail(ctx, str(error), error.exit_code)
         except KeyboardInterrupt:
-            click.echo("interrupted", err=True)
+            echo("interrupted", err=True)
             ctx.exit(130)
         except BrokenPipeError:
             _drop_stdout()
@@ -80,13 +81,14 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    protect_terminal()
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     cli()
 
 
 def _fail(ctx: click.Context, message: str, exit_code: int) -> NoReturn:
-    click.echo(f"Error: {message}", err=True)
+    echo(f"Error: {message}", err=True)
     ctx.exit(exit_code)
 
 

@@ -3,9 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
-from .show import print_facts
+from .show import echo, print_facts
 
 if TYPE_CHECKING:
     from ..parity.report.report import Report
@@ -69,4 +67,4 @@ def _case(case: "CaseResult") -> str:
 
 def note(message: str) -> None:
     """Print a note on standard error: nothing failed, but the user should know."""
-    click.echo(f"Note: {message}", err=True)
+    echo(f"Note: {message}", err=True)

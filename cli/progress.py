@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from .show import console
 from .sizes import size
 
 Report = Callable[[str, int, int], None]
@@ -53,7 +54,6 @@ def progress() -> Iterator[Report]:
     if not sys.stderr.isatty():
         yield lambda _stage, _done, _total: None
         return
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = (
@@ -64,8 +64,7 @@ def progress() -> Iterator[Report]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, speed_estimate_period=ESTIMATE_SECONDS) as bars:
+    with Progress(*columns, console=console(err=True), transient=True, speed_estimate_period=ESTIMATE_SECONDS) as bars:
         shown: dict[str, TaskID] = {}
 
         def report(stage: str, done: int, total: int) -> None:

@@ -51,7 +51,8 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         "check",
     ),
     "cli": (
-        "loading main show sizes texts",
+        "loading show sizes texts",
+        "main",
         "chatting inspection options parity_report progress",
         "summary",
         "making",

@@ -5,17 +5,12 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-import click
-
 from ...errors import UsageError
-from ..show import to_json
+from ..show import echo, printable, to_json
 
 if TYPE_CHECKING:
     from ...runtime import ChatEvent, ChatReply
     from ...runtime.chat.tool_loop import ToolResult
-
-# A model's text must not control the terminal: control characters are replaced by their Unicode pictures.
-_CONTROLS = {code: 0x2400 + code for code in range(32) if code not in (9, 10)} | {0x7F: 0x2421, 0x9B: 0x241B}
 
 
 class Screen(Protocol):
@@ -55,9 +50,9 @@ class Terminal:
 
     def ask(self, prompt: str) -> str | None:
         try:
-            return input(prompt)
+            return input(printable(prompt))
         except EOFError:
-            click.echo()
+            echo()
             return None
         except UnicodeDecodeError:
             self.problem("the line is not UTF-8; set the terminal to UTF-8")
@@ -71,7 +66,7 @@ class Terminal:
         if event.kind in ("call", "broken_call"):
             self._fresh_line()
             mark, colour = ("→", "cyan") if event.kind == "call" else ("✗", "red")
-            click.echo(click.style(f"{mark} {printable(event.text)}", fg=colour))
+            echo(f"{mark} {event.text}", fg=colour)
         elif event.kind == "thought":
             self._write(event.text, dim=True)
         else:
@@ -83,24 +78,24 @@ class Terminal:
     def end(self, reply: "ChatReply", speed: str) -> None:
         self._fresh_line()
         self._last_kind = ""
-        click.echo(click.style(f"[{speed}]", dim=True))
+        echo(f"[{speed}]", dim=True)
 
     def result(self, result: "ToolResult") -> None:
-        click.echo(click.style(f"← {printable(result.content)}", fg="red" if result.failed else "green"))
+        echo(f"← {result.content}", fg="red" if result.failed else "green")
 
     def note(self, text: str) -> None:
-        click.echo(click.style(text, dim=True))
+        echo(text, dim=True)
 
     def problem(self, text: str) -> None:
-        click.echo(click.style(text, fg="red"), err=True)
+        echo(text, fg="red", err=True)
 
     def _write(self, text: str, *, dim: bool = False) -> None:
-        click.echo(click.style(printable(text), dim=True) if dim else printable(text), nl=False)
+        echo(text, nl=False, **({"dim": True} if dim else {}))
         self._column = 0 if text.endswith("\n") else 1
 
     def _fresh_line(self) -> None:
         if self._column:
-            click.echo()
+            echo()
         self._column = 0
 
 
@@ -122,16 +117,16 @@ class Pipe:
 
     def event(self, event: "ChatEvent") -> None:
         if event.kind == "answer":
-            click.echo(event.text, nl=False)
+            echo(event.text, nl=False)
         elif event.kind != "thought":
-            click.echo(f"{'→' if event.kind == 'call' else '✗'} {event.text}", err=True)
+            echo(f"{'→' if event.kind == 'call' else '✗'} {event.text}", err=True)
 
     def end(self, reply: "ChatReply", speed: str) -> None:
         if reply.text or not (reply.tool_calls or reply.broken_calls):
-            click.echo()
+            echo()
 
     def result(self, result: "ToolResult") -> None:
-        click.echo(f"← {result.content}", err=True)
+        echo(f"← {result.content}", err=True)
 
     def note(self, text: str) -> None:
         """Show nothing: no user reads along."""
@@ -163,10 +158,5 @@ class JsonLines(Pipe):
         _print_line({"result": result.content, "failed": result.failed})
 
 
-def printable(text: str) -> str:
-    """Replace control characters, except tab and newline, by their Unicode pictures."""
-    return text.translate(_CONTROLS)
-
-
 def _print_line(document: dict[str, object]) -> None:
-    click.echo(to_json(document))
+    echo(to_json(document))

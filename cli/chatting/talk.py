@@ -67,20 +67,26 @@ class Talk:
                 if line is None:
                     return
                 interrupted = False
-                word, _, rest = line.strip().partition(" ")
-                if word == "/quit":
-                    return
-                if word in self._commands:
-                    self._commands[word](rest.strip())
-                elif line.startswith("/") and not line.startswith("//") and self._screen.interactive:
-                    self._screen.note(f"{word} is not a command; /help lists the commands, and //text sends /text")
+                # In a pipe, a line is a message whatever it begins with: its author may not be who runs the command.
+                if line.startswith("/") and self._screen.interactive and not line.startswith("//"):
+                    word, _, rest = line.strip().partition(" ")
+                    if word == "/quit":
+                        return
+                    self._command(word, rest.strip())
                 elif line.strip():
-                    interrupted = not self._turn(line[1:] if line.startswith("//") else line)
+                    message = line[1:] if line.startswith("//") and self._screen.interactive else line
+                    interrupted = not self._turn(message)
             except KeyboardInterrupt:
                 if interrupted:
                     return
                 interrupted = True
                 self._screen.note("\npress Ctrl-C again to end the conversation")
+
+    def _command(self, word: str, rest: str) -> None:
+        if word in self._commands:
+            self._commands[word](rest)
+        else:
+            self._screen.note(f"{word} is not a command; /help lists the commands, and //text sends /text")
 
     def _turn(self, content: str) -> bool:
         """Send a message and show the reply, tool calls included; return False if it was interrupted."""
@@ -162,7 +168,8 @@ class Talk:
         else:
             document = {"artifact": self._artifact, "messages": self.history}
             try:
-                path.write_text(json.dumps(document, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+                text = json.dumps(document, ensure_ascii=False, indent=2) + "\n"
+                path.write_text(text, encoding="utf-8", errors="backslashreplace")  # JSON's escape of half a character
             except OSError as error:
                 self._screen.problem(f"{path}: cannot be written ({error.strerror}); choose another file")
                 return

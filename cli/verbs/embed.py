@@ -8,7 +8,7 @@ import click
 from ...errors import OutputError
 from ..loading import Loading, find_artifact
 from ..options import example, json_option, loading_options, texts_argument, truncate_option
-from ..show import print_json
+from ..show import echo, print_json
 from ..texts import read_texts
 
 
@@ -65,4 +65,4 @@ def command(
         print_json([{"text": text, "vector": row} for text, row in zip(inputs, vectors.tolist(), strict=True)])
     else:
         for row in vectors:
-            click.echo("\t".join(f"{value:.7g}" for value in row))
+            echo("\t".join(f"{value:.7g}" for value in row))

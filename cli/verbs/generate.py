@@ -15,7 +15,7 @@ from ..options import (
     sampling_options,
     speculation_options,
 )
-from ..show import print_json
+from ..show import echo, print_json
 from ..texts import read_file, read_text
 
 
@@ -87,6 +87,6 @@ def command(
     stream = model.stream(text, **settings)
     try:
         for chunk in stream:
-            click.echo(chunk, nl=False)
+            echo(chunk, nl=False)
     finally:  # also on Ctrl-C, whose message starts a new line
-        click.echo()
+        echo()

@@ -10,7 +10,7 @@ import click
 from ...errors import UsageError
 from ..loading import Loading, load_generator
 from ..options import example, json_option, kv_cache_option, loading_options
-from ..show import one_line, print_json, print_rows
+from ..show import console, one_line, print_json, print_rows, printable
 from ..texts import read_text
 
 if TYPE_CHECKING:
@@ -68,7 +68,6 @@ def on_terminal() -> bool:
 
 
 def _print_coloured(score: "Score") -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -79,7 +78,7 @@ def _print_coloured(score: "Score") -> None:
     for token, logprob, text in zip(score.token_ids, score.logprobs, score.tokens, strict=True):
         bits = -logprob / math.log(2)
         colour = next(colour for limit, colour in COLOURS if bits < limit or limit == math.inf)
-        table.add_row(str(token), f"{logprob:.4f}", f"{bits:.1f}", Text(one_line(text), style=colour))
-    console = Console(markup=False, highlight=False, emoji=False)
-    console.print(table)
-    console.print(f"{len(score.token_ids):,} tokens, total {score.total:.4f}, perplexity {score.perplexity:,.4f}")
+        table.add_row(str(token), f"{logprob:.4f}", f"{bits:.1f}", Text(printable(one_line(text)), style=colour))
+    shown = console()
+    shown.print(table)
+    shown.print(f"{len(score.token_ids):,} tokens, total {score.total:.4f}, perplexity {score.perplexity:,.4f}")

@@ -8,7 +8,7 @@ from ...artifact import read_manifest, verify
 from ...errors import CheckError
 from ..options import example, json_option
 from ..progress import progress
-from ..show import print_json
+from ..show import echo, print_json
 from ..sizes import size
 
 
@@ -34,4 +34,4 @@ def command(artifact: Path, as_json: bool) -> None:
         lines = "".join(f"\n  {problem}" for problem in problems)
         raise CheckError(f"{artifact} does not match its manifest; export it again{lines}")
     if not as_json:
-        click.echo(f"{artifact}: {len(manifest.files)} files, {size(total)}, all match the manifest")
+        echo(f"{artifact}: {len(manifest.files)} files, {size(total)}, all match the manifest")

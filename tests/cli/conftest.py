@@ -1,5 +1,6 @@
 """An artifact folder without a real graph, and the command line run inside this process."""
 
+import io
 import json
 import signal
 from collections.abc import Callable
@@ -17,6 +18,17 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 Run = Callable[..., Result]
 MakeArtifact = Callable[..., Path]
+
+
+class FakeTerminal(io.StringIO):
+    """A standard stream that is a terminal and keeps what is written."""
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return "utf-8"
+
+    def isatty(self) -> bool:
+        return True
 
 
 @pytest.fixture

@@ -14,7 +14,9 @@ from .pages import EVERY_PAGE, ROOT, blocks, name_of, prose
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _PATH = re.compile(r"`((?:[\w.-]+/)*[\w.-]+(?:/|\.(?:py|md|c|h|txt|toml|svg|jinja|css|js|yml|yaml)))`")
 # Names on the pages that are not in the repository: files of checkpoints and artifacts, and examples.
-_ELSEWHERE = re.compile(r"^(out.*|report\.html|FILE\.\w+|chat_template\.jinja|models/<.*|runs?/.*|build/.*)$")
+_ELSEWHERE = re.compile(
+    r"^(out.*|additional_chat_templates/.*|report\.html|FILE\.\w+|chat_template\.jinja|models/<.*|runs?/.*|build/.*)$"
+)
 
 
 def anchors(page: Path) -> set[str]:

@@ -1,6 +1,7 @@
 """`intaglio chat` without a terminal: pipes, JSON lines, tool files, and the history of a conversation."""
 
 import json
+import sys
 from collections.abc import Generator
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,7 +16,7 @@ from intaglio.errors import InputError, UsageError
 from intaglio.exporter import export
 from intaglio.runtime import Generation
 from intaglio.runtime.sequence.stream import TextStream
-from intaglio.tests.cli.conftest import Run
+from intaglio.tests.cli.conftest import FakeTerminal, Run
 from intaglio.tests.runtime.generation.scripted import CHECKPOINTS, Scripted
 
 CALL = '<tool_call>{"name": "add", "arguments": {"a": 1, "b": 2}}</tool_call>'
@@ -252,14 +253,19 @@ def test_a_tool_file_that_cannot_be_used(tmp_path: Path, case: str) -> None:
     assert message in str(caught.value)
 
 
-def test_control_characters_of_the_model_are_shown_as_pictures(capsys: pytest.CaptureFixture[str]) -> None:
+def test_control_characters_of_the_model_are_shown_as_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     from intaglio.runtime import ChatEvent
 
+    shown = FakeTerminal()
+    monkeypatch.setattr(sys, "stdout", shown)
     terminal = screens.Terminal()
     terminal.event(ChatEvent("thought", "\n"))
     terminal.event(ChatEvent("thought", "\nhm"))
     terminal.event(ChatEvent("answer", "a\x1b[2J\tb\x07\x9b\n서울"))
-    assert capsys.readouterr().out == "hm\na␛[2J\tb␇␛\n서울"
+    terminal.event(ChatEvent("answer", "\x1b"))  # a sequence that comes in two chunks
+    terminal.event(ChatEvent("answer", "]0;title\x07"))
+    text = shown.getvalue()
+    assert text == "\x1b[2mhm\x1b[0m\na␛[2J\tb␇␛[\n서울␛]0;title␇"
 
 
 @pytest.fixture(scope="module")
@@ -272,12 +278,26 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 SETTINGS = ("--max-new-tokens", 12, "--temperature", 0, "--threads", 1)
 
 
+def test_commands_are_for_terminals(run: Run, artifact: Path, tmp_path: Path) -> None:
+    stolen = tmp_path / "stolen.json"
+    lines = [f"/save {stolen}", "/reset", "/quit", "//x", "The album was"]
+    result = run("chat", artifact, *SETTINGS, "--json", stdin="".join(f"{line}\n" for line in lines))
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert len(result.stdout.splitlines()) == len(lines)
+    assert not stolen.exists()
+
+
+def test_a_line_of_a_pipe_is_sent_as_it_is() -> None:
+    done, _ = talk(Fake("//a", "/help", interactive=False), "one", "two")
+    assert [message["content"] for message in done.history] == ["//a", "one", "/help", "two"]
+
+
 def test_a_pipe(run: Run, artifact: Path) -> None:
     one = run("chat", artifact, *SETTINGS, stdin="The album was\n")
     assert (one.exit_code, one.stderr) == (0, "")
     assert one.stdout.strip()
-    again = run("chat", artifact, *SETTINGS, stdin="The album was\r\n\n/reset\nThe album was")
-    assert again.stdout == one.stdout * 2
+    again = run("chat", artifact, *SETTINGS, stdin="The album was\r\n\n")
+    assert again.stdout == one.stdout
     other = run("chat", artifact, *SETTINGS, "--system", "서울", stdin="The album was\n")
     assert other.stdout != one.stdout
 
