@@ -10,9 +10,12 @@ from intaglio.exporter import export
 from intaglio.models.activations import ACTIVATIONS
 from intaglio.models.checkpoint import Checkpoint
 from intaglio.parity import CheckOptions, check
+from intaglio.runtime.engine.session import Kernels
 from intaglio.tests import tiny
 from intaglio.tests.exporter import drive
+from numpy.typing import NDArray
 
+KERNELS: tuple[Kernels, ...] = ("auto", "onnxruntime")
 QUICK = {("gelu", "ort"), ("relu2", "standard")}
 CASES = [
     pytest.param(act, target, marks=() if (act, target) in QUICK else pytest.mark.slow)
@@ -31,16 +34,17 @@ def test_equals_the_native_definition(tmp_path: Path, act: str, target: Target) 
     assert found.agree
 
 
+def scores(out: Path, kernels: Kernels) -> NDArray[np.float64]:
+    with load(out, task="text-generation", threads=1, kernels=kernels) as model:
+        return np.array(model.score("a text of some words").logprobs)
+
+
 @pytest.mark.parametrize("act", ["quick_gelu", *(pytest.param(a, marks=pytest.mark.slow) for a in ("gelu", "sigmoid"))])
 def test_quantized(tmp_path: Path, act: str) -> None:
     folder = tiny.write(tmp_path / "checkpoint", tiny.config("qwen2", hidden_act=act), tokenizer=True)
     export(folder, tmp_path / "out", precision="int8", options=QuantizeOptions(method="rtn"))
-    texts = ["a text of some words"]
-    scores = [
-        np.array(load(tmp_path / "out", task="text-generation", threads=1, kernels=kernels).score(texts)[0].logprobs)
-        for kernels in ("auto", "onnxruntime")
-    ]
-    np.testing.assert_allclose(*scores, rtol=0, atol=1e-3)
+    own, reference = (scores(tmp_path / "out", kernels) for kernels in KERNELS)
+    np.testing.assert_allclose(own, reference, rtol=0, atol=1e-3)
     options = CheckOptions(windows=2, window=96, steps=8)
     assert check(tmp_path / "out", folder, options=options, threads=1).findings == ()
 
