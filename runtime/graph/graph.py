@@ -4,31 +4,37 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from ...artifact import DATA, GRAPH
-from .wire import delimited, edit, fields, integer, integers, texts
+from .wire import LENGTH_DELIMITED, delimited, edit, fields, integer, integers, texts
 
 # Field numbers of onnx.proto.
 MODEL_GRAPH = 7
 GRAPH_NODE, GRAPH_INITIALIZER, GRAPH_INPUT, GRAPH_OUTPUT = 1, 5, 11, 12
-NODE_INPUT, NODE_OUTPUT, NODE_NAME, NODE_OP_TYPE, NODE_ATTRIBUTE = 1, 2, 3, 4, 5
+NODE_INPUT, NODE_OUTPUT, NODE_NAME, NODE_OP_TYPE, NODE_ATTRIBUTE, NODE_DOMAIN = 1, 2, 3, 4, 5, 7
 ATTRIBUTE_NAME, ATTRIBUTE_INT, ATTRIBUTE_TYPE, TYPE_INT = 1, 3, 20, 2
 TENSOR_DATA_TYPE, TENSOR_NAME, TENSOR_EXTERNAL_DATA = 2, 8, 13
 ENTRY_KEY, ENTRY_VALUE = 1, 2
 VALUE_NAME, VALUE_TYPE = 1, 2
 TYPE_TENSOR, TYPE_TENSOR_ELEMENT = 1, 1
 FLOAT, INT8, FLOAT16 = 1, 3, 10  # element types
+ONNX, MICROSOFT = b"", b"com.microsoft"  # domains of operators
 
 
 class Node:
-    """A parsed ``NodeProto``. Its inputs, outputs, name, kind (op_type) and attributes may be changed."""
+    """A parsed ``NodeProto``. Its inputs, outputs, name, kind (op_type) and attributes may be changed.
+
+    A graph is not trusted: a node may have no inputs and no outputs, whatever its kind is.
+    """
 
     def __init__(self, message: bytes) -> None:
         self.inputs: list[bytes] = []
         self.outputs: list[bytes] = []
         self.attributes: list[bytes] = []
-        self.name = self.kind = b""
+        self.name = self.kind = self.domain = b""
         self._rest: list[bytes] = []
-        for number, _, start, value, end in fields(message):
-            if number == NODE_INPUT:
+        for number, wire_type, start, value, end in fields(message):
+            if wire_type != LENGTH_DELIMITED:
+                self._rest.append(message[start:end])
+            elif number == NODE_INPUT:
                 self.inputs.append(message[value:end])
             elif number == NODE_OUTPUT:
                 self.outputs.append(message[value:end])
@@ -38,12 +44,22 @@ class Node:
                 self.name = message[value:end]
             elif number == NODE_OP_TYPE:
                 self.kind = message[value:end]
+            elif number == NODE_DOMAIN:
+                self.domain = ONNX if message[value:end] == b"ai.onnx" else message[value:end]
             else:
                 self._rest.append(message[start:end])
 
     def input(self, index: int) -> bytes:
         """Return the name of an input; empty where the node does not have it."""
         return self.inputs[index] if index < len(self.inputs) else b""
+
+    def output(self, index: int) -> bytes:
+        """Return the name of an output; empty where the node does not have it."""
+        return self.outputs[index] if index < len(self.outputs) else b""
+
+    def is_a(self, kind: bytes, domain: bytes = ONNX) -> bool:
+        """Return True for a node of this operator."""
+        return (self.kind, self.domain) == (kind, domain)
 
     def named(self, name: bytes) -> list[bytes]:
         """Return the serialized attribute of this name in a list, which is empty where there is none."""
@@ -65,7 +81,10 @@ class Node:
         parts += [delimited(NODE_OUTPUT, name) for name in self.outputs]
         if self.name:
             parts.append(delimited(NODE_NAME, self.name))
-        parts += [delimited(NODE_OP_TYPE, self.kind), *self._rest]
+        parts.append(delimited(NODE_OP_TYPE, self.kind))
+        if self.domain:
+            parts.append(delimited(NODE_DOMAIN, self.domain))
+        parts += self._rest
         parts += [delimited(NODE_ATTRIBUTE, attribute) for attribute in self.attributes]
         return b"".join(parts)
 
@@ -93,8 +112,19 @@ class Graph:
         self.rest = b"".join(rest)
 
     def makers(self) -> dict[bytes, Node]:
-        """Return the node that computes each value."""
-        return {name: node for node in self.nodes for name in node.outputs if name}
+        """Return the node that computes each value.
+
+        Raises:
+            ValueError: two nodes compute the same value.
+        """
+        found: dict[bytes, Node] = {}
+        for node in self.nodes:
+            for name in node.outputs:
+                if name in found:
+                    raise ValueError(f"two nodes compute {name.decode(errors='replace')}")
+                if name:
+                    found[name] = node
+        return found
 
     def used(self) -> dict[bytes, int]:
         """Return how often each value is read, by nodes or as an output of the graph."""
@@ -118,20 +148,24 @@ class Graph:
         self.nodes = [node for node in self.nodes if id(node) not in gone]
 
     def sort(self) -> None:
-        """Sort nodes topologically: each after the nodes that compute its inputs, otherwise in their order."""
+        """Sort nodes topologically: each after the nodes that compute its inputs, otherwise in their order.
+
+        Raises:
+            ValueError: two nodes compute the same value.
+        """
         makers, visited, order = self.makers(), set[int](), list[Node]()
-
-        def visit(node: Node) -> None:
-            if id(node) in visited:
-                return
-            visited.add(id(node))
-            for name in node.inputs:
-                if name in makers:
-                    visit(makers[name])
-            order.append(node)
-
-        for node in self.nodes:
-            visit(node)
+        for first in self.nodes:
+            path = [] if id(first) in visited else [(first, iter(first.inputs))]  # nodes that wait for the last one
+            visited.add(id(first))
+            while path:
+                _, names = path[-1]
+                found = (makers[name] for name in names if name in makers)
+                maker = next((one for one in found if id(one) not in visited), None)
+                if maker is None:
+                    order.append(path.pop()[0])
+                else:
+                    visited.add(id(maker))
+                    path.append((maker, iter(maker.inputs)))
         self.nodes = order
 
     def message(self) -> bytes:
@@ -150,7 +184,7 @@ def changed_graph(folder: Path, changes: Sequence[Change]) -> tuple[bytes, Path]
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is not a graph.
+        ValueError: it is not a graph, or one that a change cannot be applied to.
     """
     data = (folder / DATA).resolve()
     location = delimited(ENTRY_KEY, b"location") + delimited(ENTRY_VALUE, data.name.encode())

@@ -10,6 +10,7 @@ from ...graph.graph import (
     GRAPH_INPUT,
     GRAPH_OUTPUT,
     INT8,
+    MICROSOFT,
     TENSOR_DATA_TYPE,
     TENSOR_NAME,
     TYPE_TENSOR,
@@ -37,6 +38,9 @@ def use_int8_cache(graph: Graph) -> None:
     """Make the KV cache of every layer int8.
 
     The operator also receives the bias of the keys or the weight of their norm, if the graph stores one.
+
+    Raises:
+        ValueError: a node has inputs that the operator does not have, or an input or output of the graph has no name.
     """
     stored = {
         name
@@ -45,10 +49,12 @@ def use_int8_cache(graph: Graph) -> None:
         for name in texts(tensor, TENSOR_NAME)
     }
     for node in graph.nodes:
-        if node.kind != b"GroupQueryAttention":
+        if not node.is_a(b"GroupQueryAttention", MICROSOFT):
             continue
+        if any(node.inputs[KEY_BIAS:]):
+            raise ValueError(f"a node GroupQueryAttention has {len(node.inputs)} inputs; at most {KEY_BIAS} are known")
         node.kind = OPERATOR.encode()
-        layer = b"model.layers.%b.self_attn." % node.inputs[PAST_KEY].removeprefix(PAST.encode()).split(b".")[0]
+        layer = b"model.layers.%b.self_attn." % node.input(PAST_KEY).removeprefix(PAST.encode()).split(b".")[0]
         node.inputs += [b""] * (KEY_NORM + 1 - len(node.inputs))
         for name in (b"k_proj.bias", b"qkv_proj.bias"):
             if layer + name in stored:
@@ -60,7 +66,10 @@ def use_int8_cache(graph: Graph) -> None:
 
 
 def _with_int8(value: bytes) -> bytes:
-    (name,) = texts(value, VALUE_NAME)
+    names = texts(value, VALUE_NAME)
+    if len(names) != 1:
+        raise ValueError(f"an input or output of the graph has {len(names)} names")
+    (name,) = names
     if not name.startswith(CACHES):
         return value
     return delimited(VALUE_NAME, name) + delimited(

@@ -1,9 +1,16 @@
 """Intaglio's MatMulNBits agrees with plain dequantization; ONNX Runtime's replaces it where it cannot run."""
 
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 from intaglio.errors import UsageError
@@ -236,6 +243,31 @@ def opened(artifact: Path, **options: Any) -> TextGenerator:
     model = load(artifact, **options)
     assert isinstance(model, TextGenerator)
     return model
+
+
+HOSTILE = {"N": 2**30, "block_size": 2**32 + 32}
+
+
+@needs_kernels
+@pytest.mark.parametrize("name", HOSTILE)
+def test_an_artifact_with_a_hostile_attribute_is_refused(artifact: Path, tmp_path: Path, name: str) -> None:
+    """In a process of its own, which such a graph could end with a segmentation fault."""
+    folder = tmp_path / "hostile"
+    shutil.copytree(artifact, folder)
+    model = onnx.load(artifact / "model.onnx", load_external_data=False)
+    node = next(node for node in model.graph.node if node.op_type == "MatMulNBits")
+    next(attribute for attribute in node.attribute if attribute.name == name).i = HOSTILE[name]
+    data = model.SerializeToString()
+    (folder / "model.onnx").write_bytes(data)
+    manifest = json.loads((folder / "intaglio.json").read_text())
+    manifest["files"]["model.onnx"] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+    (folder / "intaglio.json").write_text(json.dumps(manifest))
+    script = f"import intaglio; intaglio.load({str(folder)!r}, threads=1).generate([5, 6], max_new_tokens=2)"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3] / ".dev")}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done
+    assert f"intaglio.errors.ArtifactError: {folder / 'model.onnx'}: ONNX Runtime" in done.stderr.splitlines()[-1]
 
 
 @needs_kernels

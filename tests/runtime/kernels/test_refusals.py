@@ -139,6 +139,7 @@ MATMULS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "blocks of 48": ({"block_size": 48}, "attribute block_size is 48; it must be a power of two"),
     "other blocks": ({"block_size": 16}, f"input B has the shape [48, 3, 16]; it must be {B_SHAPE} = [48, 5, 8]"),
+    "weights of another layout": ({"weight_prepacked": 1}, "attribute weight_prepacked is 1; it must be 0"),
     "a float as N": ({"N": 48.0}, "attribute N is not an integer"),
     "a list as K": ({"K": [K]}, "attribute K is not an integer"),
     "codes without rows": ({"B": codes(0, 3, 16)}, f"input B has the shape [0, 3, 16]; it must be {B_SHAPE}"),

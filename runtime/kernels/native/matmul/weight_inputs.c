@@ -23,6 +23,7 @@ static MatMulShape read_shape(Node *node, const char *suffix) {
       .block_size = (int)size,
   };
   suffixed(node, "accuracy_level", suffix, 0, 4, 4);
+  suffixed(node, "weight_prepacked", suffix, 0, 0, 0);
   if (bits != 4 && bits != 8)
     refuse(node, ORT_NOT_IMPLEMENTED, "attribute bits%s is %d; it must be 4 or 8", suffix, shape.bits);
   if ((size & (size - 1)) != 0)
