@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-OPEN, CLOSE = "<tool_call>", "</tool_call>"
+from ...json_file import parse_json
+from .call_formats import HERMES, SEPARATOR, CallFormat, split_separated
 
 PYTHON_TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),
@@ -21,6 +22,18 @@ PYTHON_TYPES: dict[str, tuple[type, ...]] = {
     "null": (type(None),),
 }
 """The Python types of each JSON schema type."""
+
+PYTHON_NAMES = {
+    "str": "string",
+    "int": "integer",
+    "float": "number",
+    "bool": "boolean",
+    "list": "array",
+    "tuple": "array",
+    "dict": "object",
+    "None": "null",
+}
+"""Python's names of types, which people write in schemas; the example on the page of EXAONE 4.0 does."""
 
 
 @dataclass(frozen=True)
@@ -46,18 +59,25 @@ class BrokenToolCall:
         return f"{self.text.strip()} ({self.reason})"
 
 
-def parse_call(body: str, tools: Mapping[str, Mapping[str, Any]], *, closed: bool = True) -> ToolCall | BrokenToolCall:
+def parse_call(
+    body: str,
+    tools: Mapping[str, Mapping[str, Any]],
+    *,
+    format: CallFormat = HERMES,
+    closed: bool = True,
+) -> ToolCall | BrokenToolCall:
     """Parse the text between the tags as a call of one of ``tools``.
 
     Args:
-        body: the JSON object that the model wrote.
+        body: what the model wrote: a JSON object, or a name and the JSON of its arguments.
         tools: each tool's description (``name``, ``parameters``), by name.
+        format: the tags.
         closed: the model wrote the closing tag.
     """
-    text = OPEN + body + (CLOSE if closed else "")
+    text = format.opening + body + (format.closing if closed else "")
     try:
-        call = json.loads(body, strict=False)
-    except (ValueError, RecursionError) as error:
+        call = _read_separated(body) if SEPARATOR in body else parse_json(body, strict=False)
+    except ValueError as error:
         if not closed:
             return BrokenToolCall(text, "the call was cut off before its end")
         return BrokenToolCall(text, f"the call is not valid JSON: {_json_error(error)}")
@@ -69,8 +89,8 @@ def parse_call(body: str, tools: Mapping[str, Mapping[str, Any]], *, closed: boo
         return BrokenToolCall(text, f"there is no tool {name!r}; the tools are: {known}")
     if isinstance(arguments, str):  # JSON inside JSON, as some APIs write it
         try:
-            arguments = json.loads(arguments, strict=False)
-        except (ValueError, RecursionError) as error:
+            arguments = parse_json(arguments, strict=False)
+        except ValueError as error:
             return BrokenToolCall(text, f"the arguments of {name} are not valid JSON: {_json_error(error)}")
     if arguments is None:
         arguments = {}
@@ -78,32 +98,39 @@ def parse_call(body: str, tools: Mapping[str, Mapping[str, Any]], *, closed: boo
         return BrokenToolCall(
             text, f"the arguments of {name} have the type {_type_name(arguments)}; write an object of names and values"
         )
-    mismatch = _find_mismatch(name, arguments, tools[name].get("parameters") or {})
+    mismatch = _find_mismatch(name, arguments, _mapping(tools[name].get("parameters")))
     return BrokenToolCall(text, mismatch) if mismatch else ToolCall(name, arguments)
+
+
+def _read_separated(body: str) -> dict[str, Any]:
+    name, arguments = split_separated(body)
+    return {"name": name, "arguments": parse_json(arguments, strict=False) if arguments else {}}
 
 
 def _find_mismatch(name: str, arguments: dict[str, Any], parameters: Mapping[str, Any]) -> str | None:
     """Describe the first argument whose name, type or enum does not fit; nested values are not checked."""
-    properties = parameters.get("properties") or {}
-    for argument in parameters.get("required") or ():
+    properties = _mapping(parameters.get("properties"))
+    required = parameters.get("required")
+    for argument in required if isinstance(required, list | tuple) else ():
         if argument not in arguments:
             return f"{name} needs the argument {argument!r}"
     for argument, value in arguments.items():
-        schema = properties.get(argument)
-        if schema is None:
+        if argument not in properties:
             if properties and not parameters.get("additionalProperties"):
                 return f"{name} has no argument {argument!r}; its arguments are: {', '.join(properties)}"
             continue
-        expected = schema.get("type", [])
-        expected = [expected] if isinstance(expected, str) else expected
+        schema = _mapping(properties[argument])  # it may also be true: any value
+        given = schema.get("type", [])
+        expected = [one for one in ([given] if isinstance(given, str) else given) if isinstance(one, str)]
         if value is None and schema.get("nullable"):
             continue
         if expected and not any(_has_type(value, one) for one in expected):
             return (
                 f"{name}: the argument {argument!r} has the type {_type_name(value)}, expected {' or '.join(expected)}"
             )
-        if "enum" in schema and value not in schema["enum"]:
-            allowed = ", ".join(json.dumps(one, ensure_ascii=False) for one in schema["enum"])
+        choices = schema.get("enum")
+        if isinstance(choices, list | tuple) and value not in choices:
+            allowed = ", ".join(json.dumps(one, ensure_ascii=False) for one in choices)
             return (
                 f"{name}: the argument {argument!r} is {json.dumps(value, ensure_ascii=False)}, "
                 f"expected one of: {allowed}"
@@ -111,9 +138,14 @@ def _find_mismatch(name: str, arguments: dict[str, Any], parameters: Mapping[str
     return None
 
 
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
 def _has_type(value: Any, name: str) -> bool:
+    name = PYTHON_NAMES.get(name, name)
     if isinstance(value, bool):  # a subclass of int in Python, but not a number in JSON
-        return name == "boolean"
+        return name == "boolean" or name not in PYTHON_TYPES
     return isinstance(value, PYTHON_TYPES.get(name, (object,))) or (
         name == "integer" and isinstance(value, float) and value.is_integer()
     )
@@ -127,4 +159,4 @@ def _type_name(value: Any) -> str:
 def _json_error(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg.removesuffix(' at')} at character {error.pos}"
-    return "it is nested too deeply"
+    return str(error)

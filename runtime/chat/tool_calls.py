@@ -1,18 +1,21 @@
-"""Tool calls in streamed text: ``<tool_call>{"name": ..., "arguments": {...}}</tool_call>``.
+"""Tool calls in streamed text, in the forms of ``call_formats``, with and without line breaks around the JSON.
 
-The templates of Qwen2 and EXAONE 4.0 ask for the same form, with and without line breaks around the JSON.
+What a model writes never raises: it is text, a call, or a broken call with the reason.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ...json_file import parse_json
 from .bare_call import BareCallScanner
-from .json_scanner import JsonScanner
-from .tool_call import CLOSE, OPEN, BrokenToolCall, ToolCall, parse_call
+from .call_formats import FENCE, FORMATS, WRAPPERS, CallFormat, TaggedCallScanner, split_objects
+from .tool_call import BrokenToolCall, ToolCall, parse_call
 from .tool_schema import function_of
 
-FENCE = "```"
+TAGS = (*(format.opening for format in FORMATS), *WRAPPERS)
+LONGEST_TAG = max(map(len, TAGS))
+BEGINNINGS = [tuple({tag[:length] for tag in TAGS if length < len(tag)}) for length in range(LONGEST_TAG)]
+"""The beginnings of the tags by their length, the whole tags left out."""
 
 TextOrCall = str | ToolCall | BrokenToolCall
 
@@ -30,7 +33,7 @@ class ToolCallParser:
     def __init__(self, schemas: Sequence[Mapping[str, Any]]) -> None:
         self._tools = {function["name"]: function for function in map(function_of, schemas)}
         self._pending = ""
-        self._tagged: _TaggedCallScanner | None = None
+        self._tagged: TaggedCallScanner | None = None
         self._bare: BareCallScanner | None = BareCallScanner()
         self._fence_open = False  # a code fence around a call without tags is not closed yet
         self._after_call = False  # whitespace after a call is dropped
@@ -83,10 +86,12 @@ class ToolCallParser:
         """Parse JSON without tags; None unless it names a known tool and has no other keys than a call."""
         body = text[text.index("{") :]
         try:
-            call = json.loads(body, strict=False)
-        except (ValueError, RecursionError):
+            call = parse_json(body, strict=False)
+        except ValueError:
             return None
-        if call.get("name") not in self._tools or not set(call) <= {"name", "arguments"}:
+        if not isinstance(call, dict) or not set(call) <= {"name", "arguments"}:
+            return None
+        if not isinstance(call.get("name"), str) or call["name"] not in self._tools:
             return None
         parsed = parse_call(body, self._tools)
         return parsed if isinstance(parsed, ToolCall) else BrokenToolCall(body, parsed.reason)
@@ -95,52 +100,53 @@ class ToolCallParser:
         """Read text up to the next opening tag; return the rest."""
         if self._after_call:
             text = text.lstrip()
-        before, tag, rest = text.partition(OPEN)
+        position, tag = min(((text.index(tag), tag) for tag in TAGS if tag in text), default=(len(text), ""))
         if not tag and not final:
-            keep = next((n for n in range(len(OPEN) - 1, 0, -1) if text.endswith(OPEN[:n])), 0)
-            before, self._pending = text[: len(text) - keep], text[len(text) - keep :]
+            position -= max(n for n in range(LONGEST_TAG) if text.endswith(BEGINNINGS[n]))
+        before, rest = text[:position], text[position + len(tag) :]
         if before:
             found.append(before)
             self._after_call = False
-        self._tagged = _TaggedCallScanner() if tag else None
+        if tag in WRAPPERS:
+            self._after_call = True
+        elif tag:
+            self._tagged = TaggedCallScanner(next(format for format in FORMATS if format.opening == tag))
+        else:
+            self._pending, rest = rest, ""
         return rest
 
-    def _read_tagged_call(self, tagged: "_TaggedCallScanner", text: str, found: list[TextOrCall], final: bool) -> str:
+    def _read_tagged_call(self, tagged: TaggedCallScanner, text: str, found: list[TextOrCall], final: bool) -> str:
         """Read a call up to the tag that ends it; return the rest of the text."""
+        format = tagged.format
+        if not format.certain and text.lstrip()[:1] not in ("", "{"):
+            return self._keep_as_text(format.opening, found, text)
         end = tagged.end(text)
         if end is None and not final:
             self._pending = text
             return ""
-        if end is None and CLOSE in text:  # inside a string that is never closed
-            end = (text.index(CLOSE), CLOSE)
+        if end is None and format.closing in text:  # inside a string that is never closed
+            end = (text.index(format.closing), format.closing)
         body, tag, rest = (text, "", "") if end is None else (text[: end[0]], end[1], text[end[0] + len(end[1]) :])
-        found.append(parse_call(body, self._tools, closed=tag == CLOSE))
-        self._tagged = _TaggedCallScanner() if tag == OPEN else None  # a model may open a call without closing the last
+        closed = tag == format.closing
+        calls = self._parse_calls(body, format, closed=closed)
+        if calls is None:
+            return self._keep_as_text(format.opening + body + tag, found, rest)
+        found += calls
+        self._tagged = TaggedCallScanner(format) if tag == format.opening else None
         self._after_call, self._bare = True, BareCallScanner()
         return rest
 
+    def _parse_calls(self, body: str, format: CallFormat, *, closed: bool) -> list[TextOrCall] | None:
+        """Parse what is between tags, which may be several calls; None where it is text."""
+        bodies = split_objects(body)
+        if format.certain:
+            return [parse_call(one, self._tools, format=format, closed=closed) for one in bodies]
+        calls = [self._parse_bare_call(one) if one.lstrip().startswith("{") else None for one in bodies]
+        known: list[TextOrCall] = [call for call in calls if call is not None]
+        return known if len(known) == len(calls) else None
 
-class _TaggedCallScanner:
-    """Finds the tag that ends a call's JSON: the first one outside its strings."""
-
-    def __init__(self) -> None:
-        self._json = JsonScanner()
-        self._position = 0
-
-    def end(self, text: str) -> tuple[int, str] | None:
-        """Return the position of the tag and the tag, or None if it is not there yet.
-
-        ``text`` must start with the text of the previous call; each character is scanned once.
-        """
-        while self._position < len(text):
-            character = text[self._position]
-            if character == "<" and not self._json.in_string:
-                rest = text[self._position : self._position + len(CLOSE)]
-                for tag in (CLOSE, OPEN):
-                    if rest.startswith(tag):
-                        return self._position, tag
-                    if tag.startswith(rest):
-                        return None
-            self._json.push(character)
-            self._position += 1
-        return None
+    def _keep_as_text(self, text: str, found: list[TextOrCall], rest: str) -> str:
+        """Return tags that are no call, and what is between them, as text."""
+        found.append(text)
+        self._tagged, self._after_call = None, False
+        return rest

@@ -1,11 +1,19 @@
 """Tool calls in a model's text are parsed, or reported as broken with a reason; none raises an exception."""
 
+from random import Random
 from typing import Any
 
 import pytest
 from intaglio.errors import UsageError
+from intaglio.runtime import Generation
+from intaglio.runtime.chat.chat import ChatStream, finish
+from intaglio.runtime.chat.reasoning import ReasoningParser
+from intaglio.runtime.chat.template import read_chat_format
 from intaglio.runtime.chat.tool_call import BrokenToolCall, ToolCall
 from intaglio.runtime.chat.tool_calls import TextOrCall, ToolCallParser
+from intaglio.runtime.chat.tool_loop import execute_calls
+from intaglio.runtime.sequence.stream import TextStream
+from intaglio.tests.runtime.generation.scripted import CHECKPOINTS
 
 SCHEMAS: list[dict[str, Any]] = [
     {
@@ -110,7 +118,7 @@ BROKEN: dict[str, tuple[str, str]] = {
         call('{"name": "clock'),
         "the call is not valid JSON: Unterminated string starting at character 9",
     ),
-    "too deep": (call("[" * 100_000), "the call is not valid JSON: it is nested too deeply"),
+    "too deep": (call("[" * 100_000), "the call is not valid JSON: it is nested deeper than 100 levels"),
     "no name": (call('{"arguments": {}}'), 'the call has no name of a tool; write {"name": ..., "arguments": {...}}'),
     "a list": (call("[]"), 'the call has no name of a tool; write {"name": ..., "arguments": {...}}'),
     "an unknown tool": (
@@ -139,6 +147,54 @@ BROKEN: dict[str, tuple[str, str]] = {
         'weather: the argument \'unit\' is "섭씨", expected one of: "C", "도"',
     ),
 }
+
+
+DEEPSEEK = "<｜tool▁call▁begin｜>function<｜tool▁sep｜>{}\n```json\n{}\n```<｜tool▁call▁end｜>"
+BEGIN, END = "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"
+OF_RELATIVES: dict[str, tuple[str, list[TextOrCall]]] = {
+    "DeepSeek-R1": (
+        f"I look.\n{BEGIN}{DEEPSEEK.format('clock', '{}')}\n"
+        + DEEPSEEK.format("weather", '{"city": "서울"}')
+        + f"{END}\n",
+        ["I look.\n", ToolCall("clock"), SEOUL],
+    ),
+    "DeepSeek-V3.1": (
+        f'{BEGIN}<｜tool▁call▁begin｜>weather<｜tool▁sep｜>{{"city": "서울"}}<｜tool▁call▁end｜>{END}',
+        [SEOUL],
+    ),
+    "DeepSeek, cut off": (
+        BEGIN + '<｜tool▁call▁begin｜>function<｜tool▁sep｜>weather\n```json\n{"city": "',
+        [
+            BrokenToolCall(
+                '<｜tool▁call▁begin｜>function<｜tool▁sep｜>weather\n```json\n{"city": "',
+                "the call was cut off before its end",
+            )
+        ],
+    ),
+    "DeepSeek, not closed": (
+        '<｜tool▁call▁begin｜>weather<｜tool▁sep｜>{"city": "서울"}' + END + "x",
+        [SEOUL, "x"],
+    ),
+    "Qwen2.5-Coder": ('<tools>\n{"name": "weather", "arguments": {"city": "서울"}}\n</tools>', [SEOUL]),
+    "Qwen2.5-Coder, two in one": ('<tools>\n{"name": "clock"}\n{"name": "clock"}\n</tools>', [ToolCall("clock")] * 2),
+    "two in one of Qwen2.5": (
+        '<tool_call>{"name": "clock"} {"name": "clock"}</tool_call>.',
+        [*[ToolCall("clock")] * 2, "."],
+    ),
+    "tools as text": ("Put it in <tools> and </tools>.", ["Put it in <tools> and </tools>."]),
+    "a list of tools": (
+        '<tools>{"type": "function"}</tools> is how',
+        ['<tools>{"type": "function"}</tools> is how'],
+    ),
+    "an unknown tool as text": ('<tools> {"name": "x"}', ['<tools> {"name": "x"}']),
+}
+
+
+@pytest.mark.parametrize("case", OF_RELATIVES)
+def test_the_forms_of_relatives(case: str) -> None:
+    text, expected = OF_RELATIVES[case]
+    assert parse([text]) == expected
+    assert parse(list(text)) == expected
 
 
 def parse(pieces: list[str]) -> list[TextOrCall]:
@@ -203,6 +259,79 @@ def test_a_long_call_takes_linear_time(form: str) -> None:
     """Push 60,000 characters one at a time; quadratic time would take minutes."""
     text = form.replace("{}", '{"name": "weather", "arguments": {"city": "' + "x" * 60_000 + '"}}')
     assert parse(list(text)) == [ToolCall("weather", {"city": "x" * 60_000})]
+
+
+NAMES = ['"weather"', '"clock"', '"any"', '"x"', '["f"]', "{}", "null", "7", "true", '"\\ud800"', '{"name": "clock"}']
+VALUES = [
+    "{}", "[]", "null", "true", "NaN", "-Infinity", "1e999", "1" * 5000, "7", '"text"', '"{\\"city\\": 1}"',
+    '"\\ud83d"',
+    '{"city": "서울"}', '{"city": ["a"], "days": {}}', '{"city": "a", "city": "b"}', "[" * 99 + "]" * 99, "{" * 500,
+    '{"a": ' * 300 + "1" + "}" * 300, '{"city": "", "unit": ["C"]}', '{"city": "", "where": NaN, "odd": {"": [[{}]]}}',
+    '{"day\\u0000": "\\u0000"}', "'single'", '{"true": true', '{"loose": 1, "exact": {"a": 1}, "typed": [2]}',
+]  # fmt: skip
+PIECES = [
+    "<tool_call>", "</tool_call>", "<tools>", "</tools>", BEGIN, END, "<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>",
+    "<｜tool▁sep｜>", "function", "clock", "```json\n", "```", "\n", " ", "{", "}", '"', "\\", "<", "<tool", "<｜",
+    "답", "\x00",
+    "<think>", "</think>", "\ufffd", "[", "]", ",",
+]  # fmt: skip
+LOOSE: list[dict[str, Any]] = [
+    {"name": "x", "parameters": {"properties": {"loose": True, "exact": {"enum": 7}, "typed": {"type": [{}, "null"]}}}},
+    {"name": "f", "parameters": None},
+    {"name": "g", "parameters": {"properties": [], "required": True}},
+]
+
+
+def random_output(random: Random) -> str:
+    """Return what a confused model may write: pieces of calls in any order."""
+    parts = []
+    for _ in range(random.randint(1, 7)):
+        if random.random() < 0.5:
+            parts.append(random.choice(PIECES))
+            continue
+        name, value = random.choice(NAMES), random.choice(VALUES)
+        body = f'{{"name": {name}, "arguments": {value}}}'
+        parts.append(
+            random.choice(
+                [
+                    body,
+                    call(body),
+                    f"<tools>{body}</tools>",
+                    DEEPSEEK.format(name.strip('"'), value),
+                    f'{{"arguments": {value}}}',
+                ]
+            )
+        )
+    return "".join(parts)
+
+
+def test_no_output_of_a_model_raises() -> None:
+    """2,000 random outputs are parsed, printed, executed, and read by both templates in the next turn."""
+    formats = [read_chat_format(CHECKPOINTS / family) for family in ("tiny-qwen2", "tiny-exaone4")]
+    random = Random(15)
+    counts = {"text": 0, "call": 0, "broken": 0}
+    for index in range(2000):
+        text = random_output(random)
+        cut = random.randint(0, len(text))
+        stream = ChatStream(
+            TextStream((chunk for chunk in (text[:cut], text[cut:])), lambda: Generation("", (1,), (1,), "eos")),
+            ReasoningParser(opened=index % 3 == 0),
+            ToolCallParser([*SCHEMAS, *LOOSE]),
+        )
+        reply = finish(stream, lambda event: str(event.call))
+        counts["text"] += bool(reply.text)
+        counts["call"] += bool(reply.tool_calls)
+        counts["broken"] += bool(reply.broken_calls)
+        results = execute_calls(reply, dict.fromkeys((call.name for call in reply.tool_calls), dict))
+        if index % 10 == 0:
+            history = [{"role": "user", "content": "hi"}, reply.message, *(result.message for result in results)]
+            for chat_format in formats:
+                assert chat_format.render(history).encode()
+    assert min(counts.values()) > 100, counts
+
+
+def test_a_name_that_is_a_list_is_text() -> None:
+    assert parse(['{"name": ["f"], "arguments": {}}']) == ['{"name": ["f"], "arguments": {}}']
 
 
 def test_calls_print_as_python_calls() -> None:
