@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .errors import ArtifactError
+from .foreign_format import foreign_format, is_checkpoint
 from .json_fields import is_integer, is_number, shown
 from .json_file import read_json
 
@@ -185,8 +186,7 @@ def read_manifest(folder: str | Path) -> Manifest:
     try:
         data = read_json(path)
     except FileNotFoundError:
-        what = "there is no such folder" if not Path(folder).is_dir() else f"it has no {MANIFEST}"
-        raise ArtifactError(f"{folder} is not an intaglio artifact: {what}; make one with `intaglio export`") from None
+        raise ArtifactError(f"{folder} is not an intaglio artifact: {_instead(Path(folder))}") from None
     except ValueError as error:
         raise ArtifactError(f"{error}; export the model again") from None
     if not isinstance(data, dict):
@@ -201,6 +201,17 @@ def read_manifest(folder: str | Path) -> Manifest:
     assert isinstance(manifest, Manifest)
     _check(manifest, str(path))
     return manifest
+
+
+def _instead(folder: Path) -> str:
+    """Return what is at a path that has no manifest, and what to do."""
+    if not folder.is_dir():
+        return "there is no such folder; make one with `intaglio export`"
+    if (foreign := foreign_format(folder)) is not None:
+        return f"it {foreign}"
+    if is_checkpoint(folder):
+        return f"it is a checkpoint; export it with `intaglio export {folder} OUT`"
+    return f"it has no {MANIFEST}; make one with `intaglio export`"
 
 
 def sha256_file(path: Path, advance: Callable[[int], None] = lambda _: None) -> str:

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import HubError, first_line
+from .foreign_format import GGUF, gguf
 
 HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+")
+PINNED_ID = re.compile(rf"({HUB_ID.pattern})@([^@\s]+)")
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ def resolve(source: str | Path, *, revision: str | None = None, patterns: Sequen
     """Find ``source``: a local folder wins, otherwise ``organisation/name`` is fetched from the hub.
 
     Args:
-        source: a folder, or a hub id such as ``Qwen/Qwen2-0.5B-Instruct``.
+        source: a folder, or a hub id such as ``Qwen/Qwen2-0.5B-Instruct``, with ``@`` and a revision behind it or not.
         revision: a branch, tag or commit of the hub repository.
         patterns: file names, with wildcards, that are fetched.
 
@@ -34,11 +36,18 @@ def resolve(source: str | Path, *, revision: str | None = None, patterns: Sequen
         HubError: the source is neither a folder nor a hub id; the repository or revision is missing or gated; the hub
             cannot be reached.
     """
-    folder = Path(source).expanduser()
+    folder = _expanded(source)
+    if isinstance(source, str) and not folder.exists() and (pinned := PINNED_ID.fullmatch(source)):
+        source, at = pinned.groups()
+        if revision not in (None, at):
+            raise HubError(f"{pinned[0]} and the revision {revision!r} contradict each other; give one of them")
+        revision, folder = at, Path(source)
     if folder.is_dir():
         if revision is not None:
             raise HubError(f"{source} is a local folder, which has no revision {revision!r}; leave the revision out")
         return Located(folder, folder.resolve().name, None)
+    if folder.exists() and folder.suffix == GGUF:
+        raise HubError(f"{source} {gguf('has GGUF weights')}")
     if folder.exists():
         raise HubError(f"{source} is a file; give the folder that holds it")
     name = str(source)
@@ -49,6 +58,20 @@ def resolve(source: str | Path, *, revision: str | None = None, patterns: Sequen
         )
     commit = _fetch(name, revision, patterns)
     return Located(commit, name, commit.name)
+
+
+def _expanded(source: str | Path) -> Path:
+    """Return a path with the user's home folder in the place of ``~``.
+
+    Raises:
+        HubError: there is no such user, or no path can be so long.
+    """
+    try:
+        folder = Path(source).expanduser()
+        folder.exists()
+    except (OSError, RuntimeError) as error:
+        raise HubError(f"{str(source)[:100]} cannot be opened ({first_line(error)}); check the spelling") from None
+    return folder
 
 
 def _fetch(name: str, revision: str | None, patterns: Sequence[str]) -> Path:

@@ -69,8 +69,8 @@ class Verbs(click.Group):
 def cli() -> None:
     """Export Qwen2 and EXAONE 4.0 checkpoints to ONNX artifacts, quantize, run and verify them.
 
-    A SOURCE is a checkpoint: a local folder or a hub id. An ARTIFACT is a folder that `intaglio export` or
-    `intaglio quantize` has written.
+    A SOURCE is a checkpoint: a local folder or a hub id (org/name, or org/name@revision). An ARTIFACT is a folder that
+    `intaglio export` or `intaglio quantize` has written.
     """
 
 

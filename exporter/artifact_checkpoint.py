@@ -27,6 +27,7 @@ from ..artifact import (
     sha256_file,
 )
 from ..errors import ArtifactError, UsageError
+from ..library_errors import library_errors
 from ..models.config import ConfigReader, ModelConfig
 from ..models.dtypes import SAFETENSORS_DTYPES, SAFETENSORS_NAMES, TORCH_DTYPES
 from ..models.family import FAMILIES
@@ -90,7 +91,9 @@ class ArtifactCheckpoint:
 
     def _locate(self) -> None:
         shapes = self._shapes()
-        initializers = ir.load(self.folder / GRAPH).graph.initializers
+        path = self.folder / GRAPH
+        with library_errors(lambda why: ArtifactError(f"{path} cannot be read ({why}); export the model again")):
+            initializers = ir.load(path).graph.initializers
         for name, entry in self.manifest.tensors.items():
             # A tensor that was computed from the config has no sources; it is computed again.
             where = f"{self.folder}: {name}"
@@ -140,13 +143,10 @@ class ArtifactCheckpoint:
         info = self.tensors[name]
         dtype = SAFETENSORS_DTYPES[info.dtype]
         width = location.pitch * dtype.itemsize
-        try:
+        remedy = "export the model again"
+        with library_errors(lambda why: ArtifactError(f"{info.file}: tensor {name} cannot be read ({why}); {remedy}")):
             # Copy on write, because torch warns of memory that it could not write to. numpy has no bfloat16.
             data = np.memmap(info.file, np.uint8, "c", location.offset + rows.start * width, (len(rows), width))
-        except (OSError, ValueError) as error:
-            raise ArtifactError(
-                f"{info.file}: tensor {name} cannot be read ({error}); export the model again"
-            ) from None
         yield torch.from_numpy(data).view(dtype)
 
 

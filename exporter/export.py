@@ -68,7 +68,8 @@ def export(
     """Export a checkpoint to an artifact folder.
 
     Args:
-        source: a folder in Hugging Face layout, a hub id, or an artifact that is not quantized.
+        source: a folder in Hugging Face layout, a hub id (``org/name``, or ``org/name@revision``), or an artifact that
+            is not quantized.
         out: the folder to make.
         task: which head; "auto" takes the one that the checkpoint's architecture names.
         precision: of the weights. Activations and KV cache have the same where it is a float, and

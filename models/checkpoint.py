@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..artifact import FORBIDDEN, TEMPLATE_FOLDER, Attention, Task
 from ..errors import CheckpointError, UnsupportedError
+from ..foreign_format import ADAPTER, foreign_format
 from ..json_fields import JSONFields, shown
 from ..json_file import read_object
 from ..library_errors import library_errors
@@ -40,7 +41,7 @@ COMPANIONS = (
     "added_tokens.json",
     "chat_template.jinja",
 )
-PATTERNS = (*COMPANIONS, *VOCABULARY, f"{TEMPLATE_FOLDER}/*.jinja", "*.safetensors", INDEX)
+PATTERNS = (*COMPANIONS, *VOCABULARY, f"{TEMPLATE_FOLDER}/*.jinja", "*.safetensors", INDEX, ADAPTER)
 
 
 def companions(folder: Path) -> list[str]:
@@ -78,6 +79,8 @@ class Checkpoint:
             UnsupportedError: the architecture, the config or the format of the weights is not supported.
         """
         self.folder = Path(folder)
+        if (foreign := foreign_format(self.folder)) is not None:
+            raise UnsupportedError(f"{self.folder} {foreign}")
         reader = ConfigReader.open(self.folder)
         self.task: Task
         self.architecture, family, self.task = _architecture(reader)

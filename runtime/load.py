@@ -72,7 +72,8 @@ def load(
     """Load an artifact.
 
     Args:
-        source: the artifact's folder, or the hub id of a repository that holds one.
+        source: the artifact's folder, or the hub id of a repository that holds one (``org/name``, or
+            ``org/name@revision``).
         task: the task that the artifact must be for, by which a type checker knows the class of the result; None for
             whichever it is for.
         device: ``cpu`` or ``cuda``.

@@ -100,3 +100,32 @@ def test_each_failure_of_the_hub_says_what_to_do(
     with pytest.raises(HubError) as raised:
         resolve("o/n", revision="v9", patterns=PATTERNS)
     assert message in str(raised.value)
+
+
+def test_a_hub_id_may_name_its_revision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked = answer(monkeypatch, "/cache/models--Qwen--Qwen2/snapshots/0123abcd")
+    monkeypatch.chdir(tmp_path)
+    expected = Located(Path("/cache/models--Qwen--Qwen2/snapshots/0123abcd"), "Qwen/Qwen2", "0123abcd")
+    for revision in ("v1.0", "0123abcd", "refs/pr/7"):
+        assert resolve(f"Qwen/Qwen2@{revision}", patterns=PATTERNS) == expected
+        assert resolve(f"Qwen/Qwen2@{revision}", revision=revision, patterns=PATTERNS) == expected
+        assert asked[-2:] == [("Qwen/Qwen2", revision, ["*.json"])] * 2
+    with pytest.raises(
+        HubError, match=r"^Qwen/Qwen2@v1 and the revision 'v2' contradict each other; give one of them$"
+    ):
+        resolve("Qwen/Qwen2@v1", revision="v2", patterns=PATTERNS)
+    for source in ("Qwen/Qwen2@", "Qwen/Qwen2@a@b", "Qwen/Qwen2@a b"):
+        with pytest.raises(HubError, match="there is no such folder, and it is not a hub id either"):
+            resolve(source, patterns=PATTERNS)
+    folder = tmp_path / "Qwen" / "Qwen2@v1"
+    folder.mkdir(parents=True)
+    assert resolve("Qwen/Qwen2@v1", patterns=PATTERNS) == Located(Path("Qwen/Qwen2@v1"), "Qwen2@v1", None)
+    (tmp_path / "Qwen" / "Qwen2").mkdir()
+    with pytest.raises(HubError, match=r"^Qwen/Qwen2 is a local folder, which has no revision 'v3'"):
+        resolve("Qwen/Qwen2@v3", patterns=PATTERNS)
+
+
+@pytest.mark.parametrize("source", ["~nobody-of-this-name/x", "x" * 5000])
+def test_a_path_that_cannot_be(source: str) -> None:
+    with pytest.raises(HubError, match=r"cannot be opened \(.*\); check the spelling$"):
+        resolve(source, patterns=PATTERNS)

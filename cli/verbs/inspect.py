@@ -5,7 +5,8 @@ from pathlib import Path
 import click
 
 from ...artifact import MANIFEST, read_manifest
-from ...errors import UsageError
+from ...errors import UnsupportedError, UsageError
+from ...foreign_format import foreign_format
 from ..inspection.artifact import describe_artifact
 from ..inspection.description import Description
 from ..inspection.weights import HEADER
@@ -49,6 +50,8 @@ def command(path: Path, context_length: int | None, weights: bool, as_json: bool
 
         description = describe_checkpoint(path)
     else:
+        if (foreign := foreign_format(path)) is not None:
+            raise UnsupportedError(f"{path} {foreign}")
         reason = f"it has neither {MANIFEST} nor config.json" if path.is_dir() else "there is no such folder"
         raise UsageError(f"{path} is neither a checkpoint nor an artifact: {reason}; give the folder of one")
     lengths = _cache_lengths(description, context_length)

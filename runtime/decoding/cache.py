@@ -10,7 +10,9 @@ buffers start with room for the prompt and grow by half, one buffer after the ot
 """
 
 import mmap
+from contextlib import suppress
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -125,7 +127,7 @@ class InPlaceCache:
         shape = (self.slots, self._facts.num_key_value_heads, capacity, self._session.cache_columns)
         try:
             array = reserve(shape, STORAGE[self._session.cache_dtype])
-        except OSError:
+        except (OSError, OverflowError, ValueError):
             raise self._too_much(self.capacity, available_memory()) from None
         if content is not None:
             array[:, :, : content.shape[2]] = content
@@ -155,14 +157,17 @@ def reserve(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
     """Return zeros that take memory only where they are written to, a page at a time.
 
     Raises:
-        OSError: there is not enough address space.
+        OSError: there is not enough address space, or the system refuses it.
+        OverflowError: the size is beyond every address space.
     """
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    area = mmap.mmap(-1, max(size, 1))
+    count = prod(shape)
+    area = mmap.mmap(-1, max(count * np.dtype(dtype).itemsize, 1))
     if hasattr(mmap, "MADV_NOHUGEPAGE"):
-        # Every head of every layer has a region of its own: with huge pages each would take 2 MB at once.
-        area.madvise(mmap.MADV_NOHUGEPAGE)
-    return np.frombuffer(area, dtype, count=int(np.prod(shape))).reshape(shape)
+        # Every head of every layer has a region of its own: with huge pages each would take 2 MB at once. A system
+        # without huge pages refuses the advice.
+        with suppress(OSError):
+            area.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(area, dtype, count=count).reshape(shape)
 
 
 def empty_past(session: Session, batch: int) -> Any:

@@ -1,0 +1,94 @@
+"""Folders of other tools are named as what they are, where they are exported, loaded and inspected."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from intaglio.artifact import read_manifest
+from intaglio.cli.main import cli
+from intaglio.errors import ArtifactError, HubError, UnsupportedError
+from intaglio.hub import resolve
+from intaglio.models.checkpoint import Checkpoint
+from intaglio.tests import tiny
+
+
+def adapter(folder: Path) -> None:
+    """As peft writes it."""
+    config = {"peft_type": "LORA", "base_model_name_or_path": "Qwen/Qwen2-0.5B", "r": 8, "target_modules": ["q_proj"]}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    (folder / "adapter_model.safetensors").write_bytes(b"")
+
+
+def trained(folder: Path) -> None:
+    """As trainers write it: the base model's config and tokenizer beside the adapter."""
+    adapter(folder)
+    (folder / "config.json").write_text(json.dumps(tiny.config("qwen2")))
+
+
+def gguf(folder: Path) -> None:
+    (folder / "qwen2-q4_k_m.gguf").write_bytes(b"GGUF")
+    (folder / "config.json").write_text(json.dumps(tiny.config("qwen2")))
+
+
+def mlx(folder: Path) -> None:
+    """As mlx-lm's convert writes it."""
+    quantization = {"group_size": 64, "bits": 4}
+    config = tiny.config("qwen2", quantization=quantization, quantization_config=quantization)
+    tiny.write(folder, config)
+
+
+FOLDERS: dict[str, tuple[Callable[[Path], None], str]] = {
+    "adapter": (
+        adapter,
+        "is a PEFT adapter of Qwen/Qwen2-0.5B (adapter_config.json), not a whole model; merge it into its base model "
+        "(peft: merge_and_unload, then save_pretrained), and export the result",
+    ),
+    "trainer's output": (
+        trained,
+        "is a PEFT adapter of Qwen/Qwen2-0.5B (adapter_config.json), not a whole model",
+    ),
+    "GGUF": (
+        gguf,
+        "holds GGUF weights (qwen2-q4_k_m.gguf), a format of llama.cpp that is not read; export the",
+    ),
+    "MLX": (
+        mlx,
+        "is a quantized MLX model (quantization in config.json), whose weights are not read; export the",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", FOLDERS)
+def test_folders_of_other_tools(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make, what = FOLDERS[kind]
+    make(tmp_path)
+    with pytest.raises(UnsupportedError) as at_export:
+        Checkpoint(tmp_path)
+    assert str(at_export.value).startswith(f"{tmp_path} {what}")
+    with pytest.raises(ArtifactError) as at_load:
+        read_manifest(tmp_path)
+    assert str(at_load.value).startswith(f"{tmp_path} is not an intaglio artifact: it {what}")
+    with pytest.raises(SystemExit):
+        cli.main(["inspect", str(tmp_path)])
+    assert capsys.readouterr().err.startswith(f"Error: {tmp_path} {what}")
+
+
+def test_a_checkpoint_that_is_loaded_is_named_as_one(tmp_path: Path) -> None:
+    tiny.write(tmp_path, tiny.config("qwen2"))
+    with pytest.raises(ArtifactError) as caught:
+        read_manifest(tmp_path)
+    remedy = f"it is a checkpoint; export it with `intaglio export {tmp_path} OUT`"
+    assert str(caught.value) == f"{tmp_path} is not an intaglio artifact: {remedy}"
+
+
+def test_a_gguf_file_is_named_as_one(tmp_path: Path) -> None:
+    (tmp_path / "a.gguf").write_bytes(b"GGUF")
+    with pytest.raises(HubError, match=r"a\.gguf has GGUF weights, a format of llama\.cpp that is not read; export"):
+        resolve(tmp_path / "a.gguf", patterns=())
+
+
+def test_gguf_files_beside_a_checkpoint_are_left_alone(tmp_path: Path) -> None:
+    tiny.write(tmp_path, tiny.config("qwen2"))
+    (tmp_path / "a.gguf").write_bytes(b"GGUF")
+    assert Checkpoint(tmp_path).task == "text-generation"
