@@ -288,13 +288,23 @@ def checkpoint_settings(folder: Path, vocab_size: int) -> CheckpointSettings:
     Raises:
         ValueError: a file cannot be read or is not a JSON object. The message names it.
     """
-    path, config = folder / FILE, read_object(folder / CONFIG)
-    if not is_there(path):
-        return parse_settings(folder / CONFIG, {key: config[key] for key in KEYS & config.keys()}, vocab_size)
-    values = read_object(path)
+    path, values = own_settings(folder)
     if values.get("eos_token_id") is None:
-        values["eos_token_id"] = config.get("eos_token_id")
+        values["eos_token_id"] = read_object(folder / CONFIG).get("eos_token_id")
     return parse_settings(path, values, vocab_size)
+
+
+def own_settings(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """Return the file that has the settings of a checkpoint, and the settings as they are there.
+
+    Raises:
+        ValueError: as ``checkpoint_settings``.
+    """
+    path = folder / FILE
+    if is_there(path):
+        return path, read_object(path)
+    config = read_object(folder / CONFIG)
+    return folder / CONFIG, {key: value for key, value in config.items() if key in KEYS}
 
 
 def parse_settings(path: Path, raw: Mapping[str, Any], vocab_size: int) -> CheckpointSettings:

@@ -29,10 +29,14 @@ class Loading:
     threads: int | None
     revision: str | None
     kv_cache: "KVCache" = "auto"
+    generation_config: Path | None = None
 
     def options(self) -> "LoadOptions":
         """Return the options of ``intaglio.runtime.load``, without the revision."""
-        return {"device": self.device, "threads": self.threads, "kv_cache": self.kv_cache}
+        options: LoadOptions = {"device": self.device, "threads": self.threads, "kv_cache": self.kv_cache}
+        if self.generation_config is not None:
+            options["generation_config"] = self.generation_config
+        return options
 
 
 def find_artifact(artifact: str, task: Task, revision: str | None) -> Path:

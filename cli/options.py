@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -42,6 +43,14 @@ kv_cache_option = click.option(
 )
 
 
+generation_config_option = click.option(
+    "--generation-config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Defaults of the options above instead of ARTIFACT's, in the format of generation_config.json.",
+)
+
+
 @dataclass(frozen=True)
 class Making:
     """The options with which an artifact is made, for ``export`` and ``quantize``."""
@@ -51,6 +60,8 @@ class Making:
     attention: Attention | None
     ignore_auto_map: bool
     ignore_adapter: bool
+    generation_config: Path | None
+    ignore_generation_keys: tuple[str, ...]
     revision: str | None
     force: bool
     no_parity: bool
@@ -92,10 +103,39 @@ def making_options(function: Function) -> Function:
         click.option(
             "--ignore-adapter", is_flag=True, help="Leave out an adapter (LoRA) that lies beside the full weights."
         ),
+        click.option(
+            "--generation-config",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="Settings of text generation instead of the checkpoint's, in the format of generation_config.json.",
+        ),
+        click.option(
+            "--ignore-generation-key",
+            "ignore_generation_keys",
+            multiple=True,
+            metavar="KEY",
+            help="Leave a key out of the checkpoint's generation_config.json; may be given several times.",
+        ),
         click.option("--revision", help="Commit, tag or branch, if SOURCE is a hub id."),
         click.option("--force", is_flag=True, help="Replace OUT once the new artifact is complete."),
         click.option("--no-parity", is_flag=True, help="Do not compare OUT with SOURCE; its parity is `not checked`."),
     )
+
+
+def parse_biases(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, float] | None:
+    """Return the bias for each token id, from values ``ID=BIAS``; None without any.
+
+    Raises:
+        click.BadParameter: a value has another form.
+    """
+    biases: dict[str, float] = {}
+    for value in values:
+        token, _equals, bias = value.partition("=")
+        try:
+            biases[str(int(token))] = float(bias)
+        except ValueError:
+            raise click.BadParameter(f"{value!r} is not ID=BIAS; write it like 42=-5.") from None
+    return biases or None
 
 
 def sampling_options(function: Function) -> Function:
@@ -107,7 +147,24 @@ def sampling_options(function: Function) -> Function:
         click.option("--top-k", type=int, help="Sample from the K most likely tokens."),
         click.option("--top-p", type=float, help="Sample from the most likely tokens that reach probability P in sum."),
         click.option("--min-p", type=float, help="Exclude tokens less likely than P times the most likely one."),
+        click.option("--typical-p", type=float, help="Sample from the tokens of typical information, up to P in sum."),
         click.option("--repetition-penalty", type=float, help="Above 1 makes tokens that occurred less likely."),
+        click.option("--presence-penalty", type=float, help="Above 0 makes tokens that were generated less likely."),
+        click.option("--frequency-penalty", type=float, help="The same, for each time that they were generated."),
+        click.option("--no-repeat-ngram-size", type=click.IntRange(min=0), help="No N tokens in a row occur twice."),
+        click.option(
+            "--logit-bias",
+            multiple=True,
+            callback=parse_biases,
+            metavar="ID=BIAS",
+            help="Add to the logit of a token, such as 42=-5; may be given several times.",
+        ),
+        click.option("--min-new-tokens", type=click.IntRange(min=0), help="Do not end before this many new tokens."),
+        click.option("--max-time", type=float, metavar="SECONDS", help="Stop after this time."),
+        click.option(
+            "--num-beams", type=click.IntRange(min=1), help="Search for the most probable text, following N at once."
+        ),
+        click.option("--length-penalty", type=float, help="With --num-beams: above 0 favours longer texts."),
         click.option("--seed", type=int, help="Makes sampling reproducible."),
         click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; may be given several times."),
     )
@@ -128,7 +185,10 @@ def speculation_options(function: Function) -> Function:
 
 
 def loading_options(function: Function) -> Function:
-    """Add ``--device``, ``--threads`` and ``--revision``, given with ``--kv-cache`` as one ``loading``."""
+    """Add ``--device``, ``--threads`` and ``--revision``, given as one ``loading``.
+
+    It has ``--kv-cache`` and ``--generation-config`` as well, where a verb has those options.
+    """
 
     @wraps(function)
     def with_loading(
@@ -137,9 +197,10 @@ def loading_options(function: Function) -> Function:
         threads: int | None,
         revision: str | None,
         kv_cache: "KVCache" = "auto",
+        generation_config: Path | None = None,
         **others: Any,
     ) -> Any:
-        return function(loading=Loading(device, threads, revision, kv_cache), **others)
+        return function(loading=Loading(device, threads, revision, kv_cache, generation_config), **others)
 
     return _with_options(with_loading, device_option, threads_option, revision_option)
 

@@ -3,6 +3,7 @@
 import platform
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
@@ -30,6 +31,7 @@ from ..artifact import (
 )
 from ..contract import CACHE_DTYPES
 from ..errors import UsageError
+from ..generation_settings import FILE as GENERATION_CONFIG
 from ..hub import resolve
 from ..known_options import refuses_unknown_options
 from ..models.checkpoint import PATTERNS, Checkpoint, companions
@@ -40,6 +42,7 @@ from ..models.reading.options import ReadOptions
 from ..tokenizer_file import FILE as TOKENIZER
 from .artifact_checkpoint import ArtifactCheckpoint
 from .build import build_graph
+from .generation_config import artifact_settings
 from .progress import Progress
 from .quantize.options import QUANTIZED, QuantizedPrecision, QuantizeOptions
 from .quantize.prepare import prepare, scratch_folder
@@ -61,6 +64,8 @@ def export(
     attention: Attention | None = None,
     ignore_auto_map: bool = False,
     ignore_adapter: bool = False,
+    generation_config: str | Path | None = None,
+    ignore_generation_keys: Sequence[str] = (),
     revision: str | None = None,
     force: bool = False,
     progress: Progress | None = None,
@@ -80,6 +85,9 @@ def export(
             embedding models does, or "causal"; None as config.json says. Not for text generation.
         ignore_auto_map: the checkpoint's own code, which ``auto_map`` in config.json names, changes nothing.
         ignore_adapter: export the full weights alone where the folder holds an adapter (LoRA) too.
+        generation_config: a file with the artifact's settings of text generation instead of the checkpoint's, in the
+            format of generation_config.json.
+        ignore_generation_keys: keys of those settings to leave out, such as one that is not supported.
         revision: branch, tag or commit of a hub id.
         force: replace ``out`` if it exists.
         progress: called with (stage, done, total).
@@ -107,6 +115,9 @@ def export(
         chosen = checkpoint.task if task == "auto" else task
         check_task(checkpoint.config, chosen)
         tokenizer = built_tokenizer(located.folder)
+        settings = artifact_settings(
+            located.folder, chosen, checkpoint.config.vocab_size, generation_config, ignore_generation_keys
+        )
         with ExitStack() as stack:
             digest = None
             if not isinstance(checkpoint, ArtifactCheckpoint):
@@ -139,6 +150,8 @@ def export(
                 shutil.copyfile(located.folder / name, folder / name)
             if tokenizer is not None:
                 (folder / TOKENIZER).write_text(tokenizer, encoding="utf-8")
+            if settings is not None:
+                (folder / GENERATION_CONFIG).write_text(settings, encoding="utf-8")
             if isinstance(checkpoint, ArtifactCheckpoint):
                 made_from = checkpoint.origin
             else:
@@ -180,6 +193,8 @@ def quantize(
     attention: Attention | None = None,
     ignore_auto_map: bool = False,
     ignore_adapter: bool = False,
+    generation_config: str | Path | None = None,
+    ignore_generation_keys: Sequence[str] = (),
     revision: str | None = None,
     force: bool = False,
     progress: Progress | None = None,
@@ -196,6 +211,8 @@ def quantize(
         attention=attention,
         ignore_auto_map=ignore_auto_map,
         ignore_adapter=ignore_adapter,
+        generation_config=generation_config,
+        ignore_generation_keys=ignore_generation_keys,
         revision=revision,
         force=force,
         progress=progress,

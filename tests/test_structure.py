@@ -27,7 +27,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         "digest",
     ),
     "exporter": (
-        "artifact_checkpoint instantiate lowering progress tokenizer signals weights",
+        "artifact_checkpoint generation_config instantiate lowering progress tokenizer signals weights",
         "graph quantize trace",
         "passes write",
         "build",

@@ -7,7 +7,14 @@ from typing import Any
 import click
 
 from ..loading import Loading, load_draft, load_generator
-from ..options import example, kv_cache_option, loading_options, sampling_options, speculation_options
+from ..options import (
+    example,
+    generation_config_option,
+    kv_cache_option,
+    loading_options,
+    sampling_options,
+    speculation_options,
+)
 
 
 @click.command(
@@ -32,6 +39,7 @@ from ..options import example, kv_cache_option, loading_options, sampling_option
 @click.option("--template", metavar="NAME", help="Use this one of several chat templates.")
 @sampling_options
 @speculation_options
+@generation_config_option
 @kv_cache_option
 @loading_options
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON for each turn of the model.")

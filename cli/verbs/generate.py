@@ -1,7 +1,7 @@
 """``intaglio generate``: continue a prompt."""
 
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -9,6 +9,7 @@ from ...errors import UsageError
 from ..loading import Loading, load_draft, load_generator
 from ..options import (
     example,
+    generation_config_option,
     json_option,
     kv_cache_option,
     loading_options,
@@ -17,6 +18,9 @@ from ..options import (
 )
 from ..show import echo, print_json
 from ..texts import read_file, read_text
+
+if TYPE_CHECKING:
+    from ...runtime import Generation
 
 
 @click.command(
@@ -40,7 +44,14 @@ from ..texts import read_file, read_text
     metavar="N",
     help="With --json: each token's log-probability, and the N most likely tokens.",
 )
+@click.option(
+    "--num-return-sequences",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="With --json: a list of N samples, or of the N best texts of --num-beams.",
+)
 @speculation_options
+@generation_config_option
 @kv_cache_option
 @loading_options
 @json_option
@@ -50,6 +61,7 @@ def command(
     json_schema: str | None,
     grammar: str | None,
     logprobs: int | None,
+    num_return_sequences: int | None,
     draft: str | None,
     loading: Loading,
     as_json: bool,
@@ -63,6 +75,8 @@ def command(
     """
     if logprobs is not None and not as_json:
         raise UsageError("--logprobs needs JSON output; add --json")
+    if num_return_sequences is not None and not as_json:
+        raise UsageError("--num-return-sequences needs JSON output; add --json")
     if [prompt, json_schema, grammar].count("-") > 1:
         raise UsageError(
             "only one of PROMPT, --json-schema and --grammar can read standard input; give files for the others"
@@ -78,11 +92,11 @@ def command(
     if draft is not None:
         settings["draft"] = load_draft(draft, loading)
     if as_json:
-        generation = asdict(model.generate(text, **settings))
-        for name in ("logprobs", "score"):
-            if generation[name] is None:
-                del generation[name]
-        print_json(generation)
+        if num_return_sequences is None:
+            print_json(_document(model.generate(text, **settings)))
+        else:
+            several = model.generate(text, num_return_sequences=num_return_sequences, **settings)
+            print_json([_document(one) for one in several])
         return
     stream = model.stream(text, **settings)
     try:
@@ -90,3 +104,9 @@ def command(
             echo(chunk, nl=False)
     finally:  # also on Ctrl-C, whose message starts a new line
         echo()
+
+
+def _document(generation: "Generation") -> dict[str, Any]:
+    """Return a generation as JSON, without what was not requested."""
+    document = asdict(generation)
+    return {name: value for name, value in document.items() if value is not None or name not in ("logprobs", "score")}

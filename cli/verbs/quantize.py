@@ -148,6 +148,8 @@ def command(
             attention=making.attention,
             ignore_auto_map=making.ignore_auto_map,
             ignore_adapter=making.ignore_adapter,
+            generation_config=making.generation_config,
+            ignore_generation_keys=making.ignore_generation_keys,
             revision=making.revision,
             force=making.force,
             progress=report,
