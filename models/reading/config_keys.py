@@ -13,27 +13,24 @@ from ...generation_settings import KEYS as GENERATION_KEYS
 from ...json_fields import shown
 
 # Without effect on what an inference computes.
-INERT = (
-    frozenset(
-        # PreTrainedConfig, and what earlier versions of it wrote
-        """architectures model_type torch_dtype dtype transformers_version use_cache initializer_range attention_dropout
+INERT = frozenset(
+    # PreTrainedConfig, and what earlier versions of it wrote
+    """architectures model_type torch_dtype dtype transformers_version use_cache initializer_range attention_dropout
     bos_token_id eos_token_id sep_token_id decoder_start_token_id label2id finetuning_task task_specific_params
     tokenizer_class prefix return_dict output_attentions output_hidden_states chunk_size_feed_forward is_decoder
     tie_encoder_decoder torchscript use_bfloat16 tf_legacy_loss name_or_path auto_map attn_implementation
     classifier_dropout hidden_dropout pretraining_tp
     diversity_penalty num_return_sequences output_scores return_dict_in_generate remove_invalid_values"""
-        # dropout, which only training has, and initial values
-        """ dropout hidden_dropout_prob attention_probs_dropout_prob embd_pdrop resid_pdrop attn_pdrop embed_dropout
+    # dropout, which only training has, and initial values
+    """ dropout hidden_dropout_prob attention_probs_dropout_prob embd_pdrop resid_pdrop attn_pdrop embed_dropout
     emb_dropout_prob attn_dropout_prob resid_dropout_prob residual_dropout layerdrop init_std init_method_std
     initializer_factor """
-        # trainers: how they compute, not what; and the tokenizer's settings
-        """ gradient_checkpointing use_flash_attn use_flash_attention use_flash_attention_2 use_liger_kernel fp16 bf16 fp32
+    # trainers: how they compute, not what; and the tokenizer's settings
+    """ gradient_checkpointing use_flash_attn use_flash_attention use_flash_attention_2 use_liger_kernel fp16 bf16 fp32
     tokenizer_model_max_length tokenizer_padding_side pad_token bos_token eos_token unk_token """
-        # hosts
-        """ transformers.js_config custom_pipelines pipeline_tag library_name license tags""".split()
-    )
-    | GENERATION_KEYS
-)  # used where there is no generation_config.json, and checked there
+    # hosts
+    """ transformers.js_config custom_pipelines pipeline_tag library_name license tags""".split()
+)
 
 INERT_PREFIXES = ("_", "unsloth_")
 """Private keys of transformers (_name_or_path, _commit_hash), and those of a trainer."""
@@ -98,7 +95,8 @@ def check_keys(
     Raises:
         UnsupportedError: names every other key, with its value.
     """
-    known = read | INERT | REPEATED.keys()
+    # Settings of generation are used where there is no generation_config.json, and are checked with it.
+    known = read | INERT | GENERATION_KEYS | REPEATED.keys()
     supported = {**NEUTRAL, **neutral}
     changing = {
         key: supported[key]

@@ -54,6 +54,11 @@ def test_without_options_the_defaults_are_the_exporters(run: Run, asked: Asked) 
         "options": QuantizeOptions(),
         "task": "auto",
         "target": "ort",
+        "attention": None,
+        "ignore_auto_map": False,
+        "ignore_adapter": False,
+        "generation_config": None,
+        "ignore_generation_keys": (),
         "revision": None,
         "force": False,
     }
@@ -65,6 +70,8 @@ def test_every_option_reaches_the_exporter(run: Run, asked: Asked) -> None:
         *("--calibration", "text.txt", "--windows", 7, "--target-size", "330MB", "--activations", "bf16", "--resume"),
         *("--keep", "*.v_proj=int8", "--keep", "lm_head=float", "--keep", "*.v_proj=int4"),
         *("--task", "text-generation", "--target", "standard", "--revision", "v1", "--force", "--json"),
+        *("--attention", "causal", "--ignore-auto-map", "--ignore-adapter", "--generation-config", "own.json"),
+        *("--ignore-generation-key", "top_k", "--ignore-generation-key", "top_p"),
     )
     assert result.exit_code == 0, result.stderr
     keywords = asked[0][1]
@@ -83,6 +90,11 @@ def test_every_option_reaches_the_exporter(run: Run, asked: Asked) -> None:
         ),
         "task": "text-generation",
         "target": "standard",
+        "attention": "causal",
+        "ignore_auto_map": True,
+        "ignore_adapter": True,
+        "generation_config": Path("own.json"),
+        "ignore_generation_keys": ("top_k", "top_p"),
         "revision": "v1",
         "force": True,
     }

@@ -35,9 +35,26 @@ MODELS: dict[str, type[Any]] = {
     "question-answering": QuestionAnswerer,
     "feature-extraction": Embedder,
 }
-UNSET = dict.fromkeys(
-    ("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed"),
-) | dict.fromkeys(("stop", "json_schema", "regex", "grammar", "logprobs", "speculate"))
+NUMBERS: dict[str, int | float] = {
+    "max_new_tokens": 5,
+    "temperature": 0.5,
+    "top_k": 40,
+    "top_p": 0.9,
+    "min_p": 0.1,
+    "typical_p": 0.8,
+    "repetition_penalty": 1.1,
+    "presence_penalty": 0.2,
+    "frequency_penalty": 0.3,
+    "no_repeat_ngram_size": 3,
+    "min_new_tokens": 2,
+    "max_time": 1.5,
+    "num_beams": 4,
+    "length_penalty": 0.7,
+    "seed": 3,
+}
+UNSET = dict.fromkeys(NUMBERS) | dict.fromkeys(
+    ("logit_bias", "stop", "json_schema", "regex", "grammar", "logprobs", "speculate")
+)
 
 
 @pytest.fixture
@@ -69,15 +86,17 @@ def test_generate_streams(run: Run, load_mock: LoadMock) -> None:
 def test_generate_passes_every_option_on(run: Run, load_mock: LoadMock) -> None:
     folder, model, load = load_mock("text-generation")
     model.generate.return_value = Generation(" ü", (7, 8), (1, 2, 3), "stop")
-    numbers = (
-        "--max-new-tokens 5 --temperature 0.5 --top-k 40 --top-p 0.9 --min-p 0.1 --repetition-penalty 1.1 --seed 3"
-    )
+    numbers = [part for name, value in NUMBERS.items() for part in (f"--{name.replace('_', '-')}", value)]
     result = run(
         *(
             "generate",
             folder,
             "-",
-            *numbers.split(),
+            *numbers,
+            "--logit-bias",
+            "42=-5",
+            "--logit-bias",
+            "7=1e1",
             "--stop",
             "\n",
             "--stop",
@@ -100,16 +119,29 @@ def test_generate_passes_every_option_on(run: Run, load_mock: LoadMock) -> None:
     model.generate.assert_called_once_with(
         "two\nlines",
         **dict.fromkeys(("json_schema", "regex", "grammar", "logprobs", "speculate")),
-        max_new_tokens=5,
-        temperature=0.5,
-        top_k=40,
-        top_p=0.9,
-        min_p=0.1,
-        repetition_penalty=1.1,
-        seed=3,
+        **NUMBERS,
+        logit_bias={"42": -5.0, "7": 10.0},
         stop=("\n", "END"),
     )
     load.assert_called_once_with(folder, task="text-generation", device="cpu", threads=2, kv_cache="int8")
+    wrong = run("generate", folder, "x", "--logit-bias", "a=1")
+    assert (wrong.exit_code, "'a=1' is not ID=BIAS; write it like 42=-5." in wrong.stderr) == (2, True)
+
+
+def test_generate_returns_several_as_json(run: Run, load_mock: LoadMock, tmp_path: Path) -> None:
+    folder, model, load = load_mock("text-generation")
+    refused = run("generate", folder, "x", "--num-return-sequences", 2)
+    assert refused.stderr == "Error: --num-return-sequences needs JSON output; add --json\n"
+    model.generate.return_value = [Generation("a", (7,), (1,), "eos", score=-0.5), Generation("b", (8,), (1,), "eos")]
+    settings = tmp_path / "own.json"
+    options = ("--num-return-sequences", 2, "--num-beams", 2, "--generation-config", settings)
+    printed = json.loads(run("generate", folder, "x", *options, "--json").stdout)
+    assert [one["text"] for one in printed] == ["a", "b"]
+    assert (printed[0]["score"], "score" in printed[1]) == (-0.5, False)
+    model.generate.assert_called_once_with("x", num_return_sequences=2, **UNSET | {"num_beams": 2})
+    load.assert_called_once_with(
+        folder, task="text-generation", device="cpu", threads=None, kv_cache="auto", generation_config=settings
+    )
 
 
 def test_generate_speculates_with_a_draft_or_without(run: Run, load_mock: LoadMock) -> None:
