@@ -7,7 +7,7 @@ from ...artifact import DATA, GRAPH
 from .wire import LENGTH_DELIMITED, delimited, edit, fields, integer, integers, texts
 
 # Field numbers of onnx.proto.
-MODEL_GRAPH = 7
+MODEL_GRAPH, MODEL_FUNCTIONS = 7, 25
 GRAPH_NODE, GRAPH_INITIALIZER, GRAPH_INPUT, GRAPH_OUTPUT = 1, 5, 11, 12
 NODE_INPUT, NODE_OUTPUT, NODE_NAME, NODE_OP_TYPE, NODE_ATTRIBUTE, NODE_DOMAIN = 1, 2, 3, 4, 5, 7
 ATTRIBUTE_NAME, ATTRIBUTE_INT, ATTRIBUTE_TYPE, TYPE_INT = 1, 3, 20, 2
@@ -203,4 +203,7 @@ def changed_graph(folder: Path, changes: Sequence[Change]) -> tuple[bytes, Path]
             )
         return graph.message()
 
-    return edit((folder / GRAPH).read_bytes(), MODEL_GRAPH, change), data.parent
+    model = (folder / GRAPH).read_bytes()
+    if len(texts(model, MODEL_GRAPH)) != 1 or texts(model, MODEL_FUNCTIONS):
+        raise ValueError("a model has one graph, and no operators that it defines itself")
+    return edit(model, MODEL_GRAPH, change), data.parent

@@ -1,12 +1,13 @@
 """The edits of a graph trust nothing in it: what they do not know stays as it is, or is refused with a ValueError."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from intaglio.runtime.graph.graph import Change, Graph
+from intaglio.runtime.graph.graph import Change, Graph, changed_graph
 from intaglio.runtime.graph.sliding import with_window_caches
 from intaglio.runtime.kernels.edits.int8_cache import use_int8_cache
 from intaglio.runtime.kernels.edits.merged_matmuls import merge_matmuls
@@ -152,6 +153,21 @@ def test_fields_of_other_wire_types_are_no_inputs() -> None:
     graph = Graph(b"\x0a" + bytes([len(node)]) + node)
     assert graph.nodes[0].inputs == [b"x"]
     assert graph.message().endswith(b"\x08\x01")
+
+
+def test_models_with_operators_of_their_own_or_two_graphs_are_refused(tmp_path: Path) -> None:
+    model = model_of(PAIR, outputs=["y0"])
+    whole = model.SerializeToString()
+    body = [helper.make_node("Neg", ["A"], ["Y"])]
+    function = helper.make_function("com.microsoft", "MatMulNBits", ["A"], ["Y"], body, model.opset_import)
+    own = onnx.ModelProto.FromString(whole)
+    own.functions.append(function)
+    (tmp_path / "model.onnx").write_bytes(whole)
+    assert changed_graph(tmp_path, [merge_matmuls])[0]
+    for wrong in (own.SerializeToString(), whole + whole):
+        (tmp_path / "model.onnx").write_bytes(wrong)
+        with pytest.raises(ValueError, match="a model has one graph, and no operators that it defines itself"):
+            changed_graph(tmp_path, [merge_matmuls])
 
 
 def test_changed_graphs_end_in_a_graph_or_a_value_error() -> None:
