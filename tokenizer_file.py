@@ -88,16 +88,6 @@ def named_tokens(folder: Path) -> dict[str, str]:
     return {name: token.content for name, token in read_special_tokens(folder).named.items()}
 
 
-def eos_token_id(folder: Path, tokenizer: Tokenizer) -> int | None:
-    """Return the id of the token that the files name ``eos_token``; None where they name none.
-
-    Raises:
-        ValueError: a file cannot be read.
-    """
-    content = named_tokens(folder).get("eos_token")
-    return tokenizer.token_to_id(content) if content else None
-
-
 def _from_file(path: Path) -> Tokenizer:
     data = read_regular(path, MAX_BYTES)
     with library_errors(lambda reason: ValueError(f"{path} cannot be read ({reason})")):

@@ -20,7 +20,8 @@ from .sequence.sequence import Generation
 from .tasks.answer import Answer, QuestionAnswerer
 from .tasks.classify import Classification, SequenceClassifier
 from .tasks.embed import Embedder
-from .tasks.tag import Tag, TokenClassifier
+from .tasks.entities import Tag
+from .tasks.tag import TokenClassifier
 
 __all__ = [
     "Answer",

@@ -21,9 +21,12 @@ from ..texts import read_text_or_file
 @click.option("--question", required=True, metavar="TEXT", help="The question.")
 @click.option("--context", required=True, metavar="TEXT|@FILE|-", help="The text that contains the answer.")
 @click.option("--top-k", type=click.IntRange(min=1), default=1, show_default=True, help="Number of answers to print.")
+@click.option("--align-to-words", is_flag=True, help="Extend answers to whole words.")
 @loading_options
 @json_option
-def command(artifact: str, question: str, context: str, top_k: int, loading: Loading, as_json: bool) -> None:
+def command(
+    artifact: str, question: str, context: str, top_k: int, align_to_words: bool, loading: Loading, as_json: bool
+) -> None:
     """Find the spans of a context that answer a question, with the question-answering model in ARTIFACT.
 
     Prints the score, the start and end of the span in characters of the context, and the span. A long context is read
@@ -34,7 +37,7 @@ def command(artifact: str, question: str, context: str, top_k: int, loading: Loa
     text = read_text_or_file(context)
     folder = find_artifact(artifact, "question-answering", loading.revision)
     model = load(folder, task="question-answering", **loading.options())
-    answers = model(question, text, top_k=top_k)
+    answers = model(question, text, top_k=top_k, align_to_words=align_to_words)
     if as_json:
         print_json([asdict(answer) for answer in answers])
     else:

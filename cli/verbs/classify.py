@@ -1,6 +1,7 @@
 """``intaglio classify``: label texts."""
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
@@ -9,32 +10,60 @@ from ..options import example, json_option, loading_options, texts_argument, tru
 from ..show import print_json, print_rows
 from ..texts import read_texts
 
+if TYPE_CHECKING:
+    from ...runtime.tasks.classify import ScoreFunction
+
 
 @click.command(
     short_help="Label texts.",
     epilog=example(
         "intaglio classify out 'a delightful film' 'a waste of time'",
         "intaglio classify out - --json < reviews.txt",
+        "intaglio classify reranker --query 'Where is the tower?' - < passages.txt",
     ),
 )
 @click.argument("artifact")
 @texts_argument
+@click.option("--query", metavar="TEXT", help="The first text of every pair, for rerankers; TEXT is the second.")
+@click.option("--top-k", type=click.IntRange(min=1), metavar="N", help="Print the N best labels of each text.")
+@click.option(
+    "--function",
+    type=click.Choice(["none", "sigmoid", "softmax"]),
+    help="What makes scores of logits.  [default: by problem type and number of labels]",
+)
 @truncate_option
 @loading_options
 @json_option
-def command(artifact: str, texts: tuple[str, ...], truncate: bool, loading: Loading, as_json: bool) -> None:
+def command(
+    artifact: str,
+    texts: tuple[str, ...],
+    query: str | None,
+    top_k: int | None,
+    function: "ScoreFunction | None",
+    truncate: bool,
+    loading: Loading,
+    as_json: bool,
+) -> None:
     """Label each TEXT with the text-classification model in ARTIFACT.
 
-    Prints the label, its score and the text. A single `-` reads texts from standard input, one per line.
+    Prints the label, its score and the text; with --top-k a line for each label. A single `-` reads texts from standard
+    input, one per line. Scores are raw for a regression, a sigmoid for several labels at once or a single label, and a
+    softmax otherwise; --function none prints the raw score of a reranker or reward model.
     """
     from ...runtime import load
 
     inputs = read_texts(texts)
     folder = find_artifact(artifact, "text-classification", loading.revision)
     model = load(folder, task="text-classification", **loading.options())
-    labelled = list(zip(inputs, model(inputs, truncation=truncate), strict=True))
+    first, second = (inputs, None) if query is None else (query, inputs)
+    results = model(first, text_pairs=second, function_to_apply=function, top_k=top_k, truncation=truncate)
+    labelled = list(zip(inputs, results, strict=True))
     if as_json:
         print_json([{"text": text, **asdict(result)} for text, result in labelled])
     else:
-        rows = [(result.label, result.score, text) for text, result in labelled]
+        rows = [
+            (label, score, text)
+            for text, result in labelled
+            for label, score in (result.scores.items() if top_k else [(result.label, result.score)])
+        ]
         print_rows(("label", "score", "text"), rows)

@@ -1,13 +1,18 @@
 """``intaglio tag``: label the tokens, or the entities, of texts."""
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
+from ...errors import UsageError
 from ..loading import Loading, find_artifact
 from ..options import example, json_option, loading_options, texts_argument, truncate_option
 from ..show import print_json, print_rows
 from ..texts import read_texts
+
+if TYPE_CHECKING:
+    from ...runtime.tasks.entities import Aggregation
 
 
 @click.command(
@@ -17,11 +22,22 @@ from ..texts import read_texts
 @click.argument("artifact")
 @texts_argument
 @click.option("--aggregate", is_flag=True, help="Merge adjacent tokens of the same label into entities.")
+@click.option(
+    "--aggregation",
+    type=click.Choice(["none", "simple", "first", "average", "max"]),
+    help="Merge tokens as this strategy of transformers' pipeline does: the last three label whole words.",
+)
 @truncate_option
 @loading_options
 @json_option
 def command(
-    artifact: str, texts: tuple[str, ...], aggregate: bool, truncate: bool, loading: Loading, as_json: bool
+    artifact: str,
+    texts: tuple[str, ...],
+    aggregate: bool,
+    aggregation: "Aggregation | None",
+    truncate: bool,
+    loading: Loading,
+    as_json: bool,
 ) -> None:
     """Label the tokens of each TEXT with the token-classification model in ARTIFACT.
 
@@ -30,10 +46,12 @@ def command(
     """
     from ...runtime import load
 
+    if aggregate and aggregation is not None:
+        raise UsageError("--aggregate and --aggregation exclude each other; give one of them")
     inputs = read_texts(texts)
     folder = find_artifact(artifact, "token-classification", loading.revision)
     model = load(folder, task="token-classification", **loading.options())
-    results = model(inputs, aggregate=aggregate, truncation=truncate)
+    results = model(inputs, aggregate=aggregation or aggregate, truncation=truncate)
     if as_json:
         tagged = zip(inputs, results, strict=True)
         print_json([{"text": text, "tags": [asdict(tag) for tag in tags]} for text, tags in tagged])

@@ -9,18 +9,17 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Encoding
 
 from ...contract import OUTPUTS
-from ...errors import ArtifactError, PromptError, UsageError
+from ...errors import PromptError, UsageError
 from ...known_options import refuses_unknown_options
-from ...library_errors import library_errors
 from ..numerics import log_sum_exp
 from ..text.prompts import check_range
+from ..text.sequences import TokenSequence, join
 from ..text.tokenizer import Tokenizer
 from .base import TaskModel
+from .entities import without_space
 from .padded import run_batches
-from .tag import without_space
 
 Scores = NDArray[np.float64]
 
@@ -37,11 +36,15 @@ class Answer:
 
 @dataclass(frozen=True)
 class ContextWindow:
-    """The context tokens of one pass: their start and end logits [S], and their character ranges."""
+    """The context tokens of one pass: their start and end logits [S], and their character ranges.
+
+    ``words`` are the ranges of the words that the tokens are parts of, as far as the window has them.
+    """
 
     start_logits: Scores
     end_logits: Scores
     offsets: list[tuple[int, int]]
+    words: list[tuple[int, int]] | None = None
 
 
 class QuestionAnswerer(TaskModel):
@@ -57,6 +60,7 @@ class QuestionAnswerer(TaskModel):
         max_answer_length: int = 15,
         window: int = 384,
         stride: int = 128,
+        align_to_words: bool = False,
         batch_size: int = 8,
     ) -> list[Answer]:
         """Return the ``top_k`` most likely answers in descending order; fewer where the context has fewer spans.
@@ -65,6 +69,7 @@ class QuestionAnswerer(TaskModel):
             max_answer_length: the most tokens of an answer.
             window: the most tokens of question and context together in one pass.
             stride: tokens of the context that adjacent windows share.
+            align_to_words: extend answers to whole words, as the pre-tokenizer cuts them.
 
         Raises:
             PromptError: an empty question or context, or a question that leaves no room in the window.
@@ -78,20 +83,22 @@ class QuestionAnswerer(TaskModel):
             if value < least:
                 raise UsageError(f"{name} must be at least {least}, not {value}")
         size = min(window, self.session.manifest.model.context_length)
-        encodings = split(self.tokenizer, question, context, size, stride)
-        for encoding in encodings:
-            check_range(np.asarray(encoding.ids, dtype=np.int64), self.session.manifest.model, "question and context")
-        sequences = [encoding.ids for encoding in encodings]
-        results = dict(run_batches(self.session, sequences, OUTPUTS["question-answering"], batch_size))
+        sequences = split(self.tokenizer, question, context, size, stride)
+        for sequence in sequences:
+            check_range(np.asarray(sequence.ids, dtype=np.int64), self.session.manifest.model, "question and context")
+        ids = [sequence.ids for sequence in sequences]
+        results = dict(run_batches(self.session, ids, OUTPUTS["question-answering"], batch_size))
         windows = []
-        for index, encoding in enumerate(encodings):
-            positions = [position for position, part in enumerate(encoding.sequence_ids) if part == 1]
+        for index, sequence in enumerate(sequences):
+            positions = [position for position, part in enumerate(sequence.texts) if part == 1]
             starts, ends = (logits[positions].astype(np.float64) for logits in results[index])
-            windows.append(ContextWindow(starts, ends, [encoding.offsets[position] for position in positions]))
+            offsets = [sequence.offsets[position] for position in positions]
+            words = word_ranges([sequence.words[position] for position in positions], offsets)
+            windows.append(ContextWindow(starts, ends, offsets, words if align_to_words else None))
         return best_spans(windows, context, top_k, max_answer_length)
 
 
-def split(tokenizer: Tokenizer, question: str, context: str, size: int, stride: int) -> list[Encoding]:
+def split(tokenizer: Tokenizer, question: str, context: str, size: int, stride: int) -> list[TokenSequence]:
     """Encode question and context as sequences of at most ``size`` tokens, whose contexts overlap by ``stride``.
 
     Raises:
@@ -113,9 +120,17 @@ def split(tokenizer: Tokenizer, question: str, context: str, size: int, stride: 
     if len(context_encoding) > room:
         context_encoding.truncate(room, stride=stride)
     parts = (context_encoding, *context_encoding.overflowing)
-    remedy = "export the model again"
-    with library_errors(lambda why: ArtifactError(f"the tokenizer cannot join two texts ({why}); {remedy}")):
-        return [backend.post_process(question_encoding, part, add_special_tokens=True) for part in parts]
+    return [join(backend, question_encoding, part) for part in parts]
+
+
+def word_ranges(words: list[int | None], offsets: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return for each token the range of characters of its word, from the word's first token to its last."""
+    members: dict[int, list[tuple[int, int]]] = {}
+    for word, token_range in zip(words, offsets, strict=True):
+        if word is not None:
+            members.setdefault(word, []).append(token_range)
+    whole = {word: (ranges[0][0], ranges[-1][1]) for word, ranges in members.items()}
+    return [offsets[index] if word is None else whole[word] for index, word in enumerate(words)]
 
 
 def best_spans(windows: list[ContextWindow], context: str, top_k: int, max_answer_length: int) -> list[Answer]:
@@ -128,7 +143,8 @@ def best_spans(windows: list[ContextWindow], context: str, top_k: int, max_answe
     tokens = np.concatenate(spans)
     found: dict[tuple[int, int], Answer] = {}
     for index in np.argsort(-scores, kind="stable"):
-        offsets = windows[owners[index]].offsets
+        window = windows[owners[index]]
+        offsets = window.words or window.offsets
         first, last = tokens[index]
         start, end = without_space(context, offsets[first][0], offsets[last][1])
         text = context[start:end]

@@ -1,27 +1,29 @@
-"""Sequence classification: one label for each text."""
+"""Sequence classification: one label for each text, or for each pair of texts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...artifact import Manifest
 from ...contract import OUTPUTS
+from ...errors import UsageError
 from ...known_options import refuses_unknown_options
 from ..numerics import softmax
 from ..representation import short_repr
 from .base import TaskModel
-from .padded import encode_texts, one_or_many, run_batches
+from .padded import encode_texts, paired, run_batches
+
+ScoreFunction = Literal["none", "sigmoid", "softmax"]
 
 
 @dataclass(frozen=True)
 class Classification:
     """The most likely label with its score, and the score of every label in the order of the logits.
 
-    Scores are probabilities that sum to 1 (single label), independent probabilities (multi label), or the raw outputs
-    (regression).
+    With ``top_k`` only the best labels have a score here, in descending order.
     """
 
     label: str
@@ -37,42 +39,70 @@ class SequenceClassifier(TaskModel):
 
     @refuses_unknown_options
     def __call__(
-        self, texts: str | Sequence[str], *, batch_size: int = 16, truncation: bool = False
+        self,
+        texts: str | Sequence[str],
+        *,
+        text_pairs: str | Sequence[str] | None = None,
+        function_to_apply: ScoreFunction | None = None,
+        top_k: int | None = None,
+        batch_size: int = 16,
+        truncation: bool = False,
     ) -> list[Classification]:
         """Classify texts; results keep the order. Texts of similar lengths are batched together.
 
+        Args:
+            text_pairs: the second text of each pair, for rerankers and other models of pairs; a single text goes with
+                each of the others.
+            function_to_apply: what makes scores of logits: "none" (raw scores), "sigmoid" or "softmax". By default that
+                of transformers' pipeline: none for a regression, sigmoid for a multi-label model and for one with a
+                single label, softmax otherwise.
+            top_k: the number of labels in ``scores``; all by default.
+            truncation: cut off a text that is longer than the context; of a pair the longer text.
+
         Raises:
             PromptError: a text without tokens, or longer than the context without ``truncation``.
-            UsageError: batch_size below 1.
+            UsageError: an unknown function, batch_size or top_k below 1, or another number of text_pairs than of texts.
         """
+        if function_to_apply is not None and function_to_apply not in get_args(ScoreFunction):
+            choices = ", ".join(map(repr, get_args(ScoreFunction)))
+            raise UsageError(f"function_to_apply is {function_to_apply!r}; choose one of {choices}")
+        if top_k is not None and top_k < 1:
+            raise UsageError(f"top_k must be at least 1, not {top_k}")
         model = self.session.manifest.model
-        encodings = encode_texts(one_or_many(texts), self.tokenizer, model, truncation)
-        sequences = [encoding.ids for encoding in encodings]
+        first, second = paired(texts, text_pairs)
+        encoded = encode_texts(first, self.tokenizer, model, truncation, text_pairs=second)
+        sequences = [one.ids for one in encoded]
         # Without a pad token the graph cannot tell padding from text and takes one sequence at a time.
         size = batch_size if model.pad_token_id is not None else min(batch_size, 1)
         results = dict(run_batches(self.session, sequences, OUTPUTS["text-classification"], size))
-        return [self._classification(results[index][0]) for index in range(len(sequences))]
+        return [self._classification(results[index][0], function_to_apply, top_k) for index in range(len(sequences))]
 
-    def _classification(self, logits: NDArray[Any]) -> Classification:
-        values = scores(logits, self.session.manifest.model.problem_type)
+    def _classification(
+        self, logits: NDArray[Any], function: ScoreFunction | None, top_k: int | None
+    ) -> Classification:
+        values = scores(logits, function or default_function(self.session.manifest.model.problem_type, logits.size))
         labels = label_names(self.session.manifest, values.size)
         best = int(values.argmax())
-        return Classification(labels[best], float(values[best]), dict(zip(labels, values.tolist(), strict=True)))
+        # A stable sort, so that of equal scores the first label is first.
+        order = range(values.size) if top_k is None else np.argsort(-values, kind="stable")[:top_k]
+        chosen = {labels[index]: float(values[index]) for index in order}
+        return Classification(labels[best], float(values[best]), chosen)
 
 
-def scores(logits: NDArray[Any], problem_type: str | None) -> NDArray[np.float64]:
-    """Return scores [L] from logits [L].
+def default_function(problem_type: str | None, labels: int) -> ScoreFunction:
+    """Return the function that makes scores, as transformers' TextClassificationPipeline chooses it."""
+    if problem_type == "regression":
+        return "none"
+    return "sigmoid" if problem_type == "multi_label_classification" or labels == 1 else "softmax"
 
-    A checkpoint without a problem type is a regression if it has one output, and single label otherwise, as in the loss
-    of transformers; a softmax over one output would always be 1.
-    """
+
+def scores(logits: NDArray[Any], function: ScoreFunction) -> NDArray[np.float64]:
+    """Return scores [L] from logits [L]."""
     wide = np.asarray(logits, dtype=np.float64)
-    if problem_type == "multi_label_classification":
+    if function == "sigmoid":
         with np.errstate(over="ignore"):  # exp of a large number is infinity, and 1 / infinity is the right 0
             return np.asarray(1 / (1 + np.exp(-wide)))
-    if problem_type == "regression" or (problem_type is None and wide.size == 1):
-        return wide
-    return softmax(wide)
+    return softmax(wide) if function == "softmax" else wide
 
 
 def label_names(manifest: Manifest, count: int) -> tuple[str, ...]:

@@ -42,8 +42,8 @@ class Embedder(TaskModel):
         if pooling not in ("last", "mean"):
             raise UsageError(f"unknown pooling {pooling!r}; use 'last' or 'mean'")
         model = self.session.manifest.model
-        encodings = encode_texts(one_or_many(texts), self.tokenizer, model, truncation)
-        sequences = [encoding.ids for encoding in encodings]
+        encoded = encode_texts(one_or_many(texts), self.tokenizer, model, truncation)
+        sequences = [one.ids for one in encoded]
         vectors = np.zeros((len(sequences), model.hidden_size), dtype=np.float32)
         for index, (hidden,) in run_batches(self.session, sequences, OUTPUTS["feature-extraction"], batch_size):
             vectors[index] = pool(hidden[: len(sequences[index])], pooling)

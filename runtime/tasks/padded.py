@@ -5,49 +5,91 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Encoding
 
 from ...artifact import ModelFacts
 from ...contract import ATTENTION_MASK, INPUT_IDS
 from ...errors import PromptError, UsageError
 from ..engine.session import Session
 from ..text.prompts import check_range
+from ..text.sequences import TokenSequence, cut_to, join
 from ..text.tokenizer import Tokenizer
 
 Tokens = NDArray[np.int64]
 
 
-def encode_texts(texts: Sequence[str], tokenizer: Tokenizer, facts: ModelFacts, truncation: bool) -> list[Encoding]:
-    """Encode texts, each of at least one token and at most the context's length.
+def encode_texts(
+    texts: Sequence[str],
+    tokenizer: Tokenizer,
+    facts: ModelFacts,
+    truncation: bool,
+    *,
+    text_pairs: Sequence[str] | None = None,
+    max_length: int | None = None,
+) -> list[TokenSequence]:
+    """Encode texts, or pairs of texts, each of at least one token and at most the context's length.
+
+    Args:
+        truncation: cut off what is too long, the longer text of a pair first; special tokens stay.
+        text_pairs: the second text of each.
+        max_length: the most tokens of a sequence, where that is less than the context.
 
     Raises:
         PromptError: a text without tokens, or one that is too long and not to be truncated.
     """
-    encodings = []
+    limit = min(facts.context_length, max_length or facts.context_length)
+    encoded = []
     for index, text in enumerate(texts):
         name = "the text" if len(texts) == 1 else f"text {index}"
+        both = [text] if text_pairs is None else [text, text_pairs[index]]
+        sequence = _encode(both, tokenizer, limit, truncation, name)
+        check_range(np.asarray(sequence.ids, dtype=np.int64), facts, name)
+        encoded.append(sequence)
+    return encoded
+
+
+def _encode(texts: Sequence[str], tokenizer: Tokenizer, limit: int, truncation: bool, name: str) -> TokenSequence:
+    for text in texts:
         if not isinstance(text, str):
             raise PromptError(f"{name} is {type(text).__name__}; give text")
         if not truncation:
-            tokenizer.check_length(text, facts.context_length, name)
-        encoding = tokenizer.encode_with_offsets(text)
-        if not encoding.ids:
-            raise PromptError(f"{name} is empty: it has no tokens; give at least one word")
-        if len(encoding) > facts.context_length:
-            if not truncation:
-                raise PromptError(
-                    f"{name} has {len(encoding):,} tokens, the model's context is {facts.context_length:,}; "
-                    "shorten it, or cut it off with truncation=True"
-                )
-            encoding.truncate(facts.context_length)
-        check_range(np.asarray(encoding.ids, dtype=np.int64), facts, name)
-        encodings.append(encoding)
-    return encodings
+            tokenizer.check_length(text, limit, name)
+    parts = [tokenizer.encode_with_offsets(text, add_special_tokens=False) for text in texts]
+    first, second = parts[0], parts[1] if len(parts) > 1 else None
+    added = tokenizer.backend.num_special_tokens_to_add(second is not None)
+    length = sum(map(len, parts)) + added
+    if length == 0:
+        raise PromptError(f"{name} is empty: it has no tokens; give at least one word")
+    if length > limit:
+        if not truncation:
+            raise PromptError(
+                f"{name} has {length:,} tokens, the model's context is {limit:,}; "
+                "shorten it, or cut it off with truncation=True"
+            )
+        cut_to(first, second, max(limit - added, 0))
+    return join(tokenizer.backend, first, second)
 
 
 def one_or_many(texts: str | Sequence[str]) -> list[str]:
     """Return the texts as a list; a single text is a list of one."""
     return [texts] if isinstance(texts, str) else list(texts)
+
+
+def paired(texts: str | Sequence[str], text_pairs: str | Sequence[str] | None) -> tuple[list[str], list[str] | None]:
+    """Return as many first as second texts, if there are second ones; a single text is repeated for all of the others.
+
+    Raises:
+        UsageError: there are not as many of both.
+    """
+    if text_pairs is None:
+        return one_or_many(texts), None
+    first, second = one_or_many(texts), one_or_many(text_pairs)
+    if isinstance(texts, str):
+        first = first * len(second)
+    elif isinstance(text_pairs, str):
+        second = second * len(first)
+    if len(first) != len(second):
+        raise UsageError(f"there are {len(first)} texts and {len(second)} text_pairs; give one for each text, or one")
+    return first, second
 
 
 def run_batches(

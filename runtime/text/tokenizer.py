@@ -10,7 +10,7 @@ from tokenizers import Tokenizer as Backend
 
 from ...errors import ArtifactError, PromptError
 from ...library_errors import library_errors
-from ...tokenizer_file import eos_token_id, read_tokenizer
+from ...tokenizer_file import named_tokens, read_tokenizer
 from .detokenize import Detokenizer, decoding_refusal, detokenizer
 from .length_bound import LengthBound
 
@@ -20,10 +20,11 @@ BYTES_PER_TOKEN = 16
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """Text to token ids and back. ``eos_token_id`` is tokenizer_config.json's, where it names one."""
+    """Text to token ids and back, with the ids of the tokens that the folder's files name."""
 
     backend: Backend
     eos_token_id: int | None
+    unk_token_id: int | None = None
 
     def encode(self, text: str) -> list[int]:
         """Return token ids, with the special tokens that the tokenizer's template adds."""
@@ -113,6 +114,10 @@ def try_tokenizer(folder: Path) -> Tokenizer | None:
     """As ``load_tokenizer``, or None when there is no tokenizer.json (token ids can still be generated from)."""
     try:
         backend = read_tokenizer(folder)
-        return None if backend is None else Tokenizer(backend, eos_token_id(folder, backend))
+        if backend is None:
+            return None
+        named = named_tokens(folder)
+        eos, unk = (named.get(name) for name in ("eos_token", "unk_token"))
+        return Tokenizer(backend, *(None if token is None else backend.token_to_id(token) for token in (eos, unk)))
     except ValueError as error:
         raise ArtifactError(f"{error}; export the model again") from None

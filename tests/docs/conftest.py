@@ -44,6 +44,8 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
                 intaglio.export(CHECKPOINTS / "tiny-qwen2-sst2", out)
             case "tagger":
                 intaglio.export(random_checkpoint("token-classification"), out)
+            case "reranker":
+                intaglio.export(random_checkpoint("text-classification"), out)
             case "reader":
                 intaglio.export(random_checkpoint("question-answering"), out)
             case "encoder":
@@ -64,7 +66,7 @@ def workplace(tmp_path: Path, artifact: Callable[[str], Path]) -> Workplace:
             (tmp_path / name).symlink_to(CHECKPOINTS / checkpoint)
         (tmp_path / "tests").symlink_to(ROOT / "tests")
         code = "\n".join(block.text for block in blocks(page, "python"))
-        known = {"out", "smaller", "out-int4", "sentiment", "tagger", "reader", "encoder"}
+        known = {"out", "smaller", "out-int4", "sentiment", "tagger", "reader", "encoder", "reranker"}
         for name in (known & set(re.findall(r'"([\w-]+)"', code))) - set(_WRITES.findall(code)):
             (tmp_path / name).symlink_to(artifact(name))
         return tmp_path

@@ -250,11 +250,15 @@ def test_classify(run: Run, load_mock: LoadMock) -> None:
     found = [Classification("good", 0.75, {"bad": 0.25, "good": 0.75}), Classification("bad", 1.0, {"bad": 1.0})]
     model.return_value = found
     assert run("classify", folder, "fine", "poor\tone").stdout == "good\t0.7500\tfine\nbad\t1.0000\tpoor\\tone\n"
-    assert model.call_args == call(["fine", "poor\tone"], truncation=False)
+    default: dict[str, Any] = {"text_pairs": None, "function_to_apply": None, "top_k": None, "truncation": False}
+    assert model.call_args == call(["fine", "poor\tone"], **default)
     parsed = json.loads(run("classify", folder, "-", "--json", "--truncate", stdin="fine\n\npoor\n").stdout)
     assert parsed[0] == {"text": "fine", "label": "good", "score": 0.75, "scores": {"bad": 0.25, "good": 0.75}}
     assert [entry["text"] for entry in parsed] == ["fine", "poor"]
-    assert model.call_args == call(["fine", "poor"], truncation=True)
+    assert model.call_args == call(["fine", "poor"], **default | {"truncation": True})
+    result = run("classify", folder, "a", "b", "--query", "q", "--top-k", 2, "--function", "none")
+    assert result.stdout == "bad\t0.2500\ta\ngood\t0.7500\ta\nbad\t1.0000\tb\n"
+    assert model.call_args == call("q", **default | {"text_pairs": ["a", "b"], "function_to_apply": "none", "top_k": 2})
 
 
 def test_tag(run: Run, load_mock: LoadMock) -> None:
@@ -267,6 +271,9 @@ def test_tag(run: Run, load_mock: LoadMock) -> None:
     assert parsed[0] == {"text": "x", "tags": []}
     assert parsed[1]["tags"][1] == {"label": "LOC", "score": 0.8, "text": "Rome", "start": 7, "end": 11}
     assert model.call_args == call(["x", "Ada in Rome"], aggregate=True, truncation=False)
+    assert run("tag", folder, "x", "Ada in Rome", "--aggregation", "max").exit_code == 0
+    assert model.call_args == call(["x", "Ada in Rome"], aggregate="max", truncation=False)
+    assert "exclude each other" in run("tag", folder, "x", "--aggregate", "--aggregation", "max").stderr
 
 
 def test_answer(run: Run, load_mock: LoadMock, tmp_path: Path) -> None:
@@ -275,10 +282,10 @@ def test_answer(run: Run, load_mock: LoadMock, tmp_path: Path) -> None:
     (tmp_path / "context.txt").write_text("The tower stands in Pisa\n")
     asked = ("answer", folder, "--question", "Where?", "--context", f"@{tmp_path}/context.txt")
     assert run(*asked).stdout == "0.5000\t17\t24\tin Pisa\n"
-    assert model.call_args == call("Where?", "The tower stands in Pisa", top_k=1)
-    parsed = json.loads(run(*asked, "--top-k", 3, "--json").stdout)
+    assert model.call_args == call("Where?", "The tower stands in Pisa", top_k=1, align_to_words=False)
+    parsed = json.loads(run(*asked, "--top-k", 3, "--align-to-words", "--json").stdout)
     assert parsed == [{"text": "in Pisa", "score": 0.5, "start": 17, "end": 24}]
-    assert model.call_args == call("Where?", "The tower stands in Pisa", top_k=3)
+    assert model.call_args == call("Where?", "The tower stands in Pisa", top_k=3, align_to_words=True)
 
 
 def test_embed(run: Run, load_mock: LoadMock, tmp_path: Path) -> None:

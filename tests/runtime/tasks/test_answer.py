@@ -1,14 +1,17 @@
 """Question answering: best spans against brute force, windows, and offsets into the context."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from intaglio.errors import PromptError, UsageError
 from intaglio.runtime import QuestionAnswerer, load
-from intaglio.runtime.tasks.answer import ContextWindow, best_spans, split
+from intaglio.runtime.tasks.answer import ContextWindow, best_spans, split, word_ranges
+from intaglio.runtime.tasks.entities import without_space
 from intaglio.tests.runtime import fakes
-from transformers import AutoTokenizer
+from tokenizers import processors
+from transformers import AutoTokenizer, BatchEncoding
 
 TABLE = np.random.default_rng(3).normal(scale=2.0, size=(fakes.VOCAB, 2))
 QUESTION = "Where is the stone?"
@@ -83,7 +86,7 @@ def test_windows_are_cut_as_transformers_cuts_them(answerer: QuestionAnswerer) -
     assert len(ours) > 3
     assert [window.ids for window in ours] == encoded["input_ids"]
     assert [window.offsets for window in ours] == encoded["offset_mapping"]
-    assert [window.sequence_ids for window in ours] == [encoded.sequence_ids(i) for i in range(len(ours))]
+    assert [window.texts for window in ours] == [encoded.sequence_ids(i) for i in range(len(ours))]
 
 
 def test_an_answer_is_never_in_the_question(tmp_path: Path) -> None:
@@ -130,7 +133,37 @@ def test_questions_and_contexts_that_cannot_be_taken(answerer: QuestionAnswerer)
     with pytest.raises(PromptError, match="leaves 0 of a window of 40"):
         answerer("x" * 50, "ab", window=40)
     for option in ("top_k", "max_answer_length", "batch_size"):
+        none: dict[str, Any] = {option: 0}
         with pytest.raises(UsageError, match=f"{option} must be at least 1, not 0"):
-            answerer(QUESTION, CONTEXT, **{option: 0})
+            answerer(QUESTION, CONTEXT, **none)
     with pytest.raises(UsageError, match="stride must be at least 0, not -1"):
         answerer(QUESTION, CONTEXT, stride=-1)
+
+
+@pytest.mark.parametrize("trim", [False, True])
+def test_aligned_answers_are_whole_words(answerer: QuestionAnswerer, trim: bool) -> None:
+    """As transformers' BatchEncoding gives the characters of the word of a token."""
+    backend = answerer.tokenizer.backend
+    backend.post_processor = processors.ByteLevel(trim_offsets=trim)
+    (sequence,) = split(answerer.tokenizer, QUESTION, CONTEXT, 384, 128)
+    theirs = BatchEncoding(encoding=backend.encode(CONTEXT))
+    positions = [position for position, part in enumerate(sequence.texts) if part == 1]
+    words = word_ranges([sequence.words[p] for p in positions], [sequence.offsets[p] for p in positions])
+    spans = [theirs.word_to_chars(theirs.token_to_word(token)) for token in range(len(positions))]
+    assert words == [(span.start, span.end) for span in spans]
+    plain = answerer(QUESTION, CONTEXT, top_k=30, max_answer_length=3)
+    aligned = answerer(QUESTION, CONTEXT, top_k=30, max_answer_length=3, align_to_words=True)
+    edges = {without_space(CONTEXT, *word) for word in words}
+    assert any((one.start, one.end) not in {(a.start, a.end) for a in aligned} for one in plain)
+    assert {one.start for one in aligned} <= {start for start, _ in edges}
+    assert {one.end for one in aligned} <= {end for _, end in edges}
+    assert aligned[0].score == pytest.approx(plain[0].score)
+    assert aligned[0].start <= plain[0].start < plain[0].end <= aligned[0].end
+
+
+def test_a_template_that_trims_offsets_trims_them_once(answerer: QuestionAnswerer) -> None:
+    answerer.tokenizer.backend.post_processor = processors.ByteLevel(trim_offsets=True)
+    theirs = answerer.tokenizer.backend.encode(QUESTION, CONTEXT)
+    (sequence,) = split(answerer.tokenizer, QUESTION, CONTEXT, 384, 128)
+    assert sequence.offsets == theirs.offsets
+    assert sequence.ids == theirs.ids

@@ -2,13 +2,19 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from intaglio.errors import PromptError, UsageError
-from intaglio.runtime import Classification, SequenceClassifier, load
-from intaglio.runtime.tasks.classify import scores
+from intaglio.runtime import SequenceClassifier, load
+from intaglio.runtime.tasks.classify import ScoreFunction, scores
 from intaglio.tests.runtime import fakes
+from tokenizers import Tokenizer, processors
+from transformers import PreTrainedTokenizerFast, TextClassificationPipeline
+from transformers.pipelines.text_classification import ClassificationFunction
 
 TABLE = np.random.default_rng(0).normal(scale=0.05, size=(fakes.VOCAB, 3))
 LABELS = ("bad", "fair", "good")
@@ -73,23 +79,71 @@ def watch(model: SequenceClassifier, monkeypatch: pytest.MonkeyPatch) -> list[tu
     return shapes
 
 
-def test_the_problem_decides_what_scores_are() -> None:
-    logits = np.array([2.0, -1.0, 0.5])
-    single = np.exp(logits) / np.exp(logits).sum()
-    np.testing.assert_allclose(scores(logits, "single_label_classification"), single)
-    np.testing.assert_allclose(scores(logits, None), single)
-    np.testing.assert_allclose(scores(logits, "multi_label_classification"), 1 / (1 + np.exp(-logits)))
-    assert scores(logits, "regression").tolist() == logits.tolist()
-    assert scores(np.array([3.5]), None).tolist() == [3.5]
-    assert scores(np.array([-1000.0, 1000.0]), "multi_label_classification").tolist() == [0.0, 1.0]
+@pytest.mark.parametrize("problem", ["regression", "single_label_classification", "multi_label_classification", None])
+@pytest.mark.parametrize("function", [None, "none", "sigmoid", "softmax"])
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("top_k", [None, 1, 2, 9])
+def test_scores_equal_those_of_transformers_pipeline(
+    tmp_path: Path, problem: str | None, function: ScoreFunction | None, count: int, top_k: int | None
+) -> None:
+    labels = LABELS[:count]
+    model = classifier(tmp_path / "cls", TABLE[:, :count], problem_type=problem, labels=labels)
+    text = TEXTS[0]
+    logits = TABLE[model.tokenizer.encode(text), :count].astype(np.float32).sum(axis=0)
+    pipeline: Any = object.__new__(TextClassificationPipeline)
+    config = SimpleNamespace(problem_type=problem, num_labels=count, id2label=dict(enumerate(labels)))
+    pipeline.model = SimpleNamespace(config=config)
+    chosen = function and ClassificationFunction[function.upper()]
+    theirs: Any = pipeline.postprocess({"logits": torch.tensor(logits[None])}, chosen, top_k, _legacy=False)
+    (ours,) = model(text, function_to_apply=function, top_k=top_k)
+    expected = {one["label"]: one["score"] for one in theirs}
+    assert ours.scores == pytest.approx(expected, rel=1e-4)
+    assert ours.label == theirs[0]["label"]
+    assert ours.score == pytest.approx(theirs[0]["score"], rel=1e-4)
+    if top_k is not None:
+        assert list(ours.scores) == list(expected)
+    else:
+        assert list(ours.scores) == list(labels)
 
 
-def test_a_regression_reports_its_raw_value(tmp_path: Path) -> None:
-    model = classifier(tmp_path / "cls", TABLE[:, :1], problem_type="regression", labels=("rating",))
-    value = float(TABLE[model.tokenizer.encode("a"), 0].astype(np.float32).sum())
-    (result,) = model("a")
-    assert result == Classification("rating", result.score, {"rating": result.score})
-    assert result.score == pytest.approx(value)
+def test_a_sigmoid_of_large_logits_is_finite() -> None:
+    assert scores(np.array([-1000.0, 1000.0]), "sigmoid").tolist() == [0.0, 1.0]
+
+
+def test_a_model_of_one_label_tells_texts_apart(tmp_path: Path) -> None:
+    """A softmax over one logit would be 1.0 for every text."""
+    options = {"problem_type": "single_label_classification", "labels": ("relevant",)}
+    model = classifier(tmp_path / "cls", TABLE[:, :1], **options)
+    raw = [float(TABLE[model.tokenizer.encode(text), 0].astype(np.float32).sum()) for text in TEXTS]
+    np.testing.assert_allclose([one.score for one in model(TEXTS, function_to_apply="none")], raw, rtol=1e-4)
+    np.testing.assert_allclose([one.score for one in model(TEXTS)], 1 / (1 + np.exp(-np.array(raw))), rtol=1e-4)
+
+
+@pytest.mark.parametrize("template", [None, "[CLS] $A [SEP] $B:1 [SEP]:1"])
+def test_pairs_are_encoded_as_transformers_encodes_them(tmp_path: Path, template: str | None) -> None:
+    folder = fakes.head(tmp_path / "cls", "text-classification", TABLE, labels=LABELS, context_length=40)
+    backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    if template:
+        special = [("[CLS]", 1), ("[SEP]", 2)]
+        backend.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", template, special)
+    make: Any = PreTrainedTokenizerFast
+    theirs = make(tokenizer_object=backend)
+    model = load(folder, task="text-classification")
+    model.tokenizer.backend.post_processor = backend.post_processor
+    second = ["the stone", "x" * 30, "y" * 60, "", "z" * 15 + " seal"]
+    for first in ("a question", "q" * 25, "q" * 60):
+        for text, ours in zip(second, model(first, text_pairs=second, truncation=True), strict=True):
+            (ids,) = theirs([first], [text], truncation="longest_first", max_length=40)["input_ids"]
+            logits = TABLE[ids].astype(np.float32).sum(axis=0)
+            expected = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+            np.testing.assert_allclose(list(ours.scores.values()), expected, rtol=1e-4)
+
+
+def test_one_text_goes_with_many(tmp_path: Path) -> None:
+    model = classifier(tmp_path / "cls")
+    assert model("a", text_pairs=["b", "c"]) == model(["a", "a"], text_pairs=["b", "c"])
+    assert model(["a", "c"], text_pairs="b") == model(["a", "c"], text_pairs=["b", "b"])
+    assert model("a", text_pairs="b")[0].scores == pytest.approx(model("ab")[0].scores)
 
 
 def test_labels_that_the_checkpoint_does_not_name(tmp_path: Path) -> None:
@@ -111,6 +165,12 @@ def test_texts_that_cannot_be_taken(tmp_path: Path) -> None:
         model([5, "a"])  # type: ignore[list-item]
     with pytest.raises(UsageError, match="batch_size must be at least 1, not 0"):
         model("a", batch_size=0)
+    with pytest.raises(UsageError, match="top_k must be at least 1, not 0"):
+        model("a", top_k=0)
+    with pytest.raises(UsageError, match="function_to_apply is 'exp'; choose one of 'none', 'sigmoid', 'softmax'"):
+        model("a", function_to_apply="exp")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="there are 2 texts and 3 text_pairs; give one for each text, or one"):
+        model(["a", "b"], text_pairs=["a", "b", "c"])
     with pytest.raises(UsageError, match="batch_size must be at least 1, not -3"):
         classifier(tmp_path / "unpadded", pad_token_id=None)("a", batch_size=-3)
 

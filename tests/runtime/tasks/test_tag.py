@@ -1,14 +1,21 @@
 """Token classification: a tag per token with character offsets, and entities joined from them."""
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
-from intaglio.errors import PromptError
+import torch
+from intaglio.errors import PromptError, UsageError
 from intaglio.runtime import Tag, TokenClassifier, load
-from intaglio.runtime.tasks.tag import entities, without_space
+from intaglio.runtime.tasks.entities import Aggregation, entities, without_space
+from intaglio.runtime.tasks.padded import encode_texts
 from intaglio.tests.runtime import fakes
 from tokenizers import Tokenizer, processors
+from transformers import AutoTokenizer, TokenClassificationPipeline
+from transformers.pipelines.token_classification import AggregationStrategy
 
 LABELS = ("O", "B-PER", "I-PER", "LOC")
 TABLE = np.random.default_rng(0).normal(size=(fakes.VOCAB, 4))
@@ -109,3 +116,65 @@ def test_texts_that_cannot_be_taken(tagger: TokenClassifier) -> None:
     with pytest.raises(PromptError, match="the text has 513 tokens, the model's context is 512"):
         tagger("x" * 513)
     assert len(tagger("x" * 513, truncation=True)[0]) == 512
+
+
+NER = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "MISC-X")
+NER_TABLE = np.random.default_rng(4).normal(size=(fakes.VOCAB, 6)) * 2
+NER_TEXTS = [
+    "Ada Lovelace lived in London, and the engraver's stone was there.",
+    " the  the\n\nthe\tstone \u00a0x",
+    "a",
+    "你好 the<|endoftext|>the stone<|im_end|>",
+    "Where is-it?",
+]
+
+
+@pytest.mark.filterwarnings("ignore:Tokenizer does not support real words")
+@pytest.mark.parametrize("trim", [None, False, True], ids=["no template", "spaces", "trimmed"])
+@pytest.mark.parametrize("strategy", ["simple", "first", "average", "max"])
+def test_strategies_equal_those_of_transformers_pipeline(
+    tmp_path: Path, strategy: Aggregation, trim: bool | None
+) -> None:
+    folder = fakes.head(tmp_path / "tag", "token-classification", NER_TABLE, labels=NER)
+    tagger = load(folder, task="token-classification")
+    theirs = AutoTokenizer.from_pretrained(folder, unk_token="<|endoftext|>")
+    assert tagger.tokenizer.unk_token_id is None
+    tagger.tokenizer = replace(tagger.tokenizer, unk_token_id=theirs.unk_token_id)
+    if trim is not None:
+        theirs.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=trim)
+        tagger.tokenizer.backend.post_processor = processors.ByteLevel(trim_offsets=trim)
+    pipeline: Any = object.__new__(TokenClassificationPipeline)
+    pipeline.tokenizer = theirs
+    config = SimpleNamespace(id2label=dict(enumerate(NER)))
+    pipeline.model = SimpleNamespace(config=config)
+    for text, ours in zip(NER_TEXTS, tagger(NER_TEXTS, aggregate=strategy), strict=True):
+        encoded = theirs(text, return_special_tokens_mask=True, return_offsets_mapping=True, return_tensors="pt")
+        logits = torch.tensor(NER_TABLE[encoded["input_ids"][0].tolist()].astype(np.float32)[None])
+        output: Any = {**encoded, "logits": logits, "sentence": text, "is_last": True}
+        found: Any = pipeline.postprocess([output], AggregationStrategy[strategy.upper()])
+        spans = [without_space(text, one["start"], one["end"]) for one in found]
+        assert [(tag.label, tag.start, tag.end) for tag in ours] == [
+            (one["entity_group"], *span) for one, span in zip(found, spans, strict=True)
+        ]
+        assert [tag.score for tag in ours] == pytest.approx([one["score"] for one in found], rel=1e-4)
+        assert all(tag.text == text[tag.start : tag.end] for tag in ours)
+
+
+def test_none_is_a_tag_for_each_token(tagger: TokenClassifier) -> None:
+    assert tagger("The stone", aggregate="none") == tagger("The stone")
+    with pytest.raises(UsageError, match="aggregate is 'last'; choose True, False or one of 'none', 'simple', 'first'"):
+        tagger("The stone", aggregate="last")  # type: ignore[arg-type]
+
+
+def test_truncation_keeps_the_tokens_of_the_template(tmp_path: Path) -> None:
+    folder = fakes.head(tmp_path / "tag", "token-classification", TABLE, labels=LABELS, context_length=16)
+    tagger = load(folder, task="token-classification")
+    template = processors.TemplateProcessing(
+        "<|im_start|> $A <|im_end|>", None, [("<|im_start|>", 1), ("<|im_end|>", 2)]
+    )
+    tagger.tokenizer.backend.post_processor = template
+    (sequence,) = encode_texts(["x" * 40], tagger.tokenizer, tagger.manifest.model, truncation=True)
+    assert (len(sequence), sequence.ids[0], sequence.ids[-1]) == (16, 1, 2)
+    assert len(tagger("x" * 40, truncation=True)[0]) == 14
+    with pytest.raises(PromptError, match="the text has 42 tokens, the model's context is 16"):
+        tagger("x" * 40)
