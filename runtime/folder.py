@@ -1,9 +1,11 @@
 """Opening an artifact folder: found locally or fetched, with all files in their sizes, and its JSON files read."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..artifact import Manifest, read_manifest
+from ..artifact import DATA, GRAPH, FileEntry, Manifest, read_manifest
 from ..errors import ArtifactError
 from ..hub import resolve
 from ..json_file import read_object
@@ -30,6 +32,44 @@ def open_folder(source: str | Path, revision: str | None = None) -> tuple[Path, 
                 "copy the artifact again, or export the model again"
             )
     return folder, manifest
+
+
+@contextmanager
+def unchanged(folder: Path, manifest: Manifest) -> Iterator[None]:
+    """Check that the graph and its weights are those of the manifest, and the same files, when the block ends.
+
+    An artifact can be replaced while it is loaded, and the graph of one must not run with the weights of the other.
+
+    Raises:
+        ArtifactError: they are others, whether or not the block raises something.
+    """
+    before = _identities(folder)
+    error: Exception | None = None
+    try:
+        yield
+    except Exception as raised:
+        error = raised
+    if _identities(folder) != before or _entries(read_manifest(folder)) != _entries(manifest):
+        raise ArtifactError(f"{folder} was replaced or changed while it was loaded; load it again") from error
+    if error is not None:
+        raise error
+
+
+def _entries(manifest: Manifest) -> list[FileEntry | None]:
+    return [manifest.files.get(name) for name in (GRAPH, DATA)]
+
+
+def _identities(folder: Path) -> list[tuple[int, ...] | None]:
+    """Return what tells the files of the graph and of the weights from others; None for one that is missing."""
+    found: list[tuple[int, ...] | None] = []
+    for name in (GRAPH, DATA):
+        try:
+            status = (folder / name).stat()
+        except OSError:
+            found.append(None)
+        else:
+            found.append((status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
+    return found
 
 
 def read_json(path: Path) -> dict[str, Any]:

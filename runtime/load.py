@@ -7,7 +7,7 @@ from pathlib import Path
 from threading import Event
 from typing import Literal, TypedDict, TypeVar, Unpack, overload
 
-from ..artifact import TASKS, Task
+from ..artifact import TASKS, Manifest, Task
 from ..errors import ArtifactError, UsageError
 from ..generation_settings import CheckpointSettings
 from ..known_options import refuses_unknown_options
@@ -15,7 +15,7 @@ from .chat.template import read_chat_format
 from .engine.machine import give_back_memory
 from .engine.opening import open_session
 from .engine.session import Device, Kernels, KVCache, Session
-from .folder import open_folder
+from .folder import open_folder, unchanged
 from .generation.generator import TextGenerator
 from .sequence.defaults import Override, read_defaults
 from .tasks.answer import QuestionAnswerer
@@ -103,6 +103,20 @@ def load(
             f"{folder} is not the model that it was made from: its parity report says broken; "
             f"read {folder / 'parity.html'}, and export the model again"
         )
+    with unchanged(folder, manifest):
+        return _opened(folder, manifest, device, threads, kernels, kv_cache, generation_config)
+
+
+def _opened(
+    folder: Path,
+    manifest: Manifest,
+    device: Device,
+    threads: int | None,
+    kernels: Kernels,
+    kv_cache: KVCache,
+    generation_config: Override | None,
+) -> Model:
+    """Read the files and open the session."""
     opening = partial(
         open_session, folder, manifest, device=device, threads=threads, kernels=kernels, kv_cache=kv_cache
     )

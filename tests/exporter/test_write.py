@@ -302,3 +302,28 @@ def test_an_error_of_the_writing_thread_is_raised_in_the_other(tmp_path: Path) -
 
     with pytest.raises(ValueError, match="closed file"):
         write_to_a_closed_file()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows replaces no file that is open")
+def test_a_loaded_model_generates_the_same_while_its_artifact_is_replaced(tmp_path: Path, checkpoint: Path) -> None:
+    """Replace it before generation, and in the middle of a stream; the weights are mapped and not copied."""
+    out = tmp_path / "out"
+    other = tiny.write(tmp_path / "other", tiny.config("qwen2", num_hidden_layers=1), tokenizer=True, seed=9)
+    export(checkpoint, out)
+    with load(out, task="text-generation") as lm, (out / "model.onnx.data").open("rb") as opened:
+        before, old = opened.read(), (out / "model.onnx.data").stat().st_ino
+        wanted = lm.generate([5, 6, 7], max_new_tokens=12).token_ids
+        stream = lm.stream([5, 6, 7], max_new_tokens=12)
+        chunks = [next(stream)]
+        export(other, out, force=True)
+        assert (out / "model.onnx.data").stat().st_ino != old
+        assert (out / "model.onnx.data").read_bytes() != before
+        assert lm.generate([5, 6, 7], max_new_tokens=12).token_ids == wanted
+        chunks += stream
+        assert stream.generation is not None
+        assert stream.generation.token_ids == wanted
+        assert len(chunks) > 1
+        opened.seek(0)
+        assert opened.read() == before
+    with load(out, task="text-generation") as replaced:
+        assert replaced.generate([5, 6, 7], max_new_tokens=12).token_ids != wanted

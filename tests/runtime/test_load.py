@@ -217,3 +217,26 @@ def test_an_artifact_on_the_hub(artifact: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     assert load("org/name", revision="v1").manifest.task == "text-generation"
     assert asked == [("org/name", "v1", True)]
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["both parts are there", "a part is missing"])
+def test_an_artifact_that_is_replaced_while_it_is_loaded_is_refused(
+    artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """Replace it between the reading of the manifest and of the graph; then it loads."""
+    other, opened = fakes.language_model(tmp_path / "other", context_length=300), load_module.open_session
+
+    def open_late(*arguments: Any, **options: Any) -> Any:
+        artifact.rename(tmp_path / "old")
+        other.rename(artifact)
+        if fails:
+            raise ArtifactError("no weights")
+        return opened(*arguments, **options)
+
+    monkeypatch.setattr(load_module, "open_session", open_late)
+    with pytest.raises(
+        ArtifactError, match=f"^{re.escape(str(artifact))} was replaced or changed while it was loaded; "
+    ):
+        load(artifact)
+    monkeypatch.undo()
+    assert isinstance(load(artifact), TextGenerator)

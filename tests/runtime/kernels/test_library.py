@@ -19,6 +19,10 @@ from .test_matmul import Case, needs_kernels, session
 ROOT = Path(__file__).parents[3]
 MACHINE = 18  # the place of e_machine, the architecture, in an ELF file
 NO_MACHINE = 0xFEED
+needs_plain_memory = pytest.mark.skipif(
+    not sys.platform.startswith("linux") or "libasan" in os.environ.get("LD_PRELOAD", ""),
+    reason="limits or reads a process's address space, of which AddressSanitizer takes its own",
+)
 
 
 def run_limited(script: str) -> str:
@@ -61,7 +65,7 @@ def test_weights_that_share_huge_pages_are_freed_separately(order: str) -> None:
 
 
 @needs_kernels
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@needs_plain_memory
 def test_memory_of_weights_is_freed() -> None:
     """Free it also while other weights of the same mapping stay."""
     told = run_limited(
@@ -92,7 +96,7 @@ print(full - empty, resident() - empty)
 
 
 @needs_kernels
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits a process's address space")
+@needs_plain_memory
 def test_weights_need_no_more_address_space_than_there_is() -> None:
     told = run_limited(
         """
@@ -160,7 +164,7 @@ def test_an_unusable_library_is_skipped(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @needs_kernels
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits a process's address space")
+@needs_plain_memory
 def test_running_out_of_memory_in_a_matmul_is_reported() -> None:
     """Run out of memory in the kernel: x and y exist before the limit, its buffer for the int8 copy of x does not fit.
 
@@ -194,7 +198,7 @@ except PromptError as error:
     assert told.endswith("give less text, or fewer texts at once\n")
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits a process's address space")
+@needs_plain_memory
 def test_running_out_of_memory_in_loading_is_reported(tmp_path: Path) -> None:
     table = np.zeros((fakes.VOCAB, 150_000), dtype=np.float32)  # in the graph itself: it is copied
     folder = fakes.head(tmp_path / "out", "text-classification", table)
