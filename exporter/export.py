@@ -38,6 +38,7 @@ from ..models.checkpoint import PATTERNS, Checkpoint, companions
 from ..models.config import ModelConfig
 from ..models.digest import Digest
 from ..models.heads import check_task
+from ..models.parameters import note_on_left_out
 from ..models.reading.options import ReadOptions
 from ..tokenizer_file import FILE as TOKENIZER
 from .artifact_checkpoint import ArtifactCheckpoint
@@ -46,7 +47,7 @@ from .generation_config import artifact_settings
 from .progress import Progress
 from .quantize.options import QUANTIZED, QuantizedPrecision, QuantizeOptions
 from .quantize.prepare import prepare, scratch_folder
-from .tokenizer import built_tokenizer
+from .tokenizer import check_tokenizer
 from .write import check_space, staged, weight_bytes, write_graph, write_weights
 
 TOOLS = ("torch", "onnx", "onnx_ir", "onnxscript", "safetensors")
@@ -114,7 +115,9 @@ def export(
         checkpoint = open_source(located.folder, ReadOptions(attention, ignore_auto_map, ignore_adapter))
         chosen = checkpoint.task if task == "auto" else task
         check_task(checkpoint.config, chosen)
-        tokenizer = built_tokenizer(located.folder)
+        tokenizer = check_tokenizer(located.folder, checkpoint.config.vocab_size)
+        more = (note_on_left_out(checkpoint, chosen), tokenizer.note)
+        notes = (*checkpoint.notes, *(note for note in more if note is not None and note not in checkpoint.notes))
         settings = artifact_settings(
             located.folder, chosen, checkpoint.config.vocab_size, generation_config, ignore_generation_keys
         )
@@ -148,8 +151,8 @@ def export(
             for name in companions(located.folder):
                 (folder / name).parent.mkdir(exist_ok=True)
                 shutil.copyfile(located.folder / name, folder / name)
-            if tokenizer is not None:
-                (folder / TOKENIZER).write_text(tokenizer, encoding="utf-8")
+            if tokenizer.built is not None:
+                (folder / TOKENIZER).write_text(tokenizer.built, encoding="utf-8")
             if settings is not None:
                 (folder / GENERATION_CONFIG).write_text(settings, encoding="utf-8")
             if isinstance(checkpoint, ArtifactCheckpoint):
@@ -175,7 +178,7 @@ def export(
             operators=dict(sorted(operators.items())),
             tools=_tools(),
             files=files,
-            notes=checkpoint.notes,
+            notes=notes,
         )
         (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
     return manifest

@@ -255,11 +255,14 @@ def _convert(piece: Tensor, dtype: torch.dtype, name: str, sources: tuple[str, .
     # One pass converts and makes contiguous; .to() and then .contiguous() take three times as long.
     as_it_is = piece.dtype == dtype and piece.is_contiguous()
     converted = piece if as_it_is else torch.empty(piece.shape, dtype=dtype).copy_(piece)
-    # Rounding to fp16 is expected; overflow to infinity is an error.
-    if dtype == torch.float16 and piece.dtype != dtype and converted.isinf().any() and piece.isfinite().all():
+    # Rounding is expected; overflow to infinity is an error.
+    narrower = dtype == torch.float16 or piece.dtype == torch.float64
+    if narrower and piece.dtype != dtype and converted.isinf().any() and piece.isfinite().all():
+        limit, remedy = "fp16's 65504", "export with --precision bf16 or fp32"
+        if dtype != torch.float16:
+            limit, remedy = "float32's 3.4e38", "the checkpoint is damaged: fetch it again"
         raise UnsupportedError(
-            f"{', '.join(sources) or name}: a value of {piece.abs().max().item():.4g} is beyond fp16's 65504; "
-            "export with --precision bf16 or fp32"
+            f"{', '.join(sources) or name}: a value of {piece.abs().max().item():.4g} is beyond {limit}; {remedy}"
         )
     return converted
 

@@ -24,8 +24,10 @@ from ..regular_file import check_regular
 from ..tokenizer_file import VOCABULARY
 from .config import ConfigReader, ModelConfig
 from .family import CLASS_SUFFIXES, FAMILIES, Family, architectures
-from .parameters import load_module
+from .parameters import LM_HEAD, load_module
+from .reading.adapter import adapter_files, check_adapter
 from .reading.custom_code import check_custom_code, custom_code
+from .reading.layout import read_layout
 from .reading.options import ReadOptions
 from .weight_source import CHUNK_BYTES, TensorInfo, find_trunk, row_ranges
 
@@ -63,8 +65,8 @@ def companions(folder: Path) -> list[str]:
 class Checkpoint:
     """An opened folder: ``config``, the ``task`` its architecture is for, and ``tensors`` by name (headers only).
 
-    ``custom_code`` names the checkpoint's own code, which is not run. ``notes`` say, a sentence each, how the files
-    were read where they leave that open.
+    ``custom_code`` names the checkpoint's own code, which is not run, and ``adapter`` the files of an adapter, which is
+    left out. ``notes`` say, a sentence each, how the files were read where they leave that open.
     """
 
     def __init__(self, folder: str | Path, options: ReadOptions = ReadOptions()) -> None:  # noqa: B008 - it is frozen
@@ -81,25 +83,28 @@ class Checkpoint:
         self.folder = Path(folder)
         if (foreign := foreign_format(self.folder)) is not None:
             raise UnsupportedError(f"{self.folder} {foreign}")
+        self.adapter = adapter_files(self.folder)
+        notes = [check_adapter(self.adapter, self.folder, options)]
         reader = ConfigReader.open(self.folder)
         self.task: Task
         self.architecture, family, self.task = _architecture(reader)
         self.config = with_attention(family.parse(reader), options.attention, reader.where)
         self.custom_code = custom_code(reader.get("auto_map"), reader.where)
-        notes = [check_custom_code(self.custom_code, options, reader.where), _note_on_context(self.config)]
-        self.notes = tuple(note for note in notes if note is not None)
-        self.files, self.tensors = self._find()
+        notes += [check_custom_code(self.custom_code, options, reader.where), _note_on_context(self.config)]
+        self.files = _weight_files(self.folder)
+        stored, note = _headers(self.files, _index(self.folder), self.config.tie_word_embeddings)
+        layout = read_layout(stored, self.folder)
+        self.tensors = {name: stored[original] for name, original in layout.stored.items()}
+        self._stored_names = layout.stored
         self.trunk_prefix = find_trunk(self.tensors, self.folder)
-
-    def _find(self) -> tuple[tuple[Path, ...], dict[str, TensorInfo]]:
-        """Find the weight files, and read their headers."""
-        files = _weight_files(self.folder)
-        return files, _headers(files, _index(self.folder))
+        wide = any(info.dtype == "F64" for info in stored.values())
+        notes += [note, *layout.notes, "float64 weights are read as float32" if wide else None]
+        self.notes = tuple(note for note in notes if note is not None)
 
     def tensor(self, name: str) -> Tensor:
         """Return a whole tensor in its stored dtype, in memory of its own."""
-        with self._open(name) as file:
-            tensor: Tensor = file.get_tensor(name).clone()
+        with self._open(name) as (file, stored):
+            tensor: Tensor = file.get_tensor(stored).clone()
             return tensor
 
     def rows(self, name: str, chunk_bytes: int = CHUNK_BYTES) -> Iterable[tuple[int, Tensor]]:
@@ -111,25 +116,26 @@ class Checkpoint:
             yield start, self._rows(name, start, stop)
 
     def _rows(self, name: str, start: int, stop: int) -> Tensor:
-        with self._open(name) as file:
-            chunk: Tensor = file.get_slice(name)[start:stop]
+        with self._open(name) as (file, stored):
+            chunk: Tensor = file.get_slice(stored)[start:stop]
             return chunk
 
     def columns(self, name: str, start: int, stop: int) -> Tensor:
         """Return the columns ``start`` to ``stop`` of a matrix."""
-        with self._open(name) as file:
-            chunk: Tensor = file.get_slice(name)[:, start:stop]
+        with self._open(name) as (file, stored):
+            chunk: Tensor = file.get_slice(stored)[:, start:stop]
             return chunk
 
     @contextmanager
-    def _open(self, name: str) -> Iterator[Any]:
+    def _open(self, name: str) -> Iterator[tuple[Any, str]]:
+        """Open the file of a tensor; yield it with the tensor's name there."""
         file = self.tensors[name].file
         remedy = "fetch the file again"
         with (
             library_errors(lambda why: CheckpointError(f"{file}: tensor {name} cannot be read ({why}); {remedy}")),
             safe_open(file, "pt") as opened,
         ):
-            yield opened
+            yield opened, self._stored_names[name]
 
     def load(self, task: Task | None = None, dtype: torch.dtype = torch.float32) -> nn.Module:
         """Return the native module with all of its weights in memory; errors as ``load_module``."""
@@ -223,7 +229,11 @@ def _weight_files(folder: Path) -> tuple[Path, ...]:
     raise CheckpointError(f"{folder} has neither {SINGLE} nor {INDEX}; fetch the checkpoint's weights")
 
 
-def _headers(files: tuple[Path, ...], index: dict[str, str] | None) -> dict[str, TensorInfo]:
+def _headers(
+    files: tuple[Path, ...], index: dict[str, str] | None, tied: bool
+) -> tuple[dict[str, TensorInfo], str | None]:
+    """Return the tensors by their names in the files, and a note on a tied head that only the index names."""
+    note = None
     tensors: dict[str, TensorInfo] = {}
     for file in files:
         for name, info in _header(file).items():
@@ -233,12 +243,14 @@ def _headers(files: tuple[Path, ...], index: dict[str, str] | None) -> dict[str,
                 )
             tensors[name] = info
     for name, file_name in (index or {}).items():
-        if name not in tensors or tensors[name].file.name != file_name:
+        if tied and name not in tensors and (name == LM_HEAD or name.endswith(f".{LM_HEAD}")):
+            note = f"{INDEX} names {name}, which no file holds: the embedding is the head"
+        elif name not in tensors or tensors[name].file.name != file_name:
             raise CheckpointError(
                 f"{files[0].parent / INDEX}: tensor {name} should be in {file_name} and is not; "
                 "fetch the checkpoint again"
             )
-    return tensors
+    return tensors, note
 
 
 def _header(file: Path) -> dict[str, TensorInfo]:

@@ -15,4 +15,8 @@ PRECISIONS: Mapping[torch.dtype, FloatPrecision] = {dtype: name for name, dtype 
 
 SAFETENSORS_NAMES: Mapping[FloatPrecision, str] = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}
 """The dtypes in the headers of safetensors files."""
-SAFETENSORS_DTYPES: Mapping[str, torch.dtype] = {name: TORCH_DTYPES[key] for key, name in SAFETENSORS_NAMES.items()}
+SAFETENSORS_DTYPES: Mapping[str, torch.dtype] = {
+    **{name: TORCH_DTYPES[key] for key, name in SAFETENSORS_NAMES.items()},
+    "F64": torch.float64,
+}
+"""The dtypes of weights that are read; float64 is rounded to float32."""

@@ -8,9 +8,10 @@ from ..errors import CheckpointError, UnsupportedError
 from .dtypes import SAFETENSORS_DTYPES
 from .heads import CausalLM, build, trunk, trunk_path
 from .rope import RotaryEmbedding
-from .weight_source import WeightSource
+from .weight_source import CHUNK_BYTES, WeightSource
 
 LM_HEAD = "lm_head.weight"
+VALUE_HEAD = "v_head."
 
 
 def stored_name(source: WeightSource, parameter: str, task: Task) -> str:
@@ -37,7 +38,7 @@ def check_parameters(source: WeightSource, task: Task, module: nn.Module) -> Non
         count = "1 tensor is missing" if len(missing) == 1 else f"{len(missing)} tensors are missing"
         raise CheckpointError(
             f"{source.folder}: {count}, first {missing[0]}, which {task} with this "
-            f"config.json needs; {_remedy(missing[0], task, source.task)}"
+            f"config.json needs; {_remedy(source, missing[0], task)}"
         )
     for name, shape in wanted.items():
         info = source.tensors[name]
@@ -87,6 +88,15 @@ def load_module(source: WeightSource, task: Task | None = None, dtype: torch.dty
     return module.eval()
 
 
+def note_on_left_out(source: WeightSource, task: Task) -> str | None:
+    """Return which tensors of other heads the source holds unasked, as a sentence; None where there are none."""
+    names = [name for name in source.tensors if _left_over(source, name, task)]
+    if not names:
+        return None
+    count = f"{len(names)} tensors are" if len(names) > 1 else "1 tensor is"
+    return f"{count} left out, which {task} does not read: {', '.join(names[:4])}"
+
+
 def _ignorable(source: WeightSource, name: str, task: Task) -> bool:
     """Return true for a tensor that the task does not read and that checkpoints nevertheless hold."""
     if name.endswith("rotary_emb.inv_freq"):  # older checkpoints stored what the config says
@@ -94,15 +104,30 @@ def _ignorable(source: WeightSource, name: str, task: Task) -> bool:
     if name == LM_HEAD and (source.config.tie_word_embeddings or source.task == "text-generation" != task):
         return True
     heads = ("score.weight", "score.bias", "qa_outputs.weight", "qa_outputs.bias")
-    return task != source.task and name in heads  # another head, left out on request
+    # another head, left out on request
+    return (task != source.task and name in heads) or _left_over(source, name, task)
+
+
+def _left_over(source: WeightSource, name: str, task: Task) -> bool:
+    """Return true for a tensor of training: the LM head under another task's architecture, the value head of PPO."""
+    if name == LM_HEAD:
+        return not (task == "text-generation" or source.task == "text-generation" or source.config.tie_word_embeddings)
+    return name.startswith(VALUE_HEAD)
 
 
 def _check_tied(source: WeightSource) -> None:
+    """Check that the head has the values of the embedding, in whichever dtype."""
     embedding = source.trunk_prefix + "embed_tokens.weight"
     head = source.tensors[LM_HEAD]
-    same = head.dtype == source.tensors[embedding].dtype and all(
-        torch.equal(ours, theirs)
-        for (_, ours), (_, theirs) in zip(source.rows(embedding), source.rows(LM_HEAD), strict=True)
+    sizes = [SAFETENSORS_DTYPES[source.tensors[name].dtype].itemsize for name in (embedding, LM_HEAD)]
+    row_elements = max(1, head.shape[1])
+    rows = max(1, CHUNK_BYTES // (row_elements * max(sizes)))  # of both at once
+    chunks = [rows * row_elements * size for size in sizes]
+    same = all(
+        torch.equal(ours.double(), theirs.double())
+        for (_, ours), (_, theirs) in zip(
+            source.rows(embedding, chunks[0]), source.rows(LM_HEAD, chunks[1]), strict=True
+        )
     )
     if not same:
         raise CheckpointError(
@@ -111,9 +136,14 @@ def _check_tied(source: WeightSource) -> None:
         )
 
 
-def _remedy(name: str, task: Task, stored: Task) -> str:
+def _remedy(source: WeightSource, name: str, task: Task) -> str:
+    if name == LM_HEAD and source.trunk_prefix == "":
+        return "the tensors are those of a bare model: give --task feature-extraction if it makes embeddings"
     if name == LM_HEAD:
-        return "set tie_word_embeddings to true if the head is the embedding"
-    if task != stored:
-        return f"the checkpoint is for {stored}: leave out --task, or give one with this head"
+        return (
+            "give --task feature-extraction if the model makes embeddings, or set tie_word_embeddings to true if the "
+            "head is the embedding"
+        )
+    if task != source.task:
+        return f"the checkpoint is for {source.task}: leave out --task, or give one with this head"
     return "the config and the weights belong to different models, or a file is incomplete"

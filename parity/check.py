@@ -105,6 +105,8 @@ def _check(
     cases, runs, left_out = _cases(manifest, model, sessions, texts, tokens, options)
     if checkpoint.custom_code is not None:
         left_out.append(f"the checkpoint's own code ({checkpoint.custom_code}), which is not run")
+    if checkpoint.adapter is not None:
+        left_out.append(f"the adapter beside the weights ({checkpoint.adapter}), which is left out")
     passages = [*(passage for case in cases for passage in case.passages), *(run.passage for run in runs)]
     model.read(passages, _stage(report, "layers"))
     results, tally = compare_cases(cases, manifest, sessions, model, limits, _stage(report, "cases"))

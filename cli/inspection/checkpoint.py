@@ -20,6 +20,7 @@ def describe_checkpoint(path: Path) -> Description:
     """
     with export_extra():
         from ...models.checkpoint import Checkpoint
+        from ...models.parameters import note_on_left_out
         from ...models.reading.options import ReadOptions
     # What export asks about is described, and not asked.
     checkpoint = Checkpoint(path, ReadOptions(describe=True))
@@ -45,5 +46,5 @@ def describe_checkpoint(path: Path) -> Description:
             "rope": config.rope.type,
             **text_facts(path, checkpoint.task),
         },
-        notes=checkpoint.notes,
+        notes=[note for note in (*checkpoint.notes, note_on_left_out(checkpoint, checkpoint.task)) if note is not None],
     )

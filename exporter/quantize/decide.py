@@ -6,6 +6,7 @@ from ...artifact import Target, Task
 from ...errors import UsageError
 from ...models.weight_source import WeightSource
 from .allocation.candidates import Candidate, candidates, kept
+from .allocation.mix import check_target_size
 from .allocation.uniform import uniform
 from .calibration import WINDOWS, Calibration
 from .formats.scheme import Schemes
@@ -45,6 +46,7 @@ def decide(
     """
     found = candidates(checkpoint, task)
     kept(found, options.keep)  # rejects a pattern without a match before any long work starts
+    check_target_size(found, options)
     if options.target_kl is not None and task != "text-generation":
         raise UsageError(f"target KL is a measure of next tokens, and the task is {task}; give a target size")
     if options.method == "smoothquant":

@@ -207,7 +207,7 @@ DAMAGES: list[tuple[str, type[InputError], Damage, str]] = [
         "int8",
         UnsupportedError,
         lambda folder: rewrite(folder, {Q: zeros(64, 64, dtype=torch.int8)}),
-        f"{{folder}}/{SINGLE}: tensor {Q} has dtype I8; supported are F32, F16, BF16: use the checkpoint before it was",
+        f"{{folder}}/{SINGLE}: tensor {Q} has dtype I8; supported are F32, F16, BF16, F64: use the checkpoint",
     ),
     (
         "float8",
@@ -237,8 +237,8 @@ DAMAGES: list[tuple[str, type[InputError], Damage, str]] = [
         "no head",
         CheckpointError,
         lambda folder: rewrite(folder, {"lm_head.weight": None}),
-        "{folder}: 1 tensor is missing, first lm_head.weight, which text-generation with this config.json needs; set "
-        "tie_word_embeddings to true if the head is the embedding",
+        "{folder}: 1 tensor is missing, first lm_head.weight, which text-generation with this config.json needs; give "
+        "--task feature-extraction if the model makes embeddings, or set tie_word_embeddings to true if",
     ),
     (
         "surplus",

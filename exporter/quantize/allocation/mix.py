@@ -26,10 +26,10 @@ def mixed(found: list[Candidate], estimates: KlEstimates, options: QuantizeOptio
     """Return the schemes with the least estimate within ``target_size``, or the smallest that reach ``target_kl``.
 
     Raises:
-        UsageError: the target cannot be met; the message gives the closest that can.
+        UsageError: the target KL cannot be met; the message gives the closest that can.
     """
     special = kept(found, options.keep)
-    floats = sum(4 * c.size for c in found if special.get(c.tensor) == "float")
+    floats = _float_bytes(found, special)
     gain = GPTQ_GAIN if method == "gptq" else 1.0
     costs = {
         c.tensor: _costs(c, estimates[c.tensor], special.get(c.tensor), gain, options)
@@ -43,18 +43,33 @@ def mixed(found: list[Candidate], estimates: KlEstimates, options: QuantizeOptio
         fixed = sum(costs[name][0].bytes for name in costs if name in special)
         size = int(free * BITS_PER_WEIGHT / 8) + fixed + floats
     taken = allocate(costs, size=None if size is None else size - floats, kl=options.target_kl)
-    total, kl = sum(cost.bytes for cost in taken.values()) + floats, sum(cost.kl_estimate for cost in taken.values())
-    if options.target_size is not None and total > options.target_size:
-        raise UsageError(
-            f"target size is {options.target_size:,} bytes, and the weights take at least {total:,}; "
-            "ask for more, or keep less in float or int8"
-        )
+    kl = sum(cost.kl_estimate for cost in taken.values())
     if options.target_kl is not None and kl > options.target_kl:
         raise UsageError(
             f"target KL is {options.target_kl:g} nats per token, and the best mix is estimated at {kl:.3g}; "
             "ask for more than that, or for --precision int8"
         )
     return {name: _scheme(taken[name], method) for name in (c.tensor for c in found) if name in taken}
+
+
+def check_target_size(found: list[Candidate], options: QuantizeOptions) -> None:
+    """Check that the smallest formats fit into ``target_size``; this needs shapes alone.
+
+    Raises:
+        UsageError: they do not; the message gives the size that they need.
+    """
+    if options.target_size is None:
+        return
+    special = kept(found, options.keep)
+    least = _float_bytes(found, special)
+    for c in found:
+        if special.get(c.tensor) != "float":
+            least += min(_bytes(c, format) for format in _formats(c, special.get(c.tensor), options))
+    if least > options.target_size:
+        raise UsageError(
+            f"target size is {options.target_size:,} bytes, and the weights take at least {least:,}; "
+            "ask for more, or keep less in float or int8"
+        )
 
 
 def measured_formats(found: list[Candidate], options: QuantizeOptions) -> dict[str, list[BlockFormat]]:
@@ -82,10 +97,19 @@ def _costs(
     options: QuantizeOptions,
 ) -> list[FormatCost[BlockFormat]]:
     costs = []
-    for size in _sizes(options):
-        for bits in (4, 8):
-            if only in (None, f"int{bits}"):
-                format = candidate.format(bits, size)
-                kl = estimates[candidate.format(4, size)] / (EIGHT_BITS_GAIN if bits == 8 else gain)
-                costs.append(FormatCost(format, format.bytes(*candidate.shape, SCALE_BYTES), kl))
+    for format in _formats(candidate, only, options):
+        kl = estimates[candidate.format(4, format.block_size)] / (EIGHT_BITS_GAIN if format.bits == 8 else gain)
+        costs.append(FormatCost(format, _bytes(candidate, format), kl))
     return costs
+
+
+def _formats(candidate: Candidate, only: Kept | None, options: QuantizeOptions) -> list[BlockFormat]:
+    return [candidate.format(bits, size) for size in _sizes(options) for bits in (4, 8) if only in (None, f"int{bits}")]
+
+
+def _bytes(candidate: Candidate, format: BlockFormat) -> int:
+    return format.bytes(*candidate.shape, SCALE_BYTES)
+
+
+def _float_bytes(found: list[Candidate], special: Mapping[str, Kept]) -> int:
+    return sum(4 * c.size for c in found if special.get(c.tensor) == "float")

@@ -122,6 +122,28 @@ def test_a_checkpoint(run: Run, tmp_path: Path) -> None:
     ]
 
 
+def test_what_export_would_ask_about(run: Run, tmp_path: Path) -> None:
+    values = tiny.config("qwen2", "feature-extraction", auto_map={"AutoModel": "modeling_qwen.Qwen2Model"})
+    tensors = {f"module.{name}": tensor for name, tensor in tiny.weights(values).items()}
+    tiny.write(tmp_path, values, tensors=tensors)
+    (tmp_path / "adapter_config.json").write_text("{}")
+    result = run("inspect", tmp_path, "--json")
+    assert result.exit_code == 0, result.stderr
+    notes = json.loads(result.stdout)["notes"]
+    assert [note.split(" (")[0] for note in notes] == [
+        "an adapter",
+        "auto_map names code of the checkpoint's own",
+        "tensor names are read without the prefix module.",
+    ]
+    assert "--attention bidirectional" in run("inspect", tmp_path).stdout
+
+
+def test_bidirectional_attention(run: Run, tmp_path: Path) -> None:
+    tiny.write(tmp_path, tiny.config("qwen2", "feature-extraction", is_causal=False))
+    assert "attention     bidirectional in every layer" in run("inspect", tmp_path).stdout
+    assert json.loads(run("inspect", tmp_path, "--json").stdout)["attention"] == "bidirectional"
+
+
 def test_a_damaged_checkpoint_is_refused(run: Run, tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "tiny")
     weights = tmp_path / "tiny" / "model.safetensors"

@@ -60,6 +60,20 @@ def test_a_bad_source_leaves_nothing_behind(
     assert names(source.parent) == ["source"]
 
 
+def test_what_a_checkpoint_leaves_open_is_answered(run: Run, tmp_path: Path) -> None:
+    values = tiny.config("qwen2", "feature-extraction", auto_map={"AutoModel": "modeling_qwen.Qwen2Model"})
+    source = tiny.write(tmp_path / "source", values, tokenizer=True)
+    (source / "adapter_config.json").write_text("{}")
+    result = run("export", source, tmp_path / "out", "--attention", "bidirectional")
+    assert "an adapter (LoRA) lies beside the full weights (adapter_config.json)" in result.stderr
+    result = run("export", source, tmp_path / "out", "--ignore-adapter")
+    assert "auto_map names code of the checkpoint's own (AutoModel: modeling_qwen.Qwen2Model)" in result.stderr
+    result = run("export", source, tmp_path / "out", "--ignore-adapter", "--attention", "bidirectional")
+    assert result.exit_code == 0, result.stderr
+    assert "attention is bidirectional, as --attention says" in result.stdout
+    assert "parity    faithful" in result.stdout
+
+
 def test_a_source_that_does_not_exist(run: Run, tmp_path: Path) -> None:
     result = run("export", tmp_path / "none", tmp_path / "out")
     assert result.exit_code == 2

@@ -201,3 +201,17 @@ def test_smoothing_without_a_norm_in_front(tmp_path: Path) -> None:
         f"{folder}: method smoothquant folds scales into the norm in front of gate and up, and exaone4 has none there, "
         "or --keep keeps them; use --method rtn"
     )
+
+
+def test_an_impossible_target_size_is_refused_from_the_shapes(folder: Path) -> None:
+    stages: list[str] = []
+    with pytest.raises(
+        UsageError, match=r"target size is 1,000 bytes, and the weights take at least [\d,]+; ask for mo"
+    ):
+        quantize(
+            folder,
+            folder.parent / "out",
+            options=QuantizeOptions(target_size=1000),
+            progress=lambda stage, done, total: stages.append(stage),
+        )
+    assert stages == []

@@ -7,7 +7,13 @@ from typing import Any
 import pytest
 from intaglio.errors import CheckpointError, UsageError
 from intaglio.exporter.quantize.allocation.candidates import Candidate, candidates, kept
-from intaglio.exporter.quantize.allocation.mix import BITS_PER_WEIGHT, GPTQ_GAIN, measured_formats, mixed
+from intaglio.exporter.quantize.allocation.mix import (
+    BITS_PER_WEIGHT,
+    GPTQ_GAIN,
+    check_target_size,
+    measured_formats,
+    mixed,
+)
 from intaglio.exporter.quantize.allocation.uniform import uniform
 from intaglio.exporter.quantize.formats.blocks import BlockFormat
 from intaglio.exporter.quantize.formats.scheme import Schemes
@@ -192,8 +198,9 @@ def test_a_target_size_is_kept_to(found: Found) -> None:
         total = sum(item.kl_estimate or 0 for item in schemes.values())
         assert previous is None or total < previous
         previous = total
+    check_target_size(weights, QuantizeOptions(target_size=least))
     with pytest.raises(UsageError) as caught:
-        mix(weights, QuantizeOptions(target_size=least - 1))
+        check_target_size(weights, QuantizeOptions(target_size=least - 1))
     assert str(caught.value) == (
         f"target size is {least - 1:,} bytes, and the weights take at least {least:,}; "
         "ask for more, or keep less in float or int8"
@@ -233,4 +240,4 @@ def test_float_weights_count_for_the_size_and_are_not_measured(found: Found) -> 
     assert set(mix(weights, options)) == {"model.embed_tokens.weight", "lm_head.weight"}
     floats = 4 * sum(c.size for c in weights if not c.per_token)
     with pytest.raises(UsageError, match="keep less in float or int8"):
-        mix(weights, QuantizeOptions(keep={"*_proj": "float"}, target_size=floats))
+        check_target_size(weights, QuantizeOptions(keep={"*_proj": "float"}, target_size=floats))
