@@ -15,9 +15,9 @@ from ..sequence.options import Options
 from ..sequence.sequence import Generation
 from ..sequence.stream import TextStream
 from ..text.tokenizer import Tokenizer
-from .messages import Message
-from .reasoning import OPEN as OPEN_THOUGHT
-from .reasoning import ReasoningParser, ReplySpan
+from .forms import text_of_parts
+from .messages import Message, normalize_messages
+from .reasoning import ReasoningParser, ReplySpan, open_thought
 from .template import ChatFormat
 from .tool_call import BrokenToolCall, ToolCall
 from .tool_calls import TextOrCall, ToolCallParser
@@ -71,6 +71,7 @@ class ChatStream(Iterator[ChatEvent]):
     _reasoning: ReasoningParser
     _calls: ToolCallParser | None
     _continued_text: str = ""  # of the message that the turn continues
+    _continued_thought: str = ""  # of that message, if it ends inside its thought
     _queue: list[ChatEvent] = field(default_factory=list)
     _events: list[ChatEvent] = field(default_factory=list)  # those already returned
     _ended: bool = False
@@ -102,8 +103,8 @@ class ChatStream(Iterator[ChatEvent]):
         # The next prompt shows a broken call as the model wrote it, followed by the reason.
         content = self._continued_text + "\n".join([*([text] if text else []), *(call.text for call in broken)])
         message: dict[str, Any] = {"role": "assistant", "content": content}
-        if thought:
-            message["reasoning_content"] = thought
+        if whole_thought := (self._continued_thought + self._joined("thought")).strip():
+            message["reasoning_content"] = whole_thought
         if calls:
             message["tool_calls"] = [
                 {"type": "function", "function": {"name": call.name, "arguments": call.arguments}} for call in calls
@@ -186,13 +187,15 @@ def stream_chat(
         tokenizer.check_length(prompt, context_length - 1, "the conversation")
     # The template writes the special tokens itself.
     tokens = tokenizer.encode_with_offsets(prompt, add_special_tokens=False).ids
-    final_content = messages[-1].get("content") if continued else ""
+    final = text_of_parts(normalize_messages(messages[-1:])[0].get("content")) if continued else ""
+    thought = open_thought(prompt, final)
     settings = cast(Options, {name: value for name, value in options.items() if name in Options.__annotations__})
     return ChatStream(
         (options.get("conversation") or generator).stream(tokens, **settings),
-        ReasoningParser(opened=prompt.rstrip().endswith(OPEN_THOUGHT)),
+        ReasoningParser(opened=thought is not None),
         calls,
-        final_content if isinstance(final_content, str) else "",
+        final if thought is None else "",
+        thought or "",
     )
 
 

@@ -20,12 +20,31 @@ class ReplySpan:
     text: str
 
 
-class ReasoningParser:
-    """Splits streamed text into thought and answer. Only what may be the start of a tag is held back.
+def open_thought(prompt: str, continued: str = "") -> str | None:
+    """Return what a prompt has of the thought that it ends in; None where it ends in none.
 
-    Inside the thought, tags in Markdown code are text, and every nested opening tag needs its own closing tag. A code
-    fence that is never closed does not hide the end of the thought: a closing tag at the start of a line ends the
-    thought, unless the same fence contains its opening tag. In the answer, tags are text.
+    Args:
+        continued: the text of the final message, if the prompt leaves that open.
+    """
+    if CLOSE in continued:
+        return None
+    text = continued.strip()
+    if text.startswith(OPEN):
+        return continued.lstrip().removeprefix(OPEN)
+    before = prompt[: prompt.rfind(text)] if text else prompt
+    return continued if before.rstrip().endswith(OPEN) else None
+
+
+class ReasoningParser:
+    """Splits streamed text into thought and answer.
+
+    The first closing tag ends the thought, as in the families' templates: a thought that mentions the opening tag needs
+    no second closing tag. In the answer, tags are text.
+
+    A closing tag inside Markdown code may be text. It is, if another one follows; what comes between them is held back
+    until then. If none follows, it is the end of the thought. In a code fence, a closing tag at the start of a line
+    ends the thought at once, unless the fence has an opening tag: models leave fences open. All else is passed on at
+    once, except what may be the start of a tag.
 
     Args:
         opened: the prompt has already opened the block.
@@ -39,7 +58,7 @@ class ReasoningParser:
         self._state: Literal["before", "thought", "after", "answer"] = "thought" if opened else "before"
         self._pending = ""
         self._code = _CodeTracker()
-        self._depth = 1
+        self._held: list[str] | None = None  # a closing tag in code, and the text after it
 
     def push(self, chunk: str) -> list[ReplySpan]:
         """Add a chunk of text; return the spans that are now certain."""
@@ -55,6 +74,10 @@ class ReasoningParser:
     def flush(self) -> list[ReplySpan]:
         """Return what is still held back at the end of the text."""
         pending, self._pending = self._pending, ""
+        if self._held is not None:  # no other closing tag has come
+            text = "".join([*self._held, pending]).removeprefix(CLOSE).lstrip()
+            self._held, self._state = None, "answer"
+            return [ReplySpan("answer", text)] if text else []
         if self._state == "after" and not pending.strip():
             return []
         return [ReplySpan("thought" if self._state == "thought" else "answer", pending)] if pending else []
@@ -64,7 +87,7 @@ class ReasoningParser:
         start = len(text) - len(text.lstrip())
         rest = text[start:]
         if rest.startswith(OPEN):
-            self._state, self._code, self._depth, self.has_thought = "thought", _CodeTracker(), 1, True
+            self._state, self._code, self.has_thought = "thought", _CodeTracker(), True
             return rest[len(OPEN) :]
         if OPEN.startswith(rest):  # also if there is only whitespace
             self._pending = rest if self._state == "after" else text
@@ -87,32 +110,31 @@ class ReasoningParser:
                 self._code.push(text[position])
                 position += 1
                 continue
-            if self._ends_block(tag):
-                _append(spans, "thought", text[start:position])
-                self._state = "after"
-                return text[position + len(tag) :]
+            if tag == CLOSE:
+                self._add_thought(spans, text[start:position])
+                self._release(spans)  # a tag that was held back was text, since this one follows
+                if self._code.ends_block():
+                    self._state = "after"
+                    return text[position + len(tag) :]
+                self._held, start = [], position
+            else:
+                self._code.see_opening_tag()
             for character in tag:
                 self._code.push(character)
             position += len(tag)
-        _append(spans, "thought", text[start : len(text) - len(self._pending)])
+        self._add_thought(spans, text[start : len(text) - len(self._pending)])
         return ""
 
-    def _ends_block(self, tag: str) -> bool:
-        """Return True if this tag ends the block; otherwise update the nesting depth."""
-        code = self._code
-        code.end_of_backticks()
-        if code.inline:
-            return False
-        if code.fence:
-            if tag == OPEN:
-                code.open_tags += 1
-                return False
-            if code.open_tags or not code.line_start:
-                code.open_tags = max(0, code.open_tags - 1)
-                return False
-            code.fence = 0
-        self._depth += 1 if tag == OPEN else -1
-        return self._depth == 0
+    def _add_thought(self, spans: list[ReplySpan], text: str) -> None:
+        if self._held is None:
+            _append(spans, "thought", text)
+        else:
+            self._held.append(text)
+
+    def _release(self, spans: list[ReplySpan]) -> None:
+        """Add what was held back to the thought."""
+        held, self._held = self._held, None
+        _append(spans, "thought", "".join(held or ()))
 
 
 class _CodeTracker:
@@ -121,12 +143,13 @@ class _CodeTracker:
     Attributes:
         fence: the number of backticks of the open code fence, or 0.
         inline: the number of backticks of the open inline code, or 0.
-        open_tags: the number of ``<think>`` tags that are open inside the fence.
+        has_tag: the fence has an opening tag.
         line_start: the line so far has only whitespace.
     """
 
     def __init__(self) -> None:
-        self.fence = self.inline = self.open_tags = self._backticks = 0
+        self.fence = self.inline = self._backticks = 0
+        self.has_tag = False
         self.line_start = self._backticks_start_line = True
 
     def push(self, character: str) -> None:
@@ -136,18 +159,28 @@ class _CodeTracker:
             self._backticks += 1
             self.line_start = False
             return
-        self.end_of_backticks()
+        self._end_of_backticks()
         if character == "\n":
             self.inline, self.line_start = 0, True
         elif not character.isspace():
             self.line_start = False
 
-    def end_of_backticks(self) -> None:
+    def see_opening_tag(self) -> None:
+        """Note an opening tag, before its characters are pushed."""
+        self._end_of_backticks()
+        self.has_tag = self.fence > 0
+
+    def ends_block(self) -> bool:
+        """Return True where a closing tag, next in the text, is certainly no part of code."""
+        self._end_of_backticks()
+        return not self.inline and (not self.fence or (self.line_start and not self.has_tag))
+
+    def _end_of_backticks(self) -> None:
         """Open or close code with the backticks just read; no more of them follow."""
         count, self._backticks = self._backticks, 0
         if count >= 3 and self._backticks_start_line and not self.inline:
             if not self.fence:
-                self.fence, self.open_tags = count, 0
+                self.fence, self.has_tag = count, False
             elif count >= self.fence:
                 self.fence = 0
         elif count and not self.fence:

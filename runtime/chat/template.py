@@ -21,6 +21,7 @@ from ...known_options import nearest
 from ...regular_file import read_regular
 from ...tokenizer_file import named_tokens
 from ..folder import read_json
+from .forms import misshown, variants
 from .messages import Message, cut_at_marker, mark_final_text, normalize_messages, plain_value
 from .tool_schema import tool_schemas
 
@@ -70,7 +71,6 @@ class ChatFormat:
         source = self._select(template, with_tools=tools is not None)
         self._check_read(source, variables, tools=bool(tools), documents=bool(documents))
         plain_messages = normalize_messages(messages)
-        final_text = mark_final_text(plain_messages, source) if continue_final_message else None
         plain_variables = {
             **self.special_tokens,
             **{name: plain_value(value) for name, value in variables.items()},
@@ -78,8 +78,50 @@ class ChatFormat:
             "documents": None if documents is None else plain_value(list(documents)),
             "add_generation_prompt": add_generation_prompt and not continue_final_message,
         }
-        prompt = self._render(source, plain_messages, plain_variables)
-        return prompt if final_text is None else cut_at_marker(prompt, final_text)
+        return self._render_best(source, plain_messages, plain_variables, continue_final_message)
+
+    def _render_best(
+        self, source: str, messages: list[dict[str, Any]], variables: Mapping[str, Any], continue_final: bool
+    ) -> str:
+        """Render the messages in the form that the template shows best, the given one first.
+
+        Raises:
+            ArtifactError, PromptError, UsageError: as ``render``, where the template takes none.
+        """
+        best: tuple[int, str] | None = None
+        form, failure = messages, None
+        for form in variants(messages):
+            try:
+                prompt = self._render_form(source, form, variables, continue_final)
+            except ArtifactError:
+                raise
+            except Exception as error:
+                failure = error
+                continue
+            amiss = misshown(messages, prompt)
+            if best is None or amiss < best[0]:
+                best = amiss, prompt
+            if amiss == 0:
+                break
+        if best is not None:
+            return best[1]
+        if isinstance(failure, IntaglioError):
+            raise failure
+        reason = _reason(failure)
+        index = self._find_failing_message(source, form, variables, reason)
+        raise PromptError(
+            f"{self.name}: its chat template fails on message {index} of {len(form)}, "
+            f"role {form[index]['role']!r}: {reason}; change the message to one that the template accepts"
+        )
+
+    def _render_form(
+        self, source: str, messages: list[dict[str, Any]], variables: Mapping[str, Any], continue_final: bool
+    ) -> str:
+        """Render the messages in one form; exceptions of the template pass through."""
+        if not continue_final:
+            return self._run(source, messages, variables)
+        final_text = mark_final_text(messages, source)
+        return cut_at_marker(self._run(source, messages, variables), final_text)
 
     def _select(self, name: str | None, *, with_tools: bool) -> str:
         if not self.templates:
@@ -133,20 +175,6 @@ class ChatFormat:
         if len(self.templates) == 1:
             return ""
         return next((f" {name!r}" for name, text in self.templates.items() if text == source), "")
-
-    def _render(self, source: str, messages: list[dict[str, Any]], variables: Mapping[str, Any]) -> str:
-        """Render the template; an exception that it raises becomes an error that names the message."""
-        try:
-            return self._run(source, messages, variables)
-        except IntaglioError:
-            raise
-        except Exception as error:
-            reason = _reason(error)
-        index = self._find_failing_message(source, messages, variables, reason)
-        raise PromptError(
-            f"{self.name}: its chat template fails on message {index} of {len(messages)}, "
-            f"role {messages[index]['role']!r}: {reason}; change the message to one that the template accepts"
-        )
 
     def _compile(self, source: str) -> None:
         """Compile a template.
@@ -266,7 +294,7 @@ def _name_and_template(entries: Any) -> list[tuple[Any, Any]]:
     return [(one.get("name"), one.get("template")) if isinstance(one, dict) else (None, None) for one in entries]
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: BaseException | None) -> str:
     return _short(str(error)) or type(error).__name__
 
 

@@ -16,7 +16,7 @@ from ...known_options import check_options, option_names
 from .chat import ChatReply
 from .messages import Message
 from .tool_call import BrokenToolCall, ToolCall
-from .tool_schema import Schema, schema_of
+from .tool_schema import Schema, function_of, schema_of
 
 ToolFunction = Callable[..., Any]
 ChatFunction = Callable[..., ChatReply]
@@ -45,7 +45,7 @@ class ToolRun:
         reply: the model's last turn.
         messages: the whole history, the reply included.
         results: the results of all calls, in order.
-        finished: False if the model still called tools in the last round.
+        finished: False if the model still called tools in the last round, or one that has no function.
     """
 
     reply: ChatReply
@@ -57,7 +57,7 @@ class ToolRun:
 def run_tools(
     chat: ChatFunction,
     messages: Sequence[Message],
-    tools: Mapping[str, ToolFunction] | Sequence[ToolFunction],
+    tools: Mapping[str, ToolFunction] | Sequence[ToolFunction | Mapping[str, Any]],
     *,
     max_rounds: int = 8,
     on_result: Callable[[ToolResult], object] | None = None,
@@ -67,7 +67,9 @@ def run_tools(
 
     Args:
         chat: ``TextGenerator.chat``, or another function that takes messages and ``tools`` and returns a ``ChatReply``.
-        tools: functions with type hints and docstrings, in a list or as a mapping from the names the model uses.
+        tools: functions with type hints, in a list or as a mapping from the names the model uses. A list may also have
+            JSON schemas: one with the name of a function describes that function, instead of its docstring. A call of a
+            tool that has no function ends the run; append its result to ``messages`` and go on.
         max_rounds: the largest number of turns of the model.
         on_result: called with each result.
         options: passed to ``chat``.
@@ -80,8 +82,7 @@ def run_tools(
         check_options("run_tools", options, [*known, "max_rounds", "on_result"])
     if max_rounds < 1:
         raise UsageError(f"max_rounds must be at least 1, not {max_rounds}")
-    functions = functions_by_name(tools)
-    schemas = function_schemas(functions)
+    functions, schemas = functions_and_schemas(tools)
     history = [dict(message) for message in messages]
     results: list[ToolResult] = []
     rounds = 0
@@ -92,25 +93,39 @@ def run_tools(
         new_results = execute_calls(reply, functions, on_result)
         results += new_results
         history += [result.message for result in new_results]
-        if not new_results or rounds == max_rounds:
-            return ToolRun(reply, history, tuple(results), finished=not new_results)
+        is_left = any(call.name not in functions for call in reply.tool_calls)
+        if not new_results or is_left or rounds == max_rounds:
+            return ToolRun(reply, history, tuple(results), finished=not new_results and not is_left)
 
 
-def functions_by_name(tools: Mapping[str, ToolFunction] | Sequence[ToolFunction]) -> dict[str, ToolFunction]:
-    """Return the functions by the names that the model uses.
+def functions_and_schemas(
+    tools: Mapping[str, ToolFunction] | Sequence[ToolFunction | Mapping[str, Any]],
+) -> tuple[dict[str, ToolFunction], list[Schema]]:
+    """Return the functions by the names that the model uses, and the schemas of all tools.
 
     Raises:
-        UsageError: two functions have the same name.
+        UsageError: two functions or two schemas have the same name, or a tool has no schema (``schema_of``).
     """
     if isinstance(tools, Mapping):
-        return dict(tools)
-    found: dict[str, ToolFunction] = {}
-    for function in tools:
-        name = getattr(function, "__name__", type(function).__name__)
-        if name in found:
+        if not all(map(callable, tools.values())):
+            raise UsageError("tools is a mapping, and not of names to functions; give a list of schemas and functions")
+        return dict(tools), function_schemas(tools)
+    functions: dict[str, ToolFunction] = {}
+    given: dict[str, Schema] = {}
+    for tool in tools:
+        name = str(function_of(tool)["name"] if isinstance(tool, Mapping) else _name(tool))
+        if name in (given if isinstance(tool, Mapping) else functions):
             raise UsageError(f"there are two tools named {name!r}; give a mapping of names to functions")
-        found[name] = function
-    return found
+        if isinstance(tool, Mapping):
+            given[name] = dict(tool)
+        else:
+            functions[name] = tool
+    made = {name: function for name, function in functions.items() if name not in given}
+    return functions, [*function_schemas(made), *given.values()]
+
+
+def _name(function: ToolFunction) -> str:
+    return getattr(function, "__name__", type(function).__name__)
 
 
 def function_schemas(functions: Mapping[str, ToolFunction]) -> list[Schema]:
@@ -132,9 +147,10 @@ def execute_calls(
     functions: Mapping[str, ToolFunction],
     on_result: Callable[[ToolResult], object] | None = None,
 ) -> list[ToolResult]:
-    """Execute a reply's calls in order; its broken calls become errors, after the results."""
+    """Execute a reply's calls in order, those that have a function; broken calls become errors, after the results."""
     results = []
-    calls: list[ToolCall | BrokenToolCall] = [*reply.tool_calls, *reply.broken_calls]
+    known = [call for call in reply.tool_calls if call.name in functions]
+    calls: list[ToolCall | BrokenToolCall] = [*known, *reply.broken_calls]
     for call in calls:
         result = call_error(call) if isinstance(call, BrokenToolCall) else execute(call, functions[call.name])
         if on_result is not None:

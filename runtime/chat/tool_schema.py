@@ -63,10 +63,11 @@ def schema_of(function: Callable[..., Any]) -> Schema:
         raise UsageError(f"a tool is {type(function).__name__}; give a function, or a JSON schema as a dict")
     name = function.__name__
     document = (inspect.getdoc(function) or "").strip()
-    if not document:
-        raise UsageError(f"tool {name} has no docstring; say what it does, and each argument under 'Args:'")
     descriptions = _argument_descriptions(document)
-    hints = typing.get_type_hints(function)
+    try:
+        hints = typing.get_type_hints(function)
+    except (NameError, TypeError, SyntaxError) as error:
+        raise UsageError(f"tool {name}: its type hints cannot be read ({error}); correct them") from None
     properties: dict[str, Schema] = {}
     required = []
     for index, (argument, parameter) in enumerate(inspect.signature(function).parameters.items()):
@@ -75,14 +76,13 @@ def schema_of(function: Callable[..., Any]) -> Schema:
             continue
         if untyped:
             raise UsageError(f"tool {name}: argument {argument!r} has no type hint; give one, or pass a JSON schema")
-        if argument not in descriptions:
-            raise UsageError(f"tool {name}: argument {argument!r} has no description; add one under 'Args:'")
         properties[argument] = _hint_schema(hints[argument], f"tool {name}: argument {argument!r}")
-        description = descriptions[argument]
+        description = descriptions.get(argument, "")
         if choices := _CHOICES.search(description):
             properties[argument]["enum"] = _parse_choices(choices.group(1), f"tool {name}: argument {argument!r}")
             description = description[: choices.start()].strip()
-        properties[argument]["description"] = description
+        if argument in descriptions:
+            properties[argument]["description"] = description
         if parameter.default is inspect.Parameter.empty:
             required.append(argument)
     parameters: Schema = {"type": "object", "properties": properties}

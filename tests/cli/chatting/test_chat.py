@@ -233,7 +233,7 @@ BAD_FILES: dict[str, tuple[str, str, str]] = {
         "from math import sqrt\n",
         "has no functions; define one, with type hints and a docstring",
     ),
-    "no docstring": ("x.py", "def f(): pass\n", "tool f has no docstring; say what it does"),
+    "no type hint": ("x.py", "def f(a): pass\n", "tool f: argument 'a' has no type hint; give one"),
     "an error in it": ("x.py", "a = 1\nb = a / 0\n", "line 2: ZeroDivisionError: division by zero; fix the file"),
     "no Python": ("x.py", "a = 1\ndef (\n", "line 2: SyntaxError: "),
     "no JSON": ("x.json", "{", "cannot be read (Expecting property name enclosed in double quotes: "),

@@ -204,9 +204,83 @@ def test_the_last_message_is_continued() -> None:
 
 
 @pytest.mark.parametrize(
+    ("content", "output", "text", "message"),
+    [
+        (
+            "<think>\nIt is",
+            " what <think> does.\n</think>\n\nIt opens.",
+            "It opens.",
+            {"content": "It opens.", "reasoning_content": "It is what <think> does."},
+        ),
+        ([{"type": "text", "text": "<think>a"}], "b", "", {"content": "", "reasoning_content": "ab"}),
+        ("<think>a</think>b <think>", " c", " c", {"content": "<think>a</think>b <think> c"}),
+        ("see <think>", " c", " c", {"content": "see <think> c"}),
+    ],
+)
+def test_a_message_that_ends_in_its_thought_is_continued(
+    content: Any, output: str, text: str, message: dict[str, Any]
+) -> None:
+    family = "tiny-exaone4" if "</think>" not in str(content) else "tiny-qwen2"
+    reply = Scripted(family, [output]).chat(
+        [*ASK, {"role": "assistant", "content": content}], continue_final_message=True
+    )
+    assert reply.text == text
+    assert reply.message == {"role": "assistant", **message}
+
+
+def roll_dice(max_num: int):  # type: ignore[no-untyped-def]
+    return 4 if max_num == 6 else 1
+
+
+ROLL_DICE = {
+    "type": "function",
+    "function": {
+        "name": "roll_dice",
+        "description": "Roll a dice with the number 1 to N. User can select the number N.",
+        "parameters": {
+            "type": "object",
+            "required": ["max_num"],
+            "properties": {"max_num": {"type": "int", "description": "Max number of the dice"}},
+        },
+    },
+}
+ROLL = '<tool_call>{"name": "roll_dice", "arguments": {"max_num": 6}}</tool_call>'
+
+
+@pytest.mark.parametrize("tools", [[roll_dice], [ROLL_DICE, roll_dice], [roll_dice, ROLL_DICE]])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_example_of_exaones_page(family: str, tools: list[Any]) -> None:
+    model = Scripted(family, [f"{ROLL}\n{ROLL}", "Both are 4."])
+    run = run_tools(model.chat, [{"role": "user", "content": "Roll D6 dice twice!"}], tools)
+    assert [(result.content, result.failed) for result in run.results] == [("4", False), ("4", False)]
+    assert (run.reply.text, run.finished) == ("Both are 4.", True)
+    assert ("Max number of the dice" in model.prompts[0]) == (len(tools) == 2)
+    assert model.prompts[0].count('"roll_dice"') == 1
+
+
+def test_a_tool_without_a_function_ends_the_run() -> None:
+    model = Scripted("tiny-qwen2", [f'{ROLL}\n<tool_call>{{"name": "clock"}}</tool_call>', "4 at noon."])
+    run = run_tools(model.chat, ASK, [ROLL_DICE, clock])
+    assert [result.content for result in run.results] == ["12:00"]
+    assert [call.name for call in run.reply.tool_calls] == ["roll_dice", "clock"]
+    assert not run.finished
+    history = [*run.messages, {"role": "tool", "name": "roll_dice", "content": {"rolled": 4}}]
+    assert run_tools(model.chat, history, [ROLL_DICE, clock]).reply.text == "4 at noon."
+    assert '{"rolled": 4}' in model.prompts[1]
+
+
+def test_a_python_type_in_a_schema_is_checked() -> None:
+    model = Scripted("tiny-qwen2", [ROLL.replace("6", '"6"')])
+    [broken] = model.chat(ASK, tools=[ROLL_DICE]).broken_calls
+    assert broken.reason == "roll_dice: the argument 'max_num' has the type string, expected int"
+
+
+@pytest.mark.parametrize(
     ("tools", "options", "message"),
     [
         ([clock, clock], {}, "there are two tools named 'clock'; give a mapping of names to functions"),
+        ([ROLL_DICE, ROLL_DICE], {}, "there are two tools named 'roll_dice'; give a mapping of names to functions"),
+        (ROLL_DICE, {}, "tools is a mapping, and not of names to functions; give a list of schemas and functions"),
         ([clock], {"max_rounds": 0}, "max_rounds must be at least 1, not 0"),
         ([print], {}, "a tool is builtin_function_or_method; give a function, or a JSON schema as a dict"),
     ],

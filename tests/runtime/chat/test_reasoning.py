@@ -2,6 +2,7 @@
 
 import pytest
 from intaglio.runtime.chat.reasoning import CLOSE, OPEN, ReasoningParser
+from intaglio.runtime.chat.template import ChatFormat
 
 FENCE = "```"
 # text, whether the template has opened the block, the thought (None: there was no block), the answer
@@ -54,7 +55,25 @@ CASES: dict[str, tuple[str, bool, str | None, str]] = {
         "b",
     ),
     "three backticks within a line": (f"a {FENCE}b{FENCE} c</think>d", True, f"a {FENCE}b{FENCE} c", "d"),
-    "a block in the block": ("a<think>b</think>c</think>d", True, "a<think>b</think>c", "d"),
+    "a mention of the opening tag": (
+        "The user asks what the <think> tag does.\n</think>\n\nIt opens a thought.",
+        True,
+        "The user asks what the <think> tag does.\n",
+        "It opens a thought.",
+    ),
+    "several mentions": ("<think> opens, <think>\n<think></think>d", True, "<think> opens, <think>\n<think>", "d"),
+    "a mention in a thought of the model's": ("<think>\nwhat <think> is</think>b", False, "\nwhat <think> is", "b"),
+    "a mention in an open fence": (f"{FENCE}xml\n<think>\n</think>\n\nb", True, f"{FENCE}xml\n<think>\n", "b"),
+    "a mention of both in an open fence": (
+        f"{FENCE}\n<think>a</think>\n</think>\nb",
+        True,
+        f"{FENCE}\n<think>a</think>\n",
+        "b",
+    ),
+    "a single backtick before the end": ("the ` sign</think>b", True, "the ` sign", "b"),
+    "only a mention of the closing tag": ("so `</think>` ends it", True, "so `", "` ends it"),
+    "two mentions and no end": ("`</think>` and `</think>` end", True, "`</think>` and `", "` end"),
+    "a block in the block": ("a<think>b</think>c</think>d", True, "a<think>b", "c</think>d"),
     "what is almost a tag": ("a <thin> </thinker> <</think>b", True, "a <thin> </thinker> <", "b"),
 }
 
@@ -85,7 +104,7 @@ def test_chunk_boundaries_do_not_change_the_result(case: str) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_streamed_text_is_a_prefix_of_the_whole(case: str) -> None:
-    """Check that shown text is final, and that at most a tag and the space around it is held back."""
+    """Check that shown text is final, and that at most a tag is held back, and what follows a closing tag in code."""
     text, opened, thought, answer = CASES[case]
     reasoning = ReasoningParser(opened=opened)
     shown = {"thought": "", "answer": ""}
@@ -97,7 +116,7 @@ def test_streamed_text_is_a_prefix_of_the_whole(case: str) -> None:
         whole = split([text[:at]], opened)
         behind = len(whole[0] or "") + len(whole[1]) - len(shown["thought"]) - len(shown["answer"])
         held = text[:at][len(text[:at]) - behind :]
-        assert OPEN.startswith(held.strip()) or CLOSE.startswith(held)
+        assert OPEN.startswith(held.strip()) or CLOSE.startswith(held) or CLOSE in text[:at]
 
 
 def test_a_long_thought_takes_linear_time() -> None:
@@ -105,3 +124,15 @@ def test_a_long_thought_takes_linear_time() -> None:
     reasoning = ReasoningParser(opened=True)
     pushed = sum(len(part.text) for character in "<b> ` " * 20_000 for part in reasoning.push(character))
     assert pushed == len("<b> ` ") * 20_000
+
+
+# How the templates of Qwen3, EXAONE 4.0 and DeepSeek-R1 take a past turn apart.
+TEMPLATE = """{%- set content = messages[-1].content -%}
+{{- content.split('</think>')[-1].lstrip('\\n') -}}"""
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if CASES[case][0].count(CLOSE) == 1 and CASES[case][1]])
+def test_the_answer_is_where_the_templates_cut(case: str) -> None:
+    text, _, _, answer = CASES[case]
+    rendered = ChatFormat("out", {"default": TEMPLATE}).render([{"role": "assistant", "content": text}])
+    assert rendered.strip() == answer.strip()

@@ -274,6 +274,10 @@ def undocumented(a: int) -> int:
     return a
 
 
+def unresolved(a: "Nowhere") -> None:  # type: ignore[name-defined]  # noqa: F821
+    pass
+
+
 def untyped(a) -> int:  # type: ignore[no-untyped-def]
     """Adds.
 
@@ -305,11 +309,23 @@ def badly_chosen(a: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("function", "properties"),
+    [(undocumented, {"a": {"type": "integer"}}), (undescribed, {"a": {"type": "integer"}})],
+)
+def test_a_function_without_descriptions_has_the_schema_of_its_signature(
+    function: Callable[..., Any], properties: dict[str, Any]
+) -> None:
+    described = schema_of(function)["function"]
+    assert described["name"] == function.__name__
+    assert described["parameters"] == {"type": "object", "properties": properties, "required": ["a"]}
+    assert isinstance(described["description"], str)
+
+
+@pytest.mark.parametrize(
     ("tool", "message"),
     [
-        (undocumented, "tool undocumented has no docstring; say what it does, and each argument under 'Args:'"),
         (untyped, "tool untyped: argument 'a' has no type hint; give one, or pass a JSON schema"),
-        (undescribed, "tool undescribed: argument 'a' has no description; add one under 'Args:'"),
+        (unresolved, "tool unresolved: its type hints cannot be read (name 'Nowhere' is not defined); correct them"),
         (odd, "tool odd: argument 'a': the type Path has no unambiguous JSON schema; use str, int, "),
         (
             badly_chosen,
@@ -466,7 +482,7 @@ FAILING: dict[str, tuple[str, str]] = {
         "message 2 of 4, role 'tool': 'dict object' has no attribute 'name'",
     ),
     "a type it does not expect": (
-        "{% for m in messages %}{{ m.content + 'x' }}{% endfor %}",
+        "{% for m in messages %}{{ m.content + (1 if m.role == 'assistant' else 'x') }}{% endfor %}",
         "message 1 of 4, role 'assistant': ",
     ),
     "the conversation as a whole": (
