@@ -82,10 +82,10 @@ class QuestionAnswerer(TaskModel):
         ):
             if value < least:
                 raise UsageError(f"{name} must be at least {least}, not {value}")
-        size = min(window, self.session.manifest.model.context_length)
+        size = min(window, self.manifest.model.context_length)
         sequences = split(self.tokenizer, question, context, size, stride)
         for sequence in sequences:
-            check_range(np.asarray(sequence.ids, dtype=np.int64), self.session.manifest.model, "question and context")
+            check_range(np.asarray(sequence.ids, dtype=np.int64), self.manifest.model, "question and context")
         ids = [sequence.ids for sequence in sequences]
         results = dict(run_batches(self.session, ids, OUTPUTS["question-answering"], batch_size))
         windows = []

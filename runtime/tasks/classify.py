@@ -68,7 +68,7 @@ class SequenceClassifier(TaskModel):
             raise UsageError(f"function_to_apply is {function_to_apply!r}; choose one of {choices}")
         if top_k is not None and top_k < 1:
             raise UsageError(f"top_k must be at least 1, not {top_k}")
-        model = self.session.manifest.model
+        model = self.manifest.model
         first, second = paired(texts, text_pairs)
         encoded = encode_texts(first, self.tokenizer, model, truncation, text_pairs=second)
         sequences = [one.ids for one in encoded]
@@ -80,8 +80,8 @@ class SequenceClassifier(TaskModel):
     def _classification(
         self, logits: NDArray[Any], function: ScoreFunction | None, top_k: int | None
     ) -> Classification:
-        values = scores(logits, function or default_function(self.session.manifest.model.problem_type, logits.size))
-        labels = label_names(self.session.manifest, values.size)
+        values = scores(logits, function or default_function(self.manifest.model.problem_type, logits.size))
+        labels = label_names(self.manifest, values.size)
         best = int(values.argmax())
         # A stable sort, so that of equal scores the first label is first.
         order = range(values.size) if top_k is None else np.argsort(-values, kind="stable")[:top_k]

@@ -41,7 +41,7 @@ class Embedder(TaskModel):
         """
         if pooling not in ("last", "mean"):
             raise UsageError(f"unknown pooling {pooling!r}; use 'last' or 'mean'")
-        model = self.session.manifest.model
+        model = self.manifest.model
         encoded = encode_texts(one_or_many(texts), self.tokenizer, model, truncation)
         sequences = [one.ids for one in encoded]
         vectors = np.zeros((len(sequences), model.hidden_size), dtype=np.float32)

@@ -46,7 +46,7 @@ class TokenClassifier(TaskModel):
             choices = ", ".join(map(repr, get_args(Aggregation)))
             raise UsageError(f"aggregate is {aggregate!r}; choose True, False or one of {choices}")
         inputs = one_or_many(texts)
-        encoded = encode_texts(inputs, self.tokenizer, self.session.manifest.model, truncation)
+        encoded = encode_texts(inputs, self.tokenizer, self.manifest.model, truncation)
         sequences = [one.ids for one in encoded]
         results = dict(run_batches(self.session, sequences, OUTPUTS["token-classification"], batch_size))
         return [
@@ -58,7 +58,7 @@ class TokenClassifier(TaskModel):
         self, text: str, sequence: TokenSequence, logits: NDArray[Any], aggregate: bool | Aggregation
     ) -> list[Tag]:
         """Return the tags of the tokens that are not the template's; ``logits`` is [S, L], with padding."""
-        labels = label_names(self.session.manifest, logits.shape[-1])
+        labels = label_names(self.manifest, logits.shape[-1])
         probabilities = softmax(logits[: len(sequence)])
         tokens = [
             TokenScores(scores, *offsets, unknown=id == self.tokenizer.unk_token_id)

@@ -200,9 +200,9 @@ def test_running_out_of_memory_differs_from_other_failures(
             raise failure
 
     model = load(fakes.head(tmp_path / "cls", "text-classification", TABLE), task="text-classification")
-    model.session = replace(model.session, raw=Broken())
+    broken = SequenceClassifier(replace(model.session, raw=Broken()), model.tokenizer)
     with pytest.raises(kind, match=message):
-        model("a")
+        broken("a")
 
 
 def test_an_artifact_on_the_hub(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:

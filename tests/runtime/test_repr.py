@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from intaglio.artifact import TensorEntry
-from intaglio.runtime import Classification, Generation, Score, load
+from intaglio.runtime import Classification, Generation, Score, SequenceClassifier, load
 from intaglio.tests.runtime import fakes
 
 ON_CPU = "cpu with 1 thread, ONNX Runtime's kernels"
@@ -21,9 +21,10 @@ def test_a_model_names_its_class_precision_size_and_device(tmp_path: Path) -> No
     assert repr(classifier) == f"<SequenceClassifier qwen2 fp32, {ON_CPU}>"
     tensors = {"embedding": TensorEntry("int4", (1000, 2000), ("a",)), "scales": TensorEntry("fp32", (1000, 50), ())}
     manifest = replace(classifier.manifest, precision="int4", tensors=tensors)
-    classifier.session = replace(classifier.session, manifest=manifest, threads=2, intaglio_kernels=("MatMulNBits",))
+    session = replace(classifier.session, manifest=manifest, threads=2, intaglio_kernels=("MatMulNBits",))
     assert (
-        repr(classifier) == "<SequenceClassifier qwen2 int4, 2.0M parameters, cpu with 2 threads, intaglio's kernels>"
+        repr(SequenceClassifier(session, classifier.tokenizer))
+        == "<SequenceClassifier qwen2 int4, 2.0M parameters, cpu with 2 threads, intaglio's kernels>"
     )
 
 
