@@ -12,6 +12,7 @@ from ..chat.chat import ChatOptions, ChatReply, ChatStream, finish, stream_chat
 from ..chat.messages import Message
 from ..chat.template import ChatFormat
 from ..decoding.decoder import Decoder, open_decoder, supported_batch_size
+from ..engine.rounding import pass_dependence
 from ..engine.session import Session
 from ..sequence.options import Options
 from ..sequence.request import Request, RequestBuilder
@@ -143,9 +144,10 @@ class TextGenerator:
             json_schema, regex, grammar: at most one of them, which the whole text must match: a JSON schema (an object,
                 or JSON text), a regular expression, or a grammar in Lark's notation.
             logprobs: compute log-probabilities of the generated tokens, and of so many most likely ones for each.
-            speculate: guess tokens from the text so far and check several in one pass; the results are the same. None
-                does so where a prompt is decoded alone; False never does; True refuses where it is not possible: with
-                target "standard", or rotary frequencies that depend on the length.
+            speculate: guess tokens from the text so far and check several in one pass. None does so where a prompt is
+                decoded alone and the results are the same (``speculation_note`` is None); False never does; True
+                always, and refuses where it is not possible: with target "standard", or rotary frequencies that depend
+                on the length.
             draft: a smaller model of the same vocabulary, such as another ``TextGenerator``, which guesses instead.
 
         Raises:
@@ -315,6 +317,15 @@ class TextGenerator:
         self.close()
 
     @property
+    def speculation_note(self) -> str | None:
+        """Why calls do not speculate unless they say so; None where they do."""
+        session = self.session
+        if reason := _no_speculation(session):
+            return f"it cannot speculate: {reason}"
+        reason = pass_dependence(session)
+        return None if reason is None else f"checking guesses may change tokens: {reason}"
+
+    @property
     def session(self) -> Session:
         """The loaded graph. Raises UsageError where the model is closed."""
         if self._loaded is None:
@@ -347,7 +358,7 @@ class TextGenerator:
         session = self.session
         if request.speculate is False:
             return None
-        if session.manifest.target == "standard" or session.manifest.model.length_dependent_rope:
+        if _no_speculation(session) is not None:
             if request.speculate or request.draft is not None:
                 raise UsageError(
                     f"{session.folder} cannot speculate: that needs target 'ort', and rotary frequencies that do not "
@@ -355,6 +366,15 @@ class TextGenerator:
                 )
             return None
         if request.draft is None:
+            if request.speculate is None and pass_dependence(session) is not None:
+                return None
             return Speculation(PromptLookup())
         check_draft(session, self.tokenizer, request.draft)
         return Speculation(DraftModel(request.draft.session, prompt))
+
+
+def _no_speculation(session: Session) -> str | None:
+    """Return why an artifact cannot speculate; None where it can."""
+    if session.manifest.target == "standard":
+        return "its target is 'standard'"
+    return "its rotary frequencies depend on the length" if session.manifest.model.length_dependent_rope else None

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from intaglio.errors import PromptError, UsageError
 from intaglio.runtime import Generation, TextGenerator
+from intaglio.runtime.engine.opening import open_session
 from intaglio.tests.runtime import fakes
 from intaglio.tests.runtime.fakes import text_generator
 
@@ -107,6 +108,19 @@ def test_a_beam_search_in_every_way(lm: TextGenerator) -> None:
         assert conversation.reused == 6  # all that the decoder has read, and the first turn's last token it has not
     with lm.scheduler(slots=2) as scheduler, pytest.raises(UsageError, match="a scheduler has no beam search"):
         scheduler.submit("stone", num_beams=2)
+
+
+def test_beams_copy_the_caches_of_sliding_layers(tmp_path: Path) -> None:
+    """A cache that keeps the whole text of sliding layers gives the same, far beyond their windows and slack."""
+    folder = fakes.language_model(tmp_path / "lm", layer_windows=(6, None))
+    lm = text_generator(folder, threads=1)
+    assert lm.session.windowed
+    whole = TextGenerator(open_session(folder, lm.manifest, threads=1), lm.tokenizer, lm.defaults)
+    assert not whole.session.windowed
+    options: dict[str, Any] = {"num_beams": 3, "num_return_sequences": 3, "max_new_tokens": 150, "eos_token_id": []}
+    for ours, theirs in zip(lm.generate([5, 6], **options), whole.generate([5, 6], **options), strict=True):
+        assert ours.token_ids == theirs.token_ids
+        assert ours.score == pytest.approx(theirs.score, abs=1e-4)
 
 
 def test_a_beam_search_within_a_grammar(lm: TextGenerator) -> None:
