@@ -1,5 +1,6 @@
 """Several prompts from an iterator, several continuations of each, and prompts that cannot be used."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
