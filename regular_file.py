@@ -3,6 +3,9 @@
 import os
 import stat
 from pathlib import Path
+from typing import BinaryIO
+
+PIECE = 1 << 20  # bytes that are read at once
 
 
 def read_regular(path: Path, limit: int) -> bytes:
@@ -25,12 +28,21 @@ def read_regular(path: Path, limit: int) -> bytes:
         with os.fdopen(descriptor, "rb") as stream:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise ValueError(f"{path} cannot be read (it is not a regular file)")
-            data = stream.read(limit + 1)
+            data = _read(stream, limit + 1)
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror or error})") from None
     if len(data) > limit:
         raise ValueError(f"{path} cannot be read (it is longer than the {limit:,} bytes that such a file may have)")
     return data
+
+
+def _read(stream: BinaryIO, most: int) -> bytes:
+    """Return at most this many bytes; memory is taken for those that there are."""
+    pieces = []
+    while most > 0 and (piece := stream.read(min(most, PIECE))):
+        pieces.append(piece)
+        most -= len(piece)
+    return b"".join(pieces)
 
 
 def check_regular(path: Path) -> None:
