@@ -16,7 +16,7 @@ from intaglio.tests.exporter import drive
 from numpy.typing import NDArray
 
 KERNELS: tuple[Kernels, ...] = ("auto", "onnxruntime")
-QUICK = {("gelu", "ort"), ("relu2", "standard")}
+QUICK = {("gelu", "ort")}
 CASES = [
     pytest.param(act, target, marks=() if (act, target) in QUICK else pytest.mark.slow)
     for act in ACTIVATIONS

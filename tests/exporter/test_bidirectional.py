@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers
 from intaglio import QuantizeOptions, load
-from intaglio.artifact import Target, read_manifest
+from intaglio.artifact import Target
 from intaglio.errors import UnsupportedError, UsageError
 from intaglio.exporter import export
 from intaglio.models.checkpoint import Checkpoint
@@ -41,9 +41,9 @@ def reference(folder: Path) -> Any:
     return model.eval()
 
 
-SOME = (("qwen2", "text-classification", "ort"), ("exaone4", "token-classification", "standard"))
+QUICK_CASE = ("exaone4", "token-classification", "ort")
 CASES = [
-    pytest.param(*case, marks=() if case in SOME else pytest.mark.slow)
+    pytest.param(*case, marks=() if case == QUICK_CASE else pytest.mark.slow)
     for case in itertools.product(("qwen2", "exaone4"), HEADS, TARGETS)
 ]
 
@@ -139,20 +139,11 @@ def test_a_causal_graph_of_an_encoder_is_broken(tmp_path: Path) -> None:
     assert any("tokens do not attend to later tokens: the mask is causal" in f.cause for f in report.findings)
 
 
-def test_plain_manifests_have_no_new_keys(tmp_path: Path) -> None:
-    folder = tiny.write(tmp_path / "checkpoint", tiny.config("qwen2"))
-    export(folder, tmp_path / "out")
-    values = json.loads((tmp_path / "out" / "intaglio.json").read_text())
-    assert not {"notes", "attention"} & {*values, *values["model"]}
-    assert read_manifest(tmp_path / "out").model.attention == "causal"
-
-
 def test_generation_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     folder = written(tmp_path / "checkpoint", task="text-generation", auto_map=AUTO_MAP)
     with pytest.raises(UnsupportedError, match="text-generation needs causal attention; give --task feature-extract"):
         export(folder, tmp_path / "out", precision="int4", attention="bidirectional")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint"]
-    export(folder, tmp_path / "out", task="feature-extraction", attention="bidirectional")
 
 
 def test_an_unknown_attention(tmp_path: Path) -> None:

@@ -31,7 +31,9 @@ def test_the_weights_are_those_of_the_plain_checkpoint(tmp_path: Path, precision
     turned = {f"module.{name}": tensor.double() for name, tensor in plain.items()} | {"module.v_head.x": torch.ones(1)}
     folder = written(tmp_path / "turned", turned)
     second = export(folder, tmp_path / "second", precision=precision, options=options)
-    assert first.notes == ()
+    written_keys = json.loads((tmp_path / "first" / "intaglio.json").read_text())
+    assert not {"notes", "attention"} & {*written_keys, *written_keys["model"]}
+    assert (first.notes, read_manifest(tmp_path / "first").model.attention) == ((), "causal")
     assert second.notes == (
         "tensor names are read without the prefix module.",
         "float64 weights are read as float32",
