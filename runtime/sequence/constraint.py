@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import DependencyError, UnsupportedError, UsageError
+from ...json_file import parse_json
+from ...library_errors import library_errors
 from ..text.tokenizer import Tokenizer
 from .sampler import Floats
 
@@ -24,6 +26,10 @@ Schema = Mapping[str, Any] | str | bool
 # White space in JSON as people and models write it: none, single spaces, or one line for each entry. Unbounded, a weak
 # model can write spaces until it reaches max_new_tokens.
 WHITESPACE = r" |\n[ \t]{0,32}"
+# llguidance aborts the process where a regular expression has millions of characters, and follows rules that name each
+# other, or references, on the native stack, which 3,000 in a chain overflow. All else has limits of its own.
+MOST_CHARACTERS = {"regex": 100_000, "grammar": 500_000, "json_schema": 500_000}
+MOST_RULES = 1000
 REASON = 500  # characters of llguidance's explanation; the state of its parser follows
 
 
@@ -88,9 +94,10 @@ class Grammars:
         if self._tokenizer is None:
             raise UsageError(f"{given[0]} needs text, and this artifact has no tokenizer.json; leave it out")
         library = import_llguidance()
-        source = _source(library, given[0], options[given[0]])
-        matcher = library.LLMatcher(self._prepare(library, self._tokenizer), source, log_level=0)
         what = f"the {given[0].replace('_', ' ').replace('json', 'JSON')}"
+        with library_errors(lambda reason: UsageError(f"{what} cannot be used: {_reason(reason)}; simplify it")):
+            source = _source(library, given[0], options[given[0]])
+            matcher = library.LLMatcher(self._prepare(library, self._tokenizer), source, log_level=0)
         if matcher.is_error():
             raise UsageError(f"{what} cannot be used: {_reason(matcher.get_error())}")
         constraint = GrammarConstraint(matcher, what, self._prepared.eos_token, end_tokens, self._vocab_size)
@@ -207,17 +214,27 @@ def _source(library: Any, kind: str, value: Any) -> str:
         return converted
     if not isinstance(value, str):
         raise UsageError(f"{kind} must be text, not {type(value).__name__}")
-    compile_text = library.LLMatcher.grammar_from_regex if kind == "regex" else library.LLMatcher.grammar_from_lark
-    source: str = compile_text(value)
-    return source
+    if kind == "regex":
+        _check_size("the regex", len(value), "characters", MOST_CHARACTERS["regex"])
+        from_regex: str = library.LLMatcher.grammar_from_regex(value)
+        return from_regex
+    _check_size("the grammar", len(value), "characters", MOST_CHARACTERS["grammar"])
+    _check_size("the grammar", value.count(":"), "colons, one for each rule,", MOST_RULES)
+    from_lark: str = library.LLMatcher.grammar_from_lark(value)
+    return from_lark
 
 
 def _schema(value: Any) -> str:
     """Return a JSON schema as text, from a mapping, a boolean, or text."""
     try:
-        schema = json.loads(value) if isinstance(value, str) else value
+        if isinstance(value, str):
+            _check_size("the JSON schema", len(value), "characters", MOST_CHARACTERS["json_schema"])
+        text = value if isinstance(value, str) else json.dumps(value, allow_nan=False)
+        schema = parse_json(text)
         text = json.dumps(schema, allow_nan=False)
-    except (ValueError, TypeError, RecursionError) as error:
+    except RecursionError:
+        raise UsageError("the JSON schema is nested too deeply; give a flatter one") from None
+    except (ValueError, TypeError) as error:
         raise UsageError(
             f"the JSON schema is not JSON ({error}); give an object such as {{'type': 'object'}}"
         ) from None
@@ -225,7 +242,19 @@ def _schema(value: Any) -> str:
         raise UsageError(f"the JSON schema must be an object or a boolean, not {text[:60]}; see json-schema.org")
     if schema is False:
         raise UsageError("the JSON schema is false, which nothing fits; give an object")
+    _check_size("the JSON schema", len(text), "characters", MOST_CHARACTERS["json_schema"])
+    _check_size("the JSON schema", text.count('"$ref"'), "references", MOST_RULES)
     return "{}" if schema is True else text
+
+
+def _check_size(what: str, count: int, of: str, most: int) -> None:
+    """Check a size before llguidance does any work.
+
+    Raises:
+        UsageError: the size is above ``most``.
+    """
+    if count > most:
+        raise UsageError(f"{what} has {count:,} {of} and {most:,} are allowed; simplify it")
 
 
 def _reason(error: str) -> str:

@@ -297,6 +297,80 @@ def test_forms_that_are_none(lm: TextGenerator, options: dict[str, Any], message
         assert "<state>" not in str(error.value)
 
 
+def chain(rules: int) -> str:
+    names = "".join(f"a{i}: a{i + 1}\n" for i in range(rules - 2))
+    return f'start: a0\n{names}a{rules - 2}: "x"\n'
+
+
+def references(count: int) -> dict[str, Any]:
+    names = {f"a{i}": {"$ref": f"#/$defs/a{i + 1}"} for i in range(count - 1)}
+    return {"$ref": "#/$defs/a0", "$defs": {**names, f"a{count - 1}": {"const": 1}}}
+
+
+def nested(depth: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "integer"}
+    for _ in range(depth):
+        schema = {"items": schema}
+    return schema
+
+
+TOO_LARGE: dict[str, tuple[dict[str, Any], str]] = {
+    "a regex of 12 MB": (
+        {"regex": "a" * 12_000_000},
+        "the regex has 12,000,000 characters and 100,000 are allowed; simplify it",
+    ),
+    "a chain of rules": (
+        {"grammar": chain(3000)},
+        "the grammar has 3,000 colons, one for each rule, and 1,000 are allowed; simplify it",
+    ),
+    "a long grammar": (
+        {"grammar": 'start: "' + "x" * 600_000 + '"'},
+        "the grammar has 600,009 characters and 500,000 are",
+    ),
+    "a chain of references": (
+        {"json_schema": references(5000)},
+        "the JSON schema has 5,000 references and 1,000 are allowed",
+    ),
+    "a large schema": (
+        {"json_schema": {"enum": ["x" * 600_000]}},
+        "the JSON schema has 600,014 characters and 500,000 are",
+    ),
+    "a large schema as text": (
+        {"json_schema": " " * 600_000},
+        "the JSON schema has 600,000 characters and 500,000 are",
+    ),
+    "a deep schema": (
+        {"json_schema": nested(120)},
+        "the JSON schema is not JSON (it is nested deeper than 100 levels)",
+    ),
+    "a schema that Python cannot walk": (
+        {"json_schema": nested(100_000)},
+        "the JSON schema is nested too deeply; give a",
+    ),
+    "a deep schema as text": (
+        {"json_schema": "[" * 100_000},
+        "the JSON schema is not JSON (it is nested deeper than 100",
+    ),
+    "a deep regex": ({"regex": "(" * 10_000 + "a" + ")" * 10_000}, "the regex cannot be used: at 1(8): invalid regex"),
+    "a deep grammar": ({"grammar": f'start: {"(" * 5000}"x"{")" * 5000}'}, "lark grammar too deeply nested"),
+}
+
+
+@pytest.mark.parametrize("case", TOO_LARGE)
+def test_a_form_that_is_too_large_is_refused_before_the_library_reads_it(lm: TextGenerator, case: str) -> None:
+    options, message = TOO_LARGE[case]
+    with pytest.raises(UsageError) as error:
+        lm.generate("x", **options)
+    assert message in str(error.value)
+    assert len(str(error.value)) < 1000
+
+
+def test_a_form_of_the_largest_size_can_be_used(lm: TextGenerator) -> None:
+    assert lm.generate("x", grammar=chain(1000)).text == "x"
+    assert lm.generate("x", json_schema=references(1000)).text == "1"
+    assert lm.generate("x", regex="|".join(["abcdefghi"] * 10_000), max_new_tokens=50).text == "abcdefghi"
+
+
 def test_a_grammar_that_outgrows_its_limits_says_where(lm: TextGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
     constraint = constraint_of(Grammars(lm.tokenizer, 288), regex="[a-z]+")
     constraint.accept(token_id(tokenizer_of(lm).backend, "a"))
