@@ -221,6 +221,13 @@ CALLS_ONLY = frozenset({"presence_penalty", "frequency_penalty", "logit_bias"})
 KEYS = frozenset({*SETTINGS, *UNSUPPORTED, "do_sample"}) - CALLS_ONLY
 """The keys that are read from a file."""
 
+INERT_KEYS = frozenset(
+    """transformers_version _from_model_config pad_token_id bos_token_id decoder_start_token_id use_cache
+    num_return_sequences return_dict_in_generate output_attentions output_hidden_states output_scores output_logits
+    remove_invalid_values cache_implementation cache_config max_cache_len diversity_penalty""".split()
+)
+"""Keys of generation_config.json that change no token here."""
+
 
 def read_setting(name: str, value: Any) -> Any:
     """Return the value of a call's setting in its normal form.

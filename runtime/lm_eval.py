@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ArtifactError, DependencyError, PromptError, UnsupportedError
+from ..generation_settings import SETTINGS
 from .chat.template import read_chat_format
 from .folder import open_folder
 from .generation.generator import TextGenerator
 from .load import load
+from .sequence.options import Options
 
 try:
     import lm_eval.models  # noqa: F401  # pyright: ignore[reportMissingImports]  # otherwise the harness registers no other model
@@ -30,7 +32,8 @@ except ImportError as error:
     ) from None
 
 MOST_NEW_TOKENS = 256  # the harness's default where a task has no number
-SAMPLING = ("top_k", "top_p", "min_p", "repetition_penalty")
+OPTIONS = (Options.__annotations__.keys() & SETTINGS.keys()) - {"max_new_tokens", "temperature"}
+"""The options that have the same name in the harness's tasks, which are transformers'."""
 
 Answer = tuple[float, bool]
 """The log-probability of a continuation, and True where greedy generation would give it."""
@@ -193,7 +196,7 @@ def generation_options(settings: dict[str, Any]) -> dict[str, Any]:
     temperature = left.pop("temperature", None)
     samples = left.pop("do_sample", bool(temperature))
     options["temperature"] = (1.0 if temperature is None else float(temperature)) if samples else 0.0
-    for name in SAMPLING:
+    for name in sorted(OPTIONS):
         if (value := left.pop(name, None)) is not None:
             options[name] = value
     if (seed := left.pop("seed", None)) is not None:

@@ -186,4 +186,6 @@ def _speed(reply: "ChatReply", started: float, first: float, ended: float) -> st
         parts += [f"{(count - 1) / (ended - first):.3g} tokens/s", f"{first - started:.2f} s to the first"]
     if generation is not None and generation.finish_reason == "length":
         parts.append("cut off by the token limit")
+    elif generation is not None and generation.finish_reason == "time":
+        parts.append("cut off by --max-time")
     return ", ".join(parts)

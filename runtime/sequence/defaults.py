@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ArtifactError, UsageError
-from ...generation_settings import CheckpointSettings, checkpoint_settings, parse_settings
+from ...generation_settings import INERT_KEYS, KEYS, CheckpointSettings, checkpoint_settings, parse_settings
 from ...json_file import read_object
+from ...known_options import check_options
 from ...regular_file import is_there
 from ..text.tokenizer import Tokenizer
 
@@ -42,6 +43,7 @@ def read_defaults(
 
 def _read_override(override: Override, vocab_size: int) -> CheckpointSettings:
     if isinstance(override, Mapping):
+        check_options("generation_config", override, [*KEYS, *INERT_KEYS])
         found = parse_settings(Path("generation_config"), override, vocab_size)
     else:
         path = Path(override)

@@ -165,8 +165,10 @@ def test_settings_of_a_task(adapter: Any) -> None:
     assert options({"do_sample": True})["temperature"] == 1.0
     assert options({"max_new_tokens": 7, "until": "x"}) == {"stop": ["x"], "max_new_tokens": 7, "temperature": 0.0}
     with pytest.raises(UnsupportedError) as error:
-        options({"num_beams": 4})
-    assert str(error.value) == "generation_kwargs: intaglio has no 'num_beams'; leave it out of --gen_kwargs"
+        options({"num_beam_groups": 4})
+    assert str(error.value) == "generation_kwargs: intaglio has no 'num_beam_groups'; leave it out of --gen_kwargs"
+    searched = options({"num_beams": 4, "length_penalty": 0.5, "no_repeat_ngram_size": 3})
+    assert {"num_beams": 4, "length_penalty": 0.5, "no_repeat_ngram_size": 3}.items() <= searched.items()
 
 
 def test_prompts_with_the_chat_template(adapter: Any, tmp_path: Path, lm: Any) -> None:

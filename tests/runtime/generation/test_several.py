@@ -111,6 +111,27 @@ def test_a_beam_search_in_every_way(lm: TextGenerator) -> None:
         scheduler.submit("stone", num_beams=2)
 
 
+def test_settings_give_the_same_in_every_way(lm: TextGenerator) -> None:
+    options: dict[str, Any] = {"no_repeat_ngram_size": 2, "presence_penalty": 0.9, "logit_bias": {9: 2.0}}
+    options |= {"min_new_tokens": 12, "max_new_tokens": 16, "temperature": 1.2, "typical_p": 0.8, "seed": 4}
+    expected = lm.generate("stone", **options)
+    plain = lm.generate("stone", max_new_tokens=16, temperature=1.2, typical_p=0.8, seed=4)
+    assert expected.token_ids != plain.token_ids
+    assert lm.generate("stone", speculate=False, **options) == expected
+    assert lm.generate(["stone", "seal"], **options)[0] == expected
+    stream = lm.stream("stone", **options)
+    assert "".join(stream) == expected.text
+    assert stream.generation == expected
+    with lm.conversation() as conversation:
+        conversation.generate("sto", max_new_tokens=2)
+        assert conversation.generate("stone", **options) == expected
+    with lm.scheduler(slots=2) as scheduler:
+        number = scheduler.submit("stone", **options)
+        scheduler.submit([5, 6], max_new_tokens=9, temperature=1.0)
+        results = [event for _ in range(20) for event in scheduler.step() if event.result is not None]
+    assert next(event.result for event in results if event.request == number) == expected
+
+
 def test_beams_copy_the_caches_of_sliding_layers(tmp_path: Path) -> None:
     """A cache that keeps the whole text of sliding layers gives the same, far beyond their windows and slack."""
     folder = fakes.language_model(tmp_path / "lm", layer_windows=(6, None))

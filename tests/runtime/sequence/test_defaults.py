@@ -183,6 +183,8 @@ def test_a_call_may_have_settings_of_its_own_instead(tmp_path: Path) -> None:
         text_generator(folder, generation_config=tmp_path / "other.json")
     with pytest.raises(UsageError, match=r"generation_config: guidance_scale is 2, .* top_k is 'x'.*; correct"):
         text_generator(folder, generation_config={"guidance_scale": 2, "do_sample": True, "top_k": "x"})
+    with pytest.raises(UsageError, match="generation_config has no option 'temprature'; did you mean 'temperature'"):
+        text_generator(folder, generation_config={"temprature": 1, "pad_token_id": 0})
     (tmp_path / "own.json").write_text("[]")
     with pytest.raises(UsageError, match=r"own\.json: expected a JSON object; correct the file"):
         text_generator(folder, generation_config=tmp_path / "own.json")
