@@ -636,6 +636,16 @@ def test_odd_addresses_are_refused(name: str) -> None:
 
 
 @needs_kernels
+def test_an_output_at_an_odd_address_is_refused() -> None:
+    session, x, y = MATMUL.session(), MATMUL.inputs["A"], at_odd_address(ones(1, 2, N))
+    binding = session.io_binding()
+    binding.bind_cpu_input("A", x)
+    binding.bind_output("Y", "cpu", 0, np.float32, y.shape, y.ctypes.data)
+    with pytest.raises(Exception, match="output Y begins at an address that is not a multiple of 4; store it at one"):
+        session.run_with_iobinding(binding)
+
+
+@needs_kernels
 @pytest.mark.parametrize("name", ["B", "scales", "zero_points", "bias"])
 def test_external_data_at_an_odd_offset(name: str, tmp_path: Path) -> None:
     """Bytes may lie anywhere; where floats lie at an odd address, ONNX Runtime's kernel is left to run."""

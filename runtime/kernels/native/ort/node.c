@@ -88,6 +88,14 @@ int64_t sequence_length(const Tensor *tensor) { return tensor->rank > 1 ? tensor
 
 /* ---- inputs and outputs ------------------------------------------------------------------------------------------- */
 
+/* Check that data is at a multiple of the size of its elements. `kind` is "input" or "output". */
+static void check_address(Node *node, const char *kind, const Value *value, const void *data, int type) {
+  const size_t bytes = type_bytes(type);
+  if ((uintptr_t)data % bytes != 0)
+    refuse(node, ORT_INVALID_ARGUMENT, "%s %s begins at an address that is not a multiple of %d; store it at one", kind,
+           value->name, (int)bytes);
+}
+
 /* Read a value as an input of the node. */
 static Tensor read_tensor(Node *node, size_t index, const OrtValue *value) {
   const Value *defined = &node->op->inputs[index];
@@ -114,9 +122,7 @@ static Tensor read_tensor(Node *node, size_t index, const OrtValue *value) {
   tensor.rank = rank;
   tensor.data = data;
   tensor.given = 1;
-  if (element_count(&tensor) > 0 && (uintptr_t)data % type_bytes(tensor.type) != 0)
-    refuse(node, ORT_INVALID_ARGUMENT, "input %s begins at an address that is not a multiple of %d; store it at one",
-           tensor.name, (int)type_bytes(tensor.type));
+  if (element_count(&tensor) > 0) check_address(node, "input", defined, data, tensor.type);
   return tensor;
 }
 
@@ -141,6 +147,8 @@ Tensor input(Node *node, size_t index) {
 void *output(Node *node, size_t index, const int64_t *sizes, size_t rank) {
   void *data = NULL;
   if (node->status == NULL) node->status = get_output(node->api, node->context, index, sizes, rank, &data);
+  if (count_of(sizes, rank) > 0)
+    check_address(node, "output", &node->op->outputs[index], data, node->op->outputs[index].type);
   return data;
 }
 
