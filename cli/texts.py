@@ -1,24 +1,52 @@
 """Read a verb's texts: from the command line, standard input (``-``), or a file (``@FILE``)."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from ..errors import UsageError
 
+Result = TypeVar("Result")
 
-def read_texts(values: Sequence[str]) -> list[str]:
-    """Return the texts; a single ``-`` means the non-empty lines of standard input.
+
+@dataclass(frozen=True)
+class Texts:
+    """The texts of a verb; ``are_lines`` where they are the lines of standard input, which may be empty."""
+
+    values: list[str]
+    are_lines: bool = False
+
+    def results(self, run: Callable[[list[str]], Iterable[Result]], *, skip: bool) -> list[Result | None]:
+        """Run all texts at once; return the result of each, None for an empty line.
+
+        Args:
+            skip: leave empty lines out, because the model cannot take them.
+        """
+        if not (skip and self.are_lines):
+            return list(run(self.values))
+        given = [text for text in self.values if text]
+        found = iter(run(given) if given else ())
+        return [next(found) if text else None for text in self.values]
+
+
+def read_texts(values: Sequence[str]) -> Texts:
+    """Return the texts; a single ``-`` means the lines of standard input, all of them.
+
+    Lines end at ``\\n`` or ``\\r\\n``, not at the other characters that Unicode breaks lines at.
 
     Raises:
-        UsageError: standard input has no text, or is not UTF-8.
+        UsageError: standard input is empty, or is not UTF-8.
     """
     if list(values) != ["-"]:
-        return list(values)
-    lines = [line for line in _stdin().splitlines() if line.strip()]
+        return Texts(list(values))
+    lines = _stdin().split("\n")
+    if not lines[-1]:
+        lines.pop()
     if not lines:
         raise UsageError("standard input has no text; give one text per line")
-    return lines
+    return Texts([*lines[:-1], lines[-1].removesuffix("\r")], are_lines=True)
 
 
 def read_text(value: str) -> str:

@@ -11,7 +11,12 @@ from ..show import print_json, print_rows
 from ..texts import read_texts
 
 if TYPE_CHECKING:
+    from ...runtime import Classification
     from ...runtime.tasks.classify import ScoreFunction
+
+
+NONE = {"label": None, "score": None, "scores": None}
+"""The result of an empty line in --json."""
 
 
 @click.command(
@@ -55,15 +60,22 @@ def command(
     inputs = read_texts(texts)
     folder = find_artifact(artifact, "text-classification", loading.revision)
     model = load(folder, task="text-classification", **loading.options())
-    first, second = (inputs, None) if query is None else (query, inputs)
-    results = model(first, text_pairs=second, function_to_apply=function, top_k=top_k, truncation=truncate)
-    labelled = list(zip(inputs, results, strict=True))
+
+    def run(texts: list[str]) -> list["Classification"]:
+        first, second = (texts, None) if query is None else (query, texts)
+        return model(first, text_pairs=second, function_to_apply=function, top_k=top_k, truncation=truncate)
+
+    skip = query is None and not model.tokenizer.encode("")
+    labelled = list(zip(inputs.values, inputs.results(run, skip=skip), strict=True))
     if as_json:
-        print_json([{"text": text, **asdict(result)} for text, result in labelled])
+        print_json([{"text": text, **(NONE if result is None else asdict(result))} for text, result in labelled])
     else:
-        rows = [
-            (label, score, text)
-            for text, result in labelled
-            for label, score in (result.scores.items() if top_k else [(result.label, result.score)])
-        ]
+        rows = [(label, score, text) for text, result in labelled for label, score in _labels(result, top_k)]
         print_rows(("label", "score", "text"), rows)
+
+
+def _labels(result: "Classification | None", top_k: int | None) -> list[tuple[str, float | str]]:
+    """Return the labels that are printed for a text, with their scores; both are empty for an empty line."""
+    if result is None:
+        return [("", "")]
+    return list(result.scores.items()) if top_k else [(result.label, result.score)]

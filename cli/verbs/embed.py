@@ -1,7 +1,7 @@
 """``intaglio embed``: turn texts into vectors."""
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -10,6 +10,10 @@ from ..loading import Loading, find_artifact
 from ..options import example, json_option, loading_options, texts_argument, truncate_option
 from ..show import echo, print_json
 from ..texts import read_texts
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @click.command(
@@ -52,17 +56,25 @@ def command(
     inputs = read_texts(texts)
     folder = find_artifact(artifact, "feature-extraction", loading.revision)
     model = load(folder, task="feature-extraction", **loading.options())
-    vectors = model(inputs, pooling=pooling, normalize=normalize, truncation=truncate)
+
+    def run(texts: list[str]) -> "NDArray[np.float32]":
+        return model(texts, pooling=pooling, normalize=normalize, truncation=truncate)
+
+    vectors = inputs.results(run, skip=not model.tokenizer.encode(""))
     if npy is not None:
         import numpy
 
+        widths = {vector.size for vector in vectors if vector is not None} or {model.manifest.model.hidden_size}
+        nothing = numpy.full(widths.pop(), numpy.nan, dtype=numpy.float32)
+        array = numpy.stack([nothing if vector is None else vector for vector in vectors])
         try:
             with npy.open("wb") as stream:
-                numpy.save(stream, vectors)
+                numpy.save(stream, array)
         except OSError as error:
             raise OutputError(f"{npy}: cannot be written ({error.strerror}); choose another --npy") from None
     elif as_json:
-        print_json([{"text": text, "vector": row} for text, row in zip(inputs, vectors.tolist(), strict=True)])
+        rows = [None if vector is None else vector.tolist() for vector in vectors]
+        print_json([{"text": text, "vector": row} for text, row in zip(inputs.values, rows, strict=True)])
     else:
-        for row in vectors:
-            echo("\t".join(f"{value:.7g}" for value in row))
+        for vector in vectors:
+            echo("\t".join(f"{value:.7g}" for value in (() if vector is None else vector)))

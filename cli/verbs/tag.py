@@ -12,6 +12,7 @@ from ..show import print_json, print_rows
 from ..texts import read_texts
 
 if TYPE_CHECKING:
+    from ...runtime import Tag
     from ...runtime.tasks.entities import Aggregation
 
 
@@ -51,9 +52,13 @@ def command(
     inputs = read_texts(texts)
     folder = find_artifact(artifact, "token-classification", loading.revision)
     model = load(folder, task="token-classification", **loading.options())
-    results = model(inputs, aggregate=aggregation or aggregate, truncation=truncate)
+
+    def run(texts: list[str]) -> list[list["Tag"]]:
+        return model(texts, aggregate=aggregation or aggregate, truncation=truncate)
+
+    results = [tags or [] for tags in inputs.results(run, skip=not model.tokenizer.encode(""))]
     if as_json:
-        tagged = zip(inputs, results, strict=True)
+        tagged = zip(inputs.values, results, strict=True)
         print_json([{"text": text, "tags": [asdict(tag) for tag in tags]} for text, tags in tagged])
     else:
         rows = [

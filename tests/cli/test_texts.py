@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from intaglio.cli.texts import read_text, read_text_or_file, read_texts
+from intaglio.cli.texts import Texts, read_text, read_text_or_file, read_texts
 from intaglio.errors import UsageError
 
 
@@ -14,16 +14,29 @@ def give(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
 
 
 def test_texts_from_the_command_line_are_taken_as_they_are() -> None:
-    assert read_texts(("one", "", " two ", "-")) == ["one", "", " two ", "-"]
+    assert read_texts(("one", "", " two ", "-")).values == ["one", "", " two ", "-"]
 
 
 def test_a_lone_dash_reads_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    give(monkeypatch, "erster\r\n\n  \nzweiter – ü\nlast".encode())
-    assert read_texts(("-",)) == ["erster", "zweiter – ü", "last"]
+    give(monkeypatch, "erster\r\n\n  \nzweiter – ü\u2028a\x0bb\x85c\rd\nlast\r".encode())
+    assert read_texts(("-",)) == Texts(["erster", "", "  ", "zweiter – ü\u2028a\x0bb\x85c\rd", "last"], are_lines=True)
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_as_many_texts_as_lines(monkeypatch: pytest.MonkeyPatch, end: str) -> None:
+    give(monkeypatch, f"\na\n\nb{end}".encode())
+    texts = read_texts(("-",))
+    assert texts.results(lambda given: [text.upper() for text in given], skip=True) == [None, "A", None, "B"]
+    assert texts.results(lambda given: [len(text) for text in given], skip=False) == [0, 1, 0, 1]
+
+
+def test_empty_lines_alone_run_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    give(monkeypatch, b"\n\r\n")
+    assert read_texts(("-",)).results(lambda given: [1 / len(given)], skip=True) == [None, None]
 
 
 def test_standard_input_without_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    give(monkeypatch, b"\n \n")
+    give(monkeypatch, b"")
     with pytest.raises(UsageError, match=r"^standard input has no text; give one text per line$"):
         read_texts(("-",))
 

@@ -26,6 +26,7 @@ from intaglio.runtime import (
     TokenClassifier,
     TokenLogprob,
 )
+from intaglio.runtime.text.tokenizer import Tokenizer
 from intaglio.tests.cli.conftest import MakeArtifact, Run
 
 MODELS: dict[str, type[Any]] = {
@@ -64,6 +65,8 @@ def load_mock(make_artifact: MakeArtifact, monkeypatch: pytest.MonkeyPatch) -> C
     def make(task: str) -> tuple[Path, Any, Any]:
         folder = make_artifact(task=task)
         model = create_autospec(MODELS[task], instance=True)
+        model.tokenizer = create_autospec(Tokenizer, instance=True)
+        model.tokenizer.encode.return_value = []  # of an empty text
         load = create_autospec(intaglio.runtime.load, return_value=model)
         monkeypatch.setattr(intaglio.runtime, "load", load)
         return folder, model, load
@@ -254,8 +257,11 @@ def test_classify(run: Run, load_mock: LoadMock) -> None:
     assert model.call_args == call(["fine", "poor\tone"], **default)
     parsed = json.loads(run("classify", folder, "-", "--json", "--truncate", stdin="fine\n\npoor\n").stdout)
     assert parsed[0] == {"text": "fine", "label": "good", "score": 0.75, "scores": {"bad": 0.25, "good": 0.75}}
-    assert [entry["text"] for entry in parsed] == ["fine", "poor"]
+    assert parsed[1] == {"text": "", "label": None, "score": None, "scores": None}
+    assert parsed[2]["text"] == "poor"
     assert model.call_args == call(["fine", "poor"], **default | {"truncation": True})
+    lines = run("classify", folder, "-", stdin="\nfine\u2028one\npoor").stdout
+    assert lines == "\t\t\ngood\t0.7500\tfine\u2028one\nbad\t1.0000\tpoor\n"
     result = run("classify", folder, "a", "b", "--query", "q", "--top-k", 2, "--function", "none")
     assert result.stdout == "bad\t0.2500\ta\ngood\t0.7500\ta\nbad\t1.0000\tb\n"
     assert model.call_args == call("q", **default | {"text_pairs": ["a", "b"], "function_to_apply": "none", "top_k": 2})
@@ -267,6 +273,10 @@ def test_tag(run: Run, load_mock: LoadMock) -> None:
     result = run("tag", folder, "x", "Ada in Rome")
     assert result.stdout == "1\tPER\t0.9000\t0\t3\tAda\n1\tLOC\t0.8000\t7\t11\tRome\n"
     assert model.call_args == call(["x", "Ada in Rome"], aggregate=False, truncation=False)
+    shifted = result.stdout.replace("1\tPER", "2\tPER").replace("1\tLOC", "2\tLOC")
+    assert run("tag", folder, "-", stdin="\nx\nAda in Rome\n").stdout == shifted
+        "1\tPER", "2\tPER"
+    ).replace("1\tLOC", "2\tLOC")
     parsed = json.loads(run("tag", folder, "x", "Ada in Rome", "--aggregate", "--json").stdout)
     assert parsed[0] == {"text": "x", "tags": []}
     assert parsed[1]["tags"][1] == {"label": "LOC", "score": 0.8, "text": "Rome", "start": 7, "end": 11}
@@ -294,6 +304,10 @@ def test_embed(run: Run, load_mock: LoadMock, tmp_path: Path) -> None:
     model.return_value = vectors
     assert run("embed", folder, "a", "b").stdout == "0.5\t-1e-09\n0.3333333\t2\n"
     assert model.call_args == call(["a", "b"], pooling="last", normalize=True, truncation=False)
+    assert run("embed", folder, "-", stdin="a\n\nb\n").stdout == "0.5\t-1e-09\n\n0.3333333\t2\n"
+    assert json.loads(run("embed", folder, "-", "--json", stdin="a\n\nb\n").stdout)[1] == {"text": "", "vector": None}
+    assert run("embed", folder, "-", "--npy", tmp_path / "lines.npy", stdin="a\n\nb\n").exit_code == 0
+    numpy.testing.assert_array_equal(numpy.load(tmp_path / "lines.npy"), [vectors[0], [numpy.nan] * 2, vectors[1]])
     parsed = json.loads(run("embed", folder, "a", "b", "--json", "--pooling", "mean", "--no-normalize").stdout)
     assert parsed == [{"text": text, "vector": row} for text, row in zip("ab", vectors.tolist(), strict=True)]
     assert model.call_args == call(["a", "b"], pooling="mean", normalize=False, truncation=False)
