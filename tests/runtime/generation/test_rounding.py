@@ -57,6 +57,8 @@ def test_quantized_sliding_windows_do_not_speculate_by_themselves(windowed: Path
                 options: dict[str, Any] = {"temperature": 0, "repetition_penalty": 1.0, "eos_token_id": []}
                 result = conversation.generate(prompt, max_new_tokens=64, **options)
                 assert list(result.token_ids) == greedy(lm, prompt)
+        together = lm.generate(PROMPTS, batch_size=3, max_new_tokens=64, **options)
+        assert [list(result.token_ids) for result in together] == [greedy(lm, prompt) for prompt in PROMPTS]
         assert passes == []
         greedy(lm, PROMPTS[0], speculate=True)
         assert passes != []
