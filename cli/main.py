@@ -15,6 +15,7 @@ import click
 
 from .. import __version__
 from ..errors import IntaglioError
+from ..known_options import nearest
 from .show import echo, protect_terminal
 
 VERBS = (
@@ -45,6 +46,13 @@ class Verbs(click.Group):
             return None
         command: click.Command = import_module(f".verbs.{cmd_name}", __package__).command
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in VERBS and not args[0].startswith("-") and (near := nearest(args[0], VERBS)):
+            ctx.fail(f"No such command {args[0]!r}; did you mean {near!r}?")
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

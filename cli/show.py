@@ -26,6 +26,9 @@ _PICTURES |= {code: "\u241b" + chr(code - 0x40) for code in range(0x80, 0xA0)}
 
 _JSON_ESCAPES = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
 
+LEAST_WIDTH = 20
+"""Columns that a value has at least, however narrow the terminal is."""
+
 _BAR_MOVES = re.compile(r"(?:\n|\x1b\[A)+")
 """What a progress bar of several lines writes to move between them."""
 
@@ -127,10 +130,30 @@ def print_rows(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 
 
 def print_facts(facts: Sequence[tuple[str, str]]) -> None:
-    """Print ``name  value`` lines with aligned values; a line with an empty name continues the one above."""
+    """Print ``name  value`` lines with aligned values; a line with an empty name continues the one above.
+
+    On a terminal, values are wrapped to its width.
+    """
     width = max(len(name) for name, _ in facts)
     for name, value in facts:
-        echo(f"{name:<{width}}  {value}".rstrip())
+        lines = _wrapped(value, width + 2) if sys.stdout.isatty() else [value]
+        for index, line in enumerate(lines):
+            echo(f"{'' if index else name:<{width}}  {line}".rstrip())
+
+
+def _wrapped(value: str, indent: int) -> list[str]:
+    """Return the lines of a value that is printed after so many columns; a word that is longer stays whole."""
+    from rich.cells import cell_len
+
+    available = max(console().width - indent, LEAST_WIDTH)
+    lines = [""]
+    for word in printable(value).split(" "):
+        joined = f"{lines[-1]} {word}" if lines[-1] else word
+        if lines[-1] and cell_len(joined) > available:
+            lines.append(word)
+        else:
+            lines[-1] = joined
+    return lines
 
 
 def one_line(text: str) -> str:

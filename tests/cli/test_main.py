@@ -43,6 +43,9 @@ def test_version(run: Run) -> None:
     ("arguments", "message"),
     [
         (["polish"], "No such command 'polish'"),
+        (["genrate", "out"], "No such command 'genrate'; did you mean 'generate'?"),
+        (["quantise"], "No such command 'quantise'; did you mean 'quantize'?"),
+        (["generate", "a", "b", "--max-tokens", "3"], "--max-new-tokens"),
         (["verify"], "Missing argument 'ARTIFACT'"),
         (["verify", "a", "b"], "unexpected extra argument"),
         (["export", "a", "b", "--precision", "int3"], "Invalid value for '--precision'"),

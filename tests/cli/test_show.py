@@ -17,6 +17,7 @@ from intaglio.cli.progress import progress
 from intaglio.cli.show import console, echo, print_facts, print_json, print_rows, protect_terminal
 from intaglio.cli.sizes import size
 from intaglio.tests.cli.conftest import FakeTerminal
+from rich.cells import cell_len
 
 ROWS = [("good", 0.98765, "a\tfine\nfilm \x1b[31m"), ("[bold]", 0.5, "ü")]
 
@@ -44,6 +45,26 @@ def test_no_rows(capsys: pytest.CaptureFixture[str]) -> None:
 def test_facts_share_a_column(capsys: pytest.CaptureFixture[str]) -> None:
     print_facts([("model", "qwen2"), ("", "more"), ("a", "")])
     assert capsys.readouterr().out == "model  qwen2\n       more\na\n"
+
+
+def test_facts_are_wrapped_to_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = FakeTerminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("COLUMNS", "40")
+    labels = ", ".join(f"label {index}" for index in range(12))
+    print_facts(
+        [
+            ("labels", labels),
+            ("한국어", "서울은 한국의 수도이고 부산은 항구이다, 그리고 더 길다"),
+            ("path", "/" + "x" * 60),
+        ]
+    )
+    lines = terminal.getvalue().splitlines()
+    assert lines[0] == "labels  label 0, label 1, label 2, label"
+    assert all(line.startswith(" " * 8) for line in lines[1:4])
+    assert " ".join(line[8:] for line in lines[:5] if line[0] in "l ") == labels
+    assert max(cell_len(line) for line in lines if "x" * 60 not in line) <= 40
+    assert lines[-1].endswith("/" + "x" * 60)
 
 
 @pytest.mark.parametrize(("encoding", "letter"), [("utf-8", "ü".encode()), ("ascii", b"\\u00fc")])
