@@ -13,6 +13,8 @@ SKIP, NORM, MATRICES = 1, 2, 3  # inputs of MergedMatMulNBits
 ATTRIBUTES = ("N", "K", "bits", "block_size", "accuracy_level")
 SPAN = 128  # weights of a row that share a scale if they are repacked
 LEAST = 2.0**-120
+MOST = 1e30  # of a gate: beyond 2^126, silu of its negative is no 0
+MOST_SQUARED = 1e18  # a number whose square float32 does not overflow with
 LONG = 64  # rows of a sequence from which on weights are repacked
 
 
@@ -188,7 +190,10 @@ def multiply(x: Array, matrix: Matrix, sequence: int, given: Array | float = 0.0
     y = rounded @ weights.T
     if matrix.bias is not None:
         y, error = y + matrix.bias, error + 1e-6 * np.abs(matrix.bias)
-    return Product(y, np.nan_to_num(error))
+    error = np.nan_to_num(error)
+    if isinstance(given, np.ndarray):
+        error[np.isinf(given).any(axis=1)] = np.inf
+    return Product(y, error)
 
 
 def rows_of(x: Array | None, k: int) -> Array:
@@ -266,7 +271,9 @@ def _normalized(rows: Array, norm: Array, epsilon: float) -> tuple[Array, Array]
     wide = rows.astype(np.float64)
     with np.errstate(all="ignore"):
         made = wide / np.sqrt((wide**2).mean(axis=1, keepdims=True) + epsilon) * norm
-    return made.astype(np.float32), 1e-6 * np.nan_to_num(np.abs(made)) + 1e-30
+    error = 1e-6 * np.nan_to_num(np.abs(made)) + 1e-30
+    error[np.isfinite(made).all(axis=1) & (np.abs(wide) > MOST_SQUARED).any(axis=1)] = np.inf
+    return made.astype(np.float32), error
 
 
 def _gated(gate: Product, up: Product) -> Product:
@@ -274,7 +281,10 @@ def _gated(gate: Product, up: Product) -> Product:
         silu = gate.y / (1 + np.exp(-gate.y))
     y = silu * up.y
     error = np.abs(up.y) * gate.error * 1.2 + np.abs(silu) * up.error + 1.2 * gate.error * up.error + 2e-5 * np.abs(y)
-    return Product(y, np.nan_to_num(error) + 1e-7)
+    error = np.nan_to_num(error) + 1e-7
+    large = (np.abs(gate.y) > MOST) | (np.abs(up.y) > MOST)
+    error[np.isinf(gate.error) | np.isinf(up.error) | large] = np.inf
+    return Product(y, error)
 
 
 # ---- ONNX Runtime's operator ---------------------------------------------------------------------------------------
@@ -309,4 +319,5 @@ def compare(case: Case, found: list[Array | None], theirs: list[Array | None]) -
     wide = wanted.astype(np.float64)
     flat = wide.reshape(-1, wide.shape[-1]) if wide.size else wide.reshape(0, wide.shape[-1])
     flat = np.where(bad[:, None], np.nan, flat)
+    apart = np.where(np.isfinite(flat) | bad[:, None], apart, np.inf)  # it overflows
     check_close(found[0], flat.reshape(wide.shape), apart.reshape(wide.shape), "y, from ONNX Runtime's,")
