@@ -88,6 +88,12 @@ def named_tokens(folder: Path) -> dict[str, str]:
     return {name: token.content for name, token in read_special_tokens(folder).named.items()}
 
 
+def special_contents(folder: Path) -> set[str]:
+    """Return the texts of all tokens that the files name or list as special; errors as ``read_special_tokens``."""
+    found = read_special_tokens(folder)
+    return {token.content for token in (*found.named.values(), *found.extra)}
+
+
 def _from_file(path: Path) -> Tokenizer:
     data = read_regular(path, MAX_BYTES)
     with library_errors(lambda reason: ValueError(f"{path} cannot be read ({reason})")):

@@ -30,6 +30,8 @@ from ..artifact import (
     sha256_file,
 )
 from ..contract import CACHE_DTYPES
+from ..embedding import FILE as EMBEDDING
+from ..embedding import WEIGHTS as EMBEDDING_WEIGHTS
 from ..errors import UsageError
 from ..generation_settings import FILE as GENERATION_CONFIG
 from ..hub import resolve
@@ -47,6 +49,8 @@ from .generation_config import artifact_settings
 from .progress import Progress
 from .quantize.options import QUANTIZED, QuantizedPrecision, QuantizeOptions
 from .quantize.prepare import prepare, scratch_folder
+from .sentence_transformers import PATTERNS as MODULE_PATTERNS
+from .sentence_transformers import read_sentence_transformer
 from .tokenizer import check_tokenizer
 from .write import check_space, staged, weight_bytes, write_graph, write_weights
 
@@ -111,11 +115,14 @@ def export(
     report = progress or (lambda stage, done, total: None)
     out = Path(out)
     with staged(out, force=force) as folder:
-        located = resolve(source, revision=revision, patterns=PATTERNS)
+        located = resolve(source, revision=revision, patterns=(*PATTERNS, *MODULE_PATTERNS))
         checkpoint = open_source(located.folder, ReadOptions(attention, ignore_auto_map, ignore_adapter))
         chosen = checkpoint.task if task == "auto" else task
         check_task(checkpoint.config, chosen)
         tokenizer = check_tokenizer(located.folder, checkpoint.config.vocab_size)
+        modules = None
+        if chosen == "feature-extraction":
+            modules = read_sentence_transformer(located.folder, checkpoint.config.hidden_size)
         more = (note_on_left_out(checkpoint, chosen), tokenizer.note)
         notes = (*checkpoint.notes, *(note for note in more if note is not None and note not in checkpoint.notes))
         settings = artifact_settings(
@@ -151,6 +158,12 @@ def export(
             for name in companions(located.folder):
                 (folder / name).parent.mkdir(exist_ok=True)
                 shutil.copyfile(located.folder / name, folder / name)
+            if modules is not None:
+                modules.write(folder)
+            elif isinstance(checkpoint, ArtifactCheckpoint):
+                for name in (EMBEDDING, EMBEDDING_WEIGHTS):
+                    if (located.folder / name).is_file():
+                        shutil.copyfile(located.folder / name, folder / name)
             if tokenizer.built is not None:
                 (folder / TOKENIZER).write_text(tokenizer.built, encoding="utf-8")
             if settings is not None:

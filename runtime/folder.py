@@ -10,7 +10,7 @@ from ..errors import ArtifactError
 from ..hub import resolve
 from ..json_file import read_object
 
-PATTERNS = ("*.json", "*.jinja", "*.html", "model.onnx", "model.onnx.data*")
+PATTERNS = ("*.json", "*.jinja", "*.html", "embedding.safetensors", "model.onnx", "model.onnx.data*")
 
 
 def open_folder(source: str | Path, revision: str | None = None) -> tuple[Path, Manifest]:

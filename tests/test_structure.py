@@ -27,7 +27,8 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         "digest",
     ),
     "exporter": (
-        "artifact_checkpoint generation_config instantiate lowering progress tokenizer signals weights",
+        "artifact_checkpoint generation_config instantiate lowering progress sentence_transformers signals "
+        "tokenizer weights",
         "graph quantize trace",
         "passes write",
         "build",

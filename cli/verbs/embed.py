@@ -1,10 +1,11 @@
 """``intaglio embed``: turn texts into vectors."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
 
+from ...embedding import POOLINGS, Pooling
 from ...errors import OutputError
 from ..loading import Loading, find_artifact
 from ..options import example, json_option, loading_options, texts_argument, truncate_option
@@ -21,18 +22,23 @@ if TYPE_CHECKING:
     epilog=example(
         "intaglio embed out 'a text' 'another' --json",
         "intaglio embed out - --npy vectors.npy < lines.txt",
+        "intaglio embed out 'Where is the tower?' --prompt-name query --json",
     ),
 )
 @click.argument("artifact")
 @texts_argument
 @click.option(
     "--pooling",
-    type=click.Choice(["last", "mean"]),
-    default="last",
-    show_default=True,
-    help="Take the last token's vector, or the mean over all tokens.",
+    type=click.Choice(POOLINGS),
+    help="How one vector is made of those of the tokens.  [default: the model's own, otherwise last]",
 )
-@click.option("--normalize/--no-normalize", default=True, show_default=True, help="Scale vectors to length 1.")
+@click.option(
+    "--normalize/--no-normalize",
+    default=None,
+    help="Scale vectors to length 1.  [default: the model's own, otherwise --normalize]",
+)
+@click.option("--prompt", metavar="TEXT", help="A text to put before each TEXT.")
+@click.option("--prompt-name", metavar="NAME", help="One of the model's own prompts, such as `query`.")
 @click.option("--npy", type=click.Path(dir_okay=False, path_type=Path), help="Write a float32 [N, D] array here.")
 @truncate_option
 @loading_options
@@ -40,8 +46,10 @@ if TYPE_CHECKING:
 def command(
     artifact: str,
     texts: tuple[str, ...],
-    pooling: Literal["last", "mean"],
-    normalize: bool,
+    pooling: Pooling | None,
+    normalize: bool | None,
+    prompt: str | None,
+    prompt_name: str | None,
     npy: Path | None,
     truncate: bool,
     loading: Loading,
@@ -58,7 +66,14 @@ def command(
     model = load(folder, task="feature-extraction", **loading.options())
 
     def run(texts: list[str]) -> "NDArray[np.float32]":
-        return model(texts, pooling=pooling, normalize=normalize, truncation=truncate)
+        return model(
+            texts,
+            prompt=prompt,
+            prompt_name=prompt_name,
+            pooling=pooling,
+            normalize=normalize,
+            truncation=truncate,
+        )
 
     vectors = inputs.results(run, skip=not model.tokenizer.encode(""))
     if npy is not None:

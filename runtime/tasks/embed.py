@@ -1,58 +1,119 @@
 """Embeddings: one vector for each text, pooled from the last hidden states."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import normalizers
 
 from ...contract import OUTPUTS
-from ...errors import UsageError
+from ...embedding import POOLINGS, Embedding, Pooling, read_embedding
+from ...errors import ArtifactError, PromptError, UsageError
 from ...known_options import refuses_unknown_options
+from ...tokenizer_file import special_contents
+from ..engine.session import Session
+from ..text.tokenizer import Tokenizer
 from .base import TaskModel
 from .padded import encode_texts, one_or_many, run_batches
-
-Pooling = Literal["last", "mean"]
+from .pooling import apply, normalized, pool, read_weights
 
 
 class Embedder(TaskModel):
-    """A loaded feature-extraction artifact."""
+    """A loaded feature-extraction artifact.
+
+    ``embedding`` has its defaults: those of the sentence-transformers folder that it was exported from, or otherwise
+    the last token's state, scaled to length 1.
+    """
+
+    def __init__(self, session: Session, tokenizer: Tokenizer) -> None:
+        """Read the artifact's embedding.json.
+
+        Raises:
+            ArtifactError: embedding.json or its weights cannot be read.
+        """
+        super().__init__(session, tokenizer)
+        try:
+            found = read_embedding(session.folder)
+            special = special_contents(session.folder)
+        except ValueError as error:
+            raise ArtifactError(f"{error}; export the model again") from None
+        self.embedding = found or Embedding()
+        self._special = {tokenizer.backend.token_to_id(content) for content in special}
+        self._weights = read_weights(session.folder, self.embedding, session.manifest.model.hidden_size)
+        if self.embedding.lower_case:
+            own = tokenizer.backend.normalizer
+            steps = [normalizers.Lowercase(), *([] if own is None else [own])]
+            tokenizer.backend.normalizer = normalizers.Sequence(steps)
 
     @refuses_unknown_options
     def __call__(
         self,
         texts: str | Sequence[str],
         *,
-        pooling: Pooling = "last",
-        normalize: bool = True,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        pooling: Pooling | None = None,
+        normalize: bool | None = None,
         batch_size: int = 16,
         truncation: bool = False,
     ) -> NDArray[np.float32]:
         """Embed N texts as float32 [N, D], in order.
 
         Args:
-            pooling: "last" for the hidden state of the last token, which attends to the whole text; "mean" for the mean
-                of all.
-            normalize: scale each vector to length 1, so that a dot product is the cosine.
+            prompt: a text to put before each, such as "query: ".
+            prompt_name: the name of one of the model's own prompts instead.
+            pooling: "last" for the hidden state of the last token, which attends to the whole text; "cls" for that of
+                the first; "mean", "max", "mean_sqrt_len" (the sum divided by the root of the number of tokens) or
+                "weightedmean" (weighted by position) of all. By default as ``embedding`` says.
+            normalize: scale each vector to length 1, so that a dot product is the cosine. By default as ``embedding``
+                says.
+            truncation: cut off a text that is longer than the model reads.
 
         Raises:
-            PromptError: a text without tokens, or longer than the context without ``truncation``.
-            UsageError: an unknown pooling, or batch_size below 1.
+            PromptError: a text without tokens, or longer than the context or the model's ``max_length`` without
+                ``truncation``.
+            UsageError: an unknown pooling or prompt_name, both a prompt and a prompt_name, or batch_size below 1.
         """
-        if pooling not in ("last", "mean"):
-            raise UsageError(f"unknown pooling {pooling!r}; use 'last' or 'mean'")
-        model = self.manifest.model
-        encoded = encode_texts(one_or_many(texts), self.tokenizer, model, truncation)
+        if pooling is not None and pooling not in POOLINGS:
+            raise UsageError(f"unknown pooling {pooling!r}; use one of {', '.join(map(repr, POOLINGS))}")
+        own, model = self.embedding, self.manifest.model
+        begin = self._prompt(prompt, prompt_name)
+        inputs = [begin + text if isinstance(text, str) else text for text in one_or_many(texts)]
+        encoded = encode_texts(inputs, self.tokenizer, model, truncation, max_length=own.max_length)
+        first = 0 if own.include_prompt else self._length(begin)
         sequences = [one.ids for one in encoded]
-        vectors = np.zeros((len(sequences), model.hidden_size), dtype=np.float32)
+        modes = own.pooling if pooling is None else (pooling,)
+        for index, one in enumerate(encoded):
+            if "max" in modes and len(one) <= first:
+                raise PromptError(f"text {index} has no tokens beside the prompt to take the maximum of; lengthen it")
+        if len(modes) != len(own.pooling) and self._weights:
+            raise UsageError(f"the dense layer takes the vectors of {len(own.pooling)} poolings; leave pooling out")
+        vectors = np.zeros((len(sequences), model.hidden_size * len(modes)), dtype=np.float32)
         for index, (hidden,) in run_batches(self.session, sequences, OUTPUTS["feature-extraction"], batch_size):
-            vectors[index] = pool(hidden[: len(sequences[index])], pooling)
-        if normalize:
-            # A zero vector stays as it is.
-            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-        return vectors
+            vectors[index] = pool(hidden[: len(sequences[index])].astype(np.float32), modes, first)
+        steps = own.steps[:-1] if normalize is False and own.steps and own.steps[-1].kind == "normalize" else own.steps
+        vectors = apply(vectors, steps, self._weights)
+        return normalized(vectors) if normalize else vectors
 
+    def _prompt(self, prompt: str | None, name: str | None) -> str:
+        """Return the text to put before each text.
 
-def pool(hidden: NDArray[Any], pooling: Pooling) -> NDArray[Any]:
-    """Pool the hidden states [S, D] of a text's tokens to one vector [D]."""
-    return np.asarray(hidden[-1] if pooling == "last" else hidden.mean(axis=0))
+        Raises:
+            UsageError: both are given, or there is no prompt of this name.
+        """
+        if prompt is not None and name is not None:
+            raise UsageError("prompt and prompt_name exclude each other; give one of them")
+        if prompt is not None:
+            return prompt
+        name = self.embedding.default_prompt_name if name is None else name
+        if name is None:
+            return ""
+        if name not in self.embedding.prompts:
+            names = ", ".join(map(repr, self.embedding.prompts)) or "none"
+            raise UsageError(f"there is no prompt named {name!r}; the model's prompts are: {names}")
+        return self.embedding.prompts[name]
+
+    def _length(self, prompt: str) -> int:
+        """Return the tokens of a prompt, without a special token at its end, as sentence-transformers counts them."""
+        ids = self.tokenizer.encode(prompt) if prompt else []
+        return len(ids) - (1 if ids and ids[-1] in self._special else 0)

@@ -41,13 +41,15 @@ def encode_texts(
     for index, text in enumerate(texts):
         name = "the text" if len(texts) == 1 else f"text {index}"
         both = [text] if text_pairs is None else [text, text_pairs[index]]
-        sequence = _encode(both, tokenizer, limit, truncation, name)
+        sequence = _encode(both, tokenizer, limit, facts.context_length, truncation, name)
         check_range(np.asarray(sequence.ids, dtype=np.int64), facts, name)
         encoded.append(sequence)
     return encoded
 
 
-def _encode(texts: Sequence[str], tokenizer: Tokenizer, limit: int, truncation: bool, name: str) -> TokenSequence:
+def _encode(
+    texts: Sequence[str], tokenizer: Tokenizer, limit: int, context: int, truncation: bool, name: str
+) -> TokenSequence:
     for text in texts:
         if not isinstance(text, str):
             raise PromptError(f"{name} is {type(text).__name__}; give text")
@@ -61,9 +63,9 @@ def _encode(texts: Sequence[str], tokenizer: Tokenizer, limit: int, truncation: 
         raise PromptError(f"{name} is empty: it has no tokens; give at least one word")
     if length > limit:
         if not truncation:
+            limited = "the model's context is" if limit == context else "the model reads"
             raise PromptError(
-                f"{name} has {length:,} tokens, the model's context is {limit:,}; "
-                "shorten it, or cut it off with truncation=True"
+                f"{name} has {length:,} tokens, {limited} {limit:,}; shorten it, or cut it off with truncation=True"
             )
         cut_to(first, second, max(limit - added, 0))
     return join(tokenizer.backend, first, second)

@@ -226,3 +226,14 @@ def test_an_export_says_that_it_has_no_tokenizer(run: Run, tmp_path: Path) -> No
     assert "template   none: chat needs one\n" in result.stdout
     again = run("export", folder, tmp_path / "out", "--no-parity", "--force", "--json")
     assert json.loads(again.stdout)["tokenizer"].startswith("none: ")
+
+
+def test_how_an_embedder_makes_vectors(run: Run, tmp_path: Path) -> None:
+    folder = tiny.write(tmp_path / "source", tiny.config("qwen2", "feature-extraction"))
+    assert json.loads(run("inspect", folder, "--json").stdout)["embedding"] == "last, normalize"
+    (folder / "modules.json").write_text("[]")
+    assert json.loads(run("inspect", folder, "--json").stdout)["embedding"] == "modules.json of sentence-transformers"
+    found = {"pooling": ["mean"], "steps": [{"kind": "dense"}, {"kind": "normalize"}], "prompts": {"query": "q: "}}
+    (folder / "embedding.json").write_text(json.dumps(found))
+    shown = json.loads(run("inspect", folder, "--json").stdout)["embedding"]
+    assert shown == "mean, dense, normalize, prompt 'query'"

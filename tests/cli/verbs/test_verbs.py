@@ -301,14 +301,17 @@ def test_embed(run: Run, load_mock: LoadMock, tmp_path: Path) -> None:
     vectors = numpy.array([[0.5, -1e-9], [1 / 3, 2.0]], numpy.float32)
     model.return_value = vectors
     assert run("embed", folder, "a", "b").stdout == "0.5\t-1e-09\n0.3333333\t2\n"
-    assert model.call_args == call(["a", "b"], pooling="last", normalize=True, truncation=False)
+    default = {"prompt": None, "prompt_name": None, "pooling": None, "normalize": None, "truncation": False}
+    assert model.call_args == call(["a", "b"], **default)
     assert run("embed", folder, "-", stdin="a\n\nb\n").stdout == "0.5\t-1e-09\n\n0.3333333\t2\n"
     assert json.loads(run("embed", folder, "-", "--json", stdin="a\n\nb\n").stdout)[1] == {"text": "", "vector": None}
     assert run("embed", folder, "-", "--npy", tmp_path / "lines.npy", stdin="a\n\nb\n").exit_code == 0
     numpy.testing.assert_array_equal(numpy.load(tmp_path / "lines.npy"), [vectors[0], [numpy.nan] * 2, vectors[1]])
+    assert run("embed", folder, "a", "b", "--prompt-name", "query", "--prompt", "x").exit_code == 0
+    assert model.call_args == call(["a", "b"], **default | {"prompt": "x", "prompt_name": "query"})
     parsed = json.loads(run("embed", folder, "a", "b", "--json", "--pooling", "mean", "--no-normalize").stdout)
     assert parsed == [{"text": text, "vector": row} for text, row in zip("ab", vectors.tolist(), strict=True)]
-    assert model.call_args == call(["a", "b"], pooling="mean", normalize=False, truncation=False)
+    assert model.call_args == call(["a", "b"], **default | {"pooling": "mean", "normalize": False})
     result = run("embed", folder, "a", "b", "--npy", tmp_path / "v.npy")
     assert result.stdout == ""
     assert (numpy.load(tmp_path / "v.npy") == vectors).all()

@@ -47,7 +47,10 @@ def test_no_texts_and_no_direction(tmp_path: Path, embedder: Embedder) -> None:
 
 
 def test_what_cannot_be_taken(embedder: Embedder) -> None:
-    with pytest.raises(UsageError, match="unknown pooling 'max'; use 'last' or 'mean'"):
-        embedder("a", pooling="max")  # type: ignore[arg-type]
+    with pytest.raises(
+        UsageError,
+        match="unknown pooling 'median'; use one of 'last', 'mean', 'cls', 'max'",
+    ):
+        embedder("a", pooling="median")  # type: ignore[arg-type]
     with pytest.raises(PromptError, match="the text is empty"):
         embedder("")
