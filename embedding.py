@@ -70,8 +70,12 @@ def read_embedding(folder: Path) -> Embedding | None:
         return None
     fields = JSONFields(read_object(path), str(path))
     pooling = fields.texts("pooling") or []
-    modes = tuple(POOLING_OF[name] for name in pooling if name in POOLING_OF)
-    if not modes or len(modes) < len(pooling):
+    modes: list[Pooling] = []
+    for name in pooling:
+        if name not in POOLING_OF:
+            raise fields.bad("pooling", f"a list of {', '.join(POOLINGS)}")
+        modes.append(POOLING_OF[name])
+    if not modes:
         raise fields.bad("pooling", f"a list of {', '.join(POOLINGS)}")
     entries = fields.fields("prompts")
     prompts = {} if entries is None else {name: entries.text(name) or "" for name in entries.values}
@@ -79,7 +83,7 @@ def read_embedding(folder: Path) -> Embedding | None:
     if default is not None and default not in prompts:
         raise fields.bad("default_prompt_name", "a name of prompts")
     return Embedding(
-        pooling=modes,
+        pooling=tuple(modes),
         include_prompt=fields.boolean("include_prompt") is not False,
         steps=tuple(_step(entry) for entry in fields.list_of_fields("steps") or []),
         max_length=fields.integer("max_length", least=1),
