@@ -52,6 +52,7 @@ JSON_KEYS: Mapping[str, str] = {"kl_estimate": "damage"}
 OPTIONAL: Mapping[str, object] = {"attention": "causal", "notes": ()}
 """The fields that ``intaglio.json`` has only where their value is another one than this."""
 
+LONGEST_NAME = 255  # bytes of a file's name, on every common file system
 HASH_CHUNK = 1 << 22
 
 
@@ -251,8 +252,8 @@ def _check(manifest: Manifest, where: str) -> None:
     for name, entry in manifest.files.items():
         # A name that leads elsewhere would have other people's files opened and hashed.
         plain = name.removeprefix(f"{TEMPLATE_FOLDER}/") if name.endswith(".jinja") else name
-        if not plain or plain in (".", "..") or any(c in plain for c in FORBIDDEN):
-            wrong = f"files: {name!r} is not a plain file name"
+        if not plain or plain in (".", "..") or any(c in plain for c in FORBIDDEN) or len(name.encode()) > LONGEST_NAME:
+            wrong = f"files: {shown(name)} is not a plain file name"
         elif entry.size < 0:
             wrong = f"files: {name}: size: {entry.size} is not a valid value"
     if GRAPH not in manifest.files:

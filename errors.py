@@ -13,6 +13,8 @@
     └── CheckError                  exit code 1: a check ran and failed
 
 A message says what is wrong, where, and what to do, in that order.
+
+``IntaglioWarning`` is the category of what does not end a call: results are right, but slower than they could be.
 """
 
 
@@ -62,6 +64,10 @@ class CheckError(IntaglioError):
     """A check ran and failed."""
 
     exit_code = 1
+
+
+class IntaglioWarning(UserWarning):
+    """Something that makes intaglio slower than it could be, said once in a process."""
 
 
 def first_line(error: BaseException) -> str:

@@ -8,13 +8,14 @@ import contextlib
 import os
 import signal
 import sys
+import warnings
 from importlib import import_module
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import click
 
 from .. import __version__
-from ..errors import IntaglioError
+from ..errors import IntaglioError, IntaglioWarning
 from ..known_options import nearest
 from .show import echo, protect_terminal
 
@@ -90,6 +91,7 @@ def main() -> None:
         with contextlib.suppress(AttributeError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     protect_terminal()
+    warnings.showwarning = _show_warning
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     cli()
@@ -98,6 +100,21 @@ def main() -> None:
 def _fail(ctx: click.Context, message: str, exit_code: int) -> NoReturn:
     echo(f"Error: {message}", err=True)
     ctx.exit(exit_code)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning of intaglio without the place in its code, and those of libraries as Python does."""
+    if issubclass(category, IntaglioWarning):
+        echo(f"Warning: {message}", err=True)
+    else:
+        sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, line))
 
 
 def _drop_stdout() -> None:

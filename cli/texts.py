@@ -10,6 +10,9 @@ from ..errors import UsageError
 
 Result = TypeVar("Result")
 
+BYTE_ORDER_MARK = "\ufeff"
+"""Some editors begin a file with it; it is no part of the text."""
+
 
 @dataclass(frozen=True)
 class Texts:
@@ -91,6 +94,6 @@ def _stdin() -> str:
 
 def _decode(data: bytes, name: str) -> str:
     try:
-        return data.decode("utf-8").replace("\r\n", "\n")
+        return data.decode("utf-8").removeprefix(BYTE_ORDER_MARK).replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise UsageError(f"{name}: byte {error.start} is not UTF-8; convert the text to UTF-8") from None

@@ -215,8 +215,12 @@ def _weight_files(folder: Path) -> tuple[Path, ...]:
     if index is not None:
         files = tuple(folder / name for name in sorted(set(index.values())))
         for file in files:
-            if not file.exists():
-                raise CheckpointError(f"{file} is missing, {INDEX} names it; fetch the checkpoint again")
+            try:
+                check_regular(file)
+            except FileNotFoundError:
+                raise CheckpointError(f"{file} is missing, {INDEX} names it; fetch the checkpoint again") from None
+            except ValueError as error:
+                raise CheckpointError(f"{error}, {INDEX} names it; fetch the checkpoint again") from None
         return files
     if (folder / SINGLE).exists():
         return (folder / SINGLE,)

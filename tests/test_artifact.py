@@ -189,6 +189,7 @@ def without(*path: str) -> Callable[[dict[str, Any]], None]:
         (at("files", "/etc/passwd", to={"sha256": "0", "size": 1}), ": files: '/etc/passwd' is not a plain file name"),
         (at("files", "a\\b", to={"sha256": "0", "size": 1}), r": files: 'a\\b' is not a plain file name"),
         (at("files", "..", to={"sha256": "0", "size": 1}), ": files: '..' is not a plain file name"),
+        (at("files", "x" * 300, to={"sha256": "0", "size": 1}), f": files: '{'x' * 56}... is not a plain file name"),
         (at("files", "", to={"sha256": "0", "size": 1}), ": files: '' is not a plain file name"),
         (at("files", "a\0b", to={"sha256": "0", "size": 1}), r": files: 'a\x00b' is not a plain file name"),
         (at("files", "model.onnx", "size", to=-1), ": files: model.onnx: size: -1 is not a valid value"),

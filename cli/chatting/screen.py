@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ...errors import UsageError
 from ..show import echo, printable, to_json
+from ..texts import BYTE_ORDER_MARK
 
 if TYPE_CHECKING:
     from ...runtime import ChatEvent, ChatReply
@@ -104,16 +105,21 @@ class Pipe:
 
     interactive = False
 
+    def __init__(self) -> None:
+        self._at_start = True
+
     def ask(self, prompt: str) -> str | None:
         line = sys.stdin.buffer.readline()
         if not line:
             return None
         try:
-            return line.decode("utf-8").rstrip("\r\n")
+            text = line.decode("utf-8").rstrip("\r\n")
         except UnicodeDecodeError as error:
             raise UsageError(
                 f"standard input: byte {error.start} of a line is not UTF-8; convert the text to UTF-8"
             ) from None
+        mark, self._at_start = BYTE_ORDER_MARK if self._at_start else "", False
+        return text.removeprefix(mark)
 
     def event(self, event: "ChatEvent") -> None:
         if event.kind == "answer":

@@ -51,7 +51,7 @@ def read_windows(folder: Path, calibration: Calibration, context: int) -> Tensor
             f"{folder / 'tokenizer.json'} is missing, and calibration reads text with it; add it, or use --method rtn"
         )
     try:
-        text = calibration.text.read_text(encoding="utf-8")
+        text = calibration.text.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UsageError(f"{calibration.text}: {error.strerror}; give a text file as --calibration") from None
     except UnicodeDecodeError:

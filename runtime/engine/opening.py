@@ -10,7 +10,7 @@ from ...contract import input_names
 from ...errors import ArtifactError, DependencyError, first_line
 from ..graph.graph import Change, changed_graph
 from ..graph.sliding import has_windows, with_window_caches
-from ..kernels import changes_for, replaceable, session_on_intaglio_kernels
+from ..kernels import changes_for, replaceable, session_on_intaglio_kernels, warn_without_library
 from ..kernels.edits.int8_cache import OPERATOR as INT8_CACHE
 from .machine import usable_cpus
 from .onnxruntime import PROVIDERS, import_onnxruntime, is_out_of_memory, session_options
@@ -66,6 +66,8 @@ def open_session(
         raise no_int8_kernel(folder)
     if raw is None:
         raw = _on_onnxruntime_kernels(opening)
+        if operators:
+            warn_without_library()
     if PROVIDERS[device] not in raw.get_providers():
         # onnxruntime falls back to the CPU without an error where CUDA's libraries are missing.
         raise DependencyError(

@@ -46,6 +46,7 @@ class BeamSearch:
             raise UsageError("a bfloat16 artifact of target 'standard' has no beam search; give num_beams=1")
         self._sequence = sequence
         self._beams = beams
+        self._activations = session.manifest.model.cache_dtype
         self._decoder: Decoder = open_decoder(session, beams.count, sequence.prompt.size, sequence.max_positions)
         self._finished: list[tuple[np.float32, ActiveSequence]] = []
 
@@ -88,7 +89,7 @@ class BeamSearch:
 
     def _scores(self, hypothesis: Hypothesis, logits: Floats) -> Floats:
         """Return the scores [V] of a hypothesis with each possible next token."""
-        check_finite(logits.max())
+        check_finite(logits.max(), self._activations)
         processed = hypothesis.sequence.processed(_log_softmax(logits))
         if self._beams.renormalize and processed.max() > -np.inf:
             processed = _log_softmax(processed)

@@ -100,6 +100,7 @@ def evaluate(
 
     A context that consecutive inputs share is read once.
     """
+    facts = session.manifest.model
     longest = max(min(item.tokens.size - 1, window) for item in inputs)
     decoder = open_decoder(session, 1, longest, longest)
     cached: Tokens = np.empty(0, dtype=np.int64)  # the context in the KV cache
@@ -108,7 +109,7 @@ def evaluate(
         for begin, first, end in score_windows(item.tokens.size, item.first, window, stride):
             # The last token of the context is read with the scored ones: its logits are those of the first of them.
             context, read = item.tokens[begin : first - 1], item.tokens[first - 1 : end - 1]
-            if session.manifest.model.length_dependent_rope:
+            if facts.length_dependent_rope:
                 logits_of = _logits_at_once(session, decoder, item.tokens[begin : end - 1], read.size)
             else:
                 known = context.size if np.array_equal(context, cached) else 0
@@ -117,7 +118,7 @@ def evaluate(
                 cached = context
                 logits_of = _logits_in_chunks(session, decoder, read)
             for token, logits in zip(item.tokens[first:end].tolist(), logits_of, strict=True):
-                found.append(float(logits[token]) - log_normalizer(logits))
+                found.append(float(logits[token]) - log_normalizer(logits, facts.cache_dtype))
                 greedy = greedy and token == int(logits.argmax())
         yield np.array(found), greedy
 

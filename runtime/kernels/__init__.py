@@ -25,12 +25,16 @@ Without the library (there was no C compiler), or on a processor without the ins
 
 import ctypes
 import os
+import platform
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ...artifact import Manifest
+from ...errors import IntaglioWarning
 from ..graph.graph import Change
 from .edits.int8_cache import OPERATOR as INT8_CACHE
 from .edits.int8_cache import use_int8_cache
@@ -48,6 +52,22 @@ def library() -> Path | None:
     other = os.environ.get("INTAGLIO_KERNELS_LIBRARY")
     path = Path(other) if other else Path(__file__).parent / LIBRARY
     return path if path.exists() else None
+
+
+def warn_without_library() -> None:
+    """Warn where the installation has no library, once in a process, and on the processors that it is for."""
+    if library() is None and platform.machine().lower() in ("x86_64", "amd64"):
+        _warn_once()
+
+
+@cache
+def _warn_once() -> None:
+    warnings.warn(
+        "this installation of intaglio has no kernels of its own, because there was no C compiler; ONNX Runtime's "
+        "kernels run instead, more slowly: install a C compiler (on Debian: gcc), and intaglio again",
+        IntaglioWarning,
+        stacklevel=3,
+    )
 
 
 def instructions() -> str | None:

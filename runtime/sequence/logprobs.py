@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...artifact import CacheDtype
 from ...errors import UsageError
 from ..numerics import largest, log_sum_exp
 from ..text.tokenizer import Tokenizer
@@ -54,13 +55,16 @@ def likeliest(logits: Floats, count: int) -> list[int]:
     return order
 
 
-def log_normalizer(logits: Floats) -> float:
+def log_normalizer(logits: Floats, activations: CacheDtype = "float32") -> float:
     """Return log(sum(exp(logits))) of float32 logits [V], exact to float32's rounding.
+
+    Args:
+        activations: the element type of the model's activations, for the error.
 
     Raises:
         ArtifactError: the logits are not finite numbers.
     """
-    check_finite(logits.max())
+    check_finite(logits.max(), activations)
     return log_sum_exp(logits)
 
 

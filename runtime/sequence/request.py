@@ -135,7 +135,7 @@ class RequestBuilder:
         return ActiveSequence(
             tokens,
             limit=limit,
-            sampler=Sampler(request.sampling, seed),
+            sampler=Sampler(request.sampling, seed, self._facts.cache_dtype),
             end_tokens=request.end_tokens,
             stops=StopStrings(request.stops),
             tokenizer=self._tokenizer,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
+from ...artifact import CacheDtype
 from ...errors import ArtifactError
 from ...generation_settings import read_setting
 from ..numerics import largest
@@ -48,18 +49,21 @@ class Sampler:
 
     Args:
         seed: a seed of ``numpy.random.default_rng``.
+        activations: the element type of the model's activations, for the error where logits are not finite.
     """
 
-    def __init__(self, settings: SamplingSettings, seed: object = None) -> None:
+    def __init__(self, settings: SamplingSettings, seed: object = None, activations: CacheDtype = "float32") -> None:
         self._settings = settings
+        self._activations: CacheDtype = activations
         self._random = np.random.default_rng(seed)  # type: ignore[arg-type]
 
     def choose(self, logits: Floats) -> int:
         """Return the next token for float32 logits [V], which are not changed."""
         if self._settings.temperature == 0:
             token = int(logits.argmax())
-            check_finite(logits[token])
+            check_finite(logits[token], self._activations)
         else:
+            check_finite(logits.max(), self._activations)
             tokens, weights = distribution(logits, self._settings)
             token = int(tokens[draw(weights, self._random.random())])
         return token
@@ -68,7 +72,6 @@ class Sampler:
 def distribution(logits: Floats, settings: SamplingSettings) -> tuple[Indices, NDArray[np.float64]]:
     """Return the tokens that may be drawn, and their weights (not normalized; the largest is 1)."""
     top = logits.max()
-    check_finite(top)
     tokens = np.arange(logits.size)
     if 0 < settings.top_k < logits.size and settings.top_h is None:
         # A positive temperature does not change the order, so top-k can be applied first.
@@ -103,14 +106,20 @@ def draw(weights: NDArray[np.float64], uniform: float) -> int:
     return int(np.searchsorted(edges, uniform * edges[-1], side="right"))
 
 
-def check_finite(logit: np.float32) -> None:
+def check_finite(logit: np.float32, activations: CacheDtype = "float32") -> None:
     """Check that the largest of a model's logits is a finite number.
+
+    Args:
+        activations: the element type of the model's activations.
 
     Raises:
         ArtifactError: it is not.
     """
     if not np.isfinite(logit):
+        cause = "the checkpoint's weights are damaged"
+        if activations != "float32":
+            cause = "they overflow in half precision: use --precision fp32, or --activations fp32 with int4 and int8"
         raise ArtifactError(
             "the model's logits are not finite numbers; check the artifact with `intaglio verify`, "
-            "or export it with --precision fp32"
+            f"and if its files are whole, {cause}"
         )

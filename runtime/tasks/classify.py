@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ...artifact import Manifest
 from ...contract import OUTPUTS
-from ...errors import UsageError
+from ...errors import ArtifactError, UsageError
 from ...known_options import refuses_unknown_options
 from ..numerics import softmax
 from ..representation import short_repr
@@ -106,5 +106,14 @@ def scores(logits: NDArray[Any], function: ScoreFunction) -> NDArray[np.float64]
 
 
 def label_names(manifest: Manifest, count: int) -> tuple[str, ...]:
-    """Return the manifest's labels, or transformers' placeholders where it has none."""
-    return manifest.model.labels or tuple(f"LABEL_{index}" for index in range(count))
+    """Return the manifest's labels, or transformers' placeholders where it has none.
+
+    Raises:
+        ArtifactError: there are more or fewer labels than the model's ``count`` outputs.
+    """
+    labels = manifest.model.labels or tuple(f"LABEL_{index}" for index in range(count))
+    if len(labels) != count:
+        raise ArtifactError(
+            f"the manifest has {len(labels)} labels and the model {count} outputs; export the model again"
+        )
+    return labels

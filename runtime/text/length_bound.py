@@ -4,12 +4,12 @@ Tokenizing 10 MB takes 10 s and 2 GB. For a byte-level BPE tokenizer, every byte
 so that the text has at least as many tokens as its bytes divided by those of the longest token.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from tokenizers import Tokenizer as Backend
 
+from ...json_file import parse_json
 from .detokenize import BYTES
 
 NFC_SHRINKS = 4
@@ -76,5 +76,5 @@ def _divides_only(backend: Backend) -> bool:
 
 def _state(component: Any) -> dict[str, Any]:
     """Return a component of a tokenizer as tokenizer.json has it."""
-    state: dict[str, Any] = json.loads(component.__getstate__())
+    state: dict[str, Any] = parse_json(component.__getstate__())
     return state

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 import pytest
-from intaglio.cli.main import VERBS, cli
+from intaglio.cli.main import VERBS, _show_warning, cli
 from intaglio.cli.verbs import verify as verify_module
-from intaglio.errors import CheckError, UsageError
+from intaglio.errors import CheckError, IntaglioWarning, UsageError
 from intaglio.tests.cli.conftest import MakeArtifact, Run
 
 ROOT = Path(__file__).parents[2]
@@ -104,21 +104,42 @@ def test_a_closed_pipe_is_not_an_error(make_artifact: MakeArtifact) -> None:
     assert (done.returncode, done.stderr) == (141, "")
 
 
+WAITS = """
+import sys, time
+from intaglio.cli import main
+from intaglio.cli.verbs import verify
+
+def wait(_):
+    sys.stderr.write("inside\\n")
+    sys.stderr.flush()
+    time.sleep(60)
+
+verify.read_manifest = wait
+sys.argv[:1] = ["intaglio", "verify"]
+main.main()
+"""
+
+
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_unwind(make_artifact: MakeArtifact, number: signal.Signals, exit_code: int) -> None:
-    """A signal ends `verify`, which waits on a named pipe instead of a file, without a traceback."""
-    folder = make_artifact()
-    (folder / "intaglio.json").unlink()
-    os.mkfifo(folder / "intaglio.json")
+    """A signal ends a verb in its middle, without a traceback."""
     process = subprocess.Popen(
-        [*COMMAND, "verify", str(folder)], stderr=subprocess.PIPE, env=ENVIRONMENT, text=True, start_new_session=True
+        [sys.executable, "-c", WAITS, str(make_artifact())],
+        stderr=subprocess.PIPE,
+        env=ENVIRONMENT,
+        text=True,
+        start_new_session=True,
     )
-    # Opening the other end returns once the command has opened its own: it is then inside the verb.
-    writer = os.open(folder / "intaglio.json", os.O_WRONLY)
+    assert process.stderr is not None
+    assert process.stderr.readline() == "inside\n"
     process.send_signal(number)
-    try:
-        _, stderr = process.communicate(timeout=30)
-    finally:
-        os.close(writer)
+    _, stderr = process.communicate(timeout=30)
     assert process.returncode == exit_code
     assert "Traceback" not in stderr
+
+
+def test_a_warning_of_intaglio_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    _show_warning(IntaglioWarning("slow; do this"), IntaglioWarning, "a.py", 3)
+    assert capsys.readouterr().err == "Warning: slow; do this\n"
+    _show_warning(UserWarning("other"), UserWarning, "a.py", 3)
+    assert capsys.readouterr().err == "a.py:3: UserWarning: other\n"

@@ -17,6 +17,14 @@ def test_texts_from_the_command_line_are_taken_as_they_are() -> None:
     assert read_texts(("one", "", " two ", "-")).values == ["one", "", " two ", "-"]
 
 
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = b"\xef\xbb\xbf\xef\xbb\xbfa\n\xef\xbb\xbfb"
+    give(monkeypatch, data)
+    assert read_text("-") == "\ufeffa\n\ufeffb"  # the first alone
+    (tmp_path / "prompt.txt").write_bytes(data[3:])
+    assert read_text_or_file(f"@{tmp_path / 'prompt.txt'}") == "a\n\ufeffb"
+
+
 def test_a_lone_dash_reads_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     give(monkeypatch, "erster\r\n\n  \nzweiter – ü\u2028a\x0bb\x85c\rd\nlast\r".encode())
     assert read_texts(("-",)) == Texts(["erster", "", "  ", "zweiter – ü\u2028a\x0bb\x85c\rd", "last"], are_lines=True)

@@ -273,7 +273,7 @@ def _mutate_header(content: bytes, choice: Random) -> tuple[bytes, str]:
         return struct.pack("<Q", length) + content[8:], f"header of {length} bytes"
     try:
         value, what = _mutate_value("header", json.loads(content[8 : 8 + size]), choice)
-    except ValueError:
+    except (ValueError, RecursionError):
         return _mutate_bytes(content, choice)
     header = _dumps(value)
     return struct.pack("<Q", len(header)) + header + content[8 + size :], f"header {what}"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from intaglio import json_file
 from intaglio.json_file import MAX_DEPTH, parse_json, read_json, read_object
+from intaglio.regular_file import read_regular
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -125,3 +126,11 @@ def test_every_json_file_is_read_by_this_reader() -> None:
         if str(file.relative_to(ROOT)) not in OWN:
             text = file.read_text(encoding="utf-8")
             assert "json.load" not in text, file
+
+
+def test_a_file_without_a_size_is_read_whole() -> None:
+    path = Path("/proc/self/status")
+    assert path.stat().st_size == 0
+    assert read_regular(path, 1 << 20).startswith(b"Name:")
+    with pytest.raises(ValueError, match=r"status cannot be read \(it is longer than the 100 bytes"):
+        read_regular(path, 100)

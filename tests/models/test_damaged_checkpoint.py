@@ -177,7 +177,13 @@ DAMAGES: list[tuple[str, type[InputError], Damage, str]] = [
         "{folder}/config.json cannot be read (it is nested deeper than 100 levels); fetch",
     ),
     ("config a pipe", CheckpointError, pipe("config.json"), "{folder}/config.json cannot be read (it is a named pipe"),
-    ("weights a pipe", CheckpointError, pipe(FIRST), "{folder}/" + FIRST + " is not a whole safetensors file ("),
+    ("weights a pipe", CheckpointError, pipe(FIRST), "{folder}/" + FIRST + " cannot be read (it is a named pipe"),
+    (
+        "a name too long",
+        CheckpointError,
+        lambda folder: reindex(folder, "x" * 300),
+        "cannot be read (File name too long",
+    ),
     ("index a pipe", CheckpointError, pipe(INDEX), "{folder}/" + INDEX + " cannot be read (it is a named pipe"),
     (
         "in two shards",

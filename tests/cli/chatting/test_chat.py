@@ -296,7 +296,7 @@ def test_a_pipe(run: Run, artifact: Path) -> None:
     one = run("chat", artifact, *SETTINGS, stdin="The album was\n")
     assert (one.exit_code, one.stderr) == (0, "")
     assert one.stdout.strip()
-    again = run("chat", artifact, *SETTINGS, stdin="The album was\r\n\n")
+    again = run("chat", artifact, *SETTINGS, stdin="\ufeffThe album was\r\n\n")
     assert again.stdout == one.stdout
     other = run("chat", artifact, *SETTINGS, "--system", "서울", stdin="The album was\n")
     assert other.stdout != one.stdout

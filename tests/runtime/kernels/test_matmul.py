@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from intaglio.errors import UsageError
+from intaglio.errors import IntaglioWarning, UsageError
 from intaglio.exporter import QuantizeOptions, quantize
 from intaglio.runtime import TextGenerator, kernels, load
 from numpy.typing import NDArray
@@ -291,9 +292,20 @@ def first_logits(model: TextGenerator, tokens: NDArray[np.int64]) -> Floats:
 
 def test_without_a_library_onnxruntimes_kernels_run(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "library", lambda: None)
-    model = opened(artifact)
+    kernels._warn_once.cache_clear()
+    with pytest.warns(IntaglioWarning, match=r"has no kernels of its own, because there was no C compiler; .* gcc"):
+        model = opened(artifact)
     assert model.session.intaglio_kernels == ()
     assert model.generate([5, 6, 7], max_new_tokens=3).token_ids
+    opened(artifact)  # warnings are errors in tests, and this one is given once
+
+
+def test_other_processors_and_other_kernels_need_no_compiler(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "library", lambda: None)
+    kernels._warn_once.cache_clear()
+    load(artifact, kernels="onnxruntime")
+    monkeypatch.setattr(platform, "machine", lambda: "arm64")
+    load(artifact)
 
 
 def test_a_library_that_cannot_be_loaded_is_skipped(

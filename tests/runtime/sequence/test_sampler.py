@@ -150,8 +150,13 @@ def test_greedy_leaves_the_logits_alone_and_takes_the_first_of_equals() -> None:
     "settings", [SamplingSettings(), SamplingSettings(1.0), SamplingSettings(1.0, top_k=2)], ids=str
 )
 def test_nan_logits_are_refused(settings: SamplingSettings) -> None:
-    with pytest.raises(ArtifactError, match="the model's logits are not finite numbers"):
-        Sampler(settings).choose(np.array([1, np.nan, 0, 2], dtype=np.float32))
+    logits = np.array([1, np.nan, 0, 2], dtype=np.float32)
+    with pytest.raises(ArtifactError, match="the model's logits are not finite numbers") as caught:
+        Sampler(settings).choose(logits)
+    assert str(caught.value).endswith("and if its files are whole, the checkpoint's weights are damaged")
+    for half in ("float16", "bfloat16"):
+        with pytest.raises(ArtifactError, match="they overflow in half precision: use --precision fp32, or --activ"):
+            Sampler(settings, activations=half).choose(logits)
 
 
 def test_a_tiny_temperature_is_greedy() -> None:

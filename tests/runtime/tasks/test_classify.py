@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from intaglio.errors import PromptError, UsageError
+from intaglio.errors import ArtifactError, PromptError, UsageError
 from intaglio.runtime import SequenceClassifier, load
 from intaglio.runtime.tasks.classify import ScoreFunction, scores
 from intaglio.tests.runtime import fakes
@@ -185,3 +185,13 @@ def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
     model = classifier(tmp_path / "cls", vocab_size=50)
     with pytest.raises(PromptError, match=r"the text: token id \d+ is out of range, the model's ids are 0 to 49"):
         model("zzz")
+
+
+def test_labels_that_do_not_fit_the_graph_are_refused(tmp_path: Path) -> None:
+    for labels in (("bad", "good"), (*LABELS, "best")):
+        model = classifier(tmp_path / str(len(labels)), labels=labels)
+        count = len(labels)
+        with pytest.raises(
+            ArtifactError, match=rf"^the manifest has {count} labels and the model 3 outputs; export the"
+        ):
+            model("a")
