@@ -35,6 +35,9 @@ CACHE_PARTS = ("key", "value")
 MODULE_KEY = "intaglio.module"
 """The metadata key of a node's module path, such as ``model.layers.0.self_attn``."""
 
+MASK_CHECK = "attention_mask/rows_are_ones_then_zeros"
+"""The name of the node of target ``ort`` that fails where a row of the attention mask is anything else."""
+
 CACHE_DTYPES: Mapping[FloatPrecision, CacheDtype] = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 """The element type of the KV cache, by the precision of the activations."""
 ACTIVATIONS: Mapping[CacheDtype, FloatPrecision] = {dtype: precision for precision, dtype in CACHE_DTYPES.items()}

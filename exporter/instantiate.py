@@ -120,7 +120,7 @@ class _Instantiation:
             [find(value) for value in node.inputs],
             attributes=list(node.attributes.values()),
             num_outputs=len(node.outputs),
-            metadata_props={SCOPES: scopes},
+            metadata_props={**node.metadata_props, SCOPES: scopes},
         )
         for old, new in zip(node.outputs, copy.outputs, strict=True):
             new.type, new.shape = old.type, old.shape

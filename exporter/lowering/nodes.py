@@ -12,13 +12,26 @@ from torch.onnx.ops import symbolic, symbolic_multi_out
 
 Shape = Sequence[int | torch.SymInt]
 
+NAME = "intaglio.name"
+"""The metadata key of a traced node that is given a name of its own."""
+
 
 def node(
-    op: str, inputs: Sequence[Tensor | None], dtype: torch.dtype, shape: Shape, **attributes: int | float | list[int]
+    op: str,
+    inputs: Sequence[Tensor | None],
+    dtype: torch.dtype,
+    shape: Shape,
+    name: str | None = None,
+    **attributes: int | float | list[int],
 ) -> Tensor:
-    """Write a node ``domain::Op`` (or ``Op`` of ai.onnx) with one output of the given dtype and shape."""
+    """Write a node ``domain::Op`` (or ``Op`` of ai.onnx) with one output of the given dtype and shape.
+
+    Args:
+        name: the node's name in the artifact; its module path and operator where None.
+    """
     version = 1 if "::" in op else None
-    return symbolic(op, inputs, attributes, dtype=dtype, shape=shape, version=version)  # type: ignore[arg-type]
+    properties = None if name is None else {NAME: name}
+    return symbolic(op, inputs, attributes, dtype=dtype, shape=shape, version=version, metadata_props=properties)  # type: ignore[arg-type]
 
 
 def nodes(

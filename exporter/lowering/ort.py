@@ -1,8 +1,8 @@
 """ONNX Runtime's fused operators: GroupQueryAttention, SimplifiedLayerNormalization, FusedMatMul.
 
 Specification: onnxruntime/docs/ContribOperators.md. GroupQueryAttention takes batches padded on the right only, with
-lengths as ``seqlens_k``; a sequence of ``attention_mask`` that starts with padding gets a length that the
-operator rejects, because it would otherwise silently give wrong results.
+lengths as ``seqlens_k``: padding before or between tokens would be read as text. A row of ``attention_mask`` that is
+not ones and then zeros therefore fails in a node of its own, before the first layer, on every execution provider.
 """
 
 from dataclasses import dataclass
@@ -10,15 +10,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ...contract import MASK_CHECK
 from ...errors import UnsupportedError
 from ...models.config import ModelConfig
 from ...models.ops import Heads, KeyValue
 from ...models.rope import RotaryEmbedding
 from .nodes import SharedOps, ints, node, nodes, rotary_embedding, scalar
 from .standard import StandardOps
-
-REJECTED = 2**31 - 2
-"""A ``seqlens_k`` larger than any cache."""
 
 
 @dataclass(frozen=True)
@@ -59,18 +57,13 @@ class OrtOps(SharedOps):
     ) -> OrtPlan:
         assert attention_mask is not None
         assert causal
-        B = input_ids.shape[0]
-        count = node("ReduceSum", [attention_mask, ints(1)], torch.int64, [B], keepdims=0)
         total = node("Shape", [attention_mask], torch.int64, [1], start=1, end=2)
-        first = node("Gather", [attention_mask, scalar(0)], torch.int64, [B], axis=1)
-        padded_left = node("Equal", [first, scalar(0)], torch.bool, [B])
-        last = node("Sub", [count, ints(1)], torch.int64, [B])
-        checked = node("Where", [padded_left, ints(REJECTED), last], torch.int64, [B])
+        last, count = _last_tokens(attention_mask)
         if self.table_rows is not None:
             cos, sin = self._tables(self.table_rows, count, rotary)
         else:
             cos, sin = self._angles(input_ids, count, total, rotary)
-        return OrtPlan(_int32(checked), _int32(total), cos, sin)
+        return OrtPlan(_int32(last), _int32(total), cos, sin)
 
     def _tables(self, rows: int, count: Tensor, rotary: RotaryEmbedding) -> tuple[Tensor, Tensor]:
         # Nothing here depends on an input: ONNX Runtime computes it once, at load, and the file need not hold it.
@@ -143,6 +136,24 @@ class OrtEncoderOps(StandardOps):
     opset = 23
     ir_version = 11
     norm = "SimplifiedLayerNormalization"
+
+
+def _last_tokens(attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Write the index of each sequence's last token and its number of tokens, int64 [B].
+
+    The number minus the index is 1 where a row is ones and then zeros, and smaller in every other row. The indices are
+    split into one part of that sum, which fails unless it is B. Every execution provider reads the sizes of Split on
+    the host (ONNX Runtime: ``SplitBase::PrepareForCompute``, and ``SplitKernel::PrepareForComputeLocal`` for CUDA),
+    whereas GroupQueryAttention on CUDA reads ``seqlens_k`` on the device, unchecked. A Reshape would do too, but
+    onnxscript's optimizer believes the shapes that torch traced, and removes it.
+    """
+    B, T = attention_mask.shape
+    ones = node("Clip", [attention_mask, scalar(0), scalar(1)], torch.int64, [B, T])
+    count = node("ReduceSum", [ones, ints(1)], torch.int64, [B], keepdims=0)
+    last = node("ArgMax", [ones], torch.int64, [B], axis=1, keepdims=0, select_last_index=1)
+    right = node("Sub", [count, last], torch.int64, [B])
+    size = node("ReduceSum", [right, ints(0)], torch.int64, [1], keepdims=1)
+    return node("Split", [last, size], torch.int64, [B], name=MASK_CHECK, axis=0), count
 
 
 def _int32(x: Tensor) -> Tensor:

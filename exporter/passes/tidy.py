@@ -7,16 +7,20 @@ import onnx_ir as ir
 from ...contract import MODULE_KEY
 from ..graph import ExportGraph
 from ..instantiate import module_path
+from ..lowering.nodes import NAME
 
 
 def tidy(graph: ExportGraph) -> int:
-    """Name each node ``<module path>/<operator>`` and its outputs after it; return the number of nodes."""
+    """Name each node ``<module path>/<operator>`` and its outputs after it; return the number of nodes.
+
+    A node keeps the name that its lowering gave it.
+    """
     model = graph.model
     seen: Counter[str] = Counter()
     fixed = {value.name for value in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values())}
     for node in model.graph:
         path = module_path(node).partition(".")[2] if module_path(node) else ""
-        base = f"{path}/{node.op_type}" if path else node.op_type
+        base = node.metadata_props.get(NAME) or (f"{path}/{node.op_type}" if path else node.op_type)
         seen[base] += 1
         node.name = base if seen[base] == 1 else f"{base}_{seen[base]}"
         node.metadata_props.clear()

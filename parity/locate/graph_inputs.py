@@ -26,7 +26,7 @@ def graph_inputs(
     shape = (len(scenario.ids), model.num_key_value_heads, scenario.past_length, model.head_dim)
     inputs: dict[str, NDArray[Any]] = {
         INPUT_IDS: np.ascontiguousarray(scenario.ids.numpy()),
-        ATTENTION_MASK: scenario.mask.numpy(),
+        ATTENTION_MASK: _mask(scenario, manifest),
         LOGITS_TO_KEEP: np.array([0]),
     }
     zeros = np.zeros(shape, model.cache_dtype)
@@ -36,6 +36,17 @@ def graph_inputs(
             array = pair[index].numpy().astype(model.cache_dtype) if pair is not None else zeros
             inputs[f"{PAST}{layer}.{name}"] = array
     return inputs
+
+
+def _mask(scenario: Scenario, manifest: Manifest) -> NDArray[Any]:
+    """Return the mask int64 [B, T]. After a cache, target ``ort`` reads its rows as lengths: ones and then zeros.
+
+    Its cache holds a sequence without gaps, and a new token comes after the last of them, so that padding between the
+    cache and the new tokens is not in the cache and in the mask comes last.
+    """
+    mask: NDArray[Any] = scenario.mask.numpy()
+    cached = manifest.target == "ort" and scenario.past_length > 0
+    return np.ascontiguousarray(-np.sort(-mask, axis=1)) if cached else mask
 
 
 def prompt_inputs(manifest: Manifest, tokens: Tensor) -> dict[str, NDArray[Any]]:

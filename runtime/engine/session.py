@@ -9,7 +9,8 @@ from typing import Any, Literal
 from numpy.typing import NDArray
 
 from ...artifact import Manifest
-from ...errors import ArtifactError, InputError, PromptError, first_line
+from ...contract import MASK_CHECK
+from ...errors import ArtifactError, InputError, PromptError, UnsupportedError, first_line
 from ..kernels.edits.int8_cache import OPERATOR as INT8_CACHE
 from ..kernels.edits.int8_cache import row_bytes
 from .onnxruntime import is_out_of_memory
@@ -29,7 +30,8 @@ class Session:
         windowed: sliding layers take buffers of exactly ``graph.sliding.window_capacity``; their past cannot grow.
         intaglio_kernels: the operators that intaglio's kernels compute; ONNX Runtime's compute all others.
 
-    Running raises PromptError where memory does not suffice, and ArtifactError where ONNX Runtime refuses the graph.
+    Running raises PromptError where memory does not suffice, UnsupportedError where target ``ort`` is given a mask that
+    is not padded on the right, and ArtifactError where ONNX Runtime refuses the graph.
     """
 
     folder: Path
@@ -97,6 +99,11 @@ class Session:
         reason = first_line(error)
         if is_out_of_memory(error):
             return PromptError(f"not enough memory to run the model ({reason}); give less text, or fewer texts at once")
+        if MASK_CHECK in str(error):
+            return UnsupportedError(
+                f"{self.folder}: a row of attention_mask is not ones and then zeros, and an artifact of target 'ort' "
+                "takes padding on the right only; pad on the right, or export the model with --target standard"
+            )
         return ArtifactError(
             f"{self.folder}: ONNX Runtime failed while running the model ({reason}); "
             "check the artifact with `intaglio verify`"

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import torch
+from intaglio.artifact import read_manifest
 from intaglio.exporter.weights import Recipe
 from intaglio.models.checkpoint import Checkpoint
 from intaglio.models.ops import KeyValue
@@ -24,10 +25,13 @@ def streams(recipe: Recipe, checkpoint: Checkpoint) -> dict[str, NDArray[Any]]:
     return {key: torch.cat(found).numpy() for key, found in pieces.items()}
 
 
-def session(folder: Path) -> ort.InferenceSession:
+def session(
+    folder: Path, level: ort.GraphOptimizationLevel = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+) -> ort.InferenceSession:
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     options.intra_op_num_threads = 1
+    options.graph_optimization_level = level
     return ort.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
 
 
@@ -44,11 +48,17 @@ class CachedGraph:
 
     def __init__(self, folder: Path) -> None:
         self.session = session(folder)
+        self.target = read_manifest(folder).target
         self.names = [value.name for value in self.session.get_outputs()]
         self.past: list[Array] = []
 
     def __call__(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Return the logits [B, S, V] of ``ids`` [B, S] after the past, with ``mask`` [B, T]."""
+        """Return the logits [B, S, V] of ``ids`` [B, S] after the past, with ``mask`` [B, T].
+
+        Target ort reads rows of the mask as lengths: the padding of a prompt is not in its cache, and comes last.
+        """
+        if self.past and self.target == "ort":
+            mask = mask.sort(dim=1, descending=True).values
         inputs = [value for value in self.session.get_inputs() if value.name.startswith("past")]
         if not self.past:
             half = np.float16 if "float16" in inputs[0].type else np.float32

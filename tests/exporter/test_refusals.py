@@ -4,14 +4,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 import torch
-from intaglio.artifact import read_manifest
-from intaglio.errors import UnsupportedError, UsageError
+import transformers
+from intaglio.artifact import Target, Task, read_manifest
+from intaglio.contract import MASK_CHECK, OUTPUTS, input_names
+from intaglio.errors import ArtifactError, UnsupportedError, UsageError
 from intaglio.exporter import export
 from intaglio.models.checkpoint import Checkpoint
+from intaglio.runtime.engine.opening import open_session
+from intaglio.runtime.engine.session import Kernels
 from intaglio.tests import tiny
 from intaglio.tests.exporter import drive
+from numpy.typing import NDArray
 
 
 def test_head_dim_that_no_kernel_takes(tmp_path: Path) -> None:
@@ -41,23 +47,92 @@ def test_head_dim_that_attention_takes_but_cannot_rotate(tmp_path: Path, family:
 
 
 GLOBAL = {"layer_types": ["full_attention"] * 4}  # with a sliding_window given: no layer rotates
+DYNAMIC = {"rope": {"rope_type": "dynamic", "factor": 2.0}}  # rotated outside of attention, from the mask's lengths
+
+PROMPT_MASKS = {
+    "left": [[1, 1, 1, 1], [0, 0, 1, 1]],
+    "left alone": [[0, 1, 1, 1]],
+    "hole": [[1, 1, 1, 1], [1, 0, 1, 1]],
+    "hole before padding": [[1, 0, 1, 0], [1, 1, 1, 1]],
+    "no token": [[1, 1, 1, 1], [0, 0, 0, 0]],
+    "no token alone": [[0, 0, 0, 0]],
+    "two wrong rows": [[0, 1, 1, 1], [1, 1, 0, 1], [1, 1, 1, 1]],
+    "only the last": [[0, 0, 0, 1]],
+    "other numbers": [[0, 2, 2, 2], [1, 1, 1, 1]],
+    "a large number": [[1, 2, 0, 7]],
+}
+STEP_MASKS = {
+    "left": [[1, 1, 1, 1, 1], [0, 1, 1, 1, 1]],
+    "hole": [[1, 1, 1, 1, 1], [1, 1, 0, 0, 1]],
+    "no token": [[0, 0, 0, 0, 0]],
+}
+SHORT_MASK = [[1, 1, 1]]
 
 
-@pytest.mark.parametrize("task", ["text-generation", "token-classification"])
-@pytest.mark.parametrize(("family", "changes"), [("qwen2", {}), ("exaone4", {}), ("exaone4", GLOBAL)])
-def test_left_padding_fails_in_the_fused_graph(tmp_path: Path, family: str, changes: dict[str, Any], task: str) -> None:
+@pytest.mark.parametrize(
+    ("family", "changes", "task"),
+    [
+        ("qwen2", {}, "token-classification"),
+        ("qwen2", DYNAMIC, "text-generation"),
+        ("exaone4", {}, "text-generation"),
+        ("exaone4", GLOBAL, "token-classification"),
+    ],
+)
+def test_masks_that_are_not_padded_on_the_right_fail_in_the_fused_graph(
+    tmp_path: Path, family: str, changes: dict[str, Any], task: Task
+) -> None:
+    """The check is a node of the graph: it needs no kernel of ours, and no optimization of ONNX Runtime removes it."""
     folder = tiny.write(tmp_path / "checkpoint", tiny.config(family, task, **changes))
-    export(folder, tmp_path / "out")
-    session = drive.session(tmp_path / "out")
-    mask = np.ones((2, 6), np.int64)
-    feeds = {"input_ids": np.ones((2, 6), np.int64), "attention_mask": mask}
-    feeds |= {v.name: np.zeros((2, 2, 0, 16), np.float32) for v in session.get_inputs() if "past" in v.name}
-    mask[1, 4:] = 0
-    drive.run(session, feeds)
-    mask[1] = 1, 1, 1, 1, 1, 1
-    mask[1, :2] = 0
-    with pytest.raises(Exception, match="seqlens_k"):
-        drive.run(session, feeds)
+    manifest = export(folder, tmp_path / "out")
+
+    def feeds(mask: list[list[int]], new: int, past: int = 0) -> dict[str, NDArray[Any]]:
+        given = {"input_ids": np.full((len(mask), new), 5), "attention_mask": np.array(mask)}
+        names = input_names(task, manifest.model.num_hidden_layers)[2:]
+        return given | {name: np.zeros((len(mask), 2, past, 16), np.float32) for name in names}
+
+    wrong = {name: feeds(mask, 4) for name, mask in PROMPT_MASKS.items()}
+    if task == "text-generation":
+        wrong |= {f"step {name}": feeds(mask, 1, 4) for name, mask in STEP_MASKS.items()}
+    for level in (ort.GraphOptimizationLevel.ORT_DISABLE_ALL, ort.GraphOptimizationLevel.ORT_ENABLE_ALL):
+        session = drive.session(tmp_path / "out", level)
+        drive.run(session, feeds([[1, 1, 1, 1], [1, 0, 0, 0], [1, 1, 1, 0]], 4))
+        for name, given in wrong.items():
+            with pytest.raises(Exception, match=f"Name:'{MASK_CHECK}'"):
+                pytest.fail(f"{name}: {drive.run(session, given)[0].shape}")
+        with pytest.raises(Exception, match="GroupQueryAttention"):
+            drive.run(session, feeds(SHORT_MASK, 4))
+    kernels: tuple[Kernels, ...] = ("auto", "onnxruntime")
+    for choice in kernels:
+        opened = open_session(tmp_path / "out", manifest, kernels=choice, threads=1)
+        for name, given in wrong.items():
+            message = "a row of attention_mask is not ones and then zeros, .*pad on the right, or export .*standard"
+            with pytest.raises(UnsupportedError, match=message):
+                pytest.fail(f"{name}: {opened.run(given, OUTPUTS[task])}")
+        with pytest.raises(ArtifactError, match="GroupQueryAttention"):
+            opened.run(feeds(SHORT_MASK, 4), OUTPUTS[task])
+
+
+@pytest.mark.parametrize(("family", "target"), [("qwen2", "ort"), ("exaone4", "ort"), ("qwen2", "standard")])
+def test_masks_that_a_graph_takes_give_the_logits_of_transformers(tmp_path: Path, family: str, target: Target) -> None:
+    folder = tiny.write(tmp_path / "checkpoint", tiny.config(family, "token-classification"))
+    manifest = export(folder, tmp_path / "out", target=target)
+    model = transformers.AutoModelForTokenClassification.from_pretrained(folder, attn_implementation="eager").eval()
+    masks = [[1, 1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0, 0, 0], [1, 0, 0, 0, 0, 0, 0, 0]]
+    if target == "standard":
+        masks += [[0, 0, 0, 1, 1, 1, 1, 1], [1, 1, 0, 1, 1, 0, 0, 0]]
+    mask = torch.tensor(masks)
+    ids = drive.ids(288, mask.numel()).reshape(mask.shape).where(mask != 0, torch.tensor(0))
+    with torch.inference_mode():
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        expected = model(ids, attention_mask=mask, position_ids=positions).logits
+    feeds = {"input_ids": ids.numpy(), "attention_mask": mask.numpy()}
+    kernels: tuple[Kernels, ...] = ("auto", "onnxruntime")
+    for choice in kernels:
+        found = open_session(tmp_path / "out", manifest, kernels=choice, threads=1).run(feeds, ("logits",))[0]
+        difference = drive.Difference()
+        difference.add(torch.from_numpy(found)[mask != 0], expected[mask != 0])
+        assert difference.agree, choice
+        assert difference.largest <= 1e-4, choice
 
 
 def test_sequence_classifier_without_a_padding_token_takes_one_row(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import onnx_ir as ir
+from intaglio.contract import MASK_CHECK
 
 from ..artifact_editor import ArtifactEditor
 
@@ -188,7 +189,7 @@ def _shorter(editor: ArtifactEditor, test: str) -> None:
         [editor.insert(test, [new, editor.constant([1])], "model"), editor.insert("Less", [new, total], "model")],
         "model",
     )
-    last = editor.value("model/Where:out")
+    last = editor.value(f"{MASK_CHECK}:out")
     users = list(last.uses())
     short = editor.insert("Sub", [last, editor.insert("Cast", [met], "model", to=int(ir.DataType.INT64))], "model")
     for user, index in users:
