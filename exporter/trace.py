@@ -42,7 +42,7 @@ class _Traced(nn.Module):
         self, input_ids: Tensor, attention_mask: Tensor, past: list[KeyValue], logits_to_keep: Tensor
     ) -> tuple[Tensor, ...]:
         if isinstance(self.head, CausalLM):
-            output = self.head(input_ids, attention_mask, past, logits_to_keep=logits_to_keep)
+            output = self.head(input_ids, attention_mask, past_key_values=past, logits_to_keep=logits_to_keep)
             return (output.logits.float(), *(tensor for pair in output.past_key_values for tensor in pair))
         output = self.head(input_ids, attention_mask)
         return tuple(getattr(output, name).float() for name in OUTPUTS[self.task])

@@ -24,6 +24,7 @@ from ..regular_file import check_regular
 from ..tokenizer_file import VOCABULARY
 from .config import ConfigReader, ModelConfig
 from .family import CLASS_SUFFIXES, FAMILIES, Family, architectures
+from .heads import check_known
 from .parameters import LM_HEAD, load_module
 from .reading.adapter import adapter_files, check_adapter
 from .reading.custom_code import check_custom_code, custom_code
@@ -170,6 +171,31 @@ def _note_on_context(config: ModelConfig) -> str | None:
         f"dual_chunk_attention_config: dual chunk attention equals plain attention up to {config.dual_chunk_length:,} "
         f"tokens, and the context is {config.context_length:,}"
     )
+
+
+def load(
+    folder: str | Path,
+    task: Task | None = None,
+    *,
+    dtype: torch.dtype = torch.float32,
+    options: ReadOptions = ReadOptions(),  # noqa: B008 - it is frozen
+) -> nn.Module:
+    """Return the native module of a checkpoint folder with its weights, in evaluation mode.
+
+    Args:
+        folder: in Hugging Face layout.
+        task: which head; None for the one that the checkpoint's architecture names. ``feature-extraction`` is the bare
+            model, from any checkpoint.
+        dtype: of the parameters.
+        options: what the files leave open.
+
+    Raises:
+        CheckpointError, UnsupportedError: as ``Checkpoint`` and ``load_module``.
+        UsageError: an unknown task.
+    """
+    if task is not None:
+        check_known(task)
+    return Checkpoint(folder, options).load(task, dtype)
 
 
 def _architecture(reader: ConfigReader) -> tuple[str, Family, Task]:

@@ -16,6 +16,16 @@ from .ops import Heads, KeyValue
 KEYS = frozenset({"sliding_window_pattern"})
 NEUTRAL = {"attention_bias": (False,), "use_qk_norm": (True,), "qk_layernorm": (True,)}
 
+DEFAULTS = {
+    "vocab_size": 102400,
+    "hidden_size": 4096,
+    "intermediate_size": 16384,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+}
+"""What ``Exaone4Config()`` has where a ``config.json`` must have a value; ``parse`` has the other defaults."""
+
 
 def parse(reader: ConfigReader) -> ModelConfig:
     """Read an EXAONE 4.0 ``config.json``."""

@@ -5,9 +5,11 @@ projections a quantizer may rescale, and which intermediate values parity compar
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from ..artifact import Task
+from ..errors import UsageError
 from . import exaone4, qwen2
 from .config import ConfigReader, ModelConfig
 from .layers import Decoder
@@ -41,6 +43,7 @@ class Family:
         trunk: the module without a head.
         norm_before_attention, norm_before_mlp: normalize what the branch reads.
         norm_after_attention, norm_after_mlp: normalize what the branch adds to the residual stream.
+        defaults: what its configuration class has, as transformers documents it, where a config.json must have a value.
         head_norms: whether ``self_attn.q_norm`` and ``k_norm`` normalize each head's query and key.
     """
 
@@ -54,6 +57,7 @@ class Family:
     norm_before_mlp: str | None = None
     norm_after_mlp: str | None = None
     head_norms: bool = False
+    defaults: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def class_names(self) -> dict[str, Task]:
@@ -79,6 +83,7 @@ _RECORDS = (
         title="Qwen2",
         class_prefix="Qwen2",
         parse=qwen2.parse,
+        defaults=qwen2.DEFAULTS,
         trunk=qwen2.Qwen2Model,
         norm_before_attention="input_layernorm",
         norm_before_mlp="post_attention_layernorm",
@@ -88,6 +93,7 @@ _RECORDS = (
         title="EXAONE 4.0",
         class_prefix="Exaone4",
         parse=exaone4.parse,
+        defaults=exaone4.DEFAULTS,
         trunk=exaone4.Exaone4Model,
         norm_after_attention="post_attention_layernorm",
         norm_after_mlp="post_feedforward_layernorm",
@@ -101,3 +107,20 @@ FAMILIES: dict[str, Family] = {family.name: family for family in _RECORDS}
 def architectures() -> dict[str, tuple[Family, Task]]:
     """Return the family and the task of each supported class name of ``architectures``."""
     return {name: (family, task) for family in FAMILIES.values() for name, task in family.class_names.items()}
+
+
+def configure(family: str, **values: Any) -> ModelConfig:
+    """Return a family's configuration: the documented defaults of ``Qwen2Config`` or ``Exaone4Config``, and ``values``.
+
+    Args:
+        family: ``qwen2`` or ``exaone4``, the ``model_type`` of a ``config.json``.
+        values: keys of a ``config.json``, as the family's page documents them.
+
+    Raises:
+        UsageError: an unknown family.
+        CheckpointError, UnsupportedError: values that are wrong or not supported, as in a ``config.json``.
+    """
+    if family not in FAMILIES:
+        raise UsageError(f"unknown family {family!r}; choose one of {', '.join(FAMILIES)}")
+    record = FAMILIES[family]
+    return record.parse(ConfigReader({**record.defaults, **values}, f"{record.class_prefix}Config"))

@@ -4,50 +4,30 @@
 names of the checkpoint's tensors.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any, Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..artifact import Task
-from ..errors import UnsupportedError
+from ..errors import UnsupportedError, UsageError
 from . import ops
 from .config import ModelConfig
-from .family import FAMILIES
-from .layers import Decoder, DecoderOutput
-from .ops import KeyValue
+from .family import CLASS_SUFFIXES, FAMILIES
+from .forward.cache import Past
+from .forward.outputs import AnswerOutput, DecoderOutput, HeadOutput, TrunkOptions
+from .layers import Decoder, RMSNorm
 
-Past = Sequence[KeyValue]
 IGNORED = -100
 """The label of a position that the loss leaves out."""
-
-
-@dataclass(frozen=True)
-class HeadOutput:
-    """``logits``: [B, kept, V] of a causal LM, [B, L] of a sequence, [B, S, L] of a token classifier; L labels."""
-
-    logits: Tensor
-    past_key_values: tuple[KeyValue, ...]
-    hidden_states: tuple[Tensor, ...] | None
-    loss: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class AnswerOutput:
-    """``start_logits`` and ``end_logits`` [B, S] of a question-answering head."""
-
-    start_logits: Tensor
-    end_logits: Tensor
-    hidden_states: tuple[Tensor, ...] | None
-    loss: Tensor | None = None
 
 
 class Head(nn.Module):
     """The trunk, and the final projection of a task, which a subclass adds.
 
-    The first arguments of ``forward`` are those of ``Decoder.forward``; ``labels`` or positions ask for a loss too.
+    The arguments of ``forward`` are those of ``Decoder.forward``, in the order that transformers documents; ``labels``
+    or the positions of an answer ask for a loss too.
     """
 
     trunk_name = "model"
@@ -77,28 +57,35 @@ class CausalLM(Head):
 
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
         past_key_values: Past | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
         *,
         logits_to_keep: int | Tensor = 0,
-        labels: Tensor | None = None,
-        hidden_states: bool = False,
-    ) -> HeadOutput:
+        return_dict: bool | None = None,
+        **options: Unpack[TrunkOptions],
+    ) -> HeadOutput | tuple[Any, ...]:
         """Compute next-token logits.
 
         Args:
-            logits_to_keep: compute logits for this many last positions only; 0 for all.
             labels: [B, S], -100 where no token is to be predicted; the loss is the mean cross-entropy of each next
                 token.
+            logits_to_keep: compute logits for this many last positions only, 0 for all; or for these positions, int64
+                [n] or [B, n], or where bool [B, S] is true, which gives logits [n, V].
         """
-        output: DecoderOutput = self.trunk(input_ids, attention_mask, past_key_values, hidden_states=hidden_states)
-        logits = ops.unembed(ops.keep_last(output.last_hidden_state, logits_to_keep), self.lm_head.weight)
+        output: DecoderOutput = self.trunk(
+            input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, **options
+        )
+        logits = ops.unembed(ops.keep(output.last_hidden_state, logits_to_keep), self.lm_head.weight)
         loss = None
         if labels is not None:
             predicted, wanted = logits[:, :-1], labels[:, 1:]
             loss = F.cross_entropy(predicted.flatten(0, 1).float(), wanted.flatten(), ignore_index=IGNORED)
-        return HeadOutput(logits, output.past_key_values, output.hidden_states, loss)
+        head = HeadOutput(loss, logits, output.past_key_values, output.hidden_states, output.attentions)
+        return head.to_tuple() if return_dict is False else head
 
 
 class SequenceClassification(Head):
@@ -110,13 +97,17 @@ class SequenceClassification(Head):
 
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        *,
+        position_ids: Tensor | None = None,
+        past_key_values: Past | None = None,
+        inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
-        hidden_states: bool = False,
-    ) -> HeadOutput:
-        """Classify each sequence.
+        *,
+        return_dict: bool | None = None,
+        **options: Unpack[TrunkOptions],
+    ) -> HeadOutput | tuple[Any, ...]:
+        """Classify each sequence; one given as ``inputs_embeds`` ends at its last position, padding or not.
 
         Args:
             labels: by ``problem_type`` class ids [B], or floats [B] or [B, L] for regression, or floats [B, L] for
@@ -126,19 +117,24 @@ class SequenceClassification(Head):
         Raises:
             UnsupportedError: there are several sequences, and no ``pad_token_id`` to find their ends with.
         """
-        output: DecoderOutput = self.trunk(input_ids, attention_mask, hidden_states=hidden_states)
+        output: DecoderOutput = self.trunk(
+            input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, **options
+        )
         logits = self.score(self._pool(output.last_hidden_state, input_ids))
         loss = None if labels is None else self._loss(logits, labels)
-        return HeadOutput(logits, output.past_key_values, output.hidden_states, loss)
+        head = HeadOutput(loss, logits, output.past_key_values, output.hidden_states, output.attentions)
+        return head.to_tuple() if return_dict is False else head
 
-    def _pool(self, hidden: Tensor, input_ids: Tensor) -> Tensor:
-        B, S = input_ids.shape
+    def _pool(self, hidden: Tensor, input_ids: Tensor | None) -> Tensor:
+        B, S = hidden.shape[:2] if input_ids is None else input_ids.shape
         if self.config.pad_token_id is None:
             if isinstance(B, int) and B != 1:
                 raise UnsupportedError(
                     f"sequence classification of {B} rows needs pad_token_id in config.json to find their ends; "
                     "add it, or classify one row at a time"
                 )
+            return hidden[:, -1]
+        if input_ids is None:
             return hidden[:, -1]
         position = torch.arange(S, device=input_ids.device)
         last = (position * (input_ids != self.config.pad_token_id)).argmax(-1)
@@ -169,23 +165,30 @@ class TokenClassification(Head):
 
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        *,
+        position_ids: Tensor | None = None,
+        past_key_values: Past | None = None,
+        inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
-        hidden_states: bool = False,
-    ) -> HeadOutput:
+        *,
+        return_dict: bool | None = None,
+        **options: Unpack[TrunkOptions],
+    ) -> HeadOutput | tuple[Any, ...]:
         """Classify each token.
 
         Args:
             labels: class ids [B, S]; -100 leaves a token out of the loss.
         """
-        output: DecoderOutput = self.trunk(input_ids, attention_mask, hidden_states=hidden_states)
+        output: DecoderOutput = self.trunk(
+            input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, **options
+        )
         logits = self.score(output.last_hidden_state)
         loss = None
         if labels is not None:
             loss = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED)
-        return HeadOutput(logits, output.past_key_values, output.hidden_states, loss)
+        head = HeadOutput(loss, logits, None, output.hidden_states, output.attentions)
+        return head.to_tuple() if return_dict is False else head
 
 
 class QuestionAnswering(Head):
@@ -199,19 +202,25 @@ class QuestionAnswering(Head):
 
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        *,
+        position_ids: Tensor | None = None,
+        past_key_values: Past | None = None,
+        inputs_embeds: Tensor | None = None,
         start_positions: Tensor | None = None,
         end_positions: Tensor | None = None,
-        hidden_states: bool = False,
-    ) -> AnswerOutput:
+        *,
+        return_dict: bool | None = None,
+        **options: Unpack[TrunkOptions],
+    ) -> AnswerOutput | tuple[Any, ...]:
         """Score each token as the start and as the end of the answer.
 
         Args:
             start_positions, end_positions: [B]; those outside the sequence are left out of the loss.
         """
-        output: DecoderOutput = self.trunk(input_ids, attention_mask, hidden_states=hidden_states)
+        output: DecoderOutput = self.trunk(
+            input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, **options
+        )
         start, end = self.qa_outputs(output.last_hidden_state).unbind(-1)
         loss = None
         if start_positions is not None and end_positions is not None:
@@ -221,7 +230,8 @@ class QuestionAnswering(Head):
                 for logits, positions in ((start, start_positions), (end, end_positions))
             ]
             loss = (losses[0] + losses[1]) / 2
-        return AnswerOutput(start, end, output.hidden_states, loss)
+        head = AnswerOutput(loss, start, end, output.hidden_states, output.attentions)
+        return head.to_tuple() if return_dict is False else head
 
 
 HEADS: dict[Task, type[Head]] = {
@@ -253,6 +263,49 @@ def build(config: ModelConfig, task: Task) -> nn.Module:
     """
     check_task(config, task)
     return FAMILIES[config.family].trunk(config) if task == "feature-extraction" else HEADS[task](config)
+
+
+def create(
+    config: ModelConfig,
+    task: Task = "text-generation",
+    *,
+    initializer_range: float = 0.02,
+    dtype: torch.dtype = torch.float32,
+) -> nn.Module:
+    """Return the module of a task with random weights, initialized as transformers does, in evaluation mode.
+
+    Matrices and embeddings are normal with a standard deviation of ``initializer_range``, biases and the embedding of
+    ``pad_token_id`` are 0, and the weights of norms are 1. ``torch.manual_seed`` makes them reproducible.
+
+    Raises:
+        UsageError: an unknown task.
+    """
+    check_known(task)
+    module = build(config, task)
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.normal_(part.weight, 0.0, initializer_range)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+        elif isinstance(part, RMSNorm):
+            nn.init.ones_(part.weight)
+    embedding = trunk(module).embed_tokens.weight  # last: a tied LM head is the same matrix
+    nn.init.normal_(embedding, 0.0, initializer_range)
+    if config.pad_token_id is not None and config.pad_token_id < config.vocab_size:
+        nn.init.zeros_(embedding[config.pad_token_id])
+    for parameter in module.parameters():
+        parameter.data = parameter.data.to(dtype)  # parameters only: the frequencies stay float32
+    return module.eval()
+
+
+def check_known(task: str) -> None:
+    """Check that a task is one that modules exist for.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if task not in CLASS_SUFFIXES:
+        raise UsageError(f"unknown task {task!r}; choose one of {', '.join(CLASS_SUFFIXES)}")
 
 
 def trunk(module: nn.Module) -> Decoder:

@@ -1,16 +1,16 @@
 """The modules that the families share: the norms, the gated MLP, and the decoder around the layers."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..errors import UsageError
 from . import ops
 from .activations import ACTIVATIONS
 from .config import ModelConfig
-from .ops import KeyValue
+from .forward.cache import Past, key_values, returned
+from .forward.outputs import DecoderOutput
 from .rope import RotaryEmbedding
 
 
@@ -52,16 +52,6 @@ class MLP(nn.Module):
         return output
 
 
-@dataclass(frozen=True)
-class DecoderOutput:
-    """``last_hidden_state`` [B, S, D] after the final norm; the new past, one pair [B, K, T, E] per layer; and, on
-    request, the embeddings and each layer's output as transformers gives them (the last one after the final norm)."""
-
-    last_hidden_state: Tensor
-    past_key_values: tuple[KeyValue, ...]
-    hidden_states: tuple[Tensor, ...] | None = None
-
-
 class Decoder(nn.Module):
     """Embedding, layers, final norm. A family gives the layer, called as ``layer(hidden, past, plan)``."""
 
@@ -77,27 +67,89 @@ class Decoder(nn.Module):
 
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        past_key_values: Sequence[KeyValue] | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Past | None = None,
+        inputs_embeds: Tensor | None = None,
         *,
-        hidden_states: bool = False,
-    ) -> DecoderOutput:
+        use_cache: bool | None = None,
+        cache_position: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> DecoderOutput | tuple[Any, ...]:
         """Run the new tokens after the past.
 
         Args:
             input_ids: int64 [B, S].
-            attention_mask: [B, T], T = past + S, nonzero where there is a token (padding on either side); None: all.
-            past_key_values: one pair [B, K, P, E] per layer, or None.
-            hidden_states: also return the embeddings and every layer's output.
+            attention_mask: [B, T], T = past + S, nonzero where there is a token (padding anywhere); None: all.
+            position_ids: [B, S] or [1, S], the positions that rotate the new tokens; None counts the tokens along the
+                mask. As in transformers, without mask, past and ``use_cache`` a position that is not one more than the
+                one before starts another sequence, which sees nothing of those before it.
+            past_key_values: one pair [B, K, P, E] per layer; a cache object such as transformers' DynamicCache, to
+                which the new tokens are added; or None.
+            inputs_embeds: [B, S, D] in place of ``input_ids``.
+            use_cache: false to leave out the new past; None is true.
+            cache_position: [S], the slots that the new tokens take, which can only be P to P + S - 1.
+            output_attentions: also return the attention weights.
+            output_hidden_states: also return the embeddings and every layer's output.
+            return_dict: false for a tuple of what is not None.
+
+        Raises:
+            UsageError: not exactly one of ``input_ids`` and ``inputs_embeds``, or shapes that contradict each other.
+            UnsupportedError: a cache object that has dropped tokens.
         """
-        past_length = past_key_values[0][0].shape[2] if past_key_values is not None else 0
-        plan: Any = ops.plan(input_ids, attention_mask, past_length, self.rotary_emb, causal=self.config.causal)
-        hidden = self.embed_tokens(input_ids)
+        if (input_ids is None) == (inputs_embeds is None):
+            given = "neither" if input_ids is None else "both"
+            raise UsageError(f"{given} of input_ids and inputs_embeds are given; give one of them")
+        past = key_values(past_key_values)
+        past_length = past[0][0].shape[2] if past is not None else 0
+        inputs = input_ids if input_ids is not None else inputs_embeds
+        assert inputs is not None
+        if not ops.lowering():  # a graph's inputs are checked by its nodes
+            _check_shapes(inputs, attention_mask, position_ids, cache_position, past_length)
+        use_cache = use_cache is not False
+        plan: Any = ops.plan(inputs, attention_mask, past_length, self.rotary_emb, causal=self.config.causal)
+        if position_ids is not None:
+            packed = attention_mask is None and past_key_values is None and not use_cache
+            plan = ops.at_positions(plan, position_ids, self.rotary_emb, packed)
+        if output_attentions:
+            plan = ops.with_attentions(plan)
+        hidden = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         states, present = [hidden], []
         for index, layer in enumerate(self.layers):
-            hidden, key_value = layer(hidden, past_key_values[index] if past_key_values is not None else None, plan)
+            hidden, key_value = layer(hidden, past[index] if past is not None else None, plan)
             present.append(key_value)
             states.append(hidden)
         hidden = states[-1] = self.norm(hidden)
-        return DecoderOutput(hidden, tuple(present), tuple(states) if hidden_states else None)
+        output = DecoderOutput(
+            hidden,
+            returned(past_key_values, tuple(present), inputs.shape[1]) if use_cache else None,
+            tuple(states) if output_hidden_states else None,
+            tuple(plan.attentions) if output_attentions else None,
+        )
+        return output.to_tuple() if return_dict is False else output
+
+
+def _check_shapes(
+    inputs: Tensor, mask: Tensor | None, position_ids: Tensor | None, cache_position: Tensor | None, past: int
+) -> None:
+    """Check the sizes of what accompanies the new tokens ``inputs`` [B, S] or [B, S, D].
+
+    Raises:
+        UsageError: a size is not the one that the new tokens and the past have.
+    """
+    B, S = inputs.shape[:2]
+    if mask is not None and tuple(mask.shape) != (B, past + S):
+        raise UsageError(
+            f"attention_mask has shape {list(mask.shape)}, and {B} rows of {past} cached and {S} new tokens need "
+            f"{[B, past + S]}; give 1 for each token and 0 for padding"
+        )
+    if position_ids is not None and tuple(position_ids.shape) not in ((B, S), (1, S)):
+        raise UsageError(f"position_ids has shape {list(position_ids.shape)}; give {[B, S]}, one for each new token")
+    if cache_position is not None and cache_position.tolist() != list(range(past, past + S)):
+        raise UsageError(
+            f"cache_position is not {past} to {past + S - 1}, the slots after the past; leave it out: it follows from "
+            "past_key_values"
+        )

@@ -8,13 +8,14 @@ In eager mode a call runs the reference below. While the exporter traces, it ins
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..errors import UsageError
 from .rope import RotaryEmbedding
 
 KeyValue = tuple[Tensor, Tensor]
@@ -58,7 +59,7 @@ class FusedOps(Protocol):
         rotate: bool,
     ) -> tuple[Tensor, KeyValue]: ...
 
-    def keep_last(self, hidden: Tensor, count: int | Tensor) -> Tensor: ...
+    def keep(self, hidden: Tensor, positions: int | Tensor) -> Tensor: ...
 
     def unembed(self, hidden: Tensor, weight: Tensor) -> Tensor: ...
 
@@ -74,7 +75,7 @@ def plan(
     """Compute what all layers share in one forward pass: positions, masks, rotary angles. Opaque to the families.
 
     Args:
-        input_ids: [B, S].
+        input_ids: [B, S], or the embeddings [B, S, D] in their place: only the first two sizes are read.
         attention_mask: [B, T] with T = past_length + S, nonzero where there is a token; None for all tokens.
         past_length: number of cached positions.
         causal: tokens attend to themselves and to earlier ones; otherwise to the whole sequence.
@@ -119,14 +120,54 @@ def attention(
     return _ops.get().attention(query, key, value, past, plan, heads, window, rotate)
 
 
-def keep_last(hidden: Tensor, count: int | Tensor) -> Tensor:
-    """Return the last ``count`` positions of [B, S, D]; 0 keeps all (transformers' ``logits_to_keep``)."""
-    return _ops.get().keep_last(hidden, count)
+def at_positions(plan: Any, position_ids: Tensor, rotary: RotaryEmbedding, packed: bool) -> Any:
+    """Return the plan with the new tokens at given positions, which rotate them; not while the exporter traces.
+
+    Padding and windows count tokens as before.
+
+    Args:
+        position_ids: [B, S] or [1, S].
+        packed: a position that is not one more than the one before starts another sequence of the same row, and tokens
+            attend to their own sequence only.
+    """
+    assert isinstance(plan, ReferencePlan)
+    positions = position_ids.expand(plan.positions_BT.shape[0], -1)
+    cos, sin = rotary(positions, positions.amax(-1) + 1)
+    sequences = None
+    if packed:
+        starts = positions.diff(prepend=positions[:, :1] - 1) != 1
+        sequences = starts.cumsum(-1)
+    return replace(plan, cos=cos, sin=sin, masks={}, sequences=sequences)
+
+
+def with_attentions(plan: Any) -> Any:
+    """Return the plan with ``attentions``, to which each layer adds its weights; not while the exporter traces."""
+    assert isinstance(plan, ReferencePlan)
+    return replace(plan, attentions=[])
+
+
+def keep(hidden: Tensor, positions: int | Tensor) -> Tensor:
+    """Return the positions of [B, S, D] that get logits (transformers' ``logits_to_keep``).
+
+    Args:
+        positions: how many of the last ones, 0 for all; or indices [n] or [B, n], or bool [B, S], which gives
+            [n, D] without the batch. While the exporter traces, a tensor [1] is how many of the last ones: a graph has
+            the number as an input.
+
+    Raises:
+        UsageError: a tensor of another form.
+    """
+    return _ops.get().keep(hidden, positions)
 
 
 def unembed(hidden: Tensor, weight: Tensor) -> Tensor:
     """Compute logits [B, S, V] of hidden [B, S, D] with a weight [V, D], which may be the embedding's."""
     return _ops.get().unembed(hidden, weight)
+
+
+def lowering() -> bool:
+    """Return true while the exporter traces."""
+    return not isinstance(_ops.get(), ReferenceOps)
 
 
 @contextmanager
@@ -144,6 +185,8 @@ class ReferencePlan:
     """``positions_BT`` of all tokens, ``valid_BT`` false on padding, cos and sin [B, S, E/2] of the new tokens.
 
     Unless ``causal``, a token attends to later ones too; such layers have no window.
+    ``sequences``: [B, S], tokens attend to those with the same number only; None for one sequence in each row.
+    ``attentions``: where each layer adds its weights [B, H, S, T]; None where they are not asked for.
     """
 
     positions_BT: Tensor
@@ -153,6 +196,8 @@ class ReferencePlan:
     sin: Tensor
     masks: dict[int | None, Tensor]
     causal: bool = True
+    sequences: Tensor | None = None
+    attentions: list[Tensor] | None = None
 
     def mask(self, window: int | None) -> Tensor:
         """Return the attention mask, bool [B, 1, S, T], true where a new token attends."""
@@ -163,6 +208,8 @@ class ReferencePlan:
             if window is not None:
                 assert self.causal
                 seen &= positions[:, past:, None] - positions[:, None] < window
+            if self.sequences is not None:
+                seen = seen & (self.sequences[:, :, None] == self.sequences[:, None])
             # A padding token would see nothing, and softmax over nothing is NaN: it attends to itself.
             self.masks[window] = (seen | (slots == slots[past:, None]))[:, None]
         return self.masks[window]
@@ -179,7 +226,7 @@ class ReferenceOps:
         rotary: RotaryEmbedding,
         causal: bool,
     ) -> ReferencePlan:
-        B, S = input_ids.shape
+        B, S = input_ids.shape[:2]
         if attention_mask is None:
             attention_mask = torch.ones(B, past_length + S, dtype=torch.int64, device=input_ids.device)
         valid = attention_mask != 0
@@ -215,13 +262,28 @@ class ReferenceOps:
         if past is not None:
             key_BKSE = torch.cat((past[0], key_BKSE), 2)
             value_BKSE = torch.cat((past[1], value_BKSE), 2)
-        output = F.scaled_dot_product_attention(
-            query_BHSE, key_BKSE, value_BKSE, attn_mask=plan.mask(window), enable_gqa=heads.query != heads.key_value
-        )
+        if plan.attentions is None:
+            output = F.scaled_dot_product_attention(
+                query_BHSE, key_BKSE, value_BKSE, attn_mask=plan.mask(window), enable_gqa=heads.query != heads.key_value
+            )
+        else:
+            output, weights = _weighted(query_BHSE, key_BKSE, value_BKSE, plan.mask(window))
+            plan.attentions.append(weights)
         return output.transpose(1, 2).flatten(-2), (key_BKSE, value_BKSE)
 
-    def keep_last(self, hidden: Tensor, count: int | Tensor) -> Tensor:
-        return hidden[:, -int(count) :] if int(count) else hidden
+    def keep(self, hidden: Tensor, positions: int | Tensor) -> Tensor:
+        if not isinstance(positions, Tensor):
+            return hidden[:, -positions:] if positions else hidden
+        if positions.dim() == 1 and positions.dtype != torch.bool:
+            return hidden[:, positions]
+        if positions.dim() == 2 and positions.shape[0] == hidden.shape[0]:
+            rows = torch.arange(hidden.shape[0], device=positions.device)[:, None]
+            return hidden[positions] if positions.dtype == torch.bool else hidden[rows, positions]
+        raise UsageError(
+            f"logits_to_keep is a {str(positions.dtype).removeprefix('torch.')} tensor of shape "
+            f"{list(positions.shape)} for {hidden.shape[0]} rows of {hidden.shape[1]} tokens; give how many of the "
+            "last positions as an int, or positions [n] or [B, n], or bool [B, S]"
+        )
 
     def unembed(self, hidden: Tensor, weight: Tensor) -> Tensor:
         return F.linear(hidden, weight)
@@ -230,6 +292,15 @@ class ReferenceOps:
 def _split(x: Tensor, heads: int, dim: int) -> Tensor:
     """Reshape [B, S, heads*E] to [B, S, heads, E]."""
     return x.reshape(*x.shape[:-1], heads, dim)
+
+
+def _weighted(query_BHSE: Tensor, key_BKSE: Tensor, value_BKSE: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the outputs [B, H, S, E] and the weights [B, H, S, T], whose softmax is taken in float32."""
+    groups = query_BHSE.shape[1] // key_BKSE.shape[1]
+    key, value = key_BKSE.repeat_interleave(groups, 1), value_BKSE.repeat_interleave(groups, 1)
+    scores = query_BHSE @ key.transpose(-1, -2) * query_BHSE.shape[-1] ** -0.5
+    weights = scores.masked_fill(~mask, -torch.inf).softmax(-1, dtype=torch.float32).to(query_BHSE.dtype)
+    return weights @ value, weights
 
 
 def _rotate(x_BHSE: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

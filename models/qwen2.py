@@ -20,6 +20,16 @@ KEYS = frozenset({"use_sliding_window", "max_window_layers", "attention_bias", "
 DUAL_CHUNK_KEYS = frozenset({"chunk_size", "local_size", "original_max_position_embeddings"})
 NEUTRAL = {"use_qk_norm": (False,), "qk_layernorm": (False,)}
 
+DEFAULTS = {
+    "vocab_size": 151936,
+    "hidden_size": 4096,
+    "intermediate_size": 22016,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+}
+"""What ``Qwen2Config()`` has where a ``config.json`` must have a value; ``parse`` has the other defaults."""
+
 
 def parse(reader: ConfigReader) -> ModelConfig:
     """Read a Qwen2 ``config.json``.

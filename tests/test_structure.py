@@ -18,6 +18,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     "models": (
         "activations dtypes reading rope",
         "config ops",
+        "forward",
         "layers weight_source",
         "exaone4 qwen2",
         "family",

@@ -72,11 +72,11 @@ class SharedOps:
         split = node("Reshape", [x, ints(0, 0, heads, dim)], x.dtype, [B, S, heads, dim])
         return node("Reshape", [self.rms_norm(split, weight, eps), ints(0, 0, heads * dim)], x.dtype, [B, S, width])
 
-    def keep_last(self, hidden: Tensor, count: int | Tensor) -> Tensor:
-        if not isinstance(count, Tensor):
+    def keep(self, hidden: Tensor, positions: int | Tensor) -> Tensor:
+        if not isinstance(positions, Tensor):
             return hidden
-        # From -count to the end; a count of 0 starts at 0, which keeps everything.
-        start = node("Neg", [count], torch.int64, [1])
+        # The graph's input: from -positions to the end; 0 starts at 0, which keeps everything.
+        start = node("Neg", [positions], torch.int64, [1])
         return node("Slice", [hidden, start, ints(2**63 - 1), ints(1)], hidden.dtype, hidden.shape)
 
 

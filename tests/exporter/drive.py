@@ -78,7 +78,7 @@ class Native:
 
     @torch.inference_mode()
     def __call__(self, ids: Tensor) -> Tensor:
-        output = self.module(ids, None, self.past)
+        output = self.module(ids, past_key_values=self.past)
         self.past = output.past_key_values
         logits: Tensor = output.logits.float()
         return logits

@@ -79,19 +79,22 @@ def run_ours(model: nn.Module, chunks: Sequence[Tensor], mask: Tensor | None = N
     past, done, logits = None, 0, []
     for chunk in chunks:
         done += chunk.shape[1]
-        output = model(chunk, None if mask is None else mask[:, :done], past)
+        output = model(chunk, None if mask is None else mask[:, :done], past_key_values=past)
         past = output.past_key_values
         logits.append(output.logits)
     return torch.cat(logits, 1)
+
+
+def cache_name(model: Any) -> str:
+    """Return the name of transformers' argument for the past, which 5.24 changed."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
 @torch.no_grad()
 def run_theirs(model: Any, chunks: Sequence[Tensor], mask: Tensor | None = None) -> Tensor:
     """Do as ``run_ours`` with transformers and its DynamicCache; the positions are counted along the mask."""
     done, logits = 0, []
-    # transformers 5.24 gave it another name
-    name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
-    cache = {name: transformers.DynamicCache(config=model.config)}
+    cache = {cache_name(model): transformers.DynamicCache(config=model.config)}
     for chunk in chunks:
         seen, done = done, done + chunk.shape[1]
         extra = {}

@@ -5,6 +5,7 @@ from itertools import cycle
 
 import pytest
 import torch
+from intaglio.errors import UsageError
 
 from .drive import TOLERANCE, Pair, difference, padded, run_ours, run_rows_alone, run_theirs, split, token_ids
 from .variants import BY_NAME, ORIGINAL, VARIANTS, WINDOW, Variant
@@ -83,15 +84,37 @@ def test_padding_gives_finite_logits(pair: Callable[..., Pair], name: str) -> No
     assert torch.isfinite(run_ours(pair(BY_NAME[name]).ours, [ids], mask)).all()
 
 
-@pytest.mark.parametrize("keep", [0, 1, 3, 11, 50, torch.tensor(2)], ids=str)
+KEPT = {
+    **{str(count): count for count in (0, 1, 3, 11, 50)},
+    "one position": torch.tensor([4]),
+    "positions": torch.tensor([0, 7, 3, 3, -1]),
+    "no position": torch.tensor([], dtype=torch.int64),
+    "positions of each row": torch.tensor([[0, 9], [5, 2]]),
+    "a mask": torch.tensor([[True, False] * 5 + [True], [False] * 9 + [True] * 2]),
+}
+
+
+@pytest.mark.parametrize("keep", KEPT.values(), ids=KEPT)
 @pytest.mark.parametrize("name", ["qwen2-tied", "exaone4-plain"])
 def test_logits_to_keep(pair: Callable[..., Pair], name: str, keep: int | torch.Tensor) -> None:
     both, ids = pair(BY_NAME[name]), token_ids(2, 11)
     with torch.no_grad():
         ours = both.ours(ids, logits_to_keep=keep).logits
-        theirs = both.theirs(ids, logits_to_keep=int(keep)).logits
-    assert ours.shape[1] == min(int(keep) or 11, 11)
-    assert difference(ours, theirs) <= TOLERANCE
+        theirs = both.theirs(ids, logits_to_keep=keep).logits
+        every = both.ours(ids).logits
+    assert ours.shape == theirs.shape
+    if ours.numel():
+        assert difference(ours, theirs) <= TOLERANCE
+    if isinstance(keep, torch.Tensor) and keep.dim() == 1:
+        assert torch.allclose(ours, every[:, keep], atol=1e-6)
+
+
+@pytest.mark.parametrize("keep", [torch.tensor(2), torch.ones(11, dtype=torch.bool), torch.zeros(3, 1).long()], ids=str)
+def test_logits_to_keep_of_another_form(pair: Callable[..., Pair], keep: torch.Tensor) -> None:
+    with pytest.raises(
+        UsageError, match=r"logits_to_keep is a \w+ tensor of shape .* for 2 rows of 11 tokens; give how"
+    ):
+        pair(BY_NAME["qwen2-tied"]).ours(token_ids(2, 11), logits_to_keep=keep)
 
 
 @pytest.mark.parametrize("name", ["qwen2-plain", "exaone4-tied"])
@@ -128,7 +151,7 @@ def test_hidden_states(pair: Callable[..., Pair], name: str) -> None:
     both = pair(BY_NAME[name])
     ids, mask = padded((14, 9), "right")
     with torch.no_grad():
-        ours = both.ours(ids, mask, hidden_states=True).hidden_states
+        ours = both.ours(ids, mask, output_hidden_states=True).hidden_states
         theirs = both.theirs(ids, attention_mask=mask, output_hidden_states=True).hidden_states
         assert both.ours(ids, mask).hidden_states is None
     for layer, (our, their) in enumerate(zip(ours, theirs, strict=True)):

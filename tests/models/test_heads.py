@@ -68,7 +68,7 @@ def test_padded(pair: Callable[..., Pair], task: str, side: str, variant: Varian
 def test_hidden_states(pair: Callable[..., Pair], task: str, name: str) -> None:
     both, ids = pair(BY_NAME[name], task), token_ids(2, 12)
     with torch.no_grad():
-        ours = both.ours(ids, hidden_states=True).hidden_states
+        ours = both.ours(ids, output_hidden_states=True).hidden_states
         theirs = both.theirs(ids, output_hidden_states=True).hidden_states
     for our, their in zip(ours, theirs, strict=True):
         assert difference(our, their) <= TOLERANCE

@@ -17,7 +17,7 @@ def test_it_is_the_same_model(tmp_path: Path, family: str, tied: bool) -> None:
     folder = tiny.write(tmp_path / "source", tiny.config(family, tie_word_embeddings=tied), dtype=torch.bfloat16)
     checkpoint = Checkpoint(folder)
     tokens = torch.randint(3, 280, (2, 20), generator=torch.Generator().manual_seed(0))
-    whole = checkpoint.load()(tokens, hidden_states=True)
+    whole = checkpoint.load()(tokens, output_hidden_states=True)
     stream = Layerwise(checkpoint)
     hidden = stream.embed(tokens)
     torch.testing.assert_close(hidden, whole.hidden_states[0], rtol=0, atol=0)

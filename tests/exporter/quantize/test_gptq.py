@@ -83,7 +83,7 @@ def test_the_layer_stream_matches_the_model(tmp_path: Path, monkeypatch: pytest.
     windows = torch.randint(0, 288, (5, 12), generator=torch.Generator().manual_seed(0))
     native = checkpoint.load()
     with torch.inference_mode():
-        states = native(windows, hidden_states=True).hidden_states
+        states = native(windows, output_hidden_states=True).hidden_states
     stream = LayerStream(checkpoint, windows)
     assert torch.equal(stream.hidden, states[0])
     for index in range(3):  # the native module returns the last layer's output after the final norm
