@@ -122,6 +122,35 @@ def test_context_length(rope: dict[str, Any], changes: dict[str, Any], length: i
     assert parsed("qwen2", rope=rope, **changes).context_length == length
 
 
+PUBLISHED_SIZES = {"hidden_size": 4096, "intermediate_size": 13440, "num_attention_heads": 32, "vocab_size": 92416}
+PUBLISHED: dict[str, tuple[dict[str, Any], int]] = {
+    "CodeQwen1.5-7B-Chat": (
+        {"rope_theta": 1_000_000, "rotary_emb_base": 1_000_000, "seq_length": 65536, "max_position_embeddings": 65536},
+        65536,
+    ),
+    "Qwen2.5-7B-Instruct-1M": (
+        {
+            "rope_theta": 10_000_000.0,
+            "max_position_embeddings": 1_010_000,
+            "dual_chunk_attention_config": {
+                "chunk_size": 262144,
+                "local_size": 8192,
+                "original_max_position_embeddings": 262144,
+            },
+        },
+        262144,
+    ),
+    "gte-Qwen2": ({"rope_theta": 1_000_000.0, "auto_map": {"AutoModel": "modeling_qwen.Qwen2Model"}}, 128),
+}
+
+
+@pytest.mark.parametrize(("changes", "context"), PUBLISHED.values(), ids=PUBLISHED)
+def test_published_configs(changes: dict[str, Any], context: int) -> None:
+    config = parsed("qwen2", spelling="4", **PUBLISHED_SIZES, **changes)
+    assert config.context_length == context
+    assert config.rope.theta == changes["rope_theta"]
+
+
 def dual_chunk_distances(length: int, chunk: int, local: int) -> NDArray[np.int64]:
     """Return the distance by which dual chunk attention rotates each query and key [S, S].
 
