@@ -120,9 +120,11 @@ def test_settings_of_the_file_are_those_of_a_call(trained: tuple[TextGenerator, 
 def test_a_forced_first_token_follows_a_prompt_of_one(trained: tuple[TextGenerator, Any]) -> None:
     lm, model = trained
     for prompt in ([50], [50, 51]):
-        for settings in ({"forced_bos_token_id": 99}, {"forced_bos_token_id": 99, "begin_suppress_tokens": [99, 13]}):
-            result = lm.generate(prompt, max_new_tokens=6, **settings)
-            assert list(result.token_ids) == theirs(model, prompt, **{**settings, "max_new_tokens": 6})[0]
+        for suppressed in ([], [99, 13]):
+            settings: dict[str, Any] = {"forced_bos_token_id": 99, "max_new_tokens": 6}
+            settings |= {"begin_suppress_tokens": suppressed}
+            result = lm.generate(prompt, **settings)
+            assert list(result.token_ids) == theirs(model, prompt, **settings)[0]
             assert (result.token_ids[0] == 99) == (len(prompt) == 1)
 
 
