@@ -26,6 +26,9 @@ from intaglio.tests.files.mutations import mutate
 ADDRESS_SPACE = 4 << 30
 """Bytes that a case may map beyond what the process has before the first one."""
 
+Verbs = dict[str, tuple[int, Callable[[Path], None]]]
+"""What is done with a folder, by name, each with a weight: how often."""
+
 GREETING = [{"role": "user", "content": "the stone"}]
 
 
@@ -56,6 +59,14 @@ def read_checkpoint(folder: Path) -> None:
     checkpoint.load()
 
 
+def read_modules(folder: Path) -> None:
+    """Read what an export reads of a checkpoint of sentence-transformers."""
+    from intaglio.exporter.sentence_transformers import read_sentence_transformer
+
+    read_checkpoint(folder)
+    read_sentence_transformer(folder, 32)
+
+
 def export(folder: Path, *options: str) -> None:
     command("export", folder, folder.parent / "made", "--no-parity", *options)
 
@@ -82,29 +93,29 @@ def sample(folder: Path) -> None:
         model.generate("the stone", max_new_tokens=2, temperature=1.0, seed=0, logprobs=1)
 
 
-CHECKPOINT: dict[str, tuple[int, Callable[[Path], None]]] = {
+CHECKPOINT: Verbs = {
     "inspect": (5, lambda folder: command("inspect", folder)),
     "inspect --json": (1, lambda folder: command("inspect", folder, "--json")),
     "read": (5, read_checkpoint),
 }
-EXPORT: dict[str, tuple[int, Callable[[Path], None]]] = {
+EXPORT: Verbs = {
     "export": (2, export),
     "export fp16": (1, lambda folder: export(folder, "--precision", "fp16")),
     "quantize": (1, quantize),
 }
-ARTIFACT: dict[str, tuple[int, Callable[[Path], None]]] = {
+ARTIFACT: Verbs = {
     "verify": (3, lambda folder: command("verify", folder)),
     "inspect": (2, lambda folder: command("inspect", folder)),
     "inspect --weights": (1, lambda folder: command("inspect", folder, "--weights")),
 }
-LANGUAGE_MODEL: dict[str, tuple[int, Callable[[Path], None]]] = {
+LANGUAGE_MODEL: Verbs = {
     **ARTIFACT,
     "generate": (5, generate),
     "chat": (4, chat),
     "sample": (2, sample),
     "score": (1, lambda folder: command("score", folder, "the stone is")),
 }
-VERBS = {
+VERBS: dict[str, Verbs] = {
     "checkpoint": CHECKPOINT,
     "sharded": CHECKPOINT,
     "exportable": CHECKPOINT | EXPORT,
@@ -112,6 +123,8 @@ VERBS = {
     "standard": LANGUAGE_MODEL,
     "fp32": LANGUAGE_MODEL | {"quantize": (2, quantize)},
     "int4": LANGUAGE_MODEL,
+    "sentence": {"read": (5, read_modules), "inspect": (1, lambda folder: command("inspect", folder))},
+    "embedder": ARTIFACT | {"embed": (8, lambda folder: command("embed", folder, "the stone", "--threads", 1))},
     "classifier": ARTIFACT | {"classify": (4, lambda folder: command("classify", folder, "the stone", "--threads", 1))},
 }
 """What is done with each folder of the base, and how often."""

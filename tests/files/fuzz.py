@@ -17,12 +17,16 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from intaglio.exporter.sentence_transformers import SentenceTransformer
 from intaglio.tests import tiny
 from intaglio.tests.runtime import fakes
+from safetensors.torch import save_file
 
 TIMEOUT = 60.0  # seconds of a case before it counts as a hang
 DEFECTS = ("traceback", "crash", "hang")
@@ -39,7 +43,11 @@ def make_base(folder: Path, *, exported: bool) -> Path:
     write_merges(folder / "sharded")
     fakes.language_model(folder / "hand-made", files=fakes.settings(eos_token_id=2, do_sample=True, top_k=5))
     fakes.language_model(folder / "standard", target="standard")
-    table = np.random.default_rng(0).normal(size=(fakes.VOCAB, 2))
+    random = np.random.default_rng(0)
+    write_modules(folder / "sentence", tiny.config("qwen2", "feature-extraction", hidden_size=32, num_hidden_layers=1))
+    fakes.head(folder / "embedder", "feature-extraction", random.normal(size=(fakes.VOCAB, 32)))
+    SentenceTransformer(folder / "sentence", 32).write(folder / "embedder")
+    table = random.normal(size=(fakes.VOCAB, 2))
     fakes.head(folder / "classifier", "text-classification", table, labels=("good", "bad"))
     if exported:
         from intaglio import export, quantize
@@ -62,6 +70,28 @@ def write_merges(folder: Path) -> None:
     added = {token["content"]: token["id"] for token in content["added_tokens"]}
     (folder / "added_tokens.json").write_text(json.dumps(added))
     (folder / "tokenizer.json").unlink()
+
+
+def write_modules(folder: Path, config: Mapping[str, Any]) -> None:
+    """Write a checkpoint of sentence-transformers: pooling, a dense layer and prompts."""
+    tiny.write(folder, config, tokenizer=True)
+    width = config["hidden_size"]
+    files: dict[str, Any] = {
+        "modules.json": [
+            {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+            {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+            {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"},
+        ],
+        "1_Pooling/config.json": {"word_embedding_dimension": width, "pooling_mode_mean_tokens": True},
+        "2_Dense/config.json": {"in_features": width, "out_features": 8, "bias": True},
+        "sentence_bert_config.json": {"max_seq_length": 16, "do_lower_case": False},
+        "config_sentence_transformers.json": {"prompts": {"query": "find: "}, "default_prompt_name": "query"},
+    }
+    for name, content in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(json.dumps(content), encoding="utf-8")
+    tensors = {"linear.weight": torch.ones(8, width), "linear.bias": torch.ones(8)}
+    save_file(tensors, folder / "2_Dense" / "model.safetensors")
 
 
 class Worker:

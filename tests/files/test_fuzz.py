@@ -11,7 +11,7 @@ from intaglio.errors import UsageError
 from intaglio.tests.files import drive, fuzz
 from intaglio.tests.files.mutations import mutate
 
-CASES = 60
+CASES = 40
 
 
 def test_mutated_files_are_used_or_refused() -> None:
