@@ -122,7 +122,12 @@ def test_context_length(rope: dict[str, Any], changes: dict[str, Any], length: i
     assert parsed("qwen2", rope=rope, **changes).context_length == length
 
 
-PUBLISHED_SIZES = {"hidden_size": 4096, "intermediate_size": 13440, "num_attention_heads": 32, "vocab_size": 92416}
+PUBLISHED_SIZES: dict[str, Any] = {
+    "hidden_size": 4096,
+    "intermediate_size": 13440,
+    "num_attention_heads": 32,
+    "vocab_size": 92416,
+}
 PUBLISHED: dict[str, tuple[dict[str, Any], int]] = {
     "CodeQwen1.5-7B-Chat": (
         {"rope_theta": 1_000_000, "rotary_emb_base": 1_000_000, "seq_length": 65536, "max_position_embeddings": 65536},
