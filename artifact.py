@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .errors import ArtifactError
-from .foreign_format import foreign_format, is_checkpoint
-from .json_fields import is_integer, is_number, shown
-from .json_file import read_json
+from .files.foreign_format import foreign_format, is_checkpoint
+from .files.json_fields import is_integer, is_number, shown
+from .files.json_file import read_json
 
 FORMAT_VERSION = 2
 MANIFEST = "intaglio.json"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import HubError, first_line
-from .foreign_format import GGUF, gguf
+from .files.foreign_format import GGUF, gguf
 
 HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+")
 PINNED_ID = re.compile(rf"({HUB_ID.pattern})@([^@\s]+)")

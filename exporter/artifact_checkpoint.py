@@ -27,7 +27,7 @@ from ..artifact import (
     sha256_file,
 )
 from ..errors import ArtifactError, UsageError
-from ..library_errors import library_errors
+from ..files.library_errors import library_errors
 from ..models.config import ConfigReader, ModelConfig
 from ..models.dtypes import SAFETENSORS_DTYPES, SAFETENSORS_NAMES, TORCH_DTYPES
 from ..models.family import FAMILIES

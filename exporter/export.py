@@ -30,10 +30,11 @@ from ..artifact import (
     sha256_file,
 )
 from ..contract import CACHE_DTYPES
-from ..embedding import FILE as EMBEDDING
-from ..embedding import WEIGHTS as EMBEDDING_WEIGHTS
 from ..errors import UsageError
-from ..generation_settings import FILE as GENERATION_CONFIG
+from ..files.embedding import FILE as EMBEDDING
+from ..files.embedding import WEIGHTS as EMBEDDING_WEIGHTS
+from ..files.generation_settings import FILE as GENERATION_CONFIG
+from ..files.tokenizer_file import FILE as TOKENIZER
 from ..hub import resolve
 from ..known_options import refuses_unknown_options
 from ..models.checkpoint import PATTERNS, Checkpoint, companions
@@ -42,7 +43,6 @@ from ..models.digest import Digest
 from ..models.heads import check_task
 from ..models.parameters import note_on_left_out
 from ..models.reading.options import ReadOptions
-from ..tokenizer_file import FILE as TOKENIZER
 from .artifact_checkpoint import ArtifactCheckpoint
 from .build import build_graph
 from .generation_config import artifact_settings

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from ..artifact import Task
 from ..errors import CheckpointError, UnsupportedError, UsageError
-from ..generation_settings import own_settings, parse_settings
-from ..json_file import read_object
-from ..regular_file import is_there
+from ..files.generation_settings import own_settings, parse_settings
+from ..files.json_file import read_object
+from ..files.regular_file import is_there
 
 
 def artifact_settings(

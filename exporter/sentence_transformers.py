@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from ..embedding import ACTIVATIONS, FILE, WEIGHTS, Embedding, Pooling, Step
 from ..errors import CheckpointError, UnsupportedError
-from ..json_fields import JSONFields, shown
-from ..json_file import read_json, read_object
-from ..library_errors import library_errors
-from ..regular_file import is_there
+from ..files.embedding import ACTIVATIONS, FILE, WEIGHTS, Embedding, Pooling, Step
+from ..files.json_fields import JSONFields, shown
+from ..files.json_file import read_json, read_object
+from ..files.library_errors import library_errors
+from ..files.regular_file import is_there
 
 MODULES = "modules.json"
 TRANSFORMER = "sentence_bert_config.json"

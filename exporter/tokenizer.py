@@ -6,9 +6,9 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from ..errors import CheckpointError
-from ..json_fields import shown
-from ..regular_file import is_there
-from ..tokenizer_file import FILE, read_tokenizer
+from ..files.json_fields import shown
+from ..files.regular_file import is_there
+from ..files.tokenizer_file import FILE, read_tokenizer
 
 SHOWN = 4
 """Tokens that a message names."""

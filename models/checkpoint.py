@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from ..artifact import FORBIDDEN, TEMPLATE_FOLDER, Attention, Task
 from ..errors import CheckpointError, UnsupportedError
-from ..foreign_format import ADAPTER, foreign_format
-from ..json_fields import JSONFields, shown
-from ..json_file import read_object
-from ..library_errors import library_errors
-from ..regular_file import check_regular
-from ..tokenizer_file import VOCABULARY
+from ..files.foreign_format import ADAPTER, foreign_format
+from ..files.json_fields import JSONFields, shown
+from ..files.json_file import read_object
+from ..files.library_errors import library_errors
+from ..files.regular_file import check_regular
+from ..files.tokenizer_file import VOCABULARY
 from .config import ConfigReader, ModelConfig
 from .family import CLASS_SUFFIXES, FAMILIES, Family, architectures
 from .heads import check_known

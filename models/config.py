@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import CheckpointError, UnsupportedError
-from ..json_fields import is_integer, is_number, shown
-from ..json_file import read_object
+from ..files.json_fields import is_integer, is_number, shown
+from ..files.json_file import read_object
 from .activations import ACTIVATIONS, SILU
 from .reading.config_keys import check_keys, check_repeated
 from .rope import RopeConfig, parse_rope

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import UnsupportedError
-from ..json_fields import shown
+from ..files.json_fields import shown
 from . import ops
 from .config import ConfigReader, ModelConfig
 from .layers import MLP, Decoder, RMSNorm

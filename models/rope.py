@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError, UnsupportedError
-from ..json_fields import is_number, shown
+from ..files.json_fields import is_number, shown
 
 RopeType = Literal["default", "linear", "dynamic", "yarn", "longrope", "llama3"]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from ..artifact import DATA, GRAPH, FileEntry, Manifest, read_manifest
 from ..errors import ArtifactError
+from ..files.json_file import read_object
 from ..hub import resolve
-from ..json_file import read_object
 
 PATTERNS = ("*.json", "*.jinja", "*.html", "embedding.safetensors", "model.onnx", "model.onnx.data*")
 

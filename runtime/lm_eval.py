@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ArtifactError, DependencyError, PromptError, UnsupportedError
-from ..generation_settings import SETTINGS
+from ..files.generation_settings import SETTINGS
 from .chat.template import read_chat_format
 from .folder import open_folder
 from .generation.generator import TextGenerator

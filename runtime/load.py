@@ -9,7 +9,7 @@ from typing import Literal, TypedDict, TypeVar, Unpack, overload
 
 from ..artifact import TASKS, Manifest, Task
 from ..errors import ArtifactError, UsageError
-from ..generation_settings import CheckpointSettings
+from ..files.generation_settings import CheckpointSettings
 from ..known_options import refuses_unknown_options
 from .chat.template import read_chat_format
 from .engine.machine import give_back_memory

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UsageError
-from ...json_file import read_json
+from ...files.json_file import read_json
 
 MODULE = "intaglio_tools"  # the name under which a Python file is executed
 

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from ...artifact import Task
-from ...embedding import read_embedding
 from ...errors import ArtifactError
-from ...regular_file import is_there
-from ...tokenizer_file import FILE, VOCABULARY, missing_tokenizer
+from ...files.embedding import read_embedding
+from ...files.regular_file import is_there
+from ...files.tokenizer_file import FILE, VOCABULARY, missing_tokenizer
 
 
 def text_facts(folder: Path, task: Task) -> dict[str, str]:

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ...embedding import POOLINGS, Pooling
 from ...errors import OutputError
+from ...files.embedding import POOLINGS, Pooling
 from ..loading import Loading, find_artifact
 from ..options import example, json_option, loading_options, texts_argument, truncate_option
 from ..show import echo, print_json

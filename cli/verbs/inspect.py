@@ -6,7 +6,7 @@ import click
 
 from ...artifact import MANIFEST, read_manifest
 from ...errors import UnsupportedError, UsageError
-from ...foreign_format import foreign_format
+from ...files.foreign_format import foreign_format
 from ..inspection.artifact import describe_artifact
 from ..inspection.description import Description
 from ..inspection.weights import HEADER

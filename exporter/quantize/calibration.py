@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from ...errors import CheckpointError, UsageError
-from ...library_errors import library_errors
-from ...tokenizer_file import read_tokenizer
+from ...files.library_errors import library_errors
+from ...files.tokenizer_file import read_tokenizer
 
 DEFAULT_TEXT = Path(__file__).with_name("calibration.txt")
 WINDOWS = 64

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ...errors import UnsupportedError
-from ...foreign_format import ADAPTER
+from ...files.foreign_format import ADAPTER
 from .options import ReadOptions
 
 FILES = (ADAPTER, "adapter_model.safetensors", "adapter_model.bin")

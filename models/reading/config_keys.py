@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...errors import UnsupportedError
-from ...generation_settings import KEYS as GENERATION_KEYS
-from ...json_fields import shown
+from ...files.generation_settings import KEYS as GENERATION_KEYS
+from ...files.json_fields import shown
 
 # Without effect on what an inference computes.
 INERT = frozenset(

@@ -7,7 +7,7 @@ usually attend to later tokens by it.
 from typing import Any
 
 from ...errors import CheckpointError, UnsupportedError
-from ...json_fields import MAX_SHOWN, shown
+from ...files.json_fields import MAX_SHOWN, shown
 from .options import ReadOptions
 
 TEXT_CLASSES = ("AutoTokenizer", "AutoProcessor", "AutoFeatureExtractor", "AutoImageProcessor", "AutoVideoProcessor")

@@ -17,9 +17,9 @@ from typing import Any
 
 from ...artifact import TEMPLATE_FOLDER
 from ...errors import ArtifactError, IntaglioError, PromptError, UsageError
+from ...files.regular_file import read_regular
+from ...files.tokenizer_file import named_tokens
 from ...known_options import nearest
-from ...regular_file import read_regular
-from ...tokenizer_file import named_tokens
 from ..folder import read_json
 from .forms import misshown, variants
 from .messages import Message, cut_at_marker, mark_final_text, normalize_messages, plain_value

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...json_file import parse_json
+from ...files.json_file import parse_json
 from .call_formats import HERMES, SEPARATOR, CallFormat, split_separated
 
 PYTHON_TYPES: dict[str, tuple[type, ...]] = {

@@ -6,7 +6,7 @@ What a model writes never raises: it is text, a call, or a broken call with the 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...json_file import parse_json
+from ...files.json_file import parse_json
 from .bare_call import BareCallScanner
 from .call_formats import FENCE, FORMATS, WRAPPERS, CallFormat, TaggedCallScanner, split_objects
 from .tool_call import BrokenToolCall, ToolCall, parse_call

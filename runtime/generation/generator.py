@@ -6,7 +6,7 @@ from weakref import WeakSet
 
 from ...artifact import Manifest
 from ...errors import PromptError, UsageError
-from ...generation_settings import CheckpointSettings
+from ...files.generation_settings import CheckpointSettings
 from ...known_options import refuses_unknown_options
 from ..chat.chat import ChatOptions, ChatReply, ChatStream, finish, stream_chat
 from ..chat.messages import Message

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import DependencyError, UnsupportedError, UsageError
-from ...json_file import parse_json
-from ...library_errors import library_errors
+from ...files.json_file import parse_json
+from ...files.library_errors import library_errors
 from ..text.tokenizer import Tokenizer
 from .sampler import Floats
 

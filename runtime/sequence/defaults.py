@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ArtifactError, UsageError
-from ...generation_settings import INERT_KEYS, KEYS, CheckpointSettings, checkpoint_settings, parse_settings
-from ...json_file import read_object
+from ...files.generation_settings import INERT_KEYS, KEYS, CheckpointSettings, checkpoint_settings, parse_settings
+from ...files.json_file import read_object
+from ...files.regular_file import is_there
 from ...known_options import check_options
-from ...regular_file import is_there
 from ..text.tokenizer import Tokenizer
 
 Override = str | Path | Mapping[str, Any]

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...artifact import ModelFacts
 from ...errors import ArtifactError, PromptError, UsageError
-from ...generation_settings import SETTINGS, CheckpointSettings, check_ids, read_setting
+from ...files.generation_settings import SETTINGS, CheckpointSettings, check_ids, read_setting
 from ..text.prompts import Prompt, prompt_tokens
 from ..text.tokenizer import Tokenizer
 from .constraint import Constraint, Grammars

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ...artifact import CacheDtype
 from ...errors import ArtifactError
-from ...generation_settings import read_setting
+from ...files.generation_settings import read_setting
 from ..numerics import largest
 from . import filters
 

@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 from tokenizers import normalizers
 
 from ...contract import OUTPUTS
-from ...embedding import POOLINGS, Embedding, Pooling, read_embedding
 from ...errors import ArtifactError, PromptError, UsageError
+from ...files.embedding import POOLINGS, Embedding, Pooling, read_embedding
+from ...files.tokenizer_file import special_contents
 from ...known_options import refuses_unknown_options
-from ...tokenizer_file import special_contents
 from ..engine.session import Session
 from ..text.tokenizer import Tokenizer
 from .base import TaskModel

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load
 
-from ...embedding import WEIGHTS, Activation, Embedding, Pooling, Step
 from ...errors import ArtifactError
-from ...library_errors import library_errors
-from ...regular_file import read_regular
+from ...files.embedding import WEIGHTS, Activation, Embedding, Pooling, Step
+from ...files.library_errors import library_errors
+from ...files.regular_file import read_regular
 
 Vector = NDArray[np.float32]
 MAX_BYTES = 1 << 31

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import decoders
 
 from ...errors import ArtifactError
-from ...library_errors import library_errors
+from ...files.library_errors import library_errors
 
 REPLACEMENT = "�"
 

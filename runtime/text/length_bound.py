@@ -9,7 +9,7 @@ from typing import Any
 
 from tokenizers import Tokenizer as Backend
 
-from ...json_file import parse_json
+from ...files.json_file import parse_json
 from .detokenize import BYTES
 
 NFC_SHRINKS = 4

@@ -6,7 +6,7 @@ from tokenizers import Encoding
 from tokenizers import Tokenizer as Backend
 
 from ...errors import ArtifactError
-from ...library_errors import library_errors
+from ...files.library_errors import library_errors
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from tokenizers import Encoding
 from tokenizers import Tokenizer as Backend
 
 from ...errors import ArtifactError, PromptError
-from ...library_errors import library_errors
-from ...tokenizer_file import named_tokens, read_tokenizer
+from ...files.library_errors import library_errors
+from ...files.tokenizer_file import named_tokens, read_tokenizer
 from .detokenize import Detokenizer, decoding_refusal, detokenizer
 from .length_bound import LengthBound
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from intaglio.json_fields import INT64, JSONFields, is_integer, is_number, shown
+from intaglio.files.json_fields import INT64, JSONFields, is_integer, is_number, shown
 
 VALUES: dict[str, Any] = {
     "whole": 3,

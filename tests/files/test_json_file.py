@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from intaglio import json_file
-from intaglio.json_file import MAX_DEPTH, parse_json, read_json, read_object
-from intaglio.regular_file import read_regular
+from intaglio.files import json_file
+from intaglio.files.json_file import MAX_DEPTH, parse_json, read_json, read_object
+from intaglio.files.regular_file import read_regular
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -115,7 +115,7 @@ def test_a_file_longer_than_its_kind_is_refused(tmp_path: Path, monkeypatch: pyt
 
 # Texts of models, of users' code and of schemas: no files.
 OWN = {"runtime/chat/tool_call.py", "runtime/chat/tool_calls.py", "runtime/chat/tool_schema.py"}
-OWN |= {"runtime/sequence/constraint.py", "json_file.py"}
+OWN |= {"runtime/sequence/constraint.py", "files/json_file.py"}
 
 
 def test_every_json_file_is_read_by_this_reader() -> None:

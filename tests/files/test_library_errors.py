@@ -2,7 +2,7 @@
 
 import pytest
 from intaglio.errors import PromptError, UsageError
-from intaglio.library_errors import library_errors
+from intaglio.files.library_errors import library_errors
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ....json_file import parse_json
+from ....files.json_file import parse_json
 from ....models.weight_source import WeightSource
 from ..formats.blocks import QuantizedRows, split
 from ..formats.scheme import Scheme, Schemes

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import transformers
 from intaglio.errors import ArtifactError, PromptError, UsageError
-from intaglio.generation_settings import UNSUPPORTED, CheckpointSettings
+from intaglio.files.generation_settings import UNSUPPORTED, CheckpointSettings
 from intaglio.runtime import TextGenerator, load
 from intaglio.runtime.sequence.defaults import read_defaults
 from intaglio.runtime.text.tokenizer import try_tokenizer

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from intaglio.embedding import Embedding, Step, read_embedding
 from intaglio.errors import ArtifactError, CheckpointError, IntaglioError, PromptError, UnsupportedError, UsageError
 from intaglio.exporter import export
 from intaglio.exporter.sentence_transformers import SentenceTransformer, read_sentence_transformer
+from intaglio.files.embedding import Embedding, Step, read_embedding
 from intaglio.runtime import Embedder, load
 from intaglio.tests import tiny
 from intaglio.tests.runtime import fakes

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from intaglio.errors import ArtifactError, CheckpointError
 from intaglio.exporter import export
+from intaglio.files.tokenizer_file import missing_tokenizer, read_tokenizer
 from intaglio.runtime import load
 from intaglio.runtime.text.tokenizer import load_tokenizer, try_tokenizer
-from intaglio.tokenizer_file import missing_tokenizer, read_tokenizer
 from tokenizers import Tokenizer as Backend
 from transformers import AutoTokenizer
 

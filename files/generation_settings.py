@@ -11,7 +11,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal
 
-from .errors import UsageError
+from ..errors import UsageError
 from .json_fields import shown
 from .json_file import read_object
 from .regular_file import is_there

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from .errors import IntaglioError, first_line
+from ..errors import IntaglioError, first_line
 
 
 @contextmanager
