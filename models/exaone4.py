@@ -13,8 +13,14 @@ from .config import ConfigReader, ModelConfig
 from .layers import MLP, Decoder, HeadNorm, RMSNorm
 from .ops import Heads, KeyValue
 
-KEYS = frozenset({"sliding_window_pattern"})
-NEUTRAL = {"attention_bias": (False,), "use_qk_norm": (True,), "qk_layernorm": (True,)}
+# max_window_layers is left over from other families: the windows follow from the layers' types or the pattern.
+KEYS = frozenset({"sliding_window_pattern", "max_window_layers"})
+NEUTRAL = {
+    "attention_bias": (False,),
+    "use_qk_norm": (True,),
+    "qk_layernorm": (True,),
+    "reorder_qk_norm": (True,),  # norms after attention and MLP, and on queries and keys, as the family has them
+}
 
 DEFAULTS = {
     "vocab_size": 102400,

@@ -18,7 +18,7 @@ from .rope import RopeConfig
 
 KEYS = frozenset({"use_sliding_window", "max_window_layers", "attention_bias", "dual_chunk_attention_config"})
 DUAL_CHUNK_KEYS = frozenset({"chunk_size", "local_size", "original_max_position_embeddings"})
-NEUTRAL = {"use_qk_norm": (False,), "qk_layernorm": (False,)}
+NEUTRAL = {"use_qk_norm": (False,), "qk_layernorm": (False,), "qkv_bias": (True,)}
 
 DEFAULTS = {
     "vocab_size": 151936,

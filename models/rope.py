@@ -35,6 +35,9 @@ _KEYS: Mapping[RopeType, frozenset[str]] = {
 MOST = 1e15
 """Every number of a rotary embedding is below; the largest published base is 1e12. float32 holds its powers."""
 
+IMAGE_KEYS = frozenset({"mrope_section"})
+"""How an image's axes share the frequencies; it changes nothing, as a text's positions are equal on all axes."""
+
 _NEEDED: Mapping[RopeType, tuple[str, ...]] = {
     "default": (),
     "linear": ("factor",),
@@ -101,7 +104,7 @@ def parse_rope(config: Mapping[str, Any], max_positions: int, head_dim: int, whe
         raise CheckpointError(f"{where}: rope_theta is {shown(theta)}, expected a number above 1; mend config.json")
     if values.pop("partial_rotary_factor", 1.0) != 1.0:
         raise UnsupportedError(f"{where}: {name}: partial_rotary_factor other than 1 is not part of these families")
-    known = _KEYS[kind] if kind != "default" else frozenset().union(*_KEYS.values())
+    known = _KEYS[kind] if kind != "default" else IMAGE_KEYS.union(*_KEYS.values())
     unknown = [f"{key} = {shown(value)}" for key, value in values.items() if key not in known]
     if unknown:
         keys, them = ("keys", "them") if len(unknown) > 1 else ("key", "it")

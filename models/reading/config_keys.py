@@ -19,6 +19,7 @@ INERT = frozenset(
     bos_token_id eos_token_id sep_token_id decoder_start_token_id label2id finetuning_task task_specific_params
     tokenizer_class prefix return_dict output_attentions output_hidden_states chunk_size_feed_forward is_decoder
     tie_encoder_decoder torchscript use_bfloat16 tf_legacy_loss name_or_path auto_map attn_implementation
+    keys_to_ignore_at_inference
     classifier_dropout hidden_dropout pretraining_tp
     diversity_penalty num_return_sequences output_scores return_dict_in_generate remove_invalid_values"""
     # dropout, which only training has, and initial values

@@ -3,12 +3,14 @@
     content of parts    [{"type": "text", "text": "hi"}]   or its text
     a tool's result     {"sky": "rain"}                    or its JSON
     a call's arguments  {"city": "Seoul"}                  or their JSON
+    calls without text  "content": null                    or "content": ""
 
 A template that cannot show one form fails, or shows it as Python or with escaped quotes. The messages are rendered as
 they are given, as transformers renders them; where that does not work, in the first other form that does.
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any, TypeGuard
@@ -42,6 +44,7 @@ def variants(messages: Sequence[Plain]) -> Iterator[list[Plain]]:
         "parts": (_as_given, text_of_parts),
         "value": (_as_given, _to_json),
         "arguments": (_as_given, _to_object, _to_json),
+        "nothing": (_as_given, _to_null, _to_empty),
     }
     present = {kind for kind, _ in _values(messages)}
     choices = [kinds[kind] if kind in present else (_as_given,) for kind in kinds]
@@ -58,6 +61,8 @@ def misshown(messages: Sequence[Plain], prompt: str) -> int:
     """
     count = 0
     for kind, value in _values(messages):
+        if kind == "nothing":
+            continue
         text = text_of_parts(value) if kind == "parts" else _to_json(value)
         notation = str(_to_object(value))
         if notation != text:
@@ -66,7 +71,17 @@ def misshown(messages: Sequence[Plain], prompt: str) -> int:
             count += sum(str(part["text"]).strip() not in prompt for part in value)
         else:
             count += prompt.count(json.dumps(text, ensure_ascii=False))
+    if any(_is_without_text(message) for message in messages):
+        count += prompt.count(str(None)) + prompt.count(_to_json(None)) + _calls_left_out(messages, prompt)
     return count
+
+
+def _calls_left_out(messages: Sequence[Plain], prompt: str) -> int:
+    """Return how many calls a prompt does not show: the names that the messages mention, less those in the prompt."""
+    called = Counter(str(_function(call).get("name", "")) for message in messages for call in _calls(message))
+    texts = [text_of_parts(message.get("content")) for message in messages]
+    mentioned = {name: count + sum(text.count(name) for text in texts) for name, count in called.items() if name}
+    return sum(max(0, count - prompt.count(name)) for name, count in mentioned.items())
 
 
 def _values(messages: Sequence[Plain]) -> Iterator[tuple[str, Any]]:
@@ -80,6 +95,8 @@ def _values(messages: Sequence[Plain]) -> Iterator[tuple[str, Any]]:
         for call in _calls(message):
             if (arguments := _function(call).get("arguments")) is not None:
                 yield "arguments", arguments
+        if _is_without_text(message):
+            yield "nothing", content
 
 
 def _convert(message: Plain, forms: Mapping[str, Form]) -> Plain:
@@ -90,6 +107,8 @@ def _convert(message: Plain, forms: Mapping[str, Form]) -> Plain:
         found["content"] = forms["parts"](content)
     elif content is not None and not isinstance(content, str):
         found["content"] = forms["value"](content)
+    if _is_without_text(message) and forms["nothing"] is not _as_given:
+        found["content"] = forms["nothing"](content)
     if _calls(message):
         found["tool_calls"] = [_convert_call(call, forms["arguments"]) for call in _calls(message)]
     return found
@@ -108,6 +127,11 @@ def _calls(message: Plain) -> list[Any]:
     return calls if isinstance(calls, list) else []
 
 
+def _is_without_text(message: Plain) -> bool:
+    """Return True for a message of calls alone: some templates show them only where its content is null."""
+    return bool(_calls(message)) and message.get("content") in (None, "")
+
+
 def _function(call: Any) -> Mapping[str, Any]:
     function = call.get("function", call) if isinstance(call, dict) else {}
     return function if isinstance(function, dict) else {}
@@ -115,6 +139,14 @@ def _function(call: Any) -> Mapping[str, Any]:
 
 def _as_given(value: Any) -> Any:
     return value
+
+
+def _to_null(value: Any) -> None:
+    return None
+
+
+def _to_empty(value: Any) -> str:
+    return ""
 
 
 def _to_object(value: Any) -> Any:

@@ -22,6 +22,8 @@ END_MARKER = "CONTINUE_FINAL_MESSAGE_TAG "
 def normalize_messages(messages: Any) -> list[dict[str, Any]]:
     """Return copies of the messages: plain values without None, and the thought under each key that templates read.
 
+    The content of a message of calls alone may be None: some templates show the calls only then.
+
     Raises:
         PromptError: the messages are not a list of at least one message, or a message has no role or no text.
     """
@@ -39,7 +41,8 @@ def _normalize_message(message: Any, index: int) -> dict[str, Any]:
     plain = plain_value(message)
     if not isinstance(plain, dict) or not isinstance(plain.get("role"), str):
         raise PromptError(f'message {index} has no role; give {{"role": "user", "content": "..."}}')
-    values = {name: value for name, value in plain.items() if value is not None}
+    calls = bool(plain.get("tool_calls"))
+    values = {name: value for name, value in plain.items() if value is not None or (name == "content" and calls)}
     content = values.get("content")
     is_result = values["role"] in TOOL_ROLES
     if isinstance(content, list) and not (is_result and not _has_types(content)):

@@ -61,6 +61,8 @@ def test_what_transformers_writes_is_read_back_the_same(variant: Variant, tmp_pa
         ({}, {"use_sliding_window": True, "sliding_window": None, "max_window_layers": 0}),
         ({}, {"_name_or_path": "x", "_anything": 1, "use_mrope": False, "quantization_config": None}),
         ({}, {"rope_scaling": {"type": "default"}}),
+        ({}, {"rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [2, 3, 3]}}),
+        ({}, {"qkv_bias": True, "keys_to_ignore_at_inference": ["past_key_values"]}),
         ({}, {"hidden_act": "swish"}),
         ({}, {"hidden_act": ABSENT}),
         ({}, {"attention_bias": True}),
@@ -229,7 +231,11 @@ UNSUPPORTED: list[tuple[dict[str, Any], str]] = [
         {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "beta_fast": 3, "beta_slow": 1}},
         "rope_parameters: unknown keys beta_fast = 3, beta_slow = 1 for the type 'linear'; remove them if",
     ),
-    ({"rope_parameters": {"mrope_section": [1, 2]}}, "rope_parameters: unknown key mrope_section = [1, 2]"),
+    ({"rope_parameters": {"ntk_alpha": 2.0}}, "rope_parameters: unknown key ntk_alpha = 2.0 for the type 'default'"),
+    (
+        {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "mrope_section": [1, 2]}},
+        "rope_parameters: unknown key mrope_section = [1, 2] for the type 'linear'",
+    ),
     ({"rope_parameters": {"partial_rotary_factor": 0.25}}, "rope_parameters: partial_rotary_factor other than 1"),
     ({"rope_parameters": {F: {"rope_type": "default"}}}, f"rope_parameters: unknown key {F} = "),
 ]
@@ -361,7 +367,7 @@ CASES = (
             {"dual_chunk_attention_config": {"chunk_size": 8, "local_size": 2}, "rope_parameters": YARN},
             "RoPE of type 'yarn' together with dual chunk attention is not supported",
         ),
-        (UnsupportedError, "exaone4", {"max_window_layers": 2}, "unknown key max_window_layers = 2"),
+        (UnsupportedError, "exaone4", {"use_sliding_window": True}, "unknown key use_sliding_window = True"),
     ]
 )
 

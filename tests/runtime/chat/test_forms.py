@@ -147,3 +147,32 @@ def test_parts_can_be_continued() -> None:
     messages: list[dict[str, Any]] = [USER, {"role": "assistant", "content": [{"type": "text", "text": "It is"}]}]
     prompt = ChatFormat("out", {"default": template}).render(messages, continue_final_message=True)
     assert prompt == "user: Is it True that {'a': 1}?\nassistant: It is"
+
+
+# DeepSeek-R1's distilled models show calls only where the content is null; others fail on null, or print it.
+WITHOUT_TEXT = {
+    "null alone (DeepSeek-R1)": "{% for m in messages %}{% if m['content'] is none %}{% for c in m.tool_calls %}"
+    "<call>{{ c.function.name }}{% endfor %}{% else %}{{ m['content'] }}{% endif %}|{% endfor %}",
+    "null fails (Qwen2-VL)": "{% for m in messages %}{% if m.content is string %}{{ m.content }}{% else %}"
+    "{% for p in m.content %}{{ p.text }}{% endfor %}{% endif %}{% for c in m.tool_calls %}<call>{{ c.function.name }}"
+    "{% endfor %}|{% endfor %}",
+    "printed (Llama 3)": "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls %}<call>{{ c.function.name }}"
+    "{% endfor %}|{% endfor %}",
+    "as JSON (LFM2)": "{% for m in messages %}{{ m.content if m.content is string else m.content | tojson }}"
+    "{% for c in m.tool_calls %}<call>{{ c.function.name }}{% endfor %}|{% endfor %}",
+    "calls unseen": "{% for m in messages %}{{ m.content }}|{% endfor %}",
+}
+
+
+@pytest.mark.parametrize("content", [{"content": None}, {"content": ""}, {}], ids=str)
+@pytest.mark.parametrize("template", WITHOUT_TEXT)
+def test_a_message_of_calls_alone(template: str, content: dict[str, Any]) -> None:
+    """The name of the tool occurs in the question too, so that it is the call that has to be shown."""
+    calls = [{"type": "function", "function": {"name": "clock", "arguments": "{}"}}]
+    asked: dict[str, Any] = {"role": "user", "content": "Ask the clock: None?"}
+    given = [asked, {"role": "assistant", **content, "tool_calls": calls}]
+    shown = None if "null alone" in template else ""
+    right: list[dict[str, Any]] = [asked, {"role": "assistant", "content": shown, "tool_calls": calls}]
+    source = WITHOUT_TEXT[template]
+    assert found(source, given) == expected(source, right)
+    assert ("<call>clock" in found(source, given)) == (template != "calls unseen")
