@@ -14,7 +14,7 @@ import torch
 import transformers
 from intaglio.errors import UnsupportedError
 from intaglio.exporter import export
-from intaglio.json_file import read_object
+from intaglio.files.json_file import read_object
 from intaglio.models.checkpoint import Checkpoint
 from intaglio.models.config import ConfigReader
 from intaglio.models.family import FAMILIES
