@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from intaglio import QuantizeOptions, load
 from intaglio.errors import UnsupportedError
 from intaglio.exporter import export
 from intaglio.files.json_file import read_object
 from intaglio.models.checkpoint import Checkpoint
 from intaglio.models.config import ConfigReader
 from intaglio.models.family import FAMILIES
+from intaglio.parity import CheckOptions, check
 from intaglio.tests import tiny
 from intaglio.tests.exporter.drive import CachedGraph, run, session
 
@@ -129,3 +131,28 @@ def test_exports_equal_transformers(name: str, target: Any, tmp_path: Path) -> N
         feeds = {"input_ids": ids.numpy(), "attention_mask": mask.numpy()}
         found = torch.from_numpy(run(session(tmp_path / "out"), feeds)[0])
         assert difference(found, expected[0]) <= TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["Qwen2.5-0.5B", "QwQ-32B with windows", "EXAONE-4.0-1.2B", "EXAONE-4.0-32B"])
+def test_generation_and_int4(name: str, tmp_path: Path) -> None:
+    """Exported, it generates transformers' tokens; in int4, it computes what the rounded weights give.
+
+    The widths are no multiples of a block here: 112 for 7 query heads to a key-value head, and 48.
+    """
+    values = shrunk(READ[name])
+    source = tiny.write(tmp_path / "checkpoint", values, tokenizer=True)
+    kind = getattr(transformers, values["architectures"][0])
+    theirs = kind.from_pretrained(source, dtype=torch.float32).eval()
+    export(source, tmp_path / "fp32")
+    prompt = "Where is the stone? The engraver"
+    with load(tmp_path / "fp32", task="text-generation") as lm:
+        assert lm.tokenizer is not None
+        ids = lm.tokenizer.encode(prompt)
+        found = lm.generate([prompt], max_new_tokens=24, temperature=0)[0].token_ids
+    expected = theirs.generate(torch.tensor([ids]), max_new_tokens=24, do_sample=False)[0, len(ids) :]
+    assert list(found) == expected.tolist()
+    export(source, tmp_path / "int4", precision="int4", options=QuantizeOptions(method="rtn"))
+    report = check(tmp_path / "int4", source, options=CheckOptions(windows=2, window=64, steps=4), threads=1)
+    assert report.findings == ()
+    assert [tensor.fault for tensor in report.tensors if tensor.fault] == []
