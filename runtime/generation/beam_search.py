@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...artifact import CacheDtype
 from ...errors import UsageError
 from ..decoding.decoder import Decoder, open_decoder, supported_batch_size
 from ..engine.session import Session
@@ -46,7 +47,7 @@ class BeamSearch:
             raise UsageError("a bfloat16 artifact of target 'standard' has no beam search; give num_beams=1")
         self._sequence = sequence
         self._beams = beams
-        self._activations = session.manifest.model.cache_dtype
+        self._activations: CacheDtype = session.manifest.model.cache_dtype
         self._decoder: Decoder = open_decoder(session, beams.count, sequence.prompt.size, sequence.max_positions)
         self._finished: list[tuple[np.float32, ActiveSequence]] = []
 

@@ -51,10 +51,10 @@ def test_quantized_sliding_windows_do_not_speculate_by_themselves(windowed: Path
         assert lm.session.windowed
         note = "checking guesses may change tokens: its attention is computed by ONNX Runtime's kernels, as sliding"
         assert str(lm.speculation_note).startswith(note)
+        options: dict[str, Any] = {"temperature": 0, "repetition_penalty": 1.0, "eos_token_id": []}
         for prompt in PROMPTS:
             assert greedy(lm, prompt) == greedy(lm, prompt, speculate=False)
             with lm.conversation() as conversation:
-                options: dict[str, Any] = {"temperature": 0, "repetition_penalty": 1.0, "eos_token_id": []}
                 result = conversation.generate(prompt, max_new_tokens=64, **options)
                 assert list(result.token_ids) == greedy(lm, prompt)
         together = lm.generate(PROMPTS, batch_size=3, max_new_tokens=64, **options)
