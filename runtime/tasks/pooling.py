@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load
 
 from ...errors import ArtifactError
 from ...files.embedding import WEIGHTS, Activation, Embedding, Pooling, Step
@@ -55,6 +54,8 @@ def read_weights(folder: Path, embedding: Embedding, hidden_size: int) -> dict[s
     """
     if not any(step.kind == "dense" for step in embedding.steps):
         return {}
+    from safetensors.numpy import load  # few embedders have dense layers
+
     path = folder / WEIGHTS
     with library_errors(lambda why: ArtifactError(f"{path} cannot be read ({why}); export the model again")):
         weights = load(read_regular(path, MAX_BYTES))

@@ -72,6 +72,7 @@ class Exact(drive.CachedGraph):
         options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "0")
         self.session = ort.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
         self.names = [value.name for value in self.session.get_outputs()]
+        self.target = "standard"
         self.past = []
         loaded = onnx.load(folder / "optimized.onnx", load_external_data=False).graph
         self.operators = Counter(node.op_type for node in loaded.node)
