@@ -24,7 +24,7 @@ def print_summary(
         stages: the seconds of each stage.
         as_json: print one JSON document.
     """
-    from ..runtime.engine.machine import peak_rss
+    from ..machine import peak_rss
 
     total = sum(entry.size for entry in manifest.files.values())
     peak = peak_rss()

@@ -14,8 +14,8 @@ from .. import __version__
 from ..artifact import Manifest
 from ..errors import UsageError
 from ..known_options import refuses_unknown_options
+from ..machine import peak_rss, usable_cpus
 from ..models.checkpoint import Checkpoint
-from ..runtime.engine.machine import peak_rss, usable_cpus
 from ..runtime.engine.onnxruntime import import_onnxruntime
 from ..runtime.engine.session import Device
 from ..runtime.folder import open_folder

@@ -6,10 +6,10 @@ from pathlib import Path
 from ..artifact import DATA, MANIFEST, Manifest, verify
 from ..errors import ArtifactError, UsageError
 from ..hub import resolve
+from ..machine import available_memory
 from ..models.checkpoint import PATTERNS, Checkpoint
 from ..models.digest import Digest
 from ..models.reading.options import ReadOptions
-from ..runtime.engine.machine import available_memory
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total). The stages are files, digest and audit, in bytes of the artifact, of the source and

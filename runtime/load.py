@@ -11,8 +11,8 @@ from ..artifact import TASKS, Manifest, Task
 from ..errors import ArtifactError, UsageError
 from ..files.generation_settings import CheckpointSettings
 from ..known_options import refuses_unknown_options
+from ..machine import give_back_memory
 from .chat.template import read_chat_format
-from .engine.machine import give_back_memory
 from .engine.opening import open_session
 from .engine.session import Device, Kernels, KVCache, Session
 from .folder import open_folder, unchanged

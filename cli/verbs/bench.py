@@ -69,8 +69,8 @@ def command(
     medians, with the minimum and maximum of the runs in parentheses; loading is timed once, with the files that the
     system has cached.
     """
+    from ...machine import peak_rss
     from ...runtime import TextGenerator
-    from ...runtime.engine.machine import peak_rss
     from ...runtime.engine.onnxruntime import import_onnxruntime
     from ...runtime.folder import open_folder
     from ...runtime.kernels import instructions

@@ -17,8 +17,8 @@ from torch import Tensor
 from ...artifact import FLOAT_PRECISIONS, GRAPH, Manifest
 from ...contract import MODULE_KEY
 from ...errors import ArtifactError, first_line
+from ...machine import usable_cpus
 from ...models.config import ModelConfig
-from ...runtime.engine.machine import usable_cpus
 from ...runtime.engine.onnxruntime import import_onnxruntime, session_options
 from .tap_map import SUM, TapMap, ancestors
 

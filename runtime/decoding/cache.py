@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ...artifact import ModelFacts
 from ...contract import PAST, PRESENT, cache_names
 from ...errors import PromptError
-from ..engine.machine import available_memory
+from ...machine import available_memory
 from ..engine.session import Session
 from ..graph.sliding import kept_positions, window_capacity
 from ..kernels.edits.int8_cache import row_bytes

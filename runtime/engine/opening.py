@@ -8,11 +8,11 @@ from typing import Any
 from ...artifact import GRAPH, Manifest
 from ...contract import input_names
 from ...errors import ArtifactError, DependencyError, first_line
+from ...machine import usable_cpus
 from ..graph.graph import Change, changed_graph
 from ..graph.sliding import has_windows, with_window_caches
 from ..kernels import changes_for, replaceable, session_on_intaglio_kernels, warn_without_library
 from ..kernels.edits.int8_cache import OPERATOR as INT8_CACHE
-from .machine import usable_cpus
 from .onnxruntime import PROVIDERS, import_onnxruntime, is_out_of_memory, session_options
 from .refusals import check_choices, check_int8_cache, check_precision, check_provider, no_int8_kernel
 from .session import Device, Kernels, KVCache, Session

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import PromptError, UsageError
+from ...machine import available_memory
 from ..decoding.decoder import Decoder, open_decoder
-from ..engine.machine import available_memory
 from ..engine.session import Session
 from ..representation import short_repr
 from ..sequence.logprobs import log_normalizer, token_text

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy
 import pytest
-from intaglio.runtime.engine.machine import peak_rss
+from intaglio.machine import peak_rss
 
 ROOT = Path(__file__).parents[2]
 WITHOUT = "import sys; sys.modules['{missing}'] = None; from intaglio.cli.main import main; main()"

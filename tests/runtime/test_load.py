@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from intaglio.artifact import Task, read_manifest
 from intaglio.errors import ArtifactError, HubError, PromptError, UsageError
+from intaglio.machine import usable_cpus
 from intaglio.runtime import Embedder, QuestionAnswerer, SequenceClassifier, TextGenerator, TokenClassifier, load
-from intaglio.runtime.engine.machine import usable_cpus
 from intaglio.runtime.text import tokenizer as tokenizer_module
 from intaglio.tests.runtime import fakes
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from intaglio.runtime.engine.machine import available_memory, give_back_memory, usable_cpus
+from intaglio.machine import available_memory, give_back_memory, usable_cpus
 
 
 def write(root: Path, **files: str) -> Path:

@@ -72,7 +72,7 @@ def test_memory_of_weights_is_freed() -> None:
         """
 import gc
 from pathlib import Path
-from intaglio.runtime.engine.machine import give_back_memory
+from intaglio.machine import give_back_memory
 from intaglio.tests.runtime.kernels.test_matmul import Case, session
 
 def resident():
