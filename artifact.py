@@ -49,7 +49,7 @@ ATTENTIONS: tuple[Attention, ...] = typing.get_args(Attention)
 JSON_KEYS: Mapping[str, str] = {"kl_estimate": "damage"}
 """The keys in ``intaglio.json`` of the fields that have another name there."""
 
-OPTIONAL: Mapping[str, object] = {"attention": "causal", "notes": ()}
+OPTIONAL: Mapping[str, object] = {"attention": "causal", "card": None, "notes": ()}
 """The fields that ``intaglio.json`` has only where their value is another one than this."""
 
 LONGEST_NAME = 255  # bytes of a file's name, on every common file system
@@ -57,12 +57,26 @@ HASH_CHUNK = 1 << 22
 
 
 @dataclass(frozen=True)
+class SourceCard:
+    """The terms and languages that the source's model card declares, as its README.md names them."""
+
+    license: str | None
+    license_name: str | None
+    license_link: str | None
+    languages: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Source:
-    """Where the weights came from: hub id or folder name, hub commit, and a digest over the checkpoint's files."""
+    """Where the weights came from: hub id or folder name, hub commit, and a digest over the checkpoint's files.
+
+    ``card`` is what its model card declares, None without one.
+    """
 
     id: str
     revision: str | None
     digest: str
+    card: SourceCard | None = None
 
 
 @dataclass(frozen=True)

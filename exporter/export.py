@@ -51,6 +51,7 @@ from .quantize.options import QUANTIZED, QuantizedPrecision, QuantizeOptions
 from .quantize.prepare import prepare, scratch_folder
 from .sentence_transformers import PATTERNS as MODULE_PATTERNS
 from .sentence_transformers import read_sentence_transformer
+from .source_card import read_source_card
 from .tokenizer import check_tokenizer
 from .write import check_space, staged, weight_bytes, write_graph, write_weights
 
@@ -172,7 +173,8 @@ def export(
                 made_from = checkpoint.origin
             else:
                 assert digest is not None
-                made_from = Source(located.id, located.revision, digest.wait(report))
+                card = read_source_card(located.folder)
+                made_from = Source(located.id, located.revision, digest.wait(report), card)
         files = {
             path.relative_to(folder).as_posix(): data
             if path.name == DATA

@@ -34,6 +34,9 @@ from .weight_source import CHUNK_BYTES, TensorInfo, find_trunk, row_ranges
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+LICENSES = ("LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE", "NOTICE.md", "NOTICE.txt")
+"""The terms of a model, which every copy of it must carry along."""
+
 # Copied as they are into an artifact; patterns of what a hub download fetches.
 COMPANIONS = (
     "config.json",
@@ -43,8 +46,10 @@ COMPANIONS = (
     "special_tokens_map.json",
     "added_tokens.json",
     "chat_template.jinja",
+    *LICENSES,
 )
-PATTERNS = (*COMPANIONS, *VOCABULARY, f"{TEMPLATE_FOLDER}/*.jinja", "*.safetensors", INDEX, ADAPTER)
+CARD = "README.md"
+PATTERNS = (*COMPANIONS, CARD, *VOCABULARY, f"{TEMPLATE_FOLDER}/*.jinja", "*.safetensors", INDEX, ADAPTER)
 
 
 def companions(folder: Path) -> list[str]:

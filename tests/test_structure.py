@@ -35,7 +35,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     ),
     "exporter": (
         "artifact_checkpoint generation_config instantiate lowering progress sentence_transformers signals "
-        "tokenizer weights",
+        "source_card tokenizer weights",
         "graph quantize trace",
         "passes write",
         "build",
