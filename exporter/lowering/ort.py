@@ -2,7 +2,8 @@
 
 Specification: onnxruntime/docs/ContribOperators.md. GroupQueryAttention takes batches padded on the right only, with
 lengths as ``seqlens_k``: padding before or between tokens would be read as text. A row of ``attention_mask`` that is
-not ones and then zeros therefore fails in a node of its own, before the first layer, on every execution provider.
+not ones and then zeros therefore fails in a node of its own, before the first layer, on every execution provider; in a
+decode step, one that does not begin with a one.
 """
 
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from ...models.ops import Heads, KeyValue
 from ...models.rope import RotaryEmbedding
 from .nodes import SharedOps, ints, node, nodes, rotary_embedding, scalar
 from .standard import StandardOps
+
+FAR = 1 << 31
+"""More columns than an attention mask has."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class OrtOps(SharedOps):
         assert attention_mask is not None
         assert causal
         total = node("Shape", [attention_mask], torch.int64, [1], start=1, end=2)
-        last, count = _last_tokens(attention_mask)
+        last, count = _last_tokens(input_ids, attention_mask)
         if self.table_rows is not None:
             cos, sin = self._tables(self.table_rows, count, rotary)
         else:
@@ -138,22 +142,32 @@ class OrtEncoderOps(StandardOps):
     norm = "SimplifiedLayerNormalization"
 
 
-def _last_tokens(attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+def _last_tokens(input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
     """Write the index of each sequence's last token and its number of tokens, int64 [B].
 
-    The number minus the index is 1 where a row is ones and then zeros, and smaller in every other row. The indices are
-    split into one part of that sum, which fails unless it is B. Every execution provider reads the sizes of Split on
-    the host (ONNX Runtime: ``SplitBase::PrepareForCompute``, and ``SplitKernel::PrepareForComputeLocal`` for CUDA),
-    whereas GroupQueryAttention on CUDA reads ``seqlens_k`` on the device, unchecked. A Reshape would do too, but
-    onnxscript's optimizer believes the shapes that torch traced, and removes it.
+    The number of ones minus the index of the last one is 1 where a row is ones and then zeros, and smaller in every
+    other row. The indices are split into one part of the sum of those differences, which fails unless it is B. Where
+    one token is new, only the first column is checked: the rows of a decode step may have a gap where their prompt was
+    padded, as those of onnxruntime-genai have, since GroupQueryAttention counts the ones and puts the new token over
+    the padding. A row that starts with padding, or that has no token, fails there too.
+
+    Every execution provider reads the sizes of Split on the host (ONNX Runtime: ``SplitBase::PrepareForCompute``, and
+    ``SplitKernel::PrepareForComputeLocal`` for CUDA), whereas GroupQueryAttention on CUDA reads ``seqlens_k`` on the
+    device, unchecked. A Reshape would do too, but onnxscript's optimizer believes the shapes that torch traced, and
+    removes it.
     """
     B, T = attention_mask.shape
     ones = node("Clip", [attention_mask, scalar(0), scalar(1)], torch.int64, [B, T])
     count = node("ReduceSum", [ones, ints(1)], torch.int64, [B], keepdims=0)
-    last = node("ArgMax", [ones], torch.int64, [B], axis=1, keepdims=0, select_last_index=1)
-    right = node("Sub", [count, last], torch.int64, [B])
+    new = node("Shape", [input_ids], torch.int64, [1], start=1, end=2)
+    end = node("Sub", [node("Mul", [new, ints(FAR)], torch.int64, [1]), ints(FAR - 1)], torch.int64, [1])
+    checked = node("Slice", [ones, ints(0), end, ints(1)], torch.int64, [B, T])  # one column, or all of them
+    first = node("ReduceSum", [checked, ints(1)], torch.int64, [B], keepdims=0)
+    last = node("ArgMax", [checked], torch.int64, [B], axis=1, keepdims=0, select_last_index=1)
+    right = node("Sub", [first, last], torch.int64, [B])
     size = node("ReduceSum", [right, ints(0)], torch.int64, [1], keepdims=1)
-    return node("Split", [last, size], torch.int64, [B], name=MASK_CHECK, axis=0), count
+    index = node("Sub", [count, ints(1)], torch.int64, [B])
+    return node("Split", [index, size], torch.int64, [B], name=MASK_CHECK, axis=0), count
 
 
 def _int32(x: Tensor) -> Tensor:

@@ -63,7 +63,7 @@ PROMPT_MASKS = {
 }
 STEP_MASKS = {
     "left": [[1, 1, 1, 1, 1], [0, 1, 1, 1, 1]],
-    "hole": [[1, 1, 1, 1, 1], [1, 1, 0, 0, 1]],
+    "left, and the other a gap": [[1, 1, 0, 0, 1], [0, 0, 0, 0, 1]],
     "no token": [[0, 0, 0, 0, 0]],
 }
 SHORT_MASK = [[1, 1, 1]]
@@ -133,6 +133,35 @@ def test_masks_that_a_graph_takes_give_the_logits_of_transformers(tmp_path: Path
         difference.add(torch.from_numpy(found)[mask != 0], expected[mask != 0])
         assert difference.agree, choice
         assert difference.largest <= 1e-4, choice
+
+
+@pytest.mark.parametrize(("family", "target"), [("qwen2", "ort"), ("exaone4", "ort"), ("qwen2", "standard")])
+def test_a_step_after_a_padded_prompt_may_leave_the_gap_in_its_mask(
+    tmp_path: Path, family: str, target: Target
+) -> None:
+    """onnxruntime-genai pads prompts on the right and adds a one to every row of the mask for each new token."""
+    folder = tiny.write(tmp_path / "checkpoint", tiny.config(family))
+    manifest = export(folder, tmp_path / "out", target=target)
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
+    ids = drive.ids(288, 20).reshape(2, 10)
+    lengths, longest = (8, 5), 8
+    rows = [torch.cat([row[:length], row[longest:]])[None] for row, length in zip(ids, lengths, strict=True)]
+    mask = np.ones((2, 10), np.int64)
+    mask[1, 5:8] = 0
+    session = drive.session(tmp_path / "out")
+    names = input_names("text-generation", manifest.model.num_hidden_layers)[2:]
+    cache = dict.fromkeys(names, np.zeros((2, 2, 0, 16), np.float32))
+    for start, end in ((0, 8), (8, 9), (9, 10)):
+        given = {"input_ids": ids[:, start:end].numpy(), "attention_mask": mask[:, :end]}
+        logits, *present = drive.run(session, given | {"logits_to_keep": np.array([0])} | cache)
+        cache = dict(zip(names, present, strict=True))
+        for index, row in enumerate(rows):
+            seen = mask[index, :end].sum()
+            with torch.inference_mode():
+                expected = model(row[:, :seen]).logits[0, -1]
+            difference = drive.Difference()
+            difference.add(torch.from_numpy(logits[index, min(lengths[index], end - start) - 1]), expected)
+            assert difference.largest <= 1e-4
 
 
 def test_sequence_classifier_without_a_padding_token_takes_one_row(tmp_path: Path) -> None:
