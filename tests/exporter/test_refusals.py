@@ -142,7 +142,7 @@ def test_a_step_after_a_padded_prompt_may_leave_the_gap_in_its_mask(
     """onnxruntime-genai pads prompts on the right and adds a one to every row of the mask for each new token."""
     folder = tiny.write(tmp_path / "checkpoint", tiny.config(family))
     manifest = export(folder, tmp_path / "out", target=target)
-    model: Any = transformers.AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
     ids = drive.ids(288, 20).reshape(2, 10)
     lengths, longest = (8, 5), 8
     rows = [torch.cat([row[:length], row[longest:]])[None] for row, length in zip(ids, lengths, strict=True)]
