@@ -1,0 +1,141 @@
+"""An environment for each runtime, made the first time by pip or npm, with the versions that are named here."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+RUNNERS = Path(__file__).parent / "runners"
+STAMP = ".packages"
+CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+
+ORT = "onnxruntime==1.32.0"
+NUMPY = "numpy==2.4.6"
+INTAGLIO = ("click", "jinja2>=3.1.6,<3.2", "rich", "safetensors")
+PYTHON: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    "genai": (("onnxruntime-genai==0.18.0", ORT, NUMPY),),
+    "onnxruntime": ((ORT, NUMPY, "tokenizers==0.23.3"),),
+    "optimum": (
+        ("torch==2.13.0",),
+        ("optimum==2.1.0", "optimum-onnx==0.1.0", "transformers==4.57.6", ORT, NUMPY, *INTAGLIO),
+    ),
+}
+"""Packages by environment; each group is installed by one call of pip, in order."""
+NODE = (
+    "@huggingface/transformers@4.3.2",
+    "playwright-core@1.65.1",
+)
+
+
+class UnavailableError(Exception):
+    """An environment that cannot be made here; the message says why."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A runtime of the matrix.
+
+    Attributes:
+        title: its name on the page.
+        environment: a key of ``PYTHON``, or "js".
+        runner: the program in ``runners/``.
+        browser: true if it needs Chromium.
+    """
+
+    title: str
+    environment: str
+    runner: str
+    browser: bool = False
+
+
+RUNTIMES: Mapping[str, Runtime] = {
+    "genai": Runtime("onnxruntime-genai", "genai", "genai.py"),
+    "optimum": Runtime("optimum", "optimum", "optimum.py"),
+    "transformers_node": Runtime("transformers.js, Node", "js", "transformers_node.mjs"),
+    "transformers_web": Runtime("transformers.js, Chromium", "js", "transformers_web.mjs", browser=True),
+    "onnxruntime": Runtime("ONNX Runtime, Python", "onnxruntime", "onnxruntime.py"),
+    "onnxruntime_node": Runtime("ONNX Runtime, Node", "js", "onnxruntime_node.mjs"),
+    "onnxruntime_web": Runtime("ONNX Runtime, wasm", "js", "onnxruntime_web.mjs", browser=True),
+}
+
+
+def cache_folder() -> Path:
+    """Return the folder of the environments."""
+    return Path(os.environ.get("INTAGLIO_INTEROP") or Path.home() / ".cache" / "intaglio" / "interop")
+
+
+def command(runtime: Runtime) -> list[str]:
+    """Return the command that starts a runtime's program, without its two arguments; make the environment first.
+
+    Raises:
+        UnavailableError: the environment cannot be made, or there is no Chromium.
+    """
+    if runtime.browser and chromium() is None:
+        raise UnavailableError(f"no Chromium on the PATH ({', '.join(CHROMIUMS)})")
+    if runtime.environment == "js":
+        folder = node_environment()
+        for file in RUNNERS.iterdir():  # bare imports are resolved from the program's own folder upwards
+            if file.suffix in (".mjs", ".html"):
+                shutil.copyfile(file, folder / file.name)
+        return [_node("node"), str(folder / runtime.runner)]
+    # -P: the program's folder is not searched for modules, where onnxruntime.py would be found for onnxruntime
+    return [str(python_environment(runtime.environment)), "-P", str(RUNNERS / runtime.runner)]
+
+
+def variables() -> dict[str, str]:
+    """Return the environment variables of a runtime's program."""
+    own = {"PYTHONPATH": str(ROOT / ".dev"), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    return {**os.environ, **own, "CHROMIUM": chromium() or ""}
+
+
+def chromium() -> str | None:
+    """Return the path of a Chromium, or None."""
+    return next(filter(None, map(shutil.which, CHROMIUMS)), None)
+
+
+def python_environment(name: str) -> Path:
+    """Return the Python of an environment; make it where it is not there with these packages."""
+    folder = cache_folder() / name
+    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    groups = PYTHON[name]
+    install = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    commands = [[sys.executable, "-m", "venv", "--clear", str(folder)], *([*install, *group] for group in groups)]
+    _make(folder, "\n".join(" ".join(group) for group in groups), commands)
+    return python
+
+
+def node_environment() -> Path:
+    """Return the folder with the node_modules; make it where it is not there with these packages."""
+    folder = cache_folder() / "js"
+    npm = [_node("npm"), "install", "--prefix", str(folder), "--no-audit", "--no-fund", "--loglevel=error", *NODE]
+    _make(folder, "\n".join(NODE), [npm])
+    return folder
+
+
+def _node(program: str) -> str:
+    found = shutil.which(program)
+    if found is None:
+        raise UnavailableError(f"{program} is not on the PATH")
+    return found
+
+
+def _make(folder: Path, packages: str, commands: Sequence[Sequence[str]]) -> None:
+    """Run the commands that make an environment, unless its stamp names these packages or it is a link.
+
+    Raises:
+        UnavailableError: a command fails; the message has the end of its output.
+    """
+    stamp = folder / STAMP
+    if folder.is_symlink() or (stamp.is_file() and stamp.read_text(encoding="utf-8") == packages):
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in commands:
+        done = subprocess.run(one, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        if done.returncode != 0:
+            reason = (done.stdout.strip().splitlines() or [f"{one[0]} failed"])[-1]
+            raise UnavailableError(f"{folder.name} cannot be installed: {reason}")
+    stamp.write_text(packages, encoding="utf-8")

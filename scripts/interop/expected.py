@@ -1,0 +1,43 @@
+"""What intaglio computes for a case: the side that every runtime is compared with."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from intaglio.runtime import (
+    Embedder,
+    QuestionAnswerer,
+    SequenceClassifier,
+    TextGenerator,
+    TokenClassifier,
+    load,
+)
+
+
+def expected(artifact: Path, texts: Sequence[Any], new_tokens: int) -> list[Any]:
+    """Return intaglio's output for each text, in the form of a runner's.
+
+    ONNX Runtime's kernels run: intaglio's own round int4 and int8 otherwise, and the runtimes have only the former.
+    """
+    with load(artifact, kernels="onnxruntime", threads=1) as model:
+        return [_output(model, text, new_tokens) for text in texts]
+
+
+def _output(model: object, text: Any, new_tokens: int) -> Any:
+    match model:
+        case TextGenerator():
+            return list(model.generate(cast(str, text), max_new_tokens=new_tokens, temperature=0.0).token_ids)
+        case SequenceClassifier():
+            found = model([text])[0]
+            return {"label": found.label, "score": found.score}
+        case TokenClassifier():
+            return [model.manifest.model.labels.index(tag.label) for tag in model([text])[0]]
+        case QuestionAnswerer():
+            (best,) = model(*text)
+            return {"answer": best.text, "score": best.score}
+        case Embedder():
+            vector = model([text], pooling="last", normalize=False)[0]
+            count = len(model.tokenizer.encode(text))
+            return {"shape": [1, count, len(vector)], "values": np.round(vector[:16].astype(float), 6).tolist()}
+    raise AssertionError(type(model))

@@ -1,0 +1,54 @@
+"""The matrix as a table of docs/runtimes.md, with the reasons below it."""
+
+from collections.abc import Mapping
+
+from .cases import Case
+from .environments import ROOT, RUNTIMES
+from .matrix import Matrix
+from .outcome import SAME, Outcome
+
+PAGE = ROOT / "docs" / "runtimes.md"
+BEGIN, END = "<!-- begin: scripts/interop -->\n", "<!-- end: scripts/interop -->"
+
+
+def write(table: str) -> None:
+    """Write the table between the markers of the page."""
+    text = PAGE.read_text(encoding="utf-8")
+    before, rest = text.split(BEGIN)
+    PAGE.write_text(f"{before}{BEGIN}{table}{END}{rest.split(END)[1]}", encoding="utf-8")
+
+
+def table(matrix: Matrix) -> str:
+    """Return the table; precisions of a model whose outcomes are the same share a row."""
+    runtimes = list(dict.fromkeys(name for row in matrix.outcomes.values() for name in row))
+    titles = [RUNTIMES[name].title for name in runtimes]
+    lines = [
+        "| model | task | target | precision | " + " | ".join(titles) + " |",
+        "| --- " * (len(titles) + 4) + "|",
+    ]
+    reasons: dict[str, int] = {}
+    for members in _rows(matrix.outcomes):
+        case = members[0]
+        cells = [_cell(case, matrix.outcomes[case][name], reasons) for name in runtimes]
+        precisions = ", ".join(member.precision for member in members)
+        lines.append(f"| {' | '.join([case.family, case.task, case.target, precisions, *cells])} |")
+    notes = [f"{number}. {reason}" for reason, number in reasons.items()]
+    versions = [matrix.versions[name] for name in runtimes if name in matrix.versions]
+    ran = f"Ran with {', '.join(dict.fromkeys(versions))}."
+    return "\n".join([*lines, "", *notes, *([""] if notes else []), ran, ""])
+
+
+def _rows(outcomes: Mapping[Case, Mapping[str, Outcome]]) -> list[list[Case]]:
+    rows: dict[object, list[Case]] = {}
+    for case, found in outcomes.items():
+        key = (case.family, case.task, case.target, tuple(found.items()))
+        rows.setdefault(key, []).append(case)
+    return list(rows.values())
+
+
+def _cell(case: Case, outcome: Outcome, reasons: dict[str, int]) -> str:
+    words = SAME.get(case.task, "same labels") if outcome.kind == "same" else outcome.kind
+    if not outcome.reason:
+        return words
+    reason = outcome.reason.replace("|", "\\|").replace("<", "&lt;")
+    return f"{words} ({reasons.setdefault(reason, len(reasons) + 1)})"
