@@ -18,10 +18,11 @@ from .files.foreign_format import foreign_format, is_checkpoint
 from .files.json_fields import is_integer, is_number, shown
 from .files.json_file import read_json
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+READABLE_VERSIONS = (2, 3)
 MANIFEST = "intaglio.json"
-GRAPH = "model.onnx"
-DATA = "model.onnx.data"
+GRAPH_FOLDER = "onnx"
+"""The folder of the graph and its weights in an artifact, where other runtimes look for them."""
 TEMPLATE_FOLDER = "additional_chat_templates"
 """The folder of the chat templates with names of their own, in checkpoints and artifacts."""
 
@@ -51,6 +52,17 @@ JSON_KEYS: Mapping[str, str] = {"kl_estimate": "damage"}
 
 OPTIONAL: Mapping[str, object] = {"attention": "causal", "card": None, "notes": ()}
 """The fields that ``intaglio.json`` has only where their value is another one than this."""
+
+SUFFIXES: Mapping[Precision, str] = {"fp32": "", "fp16": "_fp16", "bf16": "_bf16", "int8": "_quantized", "int4": "_q4"}
+"""The end of the graph's name by the precision of the weights, as transformers.js names it."""
+
+HALF_SUFFIXES: Mapping[tuple[Precision, CacheDtype], str] = {
+    ("int8", "float16"): "_q8f16",
+    ("int8", "bfloat16"): "_q8bf16",
+    ("int4", "float16"): "_q4f16",
+    ("int4", "bfloat16"): "_q4bf16",
+}
+"""The same of quantized weights between which the arithmetic has 16 bits."""
 
 LONGEST_NAME = 255  # bytes of a file's name, on every common file system
 HASH_CHUNK = 1 << 22
@@ -180,8 +192,29 @@ class Manifest:
     format_version: int = FORMAT_VERSION
     notes: tuple[str, ...] = ()
 
+    @property
+    def graph(self) -> str:
+        """The name of the graph's file, relative to the folder."""
+        return "model.onnx" if self.format_version == 2 else graph_name(self.precision, self.model.cache_dtype)
+
+    @property
+    def data(self) -> str:
+        """The name of the weights' file, relative to the folder."""
+        return "model.onnx.data" if self.format_version == 2 else data_name(self.graph)
+
     def to_json(self) -> str:
         return json.dumps(asdict(self, dict_factory=json_object), indent=2, ensure_ascii=False) + "\n"
+
+
+def graph_name(precision: Precision, cache_dtype: CacheDtype) -> str:
+    """Return the name of a graph's file, such as ``onnx/model_q4.onnx``, relative to the artifact's folder."""
+    suffix = HALF_SUFFIXES.get((precision, cache_dtype), SUFFIXES[precision])
+    return f"{GRAPH_FOLDER}/model{suffix}.onnx"
+
+
+def data_name(graph: str) -> str:
+    """Return the name of the file with the weights of a graph."""
+    return f"{graph}_data"
 
 
 def json_object(fields: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -207,9 +240,10 @@ def read_manifest(folder: str | Path) -> Manifest:
     if not isinstance(data, dict):
         raise ArtifactError(f"{path}: expected a JSON object; export the model again")
     version = data.get("format_version")
-    if version != FORMAT_VERSION:
+    if not is_integer(version) or version not in READABLE_VERSIONS:
         raise ArtifactError(
-            f"{path}: format_version is {shown(version)}, this intaglio reads {FORMAT_VERSION}; "
+            f"{path}: format_version is {shown(version)}, this intaglio reads "
+            f"{' and '.join(map(str, READABLE_VERSIONS))}; "
             "export the model again, or use the intaglio that wrote it"
         )
     manifest = _parse(Manifest, data, str(path))
@@ -266,12 +300,14 @@ def _check(manifest: Manifest, where: str) -> None:
     for name, entry in manifest.files.items():
         # A name that leads elsewhere would have other people's files opened and hashed.
         plain = name.removeprefix(f"{TEMPLATE_FOLDER}/") if name.endswith(".jinja") else name
+        if name in (manifest.graph, manifest.data):
+            plain = name.removeprefix(f"{GRAPH_FOLDER}/")
         if not plain or plain in (".", "..") or any(c in plain for c in FORBIDDEN) or len(name.encode()) > LONGEST_NAME:
             wrong = f"files: {shown(name)} is not a plain file name"
         elif entry.size < 0:
             wrong = f"files: {name}: size: {entry.size} is not a valid value"
-    if GRAPH not in manifest.files:
-        wrong = f"files: {GRAPH} is missing"
+    if manifest.graph not in manifest.files:
+        wrong = f"files: {manifest.graph} is missing"
     model = manifest.model
     for name, value in asdict(model).items():
         if isinstance(value, int) and not isinstance(value, bool) and not (name != "pad_token_id") <= value < 2**31:

@@ -6,7 +6,7 @@ K the KV heads, E head_dim, V the vocabulary, D the hidden size.
 
     inputs    input_ids int64 [B, S], attention_mask int64 [B, T];
               of text-generation also past_key_values.{layer}.key and .value [B, K, P, E], and the optional
-              logits_to_keep int64 [1]: for how many last positions logits are computed (1 unless given; 0 for all)
+              logits_to_keep int64 [1]: for how many last positions logits are computed (0, unless given: for all)
     outputs   OUTPUTS by task; of text-generation also present.{layer}.key and .value [B, K, T, E]
     metadata  each node has its module's path in the native definition under MODULE_KEY
 """

@@ -1,6 +1,6 @@
 """An unquantized artifact read as the checkpoint it was made from: packing and transposing are undone.
 
-The manifest lists the tensors of the checkpoint that an initializer holds, ``model.onnx`` gives the location of its
+The manifest lists the tensors of the checkpoint that an initializer holds, the graph gives the location of its
 bytes and its use, and the config the shape of each tensor. Weights are read in ranges, as from a checkpoint.
 """
 
@@ -15,9 +15,7 @@ import torch
 from torch import Tensor
 
 from ..artifact import (
-    DATA,
     FLOAT_PRECISIONS,
-    GRAPH,
     FloatPrecision,
     Manifest,
     Source,
@@ -91,16 +89,16 @@ class ArtifactCheckpoint:
 
     def _locate(self) -> None:
         shapes = self._shapes()
-        path = self.folder / GRAPH
+        path, data = self.folder / self.manifest.graph, self.folder / self.manifest.data
         with library_errors(lambda why: ArtifactError(f"{path} cannot be read ({why}); export the model again")):
             initializers = ir.load(path).graph.initializers
         for name, entry in self.manifest.tensors.items():
-            # A tensor that was computed from the config has no sources; it is computed again.
             where = f"{self.folder}: {name}"
-            for source, location in _locations(entry, initializers.get(name), shapes, where):
+            # A tensor that was computed from the config has no sources; it is computed again.
+            for source, location in _locations(entry, initializers.get(name), shapes, data.name, where):
                 self._locations[source] = location
                 dtype = SAFETENSORS_NAMES[_float(entry)]
-                self.tensors[source] = TensorInfo(self.folder / DATA, dtype, shapes[source])
+                self.tensors[source] = TensorInfo(data, dtype, shapes[source])
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of every tensor that the checkpoint had for this task, by its name there."""
@@ -175,7 +173,7 @@ def _float(entry: TensorEntry) -> FloatPrecision:
 def _check_files(folder: Path, manifest: Manifest) -> None:
     """Compare the sizes of all files, and the checksums of the graph and the config."""
     remedy = "export the model again"
-    for name in (GRAPH, DATA, CONFIG):
+    for name in (manifest.graph, manifest.data, CONFIG):
         if name not in manifest.files:
             raise ArtifactError(f"{folder}: the manifest lists no {name}; {remedy}")
     for name, entry in manifest.files.items():
@@ -184,12 +182,12 @@ def _check_files(folder: Path, manifest: Manifest) -> None:
             raise ArtifactError(f"{path} is missing; {remedy}")
         if (size := path.stat().st_size) != entry.size:
             raise ArtifactError(f"{path} has {size:,} bytes, the manifest says {entry.size:,}; {remedy}")
-        if name in (GRAPH, CONFIG) and sha256_file(path) != entry.sha256:
+        if name in (manifest.graph, CONFIG) and sha256_file(path) != entry.sha256:
             raise ArtifactError(f"{path}: its SHA-256 differs from the manifest's; {remedy}")
 
 
 def _locations(
-    entry: TensorEntry, value: ir.Value | None, shapes: Mapping[str, tuple[int, ...]], where: str
+    entry: TensorEntry, value: ir.Value | None, shapes: Mapping[str, tuple[int, ...]], data: str, where: str
 ) -> list[tuple[str, TensorLocation]]:
     """Return the location of each tensor that an initializer holds.
 
@@ -200,8 +198,8 @@ def _locations(
         return []
     held = value.const_value if value is not None else None
     unknown = [source for source in entry.sources if source not in shapes]
-    if value is None or not isinstance(held, ir.ExternalTensor) or held.location != DATA or unknown:
-        raise _mismatch(where, f"{GRAPH} and the config have no such weight")
+    if value is None or not isinstance(held, ir.ExternalTensor) or held.location != data or unknown:
+        raise _mismatch(where, "the graph and the config have no such weight")
     transposed = any(use.node.op_type == "MatMul" and use.idx == 1 for use in value.uses())
     own = [shapes[source] for source in entry.sources]
     rows = sum(shape[0] for shape in own)
@@ -210,7 +208,7 @@ def _locations(
     itemsize = TORCH_DTYPES[_float(entry)].itemsize
     offset, length = held.offset or 0, torch.Size(stored).numel() * itemsize
     if not entry.shape == tuple(held.shape) == stored or held.dtype.itemsize != itemsize or held.length != length:
-        raise _mismatch(where, f"is {tuple(held.shape)} in {GRAPH} and {entry.shape} in the manifest, not {stored}")
+        raise _mismatch(where, f"is {tuple(held.shape)} in the graph and {entry.shape} in the manifest, not {stored}")
     firsts = [sum(part[0] for part in own[:index]) for index in range(len(own))]
     pitch = stored[1] if len(stored) > 1 else 1
     locations = [TensorLocation(offset, pitch, first, transposed) for first in firsts]

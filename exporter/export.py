@@ -12,8 +12,6 @@ from typing import Literal
 from .. import __version__
 from ..artifact import (
     ATTENTIONS,
-    DATA,
-    GRAPH,
     MANIFEST,
     PRECISIONS,
     TARGETS,
@@ -27,6 +25,8 @@ from ..artifact import (
     Source,
     Target,
     Task,
+    data_name,
+    graph_name,
     sha256_file,
 )
 from ..contract import CACHE_DTYPES
@@ -153,9 +153,11 @@ def export(
                 report("weights", done, total)
 
             weights = quantizer.checkpoint if quantizer is not None else checkpoint
-            tensors, data = write_weights(graph, weights, folder, advance)
+            graph_file = graph_name(precision, CACHE_DTYPES[activations])
+            data_file = data_name(graph_file)
+            tensors, data = write_weights(graph, weights, folder / data_file, advance)
             operators = Counter(f"{n.domain}::{n.op_type}" if n.domain else n.op_type for n in graph.model.graph)
-            write_graph(graph.model, folder / GRAPH)
+            write_graph(graph.model, folder / graph_file)
             for name in companions(located.folder):
                 (folder / name).parent.mkdir(exist_ok=True)
                 shutil.copyfile(located.folder / name, folder / name)
@@ -176,11 +178,8 @@ def export(
                 card = read_source_card(located.folder)
                 made_from = Source(located.id, located.revision, digest.wait(report), card)
         files = {
-            path.relative_to(folder).as_posix(): data
-            if path.name == DATA
-            else FileEntry(sha256_file(path), path.stat().st_size)
-            for path in sorted(folder.rglob("*"))
-            if path.is_file()
+            name: data if name == data_file else FileEntry(sha256_file(folder / name), (folder / name).stat().st_size)
+            for name in sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
         }
         manifest = Manifest(
             family=checkpoint.config.family,

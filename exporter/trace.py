@@ -121,7 +121,7 @@ def _export(config: ModelConfig, task: Task, target: Target, dtype: torch.dtype)
 
 
 def _dynamic(layers: int, batch: int) -> tuple[object, ...]:
-    rows = {0: "batch"} if batch > 1 else {}
+    rows = {0: "batch_size"} if batch > 1 else {}
     cache = {**rows, 2: "past_sequence"}
     return {**rows, 1: "sequence"}, {**rows, 1: "total_sequence"}, [(cache, cache)] * layers, None
 
@@ -129,12 +129,13 @@ def _dynamic(layers: int, batch: int) -> tuple[object, ...]:
 def _tidy_interface(model: ir.Model, config: ModelConfig, generates: bool) -> None:
     """Name the dimensions that torch could not, and drop or default ``logits_to_keep``."""
     graph = model.graph
-    _rename_dimensions(graph, {0: ["batch", "sequence"], 1: ["batch", "total_sequence" if generates else "sequence"]})
+    total = "total_sequence" if generates else "sequence"
+    _rename_dimensions(graph, {0: ["batch_size", "sequence"], 1: ["batch_size", total]})
     keep = graph.inputs[-1]
     assert keep.name == LOGITS_TO_KEEP
     if generates:
         # An input with an initializer of the same name is optional.
-        keep.const_value = ir.tensor([1], dtype=ir.DataType.INT64, name=keep.name)
+        keep.const_value = ir.tensor([0], dtype=ir.DataType.INT64, name=keep.name)
         graph.register_initializer(keep)
         _forget_shapes(keep)
         batch = graph.inputs[0].shape[0]  # type: ignore[index]

@@ -20,7 +20,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from ..artifact import DATA, MANIFEST, FileEntry, TensorEntry
+from ..artifact import MANIFEST, FileEntry, TensorEntry
 from ..errors import OutputError, UnsupportedError
 from ..models.dtypes import PRECISIONS
 from ..models.weight_source import WeightSource
@@ -153,9 +153,11 @@ def weight_bytes(graph: ExportGraph) -> int:
 
 
 def write_weights(
-    graph: ExportGraph, checkpoint: WeightSource, folder: Path, advance: Callable[[int], None]
+    graph: ExportGraph, checkpoint: WeightSource, path: Path, advance: Callable[[int], None]
 ) -> tuple[dict[str, TensorEntry], FileEntry]:
-    """Write every stream into ``model.onnx.data`` and point the graph's initializers there.
+    """Write every stream into the file at ``path`` and point the graph's initializers there.
+
+    The graph's place is the same folder, which is made where it is missing.
 
     A recipe runs once, for its first stream; pieces of its other streams are kept in memory until their turn.
 
@@ -175,7 +177,8 @@ def write_weights(
     special: dict[str, TensorEntry] = {}
     waiting: dict[str, list[Tensor]] = {}
     started: set[int] = set()
-    with _Writer(folder / DATA) as writer:
+    path.parent.mkdir(exist_ok=True)
+    with _Writer(path) as writer:
         for name, stream in graph.streams.items():
             output = _StreamOutput(writer, name, stream, _dtype(graph.model.graph.initializers[name]), advance)
             recipe = id(stream.recipe)
@@ -188,7 +191,7 @@ def write_weights(
                 special |= {own[key]: entry for key, entry in described.items()}
             length = output.finish()
             for user in (name, *(alias for alias, original in graph.aliases.items() if original == name)):
-                _point(graph.model.graph.initializers[user], output.offset, length, folder)
+                _point(graph.model.graph.initializers[user], output.offset, length, path)
             entries[name] = special.get(name) or output.entry()
     return entries, writer.entry
 
@@ -242,12 +245,12 @@ class _StreamOutput:
         return length
 
 
-def _point(value: ir.Value, offset: int, length: int, folder: Path) -> None:
+def _point(value: ir.Value, offset: int, length: int, path: Path) -> None:
     """Make a range of the weights' file the value of an initializer."""
     assert value.dtype is not None
     assert value.shape is not None
     value.const_value = ir.ExternalTensor(
-        DATA, offset, length, value.dtype, shape=value.shape, name=value.name or "", base_dir=folder
+        path.name, offset, length, value.dtype, shape=value.shape, name=value.name or "", base_dir=path.parent
     )
 
 

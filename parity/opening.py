@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from ..artifact import DATA, MANIFEST, Manifest, verify
+from ..artifact import MANIFEST, Manifest, verify
 from ..errors import ArtifactError, UsageError
 from ..hub import resolve
 from ..machine import available_memory
@@ -63,7 +63,7 @@ def memory_shortage(folder: Path, manifest: Manifest) -> str | None:
 
     ONNX Runtime repacks weights as it loads them. Without this check the process might be killed later.
     """
-    entry, free = manifest.files.get(DATA), available_memory()
+    entry, free = manifest.files.get(manifest.data), available_memory()
     needed = REPACKED * entry.size if entry is not None else 0
     if free is None or needed <= free:
         return None

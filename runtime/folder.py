@@ -5,12 +5,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..artifact import DATA, GRAPH, FileEntry, Manifest, read_manifest
+from ..artifact import FileEntry, Manifest, read_manifest
 from ..errors import ArtifactError
 from ..files.json_file import read_object
 from ..hub import resolve
 
-PATTERNS = ("*.json", "*.jinja", "*.html", "embedding.safetensors", "model.onnx", "model.onnx.data*")
+PATTERNS = ("*.json", "*.jinja", "*.html", "embedding.safetensors", "model.onnx", "model.onnx.data", "onnx/*")
 
 
 def open_folder(source: str | Path, revision: str | None = None) -> tuple[Path, Manifest]:
@@ -43,26 +43,26 @@ def unchanged(folder: Path, manifest: Manifest) -> Iterator[None]:
     Raises:
         ArtifactError: they are others, whether or not the block raises something.
     """
-    before = _identities(folder)
+    before = _identities(folder, manifest)
     error: Exception | None = None
     try:
         yield
     except Exception as raised:
         error = raised
-    if _identities(folder) != before or _entries(read_manifest(folder)) != _entries(manifest):
+    if _identities(folder, manifest) != before or _entries(read_manifest(folder)) != _entries(manifest):
         raise ArtifactError(f"{folder} was replaced or changed while it was loaded; load it again") from error
     if error is not None:
         raise error
 
 
 def _entries(manifest: Manifest) -> list[FileEntry | None]:
-    return [manifest.files.get(name) for name in (GRAPH, DATA)]
+    return [manifest.files.get(name) for name in (manifest.graph, manifest.data)]
 
 
-def _identities(folder: Path) -> list[tuple[int, ...] | None]:
+def _identities(folder: Path, manifest: Manifest) -> list[tuple[int, ...] | None]:
     """Return what tells the files of the graph and of the weights from others; None for one that is missing."""
     found: list[tuple[int, ...] | None] = []
-    for name in (GRAPH, DATA):
+    for name in (manifest.graph, manifest.data):
         try:
             status = (folder / name).stat()
         except OSError:

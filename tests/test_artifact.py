@@ -36,6 +36,7 @@ MODEL = ModelFacts(
     labels=("schlecht", "gut – 좋다"),
     problem_type="single_label_classification",
 )
+GRAPH = "onnx/model_fp16.onnx"
 SOUND = Manifest(
     family="qwen2",
     task="text-classification",
@@ -51,7 +52,7 @@ SOUND = Manifest(
     },
     operators={"MatMul": 7},
     tools={"intaglio": "0.1.0", "torch": "2.13.0"},
-    files={"model.onnx": FileEntry("0" * 64, 12)},
+    files={GRAPH: FileEntry("0" * 64, 12)},
     parity=Parity("faithful"),
 )
 
@@ -90,10 +91,13 @@ def test_no_folder_and_no_manifest(tmp_path: Path) -> None:
         (b"[]", "expected a JSON object"),
         (b"null", "expected a JSON object"),
         (b'{"format_version": ' + b"9" * 5000 + b"}", "cannot be read"),
-        (b"{}", "format_version is None, this intaglio reads 2; export the model again, or use the intaglio that"),
-        (b'{"format_version": 1}', "format_version is 1, this intaglio reads 2"),
-        (b'{"format_version": 3}', "format_version is 3, this intaglio reads 2"),
-        (b'{"format_version": "2"}', "format_version is '2', this intaglio reads 2"),
+        (
+            b"{}",
+            "format_version is None, this intaglio reads 2 and 3; export the model again, or use the intaglio that",
+        ),
+        (b'{"format_version": 1}', "format_version is 1, this intaglio reads 2 and 3"),
+        (b'{"format_version": 4}', "format_version is 4, this intaglio reads 2 and 3"),
+        (b'{"format_version": "2"}', "format_version is '2', this intaglio reads 2 and 3"),
     ],
 )
 def test_what_is_no_manifest(tmp_path: Path, content: bytes, message: str) -> None:
@@ -135,7 +139,7 @@ def without(*path: str) -> Callable[[dict[str, Any]], None]:
     [
         (without("task"), ": field 'task' is missing"),
         (without("model", "head_dim"), ": model: field 'head_dim' is missing"),
-        (without("files", "model.onnx", "size"), ": files: model.onnx: field 'size' is missing"),
+        (without("files", GRAPH, "size"), f": files: {GRAPH}: field 'size' is missing"),
         (at("extra", to=1), ": unknown field 'extra'"),
         (at("model", "extra", to=1), ": model: unknown field 'extra'"),
         (at("task", to="translation"), ": task: 'translation' is not a valid value"),
@@ -180,20 +184,31 @@ def without(*path: str) -> Callable[[dict[str, Any]], None]:
             "method='rtn', accuracy_level=4, error=0.0, kl_estimate=None)",
         ),
         (at("tensors", "q", "quantization", "group", to=1), ": tensors: q: quantization: unknown field 'group'"),
-        (at("files", "model.onnx", to="abc"), ": files: model.onnx: expected an object"),
+        (at("files", GRAPH, to="abc"), f": files: {GRAPH}: expected an object"),
         (at("parity", "verdict", to="fine"), ": parity: verdict: 'fine' is not a valid value"),
         (
             at("files", "../../secret", to={"sha256": "0", "size": 1}),
             ": files: '../../secret' is not a plain file name",
         ),
         (at("files", "/etc/passwd", to={"sha256": "0", "size": 1}), ": files: '/etc/passwd' is not a plain file name"),
+        (
+            at("files", "onnx/../secret", to={"sha256": "0", "size": 1}),
+            ": files: 'onnx/../secret' is not a plain file name",
+        ),
+        (
+            at("files", "onnx/model.onnx", to={"sha256": "0", "size": 1}),  # another precision's
+            ": files: 'onnx/model.onnx' is not a plain file name",
+        ),
         (at("files", "a\\b", to={"sha256": "0", "size": 1}), r": files: 'a\\b' is not a plain file name"),
         (at("files", "..", to={"sha256": "0", "size": 1}), ": files: '..' is not a plain file name"),
         (at("files", "x" * 300, to={"sha256": "0", "size": 1}), f": files: '{'x' * 56}... is not a plain file name"),
         (at("files", "", to={"sha256": "0", "size": 1}), ": files: '' is not a plain file name"),
         (at("files", "a\0b", to={"sha256": "0", "size": 1}), r": files: 'a\x00b' is not a plain file name"),
-        (at("files", "model.onnx", "size", to=-1), ": files: model.onnx: size: -1 is not a valid value"),
-        (at("files", to={}), ": files: model.onnx is missing"),
+        (
+            at("files", GRAPH, "size", to=-1),
+            f": files: {GRAPH}: size: -1 is not a valid value",
+        ),
+        (at("files", to={}), f": files: {GRAPH} is missing"),
         (at("model", "layer_windows", to=[None]), ": model: layer_windows has 1 entries for 2 layers"),
         (at("model", "layer_windows", to=[None, 0]), ": model: layer_windows: a window is at least 1"),
         (at("model", "head_dim", to=0), ": model: head_dim: 0 is not a valid value"),
@@ -220,13 +235,14 @@ def test_sha256_hears_of_every_byte(tmp_path: Path) -> None:
 
 def test_verify_reads_every_file_and_reports_progress(tmp_path: Path) -> None:
     files = {}
-    for name in ("model.onnx", "tokenizer.json"):
+    (tmp_path / "onnx").mkdir()
+    for name in (GRAPH, "tokenizer.json"):
         (tmp_path / name).write_bytes(name.encode() * 1000)
         files[name] = FileEntry(sha256_file(tmp_path / name), len(name) * 1000)
     write(tmp_path, Manifest(**{**vars(SOUND), "files": files}).to_json())
     counts: list[int] = []
     assert verify(tmp_path, advance=counts.append) == []
-    assert sum(counts) == 24000
+    assert sum(counts) == 34000
 
 
 def test_verify_names_what_differs(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ import math
 import struct
 from pathlib import Path
 
+from intaglio.artifact import read_manifest
+
 from .graph_bytes import onnx_bytes
 from .variants import Variant
 
@@ -13,7 +15,7 @@ def disk_bytes(variant: Variant, path: Path) -> int:
     """Return the bytes on disk; of transformers' checkpoint, which may store several forms of a model, the weights'."""
     if variant.tool == "transformers":
         return sum(file.stat().st_size for file in path.glob("*.safetensors"))
-    return path.stat().st_size if path.is_file() else sum(f.stat().st_size for f in path.iterdir() if f.is_file())
+    return path.stat().st_size if path.is_file() else sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
 
 
 def step_bytes(variant: Variant, path: Path) -> int:
@@ -30,6 +32,8 @@ def step_bytes(variant: Variant, path: Path) -> int:
             return (path / "openvino_model.bin").stat().st_size
         case "llama.cpp":
             return _gguf_bytes(path)
+        case "intaglio":
+            return onnx_bytes(path / read_manifest(path).graph)
         case _:
             return onnx_bytes(path / "model.onnx")
 

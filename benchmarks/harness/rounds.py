@@ -100,7 +100,7 @@ def rounds(
 
 def fill_page_cache(path: Path) -> None:
     """Read the files of a model, so that loading it does not wait for the disk."""
-    for file in [path] if path.is_file() else sorted(path.iterdir()):
+    for file in [path] if path.is_file() else sorted(path.rglob("*")):
         if file.is_file():
             with file.open("rb") as stream:
                 while stream.read(READ_BYTES):

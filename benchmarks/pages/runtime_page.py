@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
+from intaglio.artifact import read_manifest
 from intaglio.runtime.graph.graph import changed_graph
 from intaglio.runtime.kernels import changes_for
 
@@ -107,7 +108,8 @@ def variant_facts(records: Records, variant: Variant, store: ArtifactStore) -> V
 def weight_bytes(folder: Path) -> dict[str, int]:
     """Return the bytes of weights that a decode step reads, by module and operator of the graph that intaglio runs."""
     found: dict[str, int] = {}
-    graph, _ = changed_graph(folder, changes_for(("MatMulNBits",)))
+    manifest = read_manifest(folder)
+    graph, _ = changed_graph(folder / manifest.graph, folder / manifest.data, changes_for(("MatMulNBits",)))
     for (node, operator), size in bytes_of_nodes(onnx.load_from_string(graph)).items():
         key = layerless(node, operator)
         found[key] = found.get(key, 0) + size

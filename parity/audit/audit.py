@@ -11,7 +11,7 @@ from pathlib import Path
 import onnx_ir as ir
 import torch
 
-from ...artifact import GRAPH, Manifest, TensorEntry
+from ...artifact import Manifest, TensorEntry
 from ...contract import MODULE_KEY
 from ...errors import ArtifactError
 from ...models.checkpoint import Checkpoint
@@ -47,12 +47,12 @@ def audit(
     Raises:
         ArtifactError: the graph or its data cannot be read as the manifest says, or the checkpoint is of another model.
     """
-    path = Path(folder) / GRAPH
+    path = Path(folder) / manifest.graph
     try:
         model = ir.load(path)
     except Exception as error:  # protobuf and onnx_ir raise exceptions of many types
         raise ArtifactError(f"{path} cannot be read ({error}); export the model again") from None
-    return _Audit(Path(folder), manifest, checkpoint, model).run(advance)
+    return _Audit(path, manifest, checkpoint, model).run(advance)
 
 
 class _Audit:
@@ -65,8 +65,8 @@ class _Audit:
         factors: the scales that quantization methods folded into the weights.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, checkpoint: Checkpoint, model: ir.Model) -> None:
-        self.folder = folder
+    def __init__(self, path: Path, manifest: Manifest, checkpoint: Checkpoint, model: ir.Model) -> None:
+        self.path = path
         self.manifest = manifest
         self.checkpoint = checkpoint
         self.model = model
@@ -89,19 +89,19 @@ class _Audit:
                 found.append(self._compare(name, entry))
                 done += found[-1].elements
                 advance(done, total)
-        found += check_rotary(self.folder, self.manifest, self.checkpoint.config, self.model)
+        found += check_rotary(self.path, self.manifest, self.checkpoint.config, self.model)
         return (*found, *self._missing())
 
     def _collect(self, name: str, entry: TensorEntry) -> None:
         """Collect the different ways in which the graph reads a weight."""
         if name not in self.initializers:
-            raise ArtifactError(f"{self.folder / GRAPH} has no initializer {name}; export the model again")
+            raise ArtifactError(f"{self.path} has no initializer {name}; export the model again")
         readings: dict[Weight, ir.Node] = {}
         for value in self.initializers.values():
             if value.name != name and not self._shares_bytes(value, name):
                 continue
             try:
-                for node, weight in weights_of(value, self.folder):
+                for node, weight in weights_of(value, self.path.parent):
                     readings.setdefault(weight, node)
                     self._check_module(name, node)
             except UnsupportedUse as problem:

@@ -8,13 +8,15 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from ...artifact import GRAPH
 from ...errors import ArtifactError, first_line
 from ...runtime.engine.onnxruntime import import_onnxruntime, session_options
 
 
-def evaluate(model: ir.Model, folder: Path, values: Sequence[ir.Value]) -> list[Tensor] | None:
+def evaluate(model: ir.Model, path: Path, values: Sequence[ir.Value]) -> list[Tensor] | None:
     """Return the numbers of some values in float32; None where they depend on an input of the graph.
+
+    Args:
+        path: the graph's file; the weights are beside it.
 
     Raises:
         ArtifactError: ONNX Runtime cannot compute them.
@@ -31,13 +33,13 @@ def evaluate(model: ir.Model, folder: Path, values: Sequence[ir.Value]) -> list[
         part.outputs[index] = cast.outputs[0]
     ort = import_onnxruntime()
     options = session_options(ort, 1)
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder.resolve()))
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent.resolve()))
     data = ir.to_proto(ir.Model(part, ir_version=model.ir_version)).SerializeToString()
     try:
         found = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"]).run(None, {})
     except Exception as error:  # onnxruntime's exceptions have no common class of their own
         names = ", ".join(value.name or "" for value in values)
         raise ArtifactError(
-            f"{folder / GRAPH}: ONNX Runtime cannot compute {names} ({first_line(error)}); export the model again"
+            f"{path}: ONNX Runtime cannot compute {names} ({first_line(error)}); export the model again"
         ) from None
     return [torch.from_numpy(np.asarray(array)) for array in found]

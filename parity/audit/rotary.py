@@ -27,7 +27,7 @@ FIRST = 16
 """The positions that a table is recognized by."""
 
 
-def check_rotary(folder: Path, manifest: Manifest, config: ModelConfig, model: ir.Model) -> list[TensorError]:
+def check_rotary(path: Path, manifest: Manifest, config: ModelConfig, model: ir.Model) -> list[TensorError]:
     """Compare the initializers of RoPE with those that config.json gives.
 
     If they are right, the tables that the graph computes from them for GroupQueryAttention are compared as well.
@@ -35,9 +35,9 @@ def check_rotary(folder: Path, manifest: Manifest, config: ModelConfig, model: i
     Raises:
         ArtifactError: an initializer extends beyond its file, or ONNX Runtime cannot compute a table.
     """
-    found = _check_initializers(folder, manifest, config, model.graph.initializers)
+    found = _check_initializers(path.parent, manifest, config, model.graph.initializers)
     # Wrong frequencies make wrong tables, which would say nothing more.
-    return found if any(error.fault for error in found) else found + _check_tables(folder, config, model, found)
+    return found if any(error.fault for error in found) else found + _check_tables(path, config, model, found)
 
 
 def _check_initializers(
@@ -58,9 +58,7 @@ def _check_initializers(
     return found
 
 
-def _check_tables(
-    folder: Path, config: ModelConfig, model: ir.Model, stored: Sequence[TensorError]
-) -> list[TensorError]:
+def _check_tables(path: Path, config: ModelConfig, model: ir.Model, stored: Sequence[TensorError]) -> list[TensorError]:
     """Check each table once for all layers; angles that depend on an input are checked with attention."""
     owner = next((error.module for error in stored), "rotary_emb")
     found = []
@@ -69,7 +67,7 @@ def _check_tables(
         for value in dict.fromkeys(node.inputs[index] for node in nodes):
             if value is None or value.is_initializer():
                 continue
-            tables = evaluate(model, folder, [value])
+            tables = evaluate(model, path, [value])
             if tables is not None:
                 dtype = ROUNDED.get(value.dtype or ir.DataType.FLOAT, torch.float32)
                 error, fault = _compare(tables[0], leaf, config, dtype)

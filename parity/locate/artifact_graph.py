@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...artifact import FLOAT_PRECISIONS, GRAPH, Manifest
+from ...artifact import FLOAT_PRECISIONS, Manifest
 from ...contract import MODULE_KEY
 from ...errors import ArtifactError, first_line
 from ...machine import usable_cpus
@@ -40,14 +40,14 @@ class ArtifactGraph:
         Raises:
             ArtifactError: the graph cannot be read.
         """
-        self.folder = folder.resolve()
+        self.path = folder.resolve() / manifest.graph
         self.manifest = manifest
         self.dtype = np.dtype(manifest.model.cache_dtype)
         self.threads = threads or usable_cpus()
         try:
-            model = ir.load(folder / GRAPH)
+            model = ir.load(self.path)
         except Exception as error:  # protobuf and onnx_ir raise exceptions of many types
-            raise ArtifactError(f"{folder / GRAPH} cannot be read ({error}); check it with `intaglio verify`") from None
+            raise ArtifactError(f"{self.path} cannot be read ({error}); check it with `intaglio verify`") from None
         self.graph, self.ir_version = model.graph, model.ir_version
         self._split_skip_norms()
         self.tap_map = TapMap(self.graph, config, manifest.task)
@@ -118,7 +118,7 @@ class Subgraph:
     def _open(self, data: bytes) -> Any:
         ort = import_onnxruntime()
         options = session_options(ort, self.artifact.threads)
-        folder = str(self.artifact.folder)
+        folder = str(self.artifact.path.parent)
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
         if self.artifact.manifest.precision in FLOAT_PRECISIONS:
             # Packing the weights pays off over many runs only; MatMulNBits is slow without it.
@@ -187,6 +187,6 @@ class Subgraph:
 
     def _failure(self, verb: str, error: Exception) -> ArtifactError:
         return ArtifactError(
-            f"{self.artifact.folder / GRAPH}: ONNX Runtime cannot {verb} it ({first_line(error)}); "
+            f"{self.artifact.path}: ONNX Runtime cannot {verb} it ({first_line(error)}); "
             "check it with `intaglio verify`, or export the model again"
         )

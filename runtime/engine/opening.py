@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...artifact import GRAPH, Manifest
+from ...artifact import Manifest
 from ...contract import input_names
 from ...errors import ArtifactError, DependencyError, first_line
 from ...machine import usable_cpus
@@ -30,7 +30,7 @@ def open_session(
     kv_cache: KVCache = "auto",
     disabled_optimizers: Iterable[str] = (),
 ) -> Session:
-    """Load ``folder/model.onnx`` with its external data, which ONNX Runtime maps into memory.
+    """Load the graph with its external data, which ONNX Runtime maps into memory.
 
     Args:
         threads: threads of one operator; None for every processor that this process may use.
@@ -59,7 +59,7 @@ def open_session(
     check_provider(ort, device)
     count = threads if threads is not None else usable_cpus()
     windowed = windowed and can_be_windowed(manifest, device) and not int8_cache
-    opening = _Opening(ort, folder, device, count, arena, windowed, disabled_optimizers)
+    opening = _Opening(ort, folder, manifest, device, count, arena, windowed, disabled_optimizers)
     operators = replaceable(manifest, windowed, int8_cache) if kernels == "auto" and device == "cpu" else ()
     raw, replaced = _on_intaglio_kernels(opening, operators, attention_required=int8_cache)
     if int8_cache and INT8_CACHE not in replaced:
@@ -78,7 +78,7 @@ def open_session(
     required = input_names(manifest.task, manifest.model.num_hidden_layers)
     missing = [name for name in required if name not in graph_inputs]
     if missing:
-        raise ArtifactError(f"{folder / GRAPH}: the graph has no input {missing[0]!r}; export the model again")
+        raise ArtifactError(f"{folder / manifest.graph}: the graph has no input {missing[0]!r}; export the model again")
     return Session(folder, manifest, device, count, ort, raw, windowed, replaced)
 
 
@@ -93,11 +93,16 @@ class _Opening:
 
     ort: Any
     folder: Path
+    manifest: Manifest
     device: Device
     threads: int
     arena: bool
     windowed: bool
     disabled_optimizers: Iterable[str]
+
+    @property
+    def path(self) -> Path:
+        return self.folder / self.manifest.graph
 
     def graph(self, changes: Sequence[Change] = ()) -> tuple[str | bytes, Callable[[], Any]]:
         """Return the graph, as a path or with ``changes`` as bytes, and a factory of the session's options.
@@ -105,12 +110,12 @@ class _Opening:
         Raises:
             OSError, ValueError: there are changes, and the file cannot be read, or is not a graph.
         """
-        graph: str | bytes = str(self.folder / GRAPH)
+        graph: str | bytes = str(self.path)
         weights = None
         if self.windowed:
             changes = (with_window_caches, *changes)
         if changes:
-            graph, weights = changed_graph(self.folder, changes)
+            graph, weights = changed_graph(self.path, self.folder / self.manifest.data, changes)
 
         def options() -> Any:
             found = session_options(self.ort, self.threads)
@@ -149,7 +154,7 @@ def _on_onnxruntime_kernels(opening: _Opening) -> Any:
     Raises:
         ArtifactError: the graph cannot be read or loaded, or memory does not suffice.
     """
-    ort, path = opening.ort, opening.folder / GRAPH
+    ort, path = opening.ort, opening.path
     try:
         graph, options = opening.graph()
     except (OSError, ValueError) as error:

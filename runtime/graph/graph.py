@@ -1,9 +1,8 @@
-"""Changing ``model.onnx`` in memory before ONNX Runtime loads it."""
+"""Changing a graph in memory before ONNX Runtime loads it."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from ...artifact import DATA, GRAPH
 from .wire import LENGTH_DELIMITED, delimited, edit, fields, integer, integers, texts
 
 # Field numbers of onnx.proto.
@@ -176,8 +175,8 @@ class Graph:
 Change = Callable[[Graph], None]
 
 
-def changed_graph(folder: Path, changes: Sequence[Change]) -> tuple[bytes, Path]:
-    """Return the artifact's graph with all changes, and the folder of its weights.
+def changed_graph(graph: Path, weights: Path, changes: Sequence[Change]) -> tuple[bytes, Path]:
+    """Return the graph in a file with all changes, and the folder of its weights.
 
     The file of the weights may be a link out of the artifact's folder, as in the hub's cache. ONNX Runtime does not
     follow it for a graph in memory, so the bytes name the link's target.
@@ -186,24 +185,24 @@ def changed_graph(folder: Path, changes: Sequence[Change]) -> tuple[bytes, Path]
         OSError: the file cannot be read.
         ValueError: it is not a graph, or one that a change cannot be applied to.
     """
-    data = (folder / DATA).resolve()
+    data = weights.resolve()
     location = delimited(ENTRY_KEY, b"location") + delimited(ENTRY_VALUE, data.name.encode())
 
     def relocate(entry: bytes) -> bytes:
-        named = texts(entry, ENTRY_KEY) == [b"location"] and texts(entry, ENTRY_VALUE) == [DATA.encode()]
+        named = texts(entry, ENTRY_KEY) == [b"location"] and texts(entry, ENTRY_VALUE) == [weights.name.encode()]
         return location if named else entry
 
     def change(message: bytes) -> bytes:
-        graph = Graph(message)
+        parsed = Graph(message)
         for one in changes:
-            one(graph)
-        if data.name != DATA:
-            graph.rest = edit(
-                graph.rest, GRAPH_INITIALIZER, lambda tensor: edit(tensor, TENSOR_EXTERNAL_DATA, relocate)
+            one(parsed)
+        if data.name != weights.name:
+            parsed.rest = edit(
+                parsed.rest, GRAPH_INITIALIZER, lambda tensor: edit(tensor, TENSOR_EXTERNAL_DATA, relocate)
             )
-        return graph.message()
+        return parsed.message()
 
-    model = (folder / GRAPH).read_bytes()
+    model = graph.read_bytes()
     if len(texts(model, MODEL_GRAPH)) != 1 or texts(model, MODEL_FUNCTIONS):
         raise ValueError("a model has one graph, and no operators that it defines itself")
     return edit(model, MODEL_GRAPH, change), data.parent

@@ -1,7 +1,7 @@
 """Sliding layers that keep only their window: the graph is changed before ONNX Runtime loads it.
 
 GroupQueryAttention with ``sliding_window_cache=1`` keeps a buffer of C positions, at least its window W, and drops the
-oldest by itself. That rules out pasts that grow from nothing, which other programs use, so ``model.onnx`` does not have
+oldest by itself. That rules out pasts that grow from nothing, which other programs use, so the file does not have
 the attribute and it is added here. After T tokens the buffer has the positions ``first_kept(T)`` to T - 1, counted from
 0 (ONNX Runtime, ContribOperators.md).
 """

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from intaglio.artifact import MANIFEST, FileEntry, Manifest, ModelFacts, Source, TensorEntry, sha256_file
+from intaglio.artifact import MANIFEST, FileEntry, Manifest, ModelFacts, Source, TensorEntry, graph_name, sha256_file
 from intaglio.cli.main import cli
 
 # A shell starts background jobs with Ctrl-C ignored, and the commands that the tests start would inherit that.
@@ -47,11 +47,13 @@ def make_artifact(tmp_path: Path) -> MakeArtifact:
 
     def make(name: str = "out", task: str = "text-generation", **facts: Any) -> Path:
         folder = tmp_path / name
-        folder.mkdir()
-        (folder / "model.onnx").write_bytes(b"no graph")
-        (folder / "model.onnx.data").write_bytes(bytes(range(256)) * 16)
+        graph = folder / graph_name("fp32", facts.get("cache_dtype", "float32"))
+        graph.parent.mkdir(parents=True)
+        graph.write_bytes(b"no graph")
+        graph.with_name(f"{graph.name}_data").write_bytes(bytes(range(256)) * 16)
         (folder / "config.json").write_text(json.dumps({"model_type": "exaone4"}))
-        files = {p.name: FileEntry(sha256_file(p), p.stat().st_size) for p in sorted(folder.iterdir())}
+        paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
+        files = {p.relative_to(folder).as_posix(): FileEntry(sha256_file(p), p.stat().st_size) for p in paths}
         model = ModelFacts(
             **{
                 "vocab_size": 4096,

@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 from intaglio.artifact import (
-    DATA,
-    GRAPH,
     MANIFEST,
     PRECISIONS,
     TARGETS,
@@ -19,8 +17,11 @@ from intaglio.artifact import (
     Quantization,
     Source,
     TensorEntry,
+    data_name,
+    graph_name,
 )
 from intaglio.cli.main import VERBS
+from intaglio.contract import ACTIVATIONS
 from intaglio.parity.report.report import Report
 from intaglio.parity.report.result import (
     CaseResult,
@@ -41,6 +42,10 @@ COMMANDS = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
 PARITY = (ROOT / "docs" / "parity.md").read_text(encoding="utf-8")
 
 
+GRAPHS = [graph_name(precision, cache) for precision in PRECISIONS for cache in ACTIVATIONS]
+FILES = sorted({*GRAPHS, data_name(GRAPHS[0]), "model.onnx", "model.onnx.data"})
+
+
 def json_keys(kind: Any) -> list[str]:
     """Return the keys of a record in JSON: its fields, but for the one that is called ``damage`` there."""
     return ["damage" if field.name == "kl_estimate" else field.name for field in fields(kind)]
@@ -51,7 +56,7 @@ def test_every_field_of_the_manifest_is_specified(kind: Any) -> None:
     assert [name for name in json_keys(kind) if f"`{name}`" not in SPECIFICATION] == []
 
 
-@pytest.mark.parametrize("word", [GRAPH, DATA, MANIFEST, *TASKS, *TARGETS, *PRECISIONS])
+@pytest.mark.parametrize("word", [*FILES, MANIFEST, *TASKS, *TARGETS, *PRECISIONS])
 def test_every_file_and_value_is_specified(word: str) -> None:
     assert f"`{word}`" in SPECIFICATION
 

@@ -12,6 +12,7 @@ from intaglio.artifact import read_manifest
 from intaglio.exporter.weights import Recipe
 from intaglio.models.checkpoint import Checkpoint
 from intaglio.models.ops import KeyValue
+from intaglio.tests.files.artifact_files import graph_of
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -32,7 +33,7 @@ def session(
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
     options.graph_optimization_level = level
-    return ort.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(graph_of(folder), options, providers=["CPUExecutionProvider"])
 
 
 def run(

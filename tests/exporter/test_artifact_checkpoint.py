@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from intaglio.artifact import DATA, GRAPH, MANIFEST, TensorEntry, read_manifest
+from intaglio.artifact import MANIFEST, TensorEntry, read_manifest
 from intaglio.errors import ArtifactError, CheckpointError, UsageError
 from intaglio.exporter import artifact_checkpoint as module
 from intaglio.exporter import export
@@ -18,6 +18,7 @@ from intaglio.models.checkpoint import Checkpoint
 from intaglio.models.parameters import load_module
 from intaglio.models.weight_source import row_ranges
 from intaglio.tests import tiny
+from intaglio.tests.files.artifact_files import contents, data_of, write_manifest
 
 Q = "model.layers.1.self_attn.q_proj.weight"
 V = "model.layers.1.self_attn.v_proj.weight"
@@ -108,7 +109,7 @@ def test_exporting_it_gives_the_same_bytes(artifact: Path, tmp_path: Path) -> No
     assert not torch.equal(state[Q], state[Q].t())
     again = tiny.write(tmp_path / "again", tiny.config("qwen2"), tensors=state)
     export(again, tmp_path / "second")
-    assert (tmp_path / "second" / DATA).read_bytes() == (artifact / DATA).read_bytes()
+    assert data_of(tmp_path / "second").read_bytes() == data_of(artifact).read_bytes()
 
 
 def test_no_more_is_mapped_at_once_than_a_block(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,13 +142,13 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """Return the files of an artifact by name."""
     folder = tmp_path_factory.mktemp("exported")
     export(tiny.write(folder / "checkpoint", tiny.config("qwen2")), folder / "artifact")
-    return {path.name: path.read_bytes() for path in (folder / "artifact").iterdir()}
+    return contents(folder / "artifact")
 
 
 @pytest.fixture
 def artifact(tmp_path: Path, exported: dict[str, bytes]) -> Path:
     folder = tmp_path / "artifact"
-    folder.mkdir()
+    (folder / "onnx").mkdir(parents=True)
     for name, data in exported.items():
         (folder / name).write_bytes(data)
     return folder
@@ -164,7 +165,7 @@ def entry(name: str, **changes: Any) -> Callable[[dict[str, Any]], object]:
 
 
 def test_quantized_already(artifact: Path) -> None:
-    change(artifact, lambda values: values.update(precision="int4"))
+    write_manifest(artifact, replace(read_manifest(artifact), precision="int4"))
     source = read_manifest(artifact).source.id
     with pytest.raises(UsageError) as caught:
         ArtifactCheckpoint(artifact)
@@ -186,17 +187,17 @@ def test_a_folder_that_is_not_an_artifact(tmp_path: Path) -> None:
 
 
 def test_a_weight_file_of_another_size(artifact: Path) -> None:
-    size = (artifact / DATA).stat().st_size
-    with (artifact / DATA).open("ab") as file:
+    size = data_of(artifact).stat().st_size
+    with data_of(artifact).open("ab") as file:
         file.write(b"x")
     with pytest.raises(ArtifactError) as caught:
         ArtifactCheckpoint(artifact)
     assert str(caught.value) == (
-        f"{artifact / DATA} has {size + 1:,} bytes, the manifest says {size:,}; export the model again"
+        f"{data_of(artifact)} has {size + 1:,} bytes, the manifest says {size:,}; export the model again"
     )
 
 
-@pytest.mark.parametrize("name", [GRAPH, "config.json"])
+@pytest.mark.parametrize("name", ["onnx/model.onnx", "config.json"])
 def test_a_graph_or_config_that_was_changed(artifact: Path, name: str) -> None:
     data = (artifact / name).read_bytes()
     (artifact / name).write_bytes(data[:-2] + bytes([data[-2] ^ 1]) + data[-1:])
@@ -204,7 +205,7 @@ def test_a_graph_or_config_that_was_changed(artifact: Path, name: str) -> None:
         ArtifactCheckpoint(artifact)
 
 
-@pytest.mark.parametrize("name", [GRAPH, DATA, "config.json"])
+@pytest.mark.parametrize("name", ["onnx/model.onnx", "onnx/model.onnx_data", "config.json"])
 def test_a_missing_file(artifact: Path, name: str) -> None:
     (artifact / name).unlink()
     with pytest.raises(ArtifactError, match=rf"{name} is missing; export the model again"):
@@ -212,18 +213,18 @@ def test_a_missing_file(artifact: Path, name: str) -> None:
 
 
 def test_a_manifest_without_weights(artifact: Path) -> None:
-    change(artifact, lambda values: values["files"].pop(DATA))
-    with pytest.raises(ArtifactError, match=r"the manifest lists no model.onnx.data; export the model again"):
+    change(artifact, lambda values: values["files"].pop("onnx/model.onnx_data"))
+    with pytest.raises(ArtifactError, match=r"the manifest lists no onnx/model.onnx_data; export the model again"):
         ArtifactCheckpoint(artifact)
 
 
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"sources": [V, V]}, r"is \(96, 64\) in model.onnx and \(96, 64\) in the manifest, not \(64, 64\)"),
-        ({"shape": [64, 96]}, r"is \(96, 64\) in model.onnx and \(64, 96\) in the manifest, not \(96, 64\)"),
-        ({"precision": "fp16"}, r"is \(96, 64\) in model.onnx"),
-        ({"sources": ["model.layers.9.mlp.down_proj.weight"]}, "model.onnx and the config have no such weight"),
+        ({"sources": [V, V]}, r"is \(96, 64\) in the graph and \(96, 64\) in the manifest, not \(64, 64\)"),
+        ({"shape": [64, 96]}, r"is \(96, 64\) in the graph and \(64, 96\) in the manifest, not \(96, 64\)"),
+        ({"precision": "fp16"}, r"is \(96, 64\) in the graph"),
+        ({"sources": ["model.layers.9.mlp.down_proj.weight"]}, "the graph and the config have no such weight"),
     ],
 )
 def test_a_manifest_that_contradicts_the_graph(artifact: Path, changes: dict[str, Any], complaint: str) -> None:
@@ -237,13 +238,13 @@ def test_a_tensor_that_the_graph_lacks(artifact: Path) -> None:
     extra = TensorEntry("fp32", (64, 64), (Q,))
     manifest = read_manifest(artifact)
     (artifact / MANIFEST).write_text(replace(manifest, tensors=manifest.tensors | {"more": extra}).to_json())
-    with pytest.raises(ArtifactError, match=r"artifact: more: model.onnx and the config have no such weight"):
+    with pytest.raises(ArtifactError, match=r"artifact: more: the graph and the config have no such weight"):
         ArtifactCheckpoint(artifact)
 
 
 def test_a_file_that_shrinks_after_it_was_opened(artifact: Path) -> None:
     opened = ArtifactCheckpoint(artifact)
-    with (artifact / DATA).open("rb+") as file:
+    with data_of(artifact).open("rb+") as file:
         file.truncate(5000)
-    with pytest.raises(ArtifactError, match=rf"model.onnx.data: tensor {Q} cannot be read \(.*; export the model"):
+    with pytest.raises(ArtifactError, match=rf"model.onnx_data: tensor {Q} cannot be read \(.*; export the model"):
         opened.tensor(Q)

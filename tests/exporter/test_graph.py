@@ -13,6 +13,7 @@ from intaglio.artifact import Target, read_manifest, verify
 from intaglio.exporter import export, trace
 from intaglio.tests import tiny
 from intaglio.tests.exporter import drive
+from intaglio.tests.files.artifact_files import graph_of
 
 MICROSOFT = "com.microsoft::"
 
@@ -57,7 +58,7 @@ def test_exaone4_for_onnx_runtime(exported: Exported) -> None:
     assert counts["SimplifiedLayerNormalization"] == 4 * 4  # q, k, and the norms of both branches
     assert counts[MICROSOFT + "SkipSimplifiedLayerNormalization"] == 1  # the last residual and the final norm
     assert counts["MatMul"] == 4 * 7
-    attention = [node for node in ir.load(out / "model.onnx").graph if node.op_type == "GroupQueryAttention"]
+    attention = [node for node in ir.load(graph_of(out)).graph if node.op_type == "GroupQueryAttention"]
     windows = [node.attributes["local_window_size"].as_int() for node in attention]
     rotates = [node.attributes["do_rotary"].as_int() for node in attention]
     assert (windows, rotates) == ([6, 6, 6, -1], [1, 1, 1, 0])
@@ -66,8 +67,8 @@ def test_exaone4_for_onnx_runtime(exported: Exported) -> None:
 @pytest.mark.parametrize("family", ["qwen2", "exaone4"])
 def test_standard_target_has_no_other_domain_and_passes_the_checker(exported: Exported, family: str) -> None:
     out = exported(tiny.config(family), "standard")
-    onnx.checker.check_model(out / "model.onnx", full_check=True)
-    model = onnx.load(out / "model.onnx", load_external_data=False)
+    onnx.checker.check_model(graph_of(out), full_check=True)
+    model = onnx.load(graph_of(out), load_external_data=False)
     assert {(entry.domain, entry.version) for entry in model.opset_import} == {("", 24)}
     assert model.ir_version <= 13
     assert Counter(read_manifest(out).operators)["Attention"] == 4
@@ -75,30 +76,30 @@ def test_standard_target_has_no_other_domain_and_passes_the_checker(exported: Ex
 
 @pytest.mark.parametrize("target", ["ort", "standard"])
 def test_interface(exported: Exported, target: Target) -> None:
-    model = ir.load(exported(tiny.config("qwen2"), target) / "model.onnx")
+    model = ir.load(graph_of(exported(tiny.config("qwen2"), target)))
     past = [f"{i}.{part}" for i in range(4) for part in ("key", "value")]
     names = ["input_ids", "attention_mask", *(f"past_key_values.{p}" for p in past), "logits_to_keep"]
     assert [value.name for value in model.graph.inputs] == names
     assert [value.name for value in model.graph.outputs] == ["logits", *(f"present.{p}" for p in past)]
-    assert [str(d) for d in model.graph.inputs[2].shape or ()] == ["batch", "2", "past_sequence", "16"]
-    assert [str(d) for d in model.graph.outputs[0].shape or ()] == ["batch", "kept", "288"]
+    assert [str(d) for d in model.graph.inputs[2].shape or ()] == ["batch_size", "2", "past_sequence", "16"]
+    assert [str(d) for d in model.graph.outputs[0].shape or ()] == ["batch_size", "kept", "288"]
 
 
 @pytest.mark.parametrize("target", ["ort", "standard"])
 def test_interface_of_a_head(exported: Exported, target: Target) -> None:
-    graph = ir.load(exported(tiny.config("qwen2", "question-answering"), target) / "model.onnx").graph
+    graph = ir.load(graph_of(exported(tiny.config("qwen2", "question-answering"), target))).graph
     dims = {value.name: [str(dim) for dim in value.shape or ()] for value in (*graph.inputs, *graph.outputs)}
     names = ("input_ids", "attention_mask", "start_logits", "end_logits")
-    assert dims == {name: ["batch", "sequence"] for name in names}
+    assert dims == {name: ["batch_size", "sequence"] for name in names}
 
 
-def test_only_the_last_position_unless_asked(exported: Exported) -> None:
+def test_all_positions_unless_fewer_are_asked_for(exported: Exported) -> None:
     graph = drive.CachedGraph(exported(tiny.config("qwen2")))
     feeds = {"input_ids": np.ones((2, 5), np.int64), "attention_mask": np.ones((2, 5), np.int64)}
     feeds |= {v.name: np.zeros((2, 2, 0, 16), np.float32) for v in graph.session.get_inputs() if "past" in v.name}
     every = drive.run(graph.session, feeds | {"logits_to_keep": np.array([0])}, ["logits"])[0]
     assert every.shape == (2, 5, 288)
-    np.testing.assert_array_equal(drive.run(graph.session, feeds, ["logits"])[0], every[:, -1:])
+    np.testing.assert_array_equal(drive.run(graph.session, feeds, ["logits"])[0], every)
     np.testing.assert_array_equal(
         drive.run(graph.session, feeds | {"logits_to_keep": np.array([3])}, ["logits"])[0], every[:, -3:]
     )
@@ -110,28 +111,28 @@ def test_tied_embeddings_are_stored_once(exported: Exported, target: Target) -> 
     for tied in (True, False):
         out = exported(tiny.config("qwen2", tie_word_embeddings=tied), target)
         manifest = read_manifest(out)
-        sizes[tied] = manifest.files["model.onnx.data"].size
+        sizes[tied] = manifest.files[manifest.data].size
         assert ("lm_head.weight" in manifest.tensors) is not tied
         assert manifest.tensors["model.embed_tokens.weight"].shape == (288, 64)
-        assert (out / "model.onnx").stat().st_size < 200_000
+        assert graph_of(out).stat().st_size < 200_000
     assert sizes[False] - sizes[True] >= 288 * 64 * 4
 
 
 def test_names_are_module_paths(exported: Exported) -> None:
     out = exported(tiny.config("qwen2"))
-    nodes = {node.name: node for node in ir.load(out / "model.onnx").graph}
+    nodes = {node.name: node for node in ir.load(graph_of(out)).graph}
     assert (
         nodes["model.layers.3.mlp.down_proj/MatMul"].metadata_props["intaglio.module"] == "model.layers.3.mlp.down_proj"
     )
     assert "model.layers.2.self_attn/GroupQueryAttention" in nodes
-    content = (out / "model.onnx").read_bytes()
+    content = graph_of(out).read_bytes()
     assert b".py" not in content  # torch leaves stack traces, with the paths of this machine
     assert b"head." not in content.replace(b"lm_head.", b"")
 
 
 def test_weights_are_aligned_to_pages(exported: Exported) -> None:
     out = exported(tiny.config("exaone4"))
-    values = ir.load(out / "model.onnx").graph.initializers.values()
+    values = ir.load(graph_of(out)).graph.initializers.values()
     offsets = [v.const_value.offset for v in values if isinstance(v.const_value, ir.ExternalTensor)]
     assert len(offsets) == len(read_manifest(out).tensors)
     assert all(offset is not None and offset % 4096 == 0 for offset in offsets)
@@ -159,7 +160,7 @@ def test_repeated_layers_equal_a_trace_of_every_layer(
     export(folder, tmp_path / "repeated", target=target)
     monkeypatch.setattr(trace, "_shallow", lambda config: (config, list(range(config.num_hidden_layers))))
     export(folder, tmp_path / "whole", target=target)
-    repeated, whole = (_description(ir.load(tmp_path / name / "model.onnx")) for name in ("repeated", "whole"))
+    repeated, whole = (_description(ir.load(graph_of(tmp_path / name))) for name in ("repeated", "whole"))
     assert repeated == whole
     assert len(whole) > 60
 

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import torch
 from intaglio import QuantizeOptions
-from intaglio.artifact import DATA, read_manifest, sha256_file
+from intaglio.artifact import read_manifest, sha256_file
 from intaglio.errors import UnsupportedError
 from intaglio.exporter import export
 from intaglio.parity import CheckOptions, check
 from intaglio.tests import tiny
+from intaglio.tests.files.artifact_files import data_of
 from safetensors.torch import save_file
 
 QUICK = CheckOptions(windows=2, window=96, steps=4)
@@ -39,7 +40,7 @@ def test_the_weights_are_those_of_the_plain_checkpoint(tmp_path: Path, precision
         "float64 weights are read as float32",
         "1 tensor is left out, which text-generation does not read: v_head.x",
     )
-    assert sha256_file(tmp_path / "first" / DATA) == sha256_file(tmp_path / "second" / DATA)
+    assert sha256_file(data_of(tmp_path / "first")) == sha256_file(data_of(tmp_path / "second"))
     assert first.tensors == second.tensors
     report = check(tmp_path / "second", folder, options=QUICK, threads=1)
     assert report.findings == ()

@@ -21,6 +21,7 @@ from intaglio.models.checkpoint import Checkpoint
 from intaglio.models.rope import RotaryEmbedding
 from intaglio.tests import tiny
 from intaglio.tests.exporter import drive
+from intaglio.tests.files.artifact_files import graph_of
 from torch import Tensor
 
 FP16_SHARE_OF_SCALE = 2e-2
@@ -52,7 +53,7 @@ def test_bf16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str) -> N
     manifest = read_manifest(tmp_path / "out")
     assert [n for n, t in manifest.tensors.items() if t.precision != "bf16"] == ["model.rotary_emb.inv_freq"]
     assert manifest.model.cache_dtype == "bfloat16"
-    _widen(tmp_path / "out" / "model.onnx")
+    _widen(graph_of(tmp_path / "out"))
 
     angles = RotaryEmbedding.forward
 
@@ -71,7 +72,7 @@ def test_bf16_weights_are_the_checkpoint_s_own_bytes(tmp_path: Path) -> None:
     values = tiny.config("qwen2")
     folder = tiny.write(tmp_path / "checkpoint", values, dtype=torch.bfloat16)
     export(folder, tmp_path / "out", precision="bf16")
-    weight = ir.load(tmp_path / "out" / "model.onnx").graph.initializers["model.embed_tokens.weight"].const_value
+    weight = ir.load(graph_of(tmp_path / "out")).graph.initializers["model.embed_tokens.weight"].const_value
     assert weight is not None
     stored = Checkpoint(folder).tensor("model.embed_tokens.weight")
     assert weight.tobytes() == stored.view(torch.uint8).numpy().tobytes()

@@ -16,6 +16,7 @@ from intaglio.exporter import export
 from intaglio.models.checkpoint import Checkpoint
 from intaglio.models.rope import RotaryEmbedding
 from intaglio.tests import tiny
+from intaglio.tests.files.artifact_files import graph_of
 from onnx import numpy_helper
 
 STEPS = 3
@@ -39,7 +40,7 @@ def loaded(folder: Path, place: Path) -> onnx.ModelProto:
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
     options.optimized_model_filepath = str(place)
-    onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
+    onnxruntime.InferenceSession(graph_of(folder), options, providers=["CPUExecutionProvider"])
     return onnx.load(place, load_external_data=False)
 
 
@@ -79,6 +80,6 @@ def test_tables_take_no_space_in_the_artifact(tmp_path: Path, family: str) -> No
         manifest = read_manifest(tmp_path / f"out-{positions}")
         assert manifest.model.context_length == positions
         assert [name for name, entry in manifest.tensors.items() if not entry.sources] == ["model.rotary_emb.inv_freq"]
-        sizes.append([manifest.files[name].size for name in ("model.onnx", "model.onnx.data")])
+        sizes.append([manifest.files[name].size for name in (manifest.graph, manifest.data)])
     assert sizes[0][1] == sizes[1][1]
     assert abs(sizes[0][0] - sizes[1][0]) < 100

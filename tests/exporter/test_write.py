@@ -18,6 +18,7 @@ from intaglio.errors import CheckpointError, HubError, OutputError
 from intaglio.exporter import export, write
 from intaglio.runtime import load
 from intaglio.tests import tiny
+from intaglio.tests.files.artifact_files import contents, data_of
 
 
 @pytest.fixture
@@ -33,8 +34,8 @@ def test_manifest_and_companions(tmp_path: Path, checkpoint: Path) -> None:
     returned = export(checkpoint, tmp_path / "out")
     manifest = read_manifest(tmp_path / "out")
     assert manifest == returned
-    assert set(manifest.files) >= {"model.onnx", "model.onnx.data", "config.json", "tokenizer.json"}
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {*manifest.files, "intaglio.json"}
+    assert set(manifest.files) >= {"onnx/model.onnx", "onnx/model.onnx_data", "config.json", "tokenizer.json"}
+    assert set(contents(tmp_path / "out")) == {*manifest.files, "intaglio.json"}
     assert verify(tmp_path / "out") == []
     assert manifest.source.id == "checkpoint"
     assert manifest.parity.verdict == "not checked"
@@ -310,14 +311,14 @@ def test_a_loaded_model_generates_the_same_while_its_artifact_is_replaced(tmp_pa
     out = tmp_path / "out"
     other = tiny.write(tmp_path / "other", tiny.config("qwen2", num_hidden_layers=1), tokenizer=True, seed=9)
     export(checkpoint, out)
-    with load(out, task="text-generation") as lm, (out / "model.onnx.data").open("rb") as opened:
-        before, old = opened.read(), (out / "model.onnx.data").stat().st_ino
+    with load(out, task="text-generation") as lm, data_of(out).open("rb") as opened:
+        before, old = opened.read(), data_of(out).stat().st_ino
         wanted = lm.generate([5, 6, 7], max_new_tokens=12).token_ids
         stream = lm.stream([5, 6, 7], max_new_tokens=12)
         chunks = [next(stream)]
         export(other, out, force=True)
-        assert (out / "model.onnx.data").stat().st_ino != old
-        assert (out / "model.onnx.data").read_bytes() != before
+        assert data_of(out).stat().st_ino != old
+        assert data_of(out).read_bytes() != before
         assert lm.generate([5, 6, 7], max_new_tokens=12).token_ids == wanted
         chunks += stream
         assert stream.generation is not None

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from intaglio.artifact import GRAPH, MANIFEST
+from intaglio.artifact import MANIFEST
 
 Random = random.Random
 
@@ -117,7 +117,7 @@ def _mutate_one(folder: Path, choice: Random) -> str:
         changed, what = _mutate_json(name, content, choice)
     elif name.endswith(".safetensors") and kind < 0.7:
         changed, what = _mutate_header(content, choice)
-    elif name == GRAPH and kind < 0.7:
+    elif name.endswith(".onnx") and kind < 0.7:
         changed, what = _mutate_message(content, choice)
     elif name.endswith(".jinja") and kind < 0.5:
         text = choice.choice(TEXTS)

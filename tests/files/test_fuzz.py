@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from intaglio.errors import UsageError
 from intaglio.tests.files import drive, fuzz
+from intaglio.tests.files.artifact_files import contents
 from intaglio.tests.files.mutations import mutate
 
 CASES = 40
@@ -41,7 +42,7 @@ def test_a_case_is_the_same_each_time(base: Path, tmp_path: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(base / "classifier", folder)
         what = mutate(folder, random.Random(seed))
-        return what, {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+        return what, contents(folder)
 
     results = [mutated(seed) for seed in range(40)]
     assert results == [mutated(seed) for seed in range(40)]

@@ -13,6 +13,7 @@ from intaglio.parity import CheckOptions, Report, check, opening, record
 from intaglio.parity.cases.source_model import Passage, SourceModel
 from intaglio.runtime import load
 from intaglio.tests import tiny
+from intaglio.tests.files.artifact_files import data_of
 
 from .artifacts import Base, Pair, Shelf
 
@@ -157,13 +158,13 @@ def test_no_source(pair: Pair) -> None:
 
 def test_a_damaged_artifact(shelf: Shelf, tmp_path: Path) -> None:
     copy = shelf.copy(Base("exaone4"), tmp_path / "out")
-    data = bytearray((copy.artifact / "model.onnx.data").read_bytes())
+    data = bytearray(data_of(copy.artifact).read_bytes())
     data[100] ^= 1
-    (copy.artifact / "model.onnx.data").write_bytes(data)
+    data_of(copy.artifact).write_bytes(data)
     with pytest.raises(ArtifactError) as caught:
         check(copy.artifact, copy.checkpoint)
     assert str(caught.value) == (
-        f"{copy.artifact} is damaged: model.onnx.data: its SHA-256 differs from the manifest's; "
+        f"{copy.artifact} is damaged: onnx/model.onnx_data: its SHA-256 differs from the manifest's; "
         "copy it again, or export the model again"
     )
 

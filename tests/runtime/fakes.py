@@ -10,6 +10,7 @@ its neighbours are.
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any, Unpack
 
 import numpy as np
 import onnx
-from intaglio.artifact import FileEntry, Manifest, ModelFacts, Source, Task, read_manifest
+from intaglio.artifact import FileEntry, Manifest, ModelFacts, Precision, Source, Task, graph_name, read_manifest
 from intaglio.contract import (
     ATTENTION_MASK,
     CACHE_PARTS,
@@ -33,6 +34,7 @@ from intaglio.runtime import Generation, TextGenerator, TokenLogprob, load
 from intaglio.runtime.load import LoadOptions
 from intaglio.runtime.text.tokenizer import Tokenizer
 from intaglio.tests import tiny_tokenizer
+from intaglio.tests.files.artifact_files import contents, write_manifest
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer as Backend
 
@@ -47,13 +49,14 @@ def write_artifact(
     target: str = "ort",
     files: Mapping[str, str] | None = None,
     tokenizer: bool = True,
-    precision: str = "fp32",
+    precision: Precision = "fp32",
     **facts: Any,
 ) -> Path:
     """Save the graph with a tokenizer and a manifest; ``facts`` change the manifest's model, ``files`` are added."""
-    folder.mkdir(parents=True)
+    path = folder / graph_name(precision, facts.get("cache_dtype", "float32"))
+    path.parent.mkdir(parents=True)
     opsets = [helper.make_opsetid("", 24), helper.make_opsetid("com.microsoft", 1)]
-    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), folder / "model.onnx")
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
     context = facts.get("context_length", 512)
     if tokenizer:
         settings = {"model_type": "qwen2", "vocab_size": VOCAB, "max_position_embeddings": context, "eos_token_id": 2}
@@ -72,12 +75,13 @@ def write_artifact(
         "cache_dtype": "float32",
         "pad_token_id": 0,
     }
-    entries = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    found = (file for file in sorted(folder.rglob("*")) if file.is_file())
+    entries = {file.relative_to(folder).as_posix(): file.read_bytes() for file in found}
     manifest = Manifest(
         family="qwen2",
         task=task,
         target=target,  # type: ignore[arg-type]
-        precision=precision,  # type: ignore[arg-type]
+        precision=precision,
         source=Source("fake", None, "0"),
         model=ModelFacts(**(default | facts)),
         tensors={},
@@ -91,8 +95,7 @@ def write_artifact(
 
 def rewrite_manifest(folder: Path, **changes: object) -> Path:
     """Change fields of the artifact's manifest; return the folder."""
-    manifest = replace(read_manifest(folder), **changes)  # type: ignore[arg-type]
-    (folder / "intaglio.json").write_text(manifest.to_json(), encoding="utf-8")
+    write_manifest(folder, replace(read_manifest(folder), **changes))  # type: ignore[arg-type]
     return folder
 
 
@@ -144,7 +147,7 @@ def language_graph(
     constants: dict[str, np.ndarray] = {
         "table": random.normal(size=(VOCAB, HIDDEN)).astype(np.float32),
         "head": sharpness * weight(HIDDEN, VOCAB),
-        LOGITS_TO_KEEP: np.array([1]),
+        LOGITS_TO_KEEP: np.array([0]),
         "one": np.array([1]),
         "last_axis": np.array([1]),
         "end": np.array([np.iinfo(np.int64).max]),
@@ -205,16 +208,16 @@ def language_graph(
         ]
     else:
         nodes = [node for node in nodes if not {"counts", "last64", "last", "total64", "total"} & set(node.output)]
-    past_shape: list[int | str] = ["batch", KV_HEADS, "past", HEAD_DIM]
-    present_shape: list[int | str] = ["batch", KV_HEADS, "present", HEAD_DIM]
+    past_shape: list[int | str] = ["batch_size", KV_HEADS, "past", HEAD_DIM]
+    present_shape: list[int | str] = ["batch_size", KV_HEADS, "present", HEAD_DIM]
     inputs = [
-        _value(INPUT_IDS, "int64", ["batch", "sequence"]),
-        _value(ATTENTION_MASK, "int64", ["batch", "total"]),
+        _value(INPUT_IDS, "int64", ["batch_size", "sequence"]),
+        _value(ATTENTION_MASK, "int64", ["batch_size", "total"]),
         *(_value(name, "float32", past_shape) for name in cache_names(PAST, LAYERS)),
         _value(LOGITS_TO_KEEP, "int64", [1]),
     ]
     outputs = [
-        _value(LOGITS, "float32", ["batch", "kept", VOCAB]),
+        _value(LOGITS, "float32", ["batch_size", "kept", VOCAB]),
         *(_value(name, "float32", present_shape) for name in cache_names(PRESENT, LAYERS)),
     ]
     return _graph(nodes, inputs, outputs, constants)
@@ -228,7 +231,7 @@ def head(folder: Path, task: Task, table: np.ndarray, **options: Any) -> Path:
     """
     constants = {"table": table.astype(np.float32), "axis": np.array([1]), "axes": np.array([2])}
     nodes = [helper.make_node("Gather", ["table", INPUT_IDS], ["rows"])]
-    inputs = [_value(name, "int64", ["batch", "sequence"]) for name in (INPUT_IDS, ATTENTION_MASK)]
+    inputs = [_value(name, "int64", ["batch_size", "sequence"]) for name in (INPUT_IDS, ATTENTION_MASK)]
     width = table.shape[1]
     nodes += [
         helper.make_node("Cast", [ATTENTION_MASK], ["mask"], to=TensorProto.FLOAT),
@@ -237,16 +240,16 @@ def head(folder: Path, task: Task, table: np.ndarray, **options: Any) -> Path:
     ]
     if task == "text-classification":
         nodes.append(helper.make_node("ReduceSum", ["shown", "axis"], [LOGITS], keepdims=0))
-        outputs = [_value(LOGITS, "float32", ["batch", width])]
+        outputs = [_value(LOGITS, "float32", ["batch_size", width])]
     elif task == "question-answering":
         nodes.append(helper.make_node("Split", ["shown"], ["start3", "end3"], axis=2, num_outputs=2))
         nodes.append(helper.make_node("Squeeze", ["start3", "axes"], [OUTPUTS[task][0]]))
         nodes.append(helper.make_node("Squeeze", ["end3", "axes"], [OUTPUTS[task][1]]))
-        outputs = [_value(name, "float32", ["batch", "sequence"]) for name in OUTPUTS[task]]
+        outputs = [_value(name, "float32", ["batch_size", "sequence"]) for name in OUTPUTS[task]]
     else:
         (name,) = OUTPUTS[task]
         nodes.append(helper.make_node("Identity", ["shown"], [name]))
-        outputs = [_value(name, "float32", ["batch", "sequence", width])]
+        outputs = [_value(name, "float32", ["batch_size", "sequence", width])]
     return write_artifact(folder, _graph(nodes, inputs, outputs, constants), task, **options)
 
 
@@ -275,7 +278,9 @@ def hub_snapshot(artifact: Path, folder: Path) -> Path:
     blobs, snapshot = folder / "blobs", folder / "snapshots" / "abc"
     blobs.mkdir()
     snapshot.mkdir(parents=True)
-    for index, path in enumerate(sorted(artifact.iterdir())):
-        (blobs / f"{index:064}").write_bytes(path.read_bytes())
-        (snapshot / path.name).symlink_to(Path("../../blobs") / f"{index:064}")
+    for index, (name, data) in enumerate(contents(artifact).items()):
+        blob, link = blobs / f"{index:064}", snapshot / name
+        blob.write_bytes(data)
+        link.parent.mkdir(exist_ok=True)
+        link.symlink_to(os.path.relpath(blob, link.parent))
     return snapshot

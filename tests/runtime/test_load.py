@@ -18,6 +18,7 @@ from intaglio.errors import ArtifactError, HubError, PromptError, UsageError
 from intaglio.machine import usable_cpus
 from intaglio.runtime import Embedder, QuestionAnswerer, SequenceClassifier, TextGenerator, TokenClassifier, load
 from intaglio.runtime.text import tokenizer as tokenizer_module
+from intaglio.tests.files.artifact_files import graph_of
 from intaglio.tests.runtime import fakes
 
 load_module = importlib.import_module("intaglio.runtime.load")  # its name in the package is the function's
@@ -93,7 +94,7 @@ def test_a_folder_that_is_not_an_artifact(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_missing_or_cut_short(artifact: Path) -> None:
-    graph = artifact / "model.onnx"
+    graph = graph_of(artifact)
     data = graph.read_bytes()
     graph.write_bytes(data[:-1])
     with pytest.raises(ArtifactError) as error:
@@ -105,7 +106,7 @@ def test_a_file_that_is_missing_or_cut_short(artifact: Path) -> None:
 
 
 def test_a_graph_that_onnx_runtime_refuses(artifact: Path) -> None:
-    graph = artifact / "model.onnx"
+    graph = graph_of(artifact)
     graph.write_bytes(b"x" * graph.stat().st_size)
     with pytest.raises(ArtifactError, match=r"model\.onnx: ONNX Runtime .* cannot load it .*`intaglio verify`"):
         load(artifact)
@@ -121,7 +122,7 @@ def test_a_graph_that_lacks_an_input_of_its_task(artifact: Path) -> None:
 
 @pytest.mark.parametrize("broken", ["tokenizer.json", "generation_config.json"])
 def test_errors_of_tokenizer_and_config_files_are_raised_before_others(artifact: Path, broken: str) -> None:
-    graph = artifact / "model.onnx"
+    graph = graph_of(artifact)
     graph.write_bytes(b"x" * graph.stat().st_size)
     (artifact / broken).write_text("{")
     for _ in range(5):
@@ -209,7 +210,7 @@ def test_an_artifact_on_the_hub(artifact: Path, monkeypatch: pytest.MonkeyPatch)
     asked = []
 
     def snapshot_download(repo_id: str, *, revision: str | None, allow_patterns: list[str]) -> str:
-        asked.append((repo_id, revision, "model.onnx.data*" in allow_patterns))
+        asked.append((repo_id, revision, "onnx/*" in allow_patterns))
         return str(artifact)
 
     import huggingface_hub

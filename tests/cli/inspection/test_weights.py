@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from intaglio.artifact import MANIFEST, Manifest, Quantization, TensorEntry, read_manifest
+from intaglio.artifact import Manifest, Quantization, TensorEntry, read_manifest
 from intaglio.cli.inspection.weights import (
     bits_per_weight,
     describe_formats,
@@ -16,6 +16,7 @@ from intaglio.cli.inspection.weights import (
     stored_weights,
 )
 from intaglio.tests.cli.conftest import MakeArtifact, Run
+from intaglio.tests.files.artifact_files import write_manifest
 
 LAYER = "model.layers.0."
 SOURCES = tuple(f"{LAYER}self_attn.{name}_proj.weight" for name in "qkv")
@@ -53,8 +54,7 @@ BYTES = {
 @pytest.fixture
 def folder(make_artifact: MakeArtifact) -> Path:
     folder = make_artifact()
-    manifest = replace(read_manifest(folder), tensors=TENSORS, precision="int4")
-    (folder / MANIFEST).write_text(manifest.to_json())
+    write_manifest(folder, replace(read_manifest(folder), tensors=TENSORS, precision="int4"))
     return folder
 
 

@@ -14,6 +14,7 @@ from intaglio.cli.main import cli
 from intaglio.runtime import load
 from intaglio.tests import tiny
 from intaglio.tests.cli.conftest import Run
+from intaglio.tests.files.artifact_files import contents
 
 ROOT = Path(__file__).parents[3]
 CASES = {
@@ -52,7 +53,7 @@ def test_export_prints_a_summary(made: Made, task: str) -> None:
         "fp32",
     )
     assert printed["source"] == {"id": f"{task}-source", "revision": None}
-    assert printed["bytes"] == sum(path.stat().st_size for path in out.iterdir() if path.name != "intaglio.json")
+    assert printed["bytes"] == sum(len(content) for name, content in contents(out).items() if name != "intaglio.json")
     assert printed["seconds"] > 0
     assert printed["peak_rss_bytes"] > printed["bytes"]
 

@@ -6,22 +6,23 @@ from pathlib import Path
 
 import pytest
 from intaglio.tests.cli.conftest import MakeArtifact, Run
+from intaglio.tests.files.artifact_files import data_of
 
 
 def flip(folder: Path) -> None:
-    data = bytearray((folder / "model.onnx.data").read_bytes())
+    data = bytearray((data_of(folder)).read_bytes())
     data[1234] ^= 1
-    (folder / "model.onnx.data").write_bytes(data)
+    (data_of(folder)).write_bytes(data)
 
 
 def cut(folder: Path) -> None:
-    with (folder / "model.onnx.data").open("r+b") as stream:
+    with (data_of(folder)).open("r+b") as stream:
         stream.truncate(4000)
 
 
 DAMAGES: list[tuple[Callable[[Path], None], str]] = [
-    (flip, "model.onnx.data: its SHA-256 differs from the manifest's"),
-    (cut, "model.onnx.data: 4,000 bytes, the manifest says 4,096"),
+    (flip, "onnx/model.onnx_data: its SHA-256 differs from the manifest's"),
+    (cut, "onnx/model.onnx_data: 4,000 bytes, the manifest says 4,096"),
     (lambda folder: (folder / "config.json").unlink(), "config.json: missing"),
 ]
 

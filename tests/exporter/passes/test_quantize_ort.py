@@ -14,7 +14,7 @@ from typing import Any
 import onnx
 import pytest
 import torch
-from intaglio.artifact import DATA, read_manifest
+from intaglio.artifact import read_manifest
 from intaglio.errors import InputError
 from intaglio.exporter import QuantizeOptions, quantize
 from intaglio.exporter.quantize import solve as solve_module
@@ -26,6 +26,7 @@ from intaglio.models.checkpoint import Checkpoint
 from intaglio.models.parameters import stored_name
 from intaglio.tests import tiny
 from intaglio.tests.exporter import drive
+from intaglio.tests.files.artifact_files import data_of, graph_of
 from intaglio.tests.test_tiny_checkpoints import CHECKPOINTS
 from torch import nn
 
@@ -124,7 +125,7 @@ def test_int8_activations_cost_little(tmp_path: Path) -> None:
 def test_a_tied_embedding_is_stored_once(tmp_path: Path) -> None:
     folder = tiny.write(tmp_path / "checkpoint", tiny.config("qwen2", tie_word_embeddings=True))
     manifest = quantize(folder, tmp_path / "out", options=QuantizeOptions("rtn"))
-    graph = onnx.load(tmp_path / "out" / "model.onnx", load_external_data=False).graph
+    graph = onnx.load(graph_of(tmp_path / "out"), load_external_data=False).graph
     users = {node.op_type for node in graph.node if "model.embed_tokens.codes" in node.input}
     assert users == {"GatherBlockQuantized", "MatMulNBits"}
     places = {
@@ -144,7 +145,7 @@ def test_a_tied_embedding_is_stored_once(tmp_path: Path) -> None:
     floats = 4 * sum(
         torch.Size(entry.shape).numel() for entry in manifest.tensors.values() if entry.precision == "fp32"
     )
-    assert (tmp_path / "out" / DATA).stat().st_size <= stored + body + floats + pages
+    assert data_of(tmp_path / "out").stat().st_size <= stored + body + floats + pages
 
 
 @pytest.mark.parametrize(

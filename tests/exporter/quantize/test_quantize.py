@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from intaglio.artifact import DATA, GRAPH, Manifest, TensorEntry, read_manifest, verify
+from intaglio.artifact import Manifest, TensorEntry, read_manifest, verify
 from intaglio.exporter import QuantizeOptions, export, quantize
 from intaglio.exporter.quantize.formats.weight import SCALES, QuantizedWeight
 from intaglio.exporter.quantize.prepare import prepare
@@ -19,6 +19,7 @@ from intaglio.exporter.weights import Write
 from intaglio.models.checkpoint import Checkpoint
 from intaglio.tests import tiny
 from intaglio.tests.exporter import drive
+from intaglio.tests.files.artifact_files import contents, data_of, graph_of
 
 FEW = QuantizeOptions(windows=4)
 
@@ -33,10 +34,6 @@ def write(folder: Path, family: str = "qwen2", task: str = "text-generation", **
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return write(tmp_path / "checkpoint")
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 def names(folder: Path) -> list[str]:
@@ -253,8 +250,8 @@ def test_keep_is_by_weight_and_takes_a_packed_projection_apart_where_its_parts_d
 def test_everything_in_float_is_the_float_artifact(folder: Path) -> None:
     manifest = quantize(folder, folder.parent / "out", precision="int8", options=QuantizeOptions(keep={"*": "float"}))
     export(folder, folder.parent / "float")
-    assert (folder.parent / "out" / DATA).read_bytes() == (folder.parent / "float" / DATA).read_bytes()
-    assert (folder.parent / "out" / GRAPH).read_bytes() == (folder.parent / "float" / GRAPH).read_bytes()
+    assert data_of(folder.parent / "out").read_bytes() == data_of(folder.parent / "float").read_bytes()
+    assert graph_of(folder.parent / "out").read_bytes() == graph_of(folder.parent / "float").read_bytes()
     assert not any(entry.quantization for entry in manifest.tensors.values())
 
 

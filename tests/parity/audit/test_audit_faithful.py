@@ -15,6 +15,7 @@ from intaglio.exporter.quantize.options import QuantizeOptions
 from intaglio.models.checkpoint import Checkpoint
 from intaglio.parity.audit import audit, expected
 from intaglio.tests import tiny
+from intaglio.tests.files.artifact_files import data_of, graph_of
 from intaglio.tests.test_imports import environment
 from torch import Tensor
 
@@ -181,17 +182,17 @@ def test_memory_does_not_grow_with_a_tensor(precision: str, tmp_path: Path) -> N
 
 def test_data_cut_short(shelf: Shelf, tmp_path: Path) -> None:
     pair = shelf.copy(Base("qwen2"), tmp_path / "out")
-    data = pair.artifact / "model.onnx.data"
+    data = data_of(pair.artifact)
     data.write_bytes(data.read_bytes()[:5000])
     with pytest.raises(
-        ArtifactError, match=r"model.onnx.data: initializer \S+ ends at byte [\d,]+, and the file has 5,000"
+        ArtifactError, match=r"onnx/model.onnx_data: initializer \S+ ends at byte [\d,]+, and the file has 5,000"
     ):
         assert_no_faults(pair)
 
 
 def test_graph_unreadable(shelf: Shelf, tmp_path: Path) -> None:
     pair = shelf.copy(Base("qwen2"), tmp_path / "out")
-    (pair.artifact / "model.onnx").write_bytes(b"\xff" * 100)
+    graph_of(pair.artifact).write_bytes(b"\xff" * 100)
     with pytest.raises(ArtifactError, match=r"model.onnx cannot be read \(.*\); export the model again"):
         assert_no_faults(pair)
 

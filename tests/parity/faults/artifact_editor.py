@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from intaglio.artifact import DATA, GRAPH, MANIFEST, read_manifest, sha256_file
+from intaglio.artifact import MANIFEST, read_manifest, sha256_file
 from intaglio.contract import MODULE_KEY
+from intaglio.tests.files.artifact_files import data_of, graph_of
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
@@ -23,9 +24,9 @@ class ArtifactEditor:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.model = ir.load(folder / GRAPH)
+        self.model = ir.load(graph_of(folder))
         self.graph = self.model.graph
-        self.data = bytearray((folder / DATA).read_bytes())
+        self.data = bytearray(data_of(folder).read_bytes())
         self.manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
 
     def __enter__(self) -> "ArtifactEditor":
@@ -40,8 +41,8 @@ class ArtifactEditor:
         for name in [n for n, v in self.graph.initializers.items() if not v.uses() and not v.is_graph_input()]:
             del self.graph.initializers[name]  # an exporter does not store a weight that nothing uses
             self.manifest["tensors"].pop(name, None)
-        (self.folder / DATA).write_bytes(self.data)
-        ir.save(self.model, self.folder / GRAPH)
+        data_of(self.folder).write_bytes(self.data)
+        ir.save(self.model, graph_of(self.folder))
         counts = Counter(f"{n.domain}::{n.op_type}" if n.domain else n.op_type for n in self.graph)
         self.manifest["operators"] = dict(sorted(counts.items()))
         for name in self.manifest["files"]:

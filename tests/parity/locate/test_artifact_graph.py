@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from intaglio.artifact import GRAPH, read_manifest
+from intaglio.artifact import read_manifest
 from intaglio.errors import ArtifactError
 from intaglio.models.checkpoint import Checkpoint
 from intaglio.models.layerwise import Layerwise
@@ -18,6 +18,7 @@ from intaglio.parity.locate.layer_errors import layer_errors
 from intaglio.parity.locate.scenarios import scenarios
 from intaglio.parity.locate.source_run import SourceRun
 from intaglio.parity.locate.taps import HIDDEN
+from intaglio.tests.files.artifact_files import contents, graph_of
 
 from ..artifacts import Base, Pair, Shelf
 
@@ -32,7 +33,7 @@ def opened(pair: Pair) -> tuple[ArtifactGraph, Layerwise]:
 
 
 def files(folder: Path) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+    return {name: hashlib.sha256(content).hexdigest() for name, content in contents(folder).items()}
 
 
 @pytest.mark.parametrize(("family", "target"), TARGETS)
@@ -134,7 +135,7 @@ def test_a_given_activation_replaces_the_computed_one(shelf: Shelf) -> None:
 
 def test_a_damaged_graph(shelf: Shelf, tmp_path: Path) -> None:
     pair = shelf.copy(Base("qwen2"), tmp_path / "artifact")
-    (pair.artifact / GRAPH).write_bytes(b"not a protobuf")
+    graph_of(pair.artifact).write_bytes(b"not a protobuf")
     with pytest.raises(ArtifactError, match=r"model.onnx cannot be read .*; check it with `intaglio verify`"):
         opened(pair)
 

@@ -14,6 +14,7 @@ from intaglio.runtime.engine.opening import open_session
 from intaglio.runtime.graph.graph import changed_graph
 from intaglio.runtime.graph.sliding import first_kept, same_until, window_capacity, with_window_caches
 from intaglio.tests import tiny
+from intaglio.tests.files.artifact_files import data_of, graph_of
 from intaglio.tests.runtime import fakes
 from intaglio.tests.runtime.fakes import text_generator
 
@@ -56,9 +57,9 @@ def test_a_buffer_keeps_its_window(window: int) -> None:
 
 
 def test_only_the_sliding_layers_of_the_graph_are_changed(hybrid: Path) -> None:
-    graph, weights = changed_graph(hybrid, [with_window_caches])
-    changed, plain = onnx.load_from_string(graph), onnx.load(hybrid / "model.onnx", load_external_data=False)
-    assert weights == hybrid
+    graph, weights = changed_graph(graph_of(hybrid), data_of(hybrid), [with_window_caches])
+    changed, plain = onnx.load_from_string(graph), onnx.load(graph_of(hybrid), load_external_data=False)
+    assert weights == hybrid / "onnx"
     slides = []
     for node in changed.graph.node:
         if node.op_type == "GroupQueryAttention":
@@ -80,7 +81,7 @@ def test_the_weights_are_found_through_links_as_in_the_hubs_cache(hybrid: Path, 
 
 def test_a_file_that_is_not_a_graph(tmp_path: Path) -> None:
     folder = fakes.language_model(tmp_path / "lm", layer_windows=(6, None))
-    (folder / "model.onnx").write_bytes(b"\x07" * (folder / "model.onnx").stat().st_size)
+    graph_of(folder).write_bytes(b"\x07" * graph_of(folder).stat().st_size)
     with pytest.raises(
         ArtifactError, match=r"model\.onnx cannot be read \(not a protobuf.*check it with `intaglio verify`"
     ):

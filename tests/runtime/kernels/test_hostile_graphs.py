@@ -162,12 +162,13 @@ def test_models_with_operators_of_their_own_or_two_graphs_are_refused(tmp_path: 
     function = helper.make_function("com.microsoft", "MatMulNBits", ["A"], ["Y"], body, model.opset_import)
     own = onnx.ModelProto.FromString(whole)
     own.functions.append(function)
-    (tmp_path / "model.onnx").write_bytes(whole)
-    assert changed_graph(tmp_path, [merge_matmuls])[0]
+    graph = tmp_path / "model.onnx"
+    graph.write_bytes(whole)
+    assert changed_graph(graph, tmp_path / "data", [merge_matmuls])[0]
     for wrong in (own.SerializeToString(), whole + whole):
-        (tmp_path / "model.onnx").write_bytes(wrong)
+        graph.write_bytes(wrong)
         with pytest.raises(ValueError, match="a model has one graph, and no operators that it defines itself"):
-            changed_graph(tmp_path, [merge_matmuls])
+            changed_graph(graph, tmp_path / "data", [merge_matmuls])
 
 
 def test_changed_graphs_end_in_a_graph_or_a_value_error() -> None:

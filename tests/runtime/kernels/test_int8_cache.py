@@ -14,6 +14,7 @@ from intaglio.runtime import TextGenerator, kernels, load
 from intaglio.runtime.decoding.cache import InPlaceCache, cache_bytes
 from intaglio.runtime.kernels.edits.int8_cache import OPERATOR, SCALE_BYTES
 from intaglio.tests import tiny
+from intaglio.tests.files.artifact_files import graph_of
 from intaglio.tests.runtime import fakes
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
@@ -382,6 +383,6 @@ def test_unsupported_head_sizes_are_refused(tmp_path: Path) -> None:
 
 def test_the_graph_file_keeps_a_float32_cache(artifact: Path) -> None:
     """Keep float32 in the file, because other programs read it."""
-    graph = onnx.load(artifact / "model.onnx", load_external_data=False).graph
+    graph = onnx.load(graph_of(artifact), load_external_data=False).graph
     caches = [value for value in graph.input if value.name.startswith("past_key_values.")]
     assert {value.type.tensor_type.elem_type for value in caches} == {FLOAT}

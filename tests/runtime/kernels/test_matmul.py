@@ -17,6 +17,7 @@ import pytest
 from intaglio.errors import IntaglioWarning, UsageError
 from intaglio.exporter import QuantizeOptions, quantize
 from intaglio.runtime import TextGenerator, kernels, load
+from intaglio.tests.files.artifact_files import graph_of
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -255,20 +256,24 @@ def test_an_artifact_with_a_hostile_attribute_is_refused(artifact: Path, tmp_pat
     """In a process of its own, which such a graph could end with a segmentation fault."""
     folder = tmp_path / "hostile"
     shutil.copytree(artifact, folder)
-    model = onnx.load(artifact / "model.onnx", load_external_data=False)
+    model = onnx.load(graph_of(artifact), load_external_data=False)
     node = next(node for node in model.graph.node if node.op_type == "MatMulNBits")
     next(attribute for attribute in node.attribute if attribute.name == name).i = HOSTILE[name]
     data = model.SerializeToString()
-    (folder / "model.onnx").write_bytes(data)
+    graph = graph_of(folder)
+    graph.write_bytes(data)
     manifest = json.loads((folder / "intaglio.json").read_text())
-    manifest["files"]["model.onnx"] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+    manifest["files"][f"onnx/{graph.name}"] = {
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "size": len(data),
+    }
     (folder / "intaglio.json").write_text(json.dumps(manifest))
     script = f"import intaglio; intaglio.load({str(folder)!r}, threads=1).generate([5, 6], max_new_tokens=2)"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3] / ".dev")}
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done
-    assert f"intaglio.errors.ArtifactError: {folder / 'model.onnx'}: ONNX Runtime" in done.stderr.splitlines()[-1]
+    assert f"intaglio.errors.ArtifactError: {graph}: ONNX Runtime" in done.stderr.splitlines()[-1]
 
 
 @needs_kernels

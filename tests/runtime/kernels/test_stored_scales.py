@@ -13,6 +13,7 @@ from intaglio.runtime import TextGenerator, kernels, load
 from intaglio.runtime.graph.graph import Graph, changed_graph
 from intaglio.runtime.kernels.edits.stored_scales import READERS, use_stored_scales
 from intaglio.tests import tiny
+from intaglio.tests.files.artifact_files import data_of, graph_of
 from intaglio.tests.runtime import fakes
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
@@ -162,12 +163,12 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_an_artifacts_graph_loses_its_casts_of_scales(artifact: Path) -> None:
-    plain = onnx.load(artifact / "model.onnx", load_external_data=False)
-    data, weights = changed_graph(artifact, [use_stored_scales])
+    plain = onnx.load(graph_of(artifact), load_external_data=False)
+    data, weights = changed_graph(graph_of(artifact), data_of(artifact), [use_stored_scales])
     graph = onnx.load_from_string(data).graph
     types = {tensor.name: tensor.data_type for tensor in graph.initializer}
     taken = [types.get(node.input[2]) for node in graph.node if node.op_type.encode() in READERS]
-    assert weights == artifact
+    assert weights == artifact / "onnx"
     assert taken
     assert set(taken) == {HALF}
     assert graph.initializer == plain.graph.initializer
