@@ -45,13 +45,15 @@ from ..models.parameters import note_on_left_out
 from ..models.reading.options import ReadOptions
 from .artifact_checkpoint import ArtifactCheckpoint
 from .build import build_graph
-from .generation_config import artifact_settings
+from .companions.generation_config import artifact_settings
+from .companions.source_card import read_source_card
+from .companions.transformers_js import FILE as CONFIG
+from .companions.transformers_js import config_text
 from .progress import Progress
 from .quantize.options import QUANTIZED, QuantizedPrecision, QuantizeOptions
 from .quantize.prepare import prepare, scratch_folder
 from .sentence_transformers import PATTERNS as MODULE_PATTERNS
 from .sentence_transformers import read_sentence_transformer
-from .source_card import read_source_card
 from .tokenizer import check_tokenizer
 from .write import check_space, staged, weight_bytes, write_graph, write_weights
 
@@ -161,6 +163,9 @@ def export(
             for name in companions(located.folder):
                 (folder / name).parent.mkdir(exist_ok=True)
                 shutil.copyfile(located.folder / name, folder / name)
+            (folder / CONFIG).write_text(
+                config_text(located.folder, chosen, precision, CACHE_DTYPES[activations]), encoding="utf-8"
+            )
             if modules is not None:
                 modules.write(folder)
             elif isinstance(checkpoint, ArtifactCheckpoint):

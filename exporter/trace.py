@@ -29,6 +29,13 @@ from .lowering.standard import StandardOps
 HEAD = "head"
 """The attribute that holds the traced module; names in the graph start with it until ``tidy`` runs."""
 
+KEPT = "sequence * 1"
+"""The name of the logits' second dimension.
+
+Optimum computes the size of an output from the names of its dimensions: Python's arithmetic over the inputs' names. All
+positions have logits unless the caller gives ``logits_to_keep``, so that the size may be another than "sequence".
+"""
+
 
 class _Traced(nn.Module):
     """A head with flat, positional arguments and outputs, which are float32 but for the cache."""
@@ -139,7 +146,7 @@ def _tidy_interface(model: ir.Model, config: ModelConfig, generates: bool) -> No
         graph.register_initializer(keep)
         _forget_shapes(keep)
         batch = graph.inputs[0].shape[0]  # type: ignore[index]
-        graph.outputs[0].shape = ir.Shape([batch, "kept", config.vocab_size])
+        graph.outputs[0].shape = ir.Shape([batch, KEPT, config.vocab_size])
         for present in graph.outputs[1:]:
             dims = [batch, config.num_key_value_heads, "present_sequence", config.head_dim]
             present.shape = ir.Shape(dims)

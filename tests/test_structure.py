@@ -34,8 +34,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         "digest",
     ),
     "exporter": (
-        "artifact_checkpoint generation_config instantiate lowering progress sentence_transformers signals "
-        "source_card tokenizer weights",
+        "artifact_checkpoint companions instantiate lowering progress sentence_transformers signals tokenizer weights",
         "graph quantize trace",
         "passes write",
         "build",

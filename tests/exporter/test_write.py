@@ -1,6 +1,7 @@
 """An export leaves either a complete artifact or none."""
 
 import errno
+import json
 import os
 import shutil
 import signal
@@ -38,6 +39,8 @@ def test_manifest_and_companions(tmp_path: Path, checkpoint: Path) -> None:
     assert set(contents(tmp_path / "out")) == {*manifest.files, "intaglio.json"}
     assert verify(tmp_path / "out") == []
     assert manifest.source.id == "checkpoint"
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["transformers.js_config"]["dtype"] == "fp32"
     assert manifest.parity.verdict == "not checked"
 
 

@@ -4,10 +4,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ..artifact import SourceCard
-from ..files.library_errors import library_errors
-from ..files.regular_file import is_there, read_regular
-from ..models.checkpoint import CARD, LICENSES
+from ...artifact import SourceCard
+from ...files.library_errors import library_errors
+from ...files.regular_file import is_there, read_regular
+from ...models.checkpoint import CARD, LICENSES
 
 MAX_BYTES = 1 << 20
 MAX_TEXT = 200

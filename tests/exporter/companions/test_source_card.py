@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from intaglio import export
 from intaglio.artifact import SourceCard, read_manifest
-from intaglio.exporter.source_card import read_source_card
+from intaglio.exporter.companions.source_card import read_source_card
 from intaglio.tests import tiny
 
 EXAONE = """---

@@ -4,11 +4,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..artifact import Task
-from ..errors import CheckpointError, UnsupportedError, UsageError
-from ..files.generation_settings import own_settings, parse_settings
-from ..files.json_file import read_object
-from ..files.regular_file import is_there
+from ...artifact import Task
+from ...errors import CheckpointError, UnsupportedError, UsageError
+from ...files.generation_settings import own_settings, parse_settings
+from ...files.json_file import read_object
+from ...files.regular_file import is_there
 
 
 def artifact_settings(
