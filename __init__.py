@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .parity.check import check as check
     from .parity.options import CheckOptions as CheckOptions
     from .parity.report.report import Report as Report
+    from .publishing.pushing import push as push
     from .runtime import Embedder as Embedder
     from .runtime import QuestionAnswerer as QuestionAnswerer
     from .runtime import SequenceClassifier as SequenceClassifier
@@ -40,12 +41,14 @@ __all__ = [
     "check",
     "export",
     "load",
+    "push",
     "quantize",
 ]
 
 _PACKAGES = {
     "exporter": ("QuantizeOptions", "export", "quantize"),
     "parity": ("CheckOptions", "Report", "check"),
+    "publishing": ("push",),
     "runtime": ("Embedder", "QuestionAnswerer", "SequenceClassifier", "TextGenerator", "TokenClassifier", "load"),
 }
 

@@ -223,18 +223,49 @@ def json_object(fields: list[tuple[str, Any]]) -> dict[str, Any]:
     return {JSON_KEYS.get(name, name): value for name, value in kept}
 
 
-def read_manifest(folder: str | Path) -> Manifest:
-    """Read ``folder/intaglio.json``.
+def manifest_name(precision: Precision, default: Precision) -> str:
+    """Return the name of a precision's manifest in a folder whose ``intaglio.json`` is that of the default."""
+    return MANIFEST if precision == default else f"intaglio.{precision}.json"
+
+
+def read_manifest(folder: str | Path, precision: Precision | None = None) -> Manifest:
+    """Read the manifest of the artifact in a folder.
+
+    Args:
+        folder: the artifact's; it may hold artifacts of several precisions.
+        precision: which one of several; None for the default, that of ``intaglio.json``.
 
     Raises:
         ArtifactError: the folder or the manifest is missing, is not JSON, is of another format version, or has a field
-            that is missing, unknown or of the wrong type.
+            that is missing, unknown or of the wrong type; or there is no artifact of this precision.
     """
-    path = Path(folder) / MANIFEST
+    folder = Path(folder)
+    try:
+        default = _read_manifest(folder / MANIFEST)
+    except FileNotFoundError:
+        raise ArtifactError(f"{folder} is not an intaglio artifact: {_instead(folder)}") from None
+    if precision in (None, default.precision):
+        return default
+    path = folder / manifest_name(precision, default.precision)
+    try:
+        manifest = _read_manifest(path)
+    except FileNotFoundError:
+        there = ", ".join(p for p in PRECISIONS if (folder / manifest_name(p, default.precision)).is_file())
+        raise ArtifactError(f"{folder} has no {precision} artifact; choose one that is there: {there}") from None
+    if manifest.precision != precision:
+        raise ArtifactError(f"{path}: precision is {manifest.precision}, its name says {precision}; copy it again")
+    return manifest
+
+
+def _read_manifest(path: Path) -> Manifest:
+    """Read one manifest.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ArtifactError: it cannot be used.
+    """
     try:
         data = read_json(path)
-    except FileNotFoundError:
-        raise ArtifactError(f"{folder} is not an intaglio artifact: {_instead(Path(folder))}") from None
     except ValueError as error:
         raise ArtifactError(f"{error}; export the model again") from None
     if not isinstance(data, dict):

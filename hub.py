@@ -56,7 +56,7 @@ def resolve(source: str | Path, *, revision: str | None = None, patterns: Sequen
             f"{source}: there is no such folder, and it is not a hub id either "
             "(organisation/name, such as Qwen/Qwen2-0.5B-Instruct); check the spelling"
         )
-    commit = _fetch(name, revision, patterns)
+    commit = fetch(name, revision, patterns)
     return Located(commit, name, commit.name)
 
 
@@ -74,8 +74,12 @@ def _expanded(source: str | Path) -> Path:
     return folder
 
 
-def _fetch(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
-    """Fetch the snapshot; return its folder in the hub's cache, whose last component is the commit."""
+def fetch(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
+    """Fetch files of a repository; return their folder in the hub's cache, whose last component is the commit.
+
+    Raises:
+        HubError: the repository or revision is missing or gated; the hub cannot be reached.
+    """
     from huggingface_hub import errors as hub
     from huggingface_hub import snapshot_download
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..artifact import Task
+from ..artifact import Precision, Task
 from ..errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,16 +30,22 @@ class Loading:
     revision: str | None
     kv_cache: "KVCache" = "auto"
     generation_config: Path | None = None
+    precision: Precision | None = None
 
     def options(self) -> "LoadOptions":
         """Return the options of ``intaglio.runtime.load``, without the revision."""
-        options: LoadOptions = {"device": self.device, "threads": self.threads, "kv_cache": self.kv_cache}
+        options: LoadOptions = {
+            "device": self.device,
+            "threads": self.threads,
+            "kv_cache": self.kv_cache,
+            "precision": self.precision,
+        }
         if self.generation_config is not None:
             options["generation_config"] = self.generation_config
         return options
 
 
-def find_artifact(artifact: str, task: Task, revision: str | None) -> Path:
+def find_artifact(artifact: str, task: Task, loading: Loading) -> Path:
     """Return the folder of an artifact, given as a folder or a hub id, before its weights are read.
 
     Raises:
@@ -48,7 +54,7 @@ def find_artifact(artifact: str, task: Task, revision: str | None) -> Path:
     """
     from ..runtime.folder import open_folder
 
-    folder, manifest = open_folder(artifact, revision)
+    folder, manifest = open_folder(artifact, loading.revision, loading.precision)
     if manifest.task != task:
         verb = VERB_OF_TASK[manifest.task]
         raise UsageError(f"{artifact} is a {manifest.task} artifact; run it with `intaglio {verb} {artifact}`")
@@ -64,7 +70,7 @@ def load_generator(artifact: str, loading: Loading) -> "TextGenerator":
     """
     from ..runtime import load
 
-    folder = find_artifact(artifact, "text-generation", loading.revision)
+    folder = find_artifact(artifact, "text-generation", loading)
     return load(folder, task="text-generation", **loading.options())
 
 

@@ -33,6 +33,8 @@ VERBS = (
     "answer",
     "embed",
     "bench",
+    "card",
+    "push",
 )
 
 

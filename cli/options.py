@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..artifact import ATTENTIONS, TARGETS, TASKS, Attention, Target, Task
+from ..artifact import ATTENTIONS, PRECISIONS, TARGETS, TASKS, Attention, Precision, Target, Task
 from .loading import Loading
 
 if TYPE_CHECKING:
@@ -25,6 +25,25 @@ truncate_option = click.option(
 )
 
 revision_option = click.option("--revision", help="Commit, tag or branch, if ARTIFACT is a hub id.")
+
+precision_option = click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    help="Which one, if ARTIFACT holds several precisions.  [default: that of its intaglio.json]",
+)
+
+bench_option = click.option(
+    "--bench",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Show the speed in FILE, the output of `intaglio bench --json`, on the card.",
+)
+
+base_model_option = click.option(
+    "--base-model",
+    metavar="ID",
+    help="The hub id of the source, for the card.  [default: the one it was exported from]",
+)
 
 device_option = click.option(
     "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where ARTIFACT runs."
@@ -185,7 +204,7 @@ def speculation_options(function: Function) -> Function:
 
 
 def loading_options(function: Function) -> Function:
-    """Add ``--device``, ``--threads`` and ``--revision``, given as one ``loading``.
+    """Add ``--device``, ``--threads``, ``--revision`` and ``--precision``, given as one ``loading``.
 
     It has ``--kv-cache`` and ``--generation-config`` as well, where a verb has those options.
     """
@@ -196,13 +215,14 @@ def loading_options(function: Function) -> Function:
         device: "Device",
         threads: int | None,
         revision: str | None,
+        precision: Precision | None,
         kv_cache: "KVCache" = "auto",
         generation_config: Path | None = None,
         **others: Any,
     ) -> Any:
-        return function(loading=Loading(device, threads, revision, kv_cache, generation_config), **others)
+        return function(loading=Loading(device, threads, revision, kv_cache, generation_config, precision), **others)
 
-    return _with_options(with_loading, device_option, threads_option, revision_option)
+    return _with_options(with_loading, device_option, threads_option, revision_option, precision_option)
 
 
 def _with_options(function: Function, *options: Callable[[Function], Function]) -> Function:

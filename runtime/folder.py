@@ -1,29 +1,50 @@
 """Opening an artifact folder: found locally or fetched, with all files in their sizes, and its JSON files read."""
 
+import glob
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..artifact import FileEntry, Manifest, read_manifest
-from ..errors import ArtifactError
+from ..artifact import FileEntry, Manifest, Precision, read_manifest
+from ..errors import ArtifactError, HubError
 from ..files.json_file import read_object
-from ..hub import resolve
+from ..hub import fetch, resolve
 
-PATTERNS = ("*.json", "*.jinja", "*.html", "embedding.safetensors", "model.onnx", "model.onnx.data", "onnx/*")
+MANIFESTS = ("intaglio.json", "intaglio.*.json", "config.json")
+"""What is fetched first: the manifests, and what tells a checkpoint from an artifact."""
 
 
-def open_folder(source: str | Path, revision: str | None = None) -> tuple[Path, Manifest]:
+def open_folder(
+    source: str | Path, revision: str | None = None, precision: Precision | None = None
+) -> tuple[Path, Manifest]:
     """Return the artifact's folder and manifest. Sizes are checked here, checksums by ``intaglio verify``.
+
+    Of a hub repository the files of this one artifact are fetched, by the names in its manifest.
+
+    Args:
+        source: a folder, or a hub id.
+        revision: branch, tag or commit of a hub id.
+        precision: which artifact of several; None for the default.
 
     Raises:
         HubError: ``source`` is neither a folder nor a repository that can be fetched.
-        ArtifactError: there is no manifest, a file is missing, or its size is not the manifest's.
+        ArtifactError: there is no manifest, none of this precision, a file is missing, or its size is not the
+            manifest's.
     """
-    folder = resolve(source, revision=revision, patterns=PATTERNS).folder
-    manifest = read_manifest(folder)
+    located = resolve(source, revision=revision, patterns=MANIFESTS)
+    folder = located.folder
+    manifest = read_manifest(folder, precision)
+    if located.revision is not None:
+        names = [glob.escape(name) for name in manifest.files]
+        folder = fetch(located.id, located.revision, (*MANIFESTS, *names))
     for name, entry in manifest.files.items():
         path = folder / name
+        if not path.is_file() and located.revision is not None:
+            raise HubError(
+                f"{located.id}: {name} is not in the local cache, and the hub has not sent it; check the connection "
+                "and HF_HUB_OFFLINE, or that the repository holds the whole artifact"
+            )
         if not path.is_file():
             raise ArtifactError(f"{path} is missing; copy the artifact again, or export the model again")
         if (size := path.stat().st_size) != entry.size:
@@ -49,7 +70,9 @@ def unchanged(folder: Path, manifest: Manifest) -> Iterator[None]:
         yield
     except Exception as raised:
         error = raised
-    if _identities(folder, manifest) != before or _entries(read_manifest(folder)) != _entries(manifest):
+    if _identities(folder, manifest) != before or _entries(read_manifest(folder, manifest.precision)) != _entries(
+        manifest
+    ):
         raise ArtifactError(f"{folder} was replaced or changed while it was loaded; load it again") from error
     if error is not None:
         raise error

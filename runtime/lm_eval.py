@@ -13,6 +13,7 @@ from logging import getLogger
 from pathlib import Path
 from typing import Any
 
+from ..artifact import Precision
 from ..errors import ArtifactError, DependencyError, PromptError, UnsupportedError
 from ..files.generation_settings import SETTINGS
 from .chat.template import read_chat_format
@@ -46,6 +47,7 @@ class ArtifactLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
     Args:
         pretrained: the artifact's folder or hub id.
         max_length: the longest text in tokens; None for the model's context.
+        precision: which artifact, where there are several; None for the default.
         batch_size: how many texts are generated together; the results do not depend on it.
         device: ``cpu``, or ``cuda``, the harness's own default; the CPU is used where CUDA is not available.
 
@@ -61,13 +63,14 @@ class ArtifactLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
         device: str | None = None,
         threads: int | None = None,
         revision: str | None = None,
+        precision: Precision | None = None,
         **unused: Any,  # settings of the harness, such as max_batch_size
     ) -> None:
         super().__init__()
-        folder, manifest = open_folder(pretrained, revision)
+        folder, manifest = open_folder(pretrained, revision, precision)
         if manifest.task != "text-generation":
             raise ArtifactError(f"{folder} is a {manifest.task} artifact; the harness runs text-generation artifacts")
-        model = _load(folder, device, threads)
+        model = _load(folder, device, threads, precision)
         if model.tokenizer is None:
             raise ArtifactError(f"{folder} has no tokenizer.json, and the harness gives text; export the model again")
         ends = [model.tokenizer.eos_token_id, *model.defaults.end_tokens]
@@ -206,13 +209,13 @@ def generation_options(settings: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
-def _load(folder: Path, device: str | None, threads: int | None) -> TextGenerator:
+def _load(folder: Path, device: str | None, threads: int | None, precision: Precision | None) -> TextGenerator:
     if device and device.startswith("cuda"):
         try:
-            return load(folder, task="text-generation", device="cuda", threads=threads)
+            return load(folder, task="text-generation", device="cuda", threads=threads, precision=precision)
         except (DependencyError, UnsupportedError) as error:
             getLogger(__name__).info("on the CPU, since: %s", error)
-    return load(folder, task="text-generation", device="cpu", threads=threads)
+    return load(folder, task="text-generation", device="cpu", threads=threads, precision=precision)
 
 
 def _batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:

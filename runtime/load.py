@@ -7,7 +7,7 @@ from pathlib import Path
 from threading import Event
 from typing import Literal, TypedDict, TypeVar, Unpack, overload
 
-from ..artifact import TASKS, Manifest, Task
+from ..artifact import PRECISIONS, TASKS, Manifest, Precision, Task
 from ..errors import ArtifactError, UsageError
 from ..files.generation_settings import CheckpointSettings
 from ..known_options import refuses_unknown_options
@@ -34,6 +34,7 @@ class LoadOptions(TypedDict, total=False):
     device: Device
     threads: int | None
     revision: str | None
+    precision: Precision | None
     kernels: Kernels
     kv_cache: KVCache
     generation_config: Override | None
@@ -65,6 +66,7 @@ def load(
     device: Device = "cpu",
     threads: int | None = None,
     revision: str | None = None,
+    precision: Precision | None = None,
     kernels: Kernels = "auto",
     kv_cache: KVCache = "auto",
     generation_config: Override | None = None,
@@ -79,6 +81,8 @@ def load(
         device: ``cpu`` or ``cuda``.
         threads: threads of one operator; None for every processor that this process may use.
         revision: branch, tag or commit of a hub id.
+        precision: which artifact, where the folder or the repository holds several; None for its default. Of a
+            repository only the files of this one are fetched.
         kernels: "auto" for intaglio's kernels where they can run; "onnxruntime" for ONNX Runtime's.
         kv_cache: for text generation: "auto" for the artifact's element type; "int8" for a quarter of float32's memory
             and faster steps in long texts, which needs intaglio's attention on the CPU.
@@ -91,7 +95,9 @@ def load(
     """
     if task is not None and task not in TASKS:
         raise UsageError(f"unknown task {task!r}; use one of {', '.join(TASKS)}")
-    folder, manifest = open_folder(source, revision)
+    if precision is not None and precision not in PRECISIONS:
+        raise UsageError(f"unknown precision {precision!r}; use one of {', '.join(PRECISIONS)}")
+    folder, manifest = open_folder(source, revision, precision)
     # Checked before the weights are read: loading the wrong model would take its time and memory first.
     if task not in (None, manifest.task):
         raise UsageError(

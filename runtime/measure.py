@@ -13,6 +13,7 @@ from statistics import median
 
 import numpy as np
 
+from ..artifact import Precision
 from ..contract import OUTPUTS
 from ..errors import UsageError
 from .engine.onnxruntime import import_onnxruntime
@@ -77,12 +78,14 @@ def timed_load(
     threads: int | None,
     kernels: Kernels,
     kv_cache: KVCache = "auto",
+    precision: Precision | None = None,
     clock: Clock = time.perf_counter,
 ) -> tuple[Model, float]:
     """Return the model and the seconds of loading it, without those of importing onnxruntime; errors as ``load``."""
     import_onnxruntime()
     began = clock()
-    return load(folder, device=device, threads=threads, kernels=kernels, kv_cache=kv_cache), clock() - began
+    model = load(folder, device=device, threads=threads, kernels=kernels, kv_cache=kv_cache, precision=precision)
+    return model, clock() - began
 
 
 def time_generation(

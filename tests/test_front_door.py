@@ -25,10 +25,12 @@ PUBLIC = {
         "check",
         "export",
         "load",
+        "push",
         "quantize",
     ],
     "intaglio.exporter": ["QuantizeOptions", "export", "quantize"],
     "intaglio.parity": ["CheckOptions", "Report", "check", "record", "render"],
+    "intaglio.publishing": ["Pushed", "PushedFile", "preview", "push"],
     "intaglio.runtime": [
         "Answer",
         "BrokenToolCall",
@@ -68,6 +70,7 @@ def test_the_public_names(package: str) -> None:
 def test_a_name_at_the_root_is_the_one_of_its_package() -> None:
     from intaglio.exporter import QuantizeOptions, export, quantize
     from intaglio.parity import check
+    from intaglio.publishing import push
     from intaglio.runtime import TextGenerator, load
 
     assert intaglio.export is export
@@ -75,6 +78,7 @@ def test_a_name_at_the_root_is_the_one_of_its_package() -> None:
     assert intaglio.QuantizeOptions is QuantizeOptions
     assert intaglio.check is check
     assert intaglio.load is load
+    assert intaglio.push is push
     assert intaglio.TextGenerator is TextGenerator
 
 

@@ -18,7 +18,7 @@ from intaglio.runtime import kernels
 ROOT = Path(__file__).parent.parent
 NATIVE = ROOT / "runtime" / "kernels" / "native"
 BACKEND = ROOT / "scripts" / "backend"
-ROOMS = ("files", "models", "exporter", "runtime", "parity", "cli")
+ROOMS = ("files", "models", "exporter", "runtime", "parity", "publishing", "cli")
 LIBRARY = f"intaglio/runtime/kernels/{kernels.LIBRARY}"
 INFO = f"intaglio-{intaglio.__version__}.dist-info"
 HAS_COMPILER = any(shutil.which(name) for name in ("cc", "gcc", "clang"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ("files", "models", "exporter", "runtime", "parity", "cli")
+ROOMS = ("files", "models", "exporter", "runtime", "parity", "publishing", "cli")
 MOST_FILES = 16
 
 # The layers of each room, from the bottom up: folders and modules of the room, several on one layer where they do not
@@ -56,6 +56,13 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         "audit cases page",
         "locate record reference",
         "check",
+    ),
+    "publishing": (
+        "bench failures names proof snippets",
+        "repository",
+        "arrangement",
+        "card",
+        "pushing",
     ),
     "cli": (
         "loading show sizes texts",

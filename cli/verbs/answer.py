@@ -35,7 +35,7 @@ def command(
     from ...runtime import load
 
     text = read_text_or_file(context)
-    folder = find_artifact(artifact, "question-answering", loading.revision)
+    folder = find_artifact(artifact, "question-answering", loading)
     model = load(folder, task="question-answering", **loading.options())
     answers = model(question, text, top_k=top_k, align_to_words=align_to_words)
     if as_json:

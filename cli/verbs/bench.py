@@ -76,7 +76,7 @@ def command(
     from ...runtime.kernels import instructions
     from ...runtime.measure import time_generation, time_head, timed_load
 
-    folder, manifest = open_folder(artifact, loading.revision)
+    folder, manifest = open_folder(artifact, loading.revision, loading.precision)
     if new_tokens is not None and manifest.task != "text-generation":
         raise UsageError(
             f"{artifact} is a {manifest.task} artifact and does not generate tokens; leave out --new-tokens"
@@ -86,7 +86,12 @@ def command(
     with progress() as bars:
         report = partial(bars, "calls")
         model, seconds = timed_load(
-            folder, device=loading.device, threads=loading.threads, kernels=kernels, kv_cache=loading.kv_cache
+            folder,
+            device=loading.device,
+            threads=loading.threads,
+            kernels=kernels,
+            kv_cache=loading.kv_cache,
+            precision=loading.precision,
         )
         times: GenerationTimes | HeadTimes
         if isinstance(model, TextGenerator):

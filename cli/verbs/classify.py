@@ -58,7 +58,7 @@ def command(
     from ...runtime import load
 
     inputs = read_texts(texts)
-    folder = find_artifact(artifact, "text-classification", loading.revision)
+    folder = find_artifact(artifact, "text-classification", loading)
     model = load(folder, task="text-classification", **loading.options())
 
     def run(texts: list[str]) -> list["Classification"]:

@@ -62,7 +62,7 @@ def command(
     from ...runtime import load
 
     inputs = read_texts(texts)
-    folder = find_artifact(artifact, "feature-extraction", loading.revision)
+    folder = find_artifact(artifact, "feature-extraction", loading)
     model = load(folder, task="feature-extraction", **loading.options())
 
     def run(texts: list[str]) -> "NDArray[np.float32]":

@@ -50,7 +50,7 @@ def command(
     if aggregate and aggregation is not None:
         raise UsageError("--aggregate and --aggregation exclude each other; give one of them")
     inputs = read_texts(texts)
-    folder = find_artifact(artifact, "token-classification", loading.revision)
+    folder = find_artifact(artifact, "token-classification", loading)
     model = load(folder, task="token-classification", **loading.options())
 
     def run(texts: list[str]) -> list[list["Tag"]]:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
-from ...artifact import read_manifest, verify
+from ...artifact import Precision, read_manifest, verify
 from ...errors import CheckError
-from ..options import example, json_option
+from ..options import example, json_option, precision_option
 from ..progress import progress
 from ..show import echo, print_json
 from ..sizes import size
@@ -14,10 +14,11 @@ from ..sizes import size
 
 @click.command(short_help="Compare an artifact's files with its checksums.", epilog=example("intaglio verify out"))
 @click.argument("artifact", type=click.Path(path_type=Path))
+@precision_option
 @json_option
-def command(artifact: Path, as_json: bool) -> None:
+def command(artifact: Path, precision: Precision | None, as_json: bool) -> None:
     """Compare the size and SHA-256 of every file of ARTIFACT with its manifest; exit 1 if they differ."""
-    manifest = read_manifest(artifact)
+    manifest = read_manifest(artifact, precision)
     total = sum(entry.size for entry in manifest.files.values())
     done = 0
     with progress() as report:

@@ -109,7 +109,7 @@ import sys, time
 from intaglio.cli import main
 from intaglio.cli.verbs import verify
 
-def wait(_):
+def wait(*_):
     sys.stderr.write("inside\\n")
     sys.stderr.flush()
     time.sleep(60)

@@ -51,8 +51,8 @@ def test_every_path_in_code_quotes_exists(page: Path) -> None:
 
 @pytest.mark.parametrize("page", EVERY_PAGE, ids=name_of)
 def test_every_dotted_name_in_code_quotes_exists(page: Path) -> None:
-    named = set(re.findall(r"`(intaglio(?:\.\w+)+)", prose(page))) - {"intaglio.json"}
-    assert [name for name in sorted(named) if not _resolves(name)] == []
+    named = set(re.findall(r"`(intaglio(?:\.\w+)+)", prose(page)))
+    assert [name for name in sorted(named) if not name.endswith(".json") and not _resolves(name)] == []
 
 
 def _resolves(name: str) -> bool:

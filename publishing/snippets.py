@@ -1,0 +1,109 @@
+"""The snippets of the model card: for each runtime that can run an artifact, a few lines that were run.
+
+Each is a template in ``snippets/``. The tests run what the templates give.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from jinja2 import Environment, StrictUndefined
+
+from ..artifact import Manifest, Precision, Task
+
+Runtime = Literal["intaglio", "onnxruntime-genai", "transformers.js", "optimum", "onnxruntime"]
+INSTALL: dict[Runtime, str] = {
+    "intaglio": "pip install 'intaglio[cpu]'",
+    "onnxruntime-genai": "pip install onnxruntime-genai huggingface_hub",
+    "transformers.js": "npm install @huggingface/transformers",
+    "optimum": "pip install 'optimum-onnx[onnxruntime]'",
+    "onnxruntime": "pip install onnxruntime huggingface_hub tokenizers",
+}
+TITLES: dict[Runtime, str] = {
+    "intaglio": "intaglio",
+    "onnxruntime-genai": "ONNX Runtime GenAI",
+    "transformers.js": "Transformers.js",
+    "optimum": "Optimum",
+    "onnxruntime": "ONNX Runtime",
+}
+ORT_CLASSES: dict[Task, str] = {
+    "text-generation": "ORTModelForCausalLM",
+    "feature-extraction": "ORTModelForFeatureExtraction",
+    "text-classification": "ORTModelForSequenceClassification",
+    "token-classification": "ORTModelForTokenClassification",
+    "question-answering": "ORTModelForQuestionAnswering",
+}
+JS_DTYPES = {"": "fp32", "_fp16": "fp16", "_quantized": "q8", "_q4": "q4", "_q4f16": "q4f16"}
+"""transformers.js' names of precisions by the end of the graph's name; it has no others."""
+
+
+@dataclass(frozen=True)
+class Snippet:
+    """A runtime's name, the command that installs it, the language and the lines."""
+
+    runtime: Runtime
+    title: str
+    install: str
+    language: Literal["python", "js"]
+    code: str
+
+
+def snippets(manifest: Manifest, repository: str, default: Precision, *, chat: bool) -> list[Snippet]:
+    """Return the snippets for an artifact in a repository.
+
+    Args:
+        manifest: of the artifact.
+        repository: its hub id.
+        default: the precision that is loaded where none is asked for.
+        chat: the artifact has a chat template.
+    """
+    return [_snippet(runtime, manifest, repository, default, chat) for runtime in runtimes(manifest, default)]
+
+
+def runtimes(manifest: Manifest, default: Precision) -> list[Runtime]:
+    """Return the runtimes that run an artifact as it is in a repository with this default.
+
+    ONNX Runtime GenAI reads the settings of the default alone. Transformers.js knows no exaone4, and of Qwen2 the
+    language model alone.
+    """
+    found: list[Runtime] = ["intaglio"]
+    if manifest.task == "text-generation":
+        if manifest.precision == default and "genai_config.json" in manifest.files:
+            found.append("onnxruntime-genai")
+        if manifest.family == "qwen2" and _suffix(manifest) in JS_DTYPES:
+            found.append("transformers.js")
+    if manifest.family == "qwen2":
+        found.append("optimum")
+    if manifest.model.cache_dtype != "bfloat16":  # which numpy does not have
+        found.append("onnxruntime")
+    return found
+
+
+def _suffix(manifest: Manifest) -> str:
+    return manifest.graph.removeprefix("onnx/model").removesuffix(".onnx")
+
+
+def _snippet(runtime: Runtime, manifest: Manifest, repository: str, default: Precision, chat: bool) -> Snippet:
+    script = runtime == "transformers.js"
+    name = f"{runtime}.{'mjs' if script else 'py'}.jinja"
+    text = (Path(__file__).parent / "snippets" / name).read_text(encoding="utf-8")
+    environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
+    folder, _, file = manifest.graph.rpartition("/")
+    code = environment.from_string(text).render(
+        task=manifest.task,
+        repository=repository,
+        choice="" if manifest.precision == default else f', precision="{manifest.precision}"',
+        chat=chat,
+        registration=manifest.family == "exaone4" and manifest.task == "text-generation",
+        patterns=json.dumps(["*.json", "*.jinja", f"{manifest.graph}*"]),
+        graph=manifest.graph,
+        subfolder=folder,
+        file_name=file,
+        ort_class=ORT_CLASSES[manifest.task],
+        dtype=JS_DTYPES.get(_suffix(manifest), ""),
+        kv_heads=manifest.model.num_key_value_heads,
+        head_dim=manifest.model.head_dim,
+        cache_dtype=manifest.model.cache_dtype,
+    )
+    return Snippet(runtime, TITLES[runtime], INSTALL[runtime], "js" if script else "python", code.strip())
