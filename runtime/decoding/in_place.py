@@ -129,7 +129,10 @@ class InPlaceDecoder:
         return binding
 
     def _bind_step(self, count: int, needed: int) -> None:
-        """Bind decode steps of ``count`` slots, of which the longest will have ``needed`` tokens."""
+        """Bind decode steps of ``count`` slots, of which the longest will have ``needed`` tokens.
+
+        A step has one position, so that ``logits_to_keep`` need not be bound.
+        """
         if needed > self._mask.shape[1]:
             columns = min(self._cache.capacity, -(-needed // MASK_STEP) * MASK_STEP)
             self._mask = (np.arange(columns)[None, :] < self._lengths[:, None]).astype(np.int64)
