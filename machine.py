@@ -3,8 +3,13 @@
 import ctypes
 import os
 import sys
+from functools import cache
 from pathlib import Path
+from typing import Any, NamedTuple
 
+CUDA_DRIVERS = {"win32": "nvcuda.dll"}
+CUDA_DRIVER = "libcuda.so.1"
+LONGEST_GPU_NAME = 256
 CGROUP = Path("/sys/fs/cgroup")
 MEMINFO = Path("/proc/meminfo")
 
@@ -39,6 +44,50 @@ def available_memory(cgroup: Path = CGROUP, meminfo: Path = MEMINFO) -> int | No
         if most.isdigit() and now.isdigit():
             free.append(max(0, int(most) - int(now)))
     return min(free, default=None)
+
+
+class GpuMemory(NamedTuple):
+    """A GPU's name, and the bytes of its memory that are free."""
+
+    name: str
+    free: int
+
+
+def gpu_memory(index: int = 0) -> GpuMemory | None:
+    """Return the free memory of an NVIDIA GPU, or None where the driver is missing or does not say.
+
+    The driver's own library is asked, which is there wherever CUDA runs: the index counts the GPUs of
+    CUDA_VISIBLE_DEVICES, and a part of a divided GPU (MIG) reports its own memory. The first call makes CUDA's primary
+    context, which ONNX Runtime uses too.
+    """
+    found = _cuda_device(index)
+    if found is None:
+        return None
+    driver, context, name = found
+    free, total = ctypes.c_size_t(), ctypes.c_size_t()
+    if driver.cuCtxPushCurrent_v2(context):
+        return None
+    failed = driver.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total))
+    driver.cuCtxPopCurrent_v2(ctypes.byref(ctypes.c_void_p()))
+    return None if failed else GpuMemory(name, free.value)
+
+
+@cache
+def _cuda_device(index: int) -> tuple[Any, ctypes.c_void_p, str] | None:
+    """Return the CUDA driver, the primary context and the name of a GPU; None where there is none."""
+    try:
+        driver = ctypes.CDLL(CUDA_DRIVERS.get(sys.platform, CUDA_DRIVER))
+    except OSError:
+        return None
+    device, context = ctypes.c_int(), ctypes.c_void_p()
+    name = ctypes.create_string_buffer(LONGEST_GPU_NAME)
+    failed = (  # each call returns 0, or the number of an error
+        driver.cuInit(0)
+        or driver.cuDeviceGet(ctypes.byref(device), index)
+        or driver.cuDeviceGetName(name, LONGEST_GPU_NAME, device)
+        or driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device)
+    )
+    return None if failed else (driver, context, name.value.decode(errors="replace"))
 
 
 def peak_rss() -> int | None:

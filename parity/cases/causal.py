@@ -4,7 +4,7 @@ import numpy as np
 
 from ...contract import LOGITS
 from ...models.config import ModelConfig
-from ...runtime.decoding.decoder import open_decoder, supported_batch_size
+from ...runtime.decoding.decoder import open_decoder
 from ...runtime.engine.session import Session
 from .case import ACROSS, Case, Floats, Parts, Rows, around, edge_cases, pad_side, stepwise, whole
 from .graph_calls import GraphCalls
@@ -105,22 +105,15 @@ def _decoded(texts: list[Tokens], prompts: list[int]) -> Parts:
     passages = tuple(stepwise(t, p) for t, p in zip(texts, prompts, strict=True))
 
     def run(session: Session) -> Rows:
-        together = supported_batch_size(session, len(passages))
-        for start in range(0, len(passages), together):
-            yield from _decode(session, range(start, min(start + together, len(passages))))
-
-    def _decode(session: Session, members: range) -> Rows:
-        limit = max(passages[i].tokens.size for i in members)
-        decoder = open_decoder(session, len(members), max(prompts[i] for i in members), limit)
-        for row, i in enumerate(members):
-            yield i, prompts[i] - 1, decoder.prefill(row, texts[i][: prompts[i]])[None].copy()
-        places = np.array([prompts[i] for i in members])
-        sizes = np.array([texts[i].size for i in members])
+        decoder = open_decoder(session, len(texts), max(prompts), max(passage.tokens.size for passage in passages))
+        for row, text in enumerate(texts):
+            yield row, prompts[row] - 1, decoder.prefill(row, text[: prompts[row]])[None].copy()
+        places, sizes = np.array(prompts), np.array([text.size for text in texts])
         while (active := places < sizes).any():
-            read = np.array([texts[i][min(p, texts[i].size - 1)] for i, p in zip(members, places, strict=True)])
+            read = np.array([text[min(p, text.size - 1)] for text, p in zip(texts, places, strict=True)])
             logits = decoder.step(read, active)
             for row in np.flatnonzero(active).tolist():
-                yield members[row], int(places[row]), logits[row : row + 1].copy()
+                yield row, int(places[row]), logits[row : row + 1].copy()
             places = places + active
 
     return passages, run

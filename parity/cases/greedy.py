@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...runtime.decoding.decoder import open_decoder, supported_batch_size
+from ...runtime.decoding.decoder import open_decoder
 from ...runtime.engine.session import Session
 from ...runtime.text.tokenizer import Tokenizer
 from ..report.result import Continuation
@@ -29,14 +29,7 @@ class GreedyRun:
 
 
 def greedy(session: Session, texts: list[Tokens], steps: int) -> list[GreedyRun]:
-    """Continue the beginning of each text by ``steps`` tokens, or to the end of the context, in batches."""
-    size = supported_batch_size(session, len(texts))
-    return [
-        run for start in range(0, len(texts), size) for run in _together(session, texts[start : start + size], steps)
-    ]
-
-
-def _together(session: Session, texts: list[Tokens], steps: int) -> list[GreedyRun]:
+    """Continue the beginning of each text by ``steps`` tokens, or to the end of the context, in one batch."""
     prompts = [text[: min(PROMPT + index, max(1, text.size // 2))] for index, text in enumerate(texts)]
     longest = max(prompt.size for prompt in prompts)
     count = min(steps, session.manifest.model.context_length - longest)

@@ -80,7 +80,7 @@ def open_decoder(session: Session, slots: int, longest_prompt: int, max_length: 
     """Return a decoder for the artifact's target, with room for its KV cache.
 
     Args:
-        slots: B; at most ``supported_batch_size(session, B)``.
+        slots: B.
         longest_prompt: tokens of the longest prompt.
         max_length: the most positions that any slot can need.
 
@@ -90,12 +90,3 @@ def open_decoder(session: Session, slots: int, longest_prompt: int, max_length: 
     if session.manifest.target == "standard":
         return GrowingDecoder(session, slots)
     return InPlaceDecoder(session, slots, longest_prompt, max_length)
-
-
-def supported_batch_size(session: Session, wanted: int) -> int:
-    """Return the batch size that the artifact can decode: ``wanted``, or 1.
-
-    A batch of a standard artifact is merged in host arrays, which bfloat16 does not have.
-    """
-    unmergeable = session.manifest.target == "standard" and session.manifest.model.cache_dtype == "bfloat16"
-    return 1 if unmergeable else wanted

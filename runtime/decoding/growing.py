@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ...contract import ATTENTION_MASK, INPUT_IDS, LOGITS, LOGITS_TO_KEEP, PAST, PRESENT, cache_names
 from ..engine.session import Session
 from .cache import empty_past
+from .memory import memory_of
 from .prefill import prefill_chunks
 
 Floats = NDArray[np.float32]
@@ -27,6 +28,7 @@ class GrowingDecoder:
         self._facts = session.manifest.model
         self._inputs = cache_names(PAST, self._facts.num_hidden_layers)
         self._outputs = cache_names(PRESENT, self._facts.num_hidden_layers)
+        self._memory = memory_of(session)
         self._lengths = [0] * slots
         self._alone: list[list[Any]] = [[] for _ in range(slots)]  # the pasts of slots outside the batch
         self._batch: list[Any] = []  # the merged pasts of the first slots
@@ -75,15 +77,13 @@ class GrowingDecoder:
     def rollback(self, slot: int, length: int) -> int:
         if length < self._lengths[slot]:
             self._split()
-            # bfloat16 has no host arrays to slice
-            length = 0 if self._facts.cache_dtype == "bfloat16" else length
-            arrays = [value.numpy()[:, :, :length] for value in self._alone[slot]] if length else []
-            self._alone[slot] = [self._ortvalue(np.ascontiguousarray(array)) for array in arrays]
+            shown = np.arange(self._lengths[slot]) < length
+            self._alone[slot] = self._memory.positions(self._alone[slot], 0, shown) if length else []
             self._lengths[slot] = length
         return self._lengths[slot]
 
     def reversible(self, slot: int) -> int:
-        return 1 if self._facts.cache_dtype == "bfloat16" else self._facts.context_length - self._lengths[slot]
+        return self._facts.context_length - self._lengths[slot]
 
     def copy(self, source: int, target: int) -> None:
         self._split()
@@ -94,9 +94,8 @@ class GrowingDecoder:
         if len(self._mask) == 1:
             self._alone[0] = self._batch
         else:
-            arrays = [value.numpy() for value in self._batch]
             for slot, shown in enumerate(self._mask.astype(bool)):
-                self._alone[slot] = [self._ortvalue(array[slot : slot + 1, :, shown]) for array in arrays]
+                self._alone[slot] = self._memory.positions(self._batch, slot, shown)
         self._batch, self._mask = [], np.zeros((0, 0), dtype=np.int64)
 
     def _merge(self, count: int) -> None:
@@ -104,18 +103,7 @@ class GrowingDecoder:
         lengths = np.array(self._lengths[:count])
         longest = int(lengths.max())
         self._mask = (np.arange(longest)[None, :] >= longest - lengths[:, None]).astype(np.int64)
-        pasts = self._alone[:count]
-        self._batch = []
-        for index in range(len(self._inputs)):
-            if count == 1:
-                self._batch.append(pasts[0][index])
-                continue
-            arrays = [past[index].numpy() for past in pasts]
-            merged = np.zeros((count, arrays[0].shape[1], longest, arrays[0].shape[3]), dtype=arrays[0].dtype)
-            for slot, past in enumerate(arrays):
-                merged[slot, :, longest - past.shape[2] :] = past[0]
-                pasts[slot][index] = None  # release each past as soon as it is copied
-            self._batch.append(self._ortvalue(merged))
+        self._batch = self._alone[0] if count == 1 else self._memory.joined(self._alone[:count])
         for slot in range(count):
             self._alone[slot] = []
 
@@ -134,7 +122,3 @@ class GrowingDecoder:
         self._session.run_bound(binding)
         logits, *present = binding.get_outputs()
         return logits.numpy(), present
-
-    def _ortvalue(self, array: NDArray[Any]) -> Any:
-        contiguous = np.ascontiguousarray(array)
-        return self._session.ort.OrtValue.ortvalue_from_numpy(contiguous, self._session.device, 0)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ...contract import ATTENTION_MASK, INPUT_IDS, LOGITS, LOGITS_TO_KEEP
 from ..engine.session import Session
-from ..graph.sliding import first_kept, same_until
+from ..graph.sliding import same_until
 from .cache import InPlaceCache
 from .prefill import prefill_chunks
 
@@ -68,6 +68,8 @@ class InPlaceDecoder:
             binding.bind_cpu_input(INPUT_IDS, np.ascontiguousarray(tokens[None, start:end]))
             binding.bind_cpu_input(ATTENTION_MASK, np.ones((1, past + end), dtype=np.int64))
             self._keep[0] = kept
+            if self._session.device != "cpu":
+                self._bind_keep(binding)
             _bind_logits(binding, self._kept[written : written + kept])
             self._session.run_bound(binding)
             written += kept if end > tokens.size - keep else 0
@@ -95,19 +97,20 @@ class InPlaceDecoder:
     def rollback(self, slot: int, length: int) -> int:
         now = int(self._lengths[slot])
         if length < now:
-            exact = all(first_kept(length, window) == first_kept(now, window) for window in self._windows)
+            exact = all(now <= self._same_until(length, window) for window in self._windows)
             self._set_length(slot, length if exact else 0)
         return self.length(slot)
 
     def reversible(self, slot: int) -> int:
         now = int(self._lengths[slot])
-        return min([self._max_length, *(same_until(now + 1, window) for window in self._windows)]) - now
+        return min([self._max_length, *(self._same_until(now + 1, window) for window in self._windows)]) - now
+
+    def _same_until(self, total: int, window: int) -> int:
+        return same_until(total, window, drifts=self._session.device == "cpu")
 
     def copy(self, source: int, target: int) -> None:
         used = int(self._lengths[source])
         self._cache.copy(source, target, used)
-        if self._session.device != "cpu":
-            self._extending = self._stepping = None
         self._set_length(target, used)
 
     def _set_length(self, slot: int, length: int) -> None:
@@ -124,9 +127,15 @@ class InPlaceDecoder:
     def _bind_slot(self, slot: int) -> Any:
         binding = self._session.raw.io_binding()
         self._cache.bind(binding, slot, 1)
-        # IOBinding takes an input with a default only as an OrtValue. It shares the array's memory, written later.
-        binding.bind_ortvalue_input(LOGITS_TO_KEEP, self._session.ort.OrtValue.ortvalue_from_numpy(self._keep))
+        self._bind_keep(binding)
         return binding
+
+    def _bind_keep(self, binding: Any) -> None:
+        """Bind the number of logits. IOBinding takes an input with a default only as an OrtValue.
+
+        On the CPU it shares the array's memory, which is written later; on a GPU it may be a copy.
+        """
+        binding.bind_ortvalue_input(LOGITS_TO_KEEP, self._session.ort.OrtValue.ortvalue_from_numpy(self._keep))
 
     def _bind_step(self, count: int, needed: int) -> None:
         """Bind decode steps of ``count`` slots, of which the longest will have ``needed`` tokens.

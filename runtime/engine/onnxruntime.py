@@ -7,6 +7,7 @@ from typing import Any
 from ...errors import DependencyError
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+OUT_OF_MEMORY = ("allocate memory", "bad_alloc", "out of memory")  # the arena's, C++'s and CUDA's
 LOG_FATAL = 4  # failures are raised, and warnings about ONNX Runtime's own fusions do not help a user
 
 
@@ -39,10 +40,22 @@ def session_options(ort: Any, threads: int) -> Any:
     return options
 
 
+def provider(device: str) -> str | tuple[str, dict[str, str]]:
+    """Return a device's execution provider with its options, as ``InferenceSession`` takes them.
+
+    CUDA's arena takes what is asked for instead of the next power of two, so that what ``gpu_memory`` reports as free
+    can be used. float32 products are not rounded to TF32, whose 10 bits of mantissa would make float32 less exact than
+    float16's sums.
+    """
+    if device == "cpu":
+        return PROVIDERS[device]
+    return PROVIDERS[device], {"device_id": "0", "arena_extend_strategy": "kSameAsRequested", "use_tf32": "0"}
+
+
 def is_out_of_memory(error: Exception) -> bool:
     """Return True where ONNX Runtime failed to allocate memory; its exceptions have no type for that."""
     text = str(error)
-    return isinstance(error, MemoryError) or "allocate memory" in text or "bad_alloc" in text
+    return isinstance(error, MemoryError) or any(words in text for words in OUT_OF_MEMORY)
 
 
 def _installed(name: str) -> bool:

@@ -8,14 +8,15 @@ from typing import Any
 from ...artifact import Manifest
 from ...contract import input_names
 from ...errors import ArtifactError, DependencyError, first_line
-from ...machine import usable_cpus
+from ...machine import gpu_memory, usable_cpus
 from ..graph.graph import Change, changed_graph
 from ..graph.sliding import has_windows, with_window_caches
 from ..kernels import changes_for, replaceable, session_on_intaglio_kernels, warn_without_library
 from ..kernels.edits.int8_cache import OPERATOR as INT8_CACHE
-from .onnxruntime import PROVIDERS, import_onnxruntime, is_out_of_memory, session_options
+from .onnxruntime import PROVIDERS, import_onnxruntime, is_out_of_memory, provider, session_options
 from .refusals import check_choices, check_int8_cache, check_precision, check_provider, no_int8_kernel
 from .session import Device, Kernels, KVCache, Session
+from .sizes import check_gpu_memory, needs_windows
 
 
 def open_session(
@@ -35,7 +36,8 @@ def open_session(
     Args:
         threads: threads of one operator; None for every processor that this process may use.
         arena: keep the memory of a pass for the next one; False returns it to the system after each pass.
-        windowed: keep only the window of sliding layers in their caches, where the device supports that.
+        windowed: keep only the window of sliding layers in their caches: always on the CPU, and on a GPU where the
+            cache of the longest text would not fit otherwise.
         kernels: "auto" for intaglio's kernels where they are installed and fit the processor and the graph;
             "onnxruntime" for ONNX Runtime's.
         kv_cache: "auto" for the graph's element type; "int8" for a quarter of float32's memory, which needs intaglio's
@@ -48,7 +50,8 @@ def open_session(
             one thread.
         UnsupportedError: the device has no kernels for the artifact's precision, or an int8 cache is not possible.
         DependencyError: onnxruntime is missing, installed twice, or without CUDA.
-        ArtifactError: ONNX Runtime refuses the graph, or the graph lacks the inputs of its task.
+        ArtifactError: ONNX Runtime refuses the graph, the graph lacks the inputs of its task, or memory does not
+            suffice for the weights.
     """
     check_choices(device, threads, kernels, kv_cache)
     int8_cache = kv_cache == "int8"
@@ -58,7 +61,9 @@ def open_session(
     ort = import_onnxruntime()
     check_provider(ort, device)
     count = threads if threads is not None else usable_cpus()
-    windowed = windowed and can_be_windowed(manifest, device) and not int8_cache
+    gpu = None if device == "cpu" else gpu_memory()
+    check_gpu_memory(folder, manifest, gpu)
+    windowed = windowed and not int8_cache and (can_be_windowed(manifest, device) or needs_windows(manifest, gpu))
     opening = _Opening(ort, folder, manifest, device, count, arena, windowed, disabled_optimizers)
     operators = replaceable(manifest, windowed, int8_cache) if kernels == "auto" and device == "cpu" else ()
     raw, replaced = _on_intaglio_kernels(opening, operators, attention_required=int8_cache)
@@ -83,7 +88,7 @@ def open_session(
 
 
 def can_be_windowed(manifest: Manifest, device: Device) -> bool:
-    """Return True where sliding layers of the artifact can keep only their window on this device."""
+    """Return True where sliding layers of the artifact keep only their window on this device, whatever its memory."""
     return device == "cpu" and manifest.target == "ort" and has_windows(manifest.model)
 
 
@@ -120,6 +125,9 @@ class _Opening:
         def options() -> Any:
             found = session_options(self.ort, self.threads)
             found.enable_cpu_mem_arena = self.arena
+            if self.device != "cpu":
+                # Weights lie beside the arena, which would round each of its parts up.
+                found.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
             if weights is not None:
                 found.add_session_config_entry("session.model_external_initializers_file_folder_path", str(weights))
             return found
@@ -163,7 +171,7 @@ def _on_onnxruntime_kernels(opening: _Opening) -> Any:
         return ort.InferenceSession(
             graph,
             options(),
-            providers=[PROVIDERS[opening.device]],
+            providers=[provider(opening.device)],
             disabled_optimizers=opening.disabled_optimizers,
         )
     except Exception as error:  # onnxruntime's exceptions have no common class of their own

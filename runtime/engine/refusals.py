@@ -72,7 +72,8 @@ def no_int8_kernel(folder: Path) -> UnsupportedError:
 def check_precision(folder: Path, manifest: Manifest, device: Device) -> None:
     """Check that ONNX Runtime has kernels for the artifact's precision on the device.
 
-    A quantized artifact computes in the precision of its activations, which is the cache's too.
+    A quantized artifact computes in the precision of its activations, which is the cache's too. An encoder, whose
+    tokens attend to all others, has no GroupQueryAttention: its Attention of ai.onnx takes fp32 on CUDA.
 
     Raises:
         UnsupportedError: it has none.
@@ -91,7 +92,7 @@ def check_precision(folder: Path, manifest: Manifest, device: Device) -> None:
             f"{folder}: {kind} cannot run on the CPU, for which ONNX Runtime has no bf16 kernels; "
             f"load it with device='cuda', or {to_cpu}"
         )
-    if computes_in == "fp32" and device == "cuda" and manifest.target == "ort":
+    if computes_in == "fp32" and device == "cuda" and manifest.target == "ort" and manifest.model.causal:
         raise UnsupportedError(
             f"{folder}: {kind}, target 'ort', cannot run on CUDA, where ONNX Runtime's GroupQueryAttention "
             f"takes fp16 and bf16 only; {to_cuda}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from pathlib import Path
 from typing import Any, Literal
@@ -11,9 +12,11 @@ from numpy.typing import NDArray
 from ...artifact import Manifest
 from ...contract import MASK_CHECK
 from ...errors import ArtifactError, InputError, PromptError, UnsupportedError, first_line
+from ...machine import gpu_memory
 from ..kernels.edits.int8_cache import OPERATOR as INT8_CACHE
 from ..kernels.edits.int8_cache import row_bytes
-from .onnxruntime import is_out_of_memory
+from .onnxruntime import is_out_of_memory, provider
+from .small_graphs import SmallGraphs
 
 Device = Literal["cpu", "cuda"]
 Kernels = Literal["auto", "onnxruntime"]
@@ -71,6 +74,30 @@ class Session:
         """Elements of the key or value of one token and head: E, and in an int8 cache the bytes of its scale."""
         facts = self.manifest.model
         return row_bytes(facts) if self.cache_dtype == "int8" else facts.head_dim
+
+    @cached_property
+    def small_graphs(self) -> SmallGraphs:
+        """The graphs by which the memory of a GPU is allocated and edited."""
+        return SmallGraphs(self.ort, self.device, provider(self.device), self._failure)
+
+    @property
+    def memory_name(self) -> str:
+        """What the KV cache takes, for messages."""
+        found = None if self.device == "cpu" else gpu_memory()
+        return "memory" if found is None else f"memory on {found.name}"
+
+    def free_gpu_memory(self, needed: int) -> int | None:
+        """Return the free bytes of the GPU, None where they are unknown; freed memory is returned to it if need be."""
+        found = gpu_memory()
+        if found is not None and found.free < needed:
+            self.small_graphs.trim()
+            found = gpu_memory()
+        return None if found is None else found.free
+
+    def release_unused(self) -> None:
+        """Return the GPU's memory of what was freed to it; on the CPU nothing is kept."""
+        if self.device != "cpu":
+            self.small_graphs.trim()
 
     def run(self, feeds: Mapping[str, NDArray[Any]], outputs: tuple[str, ...]) -> list[NDArray[Any]]:
         """Run the graph on host arrays; for passes that share no state."""

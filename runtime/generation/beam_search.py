@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...artifact import CacheDtype
-from ...errors import UsageError
-from ..decoding.decoder import Decoder, open_decoder, supported_batch_size
+from ..decoding.decoder import Decoder, open_decoder
 from ..engine.session import Session
 from ..numerics import largest, log_sum_exp
 from ..sequence.processors.chain import check_choice
@@ -38,13 +37,10 @@ class BeamSearch:
         sequence: the prompt's, without tokens.
 
     Raises:
-        UsageError: the artifact decodes one text at a time.
         PromptError: there is not enough memory for the KV caches of all beams.
     """
 
     def __init__(self, session: Session, sequence: ActiveSequence, beams: Beams) -> None:
-        if supported_batch_size(session, beams.count) < beams.count:
-            raise UsageError("a bfloat16 artifact of target 'standard' has no beam search; give num_beams=1")
         self._sequence = sequence
         self._beams = beams
         self._activations: CacheDtype = session.manifest.model.cache_dtype

@@ -11,7 +11,7 @@ from ...known_options import refuses_unknown_options
 from ..chat.chat import ChatOptions, ChatReply, ChatStream, finish, stream_chat
 from ..chat.messages import Message
 from ..chat.template import ChatFormat
-from ..decoding.decoder import Decoder, open_decoder, supported_batch_size
+from ..decoding.decoder import Decoder, open_decoder
 from ..engine.rounding import pass_dependence
 from ..engine.session import Session
 from ..sequence.options import Options
@@ -27,7 +27,7 @@ from .draft_model import DraftModel, check_draft
 from .scheduler import Scheduler
 from .score import Score, score
 from .several import check_count, make_sequences, search_all
-from .speculation import PromptLookup, Speculation, decode
+from .speculation import PromptLookup, Speculation, decode, most_guesses
 
 
 class Closable(Protocol):
@@ -167,7 +167,7 @@ class TextGenerator:
             raise UsageError(f"errors={errors!r} is for a list of prompts, and is 'raise' or 'return'; leave it out")
         made = make_sequences(self._requests, request, prompts, listed, count, keep_errors=errors == "return")
         sequences = [one for one in made if isinstance(one, ActiveSequence)]
-        size = min(supported_batch_size(session, batch_size), len(sequences))
+        size = min(batch_size, len(sequences))
         if request.beams is not None:
             found = search_all(session, made, request.beams, count)
             return found if listed or num_return_sequences is not None else found[0]  # type: ignore[return-value]
@@ -257,8 +257,6 @@ class TextGenerator:
             raise UsageError(f"slots must be at least 1, not {slots}")
         if max_length is not None and not 2 <= max_length <= context:
             raise UsageError(f"max_length must be between 2 and the model's context of {context:,}, not {max_length}")
-        if supported_batch_size(self.session, slots) < slots:
-            raise UsageError("a bfloat16 artifact of target 'standard' generates one prompt at a time; give slots=1")
         scheduler = Scheduler(self.session, self._requests, slots, max_length or context)
         self._children.add(scheduler)
         return scheduler
@@ -368,9 +366,9 @@ class TextGenerator:
         if request.draft is None:
             if request.speculate is None and pass_dependence(session) is not None:
                 return None
-            return Speculation(PromptLookup())
+            return Speculation(PromptLookup(), most_guesses(session))
         check_draft(session, self.tokenizer, request.draft)
-        return Speculation(DraftModel(request.draft.session, prompt))
+        return Speculation(DraftModel(request.draft.session, prompt), most_guesses(session))
 
 
 def _no_speculation(session: Session) -> str | None:

@@ -6,21 +6,30 @@ back to it. So the tokens are those of plain decoding, and only the number of pa
 proposals from the text itself: Saxena 2023, "prompt lookup decoding").
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 import numpy as np
 
 from ..decoding.decoder import Decoder
+from ..engine.session import Device, Session
 from ..sequence.sampler import Floats
 from ..sequence.sequence import ActiveSequence
 
-# A pass over S tokens costs, in decode steps of an int4 0.5B on two cores: 1.0 for 2, 1.5 for 4, 2.4 for 8, 4.2 for 16,
-# and after 2,000 tokens 1.5 for 2. So the number of guesses rises while all are accepted, falls to the number that was
-# accepted, and after several rounds without any is 0 for some tokens.
+# The number of guesses rises while all are accepted, falls to the number that was accepted, and after several rounds
+# without any is 0 for some tokens.
 FIRST_GUESSES = 3
-MOST_GUESSES = 15
 LONGEST_PAUSE = 15
+
+CHEAP_PASS: Mapping[Device, Mapping[str, int]] = {"cpu": {}, "cuda": {"int8": 5}}
+"""The most tokens of a pass by device and precision of the weights, where a longer one costs much more; else any.
+
+On the CPU a pass over S tokens costs, in decode steps of an int4 0.5B on two cores: 1.0 for 2, 1.5 for 4, 2.4 for 8,
+4.2 for 16, and after 2,000 tokens 1.5 for 2. On CUDA weights of 8 bits are multiplied as they are stored with at most 5
+tokens (ONNX Runtime 1.30, ``TryMatMul8Bits`` in matmul_8bits.cu); with more, all of them are dequantized first. Those
+of 4 bits take 16 (``kSmallMMax`` in matmul_4bits.cu). What is said of CUDA was read in the source and not measured.
+"""
+LONGEST_PASS = 16
 
 LONG, SHORT = 5, 3
 
@@ -54,15 +63,26 @@ class PromptLookup:
         return []
 
 
+def most_guesses(session: Session) -> int:
+    """Return how many guesses a pass may check: with the token before them, as many tokens as are cheap."""
+    cheap = CHEAP_PASS[session.device]
+    stored = {entry.precision for entry in session.manifest.tensors.values()}
+    return min([LONGEST_PASS, *(cheap[precision] for precision in stored & cheap.keys())]) - 1
+
+
 class Speculation:
     """A proposer, and the number of guesses that are worth their cost.
 
     The number depends only on how many were accepted, not on time, so a seed gives the same passes every time.
+
+    Args:
+        most: the most guesses of a pass.
     """
 
-    def __init__(self, proposer: Proposer) -> None:
+    def __init__(self, proposer: Proposer, most: int) -> None:
         self._proposer = proposer
-        self._count = FIRST_GUESSES
+        self._most = most
+        self._count = min(FIRST_GUESSES, most)
         self._misses = 0
         self._pause = 0
         self.proposed = 0
@@ -80,7 +100,7 @@ class Speculation:
         """Adapt the number of guesses to a round in which ``accepted`` of ``proposed`` were right."""
         self.proposed += proposed
         self.accepted += accepted
-        self._count = min(2 * self._count + 1, MOST_GUESSES) if accepted == proposed else max(1, accepted)
+        self._count = min(2 * self._count + 1, self._most) if accepted == proposed else max(1, accepted)
         self._misses = 0 if accepted else self._misses + 1
         self._pause = min(max(0, 2 ** (self._misses - 1) - 1), LONGEST_PAUSE)
 

@@ -31,9 +31,16 @@ def first_kept(total: int, window: int) -> int:
     return 0 if total <= capacity else dropped_at_once * -(-(total - capacity) // dropped_at_once)
 
 
-def same_until(total: int, window: int) -> int:
-    """Return the most tokens with the same ``first_kept`` as ``total``: up to there a rollback is exact."""
+def same_until(total: int, window: int, *, drifts: bool = True) -> int:
+    """Return the most tokens with the same ``first_kept`` as ``total``: up to there a rollback is exact.
+
+    Args:
+        drifts: the positions of a full buffer are moved at once for several tokens, as on the CPU. On CUDA each token
+            moves them (ONNX Runtime 1.30, ``GetSequenceLengths`` in group_query_attention_impl.cu, whose ``gap`` is 1).
+    """
     capacity = window_capacity(window)
+    if not drifts:
+        return max(capacity, total)
     return capacity + first_kept(total, window)
 
 

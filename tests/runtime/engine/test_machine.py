@@ -3,10 +3,13 @@
 import ctypes
 import os
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from intaglio.machine import available_memory, give_back_memory, usable_cpus
+from intaglio import machine
+from intaglio.machine import GpuMemory, available_memory, give_back_memory, gpu_memory, usable_cpus
 
 
 def write(root: Path, **files: str) -> Path:
@@ -89,3 +92,58 @@ def test_freed_memory_goes_back_to_the_system() -> None:
 def test_trimming_memory_does_nothing_where_it_is_unsupported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "win32")
     give_back_memory()
+
+
+class FakeDriver:
+    """The functions of CUDA's driver that are asked for memory; each returns 0, or the number of an error."""
+
+    def __init__(self, failing: str = "") -> None:
+        self.failing = failing
+        self.contexts: list[str] = []
+
+    def __getattr__(self, name: str) -> Callable[..., int]:
+        def call(*arguments: Any) -> int:
+            if name == "cuDeviceGetName":
+                arguments[0].value = b"NVIDIA Test"
+            elif name == "cuMemGetInfo_v2":
+                assert self.contexts == ["in"]
+                arguments[0]._obj.value = 7_000_000
+            elif name.startswith("cuCtxPush"):
+                self.contexts.append("in")
+            elif name.startswith("cuCtxPop"):
+                self.contexts.pop()
+            return int(name == self.failing)
+
+        return call
+
+
+@pytest.fixture
+def forgotten() -> Iterator[None]:
+    """Forget the GPU that was asked before, and the fake one afterwards."""
+    machine._cuda_device.cache_clear()
+    yield
+    machine._cuda_device.cache_clear()
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_the_driver_says_how_much_memory_of_the_gpu_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = FakeDriver()
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: driver)
+    assert gpu_memory() == gpu_memory() == GpuMemory("NVIDIA Test", 7_000_000)
+    assert driver.contexts == []  # the thread's own context is as it was
+
+
+@pytest.mark.usefixtures("forgotten")
+@pytest.mark.parametrize("failing", ["cuInit", "cuDeviceGet", "cuDevicePrimaryCtxRetain", "cuMemGetInfo_v2"])
+def test_memory_is_unknown_where_the_driver_fails(failing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: FakeDriver(failing))
+    assert gpu_memory() is None
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_memory_is_unknown_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise OSError(name)
+
+    monkeypatch.setattr(ctypes, "CDLL", missing)
+    assert gpu_memory() is None

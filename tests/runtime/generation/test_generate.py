@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from intaglio.errors import PromptError, UsageError
 from intaglio.runtime import TextGenerator
-from intaglio.runtime.decoding.cache import InPlaceCache, reserve
+from intaglio.runtime.decoding.cache import InPlaceCache
+from intaglio.runtime.decoding.memory import reserve
 from intaglio.runtime.engine.session import Session
 from intaglio.tests.runtime import fakes
 from intaglio.tests.runtime.fakes import text_generator, tokenizer_of

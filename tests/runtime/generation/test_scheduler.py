@@ -169,7 +169,7 @@ def test_a_batch_beyond_memory_is_refused_before_it_is_allocated(
 ) -> None:
     lm = text_generator(fakes.language_model(tmp_path / "lm"))
     monkeypatch.setattr("intaglio.runtime.decoding.cache.available_memory", lambda: 1_000_000)
-    monkeypatch.setattr("intaglio.runtime.decoding.cache.reserve", lambda *_: pytest.fail("allocated"))
+    monkeypatch.setattr("intaglio.runtime.decoding.memory.reserve", lambda *_: pytest.fail("allocated"))
     with pytest.raises(PromptError, match=r"the KV cache for 40 prompt\(s\) of 320 tokens needs 7 MB, and 1 MB of mem"):
         lm.generate([[5]] * 40, max_new_tokens=400, batch_size=64)
     with pytest.raises(PromptError, match=r"the KV cache for 9 prompt\(s\) of 320 tokens .* fewer prompts at once"):

@@ -1,15 +1,18 @@
 """Speculation: the same tokens from fewer passes, with any proposer and any guesses."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from intaglio.artifact import Precision, TensorEntry
 from intaglio.errors import UsageError
 from intaglio.runtime import TextGenerator
 from intaglio.runtime.decoding.in_place import InPlaceDecoder
-from intaglio.runtime.generation.speculation import MOST_GUESSES, PromptLookup, Speculation
+from intaglio.runtime.engine.session import Device
+from intaglio.runtime.generation.speculation import LONGEST_PASS, PromptLookup, Speculation, most_guesses
 from intaglio.tests.runtime import fakes
 from intaglio.tests.runtime.fakes import logprobs_of, text_generator, tokenizer_of
 
@@ -52,9 +55,9 @@ def test_guesses_change_no_token(
     options = {"eos_token_id": [], "max_new_tokens": 60, **options}
     for prompt in PROMPTS:
         plain = lm.generate(prompt, speculate=False, **options)
-        oracle = Speculation(Oracle(plain.token_ids, len(prompt), errors))
+        oracle = Speculation(Oracle(plain.token_ids, len(prompt), errors), 15)
         with monkeypatch.context() as patch:
-            patch.setattr("intaglio.runtime.generation.generator.Speculation", lambda _, known=oracle: known)
+            patch.setattr("intaglio.runtime.generation.generator.Speculation", lambda *_, known=oracle: known)
             assert lm.generate(prompt, **options) == plain
         assert oracle.proposed > 0 or len(plain.token_ids) < 3
         if errors == 0.0 and len(plain.token_ids) == 60:
@@ -94,8 +97,8 @@ def test_accepted_guesses_save_passes(lm: TextGenerator, monkeypatch: pytest.Mon
         monkeypatch.setattr(InPlaceDecoder, name, counted(getattr(InPlaceDecoder, name)))
     plain = lm.generate([5, 6, 7], max_new_tokens=61, speculate=False, eos_token_id=[])
     assert len(passes) == 61
-    oracle = Speculation(Oracle(plain.token_ids, 3, errors=0.0))
-    monkeypatch.setattr("intaglio.runtime.generation.generator.Speculation", lambda _: oracle)
+    oracle = Speculation(Oracle(plain.token_ids, 3, errors=0.0), 15)
+    monkeypatch.setattr("intaglio.runtime.generation.generator.Speculation", lambda *_: oracle)
     assert lm.generate([5, 6, 7], max_new_tokens=61, eos_token_id=[]) == plain
     assert len(passes) - 61 == 6  # of 1 token, 4, 8, 16, 16 and 16
 
@@ -191,14 +194,14 @@ def test_the_number_of_guesses_follows_the_number_accepted() -> None:
             asked.append(count)
             return [0] * count
 
-    speculation = Speculation(Counts())
+    speculation = Speculation(Counts(), LONGEST_PASS - 1)
     for accepted in (3, 7, 15, 15, 4, 0, 1, 3, 2):
         guesses = speculation.guesses([1], 99)
         speculation.update(len(guesses), accepted)
     assert asked == [3, 7, 15, 15, 15, 4, 1, 3, 7]
     assert speculation.guesses([1], 2) == [0, 0]
     assert speculation.guesses([1], 0) == []
-    assert max(asked) == MOST_GUESSES
+    assert max(asked) == LONGEST_PASS - 1
 
 
 def test_speculation_pauses_after_misses_in_a_row() -> None:
@@ -206,7 +209,7 @@ def test_speculation_pauses_after_misses_in_a_row() -> None:
         def propose(self, history: list[int], count: int) -> list[int]:
             return [0] * count
 
-    speculation = Speculation(Wrong())
+    speculation = Speculation(Wrong(), 15)
     tried = []
     for step in range(60):
         if guesses := speculation.guesses([1], 9):
@@ -219,3 +222,40 @@ def test_speculation_pauses_after_misses_in_a_row() -> None:
             speculation.update(len(guesses), len(guesses))
             break
     assert speculation.guesses([1], 9) == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("device", "precisions", "most"),
+    [("cpu", ("int8", "int4"), 15), ("cuda", ("int4", "fp16"), 15), ("cuda", ("int8", "int4"), 4), ("cuda", (), 15)],
+)
+def test_the_most_guesses_are_those_of_the_device(
+    tmp_path: Path, device: Device, precisions: tuple[Precision, ...], most: int
+) -> None:
+    """On CUDA weights of 8 bits are multiplied as they are with at most 5 tokens (``m > 5`` in matmul_8bits.cu)."""
+    session = text_generator(fakes.language_model(tmp_path / "lm")).session
+    tensors = {f"w{index}": TensorEntry(one, (1,), ()) for index, one in enumerate(precisions)}
+    session = replace(session, device=device, manifest=replace(session.manifest, tensors=tensors))
+    assert most_guesses(session) == most
+
+
+def test_few_guesses_stay_few() -> None:
+    asked: list[int] = []
+
+    class Right:
+        def propose(self, history: list[int], count: int) -> list[int]:
+            asked.append(count)
+            return [1] * count
+
+    speculation = Speculation(Right(), 2)
+    for _ in range(5):
+        guesses = speculation.guesses([1], 100)
+        speculation.update(len(guesses), len(guesses))
+    assert asked == [2] * 5
+
+
+def test_half_precision_does_not_speculate_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that decodes with target ort on CUDA has half precision, whose checked guesses may change tokens."""
+    lm = text_generator(fakes.language_model(tmp_path / "lm"))
+    half = replace(lm.manifest, model=replace(lm.manifest.model, cache_dtype="float16"))
+    monkeypatch.setattr(lm, "_loaded", replace(lm.session, device="cuda", manifest=half))
+    assert lm.speculation_note == "checking guesses may change tokens: its activations are float16"

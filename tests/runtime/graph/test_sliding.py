@@ -9,8 +9,9 @@ from intaglio.artifact import ModelFacts
 from intaglio.errors import ArtifactError
 from intaglio.exporter import export
 from intaglio.runtime import TextGenerator
-from intaglio.runtime.decoding.cache import InPlaceCache, cache_bytes
+from intaglio.runtime.decoding.cache import InPlaceCache
 from intaglio.runtime.engine.opening import open_session
+from intaglio.runtime.engine.sizes import cache_bytes
 from intaglio.runtime.graph.graph import changed_graph
 from intaglio.runtime.graph.sliding import first_kept, same_until, window_capacity, with_window_caches
 from intaglio.tests import tiny
@@ -135,3 +136,13 @@ def test_other_devices_and_targets_keep_everything(tmp_path: Path) -> None:
     assert not lm.session.windowed
     facts = lm.manifest.model
     assert cache_bytes(facts, 100, windowed=True) == cache_bytes(facts, 100, windowed=False) == 100 * 512
+
+
+def test_a_buffer_that_does_not_drift_goes_back_only_until_it_is_full() -> None:
+    """On CUDA a full buffer of C positions has the last C after each token, whatever its window."""
+    window = 6
+    capacity = window_capacity(window)
+    for total in range(1, 3 * capacity):
+        kept = max(0, total - capacity)
+        last = max(length for length in range(total, 4 * capacity) if max(0, length - capacity) == kept)
+        assert same_until(total, window, drifts=False) == last

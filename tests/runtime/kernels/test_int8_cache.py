@@ -11,7 +11,8 @@ import pytest
 from intaglio.errors import UnsupportedError, UsageError
 from intaglio.exporter import QuantizeOptions, export, quantize
 from intaglio.runtime import TextGenerator, kernels, load
-from intaglio.runtime.decoding.cache import InPlaceCache, cache_bytes
+from intaglio.runtime.decoding.cache import InPlaceCache
+from intaglio.runtime.engine.sizes import cache_bytes
 from intaglio.runtime.kernels.edits.int8_cache import OPERATOR, SCALE_BYTES
 from intaglio.tests import tiny
 from intaglio.tests.files.artifact_files import graph_of
