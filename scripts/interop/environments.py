@@ -29,6 +29,7 @@ NODE = (
     "@huggingface/transformers@4.3.2",
     "playwright-core@1.65.1",
 )
+"""Packages of Node; onnxruntime-node, onnxruntime-web and the tokenizer come with the first, in the versions it asks for."""
 
 
 class UnavailableError(Exception):
@@ -59,7 +60,7 @@ RUNTIMES: Mapping[str, Runtime] = {
     "transformers_web": Runtime("transformers.js, Chromium", "js", "transformers_web.mjs", browser=True),
     "onnxruntime": Runtime("ONNX Runtime, Python", "onnxruntime", "onnxruntime.py"),
     "onnxruntime_node": Runtime("ONNX Runtime, Node", "js", "onnxruntime_node.mjs"),
-    "onnxruntime_web": Runtime("ONNX Runtime, wasm", "js", "onnxruntime_web.mjs", browser=True),
+    "onnxruntime_web": Runtime("ONNX Runtime, wasm", "js", "onnxruntime_web.mjs"),
 }
 
 
