@@ -29,7 +29,7 @@ NODE = (
     "@huggingface/transformers@4.3.2",
     "playwright-core@1.65.1",
 )
-"""Packages of Node; onnxruntime-node, onnxruntime-web and the tokenizer come with the first, in the versions it asks for."""
+"""Packages of Node; the first brings onnxruntime-node, onnxruntime-web and a tokenizer, in the versions it asks for."""
 
 
 class UnavailableError(Exception):
