@@ -45,6 +45,8 @@ from ..models.parameters import note_on_left_out
 from ..models.reading.options import ReadOptions
 from .artifact_checkpoint import ArtifactCheckpoint
 from .build import build_graph
+from .companions.genai_config import FILE as GENAI_CONFIG
+from .companions.genai_config import genai_config
 from .companions.generation_config import artifact_settings
 from .companions.source_card import read_source_card
 from .companions.transformers_js import FILE as CONFIG
@@ -176,6 +178,10 @@ def export(
                 (folder / TOKENIZER).write_text(tokenizer.built, encoding="utf-8")
             if settings is not None:
                 (folder / GENERATION_CONFIG).write_text(settings, encoding="utf-8")
+            model = _facts(checkpoint.config, chosen, activations)
+            if chosen == "text-generation":
+                config = genai_config(folder, model, checkpoint.config.family, target, graph_file)
+                (folder / GENAI_CONFIG).write_text(config, encoding="utf-8")
             if isinstance(checkpoint, ArtifactCheckpoint):
                 made_from = checkpoint.origin
             else:
@@ -192,7 +198,7 @@ def export(
             target=target,
             precision=precision,
             source=made_from,
-            model=_facts(checkpoint.config, chosen, activations),
+            model=model,
             tensors=tensors,
             operators=dict(sorted(operators.items())),
             tools=_tools(),

@@ -103,7 +103,7 @@ def python_environment(name: str) -> Path:
     folder = cache_folder() / name
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     groups = PYTHON[name]
-    install = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    install = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", "--retries=1", "--timeout=10"]
     commands = [[sys.executable, "-m", "venv", "--clear", str(folder)], *([*install, *group] for group in groups)]
     _make(folder, "\n".join(" ".join(group) for group in groups), commands)
     return python
@@ -112,8 +112,17 @@ def python_environment(name: str) -> Path:
 def node_environment() -> Path:
     """Return the folder with the node_modules; make it where it is not there with these packages."""
     folder = cache_folder() / "js"
-    npm = [_node("npm"), "install", "--prefix", str(folder), "--no-audit", "--no-fund", "--loglevel=error", *NODE]
-    _make(folder, "\n".join(NODE), [npm])
+    npm = [
+        _node("npm"),
+        "install",
+        "--prefix",
+        str(folder),
+        "--no-audit",
+        "--no-fund",
+        "--loglevel=error",
+        "--fetch-retries=1",
+    ]
+    _make(folder, "\n".join(NODE), [[*npm, *NODE]])
     return folder
 
 

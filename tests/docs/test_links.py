@@ -15,7 +15,7 @@ _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _PATH = re.compile(r"`((?:[\w.-]+/)*[\w.-]+(?:/|\.(?:py|md|c|h|txt|toml|svg|jinja|css|js|yml|yaml)))`")
 # Names on the pages that are not in the repository: files of checkpoints and artifacts, and examples.
 _ELSEWHERE = re.compile(
-    r"^(out.*|additional_chat_templates/.*|report\.html|FILE\.\w+|chat_template\.jinja|models/<.*|runs?/.*|build/.*)$"
+    r"^(out.*|onnx/|additional_chat_templates/.*|report\.html|FILE\.\w+|chat_template\.jinja|models/<.*|runs?/.*|build/.*)$"
 )
 
 

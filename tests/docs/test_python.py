@@ -24,4 +24,5 @@ def test_the_blocks_of_a_page_run(page: Path, workplace: Workplace, monkeypatch:
 def test_few_blocks_are_left_out() -> None:
     every = [block for page in PAGES for block in blocks(page, "python")]
     assert len(every) >= 10
-    assert len([block for block in every if block.not_run]) <= 2
+    left_out = [block.not_run for block in every if block.not_run is not None]
+    assert len([reason for reason in left_out if not reason.startswith("tests/interop runs it")]) <= 2

@@ -1,0 +1,121 @@
+"""The matrix of docs/runtimes.md: its comparison and its table, and the quick cases in the runtimes that are there."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from intaglio import QuantizeOptions, load, quantize
+from intaglio.scripts.interop import environments, matrix, table
+from intaglio.scripts.interop.cases import Case, cases
+from intaglio.scripts.interop.checkpoints import CHECKPOINTS
+from intaglio.scripts.interop.environments import RUNTIMES, UnavailableError
+from intaglio.scripts.interop.outcome import Outcome, judge
+
+TEXT = Case("qwen2", "text-generation", "ort", "int4")
+CLASSIFY = Case("qwen2", "text-classification", "ort", "fp32")
+
+
+def outcome(found: Mapping[str, Any], outputs: list[Any], batch: list[Any] | None = None, case: Case = TEXT) -> Outcome:
+    return judge(case.task, case.precision, {"batch": None, **found}, outputs, batch, [9])
+
+
+def test_another_token_differs_and_what_follows_the_end_does_not_count() -> None:
+    assert outcome({"outputs": [[1, 2, 9]]}, [[1, 2, 9]]) == Outcome("same")
+    assert outcome({"outputs": [[1, 2, 9, 0, 0]]}, [[1, 2, 9]]) == Outcome("same")
+    assert outcome({"outputs": [[1, 3]]}, [[1, 2]]) == Outcome("differs", "text 0: [1, 3], intaglio [1, 2]")
+    assert outcome({"outputs": [[1]]}, [[1, 2]]).kind == "differs"
+    rows = {"outputs": [[1]], "batch": [[1], [2]]}
+    assert outcome(rows, [[1]], [[1], [3]]) == Outcome("differs", "row 1 of a batch: [2], intaglio [3]")
+    assert outcome({"refused": "no such operator"}, [[1]]) == Outcome("refused", "no such operator")
+    with pytest.raises(ValueError, match="zip"):
+        outcome({"outputs": [[1]]}, [[1], [2]])
+
+
+def test_labels_are_equal_and_scores_near() -> None:
+    good = {"label": "good", "score": 0.75}
+    assert outcome({"outputs": [good | {"score": 0.7505}]}, [good], case=CLASSIFY).kind == "same"
+    assert outcome({"outputs": [good | {"score": 0.76}]}, [good], case=CLASSIFY).kind == "differs"
+    assert outcome({"outputs": [good | {"label": "bad"}]}, [good], case=CLASSIFY).kind == "differs"
+
+
+def test_precisions_with_the_same_outcomes_share_a_row() -> None:
+    more = Case("qwen2", "text-generation", "ort", "fp32")
+    refused = Outcome("refused", "a | b")
+    found = matrix.Matrix(
+        {more: {"genai": Outcome("same")}, TEXT: {"genai": Outcome("same")}, CLASSIFY: {"genai": refused}},
+        {"genai": "genai 1"},
+    )
+    assert table.table(found).splitlines() == [
+        "| model | task | target | precision | onnxruntime-genai |",
+        "| --- | --- | --- | --- | --- |",
+        "| qwen2 | text-generation | ort | fp32, int4 | same tokens |",
+        "| qwen2 | text-classification | ort | fp32 | refused (1) |",
+        "",
+        "1. a \\| b",
+        "",
+        "Ran with genai 1.",
+    ]
+
+
+def unequal(names: list[str], chosen: list[Case]) -> dict[str, Outcome]:
+    """Run cases in runtimes; return what is not the same. Skip where none of the runtimes can be installed."""
+    reasons = {}
+    for name in names:
+        try:
+            environments.command(RUNTIMES[name])
+        except UnavailableError as error:
+            reasons[name] = str(error)
+    there = [name for name in names if name not in reasons]
+    if not there:
+        pytest.skip("; ".join(reasons.values()))
+    found = matrix.run(chosen, there, lambda *_: None)
+    return {
+        f"{case.name} in {name}": outcome
+        for case, row in found.outcomes.items()
+        for name, outcome in row.items()
+        if outcome != Outcome("same")
+    }
+
+
+def test_tokens_of_a_quick_slice_are_the_same_in_other_runtimes() -> None:
+    assert unequal(["genai"], [case for case in cases(quick=True) if case.task == "text-generation"]) == {}
+    assert unequal(["onnxruntime_node"], [case for case in cases(quick=True) if case.family == "qwen2"]) == {}
+
+
+def test_onnxruntime_alone_gives_the_same_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It runs in this Python, which has what it needs."""
+    monkeypatch.setattr(environments, "python_environment", lambda name: Path(sys.executable))
+    assert unequal(["onnxruntime"], [CLASSIFY, Case("exaone4", "question-answering", "standard", "fp32")]) == {}
+
+
+def test_the_lines_for_genai_run(tmp_path: Path) -> None:
+    (code,) = re.findall(
+        r"^```python\n(import onnxruntime_genai.*?)^```$", table.PAGE.read_text(), re.DOTALL | re.MULTILINE
+    )
+    try:
+        python = environments.python_environment("genai")
+    except UnavailableError as error:
+        pytest.skip(str(error))
+    options = QuantizeOptions(method="rtn", block_size=32)
+    quantize(CHECKPOINTS / "tiny-qwen2", tmp_path / "out-int4", options=options)
+    done = subprocess.run([python, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    with load(tmp_path / "out-int4", task="text-generation", kernels="onnxruntime", threads=1) as lm:
+        expected = lm.chat([{"role": "user", "content": "Where is the city?"}], max_new_tokens=64, temperature=0.0)
+    assert done.stdout.rstrip("\n") == expected.text
+
+
+@pytest.mark.slow
+def test_the_page_shows_what_every_runtime_does() -> None:
+    for name, runtime in RUNTIMES.items():
+        try:
+            environments.command(runtime)
+        except UnavailableError as error:
+            pytest.skip(f"{name}: {error}")
+    found = table.table(matrix.run(cases(quick=False), list(RUNTIMES), lambda *_: None))
+    page = table.PAGE.read_text(encoding="utf-8")
+    rows = [line for line in found.splitlines() if line.startswith("|")]
+    assert [row for row in rows if row not in page] == []
