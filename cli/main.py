@@ -38,24 +38,8 @@ VERBS = (
 )
 
 
-class Verbs(click.Group):
-    """Imports ``cli/verbs/<verb>.py`` on demand. A verb imports torch and onnxruntime only when it runs."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in VERBS:
-            return None
-        command: click.Command = import_module(f".verbs.{cmd_name}", __package__).command
-        return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] not in VERBS and not args[0].startswith("-") and (near := nearest(args[0], VERBS)):
-            ctx.fail(f"No such command {args[0]!r}; did you mean {near!r}?")
-        return super().resolve_command(ctx, args)
+class Guarded(click.Group):
+    """A group whose commands end in a message and an exit code where they raise what the user can correct."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -75,6 +59,26 @@ class Verbs(click.Group):
             _fail(ctx, f"{error.filename}: {error.strerror}", 2)
 
 
+class Verbs(Guarded):
+    """Imports ``cli/verbs/<verb>.py`` on demand. A verb imports torch and onnxruntime only when it runs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = import_module(f".verbs.{cmd_name}", __package__).command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in VERBS and not args[0].startswith("-") and (near := nearest(args[0], VERBS)):
+            ctx.fail(f"No such command {args[0]!r}; did you mean {near!r}?")
+        return super().resolve_command(ctx, args)
+
+
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="intaglio")
 def cli() -> None:
@@ -87,6 +91,12 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; the entry point of the installed command."""
+    prepare_process()
+    cli()
+
+
+def prepare_process() -> None:
+    """Set up signals, standard streams and warnings for a process that runs commands."""
     # SIGTERM raises SystemExit, so that temporary folders are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     for stream in (sys.stdout, sys.stderr):
@@ -96,7 +106,6 @@ def main() -> None:
     warnings.showwarning = _show_warning
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    cli()
 
 
 def _fail(ctx: click.Context, message: str, exit_code: int) -> NoReturn:

@@ -9,6 +9,7 @@ import tarfile
 import zipfile
 from email.message import Message
 from email.parser import HeaderParser
+from importlib.metadata import distributions
 from pathlib import Path
 
 import intaglio
@@ -18,17 +19,20 @@ from intaglio.runtime import kernels
 ROOT = Path(__file__).parent.parent
 NATIVE = ROOT / "runtime" / "kernels" / "native"
 BACKEND = ROOT / "scripts" / "backend"
-ROOMS = ("files", "models", "exporter", "runtime", "parity", "publishing", "cli")
+ROOMS = ("files", "models", "exporter", "runtime", "parity", "publishing", "cli", "interop")
+PLUG_INS = {"optimum/commands/register/register_intaglio.py": ROOT / "interop" / "register" / "register_intaglio.py"}
+"""What the wheel puts into the namespaces of other frameworks."""
 LIBRARY = f"intaglio/runtime/kernels/{kernels.LIBRARY}"
 INFO = f"intaglio-{intaglio.__version__}.dist-info"
 HAS_COMPILER = any(shutil.which(name) for name in ("cc", "gcc", "clang"))
+HAS_OPTIMUM = bool(list(distributions(name="optimum")))
 needs_compiler = pytest.mark.skipif(not HAS_COMPILER, reason="needs a C compiler")
 
 
 def tree_modules() -> set[str]:
     """Return the modules of the root and of every room."""
     paths = [*ROOT.glob("*.py"), *(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))]
-    return {f"intaglio/{path.relative_to(ROOT).as_posix()}" for path in paths}
+    return {f"intaglio/{path.relative_to(ROOT).as_posix()}" for path in paths if path not in PLUG_INS.values()}
 
 
 def tree_data() -> set[str]:
@@ -43,7 +47,7 @@ def copy_tree(to: Path) -> Path:
     """Copy what a build reads, so that the build leaves nothing in the tree, and some files that it must not read."""
     files = [ROOT / name for name in ("pyproject.toml", "README.md", "LICENSE")]
     files += [ROOT / name.removeprefix("intaglio/") for name in tree_modules() | tree_data()]
-    files += [*NATIVE.rglob("*.[ch]"), *BACKEND.glob("*.py")]
+    files += [*NATIVE.rglob("*.[ch]"), *BACKEND.glob("*.py"), *PLUG_INS.values()]
     for path in files:
         (to / path.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, to / path.relative_to(ROOT))
@@ -83,7 +87,7 @@ def metadata(wheel: zipfile.ZipFile, name: str = "METADATA") -> Message:
 
 
 def test_the_wheel_holds_every_module_with_its_data_and_no_other_file(wheel: zipfile.ZipFile) -> None:
-    assert code(wheel) - {LIBRARY} == tree_modules() | tree_data()
+    assert code(wheel) - {LIBRARY} == tree_modules() | tree_data() | set(PLUG_INS)
     assert {"intaglio/parity/page/report.html.jinja", "intaglio/exporter/quantize/calibration.txt"} <= code(wheel)
 
 
@@ -101,7 +105,7 @@ def test_without_a_compiler_the_wheel_is_for_any_platform_and_says_what_it_lacks
     (path,) = tmp_path.glob("*.whl")
     assert path.name == f"intaglio-{intaglio.__version__}-py3-none-any.whl"
     with zipfile.ZipFile(path) as wheel:
-        assert code(wheel) == tree_modules() | tree_data()
+        assert code(wheel) == tree_modules() | tree_data() | set(PLUG_INS)
     done = build("wheel", tree, tmp_path, False, CC="no-such-compiler", INTAGLIO_REQUIRE_KERNELS="1")
     assert done.returncode != 0
     assert "intaglio: the kernels cannot be compiled: the C compiler no-such-compiler" in done.stderr
@@ -124,7 +128,10 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> tarfile.TarFile:
 
 def test_a_source_distribution_holds_what_the_wheel_is_built_from(sdist: tarfile.TarFile) -> None:
     held = {name.partition("/")[2] for name in sdist.getnames()}
-    wanted = {path.relative_to(ROOT).as_posix() for path in [*NATIVE.rglob("*.[ch]"), *BACKEND.glob("*.py")]}
+    wanted = {
+        path.relative_to(ROOT).as_posix()
+        for path in [*NATIVE.rglob("*.[ch]"), *BACKEND.glob("*.py"), *PLUG_INS.values()]
+    }
     wanted |= {name.removeprefix("intaglio/") for name in tree_modules() | tree_data()}
     assert wanted <= held
     assert not {name for name in held if "stray" in name}
@@ -136,7 +143,22 @@ def test_every_folder_of_modules_is_a_package() -> None:
 
 
 def test_only_one_name_becomes_importable(wheel: zipfile.ZipFile) -> None:
-    assert {name.split("/")[0] for name in code(wheel)} == {"intaglio"}
+    assert {name.split("/")[0] for name in code(wheel) - set(PLUG_INS)} == {"intaglio"}
+
+
+@pytest.mark.skipif(not HAS_OPTIMUM, reason="needs optimum")
+def test_optimum_finds_the_plug_in(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+    wheel.extractall(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "optimum.commands.optimum_cli", "export", "intaglio", "no-folder", "out"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("Error: no-folder: there is no such folder, and it is not a hub id either")
 
 
 def test_the_metadata(wheel: zipfile.ZipFile) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ("files", "models", "exporter", "runtime", "parity", "publishing", "cli")
+ROOMS = ("files", "models", "exporter", "runtime", "parity", "publishing", "cli", "interop")
 MOST_FILES = 16
 
 # The layers of each room, from the bottom up: folders and modules of the room, several on one layer where they do not
@@ -72,6 +72,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         "making",
         "verbs",
     ),
+    "interop": ("optimum optimum_cli", "register"),
 }
 FRONT_DOORS = {"", *ROOMS}
 """Packages whose ``__init__`` only names what is public: they are above the layers."""
