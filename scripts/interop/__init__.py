@@ -3,7 +3,7 @@
     python -m intaglio.scripts.interop --write                        # every case in every runtime, into the page
     python -m intaglio.scripts.interop --quick                        # one case of each kind
     python -m intaglio.scripts.interop --runtimes genai,onnxruntime   # in these
-    python -m intaglio.scripts.interop --real CHECKPOINT --write      # and of a checkpoint of yours
+    python -m intaglio.scripts.interop --real CHECKPOINT --resume --write     # and a checkpoint of yours
 
 Each runtime has an environment of its own, which pip or npm makes the first time in INTAGLIO_INTEROP, or else in
 ``~/.cache/intaglio/interop``. A program of ``runners/`` runs there, as ``RUNNER CASE.json RESULT.json``:

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from intaglio.artifact import PRECISIONS, TARGETS, Precision, Target, Task
@@ -10,6 +11,8 @@ from intaglio.artifact import PRECISIONS, TARGETS, Precision, Target, Task
 from .checkpoints import FAMILIES
 
 NEW_TOKENS = 24
+ON_THE_CPU = tuple(precision for precision in PRECISIONS if precision != "bf16")
+"""ONNX Runtime has no bf16 kernels for a CPU, so that no runtime here can run such an artifact."""
 TURNS: Mapping[str, str] = {
     "qwen2": "<|im_start|>user\nWhere is the city?<|im_end|>\n<|im_start|>assistant\n",
     "exaone4": "[|user|]\nWhere is the city?[|endofturn|]\n[|assistant|]\n",
@@ -30,16 +33,21 @@ BATCH: Mapping[Task, list[Any]] = {
 
 @dataclass(frozen=True)
 class Case:
-    """An artifact of the matrix."""
+    """An artifact of the matrix; ``source`` is its checkpoint, or the artifact itself, where it is not a tiny one."""
 
     family: str
     task: Task
     target: Target
     precision: Precision
+    source: str = ""
+
+    @property
+    def model(self) -> str:
+        return Path(self.source).name if self.source else self.family
 
     @property
     def name(self) -> str:
-        return f"{self.family}-{self.task}-{self.target}-{self.precision}"
+        return f"{self.model}-{self.task}-{self.target}-{self.precision}"
 
     @property
     def texts(self) -> list[Any]:
@@ -69,5 +77,5 @@ def cases(*, quick: bool) -> Iterator[Case]:
         yield Case("exaone4", "text-generation", "ort", "int4")
         yield Case("qwen2", "text-classification", "ort", "fp32")
         return
-    for family, task, target, precision in itertools.product(FAMILIES, TEXTS, TARGETS, PRECISIONS):
+    for family, task, target, precision in itertools.product(FAMILIES, TEXTS, TARGETS, ON_THE_CPU):
         yield Case(family, task, target, precision)

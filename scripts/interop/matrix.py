@@ -3,81 +3,64 @@
 import json
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from intaglio.artifact import read_manifest
-from intaglio.errors import IntaglioError
 from intaglio.exporter import QuantizeOptions, export
 from intaglio.files.generation_settings import checkpoint_settings
 
 from .cases import NEW_TOKENS, Case
 from .checkpoints import checkpoint
-from .environments import RUNTIMES, Runtime, UnavailableError, command, variables
+from .environments import RUNTIMES, UnavailableError, command, variables
 from .expected import expected
 from .outcome import Outcome, judge
+from .record import Record
 
 LIMIT_S = 300
 Report = Callable[[Case, str, Outcome], None]
 
 
-@dataclass(frozen=True)
-class Matrix:
-    """Outcomes by case and runtime, and each runtime's name with its version."""
-
-    outcomes: Mapping[Case, Mapping[str, Outcome]]
-    versions: Mapping[str, str]
-
-
-def run(
-    chosen: Iterable[Case], runtimes: Sequence[str], report: Report, sources: Mapping[str, Path] | None = None
-) -> Matrix:
-    """Run cases in runtimes, keys of ``RUNTIMES``.
+def run(chosen: Iterable[Case], runtimes: Sequence[str], record: Record, report: Report) -> None:
+    """Run cases in runtimes, keys of ``RUNTIMES``, and add the outcomes to a record; leave out what it has.
 
     Args:
         report: called with each outcome.
-        sources: checkpoints or artifacts of text generation by family, instead of the tiny ones.
     """
+    remaining = {case: [name for name in runtimes if not record.has(case, name)] for case in chosen}
     commands: dict[str, list[str] | UnavailableError] = {}
-    for name in runtimes:
+    for name in dict.fromkeys(name for missing in remaining.values() for name in missing):
         try:
             commands[name] = command(RUNTIMES[name])
         except UnavailableError as error:
             commands[name] = error
-    outcomes: dict[Case, dict[str, Outcome]] = {}
-    versions: dict[str, str] = {}
-    for case in chosen:
+    for case, missing in remaining.items():
+        for name in [name for name in missing if isinstance(commands[name], UnavailableError)]:
+            record.add(case, name, Outcome("not run", str(commands[name])))
+            missing.remove(name)
+        if not missing:
+            continue
         with tempfile.TemporaryDirectory(prefix="intaglio-interop-") as place:
             folder = Path(place)
-            outcomes[case] = {}
-            try:
-                artifact = _artifact(case, folder, sources or {})
-                fields = case.fields(str(artifact))
-                batch = fields["batch"]
-                outputs = expected(artifact, case.texts, NEW_TOKENS)
-                rows = expected(artifact, batch, NEW_TOKENS) if batch else None
-            except IntaglioError as error:
-                outcomes[case] = dict.fromkeys(runtimes, Outcome("not run", f"intaglio refuses too: {error}"))
-                continue
-            ends = checkpoint_settings(artifact, read_manifest(artifact).model.vocab_size).end_tokens
+            artifact = _artifact(case, folder)
+            fields = case.fields(str(artifact))
             (folder / "case.json").write_text(json.dumps(fields), encoding="utf-8")
-            for name in runtimes:
-                started = commands[name]
-                if isinstance(started, UnavailableError):
-                    outcome = Outcome("not run", str(started))
-                else:
-                    found = _result(RUNTIMES[name], started, folder)
-                    versions[name] = str(found.get("runtime", RUNTIMES[name].title))
-                    outcome = judge(case.task, case.precision, found, outputs, rows, ends)
-                outcomes[case][name] = outcome
-                report(case, name, outcome)
-    return Matrix(outcomes, versions)
+            outputs = expected(artifact, case.texts, NEW_TOKENS)
+            batch = expected(artifact, fields["batch"], NEW_TOKENS) if fields["batch"] else None
+            ends = checkpoint_settings(artifact, read_manifest(artifact).model.vocab_size).end_tokens
+            for name in missing:
+                start = commands[name]
+                assert not isinstance(start, UnavailableError)
+                found = _result(start, folder)
+                if "runtime" in found:
+                    record.versions[name] = str(found["runtime"])
+                record.add(case, name, judge(case.task, case.precision, found, outputs, batch, ends))
+                report(case, name, record.outcomes[case][name])
 
 
-def _artifact(case: Case, folder: Path, sources: Mapping[str, Path]) -> Path:
+def _artifact(case: Case, folder: Path) -> Path:
     """Return the artifact of a case; export it to ``folder`` unless the source is one."""
-    source = sources.get(case.family) or checkpoint(folder / "checkpoint", case.family, case.task)
+    source = Path(case.source) if case.source else checkpoint(folder / "checkpoint", case.family, case.task)
     if (source / "intaglio.json").is_file():
         return source
     # Blocks of 32 suit every runtime's kernels, and rounding to the nearest takes no calibration.
@@ -93,7 +76,7 @@ def _artifact(case: Case, folder: Path, sources: Mapping[str, Path]) -> Path:
     return folder / case.name
 
 
-def _result(runtime: Runtime, start: Sequence[str], folder: Path) -> dict[str, object]:
+def _result(start: Sequence[str], folder: Path) -> dict[str, object]:
     """Run a runtime's program on the case in a folder; one that ends without a result has refused it."""
     result = folder / "result.json"
     result.unlink(missing_ok=True)

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from .cases import Case
 from .environments import ROOT, RUNTIMES
-from .matrix import Matrix
 from .outcome import SAME, Outcome
+from .record import Record
 
 PAGE = ROOT / "docs" / "runtimes.md"
 BEGIN, END = "<!-- begin: scripts/interop -->\n", "<!-- end: scripts/interop -->"
@@ -18,35 +18,38 @@ def write(table: str) -> None:
     PAGE.write_text(f"{before}{BEGIN}{table}{END}{rest.split(END)[1]}", encoding="utf-8")
 
 
-def table(matrix: Matrix) -> str:
+def table(record: Record) -> str:
     """Return the table; precisions of a model whose outcomes are the same share a row."""
-    runtimes = list(dict.fromkeys(name for row in matrix.outcomes.values() for name in row))
+    ran = {name for row in record.outcomes.values() for name in row}
+    runtimes = [name for name in RUNTIMES if name in ran]
     titles = [RUNTIMES[name].title for name in runtimes]
     lines = [
         "| model | task | target | precision | " + " | ".join(titles) + " |",
         "| --- " * (len(titles) + 4) + "|",
     ]
     reasons: dict[str, int] = {}
-    for members in _rows(matrix.outcomes):
+    for members in _rows(record.outcomes):
         case = members[0]
-        cells = [_cell(case, matrix.outcomes[case][name], reasons) for name in runtimes]
+        cells = [_cell(case, record.outcomes[case].get(name), reasons) for name in runtimes]
         precisions = ", ".join(member.precision for member in members)
-        lines.append(f"| {' | '.join([case.family, case.task, case.target, precisions, *cells])} |")
+        lines.append(f"| {' | '.join([case.model, case.task, case.target, precisions, *cells])} |")
     notes = [f"{number}. {reason}" for reason, number in reasons.items()]
-    versions = [matrix.versions[name] for name in runtimes if name in matrix.versions]
-    ran = f"Ran with {', '.join(dict.fromkeys(versions))}."
-    return "\n".join([*lines, "", *notes, *([""] if notes else []), ran, ""])
+    versions = [record.versions[name] for name in runtimes if name in record.versions]
+    with_versions = f"Ran with {', '.join(dict.fromkeys(versions))}."
+    return "\n".join([*lines, "", *notes, *([""] if notes else []), with_versions, ""])
 
 
 def _rows(outcomes: Mapping[Case, Mapping[str, Outcome]]) -> list[list[Case]]:
     rows: dict[object, list[Case]] = {}
     for case, found in outcomes.items():
-        key = (case.family, case.task, case.target, tuple(found.items()))
+        key = (case.model, case.task, case.target, tuple(sorted(found.items(), key=lambda item: item[0])))
         rows.setdefault(key, []).append(case)
     return list(rows.values())
 
 
-def _cell(case: Case, outcome: Outcome, reasons: dict[str, int]) -> str:
+def _cell(case: Case, outcome: Outcome | None, reasons: dict[str, int]) -> str:
+    if outcome is None:
+        return ""
     words = SAME.get(case.task, "same labels") if outcome.kind == "same" else outcome.kind
     if not outcome.reason:
         return words

@@ -14,6 +14,7 @@ from intaglio.scripts.interop.cases import Case, cases
 from intaglio.scripts.interop.checkpoints import CHECKPOINTS
 from intaglio.scripts.interop.environments import RUNTIMES, UnavailableError
 from intaglio.scripts.interop.outcome import Outcome, judge
+from intaglio.scripts.interop.record import Record, read_record
 
 TEXT = Case("qwen2", "text-generation", "ort", "int4")
 CLASSIFY = Case("qwen2", "text-classification", "ort", "fp32")
@@ -45,10 +46,10 @@ def test_labels_are_equal_and_scores_near() -> None:
 def test_precisions_with_the_same_outcomes_share_a_row() -> None:
     more = Case("qwen2", "text-generation", "ort", "fp32")
     refused = Outcome("refused", "a | b")
-    found = matrix.Matrix(
-        {more: {"genai": Outcome("same")}, TEXT: {"genai": Outcome("same")}, CLASSIFY: {"genai": refused}},
-        {"genai": "genai 1"},
-    )
+    found = Record(versions={"genai": "genai 1"})
+    found.add(more, "genai", Outcome("same"))
+    found.add(TEXT, "genai", Outcome("same"))
+    found.add(CLASSIFY, "genai", refused)
     assert table.table(found).splitlines() == [
         "| model | task | target | precision | onnxruntime-genai |",
         "| --- | --- | --- | --- | --- |",
@@ -59,6 +60,15 @@ def test_precisions_with_the_same_outcomes_share_a_row() -> None:
         "",
         "Ran with genai 1.",
     ]
+
+
+def test_a_record_is_read_as_it_was_kept(tmp_path: Path) -> None:
+    kept = Record(versions={"genai": "genai 1"})
+    kept.add(TEXT, "genai", Outcome("refused", "why"))
+    kept.save(tmp_path / "a" / "record.json")
+    assert read_record(tmp_path / "a" / "record.json") == kept
+    assert read_record(tmp_path / "none.json") == Record()
+    matrix.run([TEXT], ["genai"], kept, lambda *_: pytest.fail("it ran again"))
 
 
 def unequal(names: list[str], chosen: list[Case]) -> dict[str, Outcome]:
@@ -72,7 +82,8 @@ def unequal(names: list[str], chosen: list[Case]) -> dict[str, Outcome]:
     there = [name for name in names if name not in reasons]
     if not there:
         pytest.skip("; ".join(reasons.values()))
-    found = matrix.run(chosen, there, lambda *_: None)
+    found = Record()
+    matrix.run(chosen, there, found, lambda *_: None)
     return {
         f"{case.name} in {name}": outcome
         for case, row in found.outcomes.items()
@@ -115,7 +126,9 @@ def test_the_page_shows_what_every_runtime_does() -> None:
             environments.command(runtime)
         except UnavailableError as error:
             pytest.skip(f"{name}: {error}")
-    found = table.table(matrix.run(cases(quick=False), list(RUNTIMES), lambda *_: None))
+    record = Record()
+    matrix.run(cases(quick=False), list(RUNTIMES), record, lambda *_: None)
+    found = table.table(record)
     page = table.PAGE.read_text(encoding="utf-8")
     rows = [line for line in found.splitlines() if line.startswith("|")]
     assert [row for row in rows if row not in page] == []
