@@ -16,7 +16,7 @@ from .regular_file import is_there, read_regular
 MB = 1 << 20
 MAX_BYTES = 16 * MB
 LIMITS = {
-    "intaglio.json": 64 * MB,
+    "intaglio.json": 64 * MB,  # and intaglio.int8.json, of a folder with several precisions
     "model.safetensors.index.json": 64 * MB,
     "tokenizer_config.json": 32 * MB,
     "vocab.json": 64 * MB,
@@ -53,7 +53,8 @@ def read_json(path: Path) -> Any:
         FileNotFoundError: there is no such file.
         ValueError: the file cannot be read. The message names the file and the reason.
     """
-    data = read_regular(path, LIMITS.get(path.name, MAX_BYTES))
+    name = "intaglio.json" if path.match("intaglio.*.json") else path.name
+    data = read_regular(path, LIMITS.get(name, MAX_BYTES))
     try:
         return parse_json(data)
     except ValueError as error:

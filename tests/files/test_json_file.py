@@ -105,7 +105,7 @@ def test_a_value_that_is_no_object_is_refused_where_one_is_expected(tmp_path: Pa
 
 def test_a_file_longer_than_its_kind_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_file, "MAX_BYTES", 100)
-    for name, size in (("config.json", 100), ("intaglio.json", 101)):
+    for name, size in (("config.json", 100), ("intaglio.json", 101), ("intaglio.int8.json", 101)):
         (tmp_path / name).write_text('"' + "x" * (size - 2) + '"', encoding="utf-8")
         assert len(read_json(tmp_path / name)) == size - 2
     (tmp_path / "config.json").write_text('"' + "x" * 99 + '"', encoding="utf-8")

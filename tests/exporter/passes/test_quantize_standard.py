@@ -56,7 +56,7 @@ def quantize(
     graph = build_graph(
         checkpoint, checkpoint.task, "standard", precision, lambda *_: None, Quantizer(schemes, tmp_path, checkpoint)
     )
-    entries, _ = write_weights(graph, checkpoint, tmp_path, lambda _: None)
+    entries, _ = write_weights(graph, checkpoint, tmp_path / "model.onnx_data", lambda _: None)
     write_graph(graph.model, tmp_path / "model.onnx")
     return native, entries
 
