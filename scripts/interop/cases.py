@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from intaglio.artifact import PRECISIONS, TARGETS, Precision, Target, Task
+from intaglio.artifact import TARGETS, Precision, Target, Task
 
 from .checkpoints import FAMILIES
 
 NEW_TOKENS = 24
-ON_THE_CPU = tuple(precision for precision in PRECISIONS if precision != "bf16")
+ON_THE_CPU: tuple[Precision, ...] = ("fp32", "fp16", "int8", "int4")
 """ONNX Runtime has no bf16 kernels for a CPU, so that no runtime here can run such an artifact."""
 TURNS: Mapping[str, str] = {
     "qwen2": "<|im_start|>user\nWhere is the city?<|im_end|>\n<|im_start|>assistant\n",

@@ -1,17 +1,20 @@
 """The outcome of a case in a runtime: its outputs beside intaglio's."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from intaglio.artifact import Precision, Task
+from intaglio.contract import MASK_CHECK
 
 TOLERANCE = {"fp32": 1e-3}
 COARSE = 0.05
 """How far a score, or a value of a hidden state over the largest, may be off: in precisions other than fp32 each
 runtime's kernels round in another place."""
 
+LEFT = "the runtime pads on the left, and target ort takes padding on the right"
 SAME = {"text-generation": "same tokens", "feature-extraction": "same values"}
 
 
@@ -48,12 +51,13 @@ def judge(
         batch = batch and [_cut(one, ends) for one in batch]
     for index, (one, other) in enumerate(zip(found["outputs"], outputs, strict=True)):
         if not same(one, other):
-            return Outcome("differs", f"text {index}: {_short(one)}, intaglio {_short(other)}")
+            return Outcome("differs", f"text {index + 1}: {_difference(one, other)}")
     for index, (one, other) in enumerate(zip(found["batch"] or [], batch or [], strict=False)):
         if not same(one, other):
-            return Outcome("differs", f"row {index} of a batch: {_short(one)}, intaglio {_short(other)}")
+            return Outcome("differs", f"row {index + 1} of a batch: {_difference(one, other)}")
     if "batch_refused" in found:
-        return Outcome("same", f"batches of different lengths are refused: {found['batch_refused']}")
+        refused = LEFT if MASK_CHECK in found["batch_refused"] else found["batch_refused"]
+        return Outcome("same", f"batches of different lengths are refused: {refused}")
     return Outcome("same")
 
 
@@ -62,9 +66,14 @@ def _cut(tokens: Sequence[int], ends: Sequence[int]) -> list[int]:
     return list(tokens[:stop])
 
 
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+def _difference(found: Any, expected: Any) -> str:
+    """Return in words where two outputs part; lists at their first difference."""
+    if isinstance(expected, list):
+        pairs = itertools.zip_longest(found, expected, fillvalue="the end")
+        for index, (one, other) in enumerate(pairs):
+            if one != other:
+                return f"token {index + 1} of {len(expected)} is {one}, intaglio's {other}"
+    return f"{found}, intaglio's {expected}"
 
 
 def _equal(one: Any, other: Any, tolerance: float) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from intaglio import QuantizeOptions, load, quantize
+from intaglio.contract import MASK_CHECK
 from intaglio.scripts.interop import environments, matrix, table
 from intaglio.scripts.interop.cases import Case, cases
 from intaglio.scripts.interop.checkpoints import CHECKPOINTS
@@ -27,10 +28,16 @@ def outcome(found: Mapping[str, Any], outputs: list[Any], batch: list[Any] | Non
 def test_another_token_differs_and_what_follows_the_end_does_not_count() -> None:
     assert outcome({"outputs": [[1, 2, 9]]}, [[1, 2, 9]]) == Outcome("same")
     assert outcome({"outputs": [[1, 2, 9, 0, 0]]}, [[1, 2, 9]]) == Outcome("same")
-    assert outcome({"outputs": [[1, 3]]}, [[1, 2]]) == Outcome("differs", "text 0: [1, 3], intaglio [1, 2]")
-    assert outcome({"outputs": [[1]]}, [[1, 2]]).kind == "differs"
+    assert outcome({"outputs": [[1, 3]]}, [[1, 2]]) == Outcome("differs", "text 1: token 2 of 2 is 3, intaglio's 2")
+    assert outcome({"outputs": [[1]]}, [[1, 2]]).reason == "text 1: token 2 of 2 is the end, intaglio's 2"
     rows = {"outputs": [[1]], "batch": [[1], [2]]}
-    assert outcome(rows, [[1]], [[1], [3]]) == Outcome("differs", "row 1 of a batch: [2], intaglio [3]")
+    assert outcome(rows, [[1]], [[1], [3]]) == Outcome("differs", "row 2 of a batch: token 1 of 1 is 2, intaglio's 3")
+    refused = {"outputs": [[1]], "batch_refused": f"Node {MASK_CHECK} failed"}
+    assert outcome(refused, [[1]], [[1], [3]]) == Outcome(
+        "same",
+        "batches of different lengths are refused: the runtime pads on the left, and target ort takes padding on the "
+        "right",
+    )
     assert outcome({"refused": "no such operator"}, [[1]]) == Outcome("refused", "no such operator")
     with pytest.raises(ValueError, match="zip"):
         outcome({"outputs": [[1]]}, [[1], [2]])
