@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..artifact import ATTENTIONS, PRECISIONS, TARGETS, TASKS, Attention, Precision, Target, Task
+from ..devices.presets import DEVICES, DeviceName
 from .loading import Loading
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class Making:
 
     task: Task
     target: Target
+    device: DeviceName | None
     attention: Attention | None
     ignore_auto_map: bool
     ignore_adapter: bool
@@ -109,6 +111,12 @@ def making_options(function: Function) -> Function:
             default="ort",
             show_default=True,
             help="`ort`: ONNX Runtime's fused operators; `standard`: only operators of ONNX opset 24.",
+        ),
+        click.option(
+            "--for",
+            "device",
+            type=click.Choice(DEVICES),
+            help="The device whose kernels the graph and the weights are to fit.  [default: a CPU]",
         ),
         click.option(
             "--attention",

@@ -4,6 +4,8 @@ import onnx_ir as ir
 import torch
 
 from ..artifact import FloatPrecision, Target, Task
+from ..contract import LOGITS_TO_KEEP
+from ..devices.presets import USUAL, GraphForm
 from ..models.dtypes import TORCH_DTYPES
 from ..models.heads import build
 from ..models.parameters import check_parameters, stored_name
@@ -30,12 +32,14 @@ def build_graph(
     precision: FloatPrecision,
     report: Progress,
     quantizer: Quantizer | None = None,
+    form: GraphForm = USUAL,
 ) -> ExportGraph:
     """Build the finished graph of a checkpoint, with the recipes of its weights; only headers are read.
 
     Args:
         precision: of the activations, and of the weights that ``quantizer`` does not quantize.
         report: called with the stage "graph", in steps.
+        form: what a device wants otherwise than usual.
 
     Raises:
         CheckpointError, UnsupportedError: the tensors are not those of the task's module, or the target's operators
@@ -46,7 +50,7 @@ def build_graph(
         module = build(config, task)
     check_parameters(checkpoint, task, module)
     report("graph", 0, 2)
-    model = trace(config, task, target, TORCH_DTYPES[precision])
+    model = trace(config, task, target, TORCH_DTYPES[precision], form)
     report("graph", 1, 2)
     graph = ExportGraph(model)
     tied = {"lm_head.weight": "model.embed_tokens.weight"} if config.tie_word_embeddings else {}
@@ -57,14 +61,30 @@ def build_graph(
             graph.streams[value.name] = _recipe(checkpoint, task, value).stream
     fold_transpose(graph)
     if target == "ort":
-        pack_qkv(graph, quantizer.alike if quantizer else lambda tensors: True)
-        fuse_skip_norm(graph)
+        if form.packed_qkv:
+            pack_qkv(graph, quantizer.alike if quantizer else lambda tensors: True)
+        if form.fused_norms:
+            fuse_skip_norm(graph)
+        for norm in graph.nodes(USUAL.norm):
+            norm.op_type = form.norm  # the same attributes and inputs
     if quantizer is not None:
         quantize_dynamic(graph, quantizer.channels)
-        (quantize_ort if target == "ort" else quantize_standard)(graph, quantizer.blocks)
+        if target == "ort":
+            quantize_ort(graph, quantizer.blocks, form)
+        else:
+            quantize_standard(graph, quantizer.blocks)
     tidy(graph)
+    if not form.optional_logits_to_keep:
+        _require_logits_to_keep(graph)
     report("graph", 2, 2)
     return graph
+
+
+def _require_logits_to_keep(graph: ExportGraph) -> None:
+    """Drop the default of the input ``logits_to_keep``."""
+    value = graph.model.graph.initializers.pop(LOGITS_TO_KEEP, None)
+    if value is not None:
+        value.const_value = None
 
 
 def _recipe(checkpoint: WeightSource, task: Task, value: ir.Value) -> Stored | Computed:

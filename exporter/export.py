@@ -5,6 +5,7 @@ import shutil
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
@@ -30,6 +31,7 @@ from ..artifact import (
     sha256_file,
 )
 from ..contract import CACHE_DTYPES
+from ..devices.presets import DEVICES, DeviceName, form_for
 from ..errors import UsageError
 from ..files.embedding import FILE as EMBEDDING
 from ..files.embedding import WEIGHTS as EMBEDDING_WEIGHTS
@@ -51,6 +53,7 @@ from .companions.generation_config import artifact_settings
 from .companions.source_card import read_source_card
 from .companions.transformers_js import FILE as CONFIG
 from .companions.transformers_js import config_text
+from .fit_device import check_device, device_notes
 from .progress import Progress
 from .quantize.options import QUANTIZED, QuantizedPrecision, QuantizeOptions
 from .quantize.prepare import prepare, scratch_folder
@@ -71,6 +74,7 @@ def export(
     precision: Precision = "fp32",
     target: Target = "ort",
     options: QuantizeOptions | None = None,
+    device: DeviceName | None = None,
     attention: Attention | None = None,
     ignore_auto_map: bool = False,
     ignore_adapter: bool = False,
@@ -91,6 +95,8 @@ def export(
             ``options.activations`` where it is int8 or int4. Logits are always float32.
         target: "ort" for ONNX Runtime's fused operators, "standard" for ai.onnx opset 24.
         options: how to quantize; for int8 and int4 only.
+        device: the device to make the graph and the weights for, in the form that its kernels want ("cuda", "webgpu",
+            "directml", "qnn", "openvino"); None for a CPU. The artifact runs on a CPU all the same.
         attention: "bidirectional" where the checkpoint's own code lets tokens attend to later ones, as that of most
             embedding models does, or "causal"; None as config.json says. Not for text generation.
         ignore_auto_map: the checkpoint's own code, which ``auto_map`` in config.json names, changes nothing.
@@ -108,11 +114,13 @@ def export(
     Raises:
         CheckpointError, UnsupportedError, ArtifactError, HubError: the source cannot be read or exported.
         OutputError: the destination cannot be written.
-        UsageError: an unknown task, precision or target, or options that do not fit.
+        UsageError: an unknown task, precision, target or device, or options that do not fit.
     """
     _check_choice("task", task, ("auto", *TASKS))
     _check_choice("precision", precision, PRECISIONS)
     _check_choice("target", target, TARGETS)
+    if device is not None:
+        _check_choice("device", device, DEVICES)
     if attention is not None:
         _check_choice("attention", attention, ATTENTIONS)
     if options is not None and precision not in QUANTIZED:
@@ -124,6 +132,8 @@ def export(
         checkpoint = open_source(located.folder, ReadOptions(attention, ignore_auto_map, ignore_adapter))
         chosen = checkpoint.task if task == "auto" else task
         check_task(checkpoint.config, chosen)
+        activations = _activations(precision, options, device)
+        check_device(device, checkpoint.config, chosen, target, precision, activations, options)
         tokenizer = check_tokenizer(located.folder, checkpoint.config.vocab_size)
         modules = None
         if chosen == "feature-extraction":
@@ -138,15 +148,11 @@ def export(
             if not isinstance(checkpoint, ArtifactCheckpoint):
                 digest = stack.enter_context(Digest(checkpoint))
             quantizer = None
-            activations: FloatPrecision = "fp32"
             if precision == "int8" or precision == "int4":
                 options = options or QuantizeOptions()
-                activations = options.activations
                 scratch = stack.enter_context(scratch_folder(out, resume=options.resume))
-                quantizer = prepare(checkpoint, chosen, target, precision, options, scratch, report)
-            else:
-                activations = precision
-            graph = build_graph(checkpoint, chosen, target, activations, report, quantizer)
+                quantizer = prepare(checkpoint, chosen, target, precision, options, scratch, report, device)
+            graph = build_graph(checkpoint, chosen, target, activations, report, quantizer, form_for(device))
             total = weight_bytes(graph)
             check_space(folder, total)
             done = 0
@@ -205,6 +211,8 @@ def export(
             files=files,
             notes=notes,
         )
+        if device is not None:
+            manifest = replace(manifest, notes=(*notes, *device_notes(device, folder, manifest)))
         (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
     return manifest
 
@@ -218,6 +226,7 @@ def quantize(
     options: QuantizeOptions | None = None,
     task: Task | Literal["auto"] = "auto",
     target: Target = "ort",
+    device: DeviceName | None = None,
     attention: Attention | None = None,
     ignore_auto_map: bool = False,
     ignore_adapter: bool = False,
@@ -236,6 +245,7 @@ def quantize(
         precision=precision,
         target=target,
         options=options,
+        device=device,
         attention=attention,
         ignore_auto_map=ignore_auto_map,
         ignore_adapter=ignore_adapter,
@@ -263,6 +273,13 @@ def open_source(folder: Path, options: ReadOptions) -> Checkpoint | ArtifactChec
             "checkpoint"
         )
     return checkpoint
+
+
+def _activations(precision: Precision, options: QuantizeOptions | None, device: DeviceName | None) -> FloatPrecision:
+    """Return the precision that the graph computes in."""
+    if precision == "int8" or precision == "int4":
+        return (options or QuantizeOptions()).computes_in(device)
+    return precision
 
 
 def _facts(config: ModelConfig, task: Task, activations: FloatPrecision) -> ModelFacts:

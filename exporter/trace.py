@@ -19,6 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..artifact import Target, Task
 from ..contract import LOGITS_TO_KEEP, OUTPUTS, has_cache, input_names, output_names
+from ..devices.presets import USUAL, GraphForm
 from ..models.config import ModelConfig
 from ..models.heads import CausalLM, build
 from ..models.ops import KeyValue, lowered
@@ -55,7 +56,7 @@ class _Traced(nn.Module):
         return tuple(getattr(output, name).float() for name in OUTPUTS[self.task])
 
 
-def trace(config: ModelConfig, task: Task, target: Target, dtype: torch.dtype) -> ir.Model:
+def trace(config: ModelConfig, task: Task, target: Target, dtype: torch.dtype, form: GraphForm = USUAL) -> ir.Model:
     """Return the full-depth graph of a task. Its initializers have names, types and shapes, and no values.
 
     Initializers have the module's parameter names; a tied LM head has the embedding's. Those that are computed from the
@@ -67,7 +68,8 @@ def trace(config: ModelConfig, task: Task, target: Target, dtype: torch.dtype) -
     if target == "ort" and config.causal:
         refuse_inexpressible(config)
     shallow, templates = _shallow(config)
-    return instantiate(_export(shallow, task, target, dtype), templates)
+    traced = GraphForm(opset=form.opset, rotates_inside=form.rotates_inside)  # passes make the rest
+    return instantiate(_export(shallow, task, target, dtype, traced), templates)
 
 
 def _shallow(config: ModelConfig) -> tuple[ModelConfig, list[int]]:
@@ -79,7 +81,7 @@ def _shallow(config: ModelConfig) -> tuple[ModelConfig, list[int]]:
     return shallow, [traced.index(kind) for kind in kinds]
 
 
-def _export(config: ModelConfig, task: Task, target: Target, dtype: torch.dtype) -> ir.Model:
+def _export(config: ModelConfig, task: Task, target: Target, dtype: torch.dtype, form: GraphForm) -> ir.Model:
     generates = has_cache(task)
     batch = 1 if task == "text-classification" and config.pad_token_id is None else 2
     sequence, past_length = 3, 5 if generates else 0
@@ -98,7 +100,8 @@ def _export(config: ModelConfig, task: Task, target: Target, dtype: torch.dtype)
         if target == "standard":
             ops = StandardOps(windows, dtype)
         elif config.causal:
-            ops = OrtOps(dtype, table_rows=config.context_length if rotates_inside(config) else None)
+            tables = rotates_inside(config) if form.rotates_inside else not config.rope.length_dependent
+            ops = OrtOps(dtype, table_rows=config.context_length if tables else None, form=form)
         else:
             ops = OrtEncoderOps(windows, dtype)
         with lowered(ops):

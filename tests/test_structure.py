@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ("files", "models", "exporter", "runtime", "parity", "publishing", "cli", "interop")
+ROOMS = ("files", "devices", "models", "exporter", "runtime", "parity", "publishing", "cli", "interop")
 MOST_FILES = 16
 
 # The layers of each room, from the bottom up: folders and modules of the room, several on one layer where they do not
@@ -20,6 +20,14 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         "json_file",
         "embedding foreign_format generation_settings special_tokens",
         "tokenizer_file",
+    ),
+    "devices": (
+        "presets",
+        "rules",
+        "findings",
+        "kernels",
+        "lint",
+        "runtimes",
     ),
     "models": (
         "activations dtypes reading rope",
@@ -36,7 +44,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     "exporter": (
         "artifact_checkpoint companions instantiate lowering progress sentence_transformers signals tokenizer weights",
         "graph quantize trace",
-        "passes write",
+        "fit_device passes write",
         "build",
         "export",
     ),

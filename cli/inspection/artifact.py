@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ...artifact import Manifest
 from ...contract import ACTIVATIONS, BITS, has_cache
+from ...devices.runtimes import Support, supported
 from .description import COMPUTED, Description, group_tensors
 from .text_files import text_facts
 from .weights import bits_per_weight, estimated_kl, part_of, stored_bytes, stored_weights
@@ -39,7 +40,16 @@ def describe_artifact(path: Path, manifest: Manifest) -> Description:
         bits_per_weight=bits_per_weight(manifest) if weights else None,
         kl=estimated_kl(manifest, weights),
         notes=manifest.notes,
+        runtimes=_runtimes(path, manifest),
     )
+
+
+def _runtimes(path: Path, manifest: Manifest) -> list[Support] | None:
+    """Return what each runtime makes of the artifact; None if its graph cannot be read."""
+    try:
+        return supported(path, manifest)
+    except (OSError, ValueError):
+        return None
 
 
 def _tensors(manifest: Manifest) -> Iterator[tuple[str, int, int]]:

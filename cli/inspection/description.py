@@ -3,9 +3,10 @@
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
+from ...devices.runtimes import Support
 from ..sizes import size
 from .weights import StoredWeight, describe_formats, rows_by_kind
 
@@ -63,6 +64,7 @@ class Description:
         bits_per_weight: average over all parameters, with scales and zero points.
         kl: estimated KL divergence of the quantization, in nats per token.
         notes: how the checkpoint is read where its files leave that open.
+        runtimes: what each runtime makes of the artifact; None where that is not known.
     """
 
     path: str
@@ -81,6 +83,7 @@ class Description:
     bits_per_weight: float | None = None
     kl: float | None = None
     notes: Sequence[str] = ()
+    runtimes: Sequence[Support] | None = None
 
     @property
     def parameters(self) -> int:
@@ -133,6 +136,7 @@ class Description:
             **self._weights_to_json(),
             **({"notes": list(self.notes)} if self.notes else {}),
             **self.details,
+            **({"runtimes": [asdict(support) for support in self.runtimes]} if self.runtimes is not None else {}),
         }
 
     def _weights_to_json(self) -> dict[str, Any]:
@@ -182,6 +186,9 @@ class Description:
         for note in self.notes:
             first, *rest = textwrap.wrap(note, 90, break_on_hyphens=False)
             lines += [("note", first), *(("", line) for line in rest)]
+        for number, support in enumerate(self.runtimes or ()):
+            first, *rest = textwrap.wrap(_support_to_text(support), 90)
+            lines += [("" if number else "runtimes", first), *(("", f"  {line}") for line in rest)]
         return [(name, text.replace("\u00a0", " ")) for name, text in lines]
 
     def _weights_to_lines(self) -> list[tuple[str, str]]:
@@ -209,6 +216,16 @@ def group_tensors(tensors: Iterable[tuple[str, int, int]]) -> dict[str, TensorGr
         elements[name] += number
         taken[name] += size_
     return {name: TensorGroup(tensor_count[name], total, taken[name]) for name, total in elements.most_common()}
+
+
+def _support_to_text(support: Support) -> str:
+    """Return ``OpenVINO: runs``, or with the first reason why not and the number of the others."""
+    text = f"{support.runtime}: {support.verdict}"
+    if support.reasons:
+        text += f": {support.reasons[0].what}"
+    if len(support.reasons) > 1:
+        text += f" (and {len(support.reasons) - 1} more; --json lists them)"
+    return text
 
 
 def _plural(number: int, thing: str) -> str:

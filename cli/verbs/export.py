@@ -41,6 +41,7 @@ def command(source: str, out: Path, precision: Precision, making: Making, as_jso
             task=making.task,
             precision=precision,
             target=making.target,
+            device=making.device,
             attention=making.attention,
             ignore_auto_map=making.ignore_auto_map,
             ignore_adapter=making.ignore_adapter,

@@ -42,6 +42,7 @@ def parse_keep(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -
     epilog=example(
         "intaglio quantize Qwen/Qwen2-0.5B-Instruct out",
         "intaglio quantize ./checkpoint out --precision int8",
+        "intaglio quantize ./checkpoint out --for webgpu",
         "intaglio quantize ./checkpoint out --target-size 330MB --keep '*.layers.0.*=int8' --resume",
     ),
 )
@@ -95,9 +96,7 @@ def parse_keep(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -
 @click.option(
     "--activations",
     type=click.Choice(FLOAT_PRECISIONS),
-    default="fp32",
-    show_default=True,
-    help="Precision of the activations; fp16 or bf16 for CUDA.",
+    help="Precision of the activations; fp16 or bf16 for GPUs.  [default: as --for wants, or fp32]",
 )
 @click.option("--resume", is_flag=True, help="Keep finished work if interrupted, and continue from it the next time.")
 @making_options
@@ -113,7 +112,7 @@ def command(
     keep: dict[str, str],
     target_size: int | None,
     target_kl: float | None,
-    activations: FloatPrecision,
+    activations: FloatPrecision | None,
     resume: bool,
     making: Making,
     as_json: bool,
@@ -145,6 +144,7 @@ def command(
             options=options,
             task=making.task,
             target=making.target,
+            device=making.device,
             attention=making.attention,
             ignore_auto_map=making.ignore_auto_map,
             ignore_adapter=making.ignore_adapter,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ...contract import MASK_CHECK
+from ...devices.presets import USUAL, GraphForm
 from ...errors import UnsupportedError
 from ...models.config import ModelConfig
 from ...models.ops import Heads, KeyValue
@@ -19,19 +20,18 @@ from ...models.rope import RotaryEmbedding
 from .nodes import SharedOps, ints, node, nodes, rotary_embedding, scalar
 from .standard import StandardOps
 
-FAR = 1 << 31
-"""More columns than an attention mask has."""
-
 
 @dataclass(frozen=True)
 class OrtPlan:
     """``seqlens_k`` int32 [B] (last valid index), ``total`` int32 [1]; cos and sin are the tables [rows, E/2] that
-    GroupQueryAttention indexes itself, or, where it cannot rotate, the angles [B, S, E/2] of the new tokens."""
+    GroupQueryAttention indexes itself, or ``RotaryEmbedding`` of com.microsoft by ``positions`` [B, S]; or, where no
+    table serves, the angles [B, S, E/2] of the new tokens."""
 
     seqlens_k: Tensor
     total: Tensor
     cos: Tensor
     sin: Tensor
+    positions: Tensor | None = None
 
 
 class OrtOps(SharedOps):
@@ -39,17 +39,20 @@ class OrtOps(SharedOps):
 
     Args:
         dtype: of the activations.
-        table_rows: the number of positions of the tables of cos and sin by which GroupQueryAttention rotates; None
-            where queries and keys are rotated before it.
+        table_rows: the number of positions of the tables of cos and sin; None where the angles depend on more than the
+            position, or GroupQueryAttention cannot rotate heads of this size.
+        form: what the device wants otherwise than usual.
     """
 
     opset = 23
     ir_version = 11
     norm = "SimplifiedLayerNormalization"
 
-    def __init__(self, dtype: torch.dtype, *, table_rows: int | None) -> None:
+    def __init__(self, dtype: torch.dtype, *, table_rows: int | None, form: GraphForm = USUAL) -> None:
         self.dtype = dtype
         self.table_rows = table_rows
+        self.opset = form.opset or self.opset
+        self.rotates_inside = form.rotates_inside and table_rows is not None
 
     def plan(
         self,
@@ -62,12 +65,13 @@ class OrtOps(SharedOps):
         assert attention_mask is not None
         assert causal
         total = node("Shape", [attention_mask], torch.int64, [1], start=1, end=2)
-        last, count = _last_tokens(input_ids, attention_mask)
-        if self.table_rows is not None:
-            cos, sin = self._tables(self.table_rows, count, rotary)
-        else:
-            cos, sin = self._angles(input_ids, count, total, rotary)
-        return OrtPlan(_int32(last), _int32(total), cos, sin)
+        last, count = _last_tokens(input_ids, attention_mask, total)
+        if self.table_rows is None:
+            cos, sin = rotary(self._positions(input_ids, count, total), count)
+            return OrtPlan(_int32(last), _int32(total), cos.to(self.dtype), sin.to(self.dtype))
+        cos, sin = self._tables(self.table_rows, count, rotary)
+        positions = None if self.rotates_inside else self._positions(input_ids, count, total)
+        return OrtPlan(_int32(last), _int32(total), cos, sin, positions)
 
     def _tables(self, rows: int, count: Tensor, rotary: RotaryEmbedding) -> tuple[Tensor, Tensor]:
         # Nothing here depends on an input: ONNX Runtime computes it once, at load, and the file need not hold it.
@@ -75,9 +79,7 @@ class OrtOps(SharedOps):
         cos, sin = rotary(positions[None], count)
         return cos[0].to(self.dtype), sin[0].to(self.dtype)
 
-    def _angles(
-        self, input_ids: Tensor, count: Tensor, total: Tensor, rotary: RotaryEmbedding
-    ) -> tuple[Tensor, Tensor]:
+    def _positions(self, input_ids: Tensor, count: Tensor, total: Tensor) -> Tensor:
         # GroupQueryAttention's own rule: a call without past tokens is a first prompt and starts at 0 in every
         # sequence, whatever its length; any other call starts where the sequence's cache ends.
         B, S = input_ids.shape
@@ -86,9 +88,13 @@ class OrtOps(SharedOps):
         start = node("Where", [prompt, ints(0), node("Sub", [count, new], torch.int64, [B])], torch.int64, [B])
         end = node("Squeeze", [new], torch.int64, [])
         steps = node("Range", [scalar(0), end, scalar(1)], torch.int64, [S])
-        positions = node("Add", [node("Unsqueeze", [start, ints(1)], torch.int64, [B, 1]), steps], torch.int64, [B, S])
-        cos, sin = rotary(positions, count)
-        return cos.to(self.dtype), sin.to(self.dtype)
+        return node("Add", [node("Unsqueeze", [start, ints(1)], torch.int64, [B, 1]), steps], torch.int64, [B, S])
+
+    def _rotated(self, x: Tensor, plan: OrtPlan, heads: int) -> Tensor:
+        if plan.positions is None:
+            return rotary_embedding(x, plan.cos, plan.sin, heads)
+        inputs = [x, plan.positions, plan.cos, plan.sin]
+        return node("com.microsoft::RotaryEmbedding", inputs, x.dtype, x.shape, num_heads=heads)
 
     def attention(
         self,
@@ -101,10 +107,10 @@ class OrtOps(SharedOps):
         window: int | None,
         rotate: bool,
     ) -> tuple[Tensor, KeyValue]:
-        inside = rotate and self.table_rows is not None
+        inside = rotate and self.rotates_inside
         if rotate and not inside:
-            query = rotary_embedding(query, plan.cos, plan.sin, heads.query)
-            key = rotary_embedding(key, plan.cos, plan.sin, heads.key_value)
+            query = self._rotated(query, plan, heads.query)
+            key = self._rotated(key, plan, heads.key_value)
         past_key, past_value = past if past is not None else (None, None)
         B, S = query.shape[:2]
         total = S + past_key.shape[2] if past_key is not None else S
@@ -142,8 +148,8 @@ class OrtEncoderOps(StandardOps):
     norm = "SimplifiedLayerNormalization"
 
 
-def _last_tokens(input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Write the index of each sequence's last token and its number of tokens, int64 [B].
+def _last_tokens(input_ids: Tensor, attention_mask: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
+    """Write the index of each sequence's last token and its number of tokens, int64 [B]; ``total`` is T.
 
     The number of ones minus the index of the last one is 1 where a row is ones and then zeros, and smaller in every
     other row. The indices are split into one part of the sum of those differences, which fails unless it is B. Where
@@ -160,7 +166,9 @@ def _last_tokens(input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Ten
     ones = node("Clip", [attention_mask, scalar(0), scalar(1)], torch.int64, [B, T])
     count = node("ReduceSum", [ones, ints(1)], torch.int64, [B], keepdims=0)
     new = node("Shape", [input_ids], torch.int64, [1], start=1, end=2)
-    end = node("Sub", [node("Mul", [new, ints(FAR)], torch.int64, [1]), ints(FAR - 1)], torch.int64, [1])
+    # No number here exceeds 32 bits: OpenVINO and WebGPU compute int64 in 32.
+    one = node("Equal", [new, ints(1)], torch.bool, [1])
+    end = node("Where", [one, ints(1), total], torch.int64, [1])
     checked = node("Slice", [ones, ints(0), end, ints(1)], torch.int64, [B, T])  # one column, or all of them
     first = node("ReduceSum", [checked, ints(1)], torch.int64, [B], keepdims=0)
     last = node("ArgMax", [checked], torch.int64, [B], axis=1, keepdims=0, select_last_index=1)

@@ -1,7 +1,8 @@
 """Weights in blocks for ONNX Runtime: MatMulNBits and GatherBlockQuantized (onnxruntime/docs/ContribOperators.md).
 
-A bias is folded in. A tied embedding is stored once: both nodes take the same codes, and the bytes of its scales are
-used in two shapes. Scales are stored in float16 and widened by a Cast that ONNX Runtime folds when it loads the graph.
+A bias is folded in unless the form says otherwise. A tied embedding is stored once: both nodes take the same codes, and
+the bytes of its scales are used in two shapes. Scales are stored in float16, and widened by a Cast that ONNX Runtime
+folds when it loads the graph, or in the form of the device as they are used.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from ...devices.presets import USUAL, GraphForm
 from ..graph import ExportGraph
 from ..quantize.formats.nbits import NBitsWeight
 from ..quantize.formats.weight import CODES, SCALES, ZERO_POINTS, RowSource
@@ -26,7 +28,9 @@ class _StoredBlocks:
     zero_points: ir.Value | None
 
 
-def quantize_ort(graph: ExportGraph, choose: Callable[[Stored | Stacked], RowSource | None]) -> int:
+def quantize_ort(
+    graph: ExportGraph, choose: Callable[[Stored | Stacked], RowSource | None], form: GraphForm = USUAL
+) -> int:
     """Replace the multiplications and lookups of weights for which ``choose`` returns rows; return how many."""
     known: dict[ir.Value, _StoredBlocks] = {}
     count = 0
@@ -35,11 +39,12 @@ def quantize_ort(graph: ExportGraph, choose: Callable[[Stored | Stacked], RowSou
             rows = choose(inner)
             if rows is None:
                 continue
-            known[weight] = _store(graph, weight, NBitsWeight(rows))
+            scales = ir.DataType.FLOAT16 if form.half_scales else weight.dtype
+            known[weight] = _store(graph, weight, NBitsWeight(rows), scales)
         if node.op_type == "Gather":
             _look_up(graph, node, known[weight])
         else:
-            _multiply(graph, node, known[weight])
+            _multiply(graph, node, known[weight], form.folded_bias)
         count += 1
     graph.drop_unused_weights()
     return count
@@ -71,19 +76,22 @@ def _operand(node: ir.Node, transposing: str) -> ir.Value | None:
     return node.inputs[0] if node.op_type == "Gather" else None
 
 
-def _store(graph: ExportGraph, weight: ir.Value, quantized: NBitsWeight) -> _StoredBlocks:
+def _store(
+    graph: ExportGraph, weight: ir.Value, quantized: NBitsWeight, scale_type: ir.DataType | None
+) -> _StoredBlocks:
     name = (weight.name or "").removesuffix(".weight")
     byte = ir.TensorType(ir.DataType.UINT8)
     codes = graph.add_weight(f"{name}.{CODES}", quantized.codes, byte)
-    scales = graph.add_weight(f"{name}.{SCALES}", quantized.scales, ir.TensorType(ir.DataType.FLOAT16))
+    assert scale_type is not None
+    scales = graph.add_weight(f"{name}.{SCALES}", quantized.scales, ir.TensorType(scale_type))
     zeros = None
     if not quantized.format.symmetric:
         zeros = graph.add_weight(f"{name}.{ZERO_POINTS}", quantized.zero_points, byte)
     return _StoredBlocks(quantized, codes, scales, zeros)
 
 
-def _multiply(graph: ExportGraph, node: ir.Node, stored: _StoredBlocks) -> None:
-    bias, last = _bias(graph, node)
+def _multiply(graph: ExportGraph, node: ir.Node, stored: _StoredBlocks, folds_bias: bool) -> None:
+    bias, last = _bias(graph, node) if folds_bias else (None, node)
     output = last.outputs[0]
     assert output.dtype is not None
     scales = _as(graph, node, stored.scales, output.dtype)

@@ -111,8 +111,9 @@ class _VocabularyWeight:
             packed = write("BitwiseXor", packed, write.graph.constant(np.uint8(0x88)))  # as if they were unsigned
         columns = self.rows.inner.shape[1]
         each = write("Unsqueeze", packed, write.ints(-1))
-        halves = write("BitShift", each, write.graph.constant(np.array([0, 4], np.uint8)), direction="RIGHT")
-        codes = write("BitwiseAnd", halves, write.graph.constant(np.uint8(15)))
+        # Masked before it is shifted: OpenVINO divides and rounds where ONNX shifts.
+        halves = write("BitwiseAnd", each, write.graph.constant(np.array([15, 240], np.uint8)))
+        codes = write("BitShift", halves, write.graph.constant(np.array([0, 4], np.uint8)), direction="RIGHT")
         return write.rows(codes, columns + columns % 2, columns)
 
     def _spread(self, write: "_Writer", values: ir.Value) -> ir.Value:

@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass, replace
 
-from ...artifact import Target, Task
+from ...artifact import FloatPrecision, Target, Task
+from ...devices.presets import DeviceName
 from ...errors import UsageError
 from ...models.weight_source import WeightSource
 from .allocation.candidates import Candidate, candidates, kept
 from .allocation.mix import check_target_size
 from .allocation.uniform import uniform
 from .calibration import WINDOWS, Calibration
+from .fit import fit
 from .formats.scheme import Schemes
 from .options import Method, QuantizedPrecision, QuantizeOptions
 
@@ -23,6 +25,7 @@ class Decision:
         schemes: every weight in the same bits.
         mixes: bits are to be mixed by sensitivity; ``schemes`` are then replaced after measuring.
         calibration: the text to read; None where weights are only rounded.
+        device: the device that the artifact is made for.
     """
 
     task: Task
@@ -33,10 +36,16 @@ class Decision:
     schemes: Schemes
     mixes: bool
     calibration: Calibration | None
+    device: DeviceName | None = None
 
 
 def decide(
-    checkpoint: WeightSource, task: Task, target: Target, precision: QuantizedPrecision, options: QuantizeOptions
+    checkpoint: WeightSource,
+    task: Task,
+    target: Target,
+    precision: QuantizedPrecision,
+    options: QuantizeOptions,
+    device: DeviceName | None = None,
 ) -> Decision:
     """Choose method and formats; no weights are read.
 
@@ -46,11 +55,13 @@ def decide(
     """
     found = candidates(checkpoint, task)
     kept(found, options.keep)  # rejects a pattern without a match before any long work starts
+    activations = options.computes_in(device)
+    found = fit(found, device, target, precision, options, activations)
     check_target_size(found, options)
     if options.target_kl is not None and task != "text-generation":
         raise UsageError(f"target KL is a measure of next tokens, and the task is {task}; give a target size")
     if options.method == "smoothquant":
-        _check_smoothquant(target, precision, options)
+        _check_smoothquant(target, precision, options, activations)
     targeted = options.target_size is not None or options.target_kl is not None
     mixes = targeted or (precision == "int4" and options.method == "auto")
     method = options.method
@@ -64,17 +75,19 @@ def decide(
     elif options.calibration is not None:
         raise UsageError("--calibration is given, and rounding to the nearest reads no text; use --method gptq")
     return Decision(
-        task, target, options, found, method, uniform(found, precision, options, method), mixes, calibration
+        task, target, options, found, method, uniform(found, precision, options, method), mixes, calibration, device
     )
 
 
-def _check_smoothquant(target: Target, precision: QuantizedPrecision, options: QuantizeOptions) -> None:
+def _check_smoothquant(
+    target: Target, precision: QuantizedPrecision, options: QuantizeOptions, activations: FloatPrecision
+) -> None:
     """Check that the other options are compatible with SmoothQuant.
 
     Raises:
         UsageError: an option is not compatible.
     """
-    if precision != "int8" or target != "ort" or options.activations != "fp32":
+    if precision != "int8" or target != "ort" or activations != "fp32":
         raise UsageError(
             "method smoothquant uses integer matrix multiplications of ONNX Runtime's CPU kernels: it is for "
             "--precision int8, --target ort and --activations fp32; leave the method out for others"

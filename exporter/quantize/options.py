@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from ...artifact import FloatPrecision
+from ...devices.presets import PRESETS, DeviceName
 from ...errors import UsageError
 from ...known_options import with_known_options
 from .formats.blocks import BLOCK_SIZES
@@ -37,7 +38,8 @@ class QuantizeOptions:
         target_size: bytes of the weights' file that the mix may spend; None with ``target_kl`` None spends 4.9 bits
             per weight for int4, beside what is kept, and does not mix for int8.
         target_kl: the estimated mean Kullback-Leibler divergence, in nats per token, that the mix must reach.
-        activations: the precision that the graph computes in; fp16 and bf16 are for CUDA.
+        activations: the precision that the graph computes in; fp16 and bf16 are for GPUs. None is the device's that the
+            artifact is made for, or fp32.
         resume: keep the finished layers when interrupted, and continue from those of an earlier run.
     """
 
@@ -48,8 +50,12 @@ class QuantizeOptions:
     keep: Mapping[str, Kept] = field(default_factory=dict)
     target_size: int | None = None
     target_kl: float | None = None
-    activations: FloatPrecision = "fp32"
+    activations: FloatPrecision | None = None
     resume: bool = False
+
+    def computes_in(self, device: DeviceName | None = None) -> FloatPrecision:
+        """Return the precision of the activations, for a device or for none in particular."""
+        return self.activations or (PRESETS[device].activations if device is not None else "fp32")
 
     def __post_init__(self) -> None:
         """Check every value.

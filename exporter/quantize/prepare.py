@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ...artifact import Target, Task
+from ...devices.presets import DeviceName
 from ...models.weight_source import WeightSource
 from ..progress import Progress
 from .decide import decide
@@ -22,18 +23,20 @@ def prepare(
     options: QuantizeOptions,
     scratch: Path,
     progress: Progress,
+    device: DeviceName | None = None,
 ) -> Quantizer:
     """Run the three steps; this is quick where weights are only rounded.
 
     Args:
         scratch: a folder for what is solved.
         progress: called with the stages "sensitivity" (layers) and "calibration" (tokens).
+        device: the device that the artifact is made for.
 
     Raises:
-        UsageError: options that contradict each other or the model.
+        UsageError: options that contradict each other, the model or the device.
         CheckpointError, UnsupportedError: the checkpoint cannot be calibrated or quantized.
     """
-    decision = decide(checkpoint, task, target, precision, options)
+    decision = decide(checkpoint, task, target, precision, options, device)
     measurement = measure(checkpoint, decision, progress)
     return solve(checkpoint, decision, measurement, scratch, progress)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ...devices.presets import PRESETS
 from ...errors import UnsupportedError
 from ...models.weight_source import WeightSource
 from ..progress import Progress
@@ -85,6 +86,17 @@ def solve(
         UsageError: the mix cannot meet the target.
         UnsupportedError: the checkpoint cannot be quantized in this way.
     """
+    quantizer = _solved(checkpoint, decision, measurement, scratch, progress)
+    level = PRESETS[decision.device].accuracy_level if decision.device is not None else None
+    if level is not None:
+        quantizer.schemes = {name: replace(s, accuracy_level=level) for name, s in quantizer.schemes.items()}
+    return quantizer
+
+
+def _solved(
+    checkpoint: WeightSource, decision: Decision, measurement: Measurement, scratch: Path, progress: Progress
+) -> Quantizer:
+    """Return the weights as ``solve`` does, with the accuracy levels that the calibration favours."""
     schemes, embedding = decision.schemes, None
     if measurement.sensitivity is not None:
         schemes = mixed(decision.candidates, measurement.sensitivity.kl_estimates, decision.options, decision.method)

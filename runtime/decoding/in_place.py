@@ -140,7 +140,7 @@ class InPlaceDecoder:
     def _bind_step(self, count: int, needed: int) -> None:
         """Bind decode steps of ``count`` slots, of which the longest will have ``needed`` tokens.
 
-        A step has one position, so that ``logits_to_keep`` need not be bound.
+        A step has one position, so that ``logits_to_keep`` need not be bound where it has a default.
         """
         if needed > self._mask.shape[1]:
             columns = min(self._cache.capacity, -(-needed // MASK_STEP) * MASK_STEP)
@@ -149,6 +149,8 @@ class InPlaceDecoder:
             self._stepping = (count, self._session.raw.io_binding())
             self._cache.bind(self._stepping[1], 0, count)
             _bind_logits(self._stepping[1], self._logits[:count], batch=count)
+            if any(value.name == LOGITS_TO_KEEP for value in self._session.raw.get_inputs()):
+                self._bind_keep(self._stepping[1])
         self._bind_inputs(self._stepping[1], count)
 
     def _bind_inputs(self, binding: Any, count: int) -> None:

@@ -1,7 +1,7 @@
 """The weights of a checkpoint that can be quantized, and the precisions that ``--keep`` gives them."""
 
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,12 +25,16 @@ class Candidate:
         tensor: its name in the checkpoint.
         shape: [N, K].
         looked_up: true for an embedding, whose rows are looked up by token.
+        symmetric: without zero points in 4 bits too.
+        block_sizes: the block sizes that the device takes, best first, for each number of bits; None for any.
     """
 
     paths: tuple[str, ...]
     tensor: str
     shape: tuple[int, int]
     looked_up: bool
+    symmetric: bool = False
+    block_sizes: Mapping[int, tuple[int, ...]] | None = None
 
     @property
     def per_token(self) -> bool:
@@ -43,7 +47,15 @@ class Candidate:
 
     def format(self, bits: int, block_size: int) -> BlockFormat:
         # An embedding has no zero points: their layouts in GatherBlockQuantized and MatMulNBits differ.
-        return BlockFormat(bits, block_size, symmetric=bits == 8 or self.looked_up)
+        return BlockFormat(bits, block_size, symmetric=bits == 8 or self.looked_up or self.symmetric)
+
+    def sizes(self, bits: int, wanted: Sequence[int]) -> tuple[int, ...]:
+        """Return those of the block sizes that the device takes with so many bits."""
+        return tuple(size for size in wanted if self.block_sizes is None or size in self.block_sizes[bits])
+
+    def size_near(self, bits: int, wanted: int) -> int:
+        """Return the block size, or the best that the device takes where it does not take that."""
+        return wanted if self.sizes(bits, (wanted,)) or self.block_sizes is None else self.block_sizes[bits][0]
 
 
 def candidates(checkpoint: WeightSource, task: Task) -> list[Candidate]:

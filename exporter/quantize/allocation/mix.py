@@ -76,7 +76,9 @@ def measured_formats(found: list[Candidate], options: QuantizeOptions) -> dict[s
     """Return the 4-bit formats whose estimates the mix needs, by tensor; those of 8 bits follow from them."""
     special = kept(found, options.keep)
     return {
-        c.tensor: [c.format(4, size) for size in _sizes(options)] for c in found if special.get(c.tensor) != "float"
+        c.tensor: [c.format(4, size) for size in _sizes(options) if c.sizes(4, (size,)) or c.sizes(8, (size,))]
+        for c in found
+        if special.get(c.tensor) != "float"
     }
 
 
@@ -104,7 +106,12 @@ def _costs(
 
 
 def _formats(candidate: Candidate, only: Kept | None, options: QuantizeOptions) -> list[BlockFormat]:
-    return [candidate.format(bits, size) for size in _sizes(options) for bits in (4, 8) if only in (None, f"int{bits}")]
+    return [
+        candidate.format(bits, size)
+        for size in _sizes(options)
+        for bits in (4, 8)
+        if only in (None, f"int{bits}") and candidate.sizes(bits, (size,))
+    ]
 
 
 def _bytes(candidate: Candidate, format: BlockFormat) -> int:

@@ -23,8 +23,9 @@ def uniform(found: list[Candidate], precision: QuantizedPrecision, options: Quan
         wanted = special.get(candidate.tensor, precision)
         if wanted != "float":
             fine = precision == wanted == "int8" and candidate.tensor.endswith(FINE)
-            size = options.block_size or (FINE_BLOCK_SIZE if fine else BLOCK_SIZE)
-            format = candidate.format(4 if wanted == "int4" else 8, size)
+            bits = 4 if wanted == "int4" else 8
+            size = candidate.size_near(bits, options.block_size or (FINE_BLOCK_SIZE if fine else BLOCK_SIZE))
+            format = candidate.format(bits, size)
             solves = method == "gptq" and not candidate.per_token and (format.bits == 4 or precision == "int8")
             schemes[candidate.tensor] = Scheme(format, "gptq" if solves else "rtn")
     return schemes
