@@ -9,11 +9,16 @@ from typing import Any
 from ..artifact import FileEntry, Manifest, Precision, manifest_name, sha256_file
 from ..errors import UsageError
 from ..files.json_file import parse_json
+from ..files.regular_file import read_regular
 from .names import BENCH, CONFIG, GENAI_CONFIG, RECORDS, SETTINGS, by_own_name, stored_name
 from .repository import README, Remote
 
 KEPT = frozenset({README, ".gitattributes"})
 """Files of the repository itself, whatever a manifest lists."""
+
+
+MAX_BYTES = 64 << 20
+"""The most bytes of a file that is read whole: a report, settings."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +51,9 @@ class Arrangement:
     removed: tuple[str, ...]
 
     def read(self, name: str, remote: Remote) -> bytes | None:
-        """Return the content of a small file, None where there is none."""
+        """Return the content of a small file, None where there is none that can be read."""
         stored = self.files.get(name)
-        if stored is None:
-            return None
-        if isinstance(stored.content, bytes):
-            return stored.content
-        if stored.content is not None:
-            return stored.content.read_bytes()
-        path = None if remote.folder is None else remote.folder / name
-        return path.read_bytes() if path is not None and path.is_file() else None
+        return None if stored is None else _content(name, stored, remote)
 
 
 def arrange(local: Local, remote: Remote, repository: str, *, as_default: bool, alone: bool) -> Arrangement:
@@ -137,19 +135,23 @@ def _check_settings(name: str, there: Stored, file: Stored, local: Local, remote
     )
 
 
-def _content(name: str, file: Stored, remote: Remote) -> bytes:
+def _content(name: str, file: Stored, remote: Remote) -> bytes | None:
+    """Return the content of a small file of this machine, or of the repository; None if it cannot be read."""
     if isinstance(file.content, bytes):
         return file.content
-    assert file.content is not None or remote.folder is not None
-    return (file.content or Path(str(remote.folder)) / name).read_bytes()
-
-
-def _common(name: str, content: bytes) -> Any:
-    """Return the settings without what names the graph."""
+    path = file.content or (None if remote.folder is None else remote.folder / name)
     try:
-        values = parse_json(content)
+        return None if path is None else read_regular(path, MAX_BYTES)
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _common(name: str, content: bytes | None) -> Any:
+    """Return the settings without what names the graph; of what cannot be read, something that equals nothing."""
+    try:
+        values = parse_json(content or b"")
     except ValueError:
-        return content
+        return object()
     if name == CONFIG and isinstance(values, dict):
         values.pop("transformers.js_config", None)
     if name == GENAI_CONFIG and isinstance(values, dict) and isinstance(values.get("model"), dict):

@@ -260,9 +260,14 @@ class _Handler(BaseHTTPRequestHandler):
         if verb == "commit":
             self._writing(parts[0])
             return self._committed(name, repository, revision, body)
-        commit = self._commit_name(repository, revision)
         if verb == "tree":
-            return [_entry(path, content) for path, content in sorted(repository.commits[commit].items())]
+            revision, _, folder = revision.partition("/")
+            files = repository.commits[self._commit_name(repository, revision)]
+            inside = {path: content for path, content in files.items() if path.startswith(folder and f"{folder}/")}
+            if folder and not inside:
+                raise _RefusedError(404, "No such folder", "EntryNotFound")
+            return [_entry(path, content) for path, content in sorted(inside.items())]
+        commit = self._commit_name(repository, revision)
         return {"id": name, "sha": commit, "private": repository.private, "gated": repository.gated}
 
     def _validated(self, content: str) -> Any:
