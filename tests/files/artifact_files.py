@@ -58,6 +58,10 @@ def rearrange_as_format_2(folder: Path) -> None:
     data.rename(folder / "model.onnx.data")
     graph.unlink()
     graph.parent.rmdir()
+    (folder / "genai_config.json").unlink(missing_ok=True)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config.pop("transformers.js_config", None)
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     values["format_version"] = 2
     values["files"] = {
         name: {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
