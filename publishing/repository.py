@@ -64,8 +64,9 @@ def read_repository(api: "HfApi", repository: str, branch: str | None) -> Remote
         HubError: the hub cannot be reached, or it refuses the token.
         ArtifactError: the repository holds a manifest that cannot be read.
     """
-    from huggingface_hub import RepoFile, snapshot_download
     from huggingface_hub import errors as hub
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.hf_api import RepoFile
 
     with hub_failures(repository, writing=False):
         try:

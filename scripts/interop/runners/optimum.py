@@ -45,7 +45,7 @@ class Artifact:
                 return list(self.pipeline()(texts, batch_size=len(texts)))
             case "question-answering":
                 (found,) = ([self.pipeline()(question=question, context=context)] for question, context in texts)
-                return [{"answer": one["answer"], "score": one["score"]} for one in found]
+                return [{"answer": one["answer"].strip(), "score": one["score"]} for one in found]
             case "token-classification":
                 logits = self.model(**self.tokenizer(texts, return_tensors="pt")).logits
                 return list(logits.argmax(-1).tolist())
