@@ -45,22 +45,24 @@ class Runtime:
         environment: a key of ``PYTHON``, or "js".
         runner: the program in ``runners/``.
         browser: true if it needs Chromium.
+        wasm: true if ONNX Runtime's kernels for WebAssembly run.
     """
 
     title: str
     environment: str
     runner: str
     browser: bool = False
+    wasm: bool = False
 
 
 RUNTIMES: Mapping[str, Runtime] = {
     "genai": Runtime("onnxruntime-genai", "genai", "genai.py"),
     "optimum": Runtime("optimum", "optimum", "optimum.py"),
     "transformers_node": Runtime("transformers.js, Node", "js", "transformers_node.mjs"),
-    "transformers_web": Runtime("transformers.js, Chromium", "js", "transformers_web.mjs", browser=True),
+    "transformers_web": Runtime("transformers.js, Chromium", "js", "transformers_web.mjs", browser=True, wasm=True),
     "onnxruntime": Runtime("ONNX Runtime, Python", "onnxruntime", "onnxruntime.py"),
     "onnxruntime_node": Runtime("ONNX Runtime, Node", "js", "onnxruntime_node.mjs"),
-    "onnxruntime_web": Runtime("ONNX Runtime, wasm", "js", "onnxruntime_web.mjs"),
+    "onnxruntime_web": Runtime("ONNX Runtime, wasm", "js", "onnxruntime_web.mjs", wasm=True),
 }
 
 

@@ -14,10 +14,15 @@ from .cases import NEW_TOKENS, Case
 from .checkpoints import checkpoint
 from .environments import RUNTIMES, UnavailableError, command, variables
 from .expected import expected
+from .float_activations import float_outputs
 from .outcome import Outcome, judge
 from .record import Record
 
 LIMIT_S = 300
+WITH_FLOATS = (
+    "the tokens of the same graph with float activations: WebAssembly has no kernels for int8 activations, which the "
+    "graph asks for, and a choice between two close tokens may fall otherwise"
+)
 Report = Callable[[Case, str, Outcome], None]
 
 
@@ -54,7 +59,12 @@ def run(chosen: Iterable[Case], runtimes: Sequence[str], record: Record, report:
                 found = _result(start, folder)
                 if "runtime" in found:
                     record.versions[name] = str(found["runtime"])
-                record.add(case, name, judge(case.task, case.precision, found, outputs, batch, ends))
+                outcome = judge(case.task, case.precision, found, outputs, batch, ends)
+                if outcome.kind == "differs" and RUNTIMES[name].wasm and case.precision in ("int8", "int4"):
+                    other = float_outputs(fields)
+                    again = judge(case.task, case.precision, found, other["outputs"], other["batch"], ends)
+                    outcome = Outcome("same", WITH_FLOATS) if again == Outcome("same") else outcome
+                record.add(case, name, outcome)
                 report(case, name, record.outcomes[case][name])
 
 

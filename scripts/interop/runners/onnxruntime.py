@@ -15,10 +15,10 @@ Feeds = dict[str, NDArray[Any]]
 
 
 class Artifact:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, session: ort.InferenceSession | None = None) -> None:
         self.manifest = json.loads((folder / "intaglio.json").read_text(encoding="utf-8"))
         (graph,) = (name for name in self.manifest["files"] if name.endswith(".onnx"))
-        self.session = ort.InferenceSession(folder / graph, providers=["CPUExecutionProvider"])
+        self.session = session or ort.InferenceSession(folder / graph, providers=["CPUExecutionProvider"])
         self.names = [value.name for value in self.session.get_outputs()]
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         settings = folder / "generation_config.json"
@@ -100,8 +100,8 @@ def softmax(logits: NDArray[Any]) -> NDArray[Any]:
     return result
 
 
-def run(case: dict[str, Any]) -> dict[str, Any]:
-    artifact, texts, batch = Artifact(Path(case["artifact"])), case["texts"], case["batch"]
+def run(case: dict[str, Any], artifact: Artifact) -> dict[str, Any]:
+    texts, batch = case["texts"], case["batch"]
     match case["task"]:
         case "text-generation":
             new = case["max_new_tokens"]
@@ -123,7 +123,8 @@ def run(case: dict[str, Any]) -> dict[str, Any]:
 def main(case: str, result: str) -> None:
     found: dict[str, Any]
     try:
-        found = run(json.loads(Path(case).read_text(encoding="utf-8")))
+        fields = json.loads(Path(case).read_text(encoding="utf-8"))
+        found = run(fields, Artifact(Path(fields["artifact"])))
     except Exception as error:  # ONNX Runtime raises its own kinds
         found = {"refused": str(error).strip().splitlines()[0]}
     found["runtime"] = f"onnxruntime {ort.__version__}"
