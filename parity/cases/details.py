@@ -38,7 +38,9 @@ def worst_tokens(tally: Tally, case: Case, tokenizer: Tokenizer | None) -> tuple
 
 
 def by_position(tally: Tally, case: Case) -> tuple[tuple[float, ...], ...]:
-    """Return the divergence at each position, passage by passage, to four digits."""
+    """Return the divergence at each position, passage by passage, to four digits; nothing where no pass succeeded."""
+    if not tally.kl:
+        return ()
     values = np.concatenate(tally.kl)
     ends = np.cumsum([passage.tokens.size for passage in case.passages])
     return tuple(tuple(float(f"{kl:.4g}") for kl in part) for part in np.split(values, ends[:-1]))
