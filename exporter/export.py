@@ -30,7 +30,7 @@ from ..artifact import (
     graph_name,
     sha256_file,
 )
-from ..contract import CACHE_DTYPES
+from ..contract import CACHE_DTYPES, LOGITS_TO_KEEP
 from ..devices.presets import DEVICES, DeviceName, form_for
 from ..errors import UsageError
 from ..files.embedding import FILE as EMBEDDING
@@ -185,7 +185,7 @@ def export(
             if settings is not None:
                 (folder / GENERATION_CONFIG).write_text(settings, encoding="utf-8")
             model = _facts(checkpoint.config, chosen, activations)
-            if chosen == "text-generation":
+            if LOGITS_TO_KEEP in graph.model.graph.initializers:  # genai does not give this input
                 config = genai_config(folder, model, checkpoint.config.family, target, graph_file)
                 (folder / GENAI_CONFIG).write_text(config, encoding="utf-8")
             if isinstance(checkpoint, ArtifactCheckpoint):

@@ -18,7 +18,11 @@ ORT = {"onnxruntime"}
 
 # What a room must not import, anywhere in its files: other rooms by their name, packages by theirs.
 FORBIDDEN = {
-    "files": {"models", "exporter", "runtime", "parity", "publishing", "cli", "interop"} | TORCH | ONNX | ORT | {"transformers"},
+    "files": {"models", "exporter", "runtime", "parity", "publishing", "cli", "interop"}
+    | TORCH
+    | ONNX
+    | ORT
+    | {"transformers"},
     "models": {"exporter", "runtime", "parity", "publishing", "cli", "interop"} | ONNX | ORT | {"transformers"},
     "exporter": {"runtime", "parity", "publishing", "cli", "interop"} | ORT | {"transformers"},
     "runtime": {"models", "exporter", "parity", "publishing", "cli", "interop"} | TORCH | ONNX | {"transformers"},

@@ -63,7 +63,8 @@ def run(chosen: Iterable[Case], runtimes: Sequence[str], record: Record, report:
                 if outcome.kind == "differs" and RUNTIMES[name].wasm and case.precision in ("int8", "int4"):
                     other = float_outputs(fields)
                     again = judge(case.task, case.precision, found, other["outputs"], other["batch"], ends)
-                    outcome = Outcome("same", WITH_FLOATS) if again == Outcome("same") else outcome
+                    if again.kind == "same":
+                        outcome = Outcome("same", "; ".join(filter(None, (WITH_FLOATS, again.reason))))
                 record.add(case, name, outcome)
                 report(case, name, record.outcomes[case][name])
 

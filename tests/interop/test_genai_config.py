@@ -62,6 +62,12 @@ def test_tasks_without_text_have_no_file(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / FILE).exists()
 
 
+def test_a_graph_whose_every_input_must_be_given_has_no_file(tmp_path: Path) -> None:
+    """OpenVINO takes no input with a default, and genai gives no logits_to_keep."""
+    folder = tiny.write(tmp_path / "checkpoint", tiny.config("qwen2"), tokenizer=True)
+    assert FILE not in export(folder, tmp_path / "out", device="openvino").files
+
+
 def written(folder: Path, config: dict[str, Any], settings: dict[str, Any] | None, target: Target = "ort") -> Any:
     """Return the object for these files of a checkpoint; no generation_config.json for None."""
     (folder / "config.json").write_text(json.dumps(config))
