@@ -16,8 +16,9 @@ try:
     from optimum.onnxruntime import ORTModelForCausalLM  # pyright: ignore[reportMissingImports]
     from optimum.onnxruntime.modeling import ORTModel  # pyright: ignore[reportMissingImports]
 except ModuleNotFoundError as error:
+    missing = "optimum-onnx" if str(error.name).startswith("optimum") else error.name
     raise DependencyError(
-        f"optimum's classes need the package {error.name}, which is not installed; "
+        f"optimum's classes need the package {missing}, which is not installed; "
         "install it with: pip install 'intaglio[optimum,cpu]'"
     ) from None
 
