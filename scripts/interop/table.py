@@ -8,14 +8,14 @@ from .outcome import SAME, Outcome
 from .record import Record
 
 PAGE = ROOT / "docs" / "runtimes.md"
-BEGIN, END = "<!-- begin: scripts/interop -->\n", "<!-- end: scripts/interop -->"
+BEGIN, END = "<!-- begin: scripts/interop -->\n", "\n<!-- end: scripts/interop -->"
 
 
 def write(table: str) -> None:
     """Write the table between the markers of the page."""
     text = PAGE.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}{table}{END}{rest.split(END)[1]}", encoding="utf-8")
+    PAGE.write_text(f"{before}{BEGIN}\n{table}{END}{rest.split(END)[1]}", encoding="utf-8")
 
 
 def table(record: Record) -> str:

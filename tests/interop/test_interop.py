@@ -27,7 +27,9 @@ def outcome(found: Mapping[str, Any], outputs: list[Any], batch: list[Any] | Non
 
 def test_another_token_differs_and_what_follows_the_end_does_not_count() -> None:
     assert outcome({"outputs": [[1, 2, 9]]}, [[1, 2, 9]]) == Outcome("same")
-    assert outcome({"outputs": [[1, 2, 9, 0, 0]]}, [[1, 2, 9]]) == Outcome("same")
+    assert outcome({"outputs": [[1, 2]]}, [[1, 2, 9]]) == Outcome("same")
+    assert outcome({"outputs": [[1, 9, 0]]}, [[1, 9]]) == Outcome("differs", "text 1: goes on after the end token")
+    assert outcome({"outputs": [[1]], "batch": [[1, 9, 0]]}, [[1]], [[1, 9]]) == Outcome("same")
     assert outcome({"outputs": [[1, 3]]}, [[1, 2]]) == Outcome("differs", "text 1: token 2 of 2 is 3, intaglio's 2")
     assert outcome({"outputs": [[1]]}, [[1, 2]]).reason == "text 1: token 2 of 2 is the end, intaglio's 2"
     rows = {"outputs": [[1]], "batch": [[1], [2]]}
