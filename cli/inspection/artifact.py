@@ -3,13 +3,16 @@
 from collections.abc import Iterator
 from math import prod
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...artifact import Manifest
 from ...contract import ACTIVATIONS, BITS, has_cache
-from ...devices.runtimes import Support, supported
 from .description import COMPUTED, Description, group_tensors
 from .text_files import text_facts
 from .weights import bits_per_weight, estimated_kl, part_of, stored_bytes, stored_weights
+
+if TYPE_CHECKING:
+    from ...devices.runtimes import Support
 
 
 def describe_artifact(path: Path, manifest: Manifest) -> Description:
@@ -44,8 +47,10 @@ def describe_artifact(path: Path, manifest: Manifest) -> Description:
     )
 
 
-def _runtimes(path: Path, manifest: Manifest) -> list[Support] | None:
+def _runtimes(path: Path, manifest: Manifest) -> "list[Support] | None":
     """Return what each runtime makes of the artifact; None if its graph cannot be read."""
+    from ...devices.runtimes import supported
+
     try:
         return supported(path, manifest)
     except (OSError, ValueError):

@@ -4,11 +4,13 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from ...devices.runtimes import Support
 from ..sizes import size
 from .weights import StoredWeight, describe_formats, rows_by_kind
+
+if TYPE_CHECKING:
+    from ...devices.runtimes import Support
 
 COMPUTED = " computed"
 """The suffix of groups of tensors that are computed from the config: rotary frequencies, constants."""
@@ -83,7 +85,7 @@ class Description:
     bits_per_weight: float | None = None
     kl: float | None = None
     notes: Sequence[str] = ()
-    runtimes: Sequence[Support] | None = None
+    runtimes: "Sequence[Support] | None" = None
 
     @property
     def parameters(self) -> int:
@@ -218,7 +220,7 @@ def group_tensors(tensors: Iterable[tuple[str, int, int]]) -> dict[str, TensorGr
     return {name: TensorGroup(tensor_count[name], total, taken[name]) for name, total in elements.most_common()}
 
 
-def _support_to_text(support: Support) -> str:
+def _support_to_text(support: "Support") -> str:
     """Return ``OpenVINO: runs``, or with the first reason why not and the number of the others."""
     text = f"{support.runtime}: {support.verdict}"
     if support.reasons:
