@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from ...artifact import Manifest, Precision
+from ...artifact import Manifest, Precision, Quantization
 from ...contract import ACTIVATIONS
 from ...errors import DependencyError, UnsupportedError, UsageError
 from .onnxruntime import PROVIDERS
@@ -70,7 +70,7 @@ def no_int8_kernel(folder: Path) -> UnsupportedError:
 
 
 def check_precision(folder: Path, manifest: Manifest, device: Device) -> None:
-    """Check that ONNX Runtime has kernels for the artifact's precision on the device.
+    """Check that ONNX Runtime has kernels for the artifact's precision, and its blocks, on the device.
 
     A quantized artifact computes in the precision of its activations, which is the cache's too. An encoder, whose
     tokens attend to all others, has no GroupQueryAttention: its Attention of ai.onnx takes fp32 on CUDA.
@@ -97,3 +97,14 @@ def check_precision(folder: Path, manifest: Manifest, device: Device) -> None:
             f"{folder}: {kind}, target 'ort', cannot run on CUDA, where ONNX Runtime's GroupQueryAttention "
             f"takes fp16 and bf16 only; {to_cuda}"
         )
+    found = [name for name, entry in manifest.tensors.items() if _fails_on_cuda(entry.quantization)]
+    if device == "cuda" and manifest.target == "ort" and found:
+        raise UnsupportedError(
+            f"{folder}: {found[0]} has blocks of 256 for 4 bits, and ONNX Runtime's MatMulNBits on CUDA fails for them "
+            "where one token is read; quantize the model with --block-size 32, 64 or 128"
+        )
+
+
+def _fails_on_cuda(quantization: Quantization | None) -> bool:
+    """Return True for blocks that a decode step cannot have (ONNX Runtime 1.30: ``TryMatMul4BitsM1`` throws)."""
+    return quantization is not None and quantization.bits == 4 and quantization.block_size == 256

@@ -4,9 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from intaglio.artifact import read_manifest
+from intaglio.artifact import Quantization, TensorEntry, read_manifest
 from intaglio.errors import DependencyError, UnsupportedError, UsageError
 from intaglio.runtime import load
+from intaglio.runtime.engine.refusals import check_precision
 from intaglio.tests.runtime import fakes
 from intaglio.tests.runtime.fakes import rewrite_manifest
 
@@ -69,3 +70,23 @@ def test_a_device_that_is_unknown_or_unavailable(artifact: Path, monkeypatch: py
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(DependencyError, match=r"has no CUDAExecutionProvider; .*'intaglio\[gpu\]'"):
         load(rewrite_manifest(artifact, precision="fp16"), device="cuda")
+
+
+def test_blocks_of_256_for_4_bits_are_refused_on_cuda(artifact: Path) -> None:
+    """ONNX Runtime throws there: TryMatMul4BitsM1 has kernels for 16, 32, 64 and 128."""
+    model = replace(read_manifest(artifact).model, cache_dtype="float16")
+    for bits, size, refused in ((4, 256, True), (4, 128, False), (8, 256, False)):
+        quantization = Quantization(bits, size, True, "rtn", 0, 0.1, None)
+        tensors = {"model.layers.0.mlp.up_proj.weight": TensorEntry("int4", (8, 512), (), quantization)}
+        manifest = replace(read_manifest(artifact), precision="int4", model=model, tensors=tensors)
+        check_precision(artifact, manifest, "cpu")
+        if refused:
+            with pytest.raises(UnsupportedError) as error:
+                check_precision(artifact, manifest, "cuda")
+            assert str(error.value) == (
+                f"{artifact}: model.layers.0.mlp.up_proj.weight has blocks of 256 for 4 bits, and ONNX Runtime's "
+                "MatMulNBits on CUDA fails for them where one token is read; quantize the model with --block-size 32, "
+                "64 or 128"
+            )
+        else:
+            check_precision(artifact, manifest, "cuda")
