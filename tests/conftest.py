@@ -1,10 +1,12 @@
 """Tracing a model takes seconds, and most tests export one that others exported before: each is traced once.
 
-A test marked ``traces_anew`` traces for itself: it asks whether two traces are alike, or changes what is traced.
+torch builds its registry of operators anew for every trace; the tests share one. A test marked ``traces_anew`` traces
+for itself: it asks whether two traces are alike, or changes what is traced.
 """
 
 import sys
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
@@ -21,6 +23,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         return
     if not _originals:
         _originals.append(module._export)
+        _share_the_registry()
     anew = item.get_closest_marker("traces_anew") is not None
     module._export = _originals[0] if anew else _export_once  # type: ignore[attr-defined]
 
@@ -30,3 +33,9 @@ def _export_once(*arguments: Any) -> Any:
     if key not in _traced:
         _traced[key] = _originals[0](*arguments)
     return _traced[key].clone()
+
+
+def _share_the_registry() -> None:
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    ONNXRegistry.from_torchlib = staticmethod(cache(ONNXRegistry.from_torchlib))  # type: ignore[method-assign]

@@ -105,9 +105,12 @@ METHODS: list[tuple[QuantizedPrecision, Method]] = [
     *((precision, method) for precision in QUANTIZED for method in ("rtn", "gptq", "awq", "auto")),
     ("int8", "smoothquant"),
 ]
-QUICK_STANDARD = (("int4", "awq"), ("int8", "gptq"))
+QUICK: dict[Target, set[tuple[QuantizedPrecision, Method]]] = {
+    "ort": {("int4", "gptq"), ("int8", "awq"), ("int4", "auto"), ("int8", "smoothquant")},
+    "standard": {("int4", "awq"), ("int8", "gptq")},
+}
 CASES = [
-    pytest.param(target, *case, marks=pytest.mark.slow if target == "standard" and case not in QUICK_STANDARD else ())
+    pytest.param(target, *case, marks=() if case in QUICK[target] else pytest.mark.slow)
     for target in TARGETS
     for case in METHODS
     if not (target == "standard" and "smoothquant" in case)  # refused: it is for ONNX Runtime's own operators

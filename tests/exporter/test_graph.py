@@ -144,8 +144,8 @@ LAST_SLIDE = SIX | {"use_sliding_window": True, "max_window_layers": 3}
 ALTERNATING = SIX | {"layer_types": ["full_attention", "sliding_attention"] * 3}
 CASES = [
     ("qwen2", LAST_SLIDE, "ort"),
-    ("exaone4", SIX | {"sliding_window_pattern": "LLG"}, "ort"),
     ("exaone4", SIX | {"sliding_window_pattern": "LLG"}, "standard"),
+    pytest.param("exaone4", SIX | {"sliding_window_pattern": "LLG"}, "ort", marks=pytest.mark.slow),
     pytest.param("qwen2", SIX, "ort", marks=pytest.mark.slow),
     pytest.param("qwen2", LAST_SLIDE, "standard", marks=pytest.mark.slow),
     pytest.param("exaone4", ALTERNATING, "ort", marks=pytest.mark.slow),

@@ -27,8 +27,15 @@ from torch import Tensor
 FP16_SHARE_OF_SCALE = 2e-2
 
 
-@pytest.mark.parametrize("target", ["ort", "standard"])
-@pytest.mark.parametrize("family", ["qwen2", "exaone4"])
+@pytest.mark.parametrize(
+    ("family", "target"),
+    [
+        ("exaone4", "ort"),
+        ("qwen2", "standard"),
+        pytest.param("qwen2", "ort", marks=pytest.mark.slow),
+        pytest.param("exaone4", "standard", marks=pytest.mark.slow),
+    ],
+)
 def test_fp16(tmp_path: Path, family: str, target: Target) -> None:
     folder = tiny.write(tmp_path / "checkpoint", tiny.config(family))
     export(folder, tmp_path / "out", precision="fp16", target=target)

@@ -70,8 +70,13 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("precision", ["int4", "int8"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("case", "precision"),
+    [
+        *((case, "int4") for case in CASES),
+        *(pytest.param(case, "int8", marks=() if "tied" in case else pytest.mark.slow) for case in CASES),
+    ],
+)
 def test_the_graph_computes_with_the_rounded_weights(
     tmp_path: Path, float_activations: dict[str, Schemes], case: str, precision: QuantizedPrecision
 ) -> None:
@@ -149,9 +154,18 @@ def test_a_tied_embedding_is_stored_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "task", ["text-classification", "token-classification", "question-answering", "feature-extraction"]
+    ("family", "task"),
+    [
+        ("qwen2", "text-classification"),
+        ("exaone4", "token-classification"),
+        ("qwen2", "question-answering"),
+        ("exaone4", "feature-extraction"),
+        pytest.param("exaone4", "text-classification", marks=pytest.mark.slow),
+        pytest.param("qwen2", "token-classification", marks=pytest.mark.slow),
+        pytest.param("exaone4", "question-answering", marks=pytest.mark.slow),
+        pytest.param("qwen2", "feature-extraction", marks=pytest.mark.slow),
+    ],
 )
-@pytest.mark.parametrize("family", ["qwen2", "exaone4"])
 def test_heads(tmp_path: Path, float_activations: dict[str, Schemes], family: str, task: str) -> None:
     folder = tiny.write(tmp_path / "checkpoint", tiny.config(family, task))
     manifest = quantize(folder, tmp_path / "out", options=QuantizeOptions("rtn"))
