@@ -7,7 +7,7 @@ from ..artifact import FloatPrecision, Target, Task
 from ..contract import LOGITS_TO_KEEP
 from ..devices.presets import USUAL, GraphForm
 from ..models.dtypes import TORCH_DTYPES
-from ..models.heads import build
+from ..models.heads import build, projection_path
 from ..models.parameters import check_parameters, stored_name
 from ..models.rope import RotaryEmbedding
 from ..models.weight_source import WeightSource
@@ -73,7 +73,7 @@ def build_graph(
             quantize_ort(graph, quantizer.blocks, form)
         else:
             quantize_standard(graph, quantizer.blocks)
-    tidy(graph)
+    tidy(graph, projection_path(task))
     if not form.optional_logits_to_keep:
         _require_logits_to_keep(graph)
     report("graph", 2, 2)

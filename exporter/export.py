@@ -54,6 +54,7 @@ from .companions.source_card import read_source_card
 from .companions.transformers_js import FILE as CONFIG
 from .companions.transformers_js import config_text
 from .fit_device import check_device, device_notes
+from .passes.describe import describe
 from .progress import Progress
 from .quantize.options import QUANTIZED, QuantizedPrecision, QuantizeOptions
 from .quantize.prepare import prepare, scratch_folder
@@ -167,6 +168,14 @@ def export(
             data_file = data_name(graph_file)
             tensors, data = write_weights(graph, weights, folder / data_file, advance)
             operators = Counter(f"{n.domain}::{n.op_type}" if n.domain else n.op_type for n in graph.model.graph)
+            if isinstance(checkpoint, ArtifactCheckpoint):
+                made_from = checkpoint.origin
+            else:
+                assert digest is not None
+                card = read_source_card(located.folder)
+                made_from = Source(located.id, located.revision, digest.wait(report), card)
+            padded_right = target == "ort" and checkpoint.config.causal
+            describe(graph.model, checkpoint.config.family, chosen, target, precision, made_from, padded_right)
             write_graph(graph.model, folder / graph_file)
             for name in companions(located.folder):
                 (folder / name).parent.mkdir(exist_ok=True)
@@ -188,12 +197,6 @@ def export(
             if LOGITS_TO_KEEP in graph.model.graph.initializers:  # genai does not give this input
                 config = genai_config(folder, model, checkpoint.config.family, target, graph_file)
                 (folder / GENAI_CONFIG).write_text(config, encoding="utf-8")
-            if isinstance(checkpoint, ArtifactCheckpoint):
-                made_from = checkpoint.origin
-            else:
-                assert digest is not None
-                card = read_source_card(located.folder)
-                made_from = Source(located.id, located.revision, digest.wait(report), card)
         files = {
             name: data if name == data_file else FileEntry(sha256_file(folder / name), (folder / name).stat().st_size)
             for name in sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())

@@ -32,6 +32,8 @@ class Head(nn.Module):
 
     trunk_name = "model"
     """The trunk's attribute name, as the task's checkpoints spell it."""
+    projection_name: str
+    """The final projection's attribute name."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -48,6 +50,8 @@ class Head(nn.Module):
 
 class CausalLM(Head):
     """Next-token logits. With tied embeddings the output matrix is the embedding."""
+
+    projection_name = "lm_head"
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
@@ -90,6 +94,8 @@ class CausalLM(Head):
 
 class SequenceClassification(Head):
     """Logits of the last token that is not ``pad_token_id``; padding on either side."""
+
+    projection_name = "score"
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
@@ -159,6 +165,8 @@ class SequenceClassification(Head):
 class TokenClassification(Head):
     """One row of logits per token."""
 
+    projection_name = "score"
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self.score = nn.Linear(config.hidden_size, len(config.labels))
@@ -195,6 +203,7 @@ class QuestionAnswering(Head):
     """Logits for each token to start or to end the answer."""
 
     trunk_name = "transformer"
+    projection_name = "qa_outputs"
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
@@ -318,3 +327,8 @@ def trunk(module: nn.Module) -> Decoder:
 def trunk_path(task: Task) -> str:
     """Return what the trunk's names in a task's module begin with: "model.", "transformer.", or "" without a head."""
     return "" if task == "feature-extraction" else f"{HEADS[task].trunk_name}."
+
+
+def projection_path(task: Task) -> str:
+    """Return the name of the final projection in a task's module; "" without a head."""
+    return "" if task == "feature-extraction" else HEADS[task].projection_name

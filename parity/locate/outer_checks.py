@@ -12,6 +12,7 @@ from ...artifact import Task
 from ...contract import LOGITS_TO_KEEP, OUTPUTS
 from ...errors import ArtifactError
 from ...models.family import FAMILIES
+from ...models.heads import projection_path
 from ...models.layers import RMSNorm
 from ...models.layerwise import Layerwise
 from .artifact_graph import ArtifactGraph
@@ -27,13 +28,6 @@ from .source_run import LayerRun, SourceRun
 from .tap_map import SUM, tensors_of
 from .taps import HIDDEN, OUT, Tap
 
-HEADS: dict[Task, str] = {
-    "text-generation": "lm_head",
-    "text-classification": "score",
-    "token-classification": "score",
-    "question-answering": "qa_outputs",
-}
-"""The path of each task's head in the native definition."""
 NORM = Tap("norm", (HIDDEN,), "norm", ("output", "norm"))
 SAMPLE = 512
 """Rows of the LM head that its budget is estimated from."""
@@ -91,7 +85,7 @@ class OuterChecks:
         if self.task not in ("text-classification", "token-classification") or ours == theirs:
             return []
         text = f"the manifest's labels are {', '.join(ours)}, config.json's id2label has {', '.join(theirs)}"
-        return [Check.failed(HEADS[self.task], self.base, text)]
+        return [Check.failed(projection_path(self.task), self.base, text)]
 
     def _norm(self, run: SourceRun, scenario: str) -> list[Check]:
         config, path = self.source.config, f"{self.tap_map.trunk}norm"
@@ -137,7 +131,7 @@ class OuterChecks:
     def _head(self, run: SourceRun, scenario: str) -> list[Check]:
         if self.task == "feature-extraction" or self.tap_map.norm is None:
             return []
-        path, norm = HEADS[self.task], self.tap_map.norm.value
+        path, norm = projection_path(self.task), self.tap_map.norm.value
         names = OUTPUTS[self.task]
         values = [value for name in names for value in self.artifact.graph.outputs if value.name == name]
         normed = self.source.norm(run.hidden)
