@@ -5,7 +5,7 @@ from ..artifact_editor import ArtifactEditor
 
 def pools_the_first(editor: ArtifactEditor) -> None:
     """Make sequence classification read the first token."""
-    last = editor.node("ArgMax").outputs[0]
+    last = editor.node("score/ArgMax").outputs[0]
     users = list(last.uses())
     first = editor.insert("Mul", [last, editor.constant(0)])
     for user, index in users:
@@ -14,7 +14,7 @@ def pools_the_first(editor: ArtifactEditor) -> None:
 
 def pools_the_padding(editor: ArtifactEditor) -> None:
     """Make sequence classification read the last position, even where it is padding."""
-    text = editor.node("Cast").outputs[0]
+    text = editor.node("input_ids/Cast").outputs[0]
     users = list(text.uses())
     ones = editor.insert("Add", [editor.insert("Mul", [text, editor.constant(0)]), editor.constant(1)])
     for user, index in users:
