@@ -12,7 +12,7 @@ from intaglio import QuantizeOptions, load, quantize
 from intaglio.contract import MASK_CHECK
 from intaglio.scripts.interop import environments, matrix, table
 from intaglio.scripts.interop.cases import Case, cases
-from intaglio.scripts.interop.checkpoints import CHECKPOINTS
+from intaglio.scripts.interop.checkpoints import CHECKPOINTS, FAMILIES
 from intaglio.scripts.interop.environments import RUNTIMES, UnavailableError
 from intaglio.scripts.interop.outcome import Outcome, judge
 from intaglio.scripts.interop.record import Record, read_record
@@ -59,6 +59,7 @@ def test_precisions_with_the_same_outcomes_share_a_row() -> None:
     found.add(more, "genai", Outcome("same"))
     found.add(TEXT, "genai", Outcome("same"))
     found.add(CLASSIFY, "genai", refused)
+    assert cells(table.table(found))["qwen2", "text-generation", "ort", "int4", "onnxruntime-genai"] == "same tokens"
     assert table.table(found).splitlines() == [
         "| model | task | target | precision | onnxruntime-genai |",
         "| --- | --- | --- | --- | --- |",
@@ -128,6 +129,17 @@ def test_the_lines_for_genai_run(tmp_path: Path) -> None:
     assert done.stdout.rstrip("\n") == expected.text
 
 
+def cells(text: str) -> dict[tuple[str, ...], str]:
+    """Return the cells of a table by model, task, target, precision and runtime, without the numbers of their notes."""
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ") and "---" not in line]
+    return {
+        (model, task, target, precision, runtime): cell.split(" (")[0]
+        for model, task, target, precisions, *row in rows[1:]
+        for precision in precisions.split(", ")
+        for runtime, cell in zip(rows[0][4:], row, strict=True)
+    }
+
+
 @pytest.mark.slow
 def test_the_page_shows_what_every_runtime_does() -> None:
     for name, runtime in RUNTIMES.items():
@@ -137,7 +149,8 @@ def test_the_page_shows_what_every_runtime_does() -> None:
             pytest.skip(f"{name}: {error}")
     record = Record()
     matrix.run(cases(quick=False), list(RUNTIMES), record, lambda *_: None)
-    found = table.table(record)
-    page = table.PAGE.read_text(encoding="utf-8")
-    rows = [line for line in found.splitlines() if line.startswith("|")]
-    assert [row for row in rows if row not in page] == []
+    found = cells(table.table(record))
+    shown = cells(table.PAGE.read_text(encoding="utf-8").split(table.BEGIN)[1].split(table.END)[0])
+    tiny = {key: cell for key, cell in shown.items() if key[0] in FAMILIES}
+    assert {key: found[key] for key in tiny} == tiny
+    assert {key for key in found if key[1] == "text-generation"} <= tiny.keys()
