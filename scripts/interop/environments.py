@@ -123,6 +123,7 @@ def node_environment() -> Path:
         "install",
         "--prefix",
         str(folder),
+        "--ignore-scripts",  # onnxruntime-node's would download the libraries of CUDA
         "--no-audit",
         "--no-fund",
         "--loglevel=error",
