@@ -32,10 +32,6 @@ NODE = (
 """Packages of Node; the first brings onnxruntime-node, onnxruntime-web and a tokenizer, in the versions it asks for."""
 
 
-CPU_ALONE = {"ONNXRUNTIME_NODE_INSTALL": "skip"}
-"""The installation of onnxruntime-node would fetch the libraries for CUDA from elsewhere."""
-
-
 class UnavailableError(Exception):
     """An environment that cannot be made here; the message says why."""
 
@@ -151,9 +147,7 @@ def _make(folder: Path, packages: str, commands: Sequence[Sequence[str]]) -> Non
         return
     folder.mkdir(parents=True, exist_ok=True)
     for one in commands:
-        done = subprocess.run(
-            one, env=os.environ | CPU_ALONE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-        )
+        done = subprocess.run(one, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
         if done.returncode != 0:
             lines = done.stdout.strip().splitlines() or [f"{one[0]} failed"]
             reason = next((line for line in reversed(lines) if "Error:" in line), lines[-1])
