@@ -20,7 +20,7 @@ from .arrangement import Arrangement
 from .bench import Speed, parse_speed
 from .names import BENCH, stored_name
 from .proof import Proof, parse_proof
-from .snippets import TITLES, Snippet, runtimes, snippets
+from .snippets import TITLES, Chat, Snippet, runtimes, snippets
 
 CARD_MARK = "<!-- Written by `intaglio push`; what is below this line is kept. -->"
 """The end of the card. Text of one's own goes below it."""
@@ -74,7 +74,7 @@ def make_card(arrangement: Arrangement, read: Read, repository: str, *, base_mod
     ordered = sorted(arrangement.artifacts.items(), key=lambda item: (item[0] != default, _bytes(item[1])))
     rows = [_row(one, default, read) for _, one in ordered]
     base = base_model or (manifest.source.id if _is_hub_id(manifest.source) else None)
-    shown = snippets(manifest, repository, default, chat=_has_chat(arrangement, read))
+    shown = snippets(manifest, repository, default, chat=_chat(arrangement, read))
     environment = Environment(
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined
     )
@@ -152,15 +152,15 @@ def _is_hub_id(source: Source) -> bool:
     return source.revision is not None and HUB_ID.fullmatch(source.id) is not None
 
 
-def _has_chat(arrangement: Arrangement, read: Read) -> bool:
-    files = arrangement.artifacts[arrangement.default].files
-    if "chat_template.jinja" in files:
-        return True
+def _chat(arrangement: Arrangement, read: Read) -> Chat:
+    """Return where the chat template is."""
     try:
         settings = parse_json(read("tokenizer_config.json") or b"{}")
     except ValueError:
-        return False
-    return isinstance(settings, dict) and bool(settings.get("chat_template"))
+        settings = {}
+    if isinstance(settings, dict) and settings.get("chat_template"):
+        return "settings"
+    return "file" if "chat_template.jinja" in arrangement.artifacts[arrangement.default].files else None
 
 
 def _elsewhere(rows: list[Row], shown: list[Snippet], default: Precision) -> list[str]:

@@ -20,6 +20,9 @@ INSTALL: dict[Runtime, str] = {
     "optimum": "pip install 'optimum-onnx[onnxruntime]'",
     "onnxruntime": "pip install onnxruntime huggingface_hub tokenizers",
 }
+REGISTRATION_INSTALL = "pip install 'intaglio[optimum,cpu]'"
+"""For optimum where it needs intaglio's registration of a family."""
+
 TITLES: dict[Runtime, str] = {
     "intaglio": "intaglio",
     "onnxruntime-genai": "ONNX Runtime GenAI",
@@ -38,6 +41,10 @@ JS_DTYPES = {"": "fp32", "_fp16": "fp16", "_quantized": "q8", "_q4": "q4", "_q4f
 """transformers.js' names of precisions by the end of the graph's name; it has no others."""
 
 
+Chat = Literal["settings", "file"] | None
+"""Where a chat template is: in tokenizer_config.json, or in a file of its own, which Transformers.js does not read."""
+
+
 @dataclass(frozen=True)
 class Snippet:
     """A runtime's name, the command that installs it, the language and the lines."""
@@ -49,32 +56,30 @@ class Snippet:
     code: str
 
 
-def snippets(manifest: Manifest, repository: str, default: Precision, *, chat: bool) -> list[Snippet]:
+def snippets(manifest: Manifest, repository: str, default: Precision, *, chat: Chat) -> list[Snippet]:
     """Return the snippets for an artifact in a repository.
 
     Args:
         manifest: of the artifact.
         repository: its hub id.
         default: the precision that is loaded where none is asked for.
-        chat: the artifact has a chat template.
+        chat: where the artifact's chat template is.
     """
     return [_snippet(runtime, manifest, repository, default, chat) for runtime in runtimes(manifest, default)]
 
 
 def runtimes(manifest: Manifest, default: Precision) -> list[Runtime]:
-    """Return the runtimes that run an artifact as it is in a repository with this default.
+    """Return the runtimes that run an artifact in a repository with this default.
 
-    ONNX Runtime GenAI reads the settings of the default alone. Transformers.js knows no exaone4, and of Qwen2 the
-    language model alone.
+    ONNX Runtime GenAI reads the settings of the default alone. Transformers.js asks for a separator token to answer
+    questions, which the tokenizers of these families do not have.
     """
     found: list[Runtime] = ["intaglio"]
-    if manifest.task == "text-generation":
-        if manifest.precision == default and "genai_config.json" in manifest.files:
-            found.append("onnxruntime-genai")
-        if manifest.family == "qwen2" and _suffix(manifest) in JS_DTYPES:
-            found.append("transformers.js")
-    if manifest.family == "qwen2":
-        found.append("optimum")
+    if manifest.task == "text-generation" and manifest.precision == default and "genai_config.json" in manifest.files:
+        found.append("onnxruntime-genai")
+    if manifest.task != "question-answering" and _suffix(manifest) in JS_DTYPES:
+        found.append("transformers.js")
+    found.append("optimum")
     if manifest.model.cache_dtype != "bfloat16":  # which numpy does not have
         found.append("onnxruntime")
     return found
@@ -84,26 +89,34 @@ def _suffix(manifest: Manifest) -> str:
     return manifest.graph.removeprefix("onnx/model").removesuffix(".onnx")
 
 
-def _snippet(runtime: Runtime, manifest: Manifest, repository: str, default: Precision, chat: bool) -> Snippet:
+def _js_type(manifest: Manifest) -> str | None:
+    """Return the model type by which Transformers.js runs an artifact whose own it does not know; None if it does."""
+    if manifest.task in ("text-classification", "token-classification"):
+        return "bert"
+    return "qwen2" if manifest.family == "exaone4" and manifest.task == "text-generation" else None
+
+
+def _snippet(runtime: Runtime, manifest: Manifest, repository: str, default: Precision, chat: Chat) -> Snippet:
     script = runtime == "transformers.js"
     name = f"{runtime}.{'mjs' if script else 'py'}.jinja"
     text = (Path(__file__).parent / "snippets" / name).read_text(encoding="utf-8")
     environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
-    folder, _, file = manifest.graph.rpartition("/")
+    registration = manifest.family == "exaone4" and manifest.task == "text-generation"
     code = environment.from_string(text).render(
         task=manifest.task,
         repository=repository,
         choice="" if manifest.precision == default else f', precision="{manifest.precision}"',
-        chat=chat,
-        registration=manifest.family == "exaone4" and manifest.task == "text-generation",
+        chat=chat == "settings" or (chat == "file" and not script),
+        registration=registration,
         patterns=json.dumps(["*.json", "*.jinja", f"{manifest.graph}*"]),
         graph=manifest.graph,
-        subfolder=folder,
-        file_name=file,
+        file_name=manifest.graph.rpartition("/")[2],
         ort_class=ORT_CLASSES[manifest.task],
+        js_type=_js_type(manifest),
         dtype=JS_DTYPES.get(_suffix(manifest), ""),
         kv_heads=manifest.model.num_key_value_heads,
         head_dim=manifest.model.head_dim,
         cache_dtype=manifest.model.cache_dtype,
     )
-    return Snippet(runtime, TITLES[runtime], INSTALL[runtime], "js" if script else "python", code.strip())
+    install = REGISTRATION_INSTALL if runtime == "optimum" and registration else INSTALL[runtime]
+    return Snippet(runtime, TITLES[runtime], install, "js" if script else "python", code.strip())

@@ -6,11 +6,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 from intaglio import QuantizeOptions, push, quantize
 from intaglio.artifact import read_manifest
-from intaglio.publishing.snippets import Runtime, Snippet, runtimes, snippets
+from intaglio.publishing.snippets import Chat, Runtime, Snippet, runtimes, snippets
 from intaglio.scripts.interop.environments import node_environment, python_environment
 from intaglio.tests import tiny
 from intaglio.tests.publishing.hub_server import Hub
@@ -23,7 +24,6 @@ env.remoteHost = process.env.HF_ENDPOINT;
 env.cacheDir = process.env.HF_HOME;
 await import("./snippet.mjs");
 """
-CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 
 
 @pytest.fixture
@@ -58,9 +58,9 @@ def command_of(snippet: Snippet, tmp_path: Path, node_folder: Path) -> list[str]
     return [sys.executable if name is None else str(python_environment(name)), str(tmp_path / "snippet.py")]
 
 
-@pytest.mark.parametrize("chat", [False, True])
+@pytest.mark.parametrize("chat", [None, "settings"])
 def test_the_snippets_of_intaglio_and_onnxruntime_run(
-    hub: Hub, int4: Path, chat: bool, capsys: pytest.CaptureFixture[str]
+    hub: Hub, int4: Path, chat: Chat, capsys: pytest.CaptureFixture[str]
 ) -> None:
     push(int4, NAME)
     found = {one.runtime: one for one in snippets(read_manifest(int4), NAME, "int4", chat=chat)}
@@ -70,10 +70,18 @@ def test_the_snippets_of_intaglio_and_onnxruntime_run(
 
 
 def test_a_snippet_names_the_precision_that_is_not_the_default(int4: Path) -> None:
-    for one in snippets(read_manifest(int4), NAME, "int8", chat=False):
+    for one in snippets(read_manifest(int4), NAME, "int8", chat=None):
         assert {"intaglio": 'precision="int4"', "transformers.js": 'dtype: "q4"'}.get(
             one.runtime, "model_q4"
         ) in one.code
+
+
+def test_transformers_js_gets_a_chat_by_the_settings_alone(int4: Path) -> None:
+    manifest = read_manifest(int4)
+    for chat, found in ((None, False), ("file", False), ("settings", True)):
+        every = {one.runtime: one.code for one in snippets(manifest, NAME, "int4", chat=cast(Chat, chat))}
+        assert ("role" in every["transformers.js"]) is found
+        assert ("lm.chat" in every["intaglio"]) is (chat is not None)
 
 
 @pytest.mark.slow
@@ -83,14 +91,12 @@ def test_a_snippet_names_the_precision_that_is_not_the_default(int4: Path) -> No
     ["text-generation", "feature-extraction", "text-classification", "token-classification", "question-answering"],
 )
 def test_every_snippet_runs_in_its_runtime(hub: Hub, tmp_path: Path, node_folder: Path, family: str, task: str) -> None:
-    if task == "text-generation":
-        source = CHECKPOINTS / f"tiny-{family}"
-    else:
-        source = tiny.write(tmp_path / "source", tiny.config(family, task), tokenizer=True)
+    source = tiny.write(tmp_path / "source", tiny.config(family, task), tokenizer=True)  # with a chat template
     quantize(source, tmp_path / "out", options=QuantizeOptions(method="rtn"))
     manifest = read_manifest(tmp_path / "out")
     push(tmp_path / "out", NAME)
-    for chat in (False, True) if task == "text-generation" else (False,):
+    chats: tuple[Chat, ...] = (None, "settings") if task == "text-generation" else (None,)
+    for chat in chats:
         every = snippets(manifest, NAME, "int4", chat=chat)
         assert [one.runtime for one in every] == runtimes(manifest, "int4")
         for one in every:

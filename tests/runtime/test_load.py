@@ -210,14 +210,17 @@ def test_an_artifact_on_the_hub(artifact: Path, monkeypatch: pytest.MonkeyPatch)
     asked = []
 
     def snapshot_download(repo_id: str, *, revision: str | None, allow_patterns: list[str]) -> str:
-        asked.append((repo_id, revision, "onnx/*" in allow_patterns))
+        asked.append((repo_id, revision, allow_patterns))
         return str(artifact)
 
     import huggingface_hub
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    assert load("org/name", revision="v1").manifest.task == "text-generation"
-    assert asked == [("org/name", "v1", True)]
+    manifest = load("org/name", revision="v1").manifest
+    (first, revision, manifests), (second, commit, files) = asked
+    assert (first, revision, second, commit) == ("org/name", "v1", "org/name", artifact.name)
+    assert "intaglio.json" in manifests and not any(name.startswith("onnx") for name in manifests)
+    assert set(manifest.files) <= set(files) and not any("*" in name for name in files if name.startswith("onnx"))
 
 
 @pytest.mark.parametrize("fails", [False, True], ids=["both parts are there", "a part is missing"])
