@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from intaglio.tests.test_structure import ROOMS
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ("files", "models", "exporter", "runtime", "parity", "publishing", "cli", "interop")
 PLUG_INS = {"interop/register"}
 """Folders whose files are no modules of the package: the wheel puts them into the namespaces of other frameworks."""
 TORCH = {"torch"}
@@ -18,14 +18,17 @@ ORT = {"onnxruntime"}
 
 # What a room must not import, anywhere in its files: other rooms by their name, packages by theirs.
 FORBIDDEN = {
-    "files": {"models", "exporter", "runtime", "parity", "publishing", "cli", "interop"}
-    | TORCH
+    "files": (set(ROOMS) - {"files"}) | TORCH | ONNX | ORT | {"transformers"},
+    "devices": (set(ROOMS) - {"devices", "files", "runtime"}) | TORCH | ONNX | ORT | {"transformers"},
+    "models": {"devices", "exporter", "runtime", "parity", "publishing", "cli", "interop"}
     | ONNX
     | ORT
     | {"transformers"},
-    "models": {"exporter", "runtime", "parity", "publishing", "cli", "interop"} | ONNX | ORT | {"transformers"},
     "exporter": {"runtime", "parity", "publishing", "cli", "interop"} | ORT | {"transformers"},
-    "runtime": {"models", "exporter", "parity", "publishing", "cli", "interop"} | TORCH | ONNX | {"transformers"},
+    "runtime": {"devices", "models", "exporter", "parity", "publishing", "cli", "interop"}
+    | TORCH
+    | ONNX
+    | {"transformers"},
     "parity": {"exporter", "publishing", "cli", "interop"},
     "publishing": {"models", "exporter", "runtime", "parity", "cli", "interop"} | TORCH | ONNX | ORT | {"transformers"},
     "cli": {"interop", "transformers"},

@@ -15,11 +15,11 @@ from pathlib import Path
 import intaglio
 import pytest
 from intaglio.runtime import kernels
+from intaglio.tests.test_structure import ROOMS
 
 ROOT = Path(__file__).parent.parent
 NATIVE = ROOT / "runtime" / "kernels" / "native"
 BACKEND = ROOT / "scripts" / "backend"
-ROOMS = ("files", "models", "exporter", "runtime", "parity", "publishing", "cli", "interop")
 PLUG_INS = {"optimum/commands/register/register_intaglio.py": ROOT / "interop" / "register" / "register_intaglio.py"}
 """What the wheel puts into the namespaces of other frameworks."""
 LIBRARY = f"intaglio/runtime/kernels/{kernels.LIBRARY}"

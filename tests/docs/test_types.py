@@ -46,6 +46,7 @@ def test_mypy_accepts_them_without_the_settings_of_this_project(files: Path, mon
 
 def test_pyright_accepts_them(files: Path) -> None:
     pytest.importorskip("pyright", reason="pyright comes with the extra dev")
-    settings = {"extraPaths": [str(ROOT / ".dev")], "pythonVersion": "3.11"}
+    # Other runtimes are not installed; mypy's settings name them, and it reports every other import that is missing.
+    settings = {"extraPaths": [str(ROOT / ".dev")], "pythonVersion": "3.11", "reportMissingImports": False}
     (files / "pyrightconfig.json").write_text(json.dumps(settings), encoding="utf-8")
     assert run([sys.executable, "-m", "pyright", "--pythonpath", sys.executable], files) == ""

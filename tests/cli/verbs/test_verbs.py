@@ -83,7 +83,9 @@ def test_generate_streams(run: Run, load_mock: LoadMock) -> None:
     result = run("generate", folder, "The history")
     assert (result.exit_code, result.stdout, result.stderr) == (0, " of the\ncity\n", "")
     model.stream.assert_called_once_with("The history", **UNSET)
-    load.assert_called_once_with(folder, task="text-generation", device="cpu", threads=None, kv_cache="auto")
+    load.assert_called_once_with(
+        folder, task="text-generation", device="cpu", threads=None, kv_cache="auto", precision=None
+    )
 
 
 def test_generate_passes_every_option_on(run: Run, load_mock: LoadMock) -> None:
@@ -126,7 +128,9 @@ def test_generate_passes_every_option_on(run: Run, load_mock: LoadMock) -> None:
         logit_bias={"42": -5.0, "7": 10.0},
         stop=("\n", "END"),
     )
-    load.assert_called_once_with(folder, task="text-generation", device="cpu", threads=2, kv_cache="int8")
+    load.assert_called_once_with(
+        folder, task="text-generation", device="cpu", threads=2, kv_cache="int8", precision=None
+    )
     wrong = run("generate", folder, "x", "--logit-bias", "a=1")
     assert (wrong.exit_code, "'a=1' is not ID=BIAS; write it like 42=-5." in wrong.stderr) == (2, True)
 
@@ -143,7 +147,13 @@ def test_generate_returns_several_as_json(run: Run, load_mock: LoadMock, tmp_pat
     assert (printed[0]["score"], "score" in printed[1]) == (-0.5, False)
     model.generate.assert_called_once_with("x", num_return_sequences=2, **UNSET | {"num_beams": 2})
     load.assert_called_once_with(
-        folder, task="text-generation", device="cpu", threads=None, kv_cache="auto", generation_config=settings
+        folder,
+        task="text-generation",
+        device="cpu",
+        threads=None,
+        kv_cache="auto",
+        precision=None,
+        generation_config=settings,
     )
 
 
@@ -152,7 +162,10 @@ def test_generate_speculates_with_a_draft_or_without(run: Run, load_mock: LoadMo
     model.stream.side_effect = lambda *_, **__: iter(["7"])
     assert run("generate", folder, "x", "--draft", folder, "--threads", 3).stdout == "7\n"
     model.stream.assert_called_with("x", **UNSET | {"draft": model})
-    assert load.mock_calls == [call(folder, task="text-generation", device="cpu", threads=3, kv_cache="auto")] * 2
+    assert (
+        load.mock_calls
+        == [call(folder, task="text-generation", device="cpu", threads=3, kv_cache="auto", precision=None)] * 2
+    )
     for option, value in (("--speculate", True), ("--no-speculate", False)):
         assert run("generate", folder, "x", option).exit_code == 0
         model.stream.assert_called_with("x", **UNSET | {"speculate": value})
