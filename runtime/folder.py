@@ -70,12 +70,18 @@ def unchanged(folder: Path, manifest: Manifest) -> Iterator[None]:
         yield
     except Exception as raised:
         error = raised
-    if _identities(folder, manifest) != before or _entries(read_manifest(folder, manifest.precision)) != _entries(
-        manifest
-    ):
+    if _identities(folder, manifest) != before or not _has_same_entries(folder, manifest):
         raise ArtifactError(f"{folder} was replaced or changed while it was loaded; load it again") from error
     if error is not None:
         raise error
+
+
+def _has_same_entries(folder: Path, manifest: Manifest) -> bool:
+    """Return true if the folder's manifest still has this graph and these weights; false without such a manifest."""
+    try:
+        return _entries(read_manifest(folder, manifest.precision)) == _entries(manifest)
+    except ArtifactError:
+        return False
 
 
 def _entries(manifest: Manifest) -> list[FileEntry | None]:

@@ -245,3 +245,17 @@ def test_an_artifact_that_is_replaced_while_it_is_loaded_is_refused(
         load(artifact)
     monkeypatch.undo()
     assert isinstance(load(artifact), TextGenerator)
+
+
+def test_an_artifact_of_another_precision_in_its_place_is_refused(
+    artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest, opened = artifact / "intaglio.json", load_module.open_session
+
+    def open_late(*arguments: Any, **options: Any) -> Any:
+        manifest.write_text(manifest.read_text().replace('"precision": "fp32"', '"precision": "fp16"', 1))
+        return opened(*arguments, **options)
+
+    monkeypatch.setattr(load_module, "open_session", open_late)
+    with pytest.raises(ArtifactError, match="was replaced or changed while it was loaded; load it again"):
+        load(artifact)
