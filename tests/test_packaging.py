@@ -146,11 +146,20 @@ def test_only_one_name_becomes_importable(wheel: zipfile.ZipFile) -> None:
     assert {name.split("/")[0] for name in code(wheel) - set(PLUG_INS)} == {"intaglio"}
 
 
+WITHOUT_EDITABLE_PLUG_INS = """
+import sys
+sys.path = [entry for entry in sys.path if not entry.startswith("__editable__")]
+from optimum.commands.optimum_cli import main
+main()
+"""
+"""optimum's command, without the plug-in of an editable installation of this tree, which would come twice."""
+
+
 @pytest.mark.skipif(not HAS_OPTIMUM, reason="needs optimum")
 def test_optimum_finds_the_plug_in(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
     wheel.extractall(tmp_path)
     done = subprocess.run(
-        [sys.executable, "-m", "optimum.commands.optimum_cli", "export", "intaglio", "no-folder", "out"],
+        [sys.executable, "-c", WITHOUT_EDITABLE_PLUG_INS, "export", "intaglio", "no-folder", "out"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])},
         capture_output=True,

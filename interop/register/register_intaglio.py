@@ -20,6 +20,7 @@ class IntaglioExportCommand(BaseOptimumCLICommand):
         add_arguments(parser)
 
     def run(self) -> None:
+        assert self.args is not None  # optimum runs a command that was parsed
         run(self.args)
 
 

@@ -41,7 +41,7 @@ def table(record: Record) -> str:
 
 def _rows(outcomes: Mapping[Case, Mapping[str, Outcome]]) -> list[list[Case]]:
     rows: dict[object, list[Case]] = {}
-    for case, found in outcomes.items():
+    for case, found in sorted(outcomes.items(), key=lambda item: not item[0].source):  # real models first
         key = (case.model, case.task, case.target, tuple(sorted(found.items(), key=lambda item: item[0])))
         rows.setdefault(key, []).append(case)
     return list(rows.values())
