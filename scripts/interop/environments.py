@@ -46,6 +46,7 @@ class Runtime:
         runner: the program in ``runners/``.
         browser: true if it needs Chromium.
         wasm: true if ONNX Runtime's kernels for WebAssembly run.
+        alone: true if the runner takes the likeliest token, and reads no settings of generation.
     """
 
     title: str
@@ -53,6 +54,7 @@ class Runtime:
     runner: str
     browser: bool = False
     wasm: bool = False
+    alone: bool = False
 
 
 RUNTIMES: Mapping[str, Runtime] = {
@@ -60,9 +62,9 @@ RUNTIMES: Mapping[str, Runtime] = {
     "optimum": Runtime("optimum", "optimum", "optimum.py"),
     "transformers_node": Runtime("transformers.js, Node", "js", "transformers_node.mjs"),
     "transformers_web": Runtime("transformers.js, Chromium", "js", "transformers_web.mjs", browser=True, wasm=True),
-    "onnxruntime": Runtime("ONNX Runtime, Python", "onnxruntime", "onnxruntime.py"),
-    "onnxruntime_node": Runtime("ONNX Runtime, Node", "js", "onnxruntime_node.mjs"),
-    "onnxruntime_web": Runtime("ONNX Runtime, wasm", "js", "onnxruntime_web.mjs", wasm=True),
+    "onnxruntime": Runtime("ONNX Runtime, Python", "onnxruntime", "onnxruntime.py", alone=True),
+    "onnxruntime_node": Runtime("ONNX Runtime, Node", "js", "onnxruntime_node.mjs", alone=True),
+    "onnxruntime_web": Runtime("ONNX Runtime, wasm", "js", "onnxruntime_web.mjs", wasm=True, alone=True),
 }
 
 

@@ -50,8 +50,12 @@ def run(chosen: Iterable[Case], runtimes: Sequence[str], record: Record, report:
             artifact = _artifact(case, folder)
             fields = case.fields(str(artifact))
             (folder / "case.json").write_text(json.dumps(fields), encoding="utf-8")
-            outputs = expected(artifact, case.texts, NEW_TOKENS)
-            batch = expected(artifact, fields["batch"], NEW_TOKENS) if fields["batch"] else None
+            references = {
+                alone: [
+                    expected(artifact, texts or [], NEW_TOKENS, alone=alone) for texts in (case.texts, fields["batch"])
+                ]
+                for alone in {RUNTIMES[name].alone for name in missing}
+            }
             ends = checkpoint_settings(artifact, read_manifest(artifact).model.vocab_size).end_tokens
             for name in missing:
                 start = commands[name]
@@ -59,7 +63,8 @@ def run(chosen: Iterable[Case], runtimes: Sequence[str], record: Record, report:
                 found = _result(start, folder)
                 if "runtime" in found:
                     record.versions[name] = str(found["runtime"])
-                outcome = judge(case.task, case.precision, found, outputs, batch, ends)
+                outputs, batch = references[RUNTIMES[name].alone]
+                outcome = judge(case.task, case.precision, found, outputs, batch or None, ends)
                 if outcome.kind == "differs" and RUNTIMES[name].wasm and case.precision in ("int8", "int4"):
                     other = float_outputs(fields)
                     again = judge(case.task, case.precision, found, other["outputs"], other["batch"], ends)
