@@ -18,7 +18,7 @@ from .float_activations import float_outputs
 from .outcome import Outcome, judge
 from .record import Record
 
-LIMIT_S = 300
+LIMIT_S = 1200
 WITH_FLOATS = (
     "the tokens of the same graph with float activations: WebAssembly has no kernels for int8 activations, which the "
     "graph asks for, and a choice between two close tokens may fall otherwise"
