@@ -13,7 +13,6 @@ from .presets import DeviceName
 MS = "com.microsoft::"
 INTEGERS = frozenset({"int32", "int64", "uint8", "int8", "uint4", "int4"})
 
-_CONTROL = frozenset({"If", "Loop", "Scan"})
 _BITS = frozenset({"BitShift", "BitwiseAnd", "BitwiseXor"})
 _INTEGER_PRODUCTS = frozenset({f"{MS}MatMulIntegerToFloat"})
 _ONNX_ATTENTION = frozenset({"Attention", "RotaryEmbedding"})
@@ -64,7 +63,7 @@ CHANGED_AFTER_21 = frozenset(
 )
 """Operators with a newer version in opset 22 to 24."""
 
-CONTROL_FLOW = _CONTROL
+CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
 """Operators with graphs inside, which a CUDA graph cannot capture."""
 
 

@@ -26,7 +26,7 @@ from ..runtime.graph.wire import integers, texts
 from .findings import Finding, findings
 from .kernels import CONTROL_FLOW, INTEGERS, MS, has_kernel
 from .presets import DeviceName
-from .rules import Attention, Lookup, MatMul, Whole
+from .rules import Attention, Lookup, MatMul, Whole, shortest_window
 
 MODEL_OPSETS, OPSET_DOMAIN, OPSET_VERSION = 8, 1, 2  # fields of onnx.proto
 ELEMENTS = {1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 9: "bool", 10: "float16", 16: "bfloat16"}
@@ -77,8 +77,6 @@ class GraphFacts:
             kinds = [tensor for kind in texts(value, VALUE_TYPE) for tensor in texts(kind, TYPE_TENSOR)]
             self._elements[name] = _element(integers(kinds[0], TYPE_TENSOR_ELEMENT) if kinds else [])
         keep = LOGITS_TO_KEEP.encode()
-        windows = [window for window in manifest.model.layer_windows if window is not None]
-        shorter = [window for window in windows if window < manifest.model.context_length]
         self.activations: FloatPrecision = ACTIVATIONS[manifest.model.cache_dtype]
         self.whole = Whole(
             manifest.task,
@@ -86,7 +84,7 @@ class GraphFacts:
             manifest.precision,
             self.activations,
             causal=manifest.model.causal,
-            window=min(shorter, default=None),
+            window=shortest_window(manifest.model.layer_windows, manifest.model.context_length),
             opset=self.opset,
             integer=any(node.is_a(b"MatMulIntegerToFloat", MICROSOFT) for node in graph.nodes),
             optional_input=keep in inputs and keep in stored,

@@ -5,7 +5,7 @@ Sources are files of ONNX Runtime (1.30 of August 2026) unless they say otherwis
 versions, is in docs/runtimes.md.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Generic, Literal, TypeVar
 
@@ -32,6 +32,11 @@ class Whole:
     opset: int = 23
     integer: bool = False  # integer multiplications: method smoothquant
     optional_input: bool = False  # logits_to_keep has a default
+
+
+def shortest_window(layer_windows: Sequence[int | None], context_length: int) -> int | None:
+    """Return the shortest sliding window that leaves tokens out, in tokens; None where there is none."""
+    return min((window for window in layer_windows if window is not None and window < context_length), default=None)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from ..artifact import FloatPrecision, Manifest, Precision, Target, Task
 from ..devices.findings import REFUSED, findings
 from ..devices.lint import GraphFacts
 from ..devices.presets import PRESETS, TITLES, DeviceName
-from ..devices.rules import Whole
+from ..devices.rules import Whole, shortest_window
 from ..errors import UnsupportedError
 from ..models.config import ModelConfig
 from .quantize.options import QuantizeOptions
@@ -29,14 +29,13 @@ def check_device(
     if device is None:
         return
     form = PRESETS[device].form
-    windows = [window for window in config.layer_windows if window is not None and window < config.context_length]
     whole = Whole(
         task,
         target,
         precision,
         activations,
         causal=config.causal,
-        window=min(windows, default=None),
+        window=shortest_window(config.layer_windows, config.context_length),
         opset=form.opset or (23 if target == "ort" else 24),
         integer=options is not None and options.method == "smoothquant",
         optional_input=form.optional_logits_to_keep and task == "text-generation",

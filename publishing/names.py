@@ -19,8 +19,11 @@ SETTINGS = (CONFIG, GENAI_CONFIG)
 
 def stored_name(name: str, precision: Precision, default: Precision) -> str:
     """Return the name in the repository of a file with this name in a folder of its own."""
-    if precision == default or name not in RECORDS:
-        return name
+    return name if precision == default or name not in RECORDS else beside(name, precision)
+
+
+def beside(name: str, precision: Precision) -> str:
+    """Return the name of a file about one precision beside that of the default."""
     stem, _, ending = name.rpartition(".")
     return f"{stem}.{precision}.{ending}"
 

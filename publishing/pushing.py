@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -130,8 +130,7 @@ def push(
     if dry_run:
         return result
     text = message or f"{manifest.precision} artifact of intaglio, made from {manifest.source.id}"
-    commit = _commit(api, repository, revision, remote, sent, result, text, private=private)
-    return Pushed(result.url, commit, result.sent, result.there, result.removed, card)
+    return replace(result, commit=_commit(api, repository, revision, remote, sent, result, text, private=private))
 
 
 def preview(

@@ -1,7 +1,6 @@
 """What is in a repository of the hub: its files, and the artifacts of each precision."""
 
 import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,13 +9,12 @@ from typing import TYPE_CHECKING
 from ..artifact import MANIFEST, PRECISIONS, FileEntry, Manifest, Precision, manifest_name, read_manifest
 from ..errors import ArtifactError, HubError
 from .failures import hub_failures
-from .names import RECORDS, SETTINGS
+from .names import RECORDS, SETTINGS, beside
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 README = "README.md"
-OTHER_MANIFEST = re.compile(rf"intaglio\.({'|'.join(PRECISIONS)})\.json")
 
 
 @dataclass(frozen=True)
@@ -89,8 +87,9 @@ def read_repository(api: "HfApi", repository: str, branch: str | None) -> Remote
             for one in api.list_repo_tree(repository, recursive=True, revision=at)
             if isinstance(one, RepoFile)
         }
-        records = {f"{stem}.{p}.{end}" for stem, _, end in (n.rpartition(".") for n in RECORDS) for p in PRECISIONS}
-        small = {*RECORDS, *SETTINGS, *records, MANIFEST, README, *filter(OTHER_MANIFEST.fullmatch, files)}
+        about_one = (*RECORDS, MANIFEST)
+        others = {beside(name, precision) for name in about_one for precision in PRECISIONS}
+        small = {*about_one, *others, *SETTINGS, README}
         folder = None
         if wanted := sorted(small & files.keys()):
             folder = Path(
