@@ -1,39 +1,32 @@
-"""A checkpoint folder in Hugging Face layout: its config, and its tensors, read one at a time.
+"""A checkpoint folder in Hugging Face layout: its config, and its tensors, read one at a time."""
 
-A file is mapped only while one tensor of it is read. A mapping that stays open counts every page it ever touched as
-resident memory, which for a model is the whole model.
-"""
-
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from ..artifact import FORBIDDEN, TEMPLATE_FOLDER, Attention, Task
 from ..errors import CheckpointError, UnsupportedError
 from ..files.foreign_format import ADAPTER, foreign_format
 from ..files.json_fields import JSONFields, shown
-from ..files.json_file import read_object
-from ..files.library_errors import library_errors
-from ..files.regular_file import check_regular
 from ..files.tokenizer_file import VOCABULARY
 from .config import ConfigReader, ModelConfig
 from .family import CLASS_SUFFIXES, FAMILIES, Family, architectures
 from .heads import check_known
-from .parameters import LM_HEAD, load_module
+from .parameters import load_module
+from .quantized.detect import read_quantized
+from .quantized.weights import QuantizedWeight
 from .reading.adapter import adapter_files, check_adapter
 from .reading.custom_code import check_custom_code, custom_code
 from .reading.layout import read_layout
 from .reading.options import ReadOptions
+from .storage.decoded import Decoded
+from .storage.safetensors_files import INDEX, SafetensorsFiles
+from .storage.store import Renamed, TensorStore
 from .weight_source import CHUNK_BYTES, TensorInfo, find_trunk, row_ranges
 
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 LICENSES = ("LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE", "NOTICE.md", "NOTICE.txt")
 """The terms of a model, which every copy of it must carry along."""
 
@@ -72,7 +65,8 @@ class Checkpoint:
     """An opened folder: ``config``, the ``task`` its architecture is for, and ``tensors`` by name (headers only).
 
     ``custom_code`` names the checkpoint's own code, which is not run, and ``adapter`` the files of an adapter, which is
-    left out. ``notes`` say, a sentence each, how the files were read where they leave that open.
+    left out. ``notes`` say, a sentence each, how the files were read where they leave that open. ``quantized`` has the
+    weights that are stored quantized; as ``tensors`` they are read in float32.
     """
 
     def __init__(self, folder: str | Path, options: ReadOptions = ReadOptions()) -> None:  # noqa: B008 - it is frozen
@@ -97,21 +91,25 @@ class Checkpoint:
         self.config = with_attention(family.parse(reader), options.attention, reader.where)
         self.custom_code = custom_code(reader.get("auto_map"), reader.where)
         notes += [check_custom_code(self.custom_code, options, reader.where), _note_on_context(self.config)]
-        self.files = _weight_files(self.folder)
-        stored, note = _headers(self.files, _index(self.folder), self.config.tie_word_embeddings)
-        layout = read_layout(stored, self.folder)
-        self.tensors = {name: stored[original] for name, original in layout.stored.items()}
-        self._stored_names = layout.stored
+        files = SafetensorsFiles(self.folder, tied=self.config.tie_word_embeddings)
+        self.files = files.files
+        layout = read_layout(files.tensors, self.folder)
+        store: TensorStore = Renamed(files, layout.stored)
+        wide = any(info.dtype == "F64" for info in store.tensors.values())
+        quantized = read_quantized(JSONFields(reader.values, reader.where), store, self.folder)
+        self.quantized: Mapping[str, QuantizedWeight] = {}
+        if quantized is not None:
+            store, self.quantized = Decoded(store, quantized), quantized.weights
+            notes += quantized.notes
+        self._store = store
+        self.tensors: Mapping[str, TensorInfo] = store.tensors
         self.trunk_prefix = find_trunk(self.tensors, self.folder)
-        wide = any(info.dtype == "F64" for info in stored.values())
-        notes += [note, *layout.notes, "float64 weights are read as float32" if wide else None]
+        notes += [*files.notes, *layout.notes, "float64 weights are read as float32" if wide else None]
         self.notes = tuple(note for note in notes if note is not None)
 
     def tensor(self, name: str) -> Tensor:
-        """Return a whole tensor in its stored dtype, in memory of its own."""
-        with self._open(name) as (file, stored):
-            tensor: Tensor = file.get_tensor(stored).clone()
-            return tensor
+        """Return a whole tensor in memory of its own, in its stored dtype; a quantized one in float32."""
+        return self._store.read(name)
 
     def rows(self, name: str, chunk_bytes: int = CHUNK_BYTES) -> Iterable[tuple[int, Tensor]]:
         """Yield a tensor in chunks of whole rows, as (first row, chunk).
@@ -119,29 +117,11 @@ class Checkpoint:
         The file is opened again for each chunk: only then is a chunk's memory released before the next.
         """
         for start, stop in row_ranges(self.tensors[name], chunk_bytes):
-            yield start, self._rows(name, start, stop)
-
-    def _rows(self, name: str, start: int, stop: int) -> Tensor:
-        with self._open(name) as (file, stored):
-            chunk: Tensor = file.get_slice(stored)[start:stop]
-            return chunk
+            yield start, self._store.read(name, range(start, stop))
 
     def columns(self, name: str, start: int, stop: int) -> Tensor:
         """Return the columns ``start`` to ``stop`` of a matrix."""
-        with self._open(name) as (file, stored):
-            chunk: Tensor = file.get_slice(stored)[:, start:stop]
-            return chunk
-
-    @contextmanager
-    def _open(self, name: str) -> Iterator[tuple[Any, str]]:
-        """Open the file of a tensor; yield it with the tensor's name there."""
-        file = self.tensors[name].file
-        remedy = "fetch the file again"
-        with (
-            library_errors(lambda why: CheckpointError(f"{file}: tensor {name} cannot be read ({why}); {remedy}")),
-            safe_open(file, "pt") as opened,
-        ):
-            yield opened, self._stored_names[name]
+        return self._store.read(name, columns=range(start, stop))
 
     def load(self, task: Task | None = None, dtype: torch.dtype = torch.float32) -> nn.Module:
         """Return the native module with all of its weights in memory; errors as ``load_module``."""
@@ -219,85 +199,3 @@ def _architecture(reader: ConfigReader) -> tuple[str, Family, Task]:
     if model_type not in (None, family.name):
         raise reader.bad("model_type", f"{family.name}, to go with the architecture {name}")
     return name, family, task
-
-
-def _index(folder: Path) -> dict[str, str] | None:
-    """Read ``weight_map`` of the index, tensor name to file name; None for a checkpoint of one file."""
-    path = folder / INDEX
-    if (folder / SINGLE).exists() or not path.exists():
-        return None
-    try:
-        weight_map = JSONFields(read_object(path), str(path)).fields("weight_map")
-    except ValueError as error:
-        raise CheckpointError(f"{error}; fetch it again") from None
-    if weight_map is None:
-        raise CheckpointError(f"{path} is not a safetensors index with a weight_map; fetch it again")
-    for tensor, name in weight_map.values.items():
-        if not isinstance(name, str) or Path(name).name != name or "\\" in name or name in ("", ".", ".."):
-            raise CheckpointError(
-                f"{path}: weight_map places {tensor} in {shown(name)}, outside the folder; "
-                "only plain file names beside the index are read"
-            )
-    return dict(weight_map.values)
-
-
-def _weight_files(folder: Path) -> tuple[Path, ...]:
-    index = _index(folder)
-    if index is not None:
-        files = tuple(folder / name for name in sorted(set(index.values())))
-        for file in files:
-            try:
-                check_regular(file)
-            except FileNotFoundError:
-                raise CheckpointError(f"{file} is missing, {INDEX} names it; fetch the checkpoint again") from None
-            except ValueError as error:
-                raise CheckpointError(f"{error}, {INDEX} names it; fetch the checkpoint again") from None
-        return files
-    if (folder / SINGLE).exists():
-        return (folder / SINGLE,)
-    pickles = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in folder.glob(pattern))
-    if pickles:
-        raise UnsupportedError(
-            f"{folder}: {pickles[0]} is a pickle, which can run any code when opened, and is not read; convert it to "
-            "safetensors first (transformers: from_pretrained(...).save_pretrained(..., safe_serialization=True))"
-        )
-    raise CheckpointError(f"{folder} has neither {SINGLE} nor {INDEX}; fetch the checkpoint's weights")
-
-
-def _headers(
-    files: tuple[Path, ...], index: dict[str, str] | None, tied: bool
-) -> tuple[dict[str, TensorInfo], str | None]:
-    """Return the tensors by their names in the files, and a note on a tied head that only the index names."""
-    note = None
-    tensors: dict[str, TensorInfo] = {}
-    for file in files:
-        for name, info in _header(file).items():
-            if name in tensors:
-                raise CheckpointError(
-                    f"{file}: tensor {name} is in {tensors[name].file.name} too; fetch the checkpoint again"
-                )
-            tensors[name] = info
-    for name, file_name in (index or {}).items():
-        if tied and name not in tensors and (name == LM_HEAD or name.endswith(f".{LM_HEAD}")):
-            note = f"{INDEX} names {name}, which no file holds: the embedding is the head"
-        elif name not in tensors or tensors[name].file.name != file_name:
-            raise CheckpointError(
-                f"{files[0].parent / INDEX}: tensor {name} should be in {file_name} and is not; "
-                "fetch the checkpoint again"
-            )
-    return tensors, note
-
-
-def _header(file: Path) -> dict[str, TensorInfo]:
-    """Read the header of one weight file."""
-
-    def refusal(reason: str) -> CheckpointError:
-        return CheckpointError(
-            f"{file} is not a whole safetensors file ({reason}); it may be truncated: fetch it again"
-        )
-
-    with library_errors(refusal):
-        check_regular(file)
-        with safe_open(file, "pt") as opened:
-            stored = {name: opened.get_slice(name) for name in sorted(opened.keys())}
-            return {name: TensorInfo(file, one.get_dtype(), tuple(one.get_shape())) for name, one in stored.items()}

@@ -8,9 +8,8 @@ from ..errors import CheckpointError, UnsupportedError
 from .dtypes import SAFETENSORS_DTYPES
 from .heads import CausalLM, build, trunk, trunk_path
 from .rope import RotaryEmbedding
-from .weight_source import CHUNK_BYTES, WeightSource
+from .weight_source import CHUNK_BYTES, LM_HEAD, WeightSource
 
-LM_HEAD = "lm_head.weight"
 VALUE_HEAD = "v_head."
 
 

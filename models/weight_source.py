@@ -14,6 +14,7 @@ from .config import ModelConfig
 from .dtypes import SAFETENSORS_DTYPES
 
 CHUNK_BYTES = 1 << 26
+LM_HEAD = "lm_head.weight"
 TRUNK_PREFIXES = ("model.", "transformer.", "")
 
 

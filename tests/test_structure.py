@@ -34,6 +34,8 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         "config ops",
         "forward",
         "layers weight_source",
+        "quantized.weights storage.store storage.safetensors_files",
+        "quantized storage",
         "exaone4 qwen2",
         "family",
         "heads",

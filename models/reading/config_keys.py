@@ -43,7 +43,6 @@ NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "add_cross_attention": (False,),
     "cross_attention_hidden_size": (None,),
     "pruned_heads": ({},),
-    "quantization_config": (None,),
     "use_mrope": (False,),
     "mlp_bias": (False,),
     "attn_logit_softcapping": (None,),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from intaglio.models.checkpoint import INDEX, SINGLE
+from intaglio.models.storage.safetensors_files import INDEX, SINGLE
 from safetensors.torch import save_file
 from torch import nn
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from intaglio.models import checkpoint as module
 from intaglio.models.checkpoint import Checkpoint
+from intaglio.models.storage import safetensors_files
 from intaglio.tests import tiny
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -151,7 +151,7 @@ def test_one_file_is_open_at_a_time_and_none_afterwards(tmp_path: Path, monkeypa
         def __getattr__(self, name: str) -> Any:
             return getattr(self.inner, name)
 
-    monkeypatch.setattr(module, "safe_open", Watched)
+    monkeypatch.setattr(safetensors_files, "safe_open", Watched)
     opened = Checkpoint(tmp_path)
     assert read == []  # headers only
     opened.load()

@@ -213,7 +213,6 @@ UNSUPPORTED: list[tuple[dict[str, Any], str]] = [
         "repeats the other, and here it may mean something else; remove the key that does not hold from config.json",
     ),
     ({"per_layer_config": {"1": {"hidden_act": "relu"}}}, "unknown key per_layer_config = "),
-    ({"quantization_config": {"bits": 4}}, "quantization_config = {'bits': 4} changes what the model computes"),
     ({"partial_rotary_factor": 0.5}, "partial_rotary_factor = 0.5 changes what the model computes"),
     ({"use_mrope": True}, "use_mrope = True changes what the model computes"),
     ({"is_encoder_decoder": True}, "is_encoder_decoder = True changes what the model computes"),

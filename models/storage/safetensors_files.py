@@ -1,0 +1,144 @@
+"""The tensors in the safetensors files of a folder, one file or several with an index.
+
+A file is mapped only while one tensor of it is read. A mapping that stays open counts every page it ever touched as
+resident memory, which for a model is the whole model.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from torch import Tensor
+
+from ...errors import CheckpointError, UnsupportedError
+from ...files.json_fields import JSONFields, shown
+from ...files.json_file import read_object
+from ...files.library_errors import library_errors
+from ...files.regular_file import check_regular
+from ..weight_source import LM_HEAD, TensorInfo
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+
+class SafetensorsFiles:
+    """The tensors by their names in the ``files``; ``notes`` say how they were read where that is open."""
+
+    def __init__(self, folder: Path, *, tied: bool) -> None:
+        """Read the headers.
+
+        Args:
+            tied: config.json says that the embedding is the head, which the index may then name in vain.
+
+        Raises:
+            CheckpointError: a file is missing, truncated, or contradicts the index.
+            UnsupportedError: the weights are pickles.
+        """
+        self.files = _weight_files(folder)
+        tensors, note = _headers(self.files, _index(folder), tied)
+        self.tensors: Mapping[str, TensorInfo] = tensors
+        self.notes = () if note is None else (note,)
+
+    def read(self, name: str, rows: range | None = None, columns: range | None = None) -> Tensor:
+        with self._open(name) as file:
+            if rows is None and columns is None:
+                tensor: Tensor = file.get_tensor(name).clone()
+                return tensor
+            stored = file.get_slice(name)
+            down = slice(None) if rows is None else slice(rows.start, rows.stop)
+            part: Tensor = stored[down] if columns is None else stored[down, columns.start : columns.stop]
+            return part
+
+    @contextmanager
+    def _open(self, name: str) -> Iterator[Any]:
+        file = self.tensors[name].file
+        remedy = "fetch the file again"
+        with (
+            library_errors(lambda why: CheckpointError(f"{file}: tensor {name} cannot be read ({why}); {remedy}")),
+            safe_open(file, "pt") as opened,
+        ):
+            yield opened
+
+
+def _index(folder: Path) -> dict[str, str] | None:
+    """Read ``weight_map`` of the index, tensor name to file name; None for a checkpoint of one file."""
+    path = folder / INDEX
+    if (folder / SINGLE).exists() or not path.exists():
+        return None
+    try:
+        weight_map = JSONFields(read_object(path), str(path)).fields("weight_map")
+    except ValueError as error:
+        raise CheckpointError(f"{error}; fetch it again") from None
+    if weight_map is None:
+        raise CheckpointError(f"{path} is not a safetensors index with a weight_map; fetch it again")
+    for tensor, name in weight_map.values.items():
+        if not isinstance(name, str) or Path(name).name != name or "\\" in name or name in ("", ".", ".."):
+            raise CheckpointError(
+                f"{path}: weight_map places {tensor} in {shown(name)}, outside the folder; "
+                "only plain file names beside the index are read"
+            )
+    return dict(weight_map.values)
+
+
+def _weight_files(folder: Path) -> tuple[Path, ...]:
+    index = _index(folder)
+    if index is not None:
+        files = tuple(folder / name for name in sorted(set(index.values())))
+        for file in files:
+            try:
+                check_regular(file)
+            except FileNotFoundError:
+                raise CheckpointError(f"{file} is missing, {INDEX} names it; fetch the checkpoint again") from None
+            except ValueError as error:
+                raise CheckpointError(f"{error}, {INDEX} names it; fetch the checkpoint again") from None
+        return files
+    if (folder / SINGLE).exists():
+        return (folder / SINGLE,)
+    pickles = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in folder.glob(pattern))
+    if pickles:
+        raise UnsupportedError(
+            f"{folder}: {pickles[0]} is a pickle, which can run any code when opened, and is not read; convert it to "
+            "safetensors first (transformers: from_pretrained(...).save_pretrained(..., safe_serialization=True))"
+        )
+    raise CheckpointError(f"{folder} has neither {SINGLE} nor {INDEX}; fetch the checkpoint's weights")
+
+
+def _headers(
+    files: tuple[Path, ...], index: dict[str, str] | None, tied: bool
+) -> tuple[dict[str, TensorInfo], str | None]:
+    """Return the tensors by their names in the files, and a note on a tied head that only the index names."""
+    note = None
+    tensors: dict[str, TensorInfo] = {}
+    for file in files:
+        for name, info in _header(file).items():
+            if name in tensors:
+                raise CheckpointError(
+                    f"{file}: tensor {name} is in {tensors[name].file.name} too; fetch the checkpoint again"
+                )
+            tensors[name] = info
+    for name, file_name in (index or {}).items():
+        if tied and name not in tensors and (name == LM_HEAD or name.endswith(f".{LM_HEAD}")):
+            note = f"{INDEX} names {name}, which no file holds: the embedding is the head"
+        elif name not in tensors or tensors[name].file.name != file_name:
+            raise CheckpointError(
+                f"{files[0].parent / INDEX}: tensor {name} should be in {file_name} and is not; "
+                "fetch the checkpoint again"
+            )
+    return tensors, note
+
+
+def _header(file: Path) -> dict[str, TensorInfo]:
+    """Read the header of one weight file."""
+
+    def refusal(reason: str) -> CheckpointError:
+        return CheckpointError(
+            f"{file} is not a whole safetensors file ({reason}); it may be truncated: fetch it again"
+        )
+
+    with library_errors(refusal):
+        check_regular(file)
+        with safe_open(file, "pt") as opened:
+            stored = {name: opened.get_slice(name) for name in sorted(opened.keys())}
+            return {name: TensorInfo(file, one.get_dtype(), tuple(one.get_shape())) for name, one in stored.items()}
