@@ -1,4 +1,4 @@
-"""The interface of a quantized weight: its numbers and, where the format has them, its codes, scales and zero points."""
+"""The interface of a quantized weight: its numbers and, where the format has them, its codes, scales, zero points."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
