@@ -3,17 +3,18 @@
 ``RUNTIMES`` lists all; docs/runtimes.md says what was run, and with which versions.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from ..artifact import Manifest
 from .findings import Finding
+from .libraries import LIBRARIES, Library, obstacles
 from .lint import GraphFacts, Placement
 from .presets import DEVICES, DeviceName
 
-Verdict = Literal["runs", "runs slowly", "runs in some packages", "does not run"]
+Verdict = Literal["runs", "runs with a setting", "runs slowly", "runs in some packages", "does not run"]
 
 EFFECTS: Mapping[str, Verdict] = {
     "fails": "does not run",
@@ -21,10 +22,11 @@ EFFECTS: Mapping[str, Verdict] = {
     "host": "runs slowly",
     "partly": "runs in some packages",
     "slow": "runs slowly",
+    "setting": "runs with a setting",
 }
-"""The verdict that a finding means."""
+"""The verdict that a finding, or an obstacle of a library, means."""
 
-RANKS: tuple[Verdict, ...] = ("does not run", "runs in some packages", "runs slowly", "runs")
+RANKS: tuple[Verdict, ...] = ("does not run", "runs in some packages", "runs slowly", "runs with a setting", "runs")
 
 PROVIDERS: Mapping[DeviceName, str] = {
     "cuda": "ONNX Runtime, CUDA",
@@ -34,17 +36,13 @@ PROVIDERS: Mapping[DeviceName, str] = {
     "openvino": "OpenVINO",
 }
 CPU = ("intaglio, CPU", "ONNX Runtime, CPU")
-GENAI, OPTIMUM, TRANSFORMERS_JS = "onnxruntime-genai", "optimum", "transformers.js"
-RUNTIMES = (*CPU, *PROVIDERS.values(), GENAI, OPTIMUM, TRANSFORMERS_JS)
+RUNTIMES = (*CPU, *PROVIDERS.values(), *LIBRARIES)
 """The names of all runtimes, in the order of ``supported``."""
-
-JS_TASKS = ("text-generation", "feature-extraction")
-"""The tasks of Qwen2 that transformers.js 4.3 has a class for (src/models/registry.js)."""
 
 
 @dataclass(frozen=True)
 class Reason:
-    """Why an artifact does not run, or not well, what to do, and where that is stated."""
+    """Why an artifact does not run as it is, or not well, what to do, and where that is stated."""
 
     what: str
     remedy: str
@@ -70,9 +68,7 @@ def supported(folder: Path, manifest: Manifest) -> list[Support]:
     return [
         *(Support(name, *_on_cpu(facts)) for name in CPU),
         *(_on_device(device, facts) for device in DEVICES),
-        _support(GENAI, _genai(manifest, facts)),
-        _support(OPTIMUM, _optimum(manifest, facts)),
-        _support(TRANSFORMERS_JS, _transformers_js(manifest, facts)),
+        *(_in_library(library, manifest, facts) for library in LIBRARIES),
     ]
 
 
@@ -109,44 +105,11 @@ def _on_the_cpu(placed: Placement) -> str:
     return f"nodes on the CPU, with a copy there and back: {names}"
 
 
-def _support(runtime: str, reasons: Iterator[tuple[Verdict, Reason]]) -> Support:
-    found = list(reasons)
-    return Support(runtime, _worst(verdict for verdict, _ in found), tuple(reason for _, reason in found))
+def _in_library(library: Library, manifest: Manifest, facts: GraphFacts) -> Support:
+    found = obstacles(library, manifest, optional_input=facts.whole.optional_input)
+    reasons = tuple(Reason(one.what, one.remedy, one.source) for one in found)
+    return Support(library, _worst(EFFECTS[one.effect] for one in found), reasons)
 
 
 def _worst(verdicts: Iterable[Verdict]) -> Verdict:
     return RANKS[min((RANKS.index(verdict) for verdict in verdicts), default=-1)]
-
-
-def _without_manual_input(manifest: Manifest, facts: GraphFacts) -> Iterator[tuple[Verdict, Reason]]:
-    """Yield what keeps a library out that gives no ``logits_to_keep``, or looks for files of format 3."""
-    if manifest.format_version < 3:
-        yield "does not run", Reason("the artifact has format 2", "export the model again", "docs/artifact-format.md")
-    if manifest.task == "text-generation" and not facts.whole.optional_input:
-        yield (
-            "does not run",
-            Reason("it does not give the input logits_to_keep", "export without --for openvino", "docs/export.md"),
-        )
-    if facts.activations == "bf16":
-        yield "runs slowly", Reason("bf16 runs on CUDA alone", "export to fp32 for a CPU", "docs/OperatorKernels.md")
-
-
-def _genai(manifest: Manifest, facts: GraphFacts) -> Iterator[tuple[Verdict, Reason]]:
-    if manifest.task != "text-generation":
-        yield "does not run", Reason("it generates text only", "use ONNX Runtime, or optimum", "docs/runtimes.md")
-        return
-    yield from _without_manual_input(manifest, facts)
-
-
-def _optimum(manifest: Manifest, facts: GraphFacts) -> Iterator[tuple[Verdict, Reason]]:
-    yield from _without_manual_input(manifest, facts)
-
-
-def _transformers_js(manifest: Manifest, facts: GraphFacts) -> Iterator[tuple[Verdict, Reason]]:
-    source = "transformers.js 4.3, src/models/registry.js"
-    if manifest.family != "qwen2":
-        yield "does not run", Reason(f"it knows no {manifest.family}", "use onnxruntime-web, or -node", source)
-    elif manifest.task not in JS_TASKS:
-        what = f"it has no class for {manifest.task} of {manifest.family}"
-        yield "does not run", Reason(what, "use onnxruntime-web, or -node", source)
-    yield from _without_manual_input(manifest, facts)

@@ -31,6 +31,7 @@ from ..artifact import (
     sha256_file,
 )
 from ..contract import CACHE_DTYPES, LOGITS_TO_KEEP
+from ..devices.libraries import GENAI_CONFIG
 from ..devices.presets import DEVICES, DeviceName, form_for
 from ..errors import UsageError
 from ..files.embedding import FILE as EMBEDDING
@@ -47,7 +48,6 @@ from ..models.parameters import note_on_left_out
 from ..models.reading.options import ReadOptions
 from .artifact_checkpoint import ArtifactCheckpoint
 from .build import build_graph
-from .companions.genai_config import FILE as GENAI_CONFIG
 from .companions.genai_config import genai_config
 from .companions.generation_config import artifact_settings
 from .companions.source_card import read_source_card

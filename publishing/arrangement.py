@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ..artifact import FileEntry, Manifest, Precision, manifest_name, sha256_file
+from ..devices.libraries import GENAI_CONFIG
 from ..errors import UsageError
 from ..files.json_file import parse_json
 from ..files.regular_file import read_regular
-from .names import BENCH, CONFIG, GENAI_CONFIG, RECORDS, SETTINGS, by_own_name, stored_name
+from .names import BENCH, CONFIG, RECORDS, SETTINGS, by_own_name, stored_name
 from .repository import README, Remote
 
 KEPT = frozenset({README, ".gitattributes"})

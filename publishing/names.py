@@ -7,12 +7,13 @@ precision in the name, as their manifests do; every other file is shared, or nam
 from collections.abc import Mapping
 
 from ..artifact import FileEntry, Precision
+from ..devices.libraries import GENAI_CONFIG
 
 BENCH = "bench.json"
 RECORDS = ("parity.json", "parity.html", BENCH)
 """Files about one precision, of which every precision has its own."""
 
-CONFIG, GENAI_CONFIG = "config.json", "genai_config.json"
+CONFIG = "config.json"
 SETTINGS = (CONFIG, GENAI_CONFIG)
 """Shared files that name the graph; the default's are those of the repository."""
 

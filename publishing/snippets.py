@@ -1,6 +1,6 @@
 """The snippets of the model card: for each runtime that can run an artifact, a few lines that were run.
 
-Each is a template in ``snippets/``. The tests run what the templates give.
+Each is a template in ``snippet_templates/``. The tests run what the templates give.
 """
 
 import json
@@ -11,6 +11,15 @@ from typing import Literal
 from jinja2 import Environment, StrictUndefined
 
 from ..artifact import Manifest, Precision, Task
+from ..devices.libraries import (
+    GENAI,
+    JS_DTYPES,
+    JS_MODEL_TYPES,
+    OPTIMUM,
+    REGISTERED_FOR_OPTIMUM,
+    TRANSFORMERS_JS,
+    runs,
+)
 
 Runtime = Literal["intaglio", "onnxruntime-genai", "transformers.js", "optimum", "onnxruntime"]
 INSTALL: dict[Runtime, str] = {
@@ -37,10 +46,6 @@ ORT_CLASSES: dict[Task, str] = {
     "token-classification": "ORTModelForTokenClassification",
     "question-answering": "ORTModelForQuestionAnswering",
 }
-JS_DTYPES = {"": "fp32", "_fp16": "fp16", "_quantized": "q8", "_q4": "q4", "_q4f16": "q4f16"}
-"""transformers.js' names of precisions by the end of the graph's name; it has no others."""
-
-
 Chat = Literal["settings", "file"] | None
 """Where a chat template is: in tokenizer_config.json, or in a file of its own, which Transformers.js does not read."""
 
@@ -71,37 +76,28 @@ def snippets(manifest: Manifest, repository: str, default: Precision, *, chat: C
 def runtimes(manifest: Manifest, default: Precision) -> list[Runtime]:
     """Return the runtimes that run an artifact in a repository with this default.
 
-    ONNX Runtime GenAI reads the settings of the default alone. Transformers.js asks for a separator token to answer
-    questions, which the tokenizers of these families do not have.
+    ONNX Runtime GenAI reads the settings of the default alone. To answer questions, the pipeline of Transformers.js
+    asks for a separator token, which the tokenizers of these families do not have.
     """
     found: list[Runtime] = ["intaglio"]
-    if manifest.task == "text-generation" and manifest.precision == default and "genai_config.json" in manifest.files:
+    if manifest.precision == default and runs(GENAI, manifest):
         found.append("onnxruntime-genai")
-    if manifest.task != "question-answering" and _suffix(manifest) in JS_DTYPES:
+    if manifest.task != "question-answering" and runs(TRANSFORMERS_JS, manifest):
         found.append("transformers.js")
-    found.append("optimum")
+    if runs(OPTIMUM, manifest):
+        found.append("optimum")
     if manifest.model.cache_dtype != "bfloat16":  # which numpy does not have
         found.append("onnxruntime")
     return found
 
 
-def _suffix(manifest: Manifest) -> str:
-    return manifest.graph.removeprefix("onnx/model").removesuffix(".onnx")
-
-
-def _js_type(manifest: Manifest) -> str | None:
-    """Return the model type by which Transformers.js runs an artifact whose own it does not know; None if it does."""
-    if manifest.task in ("text-classification", "token-classification"):
-        return "bert"
-    return "qwen2" if manifest.family == "exaone4" and manifest.task == "text-generation" else None
-
-
 def _snippet(runtime: Runtime, manifest: Manifest, repository: str, default: Precision, chat: Chat) -> Snippet:
     script = runtime == "transformers.js"
     name = f"{runtime}.{'mjs' if script else 'py'}.jinja"
-    text = (Path(__file__).parent / "snippets" / name).read_text(encoding="utf-8")
+    text = (Path(__file__).parent / "snippet_templates" / name).read_text(encoding="utf-8")
     environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
-    registration = manifest.family == "exaone4" and manifest.task == "text-generation"
+    kind = (manifest.family, manifest.task)
+    registration = kind in REGISTERED_FOR_OPTIMUM
     code = environment.from_string(text).render(
         task=manifest.task,
         repository=repository,
@@ -112,8 +108,8 @@ def _snippet(runtime: Runtime, manifest: Manifest, repository: str, default: Pre
         graph=manifest.graph,
         file_name=manifest.graph.rpartition("/")[2],
         ort_class=ORT_CLASSES[manifest.task],
-        js_type=_js_type(manifest),
-        dtype=JS_DTYPES.get(_suffix(manifest), ""),
+        js_type=JS_MODEL_TYPES.get(kind),
+        dtype=JS_DTYPES.get((manifest.precision, manifest.model.cache_dtype), ""),
         kv_heads=manifest.model.num_key_value_heads,
         head_dim=manifest.model.head_dim,
         cache_dtype=manifest.model.cache_dtype,

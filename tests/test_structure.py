@@ -22,7 +22,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         "tokenizer_file",
     ),
     "devices": (
-        "presets",
+        "libraries presets",
         "rules",
         "findings",
         "kernels",

@@ -15,8 +15,6 @@ from ...files.generation_settings import CONFIG, CheckpointSettings, checkpoint_
 from ...files.json_fields import is_integer
 from ...files.json_file import read_object
 
-FILE = "genai_config.json"
-
 TYPES: Mapping[str, str] = {"qwen2": "qwen2"}
 """Model types by family. Other families are "decoder", genai's type for any decoder with a KV cache: the type decides
 which inputs genai feeds, and both get the same ones."""

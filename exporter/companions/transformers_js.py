@@ -5,28 +5,19 @@ also ``kv_cache_dtype``. Everything else in the file stays as the checkpoint has
 """
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ...artifact import CacheDtype, Precision, Task
 from ...contract import has_cache
+from ...devices.libraries import JS_DTYPES
 from ...errors import CheckpointError
 from ...files.json_file import read_object
 
 FILE = "config.json"
 KEY = "transformers.js_config"
 
-DTYPES: Mapping[tuple[Precision, CacheDtype], str] = {
-    ("fp32", "float32"): "fp32",
-    ("fp16", "float16"): "fp16",
-    ("int8", "float32"): "q8",
-    ("int4", "float32"): "q4",
-    ("int4", "float16"): "q4f16",
-}
-"""The names that transformers.js has for precisions, by those of weights and cache; it runs no bfloat16."""
-
-HALF_CACHES = {DTYPES["fp16", "float16"]: "float16", DTYPES["int4", "float16"]: "float16"}
+HALF_CACHES = {JS_DTYPES["fp16", "float16"]: "float16", JS_DTYPES["int4", "float16"]: "float16"}
 """The element type of the KV cache where it is not float32, which version 3 cannot see in the graph."""
 
 OF_FILES = ("dtype", "use_external_data_format", "kv_cache_dtype")
@@ -52,8 +43,8 @@ def config_text(folder: Path, task: Task, precision: Precision, cache_dtype: Cac
     if isinstance(devices, dict):
         given["device_config"] = {device: _without_files(options) for device, options in devices.items()}
     own: dict[str, Any] = {"use_external_data_format": True}
-    if (precision, cache_dtype) in DTYPES:
-        own = {"dtype": DTYPES[precision, cache_dtype], **own}
+    if (precision, cache_dtype) in JS_DTYPES:
+        own = {"dtype": JS_DTYPES[precision, cache_dtype], **own}
     if has_cache(task):
         own["kv_cache_dtype"] = HALF_CACHES
     return json.dumps(values | {KEY: _without_files(given) | own}, indent=2, ensure_ascii=False) + "\n"

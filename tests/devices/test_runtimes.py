@@ -1,7 +1,7 @@
 """What each runtime makes of an artifact, and the lines and the JSON that `intaglio inspect` prints of that."""
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 from intaglio.artifact import Manifest
 from intaglio.cli.main import cli
+from intaglio.devices.libraries import LIBRARIES, obstacles
 from intaglio.devices.lint import GraphFacts
 from intaglio.devices.presets import DEVICES, TITLES
 from intaglio.devices.rules import (
@@ -22,6 +23,7 @@ from intaglio.devices.rules import (
     Whole,
 )
 from intaglio.devices.runtimes import PROVIDERS, RUNTIMES, supported
+from intaglio.publishing import snippets
 from intaglio.tests.devices.conftest import Made
 
 SAMPLES = (
@@ -67,6 +69,33 @@ def test_a_required_input_keeps_libraries_out(made: Made) -> None:
         "does not run",
         ["it does not give the input logits_to_keep"],
     )
+
+
+def test_inspect_and_the_card_agree_on_the_libraries(made: Made) -> None:
+    folder, manifest = made["cpu"]
+    for family, task, expected in (
+        ("qwen2", "text-generation", ("runs", "runs", "runs")),
+        ("exaone4", "text-generation", ("runs", "runs with a setting", "runs with a setting")),
+        ("exaone4", "feature-extraction", ("does not run", "runs", "runs")),
+        ("qwen2", "token-classification", ("does not run", "runs", "runs with a setting")),
+        ("exaone4", "question-answering", ("does not run", "runs", "runs with a setting")),
+    ):
+        other = replace(manifest, family=family, task=task)  # type: ignore[arg-type]
+        found = {one.runtime: one for one in supported(folder, other) if one.runtime in LIBRARIES}
+        assert tuple(one.verdict for one in found.values()) == expected, (family, task)
+        on_card = set(snippets.runtimes(other, other.precision))
+        left_out = {"transformers.js"} if task == "question-answering" else set()  # its pipeline cannot
+        assert (
+            on_card & set(LIBRARIES)
+            == {name for name, one in found.items() if one.verdict != "does not run"} - left_out
+        )
+        for one in found.values():
+            assert [reason.remedy for reason in one.reasons] == [
+                obstacle.remedy
+                for obstacle in obstacles(one.runtime, other)  # type: ignore[arg-type]
+            ]
+    remedies = [one.remedy for one in obstacles("transformers.js", replace(manifest, family="exaone4"))]
+    assert remedies == ['set config.model_type = "qwen2"']
 
 
 def test_inspect_lists_every_runtime(made: Made) -> None:

@@ -7,8 +7,9 @@ from typing import Any
 import onnx
 import pytest
 from intaglio.artifact import ModelFacts, Target, read_manifest
+from intaglio.devices.libraries import GENAI_CONFIG as FILE
 from intaglio.exporter import export
-from intaglio.exporter.companions.genai_config import FILE, genai_config
+from intaglio.exporter.companions.genai_config import genai_config
 from intaglio.files.generation_settings import checkpoint_settings
 from intaglio.tests import tiny
 
