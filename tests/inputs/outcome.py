@@ -1,0 +1,141 @@
+"""What becomes of a checkpoint of another format: read, exported as it is, and exported anew."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from intaglio.artifact import Manifest, Precision
+from intaglio.errors import UnsupportedError
+from intaglio.exporter import QuantizeOptions, export
+from intaglio.models.checkpoint import Checkpoint
+from torch import Tensor
+
+from .case import Case
+from .reference import reference_logits, token_ids
+from .stored import artifact_logits, stored_grids
+
+READ = 1e-7
+"""How far a value that is read may be from the library's, as a fraction of the weight's largest."""
+
+LOGITS = 1e-5
+"""How far logits may be from transformers', as a fraction of the largest."""
+
+OFFERED = ("fp32", "int8", "int4")
+"""The precisions that a refusal of the weights as they are offers."""
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """A precision's loss: the relative error of its weights, and the mean KL divergence in nats per token."""
+
+    error: float
+    divergence: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a case.
+
+    Args:
+        kind: of the export as it is.
+        reason: why it is refused.
+        rounded: by precision, where it is exported anew.
+    """
+
+    kind: Literal["carried", "refused"]
+    reason: str = ""
+    rounded: Mapping[str, Rounded] = field(default_factory=dict)
+
+
+def run_case(case: Case, family: str, folder: Path, *, rounded: tuple[Precision, ...] = ()) -> Outcome:
+    """Make a checkpoint in an empty folder, and check how it is read and exported.
+
+    Args:
+        rounded: the precisions, int8 or int4, whose loss is measured.
+
+    Raises:
+        AssertionError: it is read or exported other than the format's own library says.
+    """
+    (folder / "source").mkdir(parents=True)
+    source = case.make(folder / "source", family)
+    expected = case.weights(source)
+    checkpoint = Checkpoint(source)
+    check_read(checkpoint, expected)
+    logits = reference_logits(source, expected)
+    kind, reason = _as_it_is(checkpoint, source, folder / "as it is", logits)
+    export(source, folder / "anew", precision="fp32")
+    check_logits(folder / "anew", logits)
+    return Outcome(kind, reason, {one: _loss(source, folder / one, one, logits) for one in rounded})
+
+
+def check_read(checkpoint: Checkpoint, expected: Mapping[str, Tensor]) -> None:
+    """Check that the weights are read as the numbers that the library gives."""
+    assert set(checkpoint.quantized) == set(expected)
+    for name, weight in expected.items():
+        found = checkpoint.tensor(name)
+        assert found.dtype == torch.float32, name
+        assert found.shape == weight.shape, name
+        error = (found - weight.float()).abs().max() / weight.float().abs().max()
+        assert error <= READ, f"{name}: {error:.1e}"
+
+
+def check_logits(artifact: Path, expected: Tensor) -> None:
+    found = artifact_logits(artifact, token_ids(expected.shape[-1]))
+    assert found.shape == expected.shape
+    error = float((found - expected).abs().max() / expected.abs().max())
+    assert error <= LOGITS, f"logits differ by {error:.1e}"
+
+
+def check_carried(checkpoint: Checkpoint, artifact: Path) -> None:
+    """Check that the artifact has the checkpoint's codes, zero points and scales: the numbers bit for bit."""
+    rows = {name: info.shape[0] for name, info in checkpoint.tensors.items()}
+    stored = stored_grids(artifact, rows)
+    assert set(checkpoint.quantized) <= set(stored)
+    for name, weight in checkpoint.quantized.items():
+        grid = weight.grid
+        assert grid is not None, name
+        height, width = weight.info.shape
+        blocks = grid.parameters()
+        block = np.arange(width) // grid.block_size
+        codes = grid.codes(range(height)).numpy().astype(np.int16)
+        zeros = blocks.zero_points.numpy().astype(np.int16)[:, block]
+        assert np.array_equal(stored[name].steps, codes - zeros), name
+        assert np.array_equal(stored[name].scales, blocks.scales.numpy()[:, block]), name
+
+
+def _as_it_is(
+    checkpoint: Checkpoint, source: Path, out: Path, logits: Tensor
+) -> tuple[Literal["carried", "refused"], str]:
+    try:
+        export(source, out)
+    except UnsupportedError as error:
+        message = str(error)
+        assert any(name in message for name in checkpoint.quantized), message
+        assert all(precision in message for precision in OFFERED), message
+        assert not out.exists()
+        return "refused", _reason(message, checkpoint)
+    check_carried(checkpoint, out)
+    check_logits(out, logits)
+    return "carried", ""
+
+
+def _reason(message: str, checkpoint: Checkpoint) -> str:
+    """Return a refusal's reason, without the folder and the names."""
+    return message
+
+
+def _loss(source: Path, out: Path, precision: Precision, logits: Tensor) -> Rounded:
+    manifest = export(source, out, precision=precision, options=QuantizeOptions(method="rtn"))
+    found = artifact_logits(out, token_ids(logits.shape[-1]))
+    log_p, log_q = logits.log_softmax(-1), found.log_softmax(-1)
+    divergence = (log_p.exp() * (log_p - log_q)).sum(-1).mean()
+    return Rounded(_error(manifest), float(divergence))
+
+
+def _error(manifest: Manifest) -> float:
+    """Return the root mean square of the weights' relative errors."""
+    errors: list[Any] = [one.quantization.error for one in manifest.tensors.values() if one.quantization]
+    return float(np.sqrt(np.mean(np.square(errors))))

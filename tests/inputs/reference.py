@@ -1,0 +1,67 @@
+"""The model that a checkpoint of another format stands for, run by transformers in float32."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from intaglio.models.checkpoint import Checkpoint
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+TOKENS = 20
+"""The length of the text: beyond the window of the hybrid family's sliding layers."""
+
+QUANTIZATION_KEYS = ("quantization_config", "quantization", "compression_config")
+
+
+def token_ids(vocabulary: int = 288) -> Tensor:
+    """Return random ids [1, S], none of them special."""
+    return torch.randint(3, vocabulary, (1, TOKENS), generator=torch.Generator().manual_seed(0))
+
+
+def reference_logits(source: Path, weights: Mapping[str, Tensor], config: Mapping[str, Any] | None = None) -> Tensor:
+    """Return the logits [1, S, V] of transformers' model with the dequantized weights in float32.
+
+    Args:
+        weights: the quantized weights, dequantized; every other tensor is that of the files.
+        config: config.json of the checkpoint that is not quantized; None for the folder's.
+    """
+    values = dict(config or json.loads((source / "config.json").read_text(encoding="utf-8")))
+    for key in QUANTIZATION_KEYS:
+        values.pop(key, None)
+    kind = getattr(transformers, values["architectures"][0])
+    model = kind(kind.config_class.from_dict(values, attn_implementation="eager")).eval().float()
+    wanted = model.state_dict()
+    plain = _plain_tensors(source)
+    tied = values["tie_word_embeddings"]
+    state = {}
+    for name in wanted:
+        if tied and name == "lm_head.weight":
+            continue
+        tensor = weights[name] if name in weights else plain[name]
+        state[name] = tensor.reshape(wanted[name].shape).float()
+    left = model.load_state_dict(state, strict=False)
+    assert not left.unexpected_keys
+    assert set(left.missing_keys) <= {"lm_head.weight"}
+    model.tie_weights()
+    return logits_of(model, token_ids(values["vocab_size"]))
+
+
+def logits_of(model: nn.Module, ids: Tensor) -> Tensor:
+    with torch.no_grad():
+        logits: Tensor = model(ids, use_cache=False).logits
+    return logits.float()
+
+
+def _plain_tensors(source: Path) -> Mapping[str, Tensor]:
+    """Return the tensors of a checkpoint's files by their names there; those that intaglio reads for other files."""
+    if source.is_dir():
+        found: dict[str, Tensor] = {}
+        for file in sorted(source.glob("*.safetensors")):
+            found |= load_file(file)
+        return found
+    checkpoint = Checkpoint(source)
+    return {name: checkpoint.tensor(name) for name in checkpoint.tensors if name not in checkpoint.quantized}

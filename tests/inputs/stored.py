@@ -1,0 +1,102 @@
+"""The quantized weights of an artifact of target ``ort`` as its operators read them, and its logits.
+
+Written from the specification of MatMulNBits and GatherBlockQuantized (onnxruntime/docs/ContribOperators.md).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from intaglio.artifact import Quantization, read_manifest
+from intaglio.tests.exporter.drive import run
+from intaglio.tests.files.artifact_files import graph_of
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from torch import Tensor
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class StoredGrid:
+    """A weight [N, K] of an artifact.
+
+    Args:
+        steps: int16 [N, K], codes less their zero points.
+        scales: float32 [N, K], the scale of each code.
+    """
+
+    steps: Array
+    scales: Array
+
+
+def stored_grids(folder: Path, rows: Mapping[str, int]) -> dict[str, StoredGrid]:
+    """Return the quantized weights of an artifact by their names in the checkpoint.
+
+    Args:
+        rows: the number of rows of each weight, by its name in the checkpoint: a packed projection has several.
+    """
+    arrays = {one.name: numpy_helper.to_array(one) for one in onnx.load(graph_of(folder)).graph.initializer}
+    found = {}
+    for name, entry in read_manifest(folder).tensors.items():
+        if entry.quantization is None:
+            continue
+        stem = name.removesuffix(".codes")
+        whole = _grid(arrays, stem, entry.shape[-1], entry.quantization)
+        start = 0
+        for source in entry.sources:
+            part = slice(start, start + rows[source])
+            found[source] = StoredGrid(whole.steps[part], whole.scales[part])
+            start += rows[source]
+        assert start == len(whole.steps)
+    return found
+
+
+def _grid(arrays: Mapping[str, Array], stem: str, columns: int, facts: Quantization) -> StoredGrid:
+    size, bits = facts.block_size, facts.bits
+    codes = _unpacked(arrays[f"{stem}.codes"], bits)
+    count = len(codes)
+    blocks = -(-columns // size)
+    codes = codes.reshape(count, blocks * size)[:, :columns]
+    zeros: Array = np.full((count, blocks), 1 << (bits - 1), np.int16)
+    if (stored := arrays.get(f"{stem}.zero_points")) is not None:
+        zeros = _unpacked(stored, bits).reshape(count, -1)[:, :blocks]
+    scales = arrays[f"{stem}.scales"].astype(np.float32).reshape(count, blocks)
+    block = np.arange(columns) // size
+    return StoredGrid(codes - zeros[:, block], scales[:, block])
+
+
+def _unpacked(packed: Array, bits: int) -> Array:
+    """Return the codes of each row as int16; two of 4 bits share a byte, the first in its low half."""
+    assert bits in (4, 8)
+    flat = packed.reshape(len(packed), -1).view(np.uint8)
+    both = np.stack((flat & 15, flat >> 4), -1).reshape(len(packed), -1) if bits == 4 else flat
+    return both.astype(np.int16)
+
+
+def artifact_logits(folder: Path, ids: Tensor) -> Tensor:
+    """Return the logits [B, S, V] of an artifact; its quantized weights are multiplied by float activations."""
+    path = graph_of(folder)
+    model = onnx.load(path, load_external_data=False)
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if attribute.name == "accuracy_level":
+                attribute.i = 0
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "0")
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    feeds: dict[str, Array] = {"input_ids": ids.numpy(), "attention_mask": np.ones(ids.shape, np.int64)}
+    for value in session.get_inputs():
+        if value.name.startswith("past"):
+            feeds[value.name] = np.zeros((len(ids), value.shape[1], 0, value.shape[3]), np.float32)
+        elif value.name == "logits_to_keep":
+            feeds[value.name] = np.array([0])
+    return torch.from_numpy(run(session, feeds, ["logits"])[0])
