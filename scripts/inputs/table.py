@@ -11,7 +11,7 @@ from .record import Key, Record
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "inputs.md"
 BEGIN, END = "<!-- begin: scripts/inputs -->\n", "\n<!-- end: scripts/inputs -->"
-CARRIED = "carried over exactly"
+WORDS = {"carried": "carried over exactly", "merged": "merged, as fp32"}
 FAMILY = {"qwen2": "Qwen2", "exaone4": "EXAONE 4.0"}
 PRECISIONS: tuple[Precision, ...] = ("int8", "int4")
 HEADER = ("format", "variant", "made by", "as it is", *(f"anew as {one}" for one in PRECISIONS))
@@ -56,8 +56,8 @@ def as_it_is(found: Mapping[str, Outcome], reasons: dict[str, int]) -> str:
 
 
 def _as_it_is(outcome: Outcome, reasons: dict[str, int]) -> str:
-    if outcome.kind == "carried":
-        return CARRIED
+    if outcome.kind in WORDS:
+        return WORDS[outcome.kind]
     return f"refused ({reasons.setdefault(outcome.reason, len(reasons) + 1)})"
 
 

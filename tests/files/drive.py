@@ -17,11 +17,16 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from intaglio.cli.main import cli
 from intaglio.errors import IntaglioError
+from intaglio.tests.files.input_mutations import mutate_input
 from intaglio.tests.files.mutations import mutate
+
+if TYPE_CHECKING:
+    from intaglio.models.quantized.weights import BlockGrid
+    from torch import Tensor
 
 ADDRESS_SPACE = 4 << 30
 """Bytes that a case may map beyond what the process has before the first one."""
@@ -57,6 +62,53 @@ def read_checkpoint(folder: Path) -> None:
     checkpoint = Checkpoint(folder)
     try_tokenizer(folder)
     checkpoint.load()
+
+
+def source_of(folder: Path) -> Path:
+    """Return what is exported of the folder of a case: the GGUF file in it, or the folder."""
+    return next(iter(sorted(folder.glob("*.gguf"))), folder)
+
+
+def read_input(folder: Path) -> None:
+    """Read every tensor, and compare the numbers of each grid with those that are read."""
+    from intaglio.models.checkpoint import Checkpoint
+
+    checkpoint = Checkpoint(source_of(folder))
+    for name, info in checkpoint.tensors.items():
+        tensor = checkpoint.tensor(name)
+        if tuple(tensor.shape) != info.shape:
+            raise RuntimeError(f"{name} is read as {tuple(tensor.shape)}, and its shape is {info.shape}")
+        weight = checkpoint.quantized.get(name)
+        if weight is not None and weight.grid is not None:
+            compare_grid(weight.grid, tensor)
+
+
+def compare_grid(grid: "BlockGrid", values: "Tensor") -> None:
+    """Raise RuntimeError where the numbers of a grid are not the values of its weight."""
+    import torch
+
+    codes, shared = grid.codes(range(len(values))), grid.parameters()
+    if int(codes.max()) >= 1 << grid.bits or int(shared.zero_points.max()) >= 1 << grid.bits:
+        raise RuntimeError(f"a code or a zero point is beyond {grid.bits} bits")
+    block = torch.arange(values.shape[1]) // grid.block_size
+    found = shared.scales[:, block] * (codes.float() - shared.zero_points[:, block].float())
+    if shared.offsets is not None:
+        found += shared.offsets[:, block]
+    if grid.order is not None:
+        found[:, grid.order] = found.clone()
+    if not torch.allclose(found, values, rtol=1e-5, atol=0, equal_nan=True) and values.isfinite().all():
+        raise RuntimeError("the numbers of the grid are not those that are read")
+
+
+def export_input(folder: Path, *options: str) -> None:
+    """Export; where that is refused, nothing is written."""
+    made = folder.parent / "made"
+    try:
+        command("export", source_of(folder), made, "--no-parity", *options)
+    except RefusedError:
+        if made.exists() or len(list(folder.parent.iterdir())) > 1:
+            raise RuntimeError("a refused export left files") from None
+        raise
 
 
 def read_modules(folder: Path) -> None:
@@ -129,18 +181,28 @@ VERBS: dict[str, Verbs] = {
 }
 """What is done with each folder of the base, and how often."""
 
+INPUT: Verbs = {
+    "inspect": (3, lambda folder: command("inspect", source_of(folder))),
+    "inspect --json": (2, lambda folder: command("inspect", source_of(folder), "--json")),
+    "read": (8, read_input),
+    "export": (3, export_input),
+    "export fp32": (2, lambda folder: export_input(folder, "--precision", "fp32")),
+}
+"""What is done with a checkpoint of another format."""
+
 
 def run_case(base: Path, folder: Path, index: int, seed: int) -> dict[str, str]:
     """Copy a folder of the base, mutate it, use it; return the outcome: ok, refused or traceback."""
     choice = random.Random(f"{seed} {index}")
     name = choice.choice(sorted(path.name for path in base.iterdir()))
-    verbs = VERBS[name]
+    verbs = VERBS.get(name, INPUT)
+    change = mutate if name in VERBS else mutate_input
     verb = choice.choices(list(verbs), [weight for weight, _ in verbs.values()])[0]
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     target = folder / name
     shutil.copytree(base / name, target)
-    report = {"verb": f"{name} {verb}", "what": mutate(target, choice), "outcome": "ok", "message": ""}
+    report = {"verb": f"{name} {verb}", "what": change(target, choice), "outcome": "ok", "message": ""}
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             verbs[verb][1](target)

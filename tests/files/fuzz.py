@@ -1,6 +1,7 @@
 """The file fuzzer: mutates every file of tiny checkpoints and artifacts, and counts how using them ends.
 
     python -m intaglio.tests.files.fuzz --cases 10000 --seed 0 --report report.json
+    python -m intaglio.tests.files.fuzz --inputs GPTQ     # checkpoints of another format; --inputs "" for every one
 
 Allowed are success and a refusal (an IntaglioError). A traceback, a crash or a hang is a defect, and exit code 1. Cases
 run in a child process, which is replaced when it crashes or hangs. A case depends on the seed and its index alone:
@@ -8,6 +9,7 @@ run in a child process, which is replaced when it crashes or hangs. A case depen
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import select
@@ -25,6 +27,7 @@ import numpy as np
 import torch
 from intaglio.exporter.sentence_transformers import SentenceTransformer
 from intaglio.tests import tiny
+from intaglio.tests.inputs.formats import cases as cases_of_formats
 from intaglio.tests.runtime import fakes
 from safetensors.torch import save_file
 
@@ -58,6 +61,18 @@ def make_base(folder: Path, *, exported: bool) -> Path:
         (templates / "short.jinja").write_text("{{ messages[0].content }}")
         export(folder / "exportable", folder / "fp32")
         quantize(folder / "exportable", folder / "int4", options=QuantizeOptions(method="rtn"))
+    return folder
+
+
+def make_inputs(folder: Path, formats: str) -> Path:
+    """Write checkpoints of other formats, one folder for each case whose format has the text ``formats`` in it."""
+    chosen = [case for case in cases_of_formats() if formats.lower() in case.format.lower()]
+    for index, case in enumerate(chosen):
+        if case.requires is not None and importlib.util.find_spec(case.requires) is None:
+            continue
+        place = folder / f"{index} {case.format}, {case.variant}".replace("/", " ")
+        place.mkdir(parents=True)
+        case.make(place, ("qwen2", "exaone4")[index % 2])
     return folder
 
 
@@ -135,12 +150,22 @@ class Worker:
         )
 
 
-def fuzz(cases: range, seed: int, *, exported: bool, report: Path | None = None) -> dict[str, Any]:
-    """Run cases; return the counts of outcomes, in all and by verb, and every case that is a defect."""
+def fuzz(
+    cases: range, seed: int, *, exported: bool = False, inputs: str | None = None, report: Path | None = None
+) -> dict[str, Any]:
+    """Run cases; return the counts of outcomes, in all and by verb, and every case that is a defect.
+
+    Args:
+        inputs: mutate checkpoints of the formats with this text in their names instead.
+    """
     began = time.monotonic()
     totals, verbs, defects = Counter[str](), Counter[str](), list[dict[str, Any]]()
     with tempfile.TemporaryDirectory() as scratch:
-        base = make_base(Path(scratch) / "base", exported=exported)
+        base = Path(scratch) / "base"
+        if inputs is None:
+            make_base(base, exported=exported)
+        else:
+            make_inputs(base, inputs)
         worker = Worker(base, Path(scratch) / "case", seed)
         try:
             for index in cases:
@@ -172,10 +197,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, metavar="INDEX", help="run this case alone")
     parser.add_argument("--quick", action="store_true", help="leave out what has to be exported first")
+    parser.add_argument(
+        "--inputs", metavar="FORMAT", help="checkpoints of other formats whose name has this text in it"
+    )
     parser.add_argument("--report", type=Path, metavar="FILE", help="write the outcomes as JSON")
     options = parser.parse_args()
     cases = range(options.cases) if options.only is None else range(options.only, options.only + 1)
-    found = fuzz(cases, options.seed, exported=not options.quick, report=options.report)
+    found = fuzz(cases, options.seed, exported=not options.quick, inputs=options.inputs, report=options.report)
     write = sys.stdout.write
     for one in found["defects"]:
         write(f"case {one['index']}: {one['outcome']}: {one['verb']}: {one['what']}\n{one['message']}\n")

@@ -83,6 +83,14 @@ KEYS: dict[str, tuple[str, ...]] = {
         "truncation padding added_tokens normalizer pre_tokenizer post_processor decoder model".split()
     ),
     "model.safetensors.index.json": ("weight_map", "metadata"),
+    "quantization_config": tuple(
+        """quant_method bits group_size desc_act sym checkpoint_format version zero_point modules_to_not_convert
+        dynamic pack_dtype lm_head true_sequential static_groups backend format config_groups ignore
+        quantization_status kv_cache_scheme sparsity_config weight_block_size activation_scheme fmt
+        load_in_4bit load_in_8bit bnb_4bit_quant_type bnb_4bit_use_double_quant bnb_4bit_compute_dtype
+        llm_int8_skip_modules mode peft_type r lora_alpha rank_pattern alpha_pattern target_modules use_dora
+        use_rslora bias modules_to_save fan_in_fan_out layers_to_transform""".split()
+    ),
     MANIFEST: ("format_version", "model", "tensors", "files", "parity", "operators"),
 }
 ABSENT = ("generation_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "vocab.json")
@@ -202,11 +210,16 @@ def _mutate_json(name: str, content: bytes, choice: Random) -> tuple[bytes, str]
         value = json.loads(content)
     except (ValueError, RecursionError):
         return _mutate_bytes(content, choice)
-    changed, what = _mutate_value(name, value, choice)
-    return _dumps(changed), what
+    changed, what = mutate_value(name, value, choice)
+    return dumps(changed), what
 
 
-def _mutate_value(name: str, value: Any, choice: Random) -> tuple[Any, str]:
+def mutate_value(name: str, value: Any, choice: Random) -> tuple[Any, str]:
+    """Change a JSON value, or one inside of it; return it, and what was changed.
+
+    Args:
+        name: the key of ``KEYS`` with the names that may be added.
+    """
     new = choice.choice(VALUES)
     places = [place for place in _places(value, name == "tokenizer.json") if place[1] is not None]
     if not places or choice.random() < 0.02:
@@ -256,7 +269,8 @@ def _is_tree(value: Any) -> bool:
     return True
 
 
-def _dumps(value: Any) -> bytes:
+def dumps(value: Any) -> bytes:
+    """Return a value as JSON; a string that begins with ``RAW`` stands for itself without its quotes."""
     text = json.dumps(value, ensure_ascii=False)
     for raw in WRITTEN:
         text = text.replace(json.dumps(raw, ensure_ascii=False), raw.removeprefix(RAW))
@@ -272,10 +286,10 @@ def _mutate_header(content: bytes, choice: Random) -> tuple[bytes, str]:
         length = choice.choice((0, 1, 7, size - 1, size + 1, 2**31, 2**62, 2**64 - 1, len(content)))
         return struct.pack("<Q", length) + content[8:], f"header of {length} bytes"
     try:
-        value, what = _mutate_value("header", json.loads(content[8 : 8 + size]), choice)
+        value, what = mutate_value("header", json.loads(content[8 : 8 + size]), choice)
     except (ValueError, RecursionError):
         return _mutate_bytes(content, choice)
-    header = _dumps(value)
+    header = dumps(value)
     return struct.pack("<Q", len(header)) + header + content[8 + size :], f"header {what}"
 
 

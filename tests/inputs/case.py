@@ -20,6 +20,7 @@ class Case:
         weights: from what ``make`` returns, each quantized weight in float32 by its name in a checkpoint that is not
             quantized, as the format's own library, or another reader than intaglio's, dequantizes it.
         requires: a module without which the case is skipped.
+        adapters: from what ``make`` returns, the adapters that are merged into it.
         tasks: the tasks for which the format is published.
     """
 
@@ -29,4 +30,5 @@ class Case:
     make: Callable[[Path, str], Path]
     weights: Callable[[Path], Mapping[str, Tensor]]
     requires: str | None = None
+    adapters: Callable[[Path], tuple[Path, ...]] | None = None
     tasks: tuple[str, ...] = ("text-generation",)

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from intaglio.artifact import Manifest, Precision
 from intaglio.errors import UnsupportedError
 from intaglio.exporter import QuantizeOptions, export
 from intaglio.models.checkpoint import Checkpoint
+from intaglio.models.reading.options import ReadOptions
 from torch import Tensor
 
 from .case import Case
@@ -23,8 +23,14 @@ READ = 1e-7
 LOGITS = 1e-5
 """How far logits may be from transformers', as a fraction of the largest."""
 
+MERGED = 1e-6
+"""The same of a value that an adapter was merged into."""
+
 OFFERED = ("fp32", "int8", "int4")
 """The precisions that a refusal of the weights as they are offers."""
+
+
+Kind = Literal["carried", "merged", "refused"]
 
 
 @dataclass(frozen=True)
@@ -40,12 +46,12 @@ class Outcome:
     """What became of a case.
 
     Args:
-        kind: of the export as it is.
+        kind: of the export without a precision; ``merged`` of adapters, whose weights are not quantized.
         reason: why it is refused.
         rounded: by precision, where it is exported anew.
     """
 
-    kind: Literal["carried", "refused"]
+    kind: Kind
     reason: str = ""
     rounded: Mapping[str, Rounded] = field(default_factory=dict)
 
@@ -61,25 +67,40 @@ def run_case(case: Case, family: str, folder: Path, *, rounded: tuple[Precision,
     """
     (folder / "source").mkdir(parents=True)
     source = case.make(folder / "source", family)
+    adapters = case.adapters(source) if case.adapters is not None else ()
     expected = case.weights(source)
-    checkpoint = Checkpoint(source)
-    check_read(checkpoint, expected)
+    merged: dict[str, Any] = {"adapters": adapters} if adapters else {}
+    checkpoint = Checkpoint(source, ReadOptions(**merged))
+    check_read(checkpoint, expected, MERGED if adapters else READ)
     logits = reference_logits(source, expected)
-    kind, reason = _as_it_is(checkpoint, source, folder / "as it is", logits)
-    export(source, folder / "anew", precision="fp32")
+    subject = Subject(source, merged, logits)
+    kind, reason = _as_it_is(subject, checkpoint, folder / "as it is")
+    subject.export(folder / "anew", precision="fp32")
     check_logits(folder / "anew", logits)
-    return Outcome(kind, reason, {one: _loss(source, folder / one, one, logits) for one in rounded})
+    return Outcome(kind, reason, {one: _loss(subject, folder / one, one) for one in rounded})
 
 
-def check_read(checkpoint: Checkpoint, expected: Mapping[str, Tensor]) -> None:
+@dataclass(frozen=True)
+class Subject:
+    """What is exported, and the logits that it should give."""
+
+    source: Path
+    options: Mapping[str, Any]
+    logits: Tensor
+
+    def export(self, out: Path, **options: Any) -> Manifest:
+        return export(self.source, out, **self.options, **options)
+
+
+def check_read(checkpoint: Checkpoint, expected: Mapping[str, Tensor], tolerance: float) -> None:
     """Check that the weights are read as the numbers that the library gives."""
-    assert set(checkpoint.quantized) == set(expected)
+    assert expected
+    assert set(checkpoint.quantized) <= set(expected)
     for name, weight in expected.items():
-        found = checkpoint.tensor(name)
-        assert found.dtype == torch.float32, name
+        found = checkpoint.tensor(name).float()
         assert found.shape == weight.shape, name
         error = (found - weight.float()).abs().max() / weight.float().abs().max()
-        assert error <= READ, f"{name}: {error:.1e}"
+        assert error <= tolerance, f"{name}: {error:.1e}"
 
 
 def check_logits(artifact: Path, expected: Tensor) -> None:
@@ -106,19 +127,20 @@ def check_carried(checkpoint: Checkpoint, artifact: Path) -> None:
         assert np.array_equal(stored[name].scales, blocks.scales.numpy()[:, block]), name
 
 
-def _as_it_is(
-    checkpoint: Checkpoint, source: Path, out: Path, logits: Tensor
-) -> tuple[Literal["carried", "refused"], str]:
+def _as_it_is(subject: Subject, checkpoint: Checkpoint, out: Path) -> tuple[Kind, str]:
     try:
-        export(source, out)
+        manifest = subject.export(out)
     except UnsupportedError as error:
         message = str(error)
-        assert any(name in message for name in checkpoint.quantized), message
+        assert any(name in message for name in checkpoint.tensors), message
         assert all(precision in message for precision in OFFERED), message
         assert not out.exists()
         return "refused", _reason(message, checkpoint)
+    check_logits(out, subject.logits)
+    if not checkpoint.quantized:
+        assert manifest.precision == "fp32"
+        return "merged", ""
     check_carried(checkpoint, out)
-    check_logits(out, logits)
     return "carried", ""
 
 
@@ -127,8 +149,9 @@ def _reason(message: str, checkpoint: Checkpoint) -> str:
     return message
 
 
-def _loss(source: Path, out: Path, precision: Precision, logits: Tensor) -> Rounded:
-    manifest = export(source, out, precision=precision, options=QuantizeOptions(method="rtn"))
+def _loss(subject: Subject, out: Path, precision: Precision) -> Rounded:
+    manifest = subject.export(out, precision=precision, options=QuantizeOptions(method="rtn"))
+    logits = subject.logits
     found = artifact_logits(out, token_ids(logits.shape[-1]))
     log_p, log_q = logits.log_softmax(-1), found.log_softmax(-1)
     divergence = (log_p.exp() * (log_p - log_q)).sum(-1).mean()

@@ -22,14 +22,13 @@ def token_ids(vocabulary: int = 288) -> Tensor:
     return torch.randint(3, vocabulary, (1, TOKENS), generator=torch.Generator().manual_seed(0))
 
 
-def reference_logits(source: Path, weights: Mapping[str, Tensor], config: Mapping[str, Any] | None = None) -> Tensor:
+def reference_logits(source: Path, weights: Mapping[str, Tensor]) -> Tensor:
     """Return the logits [1, S, V] of transformers' model with the dequantized weights in float32.
 
     Args:
         weights: the quantized weights, dequantized; every other tensor is that of the files.
-        config: config.json of the checkpoint that is not quantized; None for the folder's.
     """
-    values = dict(config or json.loads((source / "config.json").read_text(encoding="utf-8")))
+    values = _config(source)
     for key in QUANTIZATION_KEYS:
         values.pop(key, None)
     kind = getattr(transformers, values["architectures"][0])
@@ -48,6 +47,15 @@ def reference_logits(source: Path, weights: Mapping[str, Tensor], config: Mappin
     assert set(left.missing_keys) <= {"lm_head.weight"}
     model.tie_weights()
     return logits_of(model, token_ids(values["vocab_size"]))
+
+
+def _config(source: Path) -> dict[str, Any]:
+    folder = source
+    if not source.is_dir():  # the metadata of a GGUF file, as intaglio reads it
+        checkpoint = Checkpoint(source)
+        folder = checkpoint.folder
+    values: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return values
 
 
 def logits_of(model: nn.Module, ids: Tensor) -> Tensor:
