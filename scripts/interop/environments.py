@@ -23,6 +23,9 @@ PYTHON: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("torch==2.13.0",),
         ("optimum==2.1.0", "optimum-onnx==0.1.0", "transformers==4.57.6", ORT, NUMPY, *INTAGLIO),
     ),
+    "tools": (
+        ("onnx==1.23.2", "onnx-ir==1.1.0", "onnxscript==0.7.2", "onnxsim==0.8.1", "onnxslim==0.1.98", ORT, NUMPY),
+    ),
 }
 """Packages by environment; each group is installed by one call of pip, in order."""
 NODE = (
