@@ -1,4 +1,4 @@
-"""Folders of other tools, named as what they are: adapters, GGUF files, quantized MLX models, checkpoints."""
+"""Folders of other tools, named as what they are: adapters, GGUF files, checkpoints."""
 
 from pathlib import Path
 
@@ -21,11 +21,6 @@ def foreign_format(folder: Path) -> str | None:
         return adapter
     if not any(_weights(folder)) and (found := sorted(path.name for path in folder.glob(f"*{GGUF}"))):
         return gguf(f"holds GGUF weights ({found[0]})")
-    if isinstance(quantization := _read(folder / "config.json").get("quantization"), dict) and "bits" in quantization:
-        return (
-            "is a quantized MLX model (quantization in config.json), whose weights are not read; "
-            "export the checkpoint that it was made from"
-        )
     return None
 
 

@@ -1,4 +1,4 @@
-"""The format of a checkpoint's quantized weights, by ``quantization_config`` in its config.json."""
+"""The format of a checkpoint's quantized weights: ``quantization_config`` in its config.json, or ``quantization``."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -6,6 +6,8 @@ from pathlib import Path
 from ...errors import CheckpointError, UnsupportedError
 from ...files.json_fields import JSONFields, shown
 from ..storage.store import TensorStore
+from . import mlx
+from .bitsandbytes import read_bitsandbytes
 from .weights import QuantizedWeights
 
 KEY = "quantization_config"
@@ -17,7 +19,9 @@ Reader = Callable[[JSONFields, TensorStore, Path], QuantizedWeights]
 Raises CheckpointError where settings and tensors contradict each other, UnsupportedError where it cannot read them.
 """
 
-READERS: Mapping[str, Reader] = {}
+READERS: Mapping[str, Reader] = {
+    "bitsandbytes": read_bitsandbytes,
+}
 """The readers by ``quant_method``."""
 
 
@@ -31,6 +35,15 @@ def read_quantized(config: JSONFields, store: TensorStore, folder: Path) -> Quan
         CheckpointError: its settings or its tensors are damaged.
         UnsupportedError: the format is not read.
     """
+    try:
+        return _read(config, store, folder)
+    except ValueError as error:  # of JSONFields
+        raise CheckpointError(f"{error}; fetch config.json again") from None
+
+
+def _read(config: JSONFields, store: TensorStore, folder: Path) -> QuantizedWeights | None:
+    if (settings := config.fields(mlx.KEY)) is not None:  # mlx-lm repeats it as quantization_config
+        return mlx.read_mlx(settings, store, folder)
     settings = config.fields(KEY)
     if settings is None:
         return None

@@ -31,13 +31,6 @@ def gguf(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(tiny.config("qwen2")))
 
 
-def mlx(folder: Path) -> None:
-    """As mlx-lm's convert writes it."""
-    quantization = {"group_size": 64, "bits": 4}
-    config = tiny.config("qwen2", quantization=quantization, quantization_config=quantization)
-    tiny.write(folder, config)
-
-
 FOLDERS: dict[str, tuple[Callable[[Path], None], str]] = {
     "adapter": (
         adapter,
@@ -51,10 +44,6 @@ FOLDERS: dict[str, tuple[Callable[[Path], None], str]] = {
     "GGUF": (
         gguf,
         "holds GGUF weights (qwen2-q4_k_m.gguf), a format of llama.cpp that is not read; export the",
-    ),
-    "MLX": (
-        mlx,
-        "is a quantized MLX model (quantization in config.json), whose weights are not read; export the",
     ),
 }
 

@@ -1,8 +1,9 @@
 """Configurations of published models and of what people made of them, with every key: read, and equal to transformers.
 
-``published/read.json`` holds them by name, ``published/refused.json`` those that are refused, with a part of the
-message. ``layer_types`` is written as ``{"repeated": [...], "count": n}``. For the comparison the sizes are shrunk and
-the ratio of query heads to key-value heads is kept; no key is left out.
+``published/read.json`` holds them by name, ``published/quantized.json`` those of quantized checkpoints (whose weights
+tests/inputs reads), ``published/refused.json`` those that are refused, with a part of the message. ``layer_types`` is
+written as ``{"repeated": [...], "count": n}``. For the comparison the sizes are shrunk and the ratio of query heads to
+key-value heads is kept; no key is left out.
 """
 
 import json
@@ -27,6 +28,7 @@ from .drive import TOLERANCE, difference
 
 FOLDER = Path(__file__).parent / "published"
 READ: dict[str, Any] = read_object(FOLDER / "read.json")
+QUANTIZED: dict[str, Any] = read_object(FOLDER / "quantized.json")
 REFUSED: dict[str, Any] = read_object(FOLDER / "refused.json")
 
 LAYERS, VOCABULARY, WINDOW, LENGTH = 4, 288, 6, 14
@@ -69,9 +71,9 @@ def shrunk(published: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-@pytest.mark.parametrize("name", READ)
+@pytest.mark.parametrize("name", [*READ, *QUANTIZED])
 def test_is_read_in_its_own_size(name: str) -> None:
-    values = whole(READ[name])
+    values = whole((READ | QUANTIZED)[name])
     config = FAMILIES[values["model_type"]].parse(ConfigReader(values, "config.json"))
     assert (config.hidden_size, config.vocab_size) == (values["hidden_size"], values["vocab_size"])
     assert len(config.layer_windows) == values["num_hidden_layers"]
