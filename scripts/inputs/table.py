@@ -11,7 +11,7 @@ from .record import Key, Record
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "inputs.md"
 BEGIN, END = "<!-- begin: scripts/inputs -->\n", "\n<!-- end: scripts/inputs -->"
-WORDS = {"carried": "carried over exactly", "merged": "merged, as fp32"}
+CARRIED = "carried over exactly"
 FAMILY = {"qwen2": "Qwen2", "exaone4": "EXAONE 4.0"}
 PRECISIONS: tuple[Precision, ...] = ("int8", "int4")
 HEADER = ("format", "variant", "made by", "as it is", *(f"anew as {one}" for one in PRECISIONS))
@@ -56,8 +56,10 @@ def as_it_is(found: Mapping[str, Outcome], reasons: dict[str, int]) -> str:
 
 
 def _as_it_is(outcome: Outcome, reasons: dict[str, int]) -> str:
-    if outcome.kind in WORDS:
-        return WORDS[outcome.kind]
+    if outcome.kind == "merged":
+        return "merged, as fp32"
+    if outcome.kind == "carried":
+        return f"codes and scales exactly, offsets in float32: {outcome.reason}" if outcome.reason else CARRIED
     return f"refused ({reasons.setdefault(outcome.reason, len(reasons) + 1)})"
 
 

@@ -10,12 +10,13 @@ from intaglio.artifact import Manifest, Precision
 from intaglio.errors import UnsupportedError
 from intaglio.exporter import QuantizeOptions, export
 from intaglio.models.checkpoint import Checkpoint
+from intaglio.models.quantized.weights import BlockGrid
 from intaglio.models.reading.options import ReadOptions
 from torch import Tensor
 
 from .case import Case
 from .reference import reference_logits, token_ids
-from .stored import artifact_logits, stored_grids
+from .stored import StoredGrid, artifact_logits, stored_grids
 
 READ = 1e-7
 """How far a value that is read may be from the library's, as a fraction of the weight's largest."""
@@ -47,7 +48,8 @@ class Outcome:
 
     Args:
         kind: of the export without a precision; ``merged`` of adapters, whose weights are not quantized.
-        reason: why it is refused.
+        reason: why it is refused; of weights that are carried over, how far offsets in float32 move their numbers, as a
+            fraction of the largest, where they move them at all.
         rounded: by precision, where it is exported anew.
     """
 
@@ -110,21 +112,37 @@ def check_logits(artifact: Path, expected: Tensor) -> None:
     assert error <= LOGITS, f"logits differ by {error:.1e}"
 
 
-def check_carried(checkpoint: Checkpoint, artifact: Path) -> None:
-    """Check that the artifact has the checkpoint's codes, zero points and scales: the numbers bit for bit."""
+def check_carried(checkpoint: Checkpoint, artifact: Path) -> float:
+    """Check that the artifact has the checkpoint's codes and scales bit for bit; return how far its numbers are off.
+
+    Codes may be moved by a whole number for each block, and zero points and offsets with them. Returns the largest
+    difference of a number, as a fraction of the largest of its weight.
+    """
     rows = {name: info.shape[0] for name, info in checkpoint.tensors.items()}
     stored = stored_grids(artifact, rows)
     assert set(checkpoint.quantized) <= set(stored)
+    off = 0.0
     for name, weight in checkpoint.quantized.items():
-        grid = weight.grid
-        assert grid is not None, name
-        height, width = weight.info.shape
-        blocks = grid.parameters()
-        block = np.arange(width) // grid.block_size
-        codes = grid.codes(range(height)).numpy().astype(np.int16)
-        zeros = blocks.zero_points.numpy().astype(np.int16)[:, block]
-        assert np.array_equal(stored[name].steps, codes - zeros), name
-        assert np.array_equal(stored[name].scales, blocks.scales.numpy()[:, block]), name
+        assert weight.grid is not None, name
+        given, found = _whole(weight.grid, weight.info.shape), stored[name]
+        assert np.array_equal(found.scales, given.scales), name
+        moved = found.codes - given.codes
+        starts = np.arange(given.codes.shape[1]) // weight.grid.block_size * weight.grid.block_size
+        assert np.array_equal(moved, moved[:, starts]), name
+        difference = np.abs(found.numbers - given.numbers).max() / np.abs(given.numbers).max()
+        assert difference <= READ, f"{name}: {difference:.1e}"
+        off = max(off, float(difference))
+    return off
+
+
+def _whole(grid: BlockGrid, shape: tuple[int, ...]) -> StoredGrid:
+    """Return a grid as it would be stored, each of its facts for each code."""
+    blocks, block = grid.parameters(), np.arange(shape[1]) // grid.block_size
+    scales = blocks.scales.numpy()
+    offsets = np.zeros_like(scales) if blocks.offsets is None else blocks.offsets.numpy()
+    zeros = blocks.zero_points.numpy().astype(np.int16)
+    codes = grid.codes(range(shape[0])).numpy().astype(np.int16)
+    return StoredGrid(codes, zeros[:, block], scales[:, block], offsets[:, block])
 
 
 def _as_it_is(subject: Subject, checkpoint: Checkpoint, out: Path) -> tuple[Kind, str]:
@@ -140,8 +158,8 @@ def _as_it_is(subject: Subject, checkpoint: Checkpoint, out: Path) -> tuple[Kind
     if not checkpoint.quantized:
         assert manifest.precision == "fp32"
         return "merged", ""
-    check_carried(checkpoint, out)
-    return "carried", ""
+    off = check_carried(checkpoint, out)
+    return "carried", "" if off == 0 else f"{off:.0e}"
 
 
 def _reason(message: str, checkpoint: Checkpoint) -> str:

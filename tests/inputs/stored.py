@@ -24,15 +24,28 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class StoredGrid:
-    """A weight [N, K] of an artifact.
+    """A weight [N, K] of an artifact, each of its facts for each code; its columns are in the order of the codes.
 
     Args:
-        steps: int16 [N, K], codes less their zero points.
-        scales: float32 [N, K], the scale of each code.
+        codes: int16.
+        zero_points: int16.
+        scales: float32.
+        offsets: float32; zeros where the weight has none.
     """
 
-    steps: Array
+    codes: Array
+    zero_points: Array
     scales: Array
+    offsets: Array
+
+    def rows(self, rows: slice) -> "StoredGrid":
+        return StoredGrid(self.codes[rows], self.zero_points[rows], self.scales[rows], self.offsets[rows])
+
+    @property
+    def numbers(self) -> Array:
+        """The weight in float64, which rounds none of these products and sums."""
+        steps = (self.codes - self.zero_points).astype(np.float64)
+        return np.asarray(self.scales.astype(np.float64) * steps + self.offsets)
 
 
 def stored_grids(folder: Path, rows: Mapping[str, int]) -> dict[str, StoredGrid]:
@@ -50,10 +63,9 @@ def stored_grids(folder: Path, rows: Mapping[str, int]) -> dict[str, StoredGrid]
         whole = _grid(arrays, stem, entry.shape[-1], entry.quantization)
         start = 0
         for source in entry.sources:
-            part = slice(start, start + rows[source])
-            found[source] = StoredGrid(whole.steps[part], whole.scales[part])
+            found[source] = whole.rows(slice(start, start + rows[source]))
             start += rows[source]
-        assert start == len(whole.steps)
+        assert start == len(whole.codes)
     return found
 
 
@@ -68,7 +80,10 @@ def _grid(arrays: Mapping[str, Array], stem: str, columns: int, facts: Quantizat
         zeros = _unpacked(stored, bits).reshape(count, -1)[:, :blocks]
     scales = arrays[f"{stem}.scales"].astype(np.float32).reshape(count, blocks)
     block = np.arange(columns) // size
-    return StoredGrid(codes - zeros[:, block], scales[:, block])
+    offsets: Array = np.zeros((count, blocks), np.float32)
+    if (added := arrays.get(f"{stem}.offsets")) is not None:  # a multiplication takes them [KB, N]
+        offsets = (added if added.shape == (count, blocks) else added.T).astype(np.float32)
+    return StoredGrid(codes, zeros[:, block], scales[:, block], offsets[:, block])
 
 
 def _unpacked(packed: Array, bits: int) -> Array:
