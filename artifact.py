@@ -240,6 +240,8 @@ def read_manifest(folder: str | Path, precision: Precision | None = None) -> Man
             that is missing, unknown or of the wrong type; or there is no artifact of this precision.
     """
     folder = Path(folder)
+    if folder.is_file():
+        raise ArtifactError(f"{folder} is not an intaglio artifact: {_instead(folder)}")
     try:
         default = _read_manifest(folder / MANIFEST)
     except FileNotFoundError:
@@ -285,12 +287,14 @@ def _read_manifest(path: Path) -> Manifest:
 
 def _instead(folder: Path) -> str:
     """Return what is at a path that has no manifest, and what to do."""
-    if not folder.is_dir():
+    if not folder.exists():
         return "there is no such folder; make one with `intaglio export`"
     if (foreign := foreign_format(folder)) is not None:
         return f"it {foreign}"
     if is_checkpoint(folder):
         return f"it is a checkpoint; export it with `intaglio export {folder} OUT`"
+    if folder.is_file():
+        return "it is a file; give the folder of an artifact"
     return f"it has no {MANIFEST}; make one with `intaglio export`"
 
 

@@ -88,8 +88,8 @@ def export(
     """Export a checkpoint to an artifact folder.
 
     Args:
-        source: a folder in Hugging Face layout, a hub id (``org/name``, or ``org/name@revision``), or an artifact that
-            is not quantized.
+        source: a folder in Hugging Face layout, a GGUF file, a hub id (``org/name``, ``org/name@revision``, or
+            ``org/name/file.gguf``), or an artifact that is not quantized.
         out: the folder to make.
         task: which head; "auto" takes the one that the checkpoint's architecture names.
         precision: of the weights. Activations and KV cache have the same where it is a float, and
@@ -135,14 +135,14 @@ def export(
         check_task(checkpoint.config, chosen)
         activations = _activations(precision, options, device)
         check_device(device, checkpoint.config, chosen, target, precision, activations, options)
-        tokenizer = check_tokenizer(located.folder, checkpoint.config.vocab_size)
+        tokenizer = check_tokenizer(checkpoint.folder, checkpoint.config.vocab_size)
         modules = None
         if chosen == "feature-extraction":
-            modules = read_sentence_transformer(located.folder, checkpoint.config.hidden_size)
+            modules = read_sentence_transformer(checkpoint.folder, checkpoint.config.hidden_size)
         more = (note_on_left_out(checkpoint, chosen), tokenizer.note)
         notes = (*checkpoint.notes, *(note for note in more if note is not None and note not in checkpoint.notes))
         settings = artifact_settings(
-            located.folder, chosen, checkpoint.config.vocab_size, generation_config, ignore_generation_keys
+            checkpoint.folder, chosen, checkpoint.config.vocab_size, generation_config, ignore_generation_keys
         )
         with ExitStack() as stack:
             digest = None
@@ -172,23 +172,23 @@ def export(
                 made_from = checkpoint.origin
             else:
                 assert digest is not None
-                card = read_source_card(located.folder)
+                card = read_source_card(checkpoint.folder)
                 made_from = Source(located.id, located.revision, digest.wait(report), card)
             padded_right = target == "ort" and checkpoint.config.causal
             describe(graph.model, checkpoint.config.family, chosen, target, precision, made_from, padded_right)
             write_graph(graph.model, folder / graph_file)
-            for name in companions(located.folder):
+            for name in companions(checkpoint.folder):
                 (folder / name).parent.mkdir(exist_ok=True)
-                shutil.copyfile(located.folder / name, folder / name)
+                shutil.copyfile(checkpoint.folder / name, folder / name)
             (folder / CONFIG).write_text(
-                config_text(located.folder, chosen, precision, CACHE_DTYPES[activations]), encoding="utf-8"
+                config_text(checkpoint.folder, chosen, precision, CACHE_DTYPES[activations]), encoding="utf-8"
             )
             if modules is not None:
                 modules.write(folder)
             elif isinstance(checkpoint, ArtifactCheckpoint):
                 for name in (EMBEDDING, EMBEDDING_WEIGHTS):
-                    if (located.folder / name).is_file():
-                        shutil.copyfile(located.folder / name, folder / name)
+                    if (checkpoint.folder / name).is_file():
+                        shutil.copyfile(checkpoint.folder / name, folder / name)
             if tokenizer.built is not None:
                 (folder / TOKENIZER).write_text(tokenizer.built, encoding="utf-8")
             if settings is not None:

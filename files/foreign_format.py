@@ -1,13 +1,12 @@
-"""Folders of other tools, named as what they are: adapters, GGUF files, checkpoints."""
+"""Folders of other tools, named as what they are: adapters, several GGUF files, checkpoints."""
 
 from pathlib import Path
 
+from .gguf_files import WEIGHTS, gguf_file, several
 from .json_fields import JSONFields
 from .json_file import read_object
 
-GGUF = ".gguf"
 ADAPTER = "adapter_config.json"
-WEIGHTS = ("*.safetensors", "*.bin", "*.pt")
 ADAPTER_WEIGHTS = "adapter_model"
 
 
@@ -19,18 +18,15 @@ def foreign_format(folder: Path) -> str | None:
     adapter = _adapter(folder)
     if adapter is not None:
         return adapter
-    if not any(_weights(folder)) and (found := sorted(path.name for path in folder.glob(f"*{GGUF}"))):
-        return gguf(f"holds GGUF weights ({found[0]})")
+    if (found := several(folder)) is not None:
+        return found
     return None
 
 
-def gguf(what: str) -> str:
-    """Return the refusal of GGUF weights."""
-    return f"{what}, a format of llama.cpp that is not read; export the checkpoint that they were made from"
-
-
 def is_checkpoint(folder: Path) -> bool:
-    """Return True for a folder in Hugging Face layout with weights in safetensors."""
+    """Return True for a folder in Hugging Face layout with weights in safetensors, or with a GGUF file."""
+    if gguf_file(folder) is not None:
+        return True
     return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
 
 

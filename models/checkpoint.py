@@ -1,5 +1,6 @@
-"""A checkpoint folder in Hugging Face layout: its config, and its tensors, read one at a time."""
+"""A checkpoint, a folder in Hugging Face layout or a GGUF file: its config, and its tensors, read one at a time."""
 
+import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,14 +11,16 @@ from torch import Tensor, nn
 from ..artifact import FORBIDDEN, TEMPLATE_FOLDER, Attention, Task
 from ..errors import CheckpointError, UnsupportedError
 from ..files.foreign_format import ADAPTER, foreign_format
+from ..files.gguf_files import gguf_file
 from ..files.json_fields import JSONFields, shown
 from ..files.tokenizer_file import VOCABULARY
 from .config import ConfigReader, ModelConfig
 from .family import CLASS_SUFFIXES, FAMILIES, Family, architectures
+from .gguf.opening import open_gguf, remove
 from .heads import check_known
 from .parameters import load_module
 from .quantized.detect import read_quantized
-from .quantized.weights import QuantizedWeight
+from .quantized.weights import QuantizedWeight, QuantizedWeights
 from .reading.adapter import adapter_files, check_adapter
 from .reading.custom_code import check_custom_code, custom_code
 from .reading.layout import read_layout
@@ -30,9 +33,11 @@ from .weight_source import CHUNK_BYTES, TensorInfo, find_trunk, row_ranges
 LICENSES = ("LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE", "NOTICE.md", "NOTICE.txt")
 """The terms of a model, which every copy of it must carry along."""
 
+CONFIG = "config.json"
+
 # Copied as they are into an artifact; patterns of what a hub download fetches.
 COMPANIONS = (
-    "config.json",
+    CONFIG,
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -62,7 +67,10 @@ def companions(folder: Path) -> list[str]:
 
 
 class Checkpoint:
-    """An opened folder: ``config``, the ``task`` its architecture is for, and ``tensors`` by name (headers only).
+    """An opened folder or GGUF file: ``config``, the ``task`` of its architecture, ``tensors`` by name (headers only).
+
+    ``folder`` has config.json and the other companions of the weights: for a GGUF file a temporary one, made of its
+    metadata, which lasts as long as this object. ``files`` hold the weights; ``config_file`` is None for a GGUF file.
 
     ``custom_code`` names the checkpoint's own code, which is not run, and ``adapter`` the files of an adapter, which is
     left out. ``notes`` say, a sentence each, how the files were read where they leave that open. ``quantized`` has the
@@ -73,7 +81,7 @@ class Checkpoint:
         """Read ``config.json`` and the headers of the weight files.
 
         Args:
-            folder: in Hugging Face layout.
+            folder: in Hugging Face layout, or with one GGUF file; or a GGUF file.
             options: what the files leave open.
 
         Raises:
@@ -83,20 +91,36 @@ class Checkpoint:
         self.folder = Path(folder)
         if (foreign := foreign_format(self.folder)) is not None:
             raise UnsupportedError(f"{self.folder} {foreign}")
+        file = gguf_file(self.folder)
+        gguf = None if file is None else open_gguf(file)
+        if gguf is not None:
+            self.folder = gguf.folder
+            weakref.finalize(self, remove, gguf.folder)
         self.adapter = adapter_files(self.folder)
         notes = [check_adapter(self.adapter, self.folder, options)]
         reader = ConfigReader.open(self.folder)
+        if gguf is not None:
+            reader = ConfigReader(reader.values, f"{file}, read as config.json")
         self.task: Task
         self.architecture, family, self.task = _architecture(reader)
         self.config = with_attention(family.parse(reader), options.attention, reader.where)
         self.custom_code = custom_code(reader.get("auto_map"), reader.where)
         notes += [check_custom_code(self.custom_code, options, reader.where), _note_on_context(self.config)]
-        files = SafetensorsFiles(self.folder, tied=self.config.tie_word_embeddings)
-        self.files = files.files
-        layout = read_layout(files.tensors, self.folder)
-        store: TensorStore = Renamed(files, layout.stored)
+        store: TensorStore
+        quantized: QuantizedWeights | None
+        self.config_file: Path | None
+        if gguf is not None:
+            self.files, self.config_file = gguf.files, None
+            store, quantized = gguf.tensors, gguf.quantized
+            notes += gguf.notes
+        else:
+            files = SafetensorsFiles(self.folder, tied=self.config.tie_word_embeddings)
+            self.files, self.config_file = files.files, self.folder / CONFIG
+            layout = read_layout(files.tensors, self.folder)
+            store = Renamed(files, layout.stored)
+            quantized = read_quantized(JSONFields(reader.values, reader.where), store, self.folder)
+            notes += [*files.notes, *layout.notes]
         wide = any(info.dtype == "F64" for info in store.tensors.values())
-        quantized = read_quantized(JSONFields(reader.values, reader.where), store, self.folder)
         self.quantized: Mapping[str, QuantizedWeight] = {}
         if quantized is not None:
             store, self.quantized = Decoded(store, quantized), quantized.weights
@@ -104,7 +128,7 @@ class Checkpoint:
         self._store = store
         self.tensors: Mapping[str, TensorInfo] = store.tensors
         self.trunk_prefix = find_trunk(self.tensors, self.folder)
-        notes += [*files.notes, *layout.notes, "float64 weights are read as float32" if wide else None]
+        notes.append("float64 weights are read as float32" if wide else None)
         self.notes = tuple(note for note in notes if note is not None)
 
     def tensor(self, name: str) -> Tensor:

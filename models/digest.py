@@ -12,7 +12,8 @@ class Digest:
     """A digest that is computed while the ``with`` block runs."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        self.files = (checkpoint.folder / "config.json", *checkpoint.files)
+        config = () if checkpoint.config_file is None else (checkpoint.config_file,)
+        self.files = (*config, *checkpoint.files)
         self.total = sum(file.stat().st_size for file in self.files)
         self.done = 0
         self.sums: dict[str, str] = {}

@@ -16,7 +16,7 @@ MOST_FILES = 16
 # of its own where it is on another layer; the longest entry counts.
 LAYERS: Mapping[str, tuple[str, ...]] = {
     "files": (
-        "json_fields library_errors regular_file",
+        "gguf_files json_fields library_errors regular_file",
         "json_file",
         "embedding foreign_format generation_settings special_tokens",
         "tokenizer_file",
@@ -35,7 +35,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         "forward",
         "layers weight_source",
         "quantized.weights storage.store storage.safetensors_files",
-        "quantized storage",
+        "gguf quantized storage",
         "exaone4 qwen2",
         "family",
         "heads",

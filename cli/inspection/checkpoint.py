@@ -44,7 +44,7 @@ def describe_checkpoint(path: Path) -> Description:
             "files": ", ".join(file.name for file in checkpoint.files),
             "embeddings": "tied" if config.tie_word_embeddings else "untied",
             "rope": config.rope.type,
-            **text_facts(path, checkpoint.task),
+            **text_facts(checkpoint.folder, checkpoint.task),
         },
         notes=[note for note in (*checkpoint.notes, note_on_left_out(checkpoint, checkpoint.task)) if note is not None],
     )

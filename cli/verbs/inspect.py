@@ -7,6 +7,7 @@ import click
 from ...artifact import MANIFEST, read_manifest
 from ...errors import UnsupportedError, UsageError
 from ...files.foreign_format import foreign_format
+from ...files.gguf_files import gguf_file
 from ..inspection.artifact import describe_artifact
 from ..inspection.description import Description
 from ..inspection.weights import HEADER
@@ -45,7 +46,7 @@ def command(path: Path, context_length: int | None, weights: bool, as_json: bool
     """
     if (path / MANIFEST).exists():
         description = describe_artifact(path, read_manifest(path))
-    elif (path / "config.json").exists():
+    elif (path / "config.json").exists() or gguf_file(path) is not None:
         from ..inspection.checkpoint import describe_checkpoint
 
         description = describe_checkpoint(path)

@@ -26,8 +26,9 @@ def trained(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(tiny.config("qwen2")))
 
 
-def gguf(folder: Path) -> None:
-    (folder / "qwen2-q4_k_m.gguf").write_bytes(b"GGUF")
+def several_gguf(folder: Path) -> None:
+    for name in ("qwen2-q4_k_m.gguf", "qwen2-q8_0.gguf"):
+        (folder / name).write_bytes(b"GGUF")
     (folder / "config.json").write_text(json.dumps(tiny.config("qwen2")))
 
 
@@ -41,9 +42,9 @@ FOLDERS: dict[str, tuple[Callable[[Path], None], str]] = {
         trained,
         "is a PEFT adapter of Qwen/Qwen2-0.5B (adapter_config.json), not a whole model",
     ),
-    "GGUF": (
-        gguf,
-        "holds GGUF weights (qwen2-q4_k_m.gguf), a format of llama.cpp that is not read; export the",
+    "several GGUF files": (
+        several_gguf,
+        "holds several GGUF files (qwen2-q4_k_m.gguf, qwen2-q8_0.gguf); name one of them",
     ),
 }
 
@@ -71,10 +72,15 @@ def test_a_checkpoint_that_is_loaded_is_named_as_one(tmp_path: Path) -> None:
     assert str(caught.value) == f"{tmp_path} is not an intaglio artifact: {remedy}"
 
 
-def test_a_gguf_file_is_named_as_one(tmp_path: Path) -> None:
+def test_a_gguf_file_is_a_source(tmp_path: Path) -> None:
     (tmp_path / "a.gguf").write_bytes(b"GGUF")
-    with pytest.raises(HubError, match=r"a\.gguf has GGUF weights, a format of llama\.cpp that is not read; export"):
-        resolve(tmp_path / "a.gguf", patterns=())
+    assert resolve(tmp_path / "a.gguf", patterns=()).id == "a.gguf"
+    with pytest.raises(
+        HubError, match=r"a\.gguf is a local file, which has no revision 'main'; leave the revision out"
+    ):
+        resolve(tmp_path / "a.gguf", revision="main", patterns=())
+    with pytest.raises(ArtifactError, match=r"a\.gguf is not an intaglio artifact: it is a checkpoint; export it with"):
+        read_manifest(tmp_path / "a.gguf")
 
 
 def test_gguf_files_beside_a_checkpoint_are_left_alone(tmp_path: Path) -> None:
