@@ -8,6 +8,7 @@ from ...files.json_fields import JSONFields, shown
 from ..storage.store import TensorStore
 from . import mlx
 from .bitsandbytes import read_bitsandbytes
+from .compressed_tensors import read_compressed_tensors
 from .weights import QuantizedWeights
 
 KEY = "quantization_config"
@@ -21,6 +22,7 @@ Raises CheckpointError where settings and tensors contradict each other, Unsuppo
 
 READERS: Mapping[str, Reader] = {
     "bitsandbytes": read_bitsandbytes,
+    "compressed-tensors": read_compressed_tensors,
 }
 """The readers by ``quant_method``."""
 
