@@ -33,6 +33,8 @@ def print_report(report: "Report", html: Path | None) -> None:
             reasons[SHOWN_REASONS:] = [f"and {len(reasons) - SHOWN_REASONS} more: see --json or --html"]
         facts += [("" if index else "because", reason) for index, reason in enumerate(reasons)]
     facts += [("" if index else "compared", _case(case)) for index, case in enumerate(report.cases)]
+    if report.carried is not None:
+        facts.append(("weights", str(report.carried)))
     agreed = [c.agreed == c.tokens for c in report.continuations]
     if agreed:
         facts.append(("greedy", f"{sum(agreed)} of {len(agreed)} continuations equal the source's to the last token"))

@@ -35,8 +35,8 @@ from .opening import Progress, memory_shortage, open_source, verify_files, verif
 from .options import CheckOptions, command_line
 from .reference.compare import against
 from .report.report import Report
-from .report.result import Reference
-from .report.thresholds import NOISE, limits_for, overall
+from .report.result import Carried, Reference
+from .report.thresholds import NOISE, limits_for, overall, standard_of
 
 PROBED = 128
 """Tokens that the instrumented graph reads."""
@@ -89,7 +89,8 @@ def _check(
 ) -> Report:
     started = time.monotonic()
     folder, manifest = open_folder(artifact)
-    limits = limits_for(manifest.precision, options.limits)
+    standard = standard_of(manifest)
+    limits = limits_for(standard, options.limits)
     checkpoint, name = open_source(folder, manifest, source, revision)
     if device == "cpu" and (shortage := memory_shortage(folder, manifest)):
         raise UsageError(shortage)
@@ -110,7 +111,7 @@ def _check(
     passages = [*(passage for case in cases for passage in case.passages), *(run.passage for run in runs)]
     model.read(passages, _stage(report, "layers"))
     results, tally = compare_cases(cases, manifest, sessions, model, limits, _stage(report, "cases"))
-    greedily = continuations(runs, model, NOISE[manifest.precision], tokenizer)
+    greedily = continuations(runs, model, NOISE[standard], tokenizer)
     references: tuple[Reference, ...] = ()
     if options.reference is not None:
         references = against(checkpoint, manifest, sessions.get(cases[0].decodes), model, cases[0])
@@ -153,6 +154,7 @@ def _check(
         tools=_tools(),
         machine=f"{platform.machine()}, {platform.system()}, {usable_cpus()} processors",
         command=command_line(artifact, name, options, device),
+        carried=Carried.of(tensors),
     )
 
 

@@ -17,7 +17,8 @@ from ...errors import ArtifactError
 from ...models.checkpoint import Checkpoint
 from ...models.heads import build
 from ...models.parameters import stored_name
-from ..report.result import TensorError
+from ..report.result import STORED, TensorError
+from .carried import compare_codes, diagnose_codes, source_codes
 from .comparison import Comparison, compare
 from .diagnosis import WeightMismatch, diagnose
 from .embeddings import UnsupportedUse
@@ -31,6 +32,9 @@ from .stored import FloatWeight
 
 ROUNDING_METHODS = ("rtn", "awq")
 """Quantization methods under which every code is the nearest on its block's grid."""
+
+LAST_BIT = 2.0**-22
+"""The relative error of numbers that were computed from the same codes and scales."""
 
 
 def audit(
@@ -162,9 +166,17 @@ class _Audit:
         rounded = quantization is not None and quantization.method in ROUNDING_METHODS
         strict = rounded and expected.uncertainty < MAX_UNCERTAINTY
         comparisons = [
-            (stored.weight, compare(stored.weight, expected, strict=strict)) for stored in self.stored.get(name, ())
+            (stored.weight, compare(stored.weight, _in_order(expected, stored.weight), strict=strict))
+            for stored in self.stored.get(name, ())
         ]
         first = comparisons[0][1] if comparisons else None
+        fault, exact = self._fault(name, entry, expected, comparisons), None
+        error = first.relative_error if first is not None else 1.0
+        if quantization is not None and quantization.method == STORED and name not in self.faults:
+            wrong, exact = self._compare_codes(name, entry, expected)
+            fault = wrong or fault
+            # The same codes and scales; sums in another order differ in their last bit.
+            error = 0.0 if exact and error < LAST_BIT else error
         blocks = first if quantization is not None else None
         return TensorError(
             name=name,
@@ -174,13 +186,35 @@ class _Audit:
             block_size=quantization.block_size if quantization else None,
             method=quantization.method if quantization else None,
             elements=expected.elements,
-            error=first.relative_error if first is not None else 1.0,
+            error=error,
             recorded=quantization.error if quantization else None,
             kl_estimate=quantization.kl_estimate if quantization else None,
             worst_block=blocks.worst if blocks else None,
             worst_row=blocks.worst_row if blocks else None,
-            fault=self._fault(name, entry, expected, comparisons),
+            fault=fault,
+            exact=exact,
         )
+
+    def _compare_codes(self, name: str, entry: TensorEntry, expected: Expected) -> tuple[str | None, bool]:
+        """Compare a weight with the codes that the manifest says it has, those of the checkpoint.
+
+        Returns:
+            what differs, if anything; and whether scales and offsets are the same without a rounding.
+        """
+        assert entry.quantization is not None
+        sources = source_codes(self.checkpoint, entry.sources)
+        if isinstance(sources, str):
+            return sources, False
+        exact = True
+        for stored in self.stored.get(name, ()):
+            if isinstance(stored.weight, FloatWeight):
+                return "the manifest says that it holds the checkpoint's own codes, and the graph has no codes", False
+            found = compare_codes(stored.weight, sources, half=entry.quantization.error > LAST_BIT)
+            fault = diagnose_codes(name, stored.weight, expected, sources, found, self.checkpoint)
+            if fault is not None:
+                return fault, False
+            exact &= not found.rounded
+        return None, exact
 
     def _fault(
         self, name: str, entry: TensorEntry, expected: Expected, comparisons: list[tuple[Weight, Comparison]]
@@ -193,7 +227,8 @@ class _Audit:
                 return folding_fault
             evidence = find_evidence(entry, weight, expected, comparison, divided=folding_fault is None)
             if evidence is not None:
-                return diagnose(WeightMismatch(name, entry, weight, expected, comparison, evidence), self.checkpoint)
+                numbers = _in_order(expected, weight)
+                return diagnose(WeightMismatch(name, entry, weight, numbers, comparison, evidence), self.checkpoint)
         return None
 
     def _missing(self) -> list[TensorError]:
@@ -213,6 +248,11 @@ class _Audit:
                 )
                 found.append(error)
         return found
+
+
+def _in_order(expected: Expected, weight: Weight) -> Expected:
+    """Return the expected numbers with their columns in the order of the weight's."""
+    return expected if weight.order is None else replace(expected, order=torch.tensor(weight.order))
 
 
 def _describe_missing(name: str) -> str:

@@ -49,6 +49,7 @@ class QuantizedEmbedding:
 
     by_columns = False
     column_step = 1
+    order = None
 
     def read(self, rows: range, columns: range) -> BlockPart:
         assert columns == range(self.shape[1])

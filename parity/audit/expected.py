@@ -26,6 +26,7 @@ class Expected:
         column_scales: [K], the folded scale of each column; None for none.
         uncertainty: the relative uncertainty of those scales.
         via: a dtype that the numbers were rounded to before; an artifact in fp16 may have been quantized.
+        order: [K], the tensors' column that each column of the weight holds; None where they are the same.
     """
 
     checkpoint: Checkpoint
@@ -34,6 +35,7 @@ class Expected:
     column_scales: Tensor | None = field(default=None, compare=False)
     uncertainty: float = 0.0
     via: torch.dtype | None = None
+    order: Tensor | None = field(default=None, compare=False)
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -74,14 +76,15 @@ class Expected:
         """Yield everything in chunks: rows, columns, and the numbers there in float32.
 
         Args:
-            by_columns: yield whole columns, in multiples of ``column_step``; otherwise whole rows.
+            by_columns: yield whole columns, in multiples of ``column_step``; otherwise, or where the columns are in
+                another order, whole rows.
         """
         rows, columns = self.shape
         if self.is_vector:
             for source in self.sources:
                 span = self.span(source)
                 yield range(1), span, self._scaled(self.checkpoint.tensor(source)[None], range(1), span)
-        elif by_columns:
+        elif by_columns and self.order is None:
             step = max(1, CHUNK // (rows * column_step)) * column_step
             for start in range(0, columns, step):
                 across = range(start, min(start + step, columns))
@@ -122,7 +125,7 @@ class Expected:
             numbers = numbers * self.row_scales[rows.start : rows.stop, None]
         if self.column_scales is not None:
             numbers = numbers * self.column_scales[columns.start : columns.stop]
-        return numbers
+        return numbers if self.order is None else numbers[:, self.order]
 
 
 def expected_of(checkpoint: Checkpoint, sources: Sequence[str], name: str) -> Expected:

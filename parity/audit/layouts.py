@@ -10,12 +10,10 @@ from pathlib import Path
 import onnx_ir as ir
 
 from .embeddings import QuantizedEmbedding, UnsupportedUse, quantized_embedding
+from .operands import added_offsets, attribute, check_count, gathered_order, initializer, operand, spread_order
 from .stored import FOUR_BITS, BlockWeight, FloatWeight, MatrixView, StoredArray
 
 Weight = FloatWeight | BlockWeight | QuantizedEmbedding
-
-PASSED_THROUGH = ("Cast", "Transpose")
-"""Operators between an initializer and its user that are followed."""
 
 
 def weights_of(value: ir.Value, folder: Path) -> list[tuple[ir.Node, Weight]]:
@@ -70,7 +68,7 @@ def _takes_kn(node: ir.Node, index: int) -> bool:
     if node.op_type == "MatMul" and index == 1:
         return True
     if node.op_type in ("Gemm", "FusedMatMul") and index == 1:
-        return not _attribute(node, "transB", 0)
+        return not attribute(node, "transB", 0)
     raise UnsupportedUse(f"{node.op_type} takes it as input {index}, and a weight is not used so")
 
 
@@ -89,15 +87,18 @@ def _matmul_nbits(node: ir.Node, array: StoredArray, folder: Path) -> BlockWeigh
     B is uint8 [N, KB, block_size * bits / 8], scales are [N, KB]; zero points are [N, KB], of ``bits`` each with rows
     padded to bytes, or of the scales' type.
     """
-    rows, columns = _attribute(node, "N"), _attribute(node, "K")
-    bits, size = _attribute(node, "bits", 4), _attribute(node, "block_size")
+    rows, columns = attribute(node, "N"), attribute(node, "K")
+    bits, size = attribute(node, "bits", 4), attribute(node, "block_size")
     blocks = -(-columns // size)
     codes = _packed(array, rows, blocks * size, bits)
-    scales = _operand(node, 2, folder)
+    scales = operand(node, 2, folder)
     zero_points = _zero_points(node, 3, folder, rows, blocks, bits)
-    _check_count(scales, rows * blocks, "scales")
+    check_count(scales, rows * blocks, "scales")
     scale_matrix = MatrixView(scales, rows, blocks, blocks)
-    return BlockWeight(codes, scale_matrix, zero_points, 2.0 ** (bits - 1), bits, size, columns)
+    order = gathered_order(node.inputs[0], columns)
+    offsets = added_offsets(node.outputs[0], node.inputs[0], rows, blocks, folder)
+    middle = 2.0 ** (bits - 1)
+    return BlockWeight(codes, scale_matrix, zero_points, middle, bits, size, columns, offsets, order)
 
 
 def _gather_block_quantized(node: ir.Node, array: StoredArray, folder: Path) -> BlockWeight:
@@ -106,23 +107,25 @@ def _gather_block_quantized(node: ir.Node, array: StoredArray, folder: Path) -> 
     Data is uint8 [V, ..., bytes] or has 4-bit elements; it is quantized along its last dimension and gathered along
     its first.
     """
-    bits, size = _attribute(node, "bits", 4), _attribute(node, "block_size", 128)
-    axis = _attribute(node, "quantize_axis", 1)
-    if _attribute(node, "gather_axis", 0) != 0 or axis not in (len(array.shape) - 1, -1):
+    bits, size = attribute(node, "bits", 4), attribute(node, "block_size", 128)
+    axis = attribute(node, "quantize_axis", 1)
+    if attribute(node, "gather_axis", 0) != 0 or axis not in (len(array.shape) - 1, -1):
         raise UnsupportedUse("GatherBlockQuantized has other axes than the first and the last of it")
     rows = array.shape[0]
     per_byte = 8 // bits if array.type == ir.DataType.UINT8 else 1
     columns = array.elements // rows * per_byte
-    scales = _operand(node, 2, folder)
+    scales = operand(node, 2, folder)
     blocks = scales.elements // rows
-    _check_count(scales, rows * -(-columns // size), "scales")
+    check_count(scales, rows * -(-columns // size), "scales")
     signed = array.type == ir.DataType.INT4
     zero_point = 0.0 if array.type in FOUR_BITS else 2.0 ** (bits - 1)
     codes = MatrixView(array, rows, columns, columns) if signed else _packed(array, rows, columns, bits)
     zero_points = _zero_points(node, 3, folder, rows, blocks, bits)
     # The graph slices off the padding after the weight's last column.
     width = _sliced_width(node.outputs[0], columns)
-    return BlockWeight(codes, MatrixView(scales, rows, blocks, blocks), zero_points, zero_point, bits, size, width)
+    scale_matrix = MatrixView(scales, rows, blocks, blocks)
+    order = spread_order(node.outputs[0], width)
+    return BlockWeight(codes, scale_matrix, zero_points, zero_point, bits, size, width, None, order)
 
 
 def _sliced_width(value: ir.Value, columns: int) -> int:
@@ -140,13 +143,14 @@ def _sliced_width(value: ir.Value, columns: int) -> int:
 def _matmul_integer_to_float(node: ir.Node, array: StoredArray, folder: Path) -> BlockWeight:
     """Read com.microsoft.MatMulIntegerToFloat: B [K, N], b_scale [N] or one, b_zero_point like it or absent."""
     stored = _matrix(array, transposed=True)
-    scales = _operand(node, 3, folder)
-    _check_count(scales, stored.rows, "scales")
+    scales = operand(node, 3, folder)
+    check_count(scales, stored.rows, "scales")
     zero_points = None
     if len(node.inputs) > 5 and node.inputs[5] is not None:
-        zero_points = MatrixView(_operand(node, 5, folder), stored.rows, 1, 1)
+        zero_points = MatrixView(operand(node, 5, folder), stored.rows, 1, 1)
     scale_matrix = MatrixView(scales, stored.rows, 1, 1)
-    return BlockWeight(stored, scale_matrix, zero_points, 0.0, 8, stored.columns, stored.columns)
+    order = gathered_order(node.inputs[0], stored.columns)
+    return BlockWeight(stored, scale_matrix, zero_points, 0.0, 8, stored.columns, stored.columns, None, order)
 
 
 def _dequantize_linear(
@@ -160,23 +164,25 @@ def _dequantize_linear(
     columns_axis = 0 if takes_kn else 1
     codes = _matrix(array, transposed=takes_kn != transposed)
     bits = 4 if array.type in FOUR_BITS else 8
-    axis, size = _attribute(node, "axis", 1) % 2, _attribute(node, "block_size", 0)
+    axis, size = attribute(node, "axis", 1) % 2, attribute(node, "block_size", 0)
     if size == 0 and axis != columns_axis:
         size = codes.columns  # one scale for each row
     elif size == 0 or axis != columns_axis:
         raise UnsupportedUse(f"DequantizeLinear has its scales along dimension {axis}, which is not that of K")
     blocks = -(-codes.columns // size)
 
-    def operand(position: int) -> MatrixView:
-        stored, is_transposed = _initializer(node.inputs[position], folder)
-        _check_count(stored, codes.rows * blocks, "scales" if position == 1 else "zero points")
+    def by_block(position: int) -> MatrixView:
+        stored, is_transposed = initializer(node.inputs[position], folder)
+        check_count(stored, codes.rows * blocks, "scales" if position == 1 else "zero points")
         # The array is [KB, N] or [N, KB], before the transpositions that follow it.
         if takes_kn != is_transposed and len(stored.shape) > 1:
             return MatrixView(stored, codes.rows, blocks, codes.rows, transposed=True)
         return MatrixView(stored, codes.rows, blocks, blocks)
 
-    zero_points = operand(2) if len(node.inputs) > 2 and node.inputs[2] is not None else None
-    return BlockWeight(codes, operand(1), zero_points, 0.0, bits, size, codes.columns)
+    zero_points = by_block(2) if len(node.inputs) > 2 and node.inputs[2] is not None else None
+    order = gathered_order(user.inputs[0], codes.columns)
+    offsets = added_offsets(user.outputs[0], user.inputs[0], codes.rows, blocks, folder)
+    return BlockWeight(codes, by_block(1), zero_points, 0.0, bits, size, codes.columns, offsets, order)
 
 
 def _packed(array: StoredArray, rows: int, columns: int, bits: int) -> MatrixView:
@@ -195,7 +201,7 @@ def _zero_points(node: ir.Node, index: int, folder: Path, rows: int, blocks: int
     """Return zero points of ``bits`` each, packed into the bytes of each row, or as numbers."""
     if len(node.inputs) <= index or node.inputs[index] is None:
         return None
-    array = _operand(node, index, folder)
+    array = operand(node, index, folder)
     if array.type != ir.DataType.UINT8:
         return MatrixView(array, rows, blocks, blocks)
     stride = -(-blocks * bits // 8) * 8 // bits
@@ -206,33 +212,3 @@ def _zero_points(node: ir.Node, index: int, folder: Path, rows: int, blocks: int
         )
     as_type = ir.DataType.UINT4 if bits == 4 else ir.DataType.UINT8
     return MatrixView(array, rows, blocks, stride, as_type=as_type)
-
-
-def _operand(node: ir.Node, index: int, folder: Path) -> StoredArray:
-    return _initializer(node.inputs[index] if len(node.inputs) > index else None, folder)[0]
-
-
-def _initializer(value: ir.Value | None, folder: Path) -> tuple[StoredArray, bool]:
-    """Return the initializer before Casts and Transposes, and whether it is transposed on the way."""
-    transposed = False
-    while value is not None and (node := value.producer()) is not None and node.op_type in PASSED_THROUGH:
-        transposed ^= node.op_type == "Transpose"
-        value = node.inputs[0]
-    array = None if value is None else StoredArray.of(value, folder)
-    if array is None:
-        raise UnsupportedUse("its scales or zero points are not initializers")
-    return array, transposed
-
-
-def _check_count(array: StoredArray, count: int, what: str) -> None:
-    if array.elements != count:
-        raise UnsupportedUse(f"{array.name} has {array.elements:,} {what}, and the weight has {count:,} blocks")
-
-
-def _attribute(node: ir.Node, name: str, default: int | None = None) -> int:
-    attribute = node.attributes.get(name)
-    if attribute is not None:
-        return int(attribute.as_int())
-    if default is None:
-        raise UnsupportedUse(f"{node.op_type} lacks the attribute {name}")
-    return default

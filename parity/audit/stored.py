@@ -152,18 +152,20 @@ class WeightPart:
 
 @dataclass(frozen=True)
 class BlockPart(WeightPart):
-    """Part of a block-quantized weight: values are ``codes`` times ``scales``.
+    """Part of a block-quantized weight: values are ``codes`` times ``scales``, plus ``offsets`` if there are any.
 
     Args:
         codes: [n, k], with the zero points subtracted.
         scales: [n, KB], one for each block.
         low: [n, k], the least value that a code can have after the subtraction.
+        offsets: [n, KB]; None where the graph has none.
     """
 
     codes: Tensor
     scales: Tensor
     low: Tensor
     bits: int
+    offsets: Tensor | None = None
 
     @property
     def high(self) -> Tensor:
@@ -180,6 +182,7 @@ class FloatWeight:
     bits = None
     block_size = None
     column_step = 1
+    order = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -200,12 +203,14 @@ class FloatWeight:
 
 @dataclass(frozen=True)
 class BlockWeight:
-    """A weight in blocks of ``block_size`` columns: (code - zero point) * scale.
+    """A weight in blocks of ``block_size`` columns: (code - zero point) * scale + offset.
 
     Args:
         codes: [N, K or more].
         scales: [N, KB].
         zero_points: [N, KB]; None where all are ``zero_point``.
+        offsets: [N, KB]; None where the graph adds none.
+        order: [K], the input that each column is multiplied by; None where they are in the order of the inputs.
     """
 
     codes: MatrixView
@@ -215,6 +220,8 @@ class BlockWeight:
     bits: int
     block_size: int
     columns: int
+    offsets: MatrixView | None = None
+    order: tuple[int, ...] | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -241,7 +248,11 @@ class BlockWeight:
         codes = codes - zero_points
         signed = (self.codes.as_type or self.codes.array.type) in SIGNED
         low = -zero_points - 2.0 ** (self.bits - 1) if signed else -zero_points
-        return BlockPart(codes * expand_blocks(scales, size, len(columns)), codes, scales, low, self.bits)
+        values = codes * expand_blocks(scales, size, len(columns))
+        if self.offsets is None:
+            return BlockPart(values, codes, scales, low, self.bits)
+        offsets = self.offsets.read(rows, blocks)
+        return BlockPart(values + expand_blocks(offsets, size, len(columns)), codes, scales, low, self.bits, offsets)
 
 
 def expand_blocks(blocks: Tensor, size: int, columns: int) -> Tensor:

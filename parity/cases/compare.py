@@ -6,7 +6,7 @@ from ...artifact import Manifest
 from ...errors import InputError
 from ..report.result import CaseResult, Limit
 from ..report.tally import Tally, kind_of
-from ..report.thresholds import NOISE, judge
+from ..report.thresholds import NOISE, judge, standard_of
 from .case import Case, blocks
 from .sessions import Sessions
 from .source_model import SourceModel
@@ -35,7 +35,7 @@ def compare_cases(
     main: Tally | None = None
     for done, number in enumerate(sorted(range(len(cases)), key=lambda number: cases[number].decodes)):
         advance(done, len(cases))
-        tally = Tally(kind_of(manifest.task, manifest.model), NOISE[manifest.precision], keep=0 if main else WORST)
+        tally = Tally(kind_of(manifest.task, manifest.model), NOISE[standard_of(manifest)], keep=0 if main else WORST)
         results[number] = _compare(cases[number], sessions, model, tally, limits)
         main = main or tally
     advance(len(cases), len(cases))

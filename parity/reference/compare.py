@@ -7,7 +7,7 @@ from ..cases.case import Case
 from ..cases.source_model import SourceModel
 from ..report.result import Reference
 from ..report.tally import Tally, kind_of
-from ..report.thresholds import NOISE
+from ..report.thresholds import NOISE, standard_of
 from .transformers import transformers_logits
 
 
@@ -21,7 +21,7 @@ def against(
         UnsupportedError: it cannot read this checkpoint.
     """
     kind = kind_of(manifest.task, manifest.model)
-    ours, theirs = Tally(kind, NOISE["fp32"]), Tally(kind, NOISE[manifest.precision])
+    ours, theirs = Tally(kind, NOISE["fp32"]), Tally(kind, NOISE[standard_of(manifest)])
     outputs = {index: rows for index, _, rows in case.run(session)}
     tokens = [passage.tokens for passage in case.passages]
     found = transformers_logits(checkpoint.folder, manifest.task, tokens, manifest.model.attention)

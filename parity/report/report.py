@@ -5,7 +5,18 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ...artifact import Precision, Target, Task
-from .result import CaseResult, Continuation, Finding, LayerError, Limit, Reference, TensorError, Verdict, WorstToken
+from .result import (
+    Carried,
+    CaseResult,
+    Continuation,
+    Finding,
+    LayerError,
+    Limit,
+    Reference,
+    TensorError,
+    Verdict,
+    WorstToken,
+)
 
 FORMAT_VERSION = 1
 DAMAGE = "damage"
@@ -18,7 +29,7 @@ class Report:
 
     ``kl_by_position`` is the divergence at each position of the text, window by window; ``logits`` are sampled pairs
     (source's, artifact's); ``not_compared`` names what was left out, and why; ``command`` makes the report again;
-    ``date`` is the time of the check, in UTC.
+    ``date`` is the time of the check, in UTC; ``carried`` counts the weights with the codes of a quantized checkpoint.
     """
 
     verdict: Verdict
@@ -51,6 +62,7 @@ class Report:
     tools: dict[str, str]
     machine: str
     command: str
+    carried: Carried | None = None
     format_version: int = FORMAT_VERSION
 
     def to_dict(self) -> dict[str, Any]:

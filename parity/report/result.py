@@ -4,12 +4,16 @@ Differences are differences of logits unless stated otherwise. Divergences are K
 token's distribution from the source's, in nats.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 Verdict = Literal["faithful", "drifted", "broken"]
 VERDICTS: tuple[Verdict, ...] = ("faithful", "drifted", "broken")
 """From the best to the worst."""
+
+STORED = "stored"
+"""The manifest's method of a weight with the codes, scales and zero points that its checkpoint stores."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,9 @@ class TensorError:
     ``error`` is the root mean square of the difference over that of the source (0 if a float tensor is the same after
     rounding to its type), ``recorded`` the error that the manifest records, and ``kl_estimate`` the KL divergence in
     nats that the manifest estimates for it (``damage`` in parity.json). ``worst_block`` is the relative error of the
-    worst block, and ``worst_row`` its row. ``fault`` says what is wrong with the weight, if anything.
+    worst block, and ``worst_row`` its row. ``fault`` says what is wrong with the weight, if anything. ``exact`` is true
+    for codes, scales and zero points carried over from a quantized checkpoint that are its own, false where they had to
+    be rounded, and None for other weights.
     """
 
     name: str
@@ -104,6 +110,31 @@ class TensorError:
     worst_block: float | None = None
     worst_row: int | None = None
     fault: str | None = None
+    exact: bool | None = None
+
+
+@dataclass(frozen=True)
+class Carried:
+    """The weights that hold the codes of a quantized checkpoint: how many, and how many numbers they have together.
+    Of them, ``rounded`` have scales that the artifact could not hold exactly."""
+
+    weights: int
+    numbers: int
+    rounded: int
+
+    @staticmethod
+    def of(tensors: Sequence[TensorError]) -> "Carried | None":
+        """Return those among the stored weights; None if there are none."""
+        found = [tensor for tensor in tensors if tensor.exact is not None and tensor.fault is None]
+        if not found:
+            return None
+        numbers = sum(tensor.elements for tensor in found)
+        return Carried(len(found), numbers, sum(not tensor.exact for tensor in found))
+
+    def __str__(self) -> str:
+        weights = f"{self.weights:,} weight{'s' * (self.weights != 1)}"
+        rounded = f"; {self.rounded:,} of them have scales rounded to float16" if self.rounded else ""
+        return f"carried over code for code: {weights}, {self.numbers:,} numbers{rounded}"
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,18 @@ Up to the first number of a limit a copy is *faithful*, up to the second it has 
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Literal
 
-from ...artifact import Precision
+from ...artifact import FloatPrecision, Manifest, Precision
 from ...errors import UsageError
-from .result import VERDICTS, CaseResult, Figures, Finding, Limit, TensorError, Verdict
+from .result import STORED, VERDICTS, CaseResult, Figures, Finding, Limit, TensorError, Verdict
 
 _CHOICE = "the source prefers its own choice by more than the noise of this precision"
 
-LIMITS: Mapping[Precision, tuple[Limit, ...]] = {
+Standard = Precision | Literal["carried"]
+"""What an artifact is judged as: its precision, or a quantized checkpoint whose codes were carried over."""
+
+LIMITS: Mapping[Standard, tuple[Limit, ...]] = {
     "fp32": (
         Limit("relative_error", 1e-5, 1e-2, "the order of float32 sums; measured up to 3e-6 over 24 layers"),
         Limit("kl_mean", 1e-6, 1e-3, "the divergence itself is computed to 1e-7"),
@@ -43,21 +47,54 @@ LIMITS: Mapping[Precision, tuple[Limit, ...]] = {
         Limit("kl_mean", 2e-2, 5e-1, "a real 0.5B has 0.03 with the default mix, 0.07 when rounded"),
         Limit("flips", 0.05, 0.35, "a real 0.5B has 0.08 with the default mix, 0.12 when rounded"),
     ),
+    "carried": (
+        Limit("relative_error", 5e-2, 3e-1, "the weights are the source's; activations have 8 bits"),
+        Limit("kl_mean", 3e-3, 5e-2, "the effect of those activations on the probabilities, as in int8"),
+        Limit("flips", 0.02, 0.1, _CHOICE),
+    ),
 }
 """``flips`` is a share of the positions."""
 
-NOISE: Mapping[Precision, float] = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 1.5e-1, "int8": 5e-2, "int4": 5e-2}
+NOISE: Mapping[Standard, float] = {
+    "fp32": 1e-4,
+    "fp16": 2e-2,
+    "bf16": 1.5e-1,
+    "int8": 5e-2,
+    "int4": 5e-2,
+    "carried": 5e-2,
+}
 """The difference between two logits that rounding alone can cause, in standard deviations of the logits: it separates
-a near tie from a flip. For int8 and int4 it is that of their int8 activations."""
+a near tie from a flip. For int8, int4 and carried codes it is that of their int8 activations."""
+
+FLOATS: Mapping[str, FloatPrecision] = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
+"""The precision that computes in each type of the activations."""
+
+ROUNDED_SCALES = 2.0**-11
+"""The error of a carried weight whose scales were rounded to float16."""
 
 
-def limits_for(precision: Precision, given: Mapping[str, float]) -> tuple[Limit, ...]:
-    """Return the limits of a precision, with those of ``given`` tightened: above such a number a copy is broken.
+def standard_of(manifest: Manifest) -> Standard:
+    """Return what an artifact is judged as.
+
+    Codes that were carried over are the source's own weights, so that only the activations are rounded: to 8 bits, or
+    where MatMulNBits takes float ones (``accuracy_level`` 0) to their type alone.
+    """
+    quantized = [entry.quantization for entry in manifest.tensors.values() if entry.quantization is not None]
+    if not quantized or any(one.method != STORED or one.error > ROUNDED_SCALES for one in quantized):
+        return manifest.precision
+    if manifest.target == "ort" and all(one.accuracy_level == 0 for one in quantized):
+        exact = all(one.error == 0 for one in quantized)
+        return FLOATS[manifest.model.cache_dtype] if exact else "fp16"
+    return "carried"
+
+
+def limits_for(standard: Standard, given: Mapping[str, float]) -> tuple[Limit, ...]:
+    """Return the limits of a standard, with those of ``given`` tightened: above such a number a copy is broken.
 
     Raises:
         UsageError: a measure is unknown, or a limit is below 0.
     """
-    known = {limit.measure: limit for limit in LIMITS[precision]}
+    known = {limit.measure: limit for limit in LIMITS[standard]}
     for measure, value in given.items():
         if measure not in known:
             raise UsageError(f"--limit {measure}: unknown measure; choose one of {', '.join(known)}")

@@ -15,7 +15,7 @@ def figures(**changes: float) -> Figures:
 
 
 def test_every_precision_has_limits_and_noise_with_a_reason() -> None:
-    assert set(LIMITS) == set(NOISE) == set(get_args(Precision))
+    assert set(LIMITS) == set(NOISE) == {*get_args(Precision), "carried"}
     for limits in LIMITS.values():
         assert {limit.measure for limit in limits} == {"relative_error", "kl_mean", "flips"}
         assert all(limit.faithful < limit.drifted and limit.reason for limit in limits)
