@@ -49,22 +49,20 @@ def read_bitsandbytes(settings: JSONFields, store: TensorStore, folder: Path) ->
 
 
 def _four_bits(store: TensorStore) -> dict[str, FourBitWeight]:
-    found: dict[str, FourBitWeight] = {}
-    for name in store.tensors:
+    types: dict[str, str] = {}
+    for name, info in store.tensors.items():
         weight, dot, quant_type = name.rpartition(STATE)
         if not dot:
             continue
         if quant_type not in QUANT_TYPES:
             raise UnsupportedError(
-                f"{store.tensors[name].file}: tensor {name} is of a type of bitsandbytes that is not read (those that "
-                f"are: {', '.join(QUANT_TYPES)}); export the checkpoint that it was made from"
+                f"{info.file}: tensor {name} is of a type of bitsandbytes that is not read (those that are: "
+                f"{', '.join(QUANT_TYPES)}); export the checkpoint that it was made from"
             )
-        if weight in found:
-            raise CheckpointError(
-                f"{store.tensors[name].file}: tensor {weight} has two quantization states, nf4 and fp4; {AGAIN}"
-            )
-        found[weight] = read_4bit(store, weight, quant_type)
-    return found
+        if weight in types:
+            raise CheckpointError(f"{info.file}: tensor {weight} has two quantization states, nf4 and fp4; {AGAIN}")
+        types[weight] = quant_type
+    return {weight: read_4bit(store, weight, quant_type) for weight, quant_type in types.items()}
 
 
 def _eight_bits(store: TensorStore) -> dict[str, Int8Weight]:
