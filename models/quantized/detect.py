@@ -9,6 +9,7 @@ from ..storage.store import TensorStore
 from . import mlx
 from .bitsandbytes import read_bitsandbytes
 from .compressed_tensors import read_compressed_tensors
+from .fp8 import read_fp8, read_modelopt, read_plain_fp8
 from .weights import QuantizedWeights
 
 KEY = "quantization_config"
@@ -23,6 +24,9 @@ Raises CheckpointError where settings and tensors contradict each other, Unsuppo
 READERS: Mapping[str, Reader] = {
     "bitsandbytes": read_bitsandbytes,
     "compressed-tensors": read_compressed_tensors,
+    "fbgemm_fp8": read_fp8,
+    "fp8": read_fp8,
+    "modelopt": read_modelopt,
 }
 """The readers by ``quant_method``."""
 
@@ -48,7 +52,7 @@ def _read(config: JSONFields, store: TensorStore, folder: Path) -> QuantizedWeig
         return mlx.read_mlx(settings, store, folder)
     settings = config.fields(KEY)
     if settings is None:
-        return None
+        return read_plain_fp8(store, folder)
     where = f"{folder / 'config.json'}: {KEY}"
     method = settings.get(METHOD)
     if not isinstance(method, str):
