@@ -1,9 +1,21 @@
 """Sequences that are decoded together: they join and leave between steps, and the batch has no empty slots."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from ..decoding.decoder import Decoder
 from ..sequence.sequence import ActiveSequence
+from .prefix_cache import PrefixCache
+
+
+@dataclass
+class _Joining:
+    """A sequence whose prompt is being read into a slot behind the running ones; ``read`` tokens of it are."""
+
+    sequence: ActiveSequence
+    slot: int
+    read: int
 
 
 class Batch:
@@ -12,21 +24,37 @@ class Batch:
     The first token of a sequence follows its own prefill; the others come from steps that all sequences take together.
     When a sequence ends, a new one may take its slot; an empty slot is filled with the last sequence before the next
     step.
+
+    Args:
+        slots: how many sequences run at most; None for all slots of the decoder. The others keep prompts.
     """
 
-    def __init__(self, decoder: Decoder) -> None:
+    def __init__(self, decoder: Decoder, slots: int | None = None) -> None:
         self._decoder = decoder
+        self._places = decoder.slots if slots is None else slots
         self._slots: list[ActiveSequence | None] = []
+        self._joining: _Joining | None = None
+        self._prefixes = PrefixCache(decoder, self._places)
 
     @property
     def free(self) -> int:
         """How many sequences may join."""
-        return self._decoder.slots - self.running
+        return self._places - self.running - (self._joining is not None)
 
     @property
     def running(self) -> int:
         """How many sequences are decoded."""
         return sum(sequence is not None for sequence in self._slots)
+
+    @property
+    def joining(self) -> ActiveSequence | None:
+        """The sequence whose prompt is being read."""
+        return None if self._joining is None else self._joining.sequence
+
+    @property
+    def unread(self) -> int:
+        """How many tokens of its prompt are left."""
+        return 0 if self._joining is None else int(self._joining.sequence.prompt.size) - self._joining.read
 
     def join(self, sequence: ActiveSequence) -> str:
         """Prefill a sequence, which may end it at once; return the first chunk of its text."""
@@ -38,13 +66,60 @@ class Batch:
             self._slots[slot : slot + 1] = [sequence]
         return chunk
 
+    def begin(self, sequence: ActiveSequence) -> int:
+        """Let a sequence join whose prompt ``read`` reads; return how many of its tokens another slot held."""
+        assert self._joining is None
+        self._fill_slots()
+        slot = len(self._slots)
+        known = [(number, other.prompt) for number, other in enumerate(self._slots) if other is not None]
+        prefix = self._prefixes.find(sequence.prompt, known)
+        read = 0
+        if prefix is not None:
+            self._decoder.copy(prefix.slot, slot)
+            read = self._decoder.rollback(slot, prefix.length)
+        self._joining = _Joining(sequence, slot, read)
+        return read
+
+    def read(self, count: int) -> str | None:
+        """Read ``count`` more tokens of the joining prompt; after the last one return the first chunk of the text."""
+        joining = self._joining
+        assert joining is not None
+        sequence, start = joining.sequence, joining.read
+        tokens = sequence.prompt[start : start + count]
+        decoder, slot = self._decoder, joining.slot
+        logits = decoder.extend(slot, tokens)[0] if start else decoder.prefill(slot, tokens)
+        joining.read += int(tokens.size)
+        if joining.read < sequence.prompt.size:
+            return None
+        self._joining = None
+        chunk = sequence.accept(logits)
+        self._fill_slots()
+        if joining.slot != len(self._slots):
+            self._decoder.copy(joining.slot, len(self._slots))
+        if sequence.finish_reason is None:
+            self._slots.append(sequence)
+        else:
+            self._prefixes.keep(joining.slot, sequence.prompt)
+        return chunk
+
     def leave(self, sequence: ActiveSequence) -> None:
         """Remove a sequence before its end."""
-        self._slots = [None if other is sequence else other for other in self._slots]
+        if self.joining is sequence:
+            self._joining = None
+        for slot, other in enumerate(self._slots):
+            if other is sequence:
+                self._end(slot)
+
+    def drop_running(self) -> list[ActiveSequence]:
+        """Remove and return the sequences that are decoded, after a step that failed; none is kept."""
+        lost = [sequence for sequence in self._slots if sequence is not None]
+        self._slots = []
+        return lost
 
     def clear(self) -> None:
         """Remove all sequences; also after a failure."""
         self._slots = []
+        self._joining = None
 
     def step(self) -> list[tuple[ActiveSequence, str]]:
         """Decode one token of every sequence; return each with the chunk of its text, and remove those that end."""
@@ -53,8 +128,17 @@ class Batch:
             return []
         logits = self._decoder.step(np.array([sequence.token_ids[-1] for sequence in sequences], dtype=np.int64))
         chunks = [(sequence, sequence.accept(logits[slot])) for slot, sequence in enumerate(sequences)]
-        self._slots = [None if sequence.finish_reason is not None else sequence for sequence in sequences]
+        for slot, sequence in enumerate(sequences):
+            if sequence.finish_reason is not None:
+                self._end(slot)
         return chunks
+
+    def _end(self, slot: int) -> None:
+        """Empty a slot; its prompt is kept where there is room for it."""
+        sequence = self._slots[slot]
+        assert sequence is not None
+        self._prefixes.keep(slot, sequence.prompt)
+        self._slots[slot] = None
 
     def _fill_slots(self) -> list[ActiveSequence]:
         """Fill every empty slot with the last sequence; return the sequences in their order."""

@@ -241,12 +241,18 @@ class TextGenerator:
         return conversation
 
     @refuses_unknown_options
-    def scheduler(self, *, slots: int = 8, max_length: int | None = None) -> Scheduler:
+    def scheduler(
+        self, *, slots: int = 8, max_length: int | None = None, prefill_tokens: int = 64, kept_prompts: int = 0
+    ) -> Scheduler:
         """Return a scheduler for continuous batching: requests join and leave while others are decoded.
 
         Args:
             slots: how many requests are decoded together.
             max_length: the most tokens of a request, prompt and continuation together; None for the model's context.
+            prefill_tokens: about how many tokens of new prompts a step reads while others are decoded. More make new
+                requests begin sooner and the others wait longer; fewer than 64 are read as 64.
+            kept_prompts: how many prompts stay in memory after their requests have ended, for prompts that begin alike.
+                Each takes the memory of a slot.
 
         Raises:
             UsageError: fewer than one slot, or a max_length beyond the context.
@@ -255,9 +261,13 @@ class TextGenerator:
         context = self.manifest.model.context_length
         if slots < 1:
             raise UsageError(f"slots must be at least 1, not {slots}")
+        if prefill_tokens < 1:
+            raise UsageError(f"prefill_tokens must be at least 1, not {prefill_tokens}")
+        if kept_prompts < 0:
+            raise UsageError(f"kept_prompts must be at least 0, not {kept_prompts}")
         if max_length is not None and not 2 <= max_length <= context:
             raise UsageError(f"max_length must be between 2 and the model's context of {context:,}, not {max_length}")
-        scheduler = Scheduler(self.session, self._requests, slots, max_length or context)
+        scheduler = Scheduler(self.session, self._requests, slots, max_length or context, prefill_tokens, kept_prompts)
         self._children.add(scheduler)
         return scheduler
 

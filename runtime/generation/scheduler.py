@@ -1,14 +1,18 @@
 """Continuous batching: requests join and leave a running batch between its steps."""
 
+import threading
 from collections import deque
 from dataclasses import dataclass
 from itertools import count
 from typing import NamedTuple, Unpack
 
+from ...artifact import ModelFacts
 from ...errors import UsageError
 from ...known_options import refuses_unknown_options
 from ..decoding.decoder import open_decoder
+from ..decoding.prefill import PREFILL_CHUNK, next_chunk
 from ..engine.session import Session
+from ..sequence.logprobs import TokenLogprob
 from ..sequence.options import Options
 from ..sequence.request import RequestBuilder
 from ..sequence.sequence import ActiveSequence, Generation
@@ -18,42 +22,80 @@ from .exclusive import ExclusiveUse
 
 
 class Event(NamedTuple):
-    """A chunk of a request's text; the last one comes with the ``result``."""
+    """News of a request: a chunk of its text, with the tokens since its last event.
+
+    The last event of a request has its ``result``; or its ``error``, where a pass of the model failed.
+    """
 
     request: int
     text: str
     result: Generation | None
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    error: Exception | None = None
+    cached_tokens: int = 0
+    """How many tokens of the prompt were not read again, since another request had read them."""
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """A submitted request."""
+@dataclass
+class Waiting:
+    """A request that is ready to be added to the scheduler that made it, under its ``number``."""
 
     number: int
     sequence: ActiveSequence
+    reported: int = 0
+    cached: int = 0
+
+    @property
+    def prompt_tokens(self) -> int:
+        return int(self.sequence.prompt.size)
+
+    def event(self, chunk: str) -> list[Event]:
+        """Return the event of a chunk; none where it is empty and not the last."""
+        sequence = self.sequence
+        ended = sequence.finish_reason is not None
+        if not (chunk or ended):
+            return []
+        new = slice(self.reported, len(sequence.token_ids))
+        self.reported = new.stop
+        logprobs = None if sequence.logprobs is None else tuple(sequence.logprobs[new])
+        result = sequence.result() if ended else None
+        return [Event(self.number, chunk, result, tuple(sequence.token_ids[new]), logprobs, cached_tokens=self.cached)]
 
 
 class Scheduler:
     """Continuous batching; made by ``TextGenerator.scheduler``.
 
-    Any thread may submit requests; one thread at a time takes the steps. A waiting request is prefilled as soon as a
-    slot is free, first come, first served; then each step decodes one token of every running request. The results do
-    not depend on the other requests.
+    Any thread may submit requests; one thread at a time takes the steps. A waiting request joins as soon as a slot is
+    free, first come, first served. Each step reads some tokens of the joining prompts, and decodes one token of every
+    running request, so that a long prompt does not stop the others. A prompt that begins as an earlier one is read from
+    there on. The results do not depend on the other requests.
     """
 
-    def __init__(self, session: Session, requests: RequestBuilder, slots: int, max_length: int) -> None:
+    def __init__(
+        self,
+        session: Session,
+        requests: RequestBuilder,
+        slots: int,
+        max_length: int,
+        prefill_tokens: int,
+        kept_prompts: int,
+    ) -> None:
+        self._facts: ModelFacts = session.manifest.model
         self._requests = requests
         self._slots = slots
         self._max_length = max_length
-        self._batch: Batch | None = Batch(open_decoder(session, slots, 1, max_length))
-        self._waiting: deque[_Entry] = deque()
-        self._running: list[_Entry] = []
+        self._prefill_tokens = prefill_tokens
+        self._batch: Batch | None = Batch(open_decoder(session, slots + kept_prompts, 1, max_length), slots)
+        self._waiting: deque[Waiting] = deque()
+        self._running: list[Waiting] = []
         self._numbers = count()
         self._cancelled: set[int] = set()
+        self._changed = threading.Condition()
         self._use = ExclusiveUse("the scheduler", "open another one with TextGenerator.scheduler()")
 
     def __repr__(self) -> str:
-        state = f"{len(self._running)} running, {len(self._waiting)} waiting"
+        state = f"{self.running} running, {self.waiting} waiting"
         return f"<Scheduler of {self._slots} slots, {'closed' if self._use.closed else state}>"
 
     @refuses_unknown_options
@@ -63,6 +105,11 @@ class Scheduler:
         Raises:
             PromptError, UsageError: as ``TextGenerator.generate``; or the scheduler is closed.
         """
+        return self.add(self.prepare(prompt, **options))
+
+    @refuses_unknown_options
+    def prepare(self, prompt: Prompt, **options: Unpack[Options]) -> Waiting:
+        """Return a request that ``add`` queues: its number is known before its first event. Errors as ``submit``."""
         self._use.check_open()
         request = self._requests.request(**options)
         if request.beams is not None:
@@ -77,24 +124,51 @@ class Scheduler:
                 f"the prompt's {sequence.prompt.size:,} tokens and {sequence.limit:,} new ones are more than the "
                 f"{self._max_length:,} of a slot; give fewer max_new_tokens, or the scheduler a larger max_length"
             )
-        entry = _Entry(next(self._numbers), sequence)
-        self._waiting.append(entry)
-        return entry.number
+        return Waiting(next(self._numbers), sequence)
+
+    def add(self, request: Waiting) -> int:
+        """Queue a request; return its number.
+
+        Raises:
+            UsageError: the scheduler is closed.
+        """
+        self._use.check_open()
+        with self._changed:
+            self._waiting.append(request)
+            self._changed.notify_all()
+        return request.number
 
     def cancel(self, request: int) -> None:
         """Cancel a request: it has no events from the next step on. Any thread may call this."""
-        self._cancelled.add(request)
+        with self._changed:
+            self._cancelled.add(request)
+
+    @property
+    def running(self) -> int:
+        """How many requests have a slot."""
+        return len(self._running)
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a slot."""
+        return len(self._waiting)
 
     @property
     def busy(self) -> bool:
         """True while a request is waiting or running."""
         return bool(self._waiting or self._running)
 
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until there is something to do, for at most ``timeout`` seconds; return ``busy``."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self.busy or self._use.closed, timeout) and self.busy
+
     def step(self) -> list[Event]:
-        """Prefill waiting requests and decode one token of every running one; return the events.
+        """Read tokens of joining prompts and decode one token of every running request; return the events.
+
+        Where a pass of the model fails, the requests that took part have an event with the error.
 
         Raises:
-            PromptError: there is not enough memory for the cache; the requests that were running are lost.
             UsageError: another thread is in a step, or the scheduler is closed.
         """
         with self._use.acquired():
@@ -102,17 +176,8 @@ class Scheduler:
             assert batch is not None  # it is None only where the scheduler is closed
             try:
                 self._remove_cancelled(batch)
-                events: list[Event] = []
-                while self._waiting and batch.free:
-                    entry = self._waiting.popleft()
-                    if entry.number in self._cancelled:
-                        continue
-                    events += _events(entry, batch.join(entry.sequence))
-                    if entry.sequence.finish_reason is None:
-                        self._running.append(entry)
-                entries = {id(entry.sequence): entry for entry in self._running}
-                for sequence, chunk in batch.step():
-                    events += _events(entries[id(sequence)], chunk)
+                events = self._join(batch)
+                events += self._decode(batch)
             except BaseException:
                 batch.clear()
                 self._running = []
@@ -123,7 +188,9 @@ class Scheduler:
     def close(self) -> None:
         """Release the cache. Requests that are waiting or running are dropped."""
         self._use.closed = True
-        self._waiting.clear()
+        with self._changed:
+            self._waiting.clear()
+            self._changed.notify_all()
         self._running = []
         self._batch = None
 
@@ -134,15 +201,56 @@ class Scheduler:
         self.close()
 
     def _remove_cancelled(self, batch: Batch) -> None:
-        """Remove the running requests that have been cancelled."""
+        """Remove the requests that have been cancelled, running or waiting."""
+        with self._changed:
+            cancelled, self._cancelled = self._cancelled, set()
+            if not cancelled:
+                return
+            self._waiting = deque(entry for entry in self._waiting if entry.number not in cancelled)
         for entry in self._running:
-            if entry.number in self._cancelled:
+            if entry.number in cancelled:
                 batch.leave(entry.sequence)
-        self._running = [entry for entry in self._running if entry.number not in self._cancelled]
+        self._running = [entry for entry in self._running if entry.number not in cancelled]
 
+    def _join(self, batch: Batch) -> list[Event]:
+        """Read as many tokens of prompts as a step may; more where no request is decoded meanwhile."""
+        events: list[Event] = []
+        budget = self._prefill_tokens if batch.running else PREFILL_CHUNK
+        while budget > 0:
+            if batch.joining is None:
+                entry = self._next(batch)
+                if entry is None:
+                    break
+                if entry.sequence.expired():
+                    events += entry.event("")
+                    continue
+                self._running.append(entry)
+                entry.cached = batch.begin(entry.sequence)
+            entry = next(entry for entry in self._running if entry.sequence is batch.joining)
+            size = next_chunk(self._facts, batch.unread, budget)
+            budget -= size
+            try:
+                chunk = batch.read(size)
+            except Exception as error:  # whatever ONNX Runtime raises
+                batch.leave(entry.sequence)
+                self._running.remove(entry)
+                events.append(Event(entry.number, "", None, error=error))
+                continue
+            if chunk is not None:
+                events += entry.event(chunk)
+        return events
 
-def _events(entry: _Entry, chunk: str) -> list[Event]:
-    """Return the event of a chunk; none where it is empty and not the last."""
-    if entry.sequence.finish_reason is not None:
-        return [Event(entry.number, chunk, entry.sequence.result())]
-    return [Event(entry.number, chunk, None)] if chunk else []
+    def _next(self, batch: Batch) -> Waiting | None:
+        """Return the request that waits longest, if there is a slot for it."""
+        with self._changed:
+            return self._waiting.popleft() if self._waiting and batch.free else None
+
+    def _decode(self, batch: Batch) -> list[Event]:
+        entries = {id(entry.sequence): entry for entry in self._running}
+        try:
+            return [event for sequence, chunk in batch.step() for event in entries[id(sequence)].event(chunk)]
+        except Exception as error:  # whatever ONNX Runtime raises
+            lost = batch.drop_running()
+            return [Event(entries.pop(id(sequence)).number, "", None, error=error) for sequence in lost]
+        finally:
+            self._running = list(entries.values())

@@ -160,7 +160,7 @@ def their_beams(model: Any, prompt: Sequence[int], **settings: Any) -> list[tupl
 
 def assert_equal(found: Sequence[Generation], expected: Sequence[tuple[list[int], float]]) -> None:
     assert [list(one.token_ids) for one in found] == [tokens for tokens, _ in expected]
-    assert [one.score for one in found] == pytest.approx([score for _, score in expected], abs=2e-4)
+    assert [one.score for one in found] == pytest.approx([score for _, score in expected], rel=1e-6, abs=2e-4)
 
 
 @pytest.mark.parametrize("settings", BEAMS, ids=str)

@@ -118,6 +118,10 @@ def test_requests_come_from_other_threads_while_one_thread_steps(lm: TextGenerat
 def test_arguments_that_a_scheduler_refuses(lm: TextGenerator) -> None:
     with pytest.raises(UsageError, match="slots must be at least 1, not 0"):
         lm.scheduler(slots=0)
+    with pytest.raises(UsageError, match="prefill_tokens must be at least 1, not 0"):
+        lm.scheduler(prefill_tokens=0)
+    with pytest.raises(UsageError, match="kept_prompts must be at least 0, not -1"):
+        lm.scheduler(kept_prompts=-1)
     with pytest.raises(UsageError, match="max_length must be between 2 and the model's context of 512, not 513"):
         lm.scheduler(max_length=513)
     with lm.scheduler(slots=2, max_length=20) as scheduler:
@@ -146,14 +150,14 @@ def test_two_threads_cannot_step_at_once(lm: TextGenerator, monkeypatch: pytest.
     inside, go_on = threading.Event(), threading.Event()
     with lm.scheduler(slots=1, max_length=50) as scheduler:
         number = scheduler.submit([5], max_new_tokens=3, eos_token_id=[])
-        join = Batch.join
+        begin = Batch.begin
 
-        def slow(batch: Batch, sequence: ActiveSequence) -> str:
+        def slow(batch: Batch, sequence: ActiveSequence) -> int:
             inside.set()
             assert go_on.wait(10)
-            return join(batch, sequence)
+            return begin(batch, sequence)
 
-        monkeypatch.setattr(Batch, "join", slow)
+        monkeypatch.setattr(Batch, "begin", slow)
         thread = threading.Thread(target=scheduler.step)
         thread.start()
         assert inside.wait(10)
@@ -176,13 +180,138 @@ def test_a_batch_beyond_memory_is_refused_before_it_is_allocated(
         lm.scheduler(slots=9)
 
 
-def test_a_failed_step_loses_only_its_requests(lm: TextGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
+def failing(*_: object) -> Any:
+    raise PromptError("no memory")
+
+
+def test_a_failed_step_loses_only_its_requests_and_names_them(
+    lm: TextGenerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected = lm.generate([9, 8], max_new_tokens=5, eos_token_id=[])
     with lm.scheduler(slots=1, max_length=50) as scheduler:
-        scheduler.submit([5], max_new_tokens=3)
+        lost = scheduler.submit([5], max_new_tokens=3, eos_token_id=[])
         number = scheduler.submit([9, 8], max_new_tokens=5, eos_token_id=[])
         with monkeypatch.context() as patch:
-            patch.setattr(Batch, "step", lambda batch: (_ for _ in ()).throw(PromptError("no memory")))
-            with pytest.raises(PromptError, match="no memory"):
-                scheduler.step()
+            patch.setattr(Batch, "step", failing)
+            *_, event = scheduler.step()
+        assert (event.request, event.result, str(event.error)) == (lost, None, "no memory")
+        assert (scheduler.running, scheduler.waiting) == (0, 1)
         assert finish(scheduler) == {number: expected}
+
+
+def test_a_prompt_that_cannot_be_read_stops_no_other(lm: TextGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = lm.generate([9, 8], max_new_tokens=5, eos_token_id=[])
+    with lm.scheduler(slots=2, max_length=50) as scheduler:
+        number = scheduler.submit([9, 8], max_new_tokens=5, eos_token_id=[])
+        scheduler.step()
+        lost = scheduler.submit([5], max_new_tokens=3)
+        with monkeypatch.context() as patch:
+            patch.setattr(Batch, "read", failing)
+            events = scheduler.step()
+        assert [event.request for event in events if event.error is not None] == [lost]
+        assert finish(scheduler) == {number: expected}
+
+
+def test_a_long_prompt_is_read_between_the_steps_of_others(lm: TextGenerator) -> None:
+    random = np.random.default_rng(0)
+    long = random.integers(3, 288, 300).tolist()
+    expected = lm.generate(long, max_new_tokens=4, eos_token_id=[])
+    with lm.scheduler(slots=2, max_length=400) as scheduler:
+        first = scheduler.submit([5], max_new_tokens=40, eos_token_id=[])
+        scheduler.step()
+        second = scheduler.submit(long, max_new_tokens=4, eos_token_id=[])
+        seen = []
+        while second not in seen:
+            events = scheduler.step()
+            assert first in [event.request for event in events] or not any(event.text for event in events)
+            seen += [event.request for event in events]
+        results = {first: None, second: None} | finish(scheduler)
+    assert results[second] == expected
+    assert results[first] == lm.generate([5], max_new_tokens=40, eos_token_id=[])
+
+
+def test_a_prompt_that_begins_as_another_is_read_from_there_on(lm: TextGenerator) -> None:
+    random = np.random.default_rng(1)
+    system = random.integers(3, 288, 150).tolist()
+    prompts = [system + random.integers(3, 288, size).tolist() for size in (70, 90, 20)]
+    expected = [lm.generate(prompt, max_new_tokens=6, eos_token_id=[]) for prompt in prompts]
+    windowed = any(window is not None for window in lm.manifest.model.layer_windows)
+    for together in (False, True):
+        cached: dict[int, int] = {}
+        results: dict[int, Generation] = {}
+        with lm.scheduler(slots=3, max_length=300, kept_prompts=2) as scheduler:
+            numbers = []
+            for prompt in prompts:
+                numbers.append(scheduler.submit(prompt, max_new_tokens=6, eos_token_id=[]))
+                while scheduler.busy and not together:
+                    for event in scheduler.step():
+                        cached[event.request] = event.cached_tokens
+                        results |= results_of([event])
+            while scheduler.busy:
+                for event in scheduler.step():
+                    cached[event.request] = event.cached_tokens
+                    results |= results_of([event])
+        assert [results[number] for number in numbers] == expected
+        if not windowed:  # a window has dropped what a shorter prompt needs
+            # 64 tokens are always read, so that they are read as a prompt's
+            assert [cached[number] for number in numbers] == [0, 150, 106]
+
+
+def test_prompts_that_are_kept_give_way_to_newer_ones(lm: TextGenerator) -> None:
+    random = np.random.default_rng(2)
+    prompts = [random.integers(3, 288, 200).tolist() for _ in range(3)]
+    cached = []
+    with lm.scheduler(slots=1, max_length=300, kept_prompts=2) as scheduler:
+        for index in (0, 1, 0, 2, 0, 1):  # 2 takes the place of 1, which is used least recently
+            scheduler.submit(prompts[index], max_new_tokens=2, eos_token_id=[])
+            events: list[Event] = []
+            while scheduler.busy:
+                events += scheduler.step()
+            cached.append(events[-1].cached_tokens)
+            assert events[-1].result == lm.generate(prompts[index], max_new_tokens=2, eos_token_id=[])
+    if all(window is None for window in lm.manifest.model.layer_windows):
+        assert cached == [0, 0, 136, 0, 136, 0]
+
+
+def test_events_have_the_tokens_since_the_last_one(lm: TextGenerator) -> None:
+    with lm.scheduler(slots=2, max_length=100) as scheduler:
+        number = scheduler.submit([5, 6], max_new_tokens=12, eos_token_id=[], logprobs=1)
+        events = []
+        while scheduler.busy:
+            events += scheduler.step()
+    result = events[-1].result
+    assert result is not None
+    assert result.logprobs is not None
+    assert tuple(token for event in events for token in event.token_ids) == result.token_ids
+    assert tuple(one for event in events for one in event.logprobs or ()) == result.logprobs
+    assert {event.request for event in events} == {number}
+
+
+def test_waiting_for_work(lm: TextGenerator) -> None:
+    with lm.scheduler(slots=1, max_length=50) as scheduler:
+        assert not scheduler.wait(0.01)
+        request = scheduler.prepare([5], max_new_tokens=2)
+        assert not scheduler.busy
+        assert request.prompt_tokens == 1
+        timer = threading.Timer(0.05, lambda: scheduler.add(request))
+        timer.start()
+        assert scheduler.wait(10)
+        timer.join()
+        assert list(finish(scheduler)) == [request.number]
+        closing = threading.Timer(0.05, scheduler.close)
+        closing.start()
+        assert not scheduler.wait(10)
+        closing.join()
+
+
+def test_a_cancelled_request_leaves_the_queue_and_its_slot(lm: TextGenerator) -> None:
+    with lm.scheduler(slots=1, max_length=400) as scheduler:
+        first = scheduler.submit([7] * 300, max_new_tokens=20, eos_token_id=[])
+        second = scheduler.submit([8], max_new_tokens=2, eos_token_id=[])
+        third = scheduler.submit([9], max_new_tokens=2, eos_token_id=[])
+        scheduler.cancel(third)
+        scheduler.step()
+        assert (scheduler.running, scheduler.waiting) == (1, 1)
+        scheduler.cancel(first)
+        assert list(finish(scheduler)) == [second]
+        assert not scheduler._cancelled
