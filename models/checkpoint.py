@@ -19,14 +19,14 @@ from .family import CLASS_SUFFIXES, FAMILIES, Family, architectures
 from .gguf.opening import open_gguf, remove
 from .heads import check_known
 from .parameters import load_module
-from .quantized.detect import read_quantized
+from .quantized.detect import OWN_FILES, read_quantized
 from .quantized.weights import QuantizedWeight, QuantizedWeights
 from .reading.adapter import adapter_files, check_adapter
 from .reading.custom_code import check_custom_code, custom_code
 from .reading.layout import read_layout
 from .reading.options import ReadOptions
 from .storage.decoded import Decoded
-from .storage.safetensors_files import INDEX, SafetensorsFiles
+from .storage.safetensors_files import INDEXES, SafetensorsFiles
 from .storage.store import Renamed, TensorStore
 from .weight_source import CHUNK_BYTES, TensorInfo, find_trunk, row_ranges
 
@@ -47,7 +47,7 @@ COMPANIONS = (
     *LICENSES,
 )
 CARD = "README.md"
-PATTERNS = (*COMPANIONS, CARD, *VOCABULARY, f"{TEMPLATE_FOLDER}/*.jinja", "*.safetensors", INDEX, ADAPTER)
+PATTERNS = (*COMPANIONS, CARD, *VOCABULARY, f"{TEMPLATE_FOLDER}/*.jinja", "*.safetensors", INDEXES, ADAPTER, *OWN_FILES)
 
 
 def companions(folder: Path) -> list[str]:

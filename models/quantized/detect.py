@@ -5,11 +5,16 @@ from pathlib import Path
 
 from ...errors import CheckpointError, UnsupportedError
 from ...files.json_fields import JSONFields, shown
+from ...files.json_file import read_object
 from ..storage.store import TensorStore
 from . import mlx
+from .auto_round import read_auto_round
+from .awq import read_awq
 from .bitsandbytes import read_bitsandbytes
 from .compressed_tensors import read_compressed_tensors
 from .fp8 import read_fp8, read_modelopt, read_plain_fp8
+from .gptq import read_gptq
+from .packed.members import modules
 from .weights import QuantizedWeights
 
 KEY = "quantization_config"
@@ -18,17 +23,25 @@ METHOD = "quant_method"
 Reader = Callable[[JSONFields, TensorStore, Path], QuantizedWeights]
 """Reads the weights of one format, from its settings in config.json, the stored tensors, and the folder.
 
-Raises CheckpointError where settings and tensors contradict each other, UnsupportedError where it cannot read them.
+Raises CheckpointError where settings and tensors contradict each other, UnsupportedError where it cannot read them. A
+ValueError of the settings is turned into a CheckpointError.
 """
 
 READERS: Mapping[str, Reader] = {
+    "auto-round": read_auto_round,
+    "awq": read_awq,
     "bitsandbytes": read_bitsandbytes,
     "compressed-tensors": read_compressed_tensors,
     "fbgemm_fp8": read_fp8,
     "fp8": read_fp8,
     "modelopt": read_modelopt,
+    "gptq": read_gptq,
+    "intel/auto-round": read_auto_round,
 }
 """The readers by ``quant_method``."""
+
+OWN_FILES: Mapping[str, Reader] = {"quantize_config.json": read_gptq, "quant_config.json": read_awq}
+"""Files that hold the settings where config.json has none, as AutoGPTQ and AutoAWQ wrote them at first."""
 
 
 def read_quantized(config: JSONFields, store: TensorStore, folder: Path) -> QuantizedWeights | None:
@@ -44,7 +57,7 @@ def read_quantized(config: JSONFields, store: TensorStore, folder: Path) -> Quan
     try:
         return _read(config, store, folder)
     except ValueError as error:  # of JSONFields
-        raise CheckpointError(f"{error}; fetch config.json again") from None
+        raise CheckpointError(f"{error}; fetch it again") from None
 
 
 def _read(config: JSONFields, store: TensorStore, folder: Path) -> QuantizedWeights | None:
@@ -52,15 +65,28 @@ def _read(config: JSONFields, store: TensorStore, folder: Path) -> QuantizedWeig
         return mlx.read_mlx(settings, store, folder)
     settings = config.fields(KEY)
     if settings is None:
-        return read_plain_fp8(store, folder)
-    where = f"{folder / 'config.json'}: {KEY}"
-    method = settings.get(METHOD)
-    if not isinstance(method, str):
-        raise CheckpointError(f"{where} has no {METHOD}; fetch config.json again")
+        return _older(store, folder) or read_plain_fp8(store, folder)
+    method = settings.text(METHOD) or settings.text("method")
+    if method is None:
+        raise CheckpointError(f"{settings.where} has no {METHOD}; fetch config.json again")
     if method not in READERS:
         known = ", ".join(sorted(READERS)) or "none"
         raise UnsupportedError(
-            f"{where}.{METHOD} is {shown(method)}, a format that is not read (those that are: {known}); export the "
-            "checkpoint that it was made from"
+            f"{settings.where}: {METHOD} is {shown(method)}, a format that is not read (those that are: {known}); "
+            "export the checkpoint that it was made from"
         )
     return READERS[method](settings, store, folder)
+
+
+def _older(store: TensorStore, folder: Path) -> QuantizedWeights | None:
+    """Read packed weights whose settings are in a file of their own."""
+    packed = modules(store.tensors)
+    if not packed:
+        return None
+    for name, reader in OWN_FILES.items():
+        if (folder / name).is_file():
+            return reader(JSONFields(read_object(folder / name), str(folder / name)), store, folder)
+    raise CheckpointError(
+        f"{folder}: {packed[0]}qweight is a quantized weight, and neither config.json has a {KEY} nor is there a "
+        f"{' or '.join(OWN_FILES)}; fetch the checkpoint again"
+    )

@@ -21,6 +21,10 @@ from ..weight_source import LM_HEAD, TensorInfo
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+INDEXES = "*.safetensors.index.json"
+"""The pattern of an index' name, whichever name the weight files have."""
+OLDER_STEMS = ("gptq_model", "awq_model")
+"""What names of weight files began with in AutoGPTQ and AutoAWQ; bits and group size came after it."""
 
 
 class SafetensorsFiles:
@@ -64,7 +68,7 @@ class SafetensorsFiles:
 
 def _index(folder: Path) -> dict[str, str] | None:
     """Read ``weight_map`` of the index, tensor name to file name; None for a checkpoint of one file."""
-    path = folder / INDEX
+    path = _index_path(folder)
     if (folder / SINGLE).exists() or not path.exists():
         return None
     try:
@@ -82,20 +86,35 @@ def _index(folder: Path) -> dict[str, str] | None:
     return dict(weight_map.values)
 
 
+def _index_path(folder: Path) -> Path:
+    """Return the path that the index has, or would have."""
+    path = folder / INDEX
+    return path if path.exists() else _older(folder, ".safetensors.index.json") or path
+
+
+def _older(folder: Path, end: str) -> Path | None:
+    """Return the only file with an older name."""
+    found = [path for stem in OLDER_STEMS for path in folder.glob(f"{stem}*{end}")]
+    return found[0] if len(found) == 1 else None
+
+
 def _weight_files(folder: Path) -> tuple[Path, ...]:
     index = _index(folder)
+    name = _index_path(folder).name
     if index is not None:
         files = tuple(folder / name for name in sorted(set(index.values())))
         for file in files:
             try:
                 check_regular(file)
             except FileNotFoundError:
-                raise CheckpointError(f"{file} is missing, {INDEX} names it; fetch the checkpoint again") from None
+                raise CheckpointError(f"{file} is missing, {name} names it; fetch the checkpoint again") from None
             except ValueError as error:
-                raise CheckpointError(f"{error}, {INDEX} names it; fetch the checkpoint again") from None
+                raise CheckpointError(f"{error}, {name} names it; fetch the checkpoint again") from None
         return files
     if (folder / SINGLE).exists():
         return (folder / SINGLE,)
+    if (older := _older(folder, ".safetensors")) is not None:
+        return (older,)
     pickles = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in folder.glob(pattern))
     if pickles:
         raise UnsupportedError(
@@ -109,6 +128,7 @@ def _headers(
     files: tuple[Path, ...], index: dict[str, str] | None, tied: bool
 ) -> tuple[dict[str, TensorInfo], str | None]:
     """Return the tensors by their names in the files, and a note on a tied head that only the index names."""
+    path = _index_path(files[0].parent)
     note = None
     tensors: dict[str, TensorInfo] = {}
     for file in files:
@@ -120,11 +140,10 @@ def _headers(
             tensors[name] = info
     for name, file_name in (index or {}).items():
         if tied and name not in tensors and (name == LM_HEAD or name.endswith(f".{LM_HEAD}")):
-            note = f"{INDEX} names {name}, which no file holds: the embedding is the head"
+            note = f"{path.name} names {name}, which no file holds: the embedding is the head"
         elif name not in tensors or tensors[name].file.name != file_name:
             raise CheckpointError(
-                f"{files[0].parent / INDEX}: tensor {name} should be in {file_name} and is not; "
-                "fetch the checkpoint again"
+                f"{path}: tensor {name} should be in {file_name} and is not; fetch the checkpoint again"
             )
     return tensors, note
 
