@@ -1,4 +1,4 @@
-"""One packed weight for the tests of GPTQ, AWQ and auto-round, and what every grid keeps to."""
+"""One packed weight for the tests of GPTQ, AWQ and auto-round."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .memory import Memory
+from .memory import check_weight as check_any_weight
 
 Array = NDArray[Any]
 Reader = Callable[[JSONFields, TensorStore, Path], QuantizedWeights]
@@ -35,30 +36,7 @@ def noise(rows: int, columns: int) -> Array:
 
 
 def check_weight(weight: QuantizedWeight, expected: Array) -> None:
-    """Check the values against expected ones, ranges against the whole, and the grid against the values."""
-    rows, columns = weight.info.shape
-    assert (rows, columns) == expected.shape
-    assert weight.info.dtype == "F32"
-    whole = weight.values(range(rows), range(columns))
-    assert torch.equal(whole, torch.from_numpy(expected))
-    for some_rows, some_columns in (
-        (range(3, 7), range(columns)),
-        (range(rows), range(5, 41)),
-        (range(9, 10), range(1)),
-    ):
-        part = whole[some_rows.start : some_rows.stop, some_columns.start : some_columns.stop]
-        assert torch.equal(weight.values(some_rows, some_columns), part)
-    grid = weight.grid
-    assert grid is not None
-    codes, parameters = grid.codes(range(rows)), grid.parameters()
-    assert codes.dtype == parameters.zero_points.dtype == torch.uint8
-    assert int(codes.max()) < 1 << grid.bits
-    assert int(parameters.zero_points.max()) < 1 << grid.bits
-    assert torch.equal(grid.codes(range(3, 7)), codes[3:7])
-    assert parameters.scales.dtype == torch.float32
-    assert parameters.scales.shape == parameters.zero_points.shape == (rows, -(-columns // grid.block_size))
-    block = torch.arange(columns) // grid.block_size
-    numbers = parameters.scales[:, block] * (codes.float() - parameters.zero_points[:, block].float())
-    if grid.order is not None:
-        numbers = torch.empty_like(numbers).index_copy_(1, grid.order, numbers)
-    assert torch.equal(numbers, whole)
+    """Check the numbers of a weight, a range inside words and periods of packed codes, and its grid."""
+    check_any_weight(weight, torch.from_numpy(expected))
+    part = weight.values(range(9, 42), range(5, 77))
+    assert torch.equal(part, torch.from_numpy(expected)[9:42, 5:77])
