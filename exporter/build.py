@@ -21,6 +21,7 @@ from .passes.quantize_standard import quantize_standard
 from .passes.tidy import tidy
 from .progress import Progress
 from .quantize.solve import Quantizer
+from .quantize.stored.weights import StoredWeights
 from .trace import HEAD, trace
 from .weights import Computed, Stored
 
@@ -31,7 +32,7 @@ def build_graph(
     target: Target,
     precision: FloatPrecision,
     report: Progress,
-    quantizer: Quantizer | None = None,
+    quantizer: Quantizer | StoredWeights | None = None,
     form: GraphForm = USUAL,
 ) -> ExportGraph:
     """Build the finished graph of a checkpoint, with the recipes of its weights; only headers are read.

@@ -58,6 +58,9 @@ from .passes.describe import describe
 from .progress import Progress
 from .quantize.options import QUANTIZED, QuantizedPrecision, QuantizeOptions
 from .quantize.prepare import prepare, scratch_folder
+from .quantize.solve import Quantizer
+from .quantize.stored.plan import prepare_stored
+from .quantize.stored.weights import StoredWeights
 from .sentence_transformers import PATTERNS as MODULE_PATTERNS
 from .sentence_transformers import read_sentence_transformer
 from .tokenizer import check_tokenizer
@@ -72,7 +75,7 @@ def export(
     out: str | Path,
     *,
     task: Task | Literal["auto"] = "auto",
-    precision: Precision = "fp32",
+    precision: Precision | Literal["auto"] = "auto",
     target: Target = "ort",
     options: QuantizeOptions | None = None,
     device: DeviceName | None = None,
@@ -92,10 +95,12 @@ def export(
             ``org/name/file.gguf``), or an artifact that is not quantized.
         out: the folder to make.
         task: which head; "auto" takes the one that the checkpoint's architecture names.
-        precision: of the weights. Activations and KV cache have the same where it is a float, and
-            ``options.activations`` where it is int8 or int4. Logits are always float32.
+        precision: of the weights. "auto" keeps those of a quantized checkpoint as they are, code for code, and is fp32
+            for another; any other precision is made anew from their numbers. Activations and KV cache have the same
+            where it is a float, and ``options.activations`` where weights are quantized. Logits are always float32.
         target: "ort" for ONNX Runtime's fused operators, "standard" for ai.onnx opset 24.
-        options: how to quantize; for int8 and int4 only.
+        options: how to quantize; for int8 and int4 only, and of a checkpoint's own codes ``activations`` and
+            ``accuracy_level``.
         device: the device to make the graph and the weights for, in the form that its kernels want ("cuda", "webgpu",
             "directml", "qnn", "openvino"); None for a CPU. The artifact runs on a CPU all the same.
         attention: "bidirectional" where the checkpoint's own code lets tokens attend to later ones, as that of most
@@ -118,14 +123,14 @@ def export(
         UsageError: an unknown task, precision, target or device, or options that do not fit.
     """
     _check_choice("task", task, ("auto", *TASKS))
-    _check_choice("precision", precision, PRECISIONS)
+    _check_choice("precision", precision, ("auto", *PRECISIONS))
     _check_choice("target", target, TARGETS)
     if device is not None:
         _check_choice("device", device, DEVICES)
     if attention is not None:
         _check_choice("attention", attention, ATTENTIONS)
-    if options is not None and precision not in QUANTIZED:
-        raise UsageError(f"precision is {precision!r}, and quantization is for {' and '.join(QUANTIZED)}")
+    if precision != "auto":
+        _check_quantizes(precision, options)
     report = progress or (lambda stage, done, total: None)
     out = Path(out)
     with staged(out, force=force) as folder:
@@ -133,6 +138,9 @@ def export(
         checkpoint = open_source(located.folder, ReadOptions(attention, ignore_auto_map, ignore_adapter))
         chosen = checkpoint.task if task == "auto" else task
         check_task(checkpoint.config, chosen)
+        stored = None
+        if precision == "auto":
+            precision, stored = _as_it_is(checkpoint, chosen, target, options, device)
         activations = _activations(precision, options, device)
         check_device(device, checkpoint.config, chosen, target, precision, activations, options)
         tokenizer = check_tokenizer(checkpoint.folder, checkpoint.config.vocab_size)
@@ -148,8 +156,8 @@ def export(
             digest = None
             if not isinstance(checkpoint, ArtifactCheckpoint):
                 digest = stack.enter_context(Digest(checkpoint))
-            quantizer = None
-            if precision == "int8" or precision == "int4":
+            quantizer: Quantizer | StoredWeights | None = stored
+            if quantizer is None and (precision == "int8" or precision == "int4"):
                 options = options or QuantizeOptions()
                 scratch = stack.enter_context(scratch_folder(out, resume=options.resume))
                 quantizer = prepare(checkpoint, chosen, target, precision, options, scratch, report, device)
@@ -276,6 +284,30 @@ def open_source(folder: Path, options: ReadOptions) -> Checkpoint | ArtifactChec
             "checkpoint"
         )
     return checkpoint
+
+
+def _check_quantizes(precision: Precision, options: QuantizeOptions | None) -> None:
+    """Check that options of a quantization are given to one."""
+    if options is not None and precision not in QUANTIZED:
+        raise UsageError(f"precision is {precision!r}, and quantization is for {' and '.join(QUANTIZED)}")
+
+
+def _as_it_is(
+    source: Checkpoint | ArtifactCheckpoint,
+    task: Task,
+    target: Target,
+    options: QuantizeOptions | None,
+    device: DeviceName | None,
+) -> tuple[Precision, StoredWeights | None]:
+    """Return the precision of a source as it is, and the quantizer of its own codes where it has any."""
+    found = None
+    if isinstance(source, Checkpoint) and source.quantized:
+        found = prepare_stored(source, task, target, options or QuantizeOptions(), device)
+    if found is None:
+        _check_quantizes("fp32", options)
+        return "fp32", None
+    stored, precision = found
+    return precision, stored
 
 
 def _activations(precision: Precision, options: QuantizeOptions | None, device: DeviceName | None) -> FloatPrecision:

@@ -42,8 +42,9 @@ DTYPES = {
     ir.DataType.INT8: torch.int8,
     ir.DataType.INT4: torch.uint8,  # recipes give two to a byte
     ir.DataType.UINT4: torch.uint8,
+    ir.DataType.INT64: torch.int64,
 }
-STORED_PRECISIONS: Mapping[torch.dtype, str] = {**PRECISIONS, torch.uint8: "uint8"}
+STORED_PRECISIONS: Mapping[torch.dtype, str] = {**PRECISIONS, torch.uint8: "uint8", torch.int64: "int64"}
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """``intaglio export``: turn a checkpoint into an artifact."""
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -22,14 +23,15 @@ from ..progress import Report
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(
     "--precision",
-    type=click.Choice(PRECISIONS),
-    default="fp32",
+    type=click.Choice(("auto", *PRECISIONS)),
+    default="auto",
     show_default=True,
-    help="Precision of the weights; int8 and int4 as by `intaglio quantize` with its defaults.",
+    help="Precision of the weights. `auto` keeps those of a quantized checkpoint as they are, code for code, and is "
+    "fp32 for another; the others are made anew, int8 and int4 as by `intaglio quantize` with its defaults.",
 )
 @making_options
 @json_option
-def command(source: str, out: Path, precision: Precision, making: Making, as_json: bool) -> None:
+def command(source: str, out: Path, precision: Literal[Precision, "auto"], making: Making, as_json: bool) -> None:
     """Export the checkpoint SOURCE, a folder or a hub id, as an ONNX artifact into the new folder OUT."""
     with export_extra():
         from ...exporter import export

@@ -1,14 +1,13 @@
 """Weights in blocks for ONNX Runtime: MatMulNBits and GatherBlockQuantized (onnxruntime/docs/ContribOperators.md).
 
 A bias is folded in unless the form says otherwise. A tied embedding is stored once: both nodes take the same codes, and
-the bytes of its scales are used in two shapes. Scales are stored in float16, and widened by a Cast that ONNX Runtime
-folds when it loads the graph, or in the form of the device as they are used.
+the bytes of its scales are used in two shapes. Scales are stored in float16, where that holds them, and widened by a
+Cast that ONNX Runtime folds when it loads the graph, or in the form of the device as they are used.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
 
 from ...devices.presets import USUAL, GraphForm
@@ -16,16 +15,20 @@ from ..graph import ExportGraph
 from ..quantize.formats.nbits import NBitsWeight
 from ..quantize.formats.weight import CODES, SCALES, ZERO_POINTS, RowSource
 from ..weights import Stacked, Stored, Transposed
+from .stored_inputs import StoredInputs, add_offset_rows, add_offsets, offset_type, scale_type
+from .writer import Writer
 
 
 @dataclass(frozen=True)
 class _StoredBlocks:
-    """A quantized weight and its initializers."""
+    """A quantized weight and its initializers; ``offsets`` are [N, KB] where its rows are looked up, else [KB, N]."""
 
+    name: str
     weight: NBitsWeight
     codes: ir.Value
     scales: ir.Value
     zero_points: ir.Value | None
+    offsets: ir.Value | None
 
 
 def quantize_ort(
@@ -33,18 +36,18 @@ def quantize_ort(
 ) -> int:
     """Replace the multiplications and lookups of weights for which ``choose`` returns rows; return how many."""
     known: dict[ir.Value, _StoredBlocks] = {}
+    inputs = StoredInputs(graph)
     count = 0
     for node, weight, inner in weight_uses(graph, "FusedMatMul"):
         if weight not in known:
             rows = choose(inner)
             if rows is None:
                 continue
-            scales = ir.DataType.FLOAT16 if form.half_scales else weight.dtype
-            known[weight] = _store(graph, weight, NBitsWeight(rows), scales)
+            known[weight] = _store(graph, weight, NBitsWeight(rows), node.op_type == "Gather", form.half_scales)
         if node.op_type == "Gather":
-            _look_up(graph, node, known[weight])
+            _look_up(graph, node, known[weight], inputs)
         else:
-            _multiply(graph, node, known[weight], form.folded_bias)
+            _multiply(graph, node, known[weight], inputs, form.folded_bias)
         count += 1
     graph.drop_unused_weights()
     return count
@@ -76,26 +79,33 @@ def _operand(node: ir.Node, transposing: str) -> ir.Value | None:
     return node.inputs[0] if node.op_type == "Gather" else None
 
 
-def _store(
-    graph: ExportGraph, weight: ir.Value, quantized: NBitsWeight, scale_type: ir.DataType | None
-) -> _StoredBlocks:
+def _store(graph: ExportGraph, weight: ir.Value, quantized: NBitsWeight, looked_up: bool, half: bool) -> _StoredBlocks:
     name = (weight.name or "").removesuffix(".weight")
     byte = ir.TensorType(ir.DataType.UINT8)
     codes = graph.add_weight(f"{name}.{CODES}", quantized.codes, byte)
-    assert scale_type is not None
-    scales = graph.add_weight(f"{name}.{SCALES}", quantized.scales, ir.TensorType(scale_type))
-    zeros = None
+    assert weight.dtype is not None
+    scheme = quantized.source.scheme
+    scales = graph.add_weight(f"{name}.{SCALES}", quantized.scales, scale_type(scheme, weight.dtype, half=half))
+    zeros = offsets = None
     if not quantized.format.symmetric:
         zeros = graph.add_weight(f"{name}.{ZERO_POINTS}", quantized.zero_points, byte)
-    return _StoredBlocks(quantized, codes, scales, zeros)
+    if scheme.offset_type is not None:
+        type = offset_type(scheme, weight.dtype, half=half)
+        offsets = (add_offset_rows if looked_up else add_offsets)(graph, name, quantized, type)
+    return _StoredBlocks(name, quantized, codes, scales, zeros, offsets)
 
 
-def _multiply(graph: ExportGraph, node: ir.Node, stored: _StoredBlocks, folds_bias: bool) -> None:
+def _multiply(
+    graph: ExportGraph, node: ir.Node, stored: _StoredBlocks, activations: StoredInputs, folds_bias: bool
+) -> None:
     bias, last = _bias(graph, node) if folds_bias else (None, node)
     output = last.outputs[0]
     assert output.dtype is not None
     scales = _as(graph, node, stored.scales, output.dtype)
-    inputs = [node.inputs[0], stored.codes, scales, stored.zero_points, None, bias]
+    write, x = Writer(graph, node), node.inputs[0]
+    assert x is not None
+    x = activations.sorted(write, x, stored.weight.source.scheme.order, stored.name)
+    inputs = [x, stored.codes, scales, stored.zero_points, None, bias]
     while inputs[-1] is None:
         inputs.pop()
     rows, columns = stored.weight.shape
@@ -115,7 +125,14 @@ def _multiply(graph: ExportGraph, node: ir.Node, stored: _StoredBlocks, folds_bi
         metadata_props=dict(node.metadata_props),
     )
     graph.model.graph.insert_before(node, product)
-    graph.replace_output(output, product.outputs[0])
+    found = product.outputs[0]
+    if stored.offsets is not None:
+        found.type = output.type
+        offsets = _as(graph, node, stored.offsets, output.dtype)
+        if stored.offsets.shape != ir.Shape(stored.weight.offsets.shape):
+            offsets = write("Transpose", offsets, perm=[1, 0])
+        found = write("Add", found, activations.offset_product(write, x, stored.weight, offsets))
+    graph.replace_output(output, found)
     graph.model.graph.remove([last] if last is node else [last, node], safe=True)
 
 
@@ -129,7 +146,7 @@ def _bias(graph: ExportGraph, node: ir.Node) -> tuple[ir.Value | None, ir.Node]:
     return None, node
 
 
-def _look_up(graph: ExportGraph, node: ir.Node, stored: _StoredBlocks) -> None:
+def _look_up(graph: ExportGraph, node: ir.Node, stored: _StoredBlocks, inputs: StoredInputs) -> None:
     output = node.outputs[0]
     assert output.dtype is not None
     weight, size = stored.weight, stored.weight.format.block_size
@@ -149,19 +166,15 @@ def _look_up(graph: ExportGraph, node: ir.Node, stored: _StoredBlocks) -> None:
         ],
         metadata_props=dict(props),
     )
-    flat = _reshape(graph, rows.outputs[0], weight.blocks * size, props)
-    new = [rows, flat]
-    columns = weight.shape[1]
-    if weight.blocks * size != columns:
-        ends = [graph.constant(np.array([value])) for value in (0, columns, -1)]
-        new.append(ir.Node("", "Slice", [flat.outputs[0], *ends], metadata_props=dict(props)))
-    graph.model.graph.insert_before(node, new)
-    graph.replace_output(output, new[-1].outputs[0])
+    graph.model.graph.insert_before(node, rows)
+    write, blocks = Writer(graph, node), rows.outputs[0]
+    blocks.type = output.type
+    if stored.offsets is not None:
+        offsets = write.cast(write("Gather", stored.offsets, node.inputs[1]), output.dtype)
+        blocks = write("Add", blocks, write("Unsqueeze", offsets, write.ints(-1)))
+    found = write.rows(blocks, weight.blocks * size, weight.shape[1])
+    graph.replace_output(output, inputs.unsorted(write, found, weight.source.scheme.order, stored.name))
     graph.model.graph.remove(node, safe=True)
-
-
-def _reshape(graph: ExportGraph, value: ir.Value, width: int, props: dict[str, str]) -> ir.Node:
-    return ir.Node("", "Reshape", [value, graph.constant(np.array([0, 0, width]))], metadata_props=dict(props))
 
 
 def _as(graph: ExportGraph, node: ir.Node, value: ir.Value, dtype: ir.DataType) -> ir.Value:

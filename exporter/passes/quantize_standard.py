@@ -20,8 +20,9 @@ from ..quantize.formats.standard import ColumnWeight, FlatWeight, RowWeight
 from ..quantize.formats.weight import CODES, SCALES, ZERO_POINTS, RowSource
 from ..weights import Stacked, Stored, Stream
 from .quantize_ort import weight_uses
+from .stored_inputs import StoredInputs, add_offset_rows, add_offsets, offset_type, scale_type
+from .writer import Writer
 
-HALF = ir.TensorType(ir.DataType.FLOAT16)
 BYTE = ir.TensorType(ir.DataType.UINT8)
 TYPES = {
     (4, True): ir.DataType.INT4,
@@ -35,6 +36,7 @@ TYPES = {
 def quantize_standard(graph: ExportGraph, choose: Callable[[Stored | Stacked], RowSource | None]) -> int:
     """Replace the multiplications and lookups of weights for which ``choose`` returns rows; return how many."""
     known: dict[ir.Value, _VocabularyWeight] = {}
+    inputs = StoredInputs(graph)
     count = 0
     for node, weight, inner in weight_uses(graph, "Gemm"):
         if weight not in known:
@@ -42,14 +44,35 @@ def quantize_standard(graph: ExportGraph, choose: Callable[[Stored | Stacked], R
             if rows is None:
                 continue
             if node.op_type == "MatMul":
-                node.replace_input_with(1, _dequantized(graph, node, weight, ColumnWeight(rows)))
+                _multiply(graph, node, weight, ColumnWeight(rows), inputs)
                 count += 1
                 continue
-            known[weight] = _VocabularyWeight(graph, weight, rows)
+            known[weight] = _VocabularyWeight(graph, weight, rows, inputs)
         (known[weight].look_up if node.op_type == "Gather" else known[weight].multiply)(node)
         count += 1
     graph.drop_unused_weights()
     return count
+
+
+def _multiply(
+    graph: ExportGraph, node: ir.Node, weight: ir.Value, quantized: ColumnWeight, inputs: StoredInputs
+) -> None:
+    """Dequantize the weight [K, N] of one multiplication; a new one takes activations in another order, or offsets."""
+    name, scheme = (weight.name or "").removesuffix(".weight"), quantized.source.scheme
+    dequantized = _dequantized(graph, node, weight, quantized)
+    if scheme.order is None and scheme.offset_type is None:
+        node.replace_input_with(1, dequantized)
+        return
+    write, x, output = Writer(graph, node), node.inputs[0], node.outputs[0]
+    assert x is not None
+    assert output.dtype is not None
+    x = inputs.sorted(write, x, scheme.order, name)
+    found = write("MatMul", x, dequantized)
+    if scheme.offset_type is not None:
+        offsets = write.cast(add_offsets(graph, name, quantized, offset_type(scheme, output.dtype)), output.dtype)
+        found = write("Add", found, inputs.offset_product(write, x, quantized, offsets))
+    graph.replace_output(output, found)
+    graph.model.graph.remove(node, safe=True)
 
 
 def _dequantized(graph: ExportGraph, node: ir.Node, weight: ir.Value, quantized: ColumnWeight) -> ir.Value:
@@ -57,13 +80,13 @@ def _dequantized(graph: ExportGraph, node: ir.Node, weight: ir.Value, quantized:
     name, format = (weight.name or "").removesuffix(".weight"), quantized.format
     codes = graph.add_weight(f"{name}.{CODES}", quantized.codes, _type(format))
     codes.shape = ir.Shape(quantized.shape[::-1])
-    scales = graph.add_weight(f"{name}.{SCALES}", quantized.scales, HALF)
+    assert weight.dtype is not None
+    scales = graph.add_weight(f"{name}.{SCALES}", quantized.scales, scale_type(quantized.source.scheme, weight.dtype))
     zeros = None
     if not format.symmetric:
         zeros = graph.add_weight(f"{name}.{ZERO_POINTS}", quantized.zero_points, _type(format))
         zeros.shape = scales.shape
-    write = _Writer(graph, node)
-    assert weight.dtype is not None
+    write = Writer(graph, node)
     return write.dequantize(codes, write.cast(scales, weight.dtype), zeros, format.block_size)
 
 
@@ -74,24 +97,27 @@ def _type(format: BlockFormat) -> ir.TensorType:
 class _VocabularyWeight:
     """An embedding, an LM head, or both in one [V, K]; what both uses need is stored once."""
 
-    def __init__(self, graph: ExportGraph, weight: ir.Value, rows: RowSource) -> None:
+    def __init__(self, graph: ExportGraph, weight: ir.Value, rows: RowSource, inputs: StoredInputs) -> None:
         self.graph = graph
         self.rows = rows
+        self.inputs = inputs
+        self.scheme = rows.scheme
         self.format = rows.scheme.format
         self.name = (weight.name or "").removesuffix(".weight")
         self.four = self.format.bits == 4
         self.weight: RowWeight | None = None
         self.codes: ir.Value | None = None
         self.scales: ir.Value | None = None
+        self.offsets: ir.Value | None = None
 
     def look_up(self, node: ir.Node) -> None:
         """Compute rows [B, S, K]: their codes, less their zeros, times their scales, in float32."""
         output, ids = node.outputs[0], node.inputs[1]
         assert output.dtype is not None
-        write = _Writer(self.graph, node)
+        write = Writer(self.graph, node)
         self.weight = RowWeight(self.rows)
         self.codes = self._add(CODES, self.weight.codes, BYTE if self.four else _type(self.format))
-        self.scales = self._add(SCALES, self.weight.scales, HALF)
+        self.scales = self._add(SCALES, self.weight.scales, scale_type(self.scheme, ir.DataType.FLOAT))
         codes = write("Gather", self.codes, ids)
         values = write.cast(self._halves(write, codes) if self.four else codes, ir.DataType.FLOAT)
         if not self.format.symmetric:
@@ -102,10 +128,16 @@ class _VocabularyWeight:
             values = write("Sub", values, write.graph.constant(np.float32(self.format.middle)))
         scales = write.cast(write("Gather", self.scales, ids), ir.DataType.FLOAT)
         rows = write("Mul", values, self._spread(write, scales))
+        if self.scheme.offset_type is not None:
+            type = offset_type(self.scheme, ir.DataType.FLOAT)
+            self.offsets = add_offset_rows(self.graph, self.name, self.weight, type)
+            offsets = write.cast(write("Gather", self.offsets, ids), ir.DataType.FLOAT)
+            rows = write("Add", rows, self._spread(write, offsets))
+        rows = self.inputs.unsorted(write, rows, self.scheme.order, self.name)
         self.graph.replace_output(output, write.cast(rows, output.dtype))
         self.graph.model.graph.remove(node, safe=True)
 
-    def _halves(self, write: "_Writer", packed: ir.Value) -> ir.Value:
+    def _halves(self, write: Writer, packed: ir.Value) -> ir.Value:
         """Unpack bytes [B, S, ceil(K / 2)] to codes from 0 to 15, [B, S, K]."""
         if self.format.symmetric:
             packed = write("BitwiseXor", packed, write.graph.constant(np.uint8(0x88)))  # as if they were unsigned
@@ -116,7 +148,7 @@ class _VocabularyWeight:
         codes = write("BitShift", halves, write.graph.constant(np.array([0, 4], np.uint8)), direction="RIGHT")
         return write.rows(codes, columns + columns % 2, columns)
 
-    def _spread(self, write: "_Writer", values: ir.Value) -> ir.Value:
+    def _spread(self, write: Writer, values: ir.Value) -> ir.Value:
         """Repeat [B, S, KB] to [B, S, K], each value for its block."""
         size, columns = self.format.block_size, self.rows.inner.shape[1]
         wide = write("Expand", write("Unsqueeze", values, write.ints(-1)), write.ints(1, 1, 1, size))
@@ -126,18 +158,34 @@ class _VocabularyWeight:
         """Replace a Gemm with the weight transposed."""
         output = node.outputs[0]
         assert output.dtype is not None
-        write = _Writer(self.graph, node)
+        write = Writer(self.graph, node)
         weight = self.weight or (FlatWeight(self.rows) if self.four else RowWeight(self.rows))
         codes = write("Transpose", self._multiplied_codes(weight), perm=[1, 0])
-        scales = self.scales or self._add(SCALES, weight.scales, HALF)
+        scales = self.scales or self._add(SCALES, weight.scales, scale_type(self.scheme, output.dtype))
         scales = write("Transpose", write.cast(scales, output.dtype), perm=[1, 0])
         zeros = None
         if not self.format.symmetric:
             zeros = self._add(f"{ZERO_POINTS}.columns", weight.zero_point_columns, _type(self.format))
             zeros.shape = ir.Shape((weight.blocks, weight.shape[0]))
         dequantized = write.dequantize(codes, scales, zeros, self.format.block_size)
-        self.graph.replace_output(output, write("MatMul", node.inputs[0], dequantized))
+        x = node.inputs[0]
+        assert x is not None
+        x = self.inputs.sorted(write, x, self.scheme.order, self.name)
+        found = write("MatMul", x, dequantized)
+        if self.scheme.offset_type is not None:
+            found = write(
+                "Add", found, self.inputs.offset_product(write, x, weight, self._offset_columns(write, weight), rank=2)
+            )
+        self.graph.replace_output(output, found)
         self.graph.model.graph.remove(node, safe=True)
+
+    def _offset_columns(self, write: Writer, weight: RowWeight) -> ir.Value:
+        """Return the offsets [KB, V]; those of the lookup where there are any."""
+        output = write.before.outputs[0].dtype
+        assert output is not None
+        if self.offsets is None:
+            return write.cast(add_offsets(self.graph, self.name, weight, offset_type(self.scheme, output)), output)
+        return write("Transpose", write.cast(self.offsets, output), perm=[1, 0])
 
     def _multiplied_codes(self, weight: RowWeight) -> ir.Value:
         """Return the codes [V, K]; they are those of the lookup where the bytes are the same."""
@@ -155,42 +203,3 @@ class _VocabularyWeight:
 
     def _add(self, suffix: str, stream: Stream, type: ir.TensorType) -> ir.Value:
         return self.graph.add_weight(f"{self.name}.{suffix}", stream, type)
-
-
-class _Writer:
-    """Inserts nodes before another one, with its module path."""
-
-    def __init__(self, graph: ExportGraph, before: ir.Node) -> None:
-        self.graph = graph
-        self.before = before
-
-    def __call__(self, op: str, *inputs: ir.Value | None, **attributes: int | str | list[int]) -> ir.Value:
-        """Insert a node with one output, of the first input's element type unless the caller sets another."""
-        listed = [ir.convenience.convert_attribute(name, value) for name, value in attributes.items()]
-        props = dict(self.before.metadata_props)
-        node = ir.Node("", op, inputs, attributes=[a for a in listed if isinstance(a, ir.Attr)], metadata_props=props)
-        node.outputs[0].type = inputs[0].type if inputs[0] is not None else None
-        self.graph.model.graph.insert_before(self.before, node)
-        return node.outputs[0]
-
-    def cast(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
-        if value.dtype == dtype:
-            return value
-        found = self("Cast", value, to=int(dtype))
-        found.type = ir.TensorType(dtype)
-        return found
-
-    def dequantize(self, codes: ir.Value, scales: ir.Value, zeros: ir.Value | None, block_size: int) -> ir.Value:
-        """Dequantize [K, N] in blocks along K."""
-        inputs = (codes, scales) if zeros is None else (codes, scales, zeros)
-        found = self("DequantizeLinear", *inputs, axis=0, block_size=block_size)
-        found.type = scales.type
-        return found
-
-    def rows(self, value: ir.Value, width: int, columns: int) -> ir.Value:
-        """Join the last two dimensions to [B, S, width], and return the first columns."""
-        flat = self("Reshape", value, self.ints(0, 0, width))
-        return flat if width == columns else self("Slice", flat, self.ints(0), self.ints(columns), self.ints(-1))
-
-    def ints(self, *values: int) -> ir.Value:
-        return self.graph.constant(np.array(values))

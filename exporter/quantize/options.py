@@ -13,9 +13,11 @@ from .formats.blocks import BLOCK_SIZES
 
 Method = Literal["auto", "rtn", "gptq", "awq", "smoothquant"]
 Kept = Literal["float", "int8", "int4"]
+AccuracyLevel = Literal[0, 4]
 QuantizedPrecision = Literal["int8", "int4"]
 METHODS: tuple[Method, ...] = get_args(Method)
 KEPT: tuple[Kept, ...] = get_args(Kept)
+ACCURACY_LEVELS: tuple[AccuracyLevel, ...] = get_args(AccuracyLevel)
 QUANTIZED: tuple[QuantizedPrecision, ...] = get_args(QuantizedPrecision)
 
 
@@ -40,6 +42,8 @@ class QuantizeOptions:
         target_kl: the estimated mean Kullback-Leibler divergence, in nats per token, that the mix must reach.
         activations: the precision that the graph computes in; fp16 and bf16 are for GPUs. None is the device's that the
             artifact is made for, or fp32.
+        accuracy_level: the attribute of MatMulNBits, for target ort: 4 multiplies weights by int8 activations, which is
+            faster, 0 by float ones, which is more accurate. None is the device's, or 4 but where calibration favours 0.
         resume: keep the finished layers when interrupted, and continue from those of an earlier run.
     """
 
@@ -51,6 +55,7 @@ class QuantizeOptions:
     target_size: int | None = None
     target_kl: float | None = None
     activations: FloatPrecision | None = None
+    accuracy_level: AccuracyLevel | None = None
     resume: bool = False
 
     def computes_in(self, device: DeviceName | None = None) -> FloatPrecision:
@@ -69,6 +74,10 @@ class QuantizeOptions:
             sizes = ", ".join(map(str, BLOCK_SIZES))
             raise UsageError(
                 f"block size {self.block_size} is not one that ONNX Runtime's kernels take; choose one of {sizes}"
+            )
+        if self.accuracy_level not in (None, *ACCURACY_LEVELS):
+            raise UsageError(
+                f"accuracy level is {self.accuracy_level}; choose 4, for int8 activations, or 0, for float ones"
             )
         for pattern, kept in self.keep.items():
             if kept not in KEPT:

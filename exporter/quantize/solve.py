@@ -87,7 +87,9 @@ def solve(
         UnsupportedError: the checkpoint cannot be quantized in this way.
     """
     quantizer = _solved(checkpoint, decision, measurement, scratch, progress)
-    level = PRESETS[decision.device].accuracy_level if decision.device is not None else None
+    level: int | None = decision.options.accuracy_level
+    if level is None and decision.device is not None:
+        level = PRESETS[decision.device].accuracy_level
     if level is not None:
         quantizer.schemes = {name: replace(s, accuracy_level=level) for name, s in quantizer.schemes.items()}
     return quantizer

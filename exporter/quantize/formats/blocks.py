@@ -1,9 +1,9 @@
 """Weights in blocks: each run of ``block_size`` columns of a row shares a scale and a zero point.
 
-A weight is ``(code - zero_point) * scale``. The packed layout is that of ONNX Runtime's MatMulNBits
-(onnxruntime/docs/ContribOperators.md): codes uint8 [N, KB, block_size * bits / 8] and zero points
-[N, ceil(KB * bits / 8)], two 4-bit values to a byte, the first in the low half. KB is the number of blocks of a row;
-the last one is padded with the code of zero.
+A weight is ``(code - zero_point) * scale``, in some checkpoints plus an offset of its block. The packed layout is that
+of ONNX Runtime's MatMulNBits (onnxruntime/docs/ContribOperators.md): codes uint8 [N, KB, block_size * bits / 8] and
+zero points [N, ceil(KB * bits / 8)], two 4-bit values to a byte, the first in the low half. KB is the number of blocks
+of a row; the last one is padded with the code of zero.
 """
 
 from dataclasses import dataclass
@@ -53,18 +53,24 @@ def channel_format(columns: int) -> BlockFormat:
 
 @dataclass(frozen=True)
 class QuantizedRows:
-    """Rows of a weight: ``codes`` uint8 [N, K], ``scales`` float32 [N, KB], ``zero_points`` uint8 [N, KB]."""
+    """Rows of a weight: ``codes`` uint8 [N, K], ``scales`` float32 [N, KB], ``zero_points`` uint8 [N, KB].
+
+    ``offsets`` are float32 [N, KB], or None.
+    """
 
     format: BlockFormat
     codes: Tensor
     scales: Tensor
     zero_points: Tensor
+    offsets: Tensor | None = None
 
     def dequantize(self) -> Tensor:
         """Return the values that the codes represent, float32 [N, K]."""
         rows, columns = self.codes.shape
         codes = split(self.codes.float(), self.format.block_size)
         values = (codes - self.zero_points[..., None].float()) * self.scales[..., None]
+        if self.offsets is not None:
+            values += self.offsets[..., None]
         return values.reshape(rows, -1)[:, :columns]
 
     def packed_codes(self) -> Tensor:

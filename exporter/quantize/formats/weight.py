@@ -17,8 +17,10 @@ from ...weights import Stacked, Stored, Stream, Write
 from .blocks import QuantizedRows
 from .scheme import Scheme
 
-CODES, SCALES, ZERO_POINTS = "codes", "scales", "zero_points"
+CODES, SCALES, ZERO_POINTS, OFFSETS = "codes", "scales", "zero_points", "offsets"
 """The keys of the streams; also the suffixes of their names in the graph."""
+
+OFFSET_ROWS = f"{OFFSETS}.rows"
 
 
 class RowSource(Protocol):
@@ -31,7 +33,7 @@ class RowSource(Protocol):
     def scheme(self) -> Scheme: ...
 
     def rows(self, checkpoint: WeightSource) -> Iterator[tuple[Tensor, QuantizedRows]]:
-        """Yield consecutive rows: in float32 [n, K], and quantized."""
+        """Yield consecutive rows: in float32 [n, K], and quantized; both in the order of the scheme."""
         ...
 
 
@@ -61,10 +63,21 @@ class QuantizedWeight(ABC):
     def zero_points(self) -> Stream:
         return Stream(self, ZERO_POINTS, self._zero_points_shape())
 
+    @property
+    def offsets(self) -> Stream:
+        """The offsets of blocks [KB, N], to multiply sums of activations by."""
+        return Stream(self, OFFSETS, (self.blocks, self.shape[0]))
+
+    @property
+    def offset_rows(self) -> Stream:
+        """The same as [N, KB], to look up."""
+        return Stream(self, OFFSET_ROWS, (self.shape[0], self.blocks))
+
     def write(self, checkpoint: WeightSource, write: Write) -> Mapping[str, TensorEntry]:
         scales = torch.empty(self.shape[0], self.blocks)
         zeros = 0 if self.format.symmetric else self.format.packed_bytes(self.blocks)
         zero_points = torch.empty(self.shape[0], zeros, dtype=torch.uint8)
+        offsets = torch.zeros(self.shape[0], 0 if self.source.scheme.offset_type is None else self.blocks)
         squared_error = squared_weight = 0.0
 
         def collected() -> Iterator[QuantizedRows]:
@@ -75,6 +88,8 @@ class QuantizedWeight(ABC):
                 squared_weight += weight.square().sum().item()
                 squared_error += quantized.dequantize().sub_(weight).square_().sum().item()
                 scales[start:stop] = quantized.scales
+                if quantized.offsets is not None:
+                    offsets[start:stop] = quantized.offsets
                 if not self.format.symmetric:
                     zero_points[start:stop] = quantized.packed_zero_points()
                 start = stop
@@ -86,6 +101,9 @@ class QuantizedWeight(ABC):
         if not self.format.symmetric:
             for key, piece in self._pack_zero_points(zero_points):
                 write(key, piece)
+        if offsets.numel():
+            write(OFFSETS, offsets.t())
+            write(OFFSET_ROWS, offsets)
         error = (squared_error / squared_weight) ** 0.5 if squared_weight else 0.0
         return {CODES: self._entry(error)}
 

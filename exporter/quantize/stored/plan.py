@@ -1,0 +1,226 @@
+"""What an export as it is does with each quantized weight, and what other exports of the checkpoint cost."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from ....artifact import Precision, Target, Task
+from ....devices.findings import REFUSED, findings
+from ....devices.presets import PRESETS, TITLES, DeviceName
+from ....devices.rules import MatMul
+from ....errors import CheckpointError, UnsupportedError, UsageError
+from ....models.checkpoint import Checkpoint
+from ....models.dtypes import TORCH_DTYPES
+from ....models.heads import build
+from ....models.parameters import check_parameters, stored_name
+from ....models.quantized.weights import QuantizedWeight
+from ....models.weight_source import LM_HEAD, WeightSource
+from ..allocation.candidates import candidates
+from ..allocation.mix import BITS_PER_WEIGHT
+from ..allocation.uniform import uniform
+from ..formats.scheme import Scheme
+from ..options import QuantizedPrecision, QuantizeOptions
+from .grid import GridError, fit_grid
+from .weights import StoredWeights
+
+SCALE_BYTES = {"float16": 2, "float32": 4}
+TAKEN = ("activations", "accuracy_level")
+"""The options of a quantization that an export as it is takes."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The quantized weights that a task reads.
+
+    Args:
+        schemes: the formats of those that are carried over, by tensor.
+        refused: why the others cannot be, by tensor.
+    """
+
+    schemes: Mapping[str, Scheme]
+    refused: Mapping[str, str]
+
+    @property
+    def precision(self) -> QuantizedPrecision:
+        """The precision of the artifact: int4 where any weight has 4 bits."""
+        return "int4" if any(scheme.format.bits == 4 for scheme in self.schemes.values()) else "int8"
+
+
+def plan(
+    checkpoint: Checkpoint,
+    task: Task,
+    target: Target = "ort",
+    options: QuantizeOptions = QuantizeOptions(),  # noqa: B008 - it is frozen
+    device: DeviceName | None = None,
+) -> Plan:
+    """Fit every quantized weight that the task reads; scales and zero points are read, and no codes.
+
+    Raises:
+        CheckpointError, UnsupportedError: the tensors are not those of the task's module, or are damaged.
+    """
+    schemes: dict[str, Scheme] = {}
+    refused: dict[str, str] = {}
+    preset = None if device is None else PRESETS[device].accuracy_level
+    level = 4 if preset is None else preset
+    if options.accuracy_level is not None:
+        level = options.accuracy_level
+    for name in task_tensors(checkpoint, task):
+        weight = checkpoint.quantized.get(name)
+        if weight is None:
+            continue
+        fitted = _scheme(checkpoint, name, weight, level)
+        reason = fitted if isinstance(fitted, str) else None
+        if isinstance(fitted, Scheme):
+            if device is not None and target == "ort":
+                reason = _device_reason(device, fitted, checkpoint.tensors[name].shape, options)
+            schemes[name] = fitted
+        if reason is not None:
+            schemes.pop(name, None)
+            refused[name] = reason
+    return Plan(schemes, refused)
+
+
+def prepare_stored(
+    checkpoint: Checkpoint,
+    task: Task,
+    target: Target,
+    options: QuantizeOptions,
+    device: DeviceName | None = None,
+) -> tuple[StoredWeights, QuantizedPrecision] | None:
+    """Return the quantizer of a checkpoint's own codes, and the artifact's precision; None where it has none.
+
+    Raises:
+        UsageError: an option that does not go with stored codes.
+        UnsupportedError: a weight cannot be carried over; the message says which, and what to do.
+        CheckpointError: as ``plan``.
+    """
+    found = plan(checkpoint, task, target, options, device)
+    if not found.schemes and not found.refused:
+        return None
+    _check_options(checkpoint, target, options)
+    if found.refused:
+        raise _refusal(checkpoint, task, found)
+    computes_in = TORCH_DTYPES[options.computes_in(device)]
+    embedding = _embedding(checkpoint)
+    return StoredWeights(found.schemes, checkpoint.quantized, checkpoint, embedding, computes_in), found.precision
+
+
+def task_tensors(source: WeightSource, task: Task) -> tuple[str, ...]:
+    """Return the tensors of a source that a task reads, each once.
+
+    Raises:
+        CheckpointError, UnsupportedError: the tensors are not those of the task's module.
+    """
+    with torch.device("meta"):
+        module = build(source.config, task)
+    check_parameters(source, task, module)
+    names = (stored_name(source, name, task) for name in module.state_dict())
+    tied = source.config.tie_word_embeddings
+    return tuple(dict.fromkeys(name for name in names if not (tied and name == LM_HEAD)))
+
+
+def artifact_bytes(checkpoint: Checkpoint, task: Task, found: Plan | None = None) -> dict[Precision | None, int]:
+    """Estimate the size of the weights' file by precision; None is the key of an export as it is.
+
+    Args:
+        found: what such an export does; None leaves it out.
+    """
+    numbers = {name: torch.Size(checkpoint.tensors[name].shape).numel() for name in task_tensors(checkpoint, task)}
+    quantizable = candidates(checkpoint, task)
+    float_bytes = 4 * (sum(numbers.values()) - sum(candidate.size for candidate in quantizable))
+    int8 = uniform(quantizable, "int8", QuantizeOptions(), "rtn")
+    sizes: dict[Precision | None, int] = {
+        "fp32": 4 * sum(numbers.values()),
+        "int8": float_bytes + sum(int8[one.tensor].format.bytes(*one.shape, 2) for one in quantizable),
+        "int4": float_bytes + int(sum(one.size for one in quantizable) * BITS_PER_WEIGHT / 8),
+    }
+    if found is not None:
+        sizes[None] = sum(4 * number for name, number in numbers.items() if name not in found.schemes)
+        sizes[None] += sum(_bytes(one, checkpoint.tensors[name].shape) for name, one in found.schemes.items())
+    return sizes
+
+
+def _scheme(checkpoint: Checkpoint, name: str, weight: QuantizedWeight, level: int) -> Scheme | str:
+    """Return the scheme of a weight, or the reason why it has none."""
+    grid = weight.grid
+    if grid is None:
+        return "its numbers are not whole multiples of a scale"
+    rows, columns = weight.info.shape
+    try:
+        fitted = fit_grid(grid, (rows, columns), looked_up=name == _embedding(checkpoint))
+    except GridError as error:
+        return str(error)
+    _check_finite(weight, name, fitted.scales, fitted.offsets)
+    return fitted.scheme(level)
+
+
+def _check_finite(weight: QuantizedWeight, name: str, *found: Tensor | None) -> None:
+    for values in found:
+        if values is not None and not values.isfinite().all():
+            raise CheckpointError(
+                f"{weight.info.file}: {name} ({weight.format}) has a scale or an offset that is NaN or infinite; the "
+                "checkpoint is damaged: fetch it again"
+            )
+
+
+def _device_reason(device: DeviceName, scheme: Scheme, shape: tuple[int, ...], options: QuantizeOptions) -> str | None:
+    """Return why a device does not run a weight, or None."""
+    format = scheme.format
+    matmul = MatMul(
+        format.bits,
+        format.block_size,
+        shape[0],
+        shape[1],
+        activations=options.computes_in(device),
+        symmetric=format.symmetric,
+        accuracy_level=scheme.accuracy_level,
+    )
+    broken = next((one for one in findings(device, matmuls=[matmul]) if one.effect in REFUSED), None)
+    return None if broken is None else f"{TITLES[device]} does not run it: {broken.reason} ({broken.source})"
+
+
+def _embedding(checkpoint: Checkpoint) -> str:
+    return f"{checkpoint.trunk_prefix}embed_tokens.weight"
+
+
+def _bytes(scheme: Scheme, shape: tuple[int, ...]) -> int:
+    size = scheme.format.bytes(shape[0], shape[1], SCALE_BYTES[scheme.scale_type])
+    if scheme.offset_type is not None:
+        size += shape[0] * scheme.format.blocks(shape[1]) * SCALE_BYTES[scheme.offset_type]
+    return size
+
+
+def _check_options(checkpoint: Checkpoint, target: Target, options: QuantizeOptions) -> None:
+    """Check that no option asks for another quantization than the stored one.
+
+    Raises:
+        UsageError: one does.
+    """
+    default = QuantizeOptions()
+    for field in fields(options):
+        if field.name not in TAKEN and getattr(options, field.name) != getattr(default, field.name):
+            raise UsageError(
+                f"{field.name} is given, and the weights of {checkpoint.folder} are quantized already and exported as "
+                "they are; leave it out, or give the precision to quantize them anew: --precision int4 or int8"
+            )
+    if options.accuracy_level is not None and target != "ort":
+        raise UsageError("accuracy level is an attribute of MatMulNBits, of target ort; leave it out for standard")
+
+
+def _refusal(checkpoint: Checkpoint, task: Task, found: Plan) -> UnsupportedError:
+    name, reason = next(iter(found.refused.items()))
+    others = len(found.refused) - 1
+    more = "" if not others else f"; nor can {others} other weight{'s' if others > 1 else ''}"
+    sizes = artifact_bytes(checkpoint, task)
+    offers = [f"{precision} ({_shown(sizes[precision])})" for precision in ("fp32", "int8", "int4")]
+    return UnsupportedError(
+        f"{checkpoint.folder}: {name} is stored as {checkpoint.quantized[name].format} and cannot be exported as it "
+        f"is: {reason}{more}; export its numbers in another precision: --precision {', '.join(offers[:-1])} or "
+        f"{offers[-1]}"
+    )
+
+
+def _shown(size: int) -> str:
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
