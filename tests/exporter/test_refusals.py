@@ -193,7 +193,7 @@ def test_weight_beyond_fp16(tmp_path: Path) -> None:
     ("option", "value", "message"),
     [
         ("task", "translation", "task is 'translation'; choose one of auto, text-generation"),
-        ("precision", "fp8", "precision is 'fp8'; choose one of fp32"),
+        ("precision", "fp8", "precision is 'fp8'; choose one of auto, fp32"),
         ("target", "tensorrt", "target is 'tensorrt'; choose one of ort, standard"),
     ],
 )
