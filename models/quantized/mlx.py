@@ -1,115 +1,60 @@
-"""Weights that MLX quantized, mode "affine": codes of 2 to 8 bits, and a scale and a bias for each group of a row.
+"""Weights that MLX quantized: codes of 1 to 8 bits with a scale and a bias for each group of a row, or small floats.
 
 config.json has its own key for it, ``quantization``: ``group_size``, ``bits`` and ``mode``, and by the names of modules
 others for one of them, or false. A module is quantized where it has scales.
 
     MODULE.weight    uint32 [N, K * bits / 32]: the codes of a row one after another, the lowest bits first
-    MODULE.scales    float16, bfloat16 or float32 [N, K / group_size]
-    MODULE.biases    the same
+    MODULE.scales    float16, bfloat16 or float32 [N, K / group_size]; uint8 in the modes of small floats
+    MODULE.biases    the same; only in the mode "affine"
 
-A number is ``scale * code + bias``. Source: the documentation of ``mlx.core.quantize``.
+A number is ``scale * code + bias`` in the mode "affine"; ``scale * float`` in "mxfp4" and "nvfp4" (floats of 4 bits,
+E2M1, whose doubles are whole numbers) and "mxfp8" (of 8 bits, E4M3). Source: the documentation of
+``mlx.core.quantize``.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from ...errors import CheckpointError, UnsupportedError
 from ...files.json_fields import JSONFields
 from ..storage.store import TensorStore
 from ..weight_source import TensorInfo
-from .stored import AGAIN, expect, finite, stored_bytes
-from .weights import BlockParameters, QuantizedWeight, QuantizedWeights
+from .mlx_codes import MLXCodes, MLXFloat8Weight, e4m3, halved
+from .scaled.codes import E2M1_NIBBLES, E2M1_ZERO
+from .scaled.tables import Decode, as_float, block_table, power_of_two
+from .scaled.weights import CodedWeight
+from .stored import AGAIN, expect, stored_bytes
+from .weights import QuantizedWeight, QuantizedWeights
 
 KEY = "quantization"
-BITS = (2, 3, 4, 5, 6, 8)
-GROUP_SIZES = (32, 64, 128)
-AFFINE = "affine"
-SCALES = ".scales"
+SCALES, BIASES = ".scales", ".biases"
 FLOATS = ("F16", "BF16", "F32")
-CHUNK = 1 << 22  # numbers that are decoded at a time
 _SETTINGS = frozenset({"group_size", "bits", "mode"})
 
 
 @dataclass(frozen=True)
-class MLXWeight:
-    """A weight [N, K] in groups; it is its own grid, whose offsets are the biases.
+class Mode:
+    """What a mode allows, the default first, and how it stores scales."""
 
-    Args:
-        store: the stored tensors.
-        module: the name of the module that has the weight.
-        stored: the names of the tensors that it takes.
-        info: its file, dtype F32 and shape.
-        stored_bytes: the bytes that it takes.
-        bits: of a code.
-        block_size: numbers of a row that share a scale and a bias.
-    """
-
-    store: TensorStore
-    module: str
-    stored: tuple[str, ...]
-    info: TensorInfo
-    stored_bytes: int
-    bits: int
-    block_size: int
-    order: Tensor | None = None
-
-    @property
-    def format(self) -> str:
-        return f"MLX, {self.bits} bits, groups of {self.block_size}"
-
-    @property
-    def grid(self) -> "MLXWeight":
-        return self
-
-    def parameters(self) -> BlockParameters:
-        rows = range(self.info.shape[0])
-        scales = self._read(SCALES, rows)
-        return BlockParameters(scales, torch.zeros_like(scales, dtype=torch.uint8), self._read(".biases", rows))
-
-    def codes(self, rows: range) -> Tensor:
-        return unpack(self.store.read(f"{self.module}.weight", rows), self.bits)
-
-    def values(self, rows: range, columns: range) -> Tensor:
-        read = torch.empty(len(rows), len(columns))
-        step = max(1, CHUNK // self.info.shape[1])
-        groups = torch.arange(columns.start, columns.stop) // self.block_size
-        for start in range(rows.start, rows.stop, step):
-            some = range(start, min(start + step, rows.stop))
-            codes = self.codes(some)[:, columns.start : columns.stop]
-            scales, biases = (self._read(part, some)[:, groups] for part in (SCALES, ".biases"))
-            read[start - rows.start : some.stop - rows.start] = scales * codes + biases
-        return read
-
-    def _read(self, part: str, rows: range) -> Tensor:
-        """Read scales or biases of some rows, float32 [n, groups]."""
-        name = self.module + part
-        return finite(self.store.read(name, rows), self.store.tensors[name], name)
+    bits: tuple[int, ...]
+    group_sizes: tuple[int, ...]
+    scales: tuple[str, ...]
+    decode: Decode
 
 
-def unpack(packed: Tensor, bits: int) -> Tensor:
-    """Return the codes of rows of uint32 [n, words], uint8 [n, words * 32 / bits].
-
-    Eight codes take as many bytes as a code has bits, and a row is one sequence of such bytes.
-    """
-    height = packed.shape[0]
-    bytes_ = packed.view(torch.uint8).view(height, -1, bits)
-    words = torch.zeros(bytes_.shape[:2], dtype=torch.int64)
-    for index in range(bits):
-        words |= bytes_[:, :, index].long() << (8 * index)
-    codes = torch.empty(*words.shape, 8, dtype=torch.uint8)
-    for index in range(8):
-        codes[:, :, index] = (words >> (bits * index)) & ((1 << bits) - 1)
-    return codes.view(height, -1)
+MODES: Mapping[str, Mode] = {
+    "affine": Mode((4, 1, 2, 3, 5, 6, 8), (64, 32, 128), FLOATS, as_float),
+    "mxfp4": Mode((4,), (32,), ("U8",), halved(power_of_two)),
+    "nvfp4": Mode((4,), (16,), ("U8",), halved(e4m3)),
+    "mxfp8": Mode((8,), (32,), ("U8",), power_of_two),
+}
 
 
 def read_mlx(settings: JSONFields, store: TensorStore, folder: Path) -> QuantizedWeights:
     """Read the weights that MLX quantized; errors as ``Reader``."""
     overrides = _overrides(settings)
-    modules = [name.removesuffix(SCALES) for name in store.tensors if name.endswith(SCALES)]
+    modules = {name.removesuffix(SCALES) for name in store.tensors if name.endswith(SCALES)}
     if not modules:
         raise CheckpointError(f"{settings.where} is set, and no tensor NAME{SCALES} is stored; {AGAIN}")
     for module, override in overrides.items():
@@ -118,16 +63,13 @@ def read_mlx(settings: JSONFields, store: TensorStore, folder: Path) -> Quantize
             raise CheckpointError(f"{settings.where}: the module {module[:200]} {what} scales; {AGAIN}")
     weights: dict[str, QuantizedWeight] = {}
     stored: set[str] = set()
-    for module in modules:
+    for module in sorted(modules):
         override = overrides.get(module)
-        weight = _weight(store, module, settings if override is None else override)
-        weights[f"{module}.weight"] = weight
-        stored |= set(weight.stored)
+        tensors, weights[f"{module}.weight"] = _weight(store, module, settings if override is None else override)
+        stored |= set(tensors)
     for name, info in store.tensors.items():
-        if name not in stored and (info.dtype == "U32" or name.endswith(".biases")):
-            raise CheckpointError(
-                f"{info.file}: tensor {name} ({info.dtype}) belongs to a quantized weight without scales; {AGAIN}"
-            )
+        if name not in stored and (info.dtype == "U32" or name.endswith(BIASES)):
+            raise CheckpointError(f"{info.file}: tensor {name} ({info.dtype}) belongs to no quantized weight; {AGAIN}")
     return QuantizedWeights(weights, frozenset(stored))
 
 
@@ -155,27 +97,45 @@ def _refuse_unknown(settings: JSONFields, keys: set[str]) -> None:
         )
 
 
-def _weight(store: TensorStore, module: str, settings: JSONFields) -> MLXWeight:
-    mode = settings.text("mode") or AFFINE
-    if mode != AFFINE:
+def _weight(store: TensorStore, module: str, settings: JSONFields) -> tuple[Mapping[str, TensorInfo], QuantizedWeight]:
+    """Return one module's stored tensors by name, and its weight."""
+    name = settings.text("mode") or "affine"
+    mode = MODES.get(name)
+    if mode is None:
         raise UnsupportedError(
-            f"{settings.where}: mode {mode[:60]!r} of {module} is not read, only {AFFINE}; export the checkpoint that "
-            "it was made from"
+            f"{settings.where}: mode {name[:60]!r} of {module} is not read (those that are: {', '.join(MODES)}); "
+            "export the checkpoint that it was made from"
         )
-    bits, group_size = settings.integer("bits"), settings.integer("group_size")
-    bits, group_size = 4 if bits is None else bits, 64 if group_size is None else group_size  # as MLX
-    if bits not in BITS:
-        raise settings.bad("bits", f"one of {', '.join(map(str, BITS))}")
-    if group_size not in GROUP_SIZES:
-        raise settings.bad("group_size", f"one of {', '.join(map(str, GROUP_SIZES))}")
-    scales = expect(store, module + SCALES, FLOATS, (None, None))
+    bits = _setting(settings, "bits", mode.bits)
+    group_size = _setting(settings, "group_size", mode.group_sizes)
+    scales = expect(store, module + SCALES, mode.scales, (None, None))
     height, groups = scales.shape
     width = groups * group_size
     weight = f"{module}.weight"
     stored = {
-        module + SCALES: scales,
-        f"{module}.biases": expect(store, f"{module}.biases", FLOATS, (height, groups)),
         weight: expect(store, weight, ("U32",), (height, width * bits // 32)),
+        module + SCALES: scales,
     }
-    info = TensorInfo(stored[weight].file, "F32", (height, width))
-    return MLXWeight(store, module, tuple(stored), info, stored_bytes(stored.values()), bits, group_size)
+    if name == "affine":
+        stored[module + BIASES] = expect(store, module + BIASES, FLOATS, (height, groups))
+    shape = (height, width)
+    info = TensorInfo(stored[weight].file, "F32", shape)
+    what = f"MLX, {bits} bits" if name == "affine" else f"MLX, {name.upper()}"
+    format, size = f"{what}, groups of {group_size}", stored_bytes(stored.values())
+    table = block_table(store, module + SCALES, shape, (1, group_size), mode.decode)
+    if name == "mxfp8":
+        return stored, MLXFloat8Weight(info, format, size, store, weight, group_size, table)
+    if name == "affine":
+        biases = block_table(store, module + BIASES, shape, (1, group_size))
+        return stored, CodedWeight(info, format, size, MLXCodes(store, weight, bits), group_size, table, 0, biases)
+    codes = MLXCodes(store, weight, bits, E2M1_NIBBLES)
+    return stored, CodedWeight(info, format, size, codes, group_size, table, E2M1_ZERO)
+
+
+def _setting(settings: JSONFields, key: str, allowed: tuple[int, ...]) -> int:
+    value = settings.integer(key)
+    if value is None:
+        return allowed[0]  # as MLX
+    if value not in allowed:
+        raise settings.bad(key, f"one of {', '.join(map(str, sorted(allowed)))}")
+    return value

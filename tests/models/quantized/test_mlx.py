@@ -11,7 +11,7 @@ import torch
 from intaglio.errors import CheckpointError, UnsupportedError
 from intaglio.files.json_file import read_object
 from intaglio.models.checkpoint import Checkpoint
-from intaglio.models.quantized.mlx import unpack
+from intaglio.models.quantized.mlx_codes import unpack
 from intaglio.tests import tiny
 from safetensors.torch import save_file
 from torch import Tensor
@@ -53,7 +53,7 @@ def write(folder: Path, parts: Tensors, quantization: Any = SETTINGS) -> Path:
 
 
 @pytest.mark.parametrize("group", [32, 64, 128])
-@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8])
+@pytest.mark.parametrize("bits", [1, 2, 3, 4, 5, 6, 8])
 def test_numbers_and_codes(bits: int, group: int, tmp_path: Path) -> None:
     parts, codes, expected = made(bits, group)
     checkpoint = Checkpoint(write(tmp_path, parts, {"group_size": group, "bits": bits}))
@@ -65,7 +65,7 @@ def test_numbers_and_codes(bits: int, group: int, tmp_path: Path) -> None:
     assert torch.equal(checkpoint.columns(NAME, 31, 33), expected[:, 31:33])
     grid = read.grid
     assert grid is not None
-    assert (grid.bits, grid.block_size, grid.order) == (bits, group, None)
+    assert (grid.bits, grid.block_size, grid.order) == (max(2, bits), group, None)
     assert torch.equal(grid.codes(range(3, 60)).long(), codes[3:60])
     blocks = grid.parameters()
     assert blocks.offsets is not None
@@ -75,7 +75,7 @@ def test_numbers_and_codes(bits: int, group: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("group", [32, 64, 128])
-@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8])
+@pytest.mark.parametrize("bits", [1, 2, 3, 4, 5, 6, 8])
 def test_codes_as_mlx_packs_them(bits: int, group: int) -> None:
     mx = pytest.importorskip("mlx.core")
     weight = mx.random.normal(SHAPE)
@@ -86,10 +86,32 @@ def test_codes_as_mlx_packs_them(bits: int, group: int) -> None:
     assert (wide[0] * codes + wide[1] - expected).abs().max() <= 1e-6
 
 
-def test_many_chunks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("intaglio.models.quantized.mlx.CHUNK", 5 * 128)
-    parts, _, expected = made()
-    assert torch.equal(Checkpoint(write(tmp_path, parts)).tensor(NAME), expected)
+@pytest.mark.parametrize(("mode", "bits"), [("mxfp4", 4), ("nvfp4", 4), ("mxfp8", 8)])
+def test_small_floats(mode: str, bits: int, tmp_path: Path) -> None:
+    mx = pytest.importorskip("mlx.core")
+    packed, scales = mx.quantize(mx.random.normal(SHAPE), mode=mode)
+    expected = torch.from_numpy(np.array(mx.dequantize(packed, scales, mode=mode, dtype=mx.float32)))
+    words = torch.from_numpy(np.array(packed).view(np.int32)).view(torch.uint32)
+    parts = {NAME: words, f"{MODULE}.scales": torch.from_numpy(np.array(scales))}
+    read = Checkpoint(write(tmp_path, parts, {"mode": mode, "bits": bits})).quantized[NAME]
+    assert torch.equal(read.values(range(64), range(128)), expected)
+    assert torch.equal(read.values(range(5, 9), range(7, 100)), expected[5:9, 7:100])
+    assert read.format == f"MLX, {mode.upper()}, groups of {16 if mode == 'nvfp4' else 32}"
+    grid = read.grid
+    assert (grid is None) == (mode == "mxfp8")
+    if grid is not None:
+        blocks = grid.parameters()
+        wide = [part.repeat_interleave(grid.block_size, 1) for part in (blocks.scales, blocks.zero_points)]
+        assert torch.equal(wide[0] * (grid.codes(range(64)).float() - wide[1]), expected)
+        assert int(grid.codes(range(64)).max()) < 1 << grid.bits
+
+
+def test_a_float_that_is_nan(tmp_path: Path) -> None:
+    parts = {NAME: torch.full((64, 32), -1, dtype=torch.int32).view(torch.uint32)}
+    parts[f"{MODULE}.scales"] = torch.full((64, 4), 127, dtype=torch.uint8)
+    read = Checkpoint(write(tmp_path, parts, {"mode": "mxfp8"})).quantized[NAME]
+    with pytest.raises(CheckpointError, match=r"down_proj.weight has weights that are NaN; fetch the checkpoint"):
+        read.values(range(1), range(1))
 
 
 def test_one_module_may_have_its_own_settings(tmp_path: Path) -> None:
@@ -152,15 +174,15 @@ def test_scales_that_are_not_numbers(part: str, tmp_path: Path) -> None:
     parts[f"{MODULE}.{part}"][63, 3] = float("nan")
     read = Checkpoint(write(tmp_path, parts)).quantized[NAME]
     assert read.grid is not None
-    with pytest.raises(CheckpointError, match=rf"down_proj.{part} holds a number that is infinite or NaN; fetch"):
+    with pytest.raises(CheckpointError, match=rf"down_proj.{part} has scales that are NaN or infinite; fetch"):
         read.grid.parameters()
-    with pytest.raises(CheckpointError, match=rf"down_proj.{part} holds a number that is infinite or NaN; fetch"):
+    with pytest.raises(CheckpointError, match=rf"down_proj.{part} has scales that are NaN or infinite; fetch"):
         read.values(range(64), range(1))
 
 
 WRONG_SETTINGS: dict[str, tuple[Any, type[Exception], str]] = {
     "no object": ([4], CheckpointError, r"quantization is \[4\], expected an object"),
-    "7 bits": (SETTINGS | {"bits": 7}, CheckpointError, r"bits is 7, expected one of 2, 3, 4, 5, 6, 8"),
+    "7 bits": (SETTINGS | {"bits": 7}, CheckpointError, r"bits is 7, expected one of 1, 2, 3, 4, 5, 6, 8"),
     "bits as a text": (SETTINGS | {"bits": "4"}, CheckpointError, r"bits is '4', expected a whole number"),
     "groups of 0": (SETTINGS | {"group_size": 0}, CheckpointError, r"group_size is 0, expected one of 32, 64, 128"),
     "other groups": (
@@ -168,7 +190,13 @@ WRONG_SETTINGS: dict[str, tuple[Any, type[Exception], str]] = {
         CheckpointError,
         r"weight has shape \[64, 16\], expected \[64, 32\]",
     ),
-    "mxfp4": (SETTINGS | {"mode": "mxfp4"}, UnsupportedError, r"mode 'mxfp4' of .*down_proj is not read, only affine"),
+    "another mode": (
+        SETTINGS | {"mode": "fp2"},
+        UnsupportedError,
+        r"mode 'fp2' of model.layers.0.mlp.down_proj is not read \(those that are: affine, mxfp4, nvfp4, mxfp8\)",
+    ),
+    "mxfp4": (SETTINGS | {"mode": "mxfp4"}, CheckpointError, r"down_proj.scales is BF16, expected U8"),
+    "mxfp4 in 8 bits": (SETTINGS | {"mode": "mxfp4", "bits": 8}, CheckpointError, r"bits is 8, expected one of 4"),
     "unknown": (SETTINGS | {"rotation": 8}, UnsupportedError, r"has 'rotation', a setting of MLX that is not known"),
     "unknown in one": (SETTINGS | {MODULE: {"sparse": 1}}, UnsupportedError, r"down_proj has 'sparse', a setting"),
     "a module not there": (
@@ -194,7 +222,7 @@ def test_wrong_settings(wrong: str, tmp_path: Path) -> None:
 def test_codes_of_another_weight_are_not_left_over(tmp_path: Path) -> None:
     parts, _, _ = made()
     parts["lm_head.weight"] = parts[NAME].clone()
-    with pytest.raises(CheckpointError, match=r"tensor lm_head.weight \(U32\) belongs to a quantized weight without"):
+    with pytest.raises(CheckpointError, match=r"tensor lm_head.weight \(U32\) belongs to no quantized weight"):
         Checkpoint(write(tmp_path, parts))
 
 
