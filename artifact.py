@@ -50,7 +50,7 @@ ATTENTIONS: tuple[Attention, ...] = typing.get_args(Attention)
 JSON_KEYS: Mapping[str, str] = {"kl_estimate": "damage"}
 """The keys in ``intaglio.json`` of the fields that have another name there."""
 
-OPTIONAL: Mapping[str, object] = {"attention": "causal", "card": None, "notes": ()}
+OPTIONAL: Mapping[str, object] = {"adapters": (), "attention": "causal", "card": None, "notes": ()}
 """The fields that ``intaglio.json`` has only where their value is another one than this."""
 
 SUFFIXES: Mapping[Precision, str] = {"fp32": "", "fp16": "_fp16", "bf16": "_bf16", "int8": "_quantized", "int4": "_q4"}
@@ -79,16 +79,27 @@ class SourceCard:
 
 
 @dataclass(frozen=True)
+class SourceAdapter:
+    """An adapter that was merged into the weights: as a source, and the weight of its change."""
+
+    id: str
+    revision: str | None
+    digest: str
+    weight: float
+
+
+@dataclass(frozen=True)
 class Source:
     """Where the weights came from: hub id or folder name, hub commit, and a digest over the checkpoint's files.
 
-    ``card`` is what its model card declares, None without one.
+    ``card`` is what its model card declares, None without one. ``adapters`` were merged into the checkpoint's weights.
     """
 
     id: str
     revision: str | None
     digest: str
     card: SourceCard | None = None
+    adapters: tuple[SourceAdapter, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -306,6 +317,12 @@ def sha256_file(path: Path, advance: Callable[[int], None] = lambda _: None) -> 
             digest.update(chunk)
             advance(len(chunk))
     return digest.hexdigest()
+
+
+def combined_digest(sums: Mapping[str, str]) -> str:
+    """Return the digest over several files, from the SHA-256 of each by its name."""
+    lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def verify(

@@ -71,6 +71,15 @@ generation_config_option = click.option(
 )
 
 
+adapter_option = click.option(
+    "--adapter",
+    "adapters",
+    multiple=True,
+    metavar="DIR[=WEIGHT]",
+    help="Merge a PEFT adapter (LoRA), a folder or a hub id, into the weights; may be given several times.",
+)
+
+
 @dataclass(frozen=True)
 class Making:
     """The options with which an artifact is made, for ``export`` and ``quantize``."""
@@ -81,6 +90,7 @@ class Making:
     attention: Attention | None
     ignore_auto_map: bool
     ignore_adapter: bool
+    adapters: tuple[str, ...]
     generation_config: Path | None
     ignore_generation_keys: tuple[str, ...]
     revision: str | None
@@ -130,6 +140,7 @@ def making_options(function: Function) -> Function:
         click.option(
             "--ignore-adapter", is_flag=True, help="Leave out an adapter (LoRA) that lies beside the full weights."
         ),
+        adapter_option,
         click.option(
             "--generation-config",
             type=click.Path(path_type=Path),

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -64,7 +65,8 @@ class ArtifactCheckpoint:
             CheckpointError, UnsupportedError: config.json is not that of a supported model.
             UsageError: the artifact is quantized already.
         """
-        self.folder = Path(folder)
+        self.folder = self.text_folder = Path(folder)
+        self.changed_config: Mapping[str, Any] = {}
         self.manifest = read_manifest(folder)
         _refuse_quantized(self.folder, self.manifest)
         _check_files(self.folder, self.manifest)

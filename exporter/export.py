@@ -40,6 +40,7 @@ from ..files.generation_settings import FILE as GENERATION_CONFIG
 from ..files.tokenizer_file import FILE as TOKENIZER
 from ..hub import resolve
 from ..known_options import refuses_unknown_options
+from ..models.adapters.given import Adapter, find_adapters
 from ..models.checkpoint import PATTERNS, Checkpoint, companions
 from ..models.config import ModelConfig
 from ..models.digest import Digest
@@ -82,6 +83,7 @@ def export(
     attention: Attention | None = None,
     ignore_auto_map: bool = False,
     ignore_adapter: bool = False,
+    adapters: Sequence[Adapter | str | Path] = (),
     generation_config: str | Path | None = None,
     ignore_generation_keys: Sequence[str] = (),
     revision: str | None = None,
@@ -107,6 +109,8 @@ def export(
             embedding models does, or "causal"; None as config.json says. Not for text generation.
         ignore_auto_map: the checkpoint's own code, which ``auto_map`` in config.json names, changes nothing.
         ignore_adapter: export the full weights alone where the folder holds an adapter (LoRA) too.
+        adapters: PEFT adapters to merge into the weights: folders or hub ids, or ``Adapter`` with a weight. Several
+            are merged one after the other.
         generation_config: a file with the artifact's settings of text generation instead of the checkpoint's, in the
             format of generation_config.json.
         ignore_generation_keys: keys of those settings to leave out, such as one that is not supported.
@@ -135,7 +139,9 @@ def export(
     out = Path(out)
     with staged(out, force=force) as folder:
         located = resolve(source, revision=revision, patterns=(*PATTERNS, *MODULE_PATTERNS))
-        checkpoint = open_source(located.folder, ReadOptions(attention, ignore_auto_map, ignore_adapter))
+        found = find_adapters(adapters)
+        reading = ReadOptions(attention, ignore_auto_map, ignore_adapter, adapters=found)
+        checkpoint = open_source(located.folder, reading)
         chosen = checkpoint.task if task == "auto" else task
         check_task(checkpoint.config, chosen)
         stored = None
@@ -143,7 +149,7 @@ def export(
             precision, stored = _as_it_is(checkpoint, chosen, target, options, device)
         activations = _activations(precision, options, device)
         check_device(device, checkpoint.config, chosen, target, precision, activations, options)
-        tokenizer = check_tokenizer(checkpoint.folder, checkpoint.config.vocab_size)
+        tokenizer = check_tokenizer(checkpoint.text_folder, checkpoint.config.vocab_size)
         modules = None
         if chosen == "feature-extraction":
             modules = read_sentence_transformer(checkpoint.folder, checkpoint.config.hidden_size)
@@ -181,15 +187,17 @@ def export(
             else:
                 assert digest is not None
                 card = read_source_card(checkpoint.folder)
-                made_from = Source(located.id, located.revision, digest.wait(report), card)
+                merged = tuple(adapter.record() for adapter in found)
+                made_from = Source(located.id, located.revision, digest.wait(report), card, merged)
             padded_right = target == "ort" and checkpoint.config.causal
             describe(graph.model, checkpoint.config.family, chosen, target, precision, made_from, padded_right)
             write_graph(graph.model, folder / graph_file)
-            for name in companions(checkpoint.folder):
+            for name, path in companions(checkpoint.folder, checkpoint.text_folder).items():
                 (folder / name).parent.mkdir(exist_ok=True)
-                shutil.copyfile(checkpoint.folder / name, folder / name)
+                shutil.copyfile(path, folder / name)
             (folder / CONFIG).write_text(
-                config_text(checkpoint.folder, chosen, precision, CACHE_DTYPES[activations]), encoding="utf-8"
+                config_text(checkpoint.folder, chosen, precision, CACHE_DTYPES[activations], checkpoint.changed_config),
+                encoding="utf-8",
             )
             if modules is not None:
                 modules.write(folder)
@@ -241,6 +249,7 @@ def quantize(
     attention: Attention | None = None,
     ignore_auto_map: bool = False,
     ignore_adapter: bool = False,
+    adapters: Sequence[Adapter | str | Path] = (),
     generation_config: str | Path | None = None,
     ignore_generation_keys: Sequence[str] = (),
     revision: str | None = None,
@@ -260,6 +269,7 @@ def quantize(
         attention=attention,
         ignore_auto_map=ignore_auto_map,
         ignore_adapter=ignore_adapter,
+        adapters=adapters,
         generation_config=generation_config,
         ignore_generation_keys=ignore_generation_keys,
         revision=revision,
@@ -272,10 +282,15 @@ def open_source(folder: Path, options: ReadOptions) -> Checkpoint | ArtifactChec
     """Open the checkpoint in a folder, or the one that an artifact was made from.
 
     Raises:
-        UsageError: the artifact has another attention than the options give.
+        UsageError: the artifact has another attention than the options give, or adapters are to be merged into it.
     """
     if not (folder / MANIFEST).exists():
         return Checkpoint(folder, options)
+    if options.adapters:
+        raise UsageError(
+            f"{folder} is an artifact, and adapters are merged into a checkpoint's weights; give the checkpoint that "
+            "it was made from"
+        )
     checkpoint = ArtifactCheckpoint(folder)
     made = checkpoint.manifest.model.attention
     if options.attention not in (None, made):

@@ -4,6 +4,7 @@ import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,10 @@ from ..files.foreign_format import ADAPTER, foreign_format
 from ..files.gguf_files import gguf_file
 from ..files.json_fields import JSONFields, shown
 from ..files.tokenizer_file import VOCABULARY
+from .adapters.merge import Base
+from .adapters.merged import Merged
+from .adapters.text import FILES as TEXT_FILES
+from .adapters.text import text_files, text_folder
 from .config import ConfigReader, ModelConfig
 from .family import CLASS_SUFFIXES, FAMILIES, Family, architectures
 from .gguf.opening import open_gguf, remove
@@ -50,20 +55,23 @@ CARD = "README.md"
 PATTERNS = (*COMPANIONS, CARD, *VOCABULARY, f"{TEMPLATE_FOLDER}/*.jinja", "*.safetensors", INDEXES, ADAPTER, *OWN_FILES)
 
 
-def companions(folder: Path) -> list[str]:
-    """Return the names of the files beside the weights that an artifact takes over, those that ``folder`` has.
+def companions(folder: Path, text: Path) -> dict[str, Path]:
+    """Return the files beside the weights that an artifact takes over, by their names.
+
+    Args:
+        folder: the checkpoint's.
+        text: the folder whose tokenizer and chat templates count.
 
     Raises:
         CheckpointError: a chat template has a name that an artifact cannot have.
     """
-    named = sorted(path.name for path in (folder / TEMPLATE_FOLDER).glob("*.jinja") if path.is_file())
-    for name in named:
-        if any(character in name for character in FORBIDDEN):
-            raise CheckpointError(f"{folder / TEMPLATE_FOLDER / name}: its name has a \\ or a colon; rename the file")
-    return [
-        *(name for name in COMPANIONS if (folder / name).is_file()),
-        *(f"{TEMPLATE_FOLDER}/{name}" for name in named),
-    ]
+    own = text_files(text)
+    for name in own:
+        if any(character in name.removeprefix(f"{TEMPLATE_FOLDER}/") for character in FORBIDDEN):
+            raise CheckpointError(f"{text / name}: its name has a \\ or a colon; rename the file")
+    others = [name for name in COMPANIONS if name not in TEXT_FILES and (folder / name).is_file()]
+    copied = [name for name in own if name in COMPANIONS or name not in TEXT_FILES]
+    return {name: folder / name for name in others} | {name: text / name for name in copied}
 
 
 class Checkpoint:
@@ -75,6 +83,10 @@ class Checkpoint:
     ``custom_code`` names the checkpoint's own code, which is not run, and ``adapter`` the files of an adapter, which is
     left out. ``notes`` say, a sentence each, how the files were read where they leave that open. ``quantized`` has the
     weights that are stored quantized; as ``tensors`` they are read in float32.
+
+    With adapters, ``tensors`` are those of the merged model: ``changed_config`` has the keys of config.json that are
+    others in it, ``text_folder`` its tokenizer, and ``merged_quantized`` names the weights that were stored quantized
+    and are float32 with the adapters in them.
     """
 
     def __init__(self, folder: str | Path, options: ReadOptions = ReadOptions()) -> None:  # noqa: B008 - it is frozen
@@ -125,6 +137,20 @@ class Checkpoint:
         if quantized is not None:
             store, self.quantized = Decoded(store, quantized), quantized.weights
             notes += quantized.notes
+        self.changed_config: Mapping[str, Any] = {}
+        self.text_folder = self.folder
+        self.merged_quantized: tuple[str, ...] = ()
+        if options.adapters:
+            base = Base(store, find_trunk(store.tensors, self.folder), self.task, self.config.tie_word_embeddings)
+            store = merged = Merged(base, options.adapters, reader.values, family, len(self.config.labels))
+            self.changed_config = merged.config
+            changed = ConfigReader({**reader.values, **merged.config}, reader.where)
+            self.architecture, family, self.task = _architecture(changed)
+            self.config = with_attention(family.parse(changed), options.attention, reader.where)
+            self.merged_quantized = tuple(name for name in self.quantized if name in merged.changes)
+            self.quantized = {name: one for name, one in self.quantized.items() if name not in merged.changes}
+            self.text_folder, text_note = text_folder(self.folder, options.adapters)
+            notes += [*merged.notes, text_note]
         self._store = store
         self.tensors: Mapping[str, TensorInfo] = store.tensors
         self.trunk_prefix = find_trunk(self.tensors, self.folder)

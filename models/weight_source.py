@@ -40,6 +40,11 @@ class WeightSource(Protocol):
         ...
 
     @property
+    def text_folder(self) -> Path:
+        """The folder of the tokenizer."""
+        ...
+
+    @property
     def config(self) -> ModelConfig:
         """The parsed config.json."""
         ...

@@ -30,6 +30,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         "runtimes",
     ),
     "models": (
+        "adapters.given",
         "activations dtypes reading rope",
         "config ops",
         "forward",
@@ -38,7 +39,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         "gguf quantized storage",
         "exaone4 qwen2",
         "family",
-        "heads",
+        "adapters heads",
         "layerwise parameters",
         "checkpoint",
         "digest",

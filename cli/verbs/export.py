@@ -35,6 +35,7 @@ def command(source: str, out: Path, precision: Literal[Precision, "auto"], makin
     """Export the checkpoint SOURCE, a folder or a hub id, as an ONNX artifact into the new folder OUT."""
     with export_extra():
         from ...exporter import export
+        from ...models.adapters.given import parse_adapter
 
     def make(report: Report) -> Manifest:
         return export(
@@ -47,6 +48,7 @@ def command(source: str, out: Path, precision: Literal[Precision, "auto"], makin
             attention=making.attention,
             ignore_auto_map=making.ignore_auto_map,
             ignore_adapter=making.ignore_adapter,
+            adapters=[parse_adapter(text) for text in making.adapters],
             generation_config=making.generation_config,
             ignore_generation_keys=making.ignore_generation_keys,
             revision=making.revision,

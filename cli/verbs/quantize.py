@@ -124,6 +124,7 @@ def command(
     """
     with export_extra():
         from ...exporter import QuantizeOptions, quantize
+        from ...models.adapters.given import parse_adapter
     options = QuantizeOptions(
         method=cast("Method", method),
         block_size=block_size,
@@ -148,6 +149,7 @@ def command(
             attention=making.attention,
             ignore_auto_map=making.ignore_auto_map,
             ignore_adapter=making.ignore_adapter,
+            adapters=[parse_adapter(text) for text in making.adapters],
             generation_config=making.generation_config,
             ignore_generation_keys=making.ignore_generation_keys,
             revision=making.revision,

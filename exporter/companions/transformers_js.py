@@ -5,7 +5,9 @@ also ``kv_cache_dtype``. Everything else in the file stays as the checkpoint has
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ...artifact import CacheDtype, Precision, Task
@@ -24,11 +26,20 @@ OF_FILES = ("dtype", "use_external_data_format", "kv_cache_dtype")
 """The keys that say which files there are and how they are stored."""
 
 
-def config_text(folder: Path, task: Task, precision: Precision, cache_dtype: CacheDtype) -> str:
+def config_text(
+    folder: Path,
+    task: Task,
+    precision: Precision,
+    cache_dtype: CacheDtype,
+    changed: Mapping[str, Any] = MappingProxyType({}),
+) -> str:
     """Return the text of the artifact's config.json: the one in ``folder``, and what transformers.js needs.
 
     What the checkpoint has under the key was written for other files: what it says of devices and dimensions stays, and
     what it says of files is replaced.
+
+    Args:
+        changed: the keys that adapters change.
 
     Raises:
         CheckpointError: config.json cannot be read.
@@ -37,6 +48,7 @@ def config_text(folder: Path, task: Task, precision: Precision, cache_dtype: Cac
         values = read_object(folder / FILE)
     except ValueError as error:
         raise CheckpointError(f"{error}; correct the checkpoint's file") from None
+    values |= changed
     found = values.get(KEY)
     given: dict[str, Any] = dict(found) if isinstance(found, dict) else {}
     devices = given.get("device_config")

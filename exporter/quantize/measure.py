@@ -39,7 +39,7 @@ def measure(checkpoint: WeightSource, decision: Decision, progress: Progress) ->
     """
     if decision.calibration is None:
         return Measurement(None, None)
-    windows = read_windows(checkpoint.folder, decision.calibration, checkpoint.config.context_length)
+    windows = read_windows(checkpoint.text_folder, decision.calibration, checkpoint.config.context_length)
     if not decision.mixes:
         return Measurement(windows, None)
     few = windows[torch.linspace(0, len(windows) - 1, min(WINDOWS, len(windows))).long()]

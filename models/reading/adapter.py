@@ -1,5 +1,6 @@
 """Adapters (LoRA) beside full weights, which transformers would apply to them."""
 
+import shlex
 from pathlib import Path
 
 from ...errors import UnsupportedError
@@ -7,7 +8,6 @@ from ...files.foreign_format import ADAPTER
 from .options import ReadOptions
 
 FILES = (ADAPTER, "adapter_model.safetensors", "adapter_model.bin")
-MERGE = "merge it with peft (PeftModel.from_pretrained(model, folder).merge_and_unload().save_pretrained(...))"
 
 
 def adapter_files(folder: Path) -> str | None:
@@ -24,13 +24,13 @@ def check_adapter(files: str | None, folder: Path, options: ReadOptions) -> str 
     Raises:
         UnsupportedError: there is one beside the weights, and no option says to ignore it.
     """
-    if files is None:
+    if files is None or any(one.folder.resolve() == folder.resolve() for one in options.adapters):
         return None
     if options.ignore_adapter:
         return f"an adapter (LoRA) beside the weights ({files}) is left out, as --ignore-adapter says"
     reason = (
-        f"an adapter (LoRA) lies beside the full weights ({files}), and transformers would apply it; {MERGE}, or give "
-        "--ignore-adapter to read the full weights alone"
+        f"an adapter (LoRA) lies beside the full weights ({files}), and transformers would apply it; give --adapter "
+        f"{shlex.quote(str(folder))} to merge it, or --ignore-adapter to read the full weights alone"
     )
     if options.describe:
         return reason

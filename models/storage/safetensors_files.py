@@ -46,24 +46,33 @@ class SafetensorsFiles:
         self.notes = () if note is None else (note,)
 
     def read(self, name: str, rows: range | None = None, columns: range | None = None) -> Tensor:
-        with self._open(name) as file:
-            if rows is None and columns is None:
-                tensor: Tensor = file.get_tensor(name).clone()
-                return tensor
-            stored = file.get_slice(name)
-            down = slice(None) if rows is None else slice(rows.start, rows.stop)
-            part: Tensor = stored[down] if columns is None else stored[down, columns.start : columns.stop]
-            return part
+        return read_tensor(self.tensors[name].file, name, rows, columns)
 
-    @contextmanager
-    def _open(self, name: str) -> Iterator[Any]:
-        file = self.tensors[name].file
-        remedy = "fetch the file again"
-        with (
-            library_errors(lambda why: CheckpointError(f"{file}: tensor {name} cannot be read ({why}); {remedy}")),
-            safe_open(file, "pt") as opened,
-        ):
-            yield opened
+
+def read_tensor(path: Path, name: str, rows: range | None = None, columns: range | None = None) -> Tensor:
+    """Return a tensor of a file, or a range of it, in memory of its own.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    with _opened(path, name) as file:
+        if rows is None and columns is None:
+            tensor: Tensor = file.get_tensor(name).clone()
+            return tensor
+        stored = file.get_slice(name)
+        down = slice(None) if rows is None else slice(rows.start, rows.stop)
+        part: Tensor = stored[down] if columns is None else stored[down, columns.start : columns.stop]
+        return part
+
+
+@contextmanager
+def _opened(path: Path, name: str) -> Iterator[Any]:
+    remedy = "fetch the file again"
+    with (
+        library_errors(lambda why: CheckpointError(f"{path}: tensor {name} cannot be read ({why}); {remedy}")),
+        safe_open(path, "pt") as opened,
+    ):
+        yield opened
 
 
 def _index(folder: Path) -> dict[str, str] | None:
@@ -132,7 +141,7 @@ def _headers(
     note = None
     tensors: dict[str, TensorInfo] = {}
     for file in files:
-        for name, info in _header(file).items():
+        for name, info in read_header(file).items():
             if name in tensors:
                 raise CheckpointError(
                     f"{file}: tensor {name} is in {tensors[name].file.name} too; fetch the checkpoint again"
@@ -148,8 +157,12 @@ def _headers(
     return tensors, note
 
 
-def _header(file: Path) -> dict[str, TensorInfo]:
-    """Read the header of one weight file."""
+def read_header(file: Path) -> dict[str, TensorInfo]:
+    """Return the tensors of one weight file.
+
+    Raises:
+        CheckpointError: it is missing, or not a whole safetensors file.
+    """
 
     def refusal(reason: str) -> CheckpointError:
         return CheckpointError(

@@ -24,6 +24,14 @@ def trained(folder: Path) -> None:
     """As trainers write it: the base model's config and tokenizer beside the adapter."""
     adapter(folder)
     (folder / "config.json").write_text(json.dumps(tiny.config("qwen2")))
+    (folder / "training_args.bin").write_bytes(b"")
+    (folder / "optimizer.pt").write_bytes(b"")
+
+
+def of_mlx(folder: Path) -> None:
+    """As mlx-lm writes it."""
+    (folder / "adapter_config.json").write_text(json.dumps({"fine_tune_type": "lora", "num_layers": 4}))
+    (folder / "adapters.safetensors").write_bytes(b"")
 
 
 def several_gguf(folder: Path) -> None:
@@ -35,8 +43,8 @@ def several_gguf(folder: Path) -> None:
 FOLDERS: dict[str, tuple[Callable[[Path], None], str]] = {
     "adapter": (
         adapter,
-        "is a PEFT adapter of Qwen/Qwen2-0.5B (adapter_config.json), not a whole model; merge it into its base model "
-        "(peft: merge_and_unload, then save_pretrained), and export the result",
+        "is a PEFT adapter of Qwen/Qwen2-0.5B (adapter_config.json), not a whole model; export the base with it: "
+        "`intaglio export Qwen/Qwen2-0.5B OUT --adapter ",
     ),
     "trainer's output": (
         trained,
@@ -45,6 +53,11 @@ FOLDERS: dict[str, tuple[Callable[[Path], None], str]] = {
     "several GGUF files": (
         several_gguf,
         "holds several GGUF files (qwen2-q4_k_m.gguf, qwen2-q8_0.gguf); name one of them",
+    ),
+    "adapter of mlx-lm": (
+        of_mlx,
+        "is an adapter of mlx-lm (adapter_config.json), not a whole model, and is not read; fuse it with its base "
+        "(`mlx_lm.fuse`), and export the result",
     ),
 }
 
@@ -62,6 +75,32 @@ def test_folders_of_other_tools(kind: str, tmp_path: Path, capsys: pytest.Captur
     with pytest.raises(SystemExit):
         cli.main(["inspect", str(tmp_path)])
     assert capsys.readouterr().err.startswith(f"Error: {tmp_path} {what}")
+
+
+@pytest.mark.parametrize(
+    ("base", "advice"),
+    [
+        ("Qwen/Qwen2-0.5B", "export the base with it: `intaglio export Qwen/Qwen2-0.5B OUT --adapter {folder}`"),
+        ("{base}", "export the base with it: `intaglio export {base} OUT --adapter {folder}`"),
+        (
+            "/home/me/qwen",
+            "export its base, the folder /home/me/qwen, which is not on this machine, with it: `intaglio export BASE "
+            "OUT --adapter {folder}`",
+        ),
+        ("a; rm -rf /b", "export the base with it: `intaglio export 'a; rm -rf /b' OUT --adapter {folder}`"),
+        ("x\x1b[2J", "export the base that it was trained on with it: `intaglio export BASE OUT --adapter {folder}`"),
+        (None, "export the base that it was trained on with it: `intaglio export BASE OUT --adapter {folder}`"),
+    ],
+)
+def test_an_adapter_names_the_command_that_exports_it(tmp_path: Path, base: str | None, advice: str) -> None:
+    folder, whole = tmp_path / "adapter", tmp_path / "base"
+    folder.mkdir()
+    whole.mkdir()
+    named = None if base is None else base.format(base=whole)
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": named}))
+    with pytest.raises(UnsupportedError) as caught:
+        Checkpoint(folder)
+    assert str(caught.value).endswith(f"not a whole model; {advice.format(base=whole, folder=folder)}")
 
 
 def test_a_checkpoint_that_is_loaded_is_named_as_one(tmp_path: Path) -> None:

@@ -203,8 +203,8 @@ def test_an_adapter_beside_the_weights(tmp_path: Path) -> None:
         Checkpoint(tmp_path)
     assert str(caught.value) == (
         f"{tmp_path}: an adapter (LoRA) lies beside the full weights (adapter_config.json, adapter_model.safetensors), "
-        "and transformers would apply it; merge it with peft (PeftModel.from_pretrained(model, "
-        "folder).merge_and_unload().save_pretrained(...)), or give --ignore-adapter to read the full weights alone"
+        f"and transformers would apply it; give --adapter {tmp_path} to merge it, or --ignore-adapter to read the full "
+        "weights alone"
     )
     left_out = "an adapter (LoRA) beside the weights (adapter_config.json, adapter_model.safetensors) is left out, as "
     assert Checkpoint(tmp_path, ReadOptions(ignore_adapter=True)).notes == (f"{left_out}--ignore-adapter says",)

@@ -112,6 +112,10 @@ class RescaledCheckpoint:
         return self.source.folder
 
     @property
+    def text_folder(self) -> Path:
+        return self.source.text_folder
+
+    @property
     def config(self) -> ModelConfig:
         return self.source.config
 

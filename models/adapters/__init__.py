@@ -1,0 +1,1 @@
+"""PEFT adapters, merged into a checkpoint's weights while they are read."""
