@@ -15,6 +15,7 @@ from .compressed_tensors import read_compressed_tensors
 from .fp8 import read_fp8, read_modelopt, read_plain_fp8
 from .gptq import read_gptq
 from .packed.members import modules
+from .torchao import read_torchao
 from .weights import QuantizedWeights
 
 KEY = "quantization_config"
@@ -34,9 +35,10 @@ READERS: Mapping[str, Reader] = {
     "compressed-tensors": read_compressed_tensors,
     "fbgemm_fp8": read_fp8,
     "fp8": read_fp8,
-    "modelopt": read_modelopt,
     "gptq": read_gptq,
     "intel/auto-round": read_auto_round,
+    "modelopt": read_modelopt,
+    "torchao": read_torchao,
 }
 """The readers by ``quant_method``."""
 

@@ -68,7 +68,7 @@ class BlockTable:
         return numbers[torch.arange(rows.start, rows.stop) // self.height - first]
 
     def _stored(self, first: int, last: int) -> Tensor:
-        if self.transposed:
+        if self.transposed and len(self.store.tensors[self.name].shape) == 2:
             return self.store.read(self.name, range(self.shape[1]), range(first, last)).T
         if self.store.tensors[self.name].shape == self.shape:
             return self.store.read(self.name, range(first, last))
@@ -121,7 +121,7 @@ class IntegerZeroPoints:
             CheckpointError: some are not codes.
         """
         shifted: Tensor = self.table.rows(rows) + 2 ** (self.bits - 1)
-        if bool(((shifted < 0) | (shifted >= 2**self.bits)).any()):
+        if bool(((shifted < 0) | (shifted >= 2**self.bits) | (shifted != shifted.floor())).any()):
             file = self.table.store.tensors[self.table.name].file
             raise CheckpointError(
                 f"{file}: tensor {self.table.name} has zero points that are not codes of {self.bits} bits; {REMEDY}"
