@@ -6,9 +6,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
+import numpy.typing as npt
 import pytest
 from intaglio.errors import CheckpointError, UnsupportedError
 from intaglio.models.gguf.header import MOST_ELEMENTS, MOST_ENTRIES, read_header
@@ -240,7 +242,7 @@ def test_what_gguf_py_writes_is_read(version: int, alignment: int | None, tmp_pa
     writer = gguf.GGUFWriter(path, "qwen2")
     if alignment is not None:
         writer.add_custom_alignment(alignment)
-    values = {
+    values: dict[str, tuple[Callable[[str, Any], None], Any]] = {
         "u8": (writer.add_uint8, 200),
         "i8": (writer.add_int8, -100),
         "u16": (writer.add_uint16, 60000),
@@ -256,10 +258,13 @@ def test_what_gguf_py_writes_is_read(version: int, alignment: int | None, tmp_pa
     }
     for key, (add, value) in values.items():
         add(key, value)
-    lists = {"numbers": [1, 2, 3], "texts": ["a", "b c"], "flags": [True, False]}
+    lists: dict[str, list[Any]] = {"numbers": [1, 2, 3], "texts": ["a", "b c"], "flags": [True, False]}
     for key, items in lists.items():
         writer.add_array(key, items)
-    tensors = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.arange(5, dtype=np.float16)}
+    tensors: dict[str, npt.NDArray[Any]] = {
+        "a": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "b": np.arange(5, dtype=np.float16),
+    }
     for name, array_ in tensors.items():
         writer.add_tensor(name, array_)
     writer.write_header_to_file()

@@ -127,8 +127,8 @@ def test_llama3_is_found_in_the_factors(name: str, head_dim: int, tmp_path: Path
     values = make.config("exaone4", rope=rope) | {"head_dim": head_dim, "max_position_embeddings": 65536}
     expected = Checkpoint(tiny.write(tmp_path / "plain", values)).config
     found = opened(tmp_path, values).config
-    frequencies = [inverse_frequencies(config.rope, head_dim)[0] for config in (found, expected)]
-    assert torch.allclose(*frequencies, rtol=1e-5, atol=0)
+    ours, theirs = (inverse_frequencies(config.rope, head_dim)[0] for config in (found, expected))
+    assert torch.allclose(ours, theirs, rtol=1e-5, atol=0)
     if LLAMA3[name]["high_freq_factor"] == 4.0:
         assert found == expected
 
