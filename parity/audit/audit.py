@@ -209,7 +209,9 @@ class _Audit:
         for stored in self.stored.get(name, ()):
             if isinstance(stored.weight, FloatWeight):
                 return "the manifest says that it holds the checkpoint's own codes, and the graph has no codes", False
-            found = compare_codes(stored.weight, sources, half=entry.quantization.error > LAST_BIT)
+            rounded = entry.quantization.error > LAST_BIT
+            dtype = getattr(torch, self.manifest.model.cache_dtype) if rounded else torch.float32
+            found = compare_codes(stored.weight, sources, dtype)
             fault = diagnose_codes(name, stored.weight, expected, sources, found, self.checkpoint)
             if fault is not None:
                 return fault, False

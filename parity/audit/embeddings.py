@@ -38,6 +38,8 @@ class QuantizedEmbedding:
 
     Args:
         ids: the value that holds the token ids.
+        offsets: the value that is added to the product; None where nothing is.
+        order: [K], the column of the embedding that each column of the product becomes; None where it is the same.
     """
 
     product: ir.Node
@@ -46,10 +48,11 @@ class QuantizedEmbedding:
     shape: tuple[int, int]
     bits: int
     block_size: int
+    offsets: ir.Value | None = None
+    order: tuple[int, ...] | None = None
 
     by_columns = False
     column_step = 1
-    order = None
 
     def read(self, rows: range, columns: range) -> BlockPart:
         assert columns == range(self.shape[1])
@@ -59,7 +62,11 @@ class QuantizedEmbedding:
         difference = _input(self.product, 0).producer()
         if difference is not None and difference.op_type == "Sub":
             low = -self._rows(_input(difference, 1), known).expand_as(codes)
-        return BlockPart(codes * scales, codes, scales[:, :: self.block_size], low, self.bits)
+        blocks = slice(None, None, self.block_size)
+        if self.offsets is None:
+            return BlockPart(codes * scales, codes, scales[:, blocks], low, self.bits)
+        offsets = self._rows(self.offsets, known)
+        return BlockPart(codes * scales + offsets, codes, scales[:, blocks], low, self.bits, offsets[:, blocks])
 
     def _rows(self, value: ir.Value, known: dict[ir.Value, Values]) -> Tensor:
         """Return [n, K] of a value [1, n, K]; a scalar as it is."""

@@ -5,12 +5,23 @@ and the operator's attributes and other inputs give the blocks and zero points. 
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import onnx_ir as ir
 
 from .embeddings import QuantizedEmbedding, UnsupportedUse, quantized_embedding
-from .operands import added_offsets, attribute, check_count, gathered_order, initializer, operand, spread_order
+from .operands import (
+    added_offsets,
+    attribute,
+    check_count,
+    gathered_order,
+    initializer,
+    looked_up_offsets,
+    operand,
+    spread_order,
+    within_module,
+)
 from .stored import FOUR_BITS, BlockWeight, FloatWeight, MatrixView, StoredArray
 
 Weight = FloatWeight | BlockWeight | QuantizedEmbedding
@@ -52,7 +63,7 @@ def _weight_of_use(node: ir.Node, index: int, array: StoredArray, folder: Path, 
         return _matmul_integer_to_float(node, array, folder)
     if kind == "Gather" and index == 0:
         if array.type in (*FOUR_BITS, ir.DataType.UINT8, ir.DataType.INT8):
-            return quantized_embedding(node, array, folder)
+            return _embedding_by_arithmetic(node, array, folder)
         return FloatWeight(_matrix(array))
     if len(array.shape) == 1:
         return FloatWeight(MatrixView(array, 1, array.elements, array.elements))
@@ -125,16 +136,24 @@ def _gather_block_quantized(node: ir.Node, array: StoredArray, folder: Path) -> 
     width = _sliced_width(node.outputs[0], columns)
     scale_matrix = MatrixView(scales, rows, blocks, blocks)
     order = spread_order(node.outputs[0], width)
-    return BlockWeight(codes, scale_matrix, zero_points, zero_point, bits, size, width, None, order)
+    offsets = looked_up_offsets(node.outputs[0], node.inputs[1], rows, blocks, folder)
+    return BlockWeight(codes, scale_matrix, zero_points, zero_point, bits, size, width, offsets, order)
+
+
+def _embedding_by_arithmetic(node: ir.Node, array: StoredArray, folder: Path) -> QuantizedEmbedding:
+    """Read an embedding whose codes are looked up and dequantized by operators of ai.onnx."""
+    found = quantized_embedding(node, array, folder)
+    rows = found.product.outputs[0]
+    added = next((after for after in within_module(rows) if after.op_type == "Add"), None)
+    offsets = None if added is None else next((one for one in added.inputs if one is not rows), None)
+    return replace(found, offsets=offsets, order=spread_order(rows, found.shape[1]))
 
 
 def _sliced_width(value: ir.Value, columns: int) -> int:
     """Return how many of the gathered columns are used, where a Slice from the first one follows."""
-    for user in (use.node for use in value.uses()):
-        if user.op_type == "Reshape":
-            return _sliced_width(user.outputs[0], columns)
-        if user.op_type == "Slice":
-            ends = user.inputs[2].const_value if user.inputs[2] is not None else None
+    for node in within_module(value):
+        if node.op_type == "Slice":
+            ends = node.inputs[2].const_value if node.inputs[2] is not None else None
             if ends is not None and ends.size == 1:
                 return min(columns, int(ends.numpy().item()))
     return columns

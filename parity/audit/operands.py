@@ -4,10 +4,12 @@ A weight whose columns are sorted by group (GPTQ's act-order) takes its activati
 A weight with offsets is two products: W x = (scales * codes) x + offsets (sums of x over each block).
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx_ir as ir
 
+from ...contract import MODULE_KEY
 from .embeddings import UnsupportedUse
 from .stored import MatrixView, StoredArray
 
@@ -71,13 +73,23 @@ def gathered_order(activations: ir.Value | None, columns: int) -> tuple[int, ...
 
 def spread_order(rows: ir.Value, columns: int) -> tuple[int, ...] | None:
     """Return the column of the embedding that each column of its looked-up ``rows`` [..., ``columns``] becomes."""
-    for user in (use.node for use in rows.uses()):
-        if user.op_type in ("Reshape", "Slice", "Add", "Cast"):
-            return spread_order(user.outputs[0], columns)
-        if (taken := _last_axis_order(user, columns)) is not None:
+    for node in within_module(rows):
+        if (taken := _last_axis_order(node, columns)) is not None:
             place = {column: place for place, column in enumerate(taken)}
             return tuple(place[column] for column in range(columns))
     return None
+
+
+def within_module(value: ir.Value) -> Iterator[ir.Node]:
+    """Yield the nodes that follow a value one after another, as long as they belong to the module that computes it.
+
+    Others are users of the module's output: of an embedding's, the first layer.
+    """
+    producer = value.producer()
+    module = producer.metadata_props.get(MODULE_KEY) if producer is not None else None
+    while len(users := [use.node for use in value.uses()]) == 1 and users[0].metadata_props.get(MODULE_KEY) == module:
+        yield users[0]
+        value = users[0].outputs[0]
 
 
 def _last_axis_order(node: ir.Node, columns: int) -> tuple[int, ...] | None:
@@ -123,7 +135,39 @@ def added_offsets(
 
 
 def _summed(sums: ir.Node) -> ir.Value | None:
-    """Return the activations [B, S, K] whose blocks a ReduceSum over the last axis of [B, S, KB, block] adds up."""
-    blocked = sums.inputs[0]
-    reshape = blocked.producer() if blocked is not None else None
-    return reshape.inputs[0] if reshape is not None and reshape.op_type == "Reshape" else None
+    """Return the activations [B, S, K] whose blocks a ReduceSum over the last axis of [B, S, KB, block] adds up.
+
+    Zeros that fill the last block change no sum.
+    """
+    value = sums.inputs[0]
+    for kind in ("Reshape", "Pad"):
+        node = value.producer() if value is not None else None
+        if node is not None and node.op_type == kind:
+            value = node.inputs[0]
+    return value
+
+
+def looked_up_offsets(rows: ir.Value, ids: ir.Value | None, count: int, blocks: int, folder: Path) -> MatrixView | None:
+    """Return the offsets [V, KB] that are looked up and added to the blocks of an embedding's rows, if any are.
+
+    Raises:
+        UnsupportedUse: they are looked up by other ids.
+    """
+    users = [use.node for use in rows.uses()]
+    if len(users) != 1 or users[0].op_type != "Add":
+        return None
+    value = next((one for one in users[0].inputs if one is not None and one is not rows), None)
+    while value is not None and (node := value.producer()) is not None and node.op_type != "Gather":
+        if node.op_type not in ("Unsqueeze", "Cast"):
+            raise UnsupportedUse(f"{node.op_type} computes what is added to the embedding's rows")
+        value = node.inputs[0]
+    gather = value.producer() if value is not None else None
+    if gather is None:
+        return None
+    if gather.inputs[1] is not ids:
+        raise UnsupportedUse("the offsets of the embedding are looked up by other ids")
+    array, transposed = initializer(gather.inputs[0], folder)
+    check_count(array, count * blocks, "offsets")
+    if transposed or attribute(gather, "axis", 0) != 0:
+        raise UnsupportedUse("the offsets of the embedding are not looked up by row")
+    return MatrixView(array, count, blocks, blocks)

@@ -12,7 +12,7 @@ from ..layouts import Weight
 from ..stored import BlockPart, expand_blocks
 from .source import SourceCodes
 
-SPACING = 2.0**-22
+SPACING = {torch.float32: 2.0**-22, torch.float16: 2.0**-10, torch.bfloat16: 2.0**-7}
 """The part of a block's zero point times its scale within which an offset may stand for it: two roundings."""
 
 
@@ -26,7 +26,7 @@ class CodeComparison:
         zero_points: the blocks whose codes all differ from their zero point by the same other number.
         steps: by how much those zero points are too large, with the number of blocks.
         scales, offsets: the blocks that have another.
-        rounded: the blocks with the source's scale, rounded to float16.
+        rounded: the blocks with the source's scale or offset, rounded.
         mixed: the first column of a block whose columns belong to several blocks of the source; None without any.
     """
 
@@ -44,18 +44,18 @@ class CodeComparison:
         return not (self.codes.count or self.zero_points.count or self.scales.count or self.offsets.count)
 
 
-def compare_codes(weight: Weight, sources: Sequence[SourceCodes], *, half: bool) -> CodeComparison:
+def compare_codes(weight: Weight, sources: Sequence[SourceCodes], dtype: torch.dtype) -> CodeComparison:
     """Compare all of a weight, a few million codes at a time.
 
     Args:
-        half: the scales and offsets may be those of the source, rounded to float16.
+        dtype: the type that scales and offsets may have been rounded to; float32 for none.
     """
     found = CodeComparison()
     for source in sources:
         columns = source.columns(weight.order)
         blocks, size = block_of_each(source, columns, weight, found)
         for rows in source.chunks():
-            _add(found, weight, source, rows, columns, blocks, size, half=half)
+            _add(found, weight, source, rows, columns, blocks, size, dtype)
     return found
 
 
@@ -82,8 +82,7 @@ def _add(
     columns: Tensor,
     blocks: Tensor,
     size: int,
-    *,
-    half: bool,
+    dtype: torch.dtype,
 ) -> None:
     here = range(source.first + rows.start, source.first + rows.stop)
     part = weight.read(here, range(weight.shape[1]))
@@ -94,33 +93,41 @@ def _add(
         scales = expand_blocks(scales, weight.block_size or 1, width)
         offsets = None if offsets is None else expand_blocks(offsets, weight.block_size or 1, width)
     wanted = source.parameters.scales[rows.start : rows.stop, blocks]
-    other_scales = ~(scales == wanted)
-    if half:
-        rounded = other_scales & (scales == wanted.half().float())
-        other_scales &= ~rounded
-        found.rounded += int(rounded.sum())
+    other_scales = scales != wanted
+    rounded = other_scales & (scales == wanted.to(dtype).float())
+    other_scales &= ~rounded
     zeros = source.parameters.zero_points[rows.start : rows.stop, blocks].float()
     codes = source.grid.codes(rows)[:, columns].float() - expand_blocks(zeros, size, width)
     steps = codes - part.codes
-    least, most = _extremes(steps, size)
-    shifted = (least == most) & (least != 0) if size > 1 else torch.zeros_like(least, dtype=torch.bool)
+    usual, constant = _usual_steps(steps, size)
     given, own = torch.zeros_like(wanted) if offsets is None else offsets, source.offsets(rows, blocks)
-    off = given - own
-    if half:
-        off = torch.where(given == own.half().float(), 0.0, off)
-    # An offset may stand for a zero point, up to the rounding of either.
-    moved = shifted & ((off - least * wanted).abs() <= SPACING * (least * wanted).abs())
+    # An offset may stand for a zero point: scale * (code - zero) + offset is the same with both elsewhere.
+    moved = own + usual * wanted
+    near = (given - moved).abs() <= SPACING[dtype] * torch.maximum(own.abs(), (usual * wanted).abs())
+    same_offsets = torch.where(usual == 0, (given == own) | (given == own.to(dtype).float()), near)
+    shifted = constant & (usual != 0) & ~same_offsets
+    rounded |= same_offsets & (given != own) & (usual == 0)
+    found.rounded += int(rounded.sum())
     found.blocks += wanted.numel()
     found.scales.add(other_scales, here, 0, size)
-    found.offsets.add((off != 0) & ~moved, here, 0, size)
-    found.zero_points.add(shifted & ~moved, here, 0, size)
-    found.steps.update(int(step) for step in least[shifted & ~moved][:10_000].tolist())
-    found.codes.add((steps != 0) & ~expand_blocks(shifted, size, width), here, 0)
+    found.offsets.add(constant & ~same_offsets & ~shifted, here, 0, size)
+    found.zero_points.add(shifted, here, 0, size)
+    found.steps.update(int(step) for step in usual[shifted][:10_000].tolist())
+    found.codes.add(steps != expand_blocks(usual, size, width), here, 0)
 
 
-def _extremes(values: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Return the least and the greatest value of each block of [n, k], each [n, KB]."""
-    if gap := -values.shape[1] % size:
-        values = torch.cat([values, values[:, -1:].expand(-1, gap)], 1)
-    blocks = values.reshape(len(values), -1, size)
-    return blocks.amin(-1), blocks.amax(-1)
+def _usual_steps(steps: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Return by how much most codes of each block of [n, k] differ, [n, KB], and whether all do by as much.
+
+    A block of one column has no usual difference: it is 0.
+    """
+    if size == 1:
+        return torch.zeros_like(steps), steps == 0
+    if gap := -steps.shape[1] % size:
+        steps = torch.cat([steps, steps[:, -1:].expand(-1, gap)], 1)
+    blocks = steps.reshape(len(steps), -1, size)
+    usual = blocks.amin(-1)
+    constant = usual == blocks.amax(-1)
+    if not constant.all():
+        usual[~constant] = blocks[~constant].median(-1).values
+    return usual, constant
