@@ -98,6 +98,20 @@ class Making:
     no_parity: bool
 
 
+def accuracy_level_option(function: Function) -> Function:
+    """Add ``--accuracy-level``, an int or None."""
+    return _with_options(
+        function,
+        click.option(
+            "--accuracy-level",
+            type=click.Choice(["4", "0"]),
+            callback=lambda context, parameter, value: None if value is None else int(value),
+            help="`4` multiplies quantized weights by int8 activations, which is faster, `0` by float ones; an "
+            "attribute of MatMulNBits, for target ort.  [default: 4, or what calibration favours]",
+        ),
+    )
+
+
 def making_options(function: Function) -> Function:
     """Add ``--task`` to ``--no-parity``, given as one ``making``."""
 

@@ -60,7 +60,7 @@ from .progress import Progress
 from .quantize.options import QUANTIZED, QuantizedPrecision, QuantizeOptions
 from .quantize.prepare import prepare, scratch_folder
 from .quantize.solve import Quantizer
-from .quantize.stored.plan import prepare_stored
+from .quantize.stored.plan import AsItIs, prepare_stored
 from .quantize.stored.weights import StoredWeights
 from .sentence_transformers import PATTERNS as MODULE_PATTERNS
 from .sentence_transformers import read_sentence_transformer
@@ -144,16 +144,17 @@ def export(
         checkpoint = open_source(located.folder, reading)
         chosen = checkpoint.task if task == "auto" else task
         check_task(checkpoint.config, chosen)
-        stored = None
+        as_it_is = None
         if precision == "auto":
-            precision, stored = _as_it_is(checkpoint, chosen, target, options, device)
+            as_it_is = _as_it_is(checkpoint, chosen, target, options, device)
+            precision = "fp32" if as_it_is is None else as_it_is.precision
         activations = _activations(precision, options, device)
         check_device(device, checkpoint.config, chosen, target, precision, activations, options)
         tokenizer = check_tokenizer(checkpoint.text_folder, checkpoint.config.vocab_size)
         modules = None
         if chosen == "feature-extraction":
             modules = read_sentence_transformer(checkpoint.folder, checkpoint.config.hidden_size)
-        more = (note_on_left_out(checkpoint, chosen), tokenizer.note)
+        more = (note_on_left_out(checkpoint, chosen), tokenizer.note, as_it_is.note if as_it_is is not None else None)
         notes = (*checkpoint.notes, *(note for note in more if note is not None and note not in checkpoint.notes))
         settings = artifact_settings(
             checkpoint.folder, chosen, checkpoint.config.vocab_size, generation_config, ignore_generation_keys
@@ -162,7 +163,7 @@ def export(
             digest = None
             if not isinstance(checkpoint, ArtifactCheckpoint):
                 digest = stack.enter_context(Digest(checkpoint))
-            quantizer: Quantizer | StoredWeights | None = stored
+            quantizer: Quantizer | StoredWeights | None = None if as_it_is is None else as_it_is.quantizer
             if quantizer is None and (precision == "int8" or precision == "int4"):
                 options = options or QuantizeOptions()
                 scratch = stack.enter_context(scratch_folder(out, resume=options.resume))
@@ -313,16 +314,14 @@ def _as_it_is(
     target: Target,
     options: QuantizeOptions | None,
     device: DeviceName | None,
-) -> tuple[Precision, StoredWeights | None]:
-    """Return the precision of a source as it is, and the quantizer of its own codes where it has any."""
+) -> AsItIs | None:
+    """Return the export of a source's own codes; None where it has none, and precision auto is fp32."""
     found = None
     if isinstance(source, Checkpoint) and source.quantized:
         found = prepare_stored(source, task, target, options or QuantizeOptions(), device)
     if found is None:
         _check_quantizes("fp32", options)
-        return "fp32", None
-    stored, precision = found
-    return precision, stored
+    return found
 
 
 def _activations(precision: Precision, options: QuantizeOptions | None, device: DeviceName | None) -> FloatPrecision:

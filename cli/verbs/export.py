@@ -1,15 +1,18 @@
 """``intaglio export``: turn a checkpoint into an artifact."""
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from ...artifact import PRECISIONS, Manifest, Precision
 from ...extras import export_extra
 from ..making import make_artifact
-from ..options import Making, example, json_option, making_options
+from ..options import Making, accuracy_level_option, example, json_option, making_options
 from ..progress import Report
+
+if TYPE_CHECKING:
+    from ...exporter.quantize.options import AccuracyLevel
 
 
 @click.command(
@@ -17,6 +20,7 @@ from ..progress import Report
     epilog=example(
         "intaglio export Qwen/Qwen2-0.5B-Instruct out",
         "intaglio export ./my-classifier out --task text-classification --target standard",
+        "intaglio export ./my-gptq-checkpoint out",
     ),
 )
 @click.argument("source")
@@ -29,13 +33,22 @@ from ..progress import Report
     help="Precision of the weights. `auto` keeps those of a quantized checkpoint as they are, code for code, and is "
     "fp32 for another; the others are made anew, int8 and int4 as by `intaglio quantize` with its defaults.",
 )
+@accuracy_level_option
 @making_options
 @json_option
-def command(source: str, out: Path, precision: Literal[Precision, "auto"], making: Making, as_json: bool) -> None:
+def command(
+    source: str,
+    out: Path,
+    precision: Literal[Precision, "auto"],
+    accuracy_level: "AccuracyLevel | None",
+    making: Making,
+    as_json: bool,
+) -> None:
     """Export the checkpoint SOURCE, a folder or a hub id, as an ONNX artifact into the new folder OUT."""
     with export_extra():
-        from ...exporter import export
+        from ...exporter import QuantizeOptions, export
         from ...models.adapters.given import parse_adapter
+    options = None if accuracy_level is None else QuantizeOptions(accuracy_level=accuracy_level)
 
     def make(report: Report) -> Manifest:
         return export(
@@ -44,6 +57,7 @@ def command(source: str, out: Path, precision: Literal[Precision, "auto"], makin
             task=making.task,
             precision=precision,
             target=making.target,
+            options=options,
             device=making.device,
             attention=making.attention,
             ignore_auto_map=making.ignore_auto_map,

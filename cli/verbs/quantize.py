@@ -8,12 +8,12 @@ import click
 from ...artifact import FLOAT_PRECISIONS, FloatPrecision, Manifest
 from ...extras import export_extra
 from ..making import make_artifact
-from ..options import Making, example, json_option, making_options
+from ..options import Making, accuracy_level_option, example, json_option, making_options
 from ..progress import Report
 from ..sizes import parse_size
 
 if TYPE_CHECKING:
-    from ...exporter.quantize.options import Kept, Method, QuantizedPrecision
+    from ...exporter.quantize.options import AccuracyLevel, Kept, Method, QuantizedPrecision
 
 # Copies of the exporter's constants, whose import would load torch; a test compares them.
 METHODS = ("auto", "rtn", "gptq", "awq", "smoothquant")
@@ -98,6 +98,7 @@ def parse_keep(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -
     type=click.Choice(FLOAT_PRECISIONS),
     help="Precision of the activations; fp16 or bf16 for GPUs.  [default: as --for wants, or fp32]",
 )
+@accuracy_level_option
 @click.option("--resume", is_flag=True, help="Keep finished work if interrupted, and continue from it the next time.")
 @making_options
 @json_option
@@ -113,6 +114,7 @@ def command(
     target_size: int | None,
     target_kl: float | None,
     activations: FloatPrecision | None,
+    accuracy_level: "AccuracyLevel | None",
     resume: bool,
     making: Making,
     as_json: bool,
@@ -134,6 +136,7 @@ def command(
         target_size=target_size,
         target_kl=target_kl,
         activations=activations,
+        accuracy_level=accuracy_level,
         resume=resume,
     )
 

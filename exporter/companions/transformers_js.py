@@ -1,7 +1,8 @@
 """What transformers.js needs to find the graph and its weights: ``transformers.js_config`` in config.json.
 
 transformers.js 4 reads ``dtype`` and ``use_external_data_format`` (src/configs.js, TransformersJSConfig), and version 3
-also ``kv_cache_dtype``. Everything else in the file stays as the checkpoint has it, which transformers reads as before.
+also ``kv_cache_dtype``. Everything else in the file stays as the checkpoint has it, which transformers reads as before,
+but the settings of quantized weights: they are of the checkpoint's files.
 """
 
 import json
@@ -21,6 +22,9 @@ KEY = "transformers.js_config"
 
 HALF_CACHES = {JS_DTYPES["fp16", "float16"]: "float16", JS_DTYPES["int4", "float16"]: "float16"}
 """The element type of the KV cache where it is not float32, which version 3 cannot see in the graph."""
+
+OF_WEIGHTS = ("quantization_config", "quantization", "compression_config")
+"""The keys that say how a checkpoint's weights are quantized, which an artifact's are not stored as."""
 
 OF_FILES = ("dtype", "use_external_data_format", "kv_cache_dtype")
 """The keys that say which files there are and how they are stored."""
@@ -48,7 +52,7 @@ def config_text(
         values = read_object(folder / FILE)
     except ValueError as error:
         raise CheckpointError(f"{error}; correct the checkpoint's file") from None
-    values |= changed
+    values = {key: value for key, value in (values | changed).items() if key not in OF_WEIGHTS}
     found = values.get(KEY)
     given: dict[str, Any] = dict(found) if isinstance(found, dict) else {}
     devices = given.get("device_config")

@@ -60,6 +60,8 @@ def decide(
     check_target_size(found, options)
     if options.target_kl is not None and task != "text-generation":
         raise UsageError(f"target KL is a measure of next tokens, and the task is {task}; give a target size")
+    if options.accuracy_level is not None:
+        check_accuracy_level(target)
     if options.method == "smoothquant":
         _check_smoothquant(target, precision, options, activations)
     targeted = options.target_size is not None or options.target_kl is not None
@@ -77,6 +79,18 @@ def decide(
     return Decision(
         task, target, options, found, method, uniform(found, precision, options, method), mixes, calibration, device
     )
+
+
+def check_accuracy_level(target: Target) -> None:
+    """Check that a target has accuracy levels.
+
+    Raises:
+        UsageError: it has none.
+    """
+    if target != "ort":
+        raise UsageError(
+            "accuracy level is an attribute of MatMulNBits, an operator of target ort; leave it out for target standard"
+        )
 
 
 def _check_smoothquant(

@@ -1,5 +1,6 @@
 """What an export as it is does with each quantized weight, and what other exports of the checkpoint cost."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
@@ -20,6 +21,7 @@ from ....models.weight_source import LM_HEAD, WeightSource
 from ..allocation.candidates import candidates
 from ..allocation.mix import BITS_PER_WEIGHT
 from ..allocation.uniform import uniform
+from ..decide import check_accuracy_level
 from ..formats.scheme import Scheme
 from ..options import QuantizedPrecision, QuantizeOptions
 from .grid import GridError, fit_grid
@@ -28,6 +30,21 @@ from .weights import StoredWeights
 SCALE_BYTES = {"float16": 2, "float32": 4}
 TAKEN = ("activations", "accuracy_level")
 """The options of a quantization that an export as it is takes."""
+
+
+@dataclass(frozen=True)
+class AsItIs:
+    """An export of a checkpoint's own codes.
+
+    Args:
+        quantizer: the weights.
+        precision: that of the artifact.
+        note: what is carried over, in which formats and sizes, as a sentence.
+    """
+
+    quantizer: StoredWeights
+    precision: QuantizedPrecision
+    note: str
 
 
 @dataclass(frozen=True)
@@ -88,8 +105,8 @@ def prepare_stored(
     target: Target,
     options: QuantizeOptions,
     device: DeviceName | None = None,
-) -> tuple[StoredWeights, QuantizedPrecision] | None:
-    """Return the quantizer of a checkpoint's own codes, and the artifact's precision; None where it has none.
+) -> AsItIs | None:
+    """Return the export of a checkpoint's own codes; None where it has none that the task reads.
 
     Raises:
         UsageError: an option that does not go with stored codes.
@@ -103,8 +120,8 @@ def prepare_stored(
     if found.refused:
         raise _refusal(checkpoint, task, found)
     computes_in = TORCH_DTYPES[options.computes_in(device)]
-    embedding = _embedding(checkpoint)
-    return StoredWeights(found.schemes, checkpoint.quantized, checkpoint, embedding, computes_in), found.precision
+    quantizer = StoredWeights(found.schemes, checkpoint.quantized, checkpoint, _embedding(checkpoint), computes_in)
+    return AsItIs(quantizer, found.precision, _note(checkpoint, found))
 
 
 def task_tensors(source: WeightSource, task: Task) -> tuple[str, ...]:
@@ -205,8 +222,8 @@ def _check_options(checkpoint: Checkpoint, target: Target, options: QuantizeOpti
                 f"{field.name} is given, and the weights of {checkpoint.folder} are quantized already and exported as "
                 "they are; leave it out, or give the precision to quantize them anew: --precision int4 or int8"
             )
-    if options.accuracy_level is not None and target != "ort":
-        raise UsageError("accuracy level is an attribute of MatMulNBits, of target ort; leave it out for standard")
+    if options.accuracy_level is not None:
+        check_accuracy_level(target)
 
 
 def _refusal(checkpoint: Checkpoint, task: Task, found: Plan) -> UnsupportedError:
@@ -220,6 +237,18 @@ def _refusal(checkpoint: Checkpoint, task: Task, found: Plan) -> UnsupportedErro
         f"is: {reason}{more}; export its numbers in another precision: --precision {', '.join(offers[:-1])} or "
         f"{offers[-1]}"
     )
+
+
+def _note(checkpoint: Checkpoint, found: Plan) -> str:
+    """Say which formats became which, and what that does to their size."""
+    formats = Counter(
+        (checkpoint.quantized[name].format, f"int{scheme.format.bits}/{scheme.format.block_size}")
+        for name, scheme in found.schemes.items()
+    )
+    parts = [f"{count} of {old} as {new}" for (old, new), count in formats.most_common()]
+    before = sum(checkpoint.quantized[name].stored_bytes for name in found.schemes)
+    after = sum(_bytes(scheme, checkpoint.tensors[name].shape) for name, scheme in found.schemes.items())
+    return f"quantized weights keep their codes: {'; '.join(parts)}; {_shown(before)} became {_shown(after)}"
 
 
 def _shown(size: int) -> str:

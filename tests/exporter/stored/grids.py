@@ -82,6 +82,31 @@ class Kind:
     ordered: bool = False
 
 
+KINDS: Mapping[str, Kind] = {
+    "4 bits": Kind(),
+    "4 bits, groups of 128": Kind(block_size=128),
+    "4 bits, zero points": Kind(zeros="any"),
+    "4 bits, a row": Kind(block_size=1 << 20),
+    "2 bits, groups of 16": Kind(2, 16, zeros="any"),
+    "3 bits, groups of 64": Kind(3, 64, zeros="any"),
+    "5 bits": Kind(5, zeros="least", offsets="any"),
+    "6 bits, groups of 16": Kind(6, 16, scales="single"),
+    "7 bits": Kind(7, zeros="any"),
+    "8 bits": Kind(8),
+    "8 bits, zero points": Kind(8, 64, zeros="any"),
+    "8 bits, a row": Kind(8, 1 << 20, scales="single"),
+    "8 bits, groups of 256": Kind(8, 256),
+    "groups of 96": Kind(4, 96, zeros="any"),
+    "scales in float32": Kind(scales="single"),
+    "offsets": Kind(zeros="least", offsets="any"),
+    "offsets and zero points": Kind(zeros="any", offsets="any", scales="single"),
+    "offsets that are multiples": Kind(zeros="least", offsets="multiples"),
+    "act-order": Kind(zeros="any", ordered=True),
+    "act-order, offsets": Kind(4, 64, zeros="least", offsets="any", ordered=True),
+}
+"""Formats of quantized weights, by what is special about them."""
+
+
 def random_grid(kind: Kind, rows: int, columns: int, seed: int, spread: float = 0.05) -> Grid:
     generator = torch.Generator().manual_seed(seed)
     size = min(kind.block_size, columns)

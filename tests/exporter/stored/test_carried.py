@@ -7,49 +7,26 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
-from intaglio.artifact import Target
+from intaglio.artifact import TARGETS, Target
 from intaglio.exporter import QuantizeOptions, export
 from intaglio.models.checkpoint import Checkpoint
 from intaglio.tests import tiny
 from intaglio.tests.exporter import drive
-from intaglio.tests.exporter.stored.grids import EVERY, Kind, by_end, install
+from intaglio.tests.exporter.stored.grids import EVERY, KINDS, by_end, install
 from intaglio.tests.files.artifact_files import graph_of
 
 TESTS = {"quant_method": "tests"}
 FLOAT = QuantizeOptions(accuracy_level=0)
-KINDS = {
-    "4 bits": Kind(),
-    "4 bits, groups of 128": Kind(block_size=128),
-    "4 bits, zero points": Kind(zeros="any"),
-    "4 bits, a row": Kind(block_size=1 << 20),
-    "2 bits, groups of 16": Kind(2, 16, zeros="any"),
-    "3 bits, groups of 64": Kind(3, 64, zeros="any"),
-    "5 bits": Kind(5, zeros="least", offsets="any"),
-    "6 bits, groups of 16": Kind(6, 16, scales="single"),
-    "7 bits": Kind(7, zeros="any"),
-    "8 bits": Kind(8),
-    "8 bits, zero points": Kind(8, 64, zeros="any"),
-    "8 bits, a row": Kind(8, 1 << 20, scales="single"),
-    "8 bits, groups of 256": Kind(8, 256),
-    "groups of 96": Kind(4, 96, zeros="any"),
-    "scales in float32": Kind(scales="single"),
-    "offsets": Kind(zeros="least", offsets="any"),
-    "offsets and zero points": Kind(zeros="any", offsets="any", scales="single"),
-    "offsets that are multiples": Kind(zeros="least", offsets="multiples"),
-    "act-order": Kind(zeros="any", ordered=True),
-    "act-order, offsets": Kind(4, 64, zeros="least", offsets="any", ordered=True),
-}
-
-
 SMALL: dict[str, dict[str, Any]] = {
     "qwen2": {"num_hidden_layers": 1},
     "exaone4": {"num_hidden_layers": 2, "layer_types": ["sliding_attention", "full_attention"]},
 }
 
 
-def write(folder: Path, family: str, **changes: Any) -> Path:
-    """Write a checkpoint that says it is quantized; ``install`` makes its weights."""
-    return tiny.write(folder, tiny.config(family, quantization_config=TESTS, **SMALL[family], **changes))
+def write(folder: Path, family: str, *, quantized: bool = True, tokenizer: bool = False, **changes: Any) -> Path:
+    """Write a checkpoint that says whether it is quantized; ``install`` makes its weights."""
+    settings = SMALL[family] | ({"quantization_config": TESTS} if quantized else {}) | changes
+    return tiny.write(folder, tiny.config(family, **settings), tokenizer=tokenizer)
 
 
 def graph(folder: Path) -> drive.CachedGraph:
@@ -63,8 +40,22 @@ def graph(folder: Path) -> drive.CachedGraph:
     return found
 
 
-@pytest.mark.parametrize("target", ["ort", "standard"])
-@pytest.mark.parametrize("name", KINDS)
+QUICK = (
+    ("4 bits, zero points", "ort"),
+    ("6 bits, groups of 16", "ort"),
+    ("act-order, offsets", "ort"),
+    ("act-order, offsets", "standard"),
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "target"),
+    [
+        pytest.param(name, target, marks=() if (name, target) in QUICK else pytest.mark.slow)
+        for name in KINDS
+        for target in TARGETS
+    ],
+)
 def test_logits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, target: Target) -> None:
     number = list(KINDS).index(name)
     install(monkeypatch, by_end(dict.fromkeys(EVERY, KINDS[name])))
