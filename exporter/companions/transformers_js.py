@@ -52,7 +52,7 @@ def config_text(
         values = read_object(folder / FILE)
     except ValueError as error:
         raise CheckpointError(f"{error}; correct the checkpoint's file") from None
-    values = {key: value for key, value in (values | changed).items() if key not in OF_WEIGHTS}
+    values = {key: value for key, value in {**values, **changed}.items() if key not in OF_WEIGHTS}
     found = values.get(KEY)
     given: dict[str, Any] = dict(found) if isinstance(found, dict) else {}
     devices = given.get("device_config")

@@ -36,7 +36,7 @@ def test_every_option_of_export_and_quantize_is_there_and_no_other(parser: argpa
 def test_the_help_has_the_words_of_the_verbs(parser: argparse.ArgumentParser) -> None:
     shown = " ".join(parser.format_help().split())
     assert shown.startswith("usage: optimum-cli export intaglio SOURCE OUT [options] Export the checkpoint SOURCE")
-    assert "--precision [fp32|fp16|bf16|int8|int4] Precision of the weights; int8 and int4 as by" in shown
+    assert "--precision [auto|fp32|fp16|bf16|int8|int4] Precision of the weights. `auto` keeps those of" in shown
     options, quantization = shown.split("quantization:")
     assert "--target [ort|standard]" in options
     assert "--method [auto|rtn|gptq|awq|smoothquant]" in quantization
@@ -46,7 +46,7 @@ def test_the_help_has_the_words_of_the_verbs(parser: argparse.ArgumentParser) ->
 @pytest.mark.parametrize(
     ("given", "verb", "passed"),
     [
-        (["tiny", "out"], export, {"source": "tiny", "out": Path("out"), "precision": "fp32"}),
+        (["tiny", "out"], export, {"source": "tiny", "out": Path("out"), "precision": "auto"}),
         (["--precision", "int4", "--force", "tiny", "--target=standard", "out"], export, {"precision": "int4"}),
         (["tiny", "out", "--keep", "*.0.*=int8", "--keep=lm_head=float"], quantize, {"precision": "int4"}),
         (["tiny", "out", "--target-kl", "0.5", "--precision=int8"], quantize, {"target_kl": 0.5, "precision": "int8"}),
@@ -82,7 +82,8 @@ def test_what_is_given_reaches_the_verb(
             ["tiny", "out", "--precision", "int9"],
             "Usage: optimum-cli export intaglio [OPTIONS] SOURCE OUT\n"
             "Try 'optimum-cli export intaglio --help' for help.\n\n"
-            "Error: Invalid value for '--precision': 'int9' is not one of 'fp32', 'fp16', 'bf16', 'int8', 'int4'.\n",
+            "Error: Invalid value for '--precision': 'int9' is not one of 'auto', 'fp32', 'fp16', 'bf16', 'int8', "
+            "'int4'.\n",
         ),
         (
             ["tiny", "out", "--method", "gptq", "--precision", "fp16"],
