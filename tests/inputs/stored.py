@@ -76,14 +76,21 @@ def _grid(arrays: Mapping[str, Array], stem: str, columns: int, facts: Quantizat
     blocks = -(-columns // size)
     codes = codes.reshape(count, blocks * size)[:, :columns]
     zeros: Array = np.full((count, blocks), 1 << (bits - 1), np.int16)
-    if (stored := arrays.get(f"{stem}.zero_points")) is not None:
+    if (stored := _by_row(arrays, f"{stem}.zero_points")) is not None:
         zeros = _unpacked(stored, bits).reshape(count, -1)[:, :blocks]
-    scales = arrays[f"{stem}.scales"].astype(np.float32).reshape(count, blocks)
+    scales = _by_row(arrays, f"{stem}.scales")
+    assert scales is not None
+    scales = scales.astype(np.float32).reshape(count, blocks)
     block = np.arange(columns) // size
     offsets: Array = np.zeros((count, blocks), np.float32)
-    if (added := arrays.get(f"{stem}.offsets")) is not None:  # a multiplication takes them [KB, N]
+    if (added := _by_row(arrays, f"{stem}.offsets")) is not None:  # a multiplication takes them [KB, N]
         offsets = (added if added.shape == (count, blocks) else added.T).astype(np.float32)
     return StoredGrid(codes, zeros[:, block], scales[:, block], offsets[:, block])
+
+
+def _by_row(arrays: Mapping[str, Array], name: str) -> Array | None:
+    """Return an array, or the one that an embedding looks up by row."""
+    return arrays.get(name, arrays.get(f"{name}.rows"))
 
 
 def _unpacked(packed: Array, bits: int) -> Array:

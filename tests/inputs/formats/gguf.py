@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
+from intaglio.tests import tiny
 from intaglio.tests.models.gguf import make
 from intaglio.tests.models.gguf.packer import PACKERS
 from torch import Tensor
@@ -16,7 +17,12 @@ SPECIFICATION = "a packer of the tests, from the specification"
 
 
 def write(folder: Path, family: str, type_name: str) -> Path:
-    return make.write(folder / f"{family}-{type_name.lower()}.gguf", make.config(family), type_name)
+    """Write a file whose matrices amplify as much as those of a tiny checkpoint with a quarter of the width."""
+    values = make.config(family)
+    narrow = {
+        name: tensor / 2 if name.endswith("_proj.weight") else tensor for name, tensor in tiny.weights(values).items()
+    }
+    return make.write(folder / f"{family}-{type_name.lower()}.gguf", values, type_name, tensors=narrow)
 
 
 def values(path: Path) -> Mapping[str, Tensor]:
