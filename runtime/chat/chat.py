@@ -63,15 +63,85 @@ class ChatReply:
     generation: Generation | None
 
 
+class ChatParser:
+    """Splits the text of one turn into events; ``push`` takes chunks of it in order, and ``flush`` ends it.
+
+    Args:
+        opened: the prompt has opened the thought already.
+        schemas: the tools, as JSON schemas; None for none.
+        continued_text, continued_thought: what the message has already that the turn continues.
+    """
+
+    def __init__(
+        self,
+        *,
+        opened: bool = False,
+        schemas: Sequence[Mapping[str, Any]] | None = None,
+        continued_text: str = "",
+        continued_thought: str = "",
+    ) -> None:
+        self._reasoning = ReasoningParser(opened=opened)
+        self._calls = ToolCallParser(schemas) if schemas else None
+        self._continued_text = continued_text
+        self._continued_thought = continued_thought
+
+    def push(self, chunk: str) -> list[ChatEvent]:
+        """Add a chunk of text; return the events that are certain now."""
+        return self._events(self._reasoning.push(chunk))
+
+    def flush(self) -> list[ChatEvent]:
+        """Return the events of what was held back at the end of the text."""
+        events = self._events(self._reasoning.flush())
+        return events if self._calls is None else events + _of_answer(self._calls.flush())
+
+    def reply(self, events: Sequence[ChatEvent], generation: Generation | None) -> ChatReply:
+        """Return the turn that consists of these events."""
+
+        def joined(kind: str) -> str:
+            return "".join(event.text for event in events if event.kind == kind)
+
+        calls = tuple(event.call for event in events if isinstance(event.call, ToolCall))
+        broken = tuple(event.call for event in events if isinstance(event.call, BrokenToolCall))
+        thought = joined("thought").strip() if self._reasoning.has_thought else None
+        text = joined("answer")
+        text = text.rstrip() if calls or broken else text
+        # The next prompt shows a broken call as the model wrote it, followed by the reason.
+        content = self._continued_text + "\n".join([*([text] if text else []), *(call.text for call in broken)])
+        message: dict[str, Any] = {"role": "assistant", "content": content}
+        if whole_thought := (self._continued_thought + joined("thought")).strip():
+            message["reasoning_content"] = whole_thought
+        if calls:
+            message["tool_calls"] = [
+                {"type": "function", "function": {"name": call.name, "arguments": call.arguments}} for call in calls
+            ]
+        return ChatReply(text, thought, calls, broken, message, generation)
+
+    def _events(self, spans: Sequence[ReplySpan]) -> list[ChatEvent]:
+        events: list[ChatEvent] = []
+        for span in spans:
+            if span.kind == "answer" and self._calls is not None:
+                events += _of_answer(self._calls.push(span.text))
+            else:
+                events.append(ChatEvent(span.kind, span.text))
+        return events
+
+
+def _of_answer(parts: Sequence[TextOrCall]) -> list[ChatEvent]:
+    """Return the events of an answer's text and calls."""
+    return [
+        ChatEvent("answer", part)
+        if isinstance(part, str)
+        else ChatEvent("call" if isinstance(part, ToolCall) else "broken_call", str(part), part)
+        for part in parts
+    ]
+
+
 @dataclass
 class ChatStream(Iterator[ChatEvent]):
     """An iterator over the events of a turn; ``reply`` is the turn so far, and complete after the last event."""
 
     _text: TextStream[Generation]
-    _reasoning: ReasoningParser
-    _calls: ToolCallParser | None
-    _continued_text: str = ""  # of the message that the turn continues
-    _continued_thought: str = ""  # of that message, if it ends inside its thought
+    _parser: ChatParser
     _queue: list[ChatEvent] = field(default_factory=list)
     _events: list[ChatEvent] = field(default_factory=list)  # those already returned
     _ended: bool = False
@@ -81,13 +151,8 @@ class ChatStream(Iterator[ChatEvent]):
             if self._ended:
                 raise StopIteration
             chunk = next(self._text, None)
-            if chunk is None:
-                self._ended = True
-                self._add_spans(self._reasoning.flush())
-                if self._calls is not None:
-                    self._add_answer(self._calls.flush())
-            else:
-                self._add_spans(self._reasoning.push(chunk))
+            self._ended = chunk is None
+            self._queue += self._parser.flush() if chunk is None else self._parser.push(chunk)
         event = self._queue.pop(0)
         self._events.append(event)
         return event
@@ -95,43 +160,12 @@ class ChatStream(Iterator[ChatEvent]):
     @property
     def reply(self) -> ChatReply:
         """The turn as far as its events have been read."""
-        calls = tuple(event.call for event in self._events if isinstance(event.call, ToolCall))
-        broken = tuple(event.call for event in self._events if isinstance(event.call, BrokenToolCall))
-        thought = self._joined("thought").strip() if self._reasoning.has_thought else None
-        text = self._joined("answer")
-        text = text.rstrip() if calls or broken else text
-        # The next prompt shows a broken call as the model wrote it, followed by the reason.
-        content = self._continued_text + "\n".join([*([text] if text else []), *(call.text for call in broken)])
-        message: dict[str, Any] = {"role": "assistant", "content": content}
-        if whole_thought := (self._continued_thought + self._joined("thought")).strip():
-            message["reasoning_content"] = whole_thought
-        if calls:
-            message["tool_calls"] = [
-                {"type": "function", "function": {"name": call.name, "arguments": call.arguments}} for call in calls
-            ]
-        return ChatReply(text, thought, calls, broken, message, self._text.generation)
+        return self._parser.reply(self._events, self._text.generation)
 
     def close(self) -> None:
         """Stop the generation; no more events follow."""
         self._ended = True
         self._text.close()
-
-    def _joined(self, kind: str) -> str:
-        return "".join(event.text for event in self._events if event.kind == kind)
-
-    def _add_spans(self, spans: Sequence[ReplySpan]) -> None:
-        for span in spans:
-            if span.kind == "answer" and self._calls is not None:
-                self._add_answer(self._calls.push(span.text))
-            else:
-                self._queue.append(ChatEvent(span.kind, span.text))
-
-    def _add_answer(self, parts: Sequence[TextOrCall]) -> None:
-        for part in parts:
-            if isinstance(part, str):
-                self._queue.append(ChatEvent("answer", part))
-            else:
-                self._queue.append(ChatEvent("call" if isinstance(part, ToolCall) else "broken_call", str(part), part))
 
 
 class ChatOptions(Options, total=False):
@@ -146,21 +180,29 @@ class ChatOptions(Options, total=False):
     conversation: SupportsStream | None
 
 
-def stream_chat(
-    generator: SupportsStream,
+@dataclass(frozen=True)
+class ChatTurn:
+    """A turn that is ready to be generated: the prompt's tokens, the options of generation, and a parser of its own."""
+
+    tokens: list[int]
+    options: Options
+    parser: ChatParser
+
+
+def prepare_turn(
     chat_format: ChatFormat,
     tokenizer: Tokenizer | None,
     messages: Sequence[Message],
     options: ChatOptions,
     context_length: int | None = None,
-) -> ChatStream:
-    """Render the messages and stream the model's next turn.
+) -> ChatTurn:
+    """Render the messages with the chat template.
 
     Args:
         context_length: of the model, in tokens; a prompt that is certainly longer is refused before it is tokenized.
 
     Raises:
-        ArtifactError, PromptError, UsageError: as ``ChatFormat.render`` and ``TextGenerator.generate``.
+        ArtifactError, PromptError, UsageError: as ``ChatFormat.render``.
     """
     if tokenizer is None:
         raise ArtifactError(
@@ -170,7 +212,6 @@ def stream_chat(
     check_options("chat", options, tuple(ChatOptions.__annotations__))
     tools = options.get("tools")
     schemas = None if tools is None else tool_schemas(tools)
-    calls = ToolCallParser(schemas) if schemas else None
     variables = _template_variables(options.get("template_variables") or {})
     if (thinking := options.get("enable_thinking")) is not None:
         variables["enable_thinking"] = thinking
@@ -190,13 +231,30 @@ def stream_chat(
     final = text_of_parts(normalize_messages(messages[-1:])[0].get("content")) if continued else ""
     thought = open_thought(prompt, final)
     settings = cast(Options, {name: value for name, value in options.items() if name in Options.__annotations__})
-    return ChatStream(
-        (options.get("conversation") or generator).stream(tokens, **settings),
-        ReasoningParser(opened=thought is not None),
-        calls,
-        final if thought is None else "",
-        thought or "",
+    parser = ChatParser(
+        opened=thought is not None,
+        schemas=schemas,
+        continued_text=final if thought is None else "",
+        continued_thought=thought or "",
     )
+    return ChatTurn(tokens, settings, parser)
+
+
+def stream_chat(
+    generator: SupportsStream,
+    chat_format: ChatFormat,
+    tokenizer: Tokenizer | None,
+    messages: Sequence[Message],
+    options: ChatOptions,
+    context_length: int | None = None,
+) -> ChatStream:
+    """Render the messages and stream the model's next turn; arguments and errors as ``prepare_turn``.
+
+    Raises:
+        PromptError, UsageError: also as ``TextGenerator.generate``.
+    """
+    turn = prepare_turn(chat_format, tokenizer, messages, options, context_length)
+    return ChatStream((options.get("conversation") or generator).stream(turn.tokens, **turn.options), turn.parser)
 
 
 def _template_variables(given: Mapping[str, Any]) -> dict[str, Any]:

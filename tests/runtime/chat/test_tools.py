@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 from intaglio.errors import UsageError
 from intaglio.runtime import Generation
-from intaglio.runtime.chat.chat import ChatStream, finish
-from intaglio.runtime.chat.reasoning import ReasoningParser
+from intaglio.runtime.chat.chat import ChatParser, ChatStream, finish
 from intaglio.runtime.chat.template import read_chat_format
 from intaglio.runtime.chat.tool_call import BrokenToolCall, ToolCall
 from intaglio.runtime.chat.tool_calls import TextOrCall, ToolCallParser
@@ -315,8 +314,7 @@ def test_no_output_of_a_model_raises() -> None:
         cut = random.randint(0, len(text))
         stream = ChatStream(
             TextStream((chunk for chunk in (text[:cut], text[cut:])), lambda: Generation("", (1,), (1,), "eos")),
-            ReasoningParser(opened=index % 3 == 0),
-            ToolCallParser([*SCHEMAS, *LOOSE]),
+            ChatParser(opened=index % 3 == 0, schemas=[*SCHEMAS, *LOOSE]),
         )
         reply = finish(stream, lambda event: str(event.call))
         counts["text"] += bool(reply.text)
