@@ -28,7 +28,7 @@ def make_artifact(make: Callable[[Report], Manifest], source: str, out: Path, ma
     with progress() as bars:
         report = both(stopwatch, bars)
         manifest = make(report)
-        verdict = NOT_CHECKED if making.no_parity else _record_parity(source, out, making.revision, report)
+        verdict = NOT_CHECKED if making.no_parity else _record_parity(source, out, making, report)
     print_summary(out, manifest, verdict, time.monotonic() - started, stopwatch.seconds, as_json)
 
 
@@ -42,8 +42,9 @@ def _check_onnxruntime(out: Path) -> None:
         raise DependencyError(f"{error}; or give --no-parity to write {out} unchecked") from None
 
 
-def _record_parity(source: str, out: Path, revision: str | None, report: Report) -> str:
+def _record_parity(source: str, out: Path, making: Making, report: Report) -> str:
     """Compare the artifact with its source and record the result in it; return the verdict, or ``not checked``."""
+    from ..models.adapters.given import parse_adapter
     from ..parity import CheckOptions, check, record
     from ..parity.opening import memory_shortage
 
@@ -54,7 +55,14 @@ def _record_parity(source: str, out: Path, revision: str | None, report: Report)
         note(f"{out} is not checked: {shortage}")
         return NOT_CHECKED
     try:
-        found = check(out, source, options=CheckOptions(verified=True), revision=revision, progress=report)
+        found = check(
+            out,
+            source,
+            adapters=[parse_adapter(given) for given in making.adapters],
+            options=CheckOptions(verified=True),
+            revision=making.revision,
+            progress=report,
+        )
     except UnsupportedError as error:
         note(f"{out} is not checked: {error}")
         return NOT_CHECKED

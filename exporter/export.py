@@ -33,7 +33,7 @@ from ..artifact import (
 from ..contract import CACHE_DTYPES, LOGITS_TO_KEEP
 from ..devices.libraries import GENAI_CONFIG
 from ..devices.presets import DEVICES, DeviceName, form_for
-from ..errors import UsageError
+from ..errors import UnsupportedError, UsageError
 from ..files.embedding import FILE as EMBEDDING
 from ..files.embedding import WEIGHTS as EMBEDDING_WEIGHTS
 from ..files.generation_settings import FILE as GENERATION_CONFIG
@@ -315,8 +315,19 @@ def _as_it_is(
     options: QuantizeOptions | None,
     device: DeviceName | None,
 ) -> AsItIs | None:
-    """Return the export of a source's own codes; None where it has none, and precision auto is fp32."""
+    """Return the export of a source's own codes; None where it has none, and precision auto is fp32.
+
+    Raises:
+        UnsupportedError: weights that are stored quantized cannot be carried over.
+    """
     found = None
+    if isinstance(source, Checkpoint) and source.merged_quantized:
+        names = source.merged_quantized
+        raise UnsupportedError(
+            f"{source.folder}: the adapters change {len(names)} weights that are stored quantized, first {names[0]}: "
+            "with the change they are floats, which cannot be carried over as they are; give --precision fp32, int8 or "
+            "int4 to export the merged model anew"
+        )
     if isinstance(source, Checkpoint) and source.quantized:
         found = prepare_stored(source, task, target, options or QuantizeOptions(), device)
     if found is None:

@@ -108,7 +108,8 @@ class Checkpoint:
         if gguf is not None:
             self.folder = gguf.folder
             weakref.finalize(self, remove, gguf.folder)
-        self.adapter = adapter_files(self.folder)
+        merged_too = any(one.folder.resolve() == self.folder.resolve() for one in options.adapters)
+        self.adapter = None if merged_too else adapter_files(self.folder)
         notes = [check_adapter(self.adapter, self.folder, options)]
         reader = ConfigReader.open(self.folder)
         if gguf is not None:

@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -15,6 +15,7 @@ from ..artifact import Manifest
 from ..errors import UsageError
 from ..known_options import refuses_unknown_options
 from ..machine import peak_rss, usable_cpus
+from ..models.adapters.given import Adapter
 from ..models.checkpoint import Checkpoint
 from ..runtime.engine.onnxruntime import import_onnxruntime
 from ..runtime.engine.session import Device
@@ -47,6 +48,7 @@ def check(
     artifact: str | Path,
     source: str | Path | None = None,
     *,
+    adapters: Sequence[Adapter | str | Path] = (),
     options: CheckOptions | None = None,
     device: Device = "cpu",
     threads: int | None = None,
@@ -58,6 +60,7 @@ def check(
     Args:
         artifact: its folder, or a hub id.
         source: the checkpoint, a folder or a hub id; None for the hub id that the manifest names.
+        adapters: where the adapters are that the artifact was made with; none are needed if they are hub ids.
         options: the text that is compared, and the limits.
         device: the device of the artifact; the source runs on the CPU, in float32.
         threads: threads of each side; None for every processor that this process may use.
@@ -73,7 +76,9 @@ def check(
     before = torch.get_num_threads()
     torch.set_num_threads(threads or usable_cpus())
     try:
-        return _check(artifact, source, options or CheckOptions(), device, threads, revision, progress or _silent)
+        return _check(
+            artifact, source, adapters, options or CheckOptions(), device, threads, revision, progress or _silent
+        )
     finally:
         torch.set_num_threads(before)
 
@@ -81,6 +86,7 @@ def check(
 def _check(
     artifact: str | Path,
     source: str | Path | None,
+    adapters: Sequence[Adapter | str | Path],
     options: CheckOptions,
     device: Device,
     threads: int | None,
@@ -91,7 +97,7 @@ def _check(
     folder, manifest = open_folder(artifact)
     standard = standard_of(manifest)
     limits = limits_for(standard, options.limits)
-    checkpoint, name = open_source(folder, manifest, source, revision)
+    checkpoint, name = open_source(folder, manifest, source, revision, adapters)
     if device == "cpu" and (shortage := memory_shortage(folder, manifest)):
         raise UsageError(shortage)
     if not options.verified:
@@ -153,7 +159,7 @@ def _check(
         not_compared=tuple(left_out),
         tools=_tools(),
         machine=f"{platform.machine()}, {platform.system()}, {usable_cpus()} processors",
-        command=command_line(artifact, name, options, device),
+        command=command_line(artifact, name, options, device, [str(_place(one)) for one in adapters]),
         carried=Carried.of(tensors),
     )
 
@@ -172,6 +178,11 @@ def _cases(
         return cases, [], left_out
     cases, left_out = generation_cases(model.config, texts, tokens, options.steps, options.longest)
     return cases, greedy(sessions.get(decodes=True), texts, options.steps), left_out
+
+
+def _place(adapter: Adapter | str | Path) -> str | Path:
+    """Return the folder or the hub id of an adapter; the manifest has its weight."""
+    return adapter.source if isinstance(adapter, Adapter) else adapter
 
 
 def _stage(report: Progress, stage: str) -> Callable[[int, int], None]:

@@ -1,12 +1,14 @@
 """Open the artifact's source, and check that both belong together."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ..artifact import MANIFEST, Manifest, verify
 from ..errors import ArtifactError, UsageError
 from ..hub import resolve
 from ..machine import available_memory
+from ..models.adapters.given import Adapter, AdapterFolder, find_adapters
 from ..models.checkpoint import PATTERNS, Checkpoint
 from ..models.digest import Digest
 from ..models.reading.options import ReadOptions
@@ -20,9 +22,13 @@ REPACKED = 1.4
 
 
 def open_source(
-    folder: Path, manifest: Manifest, source: str | Path | None, revision: str | None
+    folder: Path,
+    manifest: Manifest,
+    source: str | Path | None,
+    revision: str | None,
+    adapters: Sequence[Adapter | str | Path] = (),
 ) -> tuple[Checkpoint, str]:
-    """Return the checkpoint and its name for the report.
+    """Return the checkpoint, with the adapters that the artifact was made with, and its name for the report.
 
     Raises:
         UsageError: no source is given and the manifest names no hub id, or the source is another model.
@@ -38,7 +44,8 @@ def open_source(
     if (located.folder / MANIFEST).exists():
         raise UsageError(f"{source} is an artifact; give the checkpoint that it was made from as --source")
     # The artifact says how the checkpoint was read.
-    options = ReadOptions(manifest.model.attention, ignore_auto_map=True, ignore_adapter=True)
+    merged = source_adapters(folder, manifest, adapters)
+    options = ReadOptions(manifest.model.attention, ignore_auto_map=True, ignore_adapter=True, adapters=merged)
     checkpoint = Checkpoint(located.folder, options)
     config, facts = checkpoint.config, manifest.model
     for what, theirs, ours in (
@@ -56,6 +63,48 @@ def open_source(
                 f"{ours}; give the checkpoint of {manifest.source.id} as --source"
             )
     return checkpoint, str(source)
+
+
+def source_adapters(
+    folder: Path, manifest: Manifest, given: Sequence[Adapter | str | Path]
+) -> tuple[AdapterFolder, ...]:
+    """Return the adapters that an artifact was made with, each with the weight that the manifest says.
+
+    Args:
+        given: where they are, in any order; without any, those that the manifest names on the hub.
+
+    Raises:
+        UsageError: one is missing, or another one is given.
+    """
+    recorded = manifest.source.adapters
+    if not given and recorded:
+        local = [one.id for one in recorded if one.revision is None]
+        if local:
+            raise UsageError(
+                f"{folder} was made with the adapter {local[0]!r}, a folder, and a manifest does not say where that "
+                "is; give it as --adapter"
+            )
+        given = [f"{one.id}@{one.revision}" for one in recorded]
+    found = {adapter.record().digest: adapter for adapter in find_adapters(given)}
+    wanted = {one.digest: one for one in recorded}
+    for digest, adapter in found.items():
+        if digest not in wanted:
+            named = ", ".join(one.id for one in recorded) or "none"
+            raise UsageError(
+                f"{folder} was not made with the adapter {adapter.id}, whose digest is {digest[:12]}… (its adapters: "
+                f"{named}); give those that it was made with as --adapter"
+            )
+        if adapter.weight not in (1, wanted[digest].weight):
+            raise UsageError(
+                f"{folder} was made with the adapter {adapter.id} at the weight {wanted[digest].weight:g}, and not "
+                f"{adapter.weight:g}; leave the weight out"
+            )
+    for digest, one in wanted.items():
+        if digest not in found:
+            raise UsageError(
+                f"{folder} was made with the adapter {one.id} too (digest {digest[:12]}…); give it as --adapter"
+            )
+    return tuple(replace(found[one.digest], weight=one.weight) for one in recorded)
 
 
 def memory_shortage(folder: Path, manifest: Manifest) -> str | None:

@@ -1,7 +1,7 @@
 """The options of a check, and the command line that repeats it."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,9 +47,13 @@ class CheckOptions:
             raise UsageError(f"reference is {self.reference!r}; the only one is 'transformers'")
 
 
-def command_line(artifact: str | Path, source: str, options: CheckOptions, device: Device) -> str:
+def command_line(
+    artifact: str | Path, source: str, options: CheckOptions, device: Device, adapters: Sequence[str] = ()
+) -> str:
     """Return the shell command that makes the report again."""
     words = ["intaglio", "parity", str(artifact), "--source", source]
+    for adapter in adapters:
+        words += ["--adapter", adapter]
     words += ["--text", str(options.text)] if options.text is not None else []
     default = CheckOptions()
     for option, value, usual in (

@@ -193,15 +193,17 @@ def _front_matter(manifest: Manifest, base: str | None, runs: list[str], rows: l
     if terms["license"] != "other":
         terms["license_name"] = None
     languages = list(source.card.languages) if source.card is not None else []
+    merged = [one.id for one in source.adapters if one.revision is not None and HUB_ID.fullmatch(one.id)]
+    bases = base if base is None or not merged else [base, *merged]
     data = ModelCardData(
         language=languages or None,
         license=terms["license"],
         license_name=terms["license_name"],
         license_link=terms["license_link"] if terms["license"] == "other" else None,
-        base_model=base,
+        base_model=bases,
         library_name="transformers.js" if "transformers.js" in runs else "onnx",
         pipeline_tag=manifest.task,
         tags=list(dict.fromkeys(["onnx", *runs, manifest.family, *(row.manifest.precision for row in rows)])),
-        base_model_relation="quantized" if base is not None else None,
+        base_model_relation=None if base is None else "merge" if source.adapters else "quantized",
     )
     return data.to_yaml()

@@ -5,7 +5,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...artifact import Manifest
+from ...artifact import Manifest, Source
 from ...contract import ACTIVATIONS, BITS, has_cache
 from .description import COMPUTED, Description, group_tensors
 from .text_files import text_facts
@@ -36,6 +36,7 @@ def describe_artifact(path: Path, manifest: Manifest) -> Description:
             "operators": manifest.operators,
             **text_facts(path, manifest.task),
             "source": f"{manifest.source.id} @ {manifest.source.revision or manifest.source.digest}",
+            **({"adapters": adapters_in_words(manifest.source)} if manifest.source.adapters else {}),
             "tools": manifest.tools,
             "parity": manifest.parity.verdict,
         },
@@ -45,6 +46,11 @@ def describe_artifact(path: Path, manifest: Manifest) -> Description:
         notes=manifest.notes,
         runtimes=_runtimes(path, manifest),
     )
+
+
+def adapters_in_words(source: Source) -> str:
+    """Return the adapters that a model was made with, each with its revision or digest and its weight."""
+    return ", ".join(f"{one.id} @ {one.revision or one.digest} x {one.weight:g}" for one in source.adapters)
 
 
 def _runtimes(path: Path, manifest: Manifest) -> "list[Support] | None":

@@ -11,7 +11,7 @@ from ...files.gguf_files import gguf_file
 from ..inspection.artifact import describe_artifact
 from ..inspection.description import Description
 from ..inspection.weights import HEADER
-from ..options import example, json_option
+from ..options import adapter_option, example, json_option
 from ..show import print_facts, print_json, print_rows
 
 DEFAULT_LENGTH = 4096
@@ -32,8 +32,9 @@ WINDOWED_LENGTHS = (1024, 4096, 16384, 65536)
     "--context-length", type=click.IntRange(min=1), metavar="N", help="Tokens for which the KV cache is computed."
 )
 @click.option("--weights", is_flag=True, help="List the weights of a quantized artifact.")
+@adapter_option
 @json_option
-def command(path: Path, context_length: int | None, weights: bool, as_json: bool) -> None:
+def command(path: Path, context_length: int | None, weights: bool, adapters: tuple[str, ...], as_json: bool) -> None:
     """Describe PATH, a checkpoint or an artifact: family, task, sizes, precisions, windows, memory.
 
     Only the headers of the weights are read. The KV cache is that of one sequence; without --context-length it is
@@ -45,11 +46,13 @@ def command(path: Path, context_length: int | None, weights: bool, as_json: bool
     nats per token.
     """
     if (path / MANIFEST).exists():
+        if adapters:
+            raise UsageError(f"{path} is an artifact, and --adapter is for checkpoints; leave the option out")
         description = describe_artifact(path, read_manifest(path))
     elif (path / "config.json").exists() or gguf_file(path) is not None:
         from ..inspection.checkpoint import describe_checkpoint
 
-        description = describe_checkpoint(path)
+        description = describe_checkpoint(path, adapters)
     else:
         if (foreign := foreign_format(path)) is not None:
             raise UnsupportedError(f"{path} {foreign}")

@@ -7,7 +7,7 @@ import click
 
 from ...errors import CheckError, OutputError, UsageError
 from ...extras import export_extra
-from ..options import device_option, example, json_option, threads_option
+from ..options import adapter_option, device_option, example, json_option, threads_option
 from ..parity_report import print_report
 from ..progress import progress
 from ..show import print_json
@@ -45,6 +45,7 @@ def parse_limits(_: click.Context, __: click.Parameter, values: tuple[str, ...])
 @click.argument("artifact")
 @click.option("--source", metavar="CHECKPOINT", help="A folder or a hub id.  [default: the hub id in the manifest]")
 @click.option("--revision", help="Commit, tag or branch, if CHECKPOINT is a hub id.")
+@adapter_option
 @click.option("--text", type=click.Path(path_type=Path), metavar="FILE", help="Text that both read, in UTF-8.")
 @click.option("--windows", type=click.IntRange(min=1), default=4, show_default=True, help="Windows of that text.")
 @click.option("--window", type=click.IntRange(min=8), default=192, show_default=True, help="Tokens per window.")
@@ -77,6 +78,7 @@ def command(
     artifact: str,
     source: str | None,
     revision: str | None,
+    adapters: tuple[str, ...],
     text: Path | None,
     windows: int,
     window: int,
@@ -100,6 +102,7 @@ def command(
     if record and limits:
         raise UsageError("--record needs the default limits; leave out --limit or --record")
     with export_extra():
+        from ...models.adapters.given import parse_adapter
         from ...parity import CheckOptions, check, render
         from ...parity import record as record_report
         from ...parity.record import write_whole
@@ -116,6 +119,7 @@ def command(
         found = check(
             artifact,
             source,
+            adapters=[parse_adapter(given) for given in adapters],
             options=options,
             device=device,
             threads=threads,

@@ -42,10 +42,12 @@ def describe(
     """
     identifier = _encodable(source.id)
     revision = f" at revision {source.revision}" if source.revision else ""
+    names = [_encodable(one.id) for one in source.adapters]
+    merged = f" with the adapter {' and '.join(names)}" if names else ""
     model.producer_version = __version__
     model.doc_string = (
-        f"{identifier}{revision}: {family} for {task} in {precision}, with {OPERATORS[target]}. The weights, the "
-        "tokenizer and the manifest intaglio.json are in the files that it came with."
+        f"{identifier}{revision}{merged}: {family} for {task} in {precision}, with {OPERATORS[target]}. The weights, "
+        "the tokenizer and the manifest intaglio.json are in the files that it came with."
     )
     facts = {
         "format_version": str(FORMAT_VERSION),
@@ -56,6 +58,7 @@ def describe(
         "source": identifier,
         "source_revision": source.revision,
         "source_digest": source.digest,
+        "adapters": ", ".join(names),
     }
     model.metadata_props.update({f"{PREFIX}{key}": value for key, value in facts.items() if value})
     if source.card is not None and source.card.license is not None:

@@ -24,7 +24,7 @@ def check_adapter(files: str | None, folder: Path, options: ReadOptions) -> str 
     Raises:
         UnsupportedError: there is one beside the weights, and no option says to ignore it.
     """
-    if files is None or any(one.folder.resolve() == folder.resolve() for one in options.adapters):
+    if files is None:
         return None
     if options.ignore_adapter:
         return f"an adapter (LoRA) beside the weights ({files}) is left out, as --ignore-adapter says"

@@ -1,6 +1,7 @@
 """Compare source and artifact with another implementation on the same text."""
 
 from ...artifact import Manifest
+from ...errors import UnsupportedError
 from ...models.checkpoint import Checkpoint
 from ...runtime.engine.session import Session
 from ..cases.case import Case
@@ -18,8 +19,13 @@ def against(
 
     Raises:
         DependencyError: transformers is not installed.
-        UnsupportedError: it cannot read this checkpoint.
+        UnsupportedError: it cannot read this checkpoint, or the artifact has adapters in it.
     """
+    if manifest.source.adapters:
+        raise UnsupportedError(
+            f"{checkpoint.folder}: transformers would read it without the adapters that the artifact was made with; "
+            "leave --reference transformers out"
+        )
     kind = kind_of(manifest.task, manifest.model)
     ours, theirs = Tally(kind, NOISE["fp32"]), Tally(kind, NOISE[standard_of(manifest)])
     outputs = {index: rows for index, _, rows in case.run(session)}

@@ -36,16 +36,12 @@ def write(
     folder: Path, base: Path, config: Any, *, task: str = "text-generation", seed: int = 1, resized: int | None = None
 ) -> Path:
     """Write an adapter of a base, with random numbers in every tensor, as ``save_pretrained`` writes it."""
-    peft = pytest.importorskip("peft")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         whole = model(base, task)
         if resized is not None:
             whole.resize_token_embeddings(resized)
-        adapted = peft.get_peft_model(whole, config)
-        randomize(adapted, seed)
-        adapted.save_pretrained(folder)
-    return folder
+    return save(adapt(whole, config, seed), folder)
 
 
 def randomize(adapted: Any, seed: int) -> None:
@@ -110,3 +106,37 @@ def rewrite(folder: Path, found: Mapping[str, Tensor]) -> Path:
 def base(folder: Path, family: str = "qwen2", task: str = "text-generation", **changes: Any) -> Path:
     """Write a tiny base."""
     return tiny.write(folder, tiny.config(family, task, **changes))
+
+
+def adapt(whole: Any, config: Any, seed: int = 1) -> Any:
+    """Return peft's model of a new adapter with random numbers."""
+    peft = pytest.importorskip("peft")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        adapted = peft.get_peft_model(whole, config).eval()
+        randomize(adapted, seed)
+        return adapted
+
+
+def save(adapted: Any, folder: Path) -> Path:
+    """Write an adapter as ``save_pretrained`` does."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        adapted.save_pretrained(folder)
+    return folder
+
+
+def logits(whole: Any, ids: Tensor) -> Tensor:
+    """Return a model's logits, the adapter that it has active."""
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        found: Tensor = whole(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+        return found
+
+
+def with_adapter(whole: Any, folder: Path) -> Any:
+    """Return peft's model with an adapter that is not merged."""
+    peft = pytest.importorskip("peft")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return peft.PeftModel.from_pretrained(whole, folder).eval()
