@@ -212,7 +212,7 @@ class _Audit:
             rounded = entry.quantization.error > LAST_BIT
             dtype = getattr(torch, self.manifest.model.cache_dtype) if rounded else torch.float32
             found = compare_codes(stored.weight, sources, dtype)
-            fault = diagnose_codes(name, stored.weight, expected, sources, found, self.checkpoint)
+            fault = diagnose_codes(stored.weight, expected, sources, found, self.checkpoint)
             if fault is not None:
                 return fault, False
             exact &= not found.rounded

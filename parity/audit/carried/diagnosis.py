@@ -11,7 +11,7 @@ from ..expected import Expected
 from ..layouts import Weight
 from ..stored import BlockPart
 from .block_values import describe_block_values
-from .comparison import CodeComparison, block_of_each
+from .comparison import CodeComparison, compare_rows
 from .moved import moved_codes
 from .source import SourceCodes
 
@@ -20,7 +20,6 @@ FEW = 0.02
 
 
 def diagnose_codes(
-    name: str,
     weight: Weight,
     expected: Expected,
     sources: Sequence[SourceCodes],
@@ -31,13 +30,13 @@ def diagnose_codes(
     if comparison.same:
         return None
     size = min(weight.block_size or 1, weight.shape[1])
-    if comparison.mixed is not None and weight.order is None and all(source.place is None for source in sources):
+    if comparison.mixed and weight.order is None and all(source.place is None for source in sources):
         return f"the graph reads it in blocks of {size}, and the checkpoint has blocks of {sources[0].grid.block_size}"
     if comparison.codes.count:
         where = _where(comparison.codes, expected, weight, 1)
         share = f"{comparison.codes.count:,} of its {expected.elements:,} codes are not the checkpoint's, the first"
         cause = None
-        if comparison.codes.count > FEW * expected.elements or comparison.mixed is not None:
+        if comparison.codes.count > FEW * expected.elements or comparison.mixed:
             cause = moved_codes(weight, sources, comparison.codes.row, checkpoint)
         own = _own_code(weight, sources, comparison.codes)
         return f"{cause}; {share} in {where}" if cause else f"{share} in {where}{own}"
@@ -45,7 +44,7 @@ def diagnose_codes(
         return _diagnose_zero_points(weight, expected, sources, comparison)
     what = "scale" if comparison.scales.count else "offset"
     found = comparison.scales if comparison.scales.count else comparison.offsets
-    stored, wanted, others = _block_values(what, name, weight, sources, checkpoint)
+    stored, wanted, others = _block_values(what, weight, sources, checkpoint)
     cause = describe_block_values(f"{what}s", stored, wanted, others)
     where = _where(found, expected, weight, size)
     text = f"{found.count:,} of its {comparison.blocks:,} {what}s are not the checkpoint's, the first in {where}"
@@ -96,47 +95,28 @@ def _diagnose_zero_points(
 
 
 def _zero_points(weight: Weight, sources: Sequence[SourceCodes]) -> tuple[Tensor, Tensor]:
-    """Return the zero points [N, KB] of the weight and of its sources, as distances from code 0."""
-    size = min(weight.block_size or 1, weight.shape[1])
-    stored, wanted = [], []
-    for source in sources:
-        blocks, _ = block_of_each(source, source.columns(weight.order), weight, CodeComparison())
-        for rows in source.chunks():
-            part = _read(weight, source, rows)
-            stored.append(-part.low[:, ::size])
-            wanted.append(source.parameters.zero_points[rows.start : rows.stop, blocks].float())
-    return torch.cat(stored), torch.cat(wanted)
+    """Return the zero points [N, KB] of the weight and of its sources."""
+    parts = [compare_rows(weight, source, rows) for source in sources for rows in source.chunks()]
+    return torch.cat([part.zero_points for part in parts]), torch.cat([part.wanted_zero_points for part in parts])
 
 
 def _block_values(
-    what: str, name: str, weight: Weight, sources: Sequence[SourceCodes], checkpoint: Checkpoint
+    what: str, weight: Weight, sources: Sequence[SourceCodes], checkpoint: Checkpoint
 ) -> tuple[Tensor, Tensor, list[tuple[str, Tensor]]]:
     """Return the scales (offsets) [N, KB] of the weight, those of its sources, and those of tensors of their shape."""
     stored, wanted = [], []
     for source in sources:
-        blocks, size = block_of_each(source, source.columns(weight.order), weight, CodeComparison())
         for rows in source.chunks():
-            part = _read(weight, source, rows)
-            values = part.scales if what == "scale" else part.offsets
-            own = source.parameters.scales[rows.start : rows.stop, blocks]
-            if what == "offset":
-                own = source.offsets(rows, blocks)
-            values = torch.zeros_like(own) if values is None else values
-            stored.append(values if values.shape == own.shape else values.repeat_interleave(size, 1))
-            wanted.append(own)
+            part = compare_rows(weight, source, rows)
+            stored.append(part.scales if what == "scale" else part.offsets)
+            wanted.append(part.wanted_scales if what == "scale" else part.wanted_offsets)
     others = []
     if len(sources) == 1:
-        for other, quantized in checkpoint.quantized.items():
+        for name, quantized in checkpoint.quantized.items():
             grid = quantized.grid
-            if other != sources[0].name and grid is not None and quantized.info.shape == sources[0].shape:
+            if name != sources[0].name and grid is not None and quantized.info.shape == sources[0].shape:
                 parameters = grid.parameters()
                 values = parameters.scales if what == "scale" else parameters.offsets
-                if values is not None and values.shape == sources[0].parameters.scales.shape:
-                    others.append((other, values))
+                if values is not None:
+                    others.append((name, values))
     return torch.cat(stored), torch.cat(wanted), others
-
-
-def _read(weight: Weight, source: SourceCodes, rows: range) -> BlockPart:
-    part = weight.read(range(source.first + rows.start, source.first + rows.stop), range(weight.shape[1]))
-    assert isinstance(part, BlockPart)
-    return part

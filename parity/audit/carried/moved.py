@@ -29,15 +29,17 @@ AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 def moved_codes(weight: Weight, sources: Sequence[SourceCodes], row: int, checkpoint: Checkpoint) -> str | None:
     """Return what the codes from ``row`` on are; None where that is not known."""
     source = next(s for s in sources if row < s.first + s.shape[0])
-    start = row - source.first
+    start = (row - source.first) // len(AWQ_ORDER) * len(AWQ_ORDER)
     rows = range(start, min(start + SAMPLE, source.shape[0]))
     part = weight.read(range(source.first + rows.start, source.first + rows.stop), range(weight.shape[1]))
     assert isinstance(part, BlockPart)
     columns = source.columns(weight.order)
     zeros = source.parameters.zero_points[rows.start : rows.stop][:, source.blocks(columns)]
-    # Unsigned codes, as a file holds them; codes of more bits than the checkpoint's have a zero point elsewhere.
-    shift = int((-part.low - zeros.float()).flatten().mode().values)
-    stored = (part.codes - part.low - (shift if abs(shift) > 1 else 0)).round().to(torch.int16)
+    # Unsigned codes, as a file holds them; in more bits than the checkpoint's, their zero point may be elsewhere.
+    codes = part.codes - part.low
+    if codes.max() >= 2**source.grid.bits:
+        codes = codes + part.low + zeros
+    stored = codes.round().to(torch.int16)
     own = source.grid.codes(rows).to(torch.int16)
     wanted = own[:, columns]
     if stored.min() == stored.max():
