@@ -35,7 +35,7 @@ _READ = frozenset(
     """vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads head_dim
     rms_norm_eps max_position_embeddings original_max_position_embeddings tie_word_embeddings rope_theta rope_scaling
     rope_parameters pad_token_id id2label num_labels problem_type sliding_window layer_types is_causal
-    hidden_act quantization_config quantization""".split()
+    hidden_act quantization_config compression_config quantization""".split()
 )
 
 

@@ -19,6 +19,8 @@ from .torchao import read_torchao
 from .weights import QuantizedWeights
 
 KEY = "quantization_config"
+OLDER_KEY = "compression_config"
+"""The key of compressed-tensors before transformers read it."""
 METHOD = "quant_method"
 
 Reader = Callable[[JSONFields, TensorStore, Path], QuantizedWeights]
@@ -41,6 +43,22 @@ READERS: Mapping[str, Reader] = {
     "torchao": read_torchao,
 }
 """The readers by ``quant_method``."""
+
+UNREAD: Mapping[str, str] = {
+    "aqlm": "AQLM, sums of codebook entries",
+    "bitnet": "BitNet, ternary weights for activations in int8",
+    "eetq": "EETQ, int8 in the order of a GPU's kernel",
+    "fp_quant": "FP-Quant, FP4 for rotated activations",
+    "higgs": "HIGGS, codebooks for rotated weights",
+    "hqq": "HQQ, codes with float zero points",
+    "mxfp4": "MXFP4 of experts, as gpt-oss has it",
+    "quanto": "Quanto, tensors of optimum-quanto",
+    "quark": "Quark, AMD's quantizer",
+    "sinq": "SINQ, codes with scales for rows and columns",
+    "spqr": "SpQR, codes with sparse outliers",
+    "vptq": "VPTQ, codebooks of vectors",
+}
+"""Methods of transformers that are not read, in words."""
 
 OWN_FILES: Mapping[str, Reader] = {"quantize_config.json": read_gptq, "quant_config.json": read_awq}
 """Files that hold the settings where config.json has none, as AutoGPTQ and AutoAWQ wrote them at first."""
@@ -65,17 +83,18 @@ def read_quantized(config: JSONFields, store: TensorStore, folder: Path) -> Quan
 def _read(config: JSONFields, store: TensorStore, folder: Path) -> QuantizedWeights | None:
     if (settings := config.fields(mlx.KEY)) is not None:  # mlx-lm repeats it as quantization_config
         return mlx.read_mlx(settings, store, folder)
-    settings = config.fields(KEY)
+    settings = config.fields(KEY) or config.fields(OLDER_KEY)
     if settings is None:
         return _older(store, folder) or read_plain_fp8(store, folder)
     method = settings.text(METHOD) or settings.text("method")
     if method is None:
         raise CheckpointError(f"{settings.where} has no {METHOD}; fetch config.json again")
     if method not in READERS:
-        known = ", ".join(sorted(READERS)) or "none"
+        known = ", ".join(sorted(READERS))
+        what = f" ({UNREAD[method]})" if method in UNREAD else ""
         raise UnsupportedError(
-            f"{settings.where}: {METHOD} is {shown(method)}, a format that is not read (those that are: {known}); "
-            "export the checkpoint that it was made from"
+            f"{settings.where}: {METHOD} is {shown(method)}{what}, a format that is not read (those that are: "
+            f"{known}); export the checkpoint that it was made from, with --precision int8 or int4 for a small artifact"
         )
     return READERS[method](settings, store, folder)
 

@@ -127,10 +127,27 @@ def _weight_files(folder: Path) -> tuple[Path, ...]:
     pickles = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in folder.glob(pattern))
     if pickles:
         raise UnsupportedError(
-            f"{folder}: {pickles[0]} is a pickle, which can run any code when opened, and is not read; convert it to "
-            "safetensors first (transformers: from_pretrained(...).save_pretrained(..., safe_serialization=True))"
+            f"{folder}: {pickles[0]} is a pickle, which can run any code when opened, and is not read; "
+            f"{_pickle_remedy(folder)}"
         )
     raise CheckpointError(f"{folder} has neither {SINGLE} nor {INDEX}; fetch the checkpoint's weights")
+
+
+def _pickle_remedy(folder: Path) -> str:
+    """Return what to do about a pickle: one of TorchAO holds Python objects, which no conversion takes along."""
+    try:
+        quantization = read_object(folder / "config.json").get("quantization_config")
+    except (ValueError, OSError):
+        quantization = None
+    if isinstance(quantization, dict) and quantization.get("quant_method") == "torchao":
+        return (
+            "export the checkpoint that it was made from, or quantize that again with a torchao and transformers that "
+            "save safetensors"
+        )
+    return (
+        "convert it to safetensors first (transformers: from_pretrained(...).save_pretrained(..., "
+        "safe_serialization=True))"
+    )
 
 
 def _headers(

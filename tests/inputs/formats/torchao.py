@@ -97,7 +97,7 @@ def int4(folder: Path) -> dict[str, Tensor]:
     return found
 
 
-ALL: tuple[Case, ...] = (
+CASES: tuple[Case, ...] = (
     *(
         Case("TorchAO", variant, "torchao, transformers", partial(make, variant=key), dequantized)
         for key, variant in VARIANTS.items()
@@ -110,4 +110,3 @@ ALL: tuple[Case, ...] = (
         int4,
     ),
 )
-CASES: tuple[Case, ...] = ()

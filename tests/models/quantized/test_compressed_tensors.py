@@ -23,7 +23,7 @@ pytest.importorskip("compressed_tensors")
 DOWN = "model.layers.0.mlp.down_proj"
 
 
-@pytest.mark.parametrize("case", cases.VARIANTS, ids=lambda case: case.variant)
+@pytest.mark.parametrize("case", cases.CASES + cases.MORE, ids=lambda case: case.variant)
 def test_values_and_codes_are_the_librarys(case: Case, tmp_path: Path) -> None:
     source = case.make(tmp_path, "exaone4")
     expected = case.weights(source)
@@ -106,6 +106,14 @@ def test_a_name_comes_before_a_pattern_and_a_class(tmp_path: Path) -> None:
         "int4",
         "int2",
     ]
+
+
+def test_settings_under_the_older_key(sound: Path, tmp_path: Path) -> None:
+    source = _copy(sound, tmp_path)
+    values = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    values["compression_config"] = values.pop("quantization_config")
+    (source / "config.json").write_text(json.dumps(values), encoding="utf-8")
+    assert set(Checkpoint(source).quantized) == set(Checkpoint(sound).quantized)
 
 
 def _settings(source: Path) -> dict[str, Any]:

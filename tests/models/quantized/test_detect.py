@@ -91,11 +91,20 @@ def test_the_method_by_the_newer_key(folder: Path) -> None:
     assert Checkpoint(folder).quantized
 
 
-def test_a_format_that_is_not_read(folder: Path) -> None:
-    rewrite(folder, quant_method="aqlm")
-    with pytest.raises(
-        UnsupportedError, match=r"quant_method is 'aqlm', a format that is not read \(those that are: auto"
-    ):
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (
+            "aqlm",
+            "quant_method is 'aqlm' (AQLM, sums of codebook entries), a format that is not read (those that are: auto",
+        ),
+        ("new", "quant_method is 'new', a format that is not read (those that are: auto-round, awq, "),
+        ("new", "export the checkpoint that it was made from, with --precision int8 or int4"),
+    ],
+)
+def test_a_format_that_is_not_read(method: str, message: str, folder: Path) -> None:
+    rewrite(folder, quant_method=method)
+    with pytest.raises(UnsupportedError, match=re.escape(message)):
         Checkpoint(folder)
 
 

@@ -18,7 +18,7 @@ DOWN = "model.layers.0.mlp.down_proj"
 QUERY = "model.layers.0.self_attn.q_proj"
 
 
-@pytest.mark.parametrize("case", cases.VARIANTS, ids=lambda case: case.variant)
+@pytest.mark.parametrize("case", cases.CASES + cases.MORE, ids=lambda case: case.variant)
 @pytest.mark.parametrize("family", ["qwen2", "exaone4"])
 def test_values_are_those_of_transformers(case: Case, family: str, tmp_path: Path) -> None:
     source = case.make(tmp_path, family)
@@ -55,7 +55,7 @@ def test_exponents_as_scales(tmp_path: Path) -> None:
 
 
 def test_the_format_in_words(tmp_path: Path) -> None:
-    source = cases.VARIANTS[0].make(tmp_path, "qwen2")
+    source = cases.CASES[0].make(tmp_path, "qwen2")
     checkpoint = Checkpoint(source)
     weight = checkpoint.quantized[f"{DOWN}.weight"]
     assert weight.format == "FP8 (E4M3), blocks of 128 x 128"
@@ -115,7 +115,7 @@ def test_settings_are_refused(
 def test_damaged_tensors_are_refused(
     remove: str | None, tensors: dict[str, Tensor], error: type[IntaglioError], message: str, tmp_path: Path
 ) -> None:
-    source = cases.VARIANTS[0].make(tmp_path, "qwen2")
+    source = cases.CASES[0].make(tmp_path, "qwen2")
     _edit(source, tensors, remove)
     with pytest.raises(error) as raised:
         Checkpoint(source)
@@ -130,7 +130,7 @@ def test_settings_without_a_weight_in_fp8_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [torch.nan, torch.inf])
 def test_scales_that_are_no_numbers_are_refused(number: float, tmp_path: Path) -> None:
-    source = cases.VARIANTS[0].make(tmp_path, "qwen2")
+    source = cases.CASES[0].make(tmp_path, "qwen2")
     _edit(source, {f"{DOWN}.weight_scale_inv": torch.full((2, 3), number)})
     with pytest.raises(CheckpointError, match=r"down_proj.weight_scale_inv has scales that are NaN or infinite"):
         Checkpoint(source).tensor(f"{DOWN}.weight")

@@ -22,7 +22,7 @@ NAME = f"{MODULE}.weight"
 QDATA, SCALE, ZERO = (f"{MODULE}._weight_{part}" for part in ("qdata", "scale", "zero_point"))
 
 
-@pytest.mark.parametrize("case", cases.ALL, ids=lambda case: case.variant)
+@pytest.mark.parametrize("case", cases.CASES, ids=lambda case: case.variant)
 @pytest.mark.parametrize("family", cases.FAMILIES)
 def test_values_and_codes_are_torchaos(case: Case, family: str, tmp_path: Path) -> None:
     source = case.make(tmp_path, family)
@@ -153,4 +153,12 @@ def test_a_folder_without_quantized_tensors_is_refused(tmp_path: Path) -> None:
     weights = {name: one for name, one in held.items() if "_weight_" not in name}
     save_file(weights, source / "model.safetensors", {"format": "pt"})
     with pytest.raises(CheckpointError, match=r"says torchao, and the metadata of .* names none of its tensors"):
+        Checkpoint(source)
+
+
+def test_a_pickle_has_its_own_advice(tmp_path: Path) -> None:
+    source = cases.make_int4(tmp_path, "qwen2")
+    (source / "model.safetensors").rename(source / "pytorch_model.bin")
+    message = "export the checkpoint that it was made from, or quantize that again with a torchao and transformers"
+    with pytest.raises(UnsupportedError, match=message):
         Checkpoint(source)
