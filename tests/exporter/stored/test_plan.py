@@ -15,8 +15,6 @@ from intaglio.exporter.quantize.formats.blocks import unpack
 from intaglio.exporter.quantize.stored.plan import artifact_bytes, plan
 from intaglio.models.checkpoint import Checkpoint
 from intaglio.models.quantized.weights import BlockParameters
-from intaglio.runtime import TextGenerator, load
-from intaglio.tests.exporter import drive
 from intaglio.tests.exporter.stored.grids import EVERY, LAYERS, Kind, Weight, by_end, install
 from intaglio.tests.exporter.stored.test_carried import FLOAT, write
 from intaglio.tests.files.artifact_files import graph_of
@@ -137,22 +135,6 @@ def stored_bytes(folder: Path, name: str) -> torch.Tensor:
 
     model = onnx.load(graph_of(folder))
     return torch.from_numpy(numpy_helper.to_array(next(t for t in model.graph.initializer if t.name == name)).copy())
-
-
-@pytest.mark.parametrize("kind", [Kind(zeros="any", ordered=True), Kind(6, 16, scales="single")], ids=str)
-def test_the_runtime_generates_the_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind) -> None:
-    install(monkeypatch, by_end(dict.fromkeys(LAYERS, kind)))
-    folder = write(tmp_path / "checkpoint", "exaone4", tokenizer=True)
-    export(folder, tmp_path / "out", options=FLOAT)
-    model = load(tmp_path / "out", threads=1)
-    assert isinstance(model, TextGenerator)
-    native, ids = Checkpoint(folder).load(), drive.ids(288, 9)[0].tolist()
-    expected = list(ids)
-    with torch.inference_mode():
-        while len(expected) < 17 and expected[-1] != 2:  # the end of a text
-            expected.append(int(native(torch.tensor([expected])).logits[0, -1].argmax()))
-    found = model.generate(ids, max_new_tokens=8, temperature=0)
-    assert list(found.token_ids) == expected[9:]
 
 
 @pytest.mark.parametrize("device", ["cuda", "qnn"])
