@@ -69,10 +69,10 @@ def stored_weights(manifest: Manifest) -> list[StoredWeight]:
 
 
 def part_of(name: str, manifest: Manifest) -> str | None:
-    """Return ``scales`` or ``zero points`` if the tensor is one of a quantized weight, else None."""
+    """Return ``scales``, ``zero points``, ``offsets`` or an ``order`` if the tensor is one of a quantized weight."""
     if manifest.tensors[name].sources:
         return None
-    for part in ("scales", "zero_points"):
+    for part in ("scales", "zero_points", "offsets", "order", "inverse_order"):
         owner, found, _ = name.rpartition(f".{part}")
         if found and manifest.tensors.get(f"{owner}.codes", _NONE).quantization:
             return part.replace("_", " ")
