@@ -1,19 +1,24 @@
 """The description of a checkpoint, from its config and the headers of its weight files."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import prod
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...extras import export_extra
 from .description import Description, group_tensors
+from .quantized import AS_IT_IS, stored_formats
 from .text_files import text_facts
+
+if TYPE_CHECKING:
+    from ...models.checkpoint import Checkpoint
 
 BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I8": 8, "U8": 8, "BOOL": 8}
 """Bits of an element, by dtype in a safetensors header."""
 
 
 def describe_checkpoint(path: Path, adapters: Sequence[str] = ()) -> Description:
-    """Describe a checkpoint; the memory is that of the fp32 artifact that `export` writes by default.
+    """Describe a checkpoint; the memory is that of the artifact that `export` writes by default.
 
     Args:
         adapters: what `--adapter` gives; the description is that of the merged model.
@@ -31,8 +36,11 @@ def describe_checkpoint(path: Path, adapters: Sequence[str] = ()) -> Description
     merged = find_adapters([parse_adapter(text) for text in adapters])
     checkpoint = Checkpoint(path, ReadOptions(describe=True, adapters=merged))
     config = checkpoint.config
-    tensors = [(info.dtype, prod(info.shape)) for info in checkpoint.tensors.values()]
-    groups = group_tensors((dtype, number, number * BITS.get(dtype, 0) // 8) for dtype, number in tensors)
+    groups = group_tensors(_tensors(checkpoint))
+    stored = stored_formats(checkpoint)
+    precision, resident = "fp32", sum(group.elements for group in groups.values()) * BITS["F32"] // 8
+    if stored is not None and stored.carried and stored.precision is not None:
+        precision, resident = stored.precision, stored.sizes[AS_IT_IS]
     return Description(
         path=str(path),
         kind="checkpoint",
@@ -41,8 +49,8 @@ def describe_checkpoint(path: Path, adapters: Sequence[str] = ()) -> Description
         groups=groups,
         architecture=config,
         labels=config.labels if checkpoint.task in ("text-classification", "token-classification") else (),
-        memory_precision="fp32",
-        resident_bytes=sum(g.elements for g in groups.values()) * BITS["F32"] // 8,
+        memory_precision=precision,
+        resident_bytes=resident,
         cache_bits=BITS["F32"] if checkpoint.task == "text-generation" else None,
         windowed=True,
         details={
@@ -54,4 +62,15 @@ def describe_checkpoint(path: Path, adapters: Sequence[str] = ()) -> Description
             **text_facts(checkpoint.text_folder, checkpoint.task),
         },
         notes=[note for note in (*checkpoint.notes, note_on_left_out(checkpoint, checkpoint.task)) if note is not None],
+        stored=stored,
     )
+
+
+def _tensors(checkpoint: "Checkpoint") -> Iterator[tuple[str, int, int]]:
+    """Yield the format or dtype, elements and stored bytes of each tensor."""
+    for name, info in checkpoint.tensors.items():
+        number, weight = prod(info.shape), checkpoint.quantized.get(name)
+        if weight is not None:
+            yield weight.format, number, weight.stored_bytes
+        else:
+            yield info.dtype, number, number * BITS.get(info.dtype, 0) // 8

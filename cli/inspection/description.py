@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..sizes import size
+from .quantized import StoredFormats
 from .weights import StoredWeight, describe_formats, rows_by_kind
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class Description:
         kl: estimated KL divergence of the quantization, in nats per token.
         notes: how the checkpoint is read where its files leave that open.
         runtimes: what each runtime makes of the artifact; None where that is not known.
+        stored: the weights that a checkpoint stores quantized, and what `export` would do with them.
     """
 
     path: str
@@ -86,6 +88,7 @@ class Description:
     kl: float | None = None
     notes: Sequence[str] = ()
     runtimes: "Sequence[Support] | None" = None
+    stored: StoredFormats | None = None
 
     @property
     def parameters(self) -> int:
@@ -136,6 +139,7 @@ class Description:
             "labels": list(self.labels),
             "memory": {"precision": self.memory_precision, "weight_bytes": self.resident_bytes, "kv_cache": caches},
             **self._weights_to_json(),
+            **(self.stored.to_json() if self.stored is not None else {}),
             **({"notes": list(self.notes)} if self.notes else {}),
             **self.details,
             **({"runtimes": [asdict(support) for support in self.runtimes]} if self.runtimes is not None else {}),
@@ -162,6 +166,9 @@ class Description:
         for name, group in self.groups.items():
             lines.append(("", f"{name}: {group.elements:,} in {_plural(group.tensors, 'tensor')}, {size(group.bytes)}"))
         lines += self._weights_to_lines()
+        for name, text in self.stored.to_lines() if self.stored is not None else ():
+            first, *rest = textwrap.wrap(text, 90, break_on_hyphens=False)
+            lines += [(name, first), *(("", line) for line in rest)]
         layers = _plural(len(sizes.layer_windows), "layer")
         kv_heads = _plural(sizes.num_key_value_heads, "KV head")
         heads = f"{sizes.num_attention_heads} heads, {kv_heads}, head_dim {sizes.head_dim}"

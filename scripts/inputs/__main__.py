@@ -5,12 +5,13 @@ import tempfile
 from pathlib import Path
 
 import click
+from intaglio.tests.files.drive import trace_once
 from intaglio.tests.inputs.formats import cases
 from intaglio.tests.inputs.outcome import run_case
 
 from . import __doc__ as text
 from .record import Record, read_record
-from .table import FAMILY, PRECISIONS, ROOT, table, write
+from .table import FAMILY, ROOT, table, write
 
 RECORD = ROOT / "build" / "inputs.json"
 
@@ -20,6 +21,7 @@ RECORD = ROOT / "build" / "inputs.json"
 @click.option("--resume", is_flag=True, help=f"Keep what {RECORD.relative_to(ROOT)} has, and run the rest.")
 @click.option("--write", "writes", is_flag=True, help="Write the table of what that file has into docs/inputs.md.")
 def main(only: str, resume: bool, writes: bool) -> None:
+    trace_once()
     before = read_record(RECORD)
     kept = Record()
     for case in cases():
@@ -34,7 +36,7 @@ def main(only: str, resume: bool, writes: bool) -> None:
                 click.echo(f"{', '.join(key)}: skipped, {case.requires} is not installed", err=True)
                 continue
             with tempfile.TemporaryDirectory(prefix="intaglio-inputs-") as place:
-                outcome = run_case(case, family, Path(place), rounded=PRECISIONS)
+                outcome = run_case(case, family, Path(place))
             kept.outcomes[key] = outcome
             kept.save(RECORD)
             click.echo(f"{', '.join(key)}: {outcome.kind}", err=True)

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from intaglio.tests.inputs.case import Case
-from intaglio.tests.inputs.outcome import Outcome, Rounded
+from intaglio.tests.inputs.outcome import Outcome
 
 Key = tuple[str, str, str, str]
 """Format, variant, the library that made it, and family."""
@@ -13,7 +13,7 @@ Key = tuple[str, str, str, str]
 
 @dataclass
 class Record:
-    """Outcomes by case and family; ``skipped`` has the reason where a library is missing."""
+    """Outcomes by case and family."""
 
     outcomes: dict[Key, Outcome] = field(default_factory=dict)
 
@@ -32,7 +32,5 @@ def read_record(path: Path) -> Record:
     found = Record()
     if path.exists():
         for (format, variant, made_by, family), values in json.loads(path.read_text(encoding="utf-8")):
-            rounded = {name: Rounded(**one) for name, one in values["rounded"].items()}
-            outcome = Outcome(values["kind"], values["reason"], rounded)
-            found.outcomes[format, variant, made_by, family] = outcome
+            found.outcomes[format, variant, made_by, family] = Outcome(**values)
     return found

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from intaglio.artifact import Precision
 from intaglio.tests.inputs.outcome import Outcome
 
 from .record import Key, Record
@@ -13,8 +12,7 @@ PAGE = ROOT / "docs" / "inputs.md"
 BEGIN, END = "<!-- begin: scripts/inputs -->\n", "\n<!-- end: scripts/inputs -->"
 CARRIED = "carried over exactly"
 FAMILY = {"qwen2": "Qwen2", "exaone4": "EXAONE 4.0"}
-PRECISIONS: tuple[Precision, ...] = ("int8", "int4")
-HEADER = ("format", "variant", "made by", "as it is", *(f"anew as {one}" for one in PRECISIONS))
+HEADER = ("format", "variant", "made by", "as it is", "anew instead")
 
 
 def write(text: str) -> None:
@@ -34,7 +32,7 @@ def table(record: Record) -> str:
     reasons: dict[str, int] = {}
     lines = [f"| {' | '.join(HEADER)} |", "| --- " * len(HEADER) + "|"]
     for names, found in _cases(record.outcomes).items():
-        cells = [as_it_is(found, reasons), *(rounded(found.values(), one) for one in PRECISIONS)]
+        cells = [as_it_is(found, reasons), instead(found.values())]
         lines.append(f"| {' | '.join([*map(_escaped, names), *cells])} |")
     notes = [f"{number}. {_escaped(reason)}" for reason, number in reasons.items()]
     return "\n".join([*lines, "", *notes, *([""] if notes else [])])
@@ -63,13 +61,14 @@ def _as_it_is(outcome: Outcome, reasons: dict[str, int]) -> str:
     return f"refused ({reasons.setdefault(outcome.reason, len(reasons) + 1)})"
 
 
-def rounded(outcomes: Iterable[Outcome], precision: str) -> str:
-    """Return the cell of a precision: the larger loss of the two families."""
-    found = [outcome.rounded[precision] for outcome in outcomes if precision in outcome.rounded]
-    if not found:
-        return ""
-    error, divergence = max(one.error for one in found), max(one.divergence for one in found)
-    return f"{100 * error:.1g} %, KL {divergence:.0e}"
+def instead(outcomes: Iterable[Outcome]) -> str:
+    """Return the cell of what a refusal offers: the larger error of the two families, by precision."""
+    errors: dict[str, float] = {}
+    for outcome in outcomes:
+        for precision, error in outcome.errors.items():
+            errors[precision] = max(error, errors.get(precision, 0.0))
+    rounded = [f"{name}: {100 * error:.1g} %" for name, error in errors.items()]
+    return "; ".join(["fp32: exactly", *rounded]) if rounded else ""
 
 
 def _escaped(text: str) -> str:
