@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,23 @@ def token_ids(vocabulary: int = 288) -> Tensor:
     return torch.randint(3, vocabulary, (1, TOKENS), generator=torch.Generator().manual_seed(0))
 
 
-def reference_logits(source: Path, weights: Mapping[str, Tensor]) -> Tensor:
-    """Return the logits [1, S, V] of transformers' model with the dequantized weights in float32.
+@dataclass(frozen=True)
+class Reference:
+    """The logits [1, S, V] of transformers' model with float32 weights, computed in float64.
+
+    ``noise`` is how far the same model is from them when it computes in float32, as a fraction of the largest.
+    """
+
+    logits: Tensor
+    noise: float
+
+    def difference(self, found: Tensor) -> float:
+        """Return the largest difference of other logits, as a fraction of the largest."""
+        return float((found - self.logits).abs().max() / self.logits.abs().max())
+
+
+def reference(source: Path, weights: Mapping[str, Tensor]) -> Reference:
+    """Run transformers' model with the dequantized weights.
 
     Args:
         weights: the quantized weights, dequantized; every other tensor is that of the files.
@@ -46,7 +62,9 @@ def reference_logits(source: Path, weights: Mapping[str, Tensor]) -> Tensor:
     assert not left.unexpected_keys
     assert set(left.missing_keys) <= {"lm_head.weight"}
     model.tie_weights()
-    return logits_of(model, token_ids(values["vocab_size"]))
+    ids = token_ids(values["vocab_size"])
+    single, double = logits_of(model, ids), logits_of(model.double(), ids)
+    return Reference(double, Reference(double, 0.0).difference(single))
 
 
 def _config(source: Path) -> dict[str, Any]:
@@ -61,7 +79,7 @@ def _config(source: Path) -> dict[str, Any]:
 def logits_of(model: nn.Module, ids: Tensor) -> Tensor:
     with torch.no_grad():
         logits: Tensor = model(ids, use_cache=False).logits
-    return logits.float()
+    return logits
 
 
 def _plain_tensors(source: Path) -> Mapping[str, Tensor]:
