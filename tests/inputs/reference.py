@@ -12,20 +12,20 @@ from intaglio.models.checkpoint import Checkpoint
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-TOKENS = 20
-"""The length of the text: beyond the window of the hybrid family's sliding layers."""
+TEXTS, TOKENS = 4, 20
+"""The number and the length of the texts: beyond the window of the hybrid family's sliding layers."""
 
 QUANTIZATION_KEYS = ("quantization_config", "quantization", "compression_config")
 
 
 def token_ids(vocabulary: int = 288) -> Tensor:
-    """Return random ids [1, S], none of them special."""
-    return torch.randint(3, vocabulary, (1, TOKENS), generator=torch.Generator().manual_seed(0))
+    """Return random ids [B, S], none of them special."""
+    return torch.randint(3, vocabulary, (TEXTS, TOKENS), generator=torch.Generator().manual_seed(0))
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The logits [1, S, V] of transformers' model with float32 weights, computed in float64.
+    """The logits [B, S, V] of transformers' model with float32 weights, computed in float64.
 
     ``noise`` is how far the same model is from them when it computes in float32, as a fraction of the largest.
     """
