@@ -25,7 +25,7 @@ READ = 1e-7
 LOGITS = 1e-5
 """How far logits may be from those in float64, as a fraction of the largest."""
 
-NOISE = 2
+NOISE = 4
 """How far they may be, as a multiple of what transformers' own are off in float32, where that is more."""
 
 MERGED = 1e-6
