@@ -52,7 +52,7 @@ def test_the_page_has_no_other_rows() -> None:
 def rows(text: str) -> dict[tuple[str, str, str], list[str]]:
     """Return the cells of a table by format, variant and maker, with the reasons in the place of their numbers."""
     notes = dict(re.findall(r"^(\d+)\. (.*)$", text, re.MULTILINE))
-    lines = [line.strip("| ") for line in text.splitlines() if line.startswith("| ")][2:]
+    lines = [line.removeprefix("|").removesuffix("|") for line in text.splitlines() if line.startswith("| ")][2:]
     found = {}
     for line in lines:
         format, variant, made_by, *cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)]
