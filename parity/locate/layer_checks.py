@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from ...contract import CACHE_PARTS, PRESENT
 from ...errors import ArtifactError
 from ...models import ops
+from ...models.checkpoint import Checkpoint
 from ...models.family import FAMILIES
 from ...models.layerwise import Layerwise
 from ...models.ops import Heads
+from ...models.quantized.weights import BlockGrid
 from ...models.rope import RotaryEmbedding
 from .artifact_graph import ArtifactGraph, Subgraph
 from .budgets import UNIT, attention_budget, matmul_budget, quantization_of, relative_error, squared_column_norms
@@ -188,6 +190,7 @@ class LayerChecks:
             self.folded,
             partial(self._weight_of_layer, tap),
             lambda layer: tap_map.path(layer, tap.key),
+            self._grid(tap),
         )
         operator = (self.graph_taps[tap.key].node.name or "").removesuffix(SUM) or None
         scenario = "" if first else layer_run.scenario.description
@@ -218,6 +221,14 @@ class LayerChecks:
     def _weight_of_layer(self, tap: Tap, layer: int) -> Tensor:
         name = f"{self.source.checkpoint.trunk_prefix}layers.{layer}.{tap.key}.weight"
         return self.source.checkpoint.tensor(name).float()
+
+    def _grid(self, tap: Tap) -> BlockGrid | None:
+        """Return the codes that the checkpoint stores for the weight of a projection."""
+        checkpoint = self.source.checkpoint
+        if tap.kind != "projection" or not isinstance(checkpoint, Checkpoint):
+            return None
+        weight = checkpoint.quantized.get(f"{checkpoint.trunk_prefix}layers.{self.index}.{tap.key}.weight")
+        return None if weight is None else weight.grid
 
     def _budget(self, tap: Tap, module: nn.Module, layer_run: LayerRun) -> float:
         mask = layer_run.scenario.unpadded

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ....models.config import ModelConfig
+from ....models.quantized.weights import BlockGrid
 from ..budgets import relative_error
 from ..folded_scales import FoldedScales
 from ..source_run import LayerRun
@@ -31,6 +32,7 @@ class Mismatch:
         folded: the scales that a quantization method folded into the layer.
         weight_of_layer: reads the weight of the same tap in another layer.
         path_in_layer: returns the module path of the same tap in another layer.
+        grid: the codes that the checkpoint stores for the tap's weight; None where it has none.
     """
 
     config: ModelConfig
@@ -45,6 +47,7 @@ class Mismatch:
     folded: FoldedScales
     weight_of_layer: Callable[[int], Tensor]
     path_in_layer: Callable[[int], str]
+    grid: BlockGrid | None = None
 
     def activation(self, key: str) -> Tensor:
         """Return the activation of a tap of the layer that the artifact was given."""

@@ -16,6 +16,7 @@ from ....models.family import FAMILIES
 from ....models.layers import HeadNorm, RMSNorm
 from ..taps import HIDDEN, MIDDLE, OUT, Kind
 from .attention import attention_hypotheses
+from .carried import carried_hypotheses
 from .mismatch import (
     OPERATORS,
     Cause,
@@ -117,6 +118,8 @@ def projection_hypotheses(mismatch: Mismatch) -> Iterator[Hypothesis]:
     def project(matrix: Tensor, given: Tensor = x, added: Tensor | None = bias) -> Tensor:
         return F.linear(given / column_scales, matrix, added) * row_scales
 
+    if mismatch.grid is not None:
+        yield from carried_hypotheses(mismatch.grid, weight, project)
     if bias is not None:
         yield "its bias is missing or zero", project(weight, added=None)
         yield "its bias is added twice", project(weight, added=2 * bias)
