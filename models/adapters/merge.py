@@ -96,7 +96,22 @@ def merge(base: Base, adapters: Sequence[AdapterFolder]) -> Merge:
     if base.tied and task == "text-generation":
         tied, dropped, note = settle_tied(base.store, base.weight(EMBEDDING), changes, opened)
         notes += [note] if note else []
+    elif task == "text-generation":
+        _check_vocabulary(base, changes)
     return Merge(changes, dropped, task, tied, tuple(opened), tuple(notes))
+
+
+def _check_vocabulary(base: Base, changes: Mapping[str, Change]) -> None:
+    """Check that the embedding and the LM head have as many rows as each other."""
+    tensors = {name: info.shape for name, info in base.store.tensors.items()}
+    tensors |= {name: one.info.shape for name, one in changes.items()}
+    embedding, head = tensors.get(base.weight(EMBEDDING)), tensors.get(LM_HEAD)
+    changed = changes.keys() & {base.weight(EMBEDDING), LM_HEAD}
+    if changed and embedding and head and embedding[0] != head[0]:
+        raise CheckpointError(
+            f"{' and '.join(changes[min(changed)].by)}: the embedding has {embedding[0]:,} rows with the adapter, and "
+            f"the LM head {head[0]:,}; the adapter is not whole: fetch it again"
+        )
 
 
 class _Merger:

@@ -95,7 +95,8 @@ def check_targets(parts: Parts, matrices: list[str]) -> None:
     if not targets.known:
         return
     for module in sorted(adapted):
-        if parts.key(module) not in targets:
+        tied = module == "lm_head" and parts.config.tied  # peft adds it to the modules that the config names
+        if parts.key(module) not in targets and not tied:
             raise CheckpointError(
                 f"{where}: target_modules does not name {parts.key(module)}, which {ADAPTER_FILE} has a change of, and "
                 "which peft leaves out; the two files belong to different adapters"

@@ -11,8 +11,9 @@ import torch
 from ...errors import CheckpointError, UnsupportedError
 from ..storage.store import TensorStore
 from ..weight_source import LM_HEAD, row_ranges
-from .change import Change, OfBase, OfStored, WithRows
+from .change import Change, OfBase, WithRows
 from .parts import Parts
+from .terms import LowRank, Term
 
 COMPARED_BYTES = 1 << 24
 
@@ -68,13 +69,28 @@ def _both(embedding: Change, adapters: Sequence[Parts]) -> bool:
     return isinstance(embedding.origin, WithRows) or "embed_tokens" not in saved
 
 
+def _equal(one: Term, other: Term) -> bool:
+    """Return true for two products of the same numbers, as peft stores them with ``ensure_weight_tying``."""
+    if not (isinstance(one, LowRank) and isinstance(other, LowRank)) or (one.scale, one.shape) != (
+        other.scale,
+        other.shape,
+    ):
+        return False
+    factors = ((one.left, other.left), (one.right, other.right))
+    return all(torch.equal(mine.read(), theirs.read()) for mine, theirs in factors)
+
+
 def _same(one: Change, other: Change) -> bool:
-    """Return true if two matrices that came whole are equal."""
-    if one.computes or other.computes or one.info.shape != other.info.shape:
+    """Return true if two changes give the same matrix: from equal numbers, by equal products."""
+    if one.magnitude or one.scale or other.magnitude or other.scale:
         return False
-    if not (isinstance(one.origin, OfStored) and isinstance(other.origin, OfStored)):
+    if one.info.shape != other.info.shape or len(one.terms) != len(other.terms):
         return False
+    if not all(_equal(*pair) for pair in zip(one.terms, other.terms, strict=True)):
+        return False
+    if one.origin == other.origin:
+        return True
     return all(
-        torch.equal(one.read(range(start, stop)).double(), other.read(range(start, stop)).double())
-        for start, stop in row_ranges(one.info, COMPARED_BYTES)
+        torch.equal(one.origin.read(rows).double(), other.origin.read(rows).double())
+        for rows in (range(start, stop) for start, stop in row_ranges(one.info, COMPARED_BYTES))
     )
