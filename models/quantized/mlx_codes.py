@@ -46,7 +46,8 @@ def unpack(words: Tensor, bits: int) -> Tensor:
 
     Eight codes take as many bytes as a code has bits, and a row is one sequence of such bytes.
     """
-    packed = words.view(torch.uint8).view(len(words), -1, bits)
+    height, width = words.shape
+    packed = words.view(torch.uint8).view(height, 4 * width // bits, bits)
     eights = torch.zeros(packed.shape[:2], dtype=torch.int64)
     for index in range(bits):
         eights |= packed[:, :, index].long() << (8 * index)

@@ -67,6 +67,7 @@ def test_numbers_and_codes(bits: int, group: int, tmp_path: Path) -> None:
     assert grid is not None
     assert (grid.bits, grid.block_size, grid.order) == (max(2, bits), group, None)
     assert torch.equal(grid.codes(range(3, 60)).long(), codes[3:60])
+    assert grid.codes(range(3, 3)).shape == (0, 128)
     blocks = grid.parameters()
     assert blocks.offsets is not None
     assert not blocks.zero_points.any()
