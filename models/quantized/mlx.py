@@ -20,7 +20,7 @@ from ...errors import CheckpointError, UnsupportedError
 from ...files.json_fields import JSONFields
 from ..storage.store import TensorStore
 from ..weight_source import TensorInfo
-from .mlx_codes import MLXCodes, MLXFloat8Weight, e4m3, halved
+from .mlx_codes import MLXCodes, MLXFloat8Weight, Multiples, Rest, e4m3, halved
 from .scaled.codes import E2M1_NIBBLES, E2M1_ZERO
 from .scaled.tables import Decode, as_float, block_table, power_of_two
 from .scaled.weights import CodedWeight
@@ -127,7 +127,9 @@ def _weight(store: TensorStore, module: str, settings: JSONFields) -> tuple[Mapp
         return stored, MLXFloat8Weight(info, format, size, store, weight, group_size, table)
     if name == "affine":
         biases = block_table(store, module + BIASES, shape, (1, group_size))
-        return stored, CodedWeight(info, format, size, MLXCodes(store, weight, bits), group_size, table, 0, biases)
+        points = Multiples(table, biases, 2**bits - 1)
+        packed = MLXCodes(store, weight, bits)
+        return stored, CodedWeight(info, format, size, packed, group_size, table, points, Rest(points))
     codes = MLXCodes(store, weight, bits, E2M1_NIBBLES)
     return stored, CodedWeight(info, format, size, codes, group_size, table, E2M1_ZERO)
 

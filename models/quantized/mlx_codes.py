@@ -8,7 +8,7 @@ from torch import Tensor
 from ...errors import CheckpointError
 from ..storage.store import TensorStore
 from ..weight_source import TensorInfo
-from .scaled.tables import Decode, Table
+from .scaled.tables import BlockTable, Decode, Table
 from .stored import AGAIN
 
 WORD = 32
@@ -39,6 +39,37 @@ class MLXCodes:
         words = self.store.read(self.name, rows, range(first * self.size, last * self.size))
         codes = unpack(words, self.size)[:, columns.start - WORD * first :][:, : len(columns)]
         return codes if self.table is None else self.table[codes.int()]
+
+
+@dataclass(frozen=True)
+class Multiples:
+    """The zero point of each group: the whole number of scales that is nearest to its bias, if it is a code.
+
+    MLX rounds the bias of a group to such a multiple before it rounds both to 16 bits. With zero points the offsets
+    that are left are small, and sums of products do not cancel.
+    """
+
+    scales: BlockTable
+    biases: BlockTable
+    top: int
+
+    def rows(self, rows: range) -> Tensor:
+        """Read the zero points of some rows, uint8 [n, groups]."""
+        scales, biases = self.scales.rows(rows), self.biases.rows(rows)
+        multiples = torch.where(scales == 0, 0.0, -biases / scales).nan_to_num()
+        return multiples.round().clamp(0, self.top).to(torch.uint8)
+
+
+@dataclass(frozen=True)
+class Rest:
+    """What is left of each bias beside the zero point."""
+
+    multiples: Multiples
+
+    def rows(self, rows: range) -> Tensor:
+        """Read the offsets of some rows, float32 [n, groups]."""
+        points = self.multiples.rows(rows)
+        return self.multiples.biases.rows(rows) + points * self.multiples.scales.rows(rows)
 
 
 def unpack(words: Tensor, bits: int) -> Tensor:
