@@ -231,11 +231,11 @@ def _refusal(checkpoint: Checkpoint, task: Task, found: Plan) -> UnsupportedErro
     others = len(found.refused) - 1
     more = "" if not others else f"; nor can {others} other weight{'s' if others > 1 else ''}"
     sizes = artifact_bytes(checkpoint, task)
-    offers = [f"{precision} ({_shown(sizes[precision])})" for precision in ("fp32", "int8", "int4")]
+    fp32, int8, int4 = (_shown(sizes[precision]) for precision in ("fp32", "int8", "int4"))
     return UnsupportedError(
         f"{checkpoint.folder}: {name} is stored as {checkpoint.quantized[name].format} and cannot be exported as it "
-        f"is: {reason}{more}; export its numbers in another precision: --precision {', '.join(offers[:-1])} or "
-        f"{offers[-1]}"
+        f"is: {reason}{more}; export its numbers in another precision: --precision int8 ({int8}, advised), fp32 "
+        f"({fp32}, without a loss) or int4 ({int4}, which loses about as much again as 4 bits did)"
     )
 
 
