@@ -1,6 +1,8 @@
 """Checkpoints of compressed-tensors, packed and unpacked by that library; act-order, which it dropped, by hand."""
 
+import hashlib
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -13,6 +15,8 @@ from torch import Tensor
 
 from ..case import Case
 
+FIXTURES = Path(__file__).parent.parent / "fixtures" / "llmcompressor"
+FAMILIES = ("qwen2", "exaone4")
 LIBRARY = "compressed_tensors"
 ATTENTION = r"re:.*self_attn\.(q|k|v|o)_proj$"
 WIDE: dict[str, Any] = {"hidden_size": 256, "intermediate_size": 384, "num_hidden_layers": 4}
@@ -203,6 +207,22 @@ def reordered(folder: Path) -> dict[str, Tensor]:
     return found
 
 
+def copied(folder: Path, family: str) -> Path:
+    """Copy a checkpoint of llmcompressor 0.14, with several groups (scripts/inputs/llmcompressor_checkpoints.py)."""
+    shutil.copytree(FIXTURES / family, folder, dirs_exist_ok=True)
+    return folder
+
+
+def checked(folder: Path) -> dict[str, Tensor]:
+    """Return what the library decompresses, which is what it did where the checkpoint was made."""
+    found = decompressed(folder)
+    digests = json.loads((folder / "digests.json").read_text(encoding="utf-8"))
+    assert digests == {
+        name: hashlib.sha256(weight.contiguous().numpy().tobytes()).hexdigest() for name, weight in found.items()
+    }
+    return found
+
+
 def _case(variant: str, preset: str | Mapping[str, str], **weights: Any) -> Case:
     maker: Callable[[Path, str], Path] = partial(_made, preset=preset, weights=weights)
     return Case("compressed-tensors", variant, "compressed-tensors", maker, decompressed, LIBRARY)
@@ -214,7 +234,6 @@ def _made(folder: Path, family: str, *, preset: str | Mapping[str, str], weights
 
 CASES: tuple[Case, ...] = (
     _case("int4, groups of 32", "W4A16", group_size=32),
-    _case("int4, groups of 128, zero points", "W4A16_ASYM"),
     Case(
         "compressed-tensors",
         "int4, groups of 32, zero points, act-order",
@@ -222,18 +241,20 @@ CASES: tuple[Case, ...] = (
         make_reordered,
         reordered,
     ),
-    _case("int8, a scale for each row", "W8A16", strategy="channel", group_size=None),
-    _case("int3, groups of 128", "W3A16"),
     _case("W8A8: int8, a scale for each row, dynamic activations", "W8A8"),
-    _case("int8 in attention, int4 elsewhere", {ATTENTION: "W8A16", "Linear": "W4A16"}),
+    Case("compressed-tensors", "W8A8 in attention, int4 elsewhere", "llmcompressor", copied, checked, LIBRARY),
     _case("FP8, one scale, static activations", "FP8"),
     _case("NVFP4", "NVFP4A16"),
-    _case("MXFP4", "MXFP4A16"),
 )
 MORE: tuple[Case, ...] = (
+    _case("int4, groups of 128, zero points", "W4A16_ASYM"),
+    _case("int8, a scale for each row", "W8A16", strategy="channel", group_size=None),
     _case("int8, groups of 128", "W8A16"),
+    _case("int3, groups of 128", "W3A16"),
+    _case("int8 in attention, int4 elsewhere", {ATTENTION: "W8A16", "Linear": "W4A16"}),
     _case("FP8, a scale for each row, dynamic activations", "FP8_DYNAMIC"),
     _case("FP8, blocks of 128 x 128", "FP8_BLOCK"),
+    _case("MXFP4", "MXFP4A16"),
     _case("MXFP8", "MXFP8A16"),
 )
 """What is exported as one of the others is, and only read in the tests."""

@@ -97,11 +97,13 @@ def int4(folder: Path) -> dict[str, Tensor]:
     return found
 
 
+_MADE = {
+    key: Case("TorchAO", variant, "torchao, transformers", partial(make, variant=key), dequantized)
+    for key, variant in VARIANTS.items()
+}
 CASES: tuple[Case, ...] = (
-    *(
-        Case("TorchAO", variant, "torchao, transformers", partial(make, variant=key), dequantized)
-        for key, variant in VARIANTS.items()
-    ),
+    _MADE["int8"],
+    _MADE["int4"],
     Case(
         "TorchAO",
         "Int4Tensor: int4, groups of 32",
@@ -110,3 +112,5 @@ CASES: tuple[Case, ...] = (
         int4,
     ),
 )
+MORE: tuple[Case, ...] = (_MADE["fp8"],)
+"""What is exported as another format is, and only read in the tests."""

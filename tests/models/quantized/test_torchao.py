@@ -22,7 +22,7 @@ NAME = f"{MODULE}.weight"
 QDATA, SCALE, ZERO = (f"{MODULE}._weight_{part}" for part in ("qdata", "scale", "zero_point"))
 
 
-@pytest.mark.parametrize("case", cases.CASES, ids=lambda case: case.variant)
+@pytest.mark.parametrize("case", cases.CASES + cases.MORE, ids=lambda case: case.variant)
 @pytest.mark.parametrize("family", cases.FAMILIES)
 def test_values_and_codes_are_torchaos(case: Case, family: str, tmp_path: Path) -> None:
     source = case.make(tmp_path, family)
