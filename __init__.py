@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .exporter.export import export as export
     from .exporter.export import quantize as quantize
     from .exporter.quantize.options import QuantizeOptions as QuantizeOptions
+    from .models.adapters.given import Adapter as Adapter
     from .parity.check import check as check
     from .parity.options import CheckOptions as CheckOptions
     from .parity.report.report import Report as Report
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Adapter",
     "CheckOptions",
     "Embedder",
     "IntaglioError",
@@ -46,7 +48,7 @@ __all__ = [
 ]
 
 _PACKAGES = {
-    "exporter": ("QuantizeOptions", "export", "quantize"),
+    "exporter": ("Adapter", "QuantizeOptions", "export", "quantize"),
     "parity": ("CheckOptions", "Report", "check"),
     "publishing": ("push",),
     "runtime": ("Embedder", "QuestionAnswerer", "SequenceClassifier", "TextGenerator", "TokenClassifier", "load"),

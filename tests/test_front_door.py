@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PUBLIC = {
     "intaglio": [
+        "Adapter",
         "CheckOptions",
         "Embedder",
         "IntaglioError",
@@ -28,7 +29,7 @@ PUBLIC = {
         "push",
         "quantize",
     ],
-    "intaglio.exporter": ["QuantizeOptions", "export", "quantize"],
+    "intaglio.exporter": ["Adapter", "QuantizeOptions", "export", "quantize"],
     "intaglio.parity": ["CheckOptions", "Report", "check", "record", "render"],
     "intaglio.publishing": ["Pushed", "PushedFile", "preview", "push"],
     "intaglio.runtime": [
@@ -68,7 +69,7 @@ def test_the_public_names(package: str) -> None:
 
 
 def test_a_name_at_the_root_is_the_one_of_its_package() -> None:
-    from intaglio.exporter import QuantizeOptions, export, quantize
+    from intaglio.exporter import Adapter, QuantizeOptions, export, quantize
     from intaglio.parity import check
     from intaglio.publishing import push
     from intaglio.runtime import TextGenerator, load
@@ -76,6 +77,7 @@ def test_a_name_at_the_root_is_the_one_of_its_package() -> None:
     assert intaglio.export is export
     assert intaglio.quantize is quantize
     assert intaglio.QuantizeOptions is QuantizeOptions
+    assert intaglio.Adapter is Adapter
     assert intaglio.check is check
     assert intaglio.load is load
     assert intaglio.push is push
