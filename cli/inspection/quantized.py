@@ -1,12 +1,13 @@
 """The quantized weights of a checkpoint: their formats, and what `export` would do with them."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ...errors import CheckpointError, UnsupportedError
 from ..sizes import size
+from .weights import kind_order
 
 if TYPE_CHECKING:
     from ...models.checkpoint import Checkpoint
@@ -94,7 +95,9 @@ def stored_formats(checkpoint: "Checkpoint") -> StoredFormats | None:
 
 def _not_quantized(checkpoint: "Checkpoint") -> Mapping[str, int]:
     """Return the number of matrices that are not quantized, by kind."""
-    names: Sequence[str] = [
-        name for name, info in checkpoint.tensors.items() if len(info.shape) == 2 and name not in checkpoint.quantized
-    ]
-    return Counter(name.removesuffix(".weight").rpartition(".")[2] for name in names)
+    kinds = Counter(
+        name.removesuffix(".weight").rpartition(".")[2]
+        for name, info in checkpoint.tensors.items()
+        if len(info.shape) == 2 and name not in checkpoint.quantized
+    )
+    return {kind: kinds[kind] for kind in sorted(kinds, key=kind_order)}

@@ -138,7 +138,7 @@ def rows_by_kind(weights: Sequence[StoredWeight]) -> Iterator[tuple[str, str, st
     kinds: dict[str, list[StoredWeight]] = {}
     for weight in weights:
         kinds.setdefault(weight.kind, []).append(weight)
-    for kind in sorted(kinds, key=lambda kind: KINDS.index(kind) if kind in KINDS else len(KINDS)):
+    for kind in sorted(kinds, key=kind_order):
         members = kinds[kind]
         formats = Counter(weight.format for weight in members)
         listed = ", ".join(
@@ -148,6 +148,11 @@ def rows_by_kind(weights: Sequence[StoredWeight]) -> Iterator[tuple[str, str, st
         error = f"error {100 * sum(q.error for q in found) / len(found):.2f} %" if found else ""
         kls = [q.kl_estimate for q in found if q.kl_estimate is not None]
         yield kind, listed, error, f"KL {sum(kls):.2e}" if kls else ""
+
+
+def kind_order(kind: str) -> int:
+    """Return the place of a kind of projection among the others."""
+    return KINDS.index(kind) if kind in KINDS else len(KINDS)
 
 
 def _module_path(name: str) -> str:

@@ -6,7 +6,7 @@ import click
 
 from ...artifact import MANIFEST, read_manifest
 from ...errors import UnsupportedError, UsageError
-from ...files.foreign_format import foreign_format
+from ...files.foreign_format import ADAPTER, foreign_format
 from ...files.gguf_files import gguf_file
 from ..inspection.artifact import describe_artifact
 from ..inspection.description import Description
@@ -20,7 +20,7 @@ WINDOWED_LENGTHS = (1024, 4096, 16384, 65536)
 
 
 @click.command(
-    short_help="Describe a checkpoint or an artifact.",
+    short_help="Describe a checkpoint, an adapter or an artifact.",
     epilog=example(
         "intaglio inspect out",
         "intaglio inspect out --weights",
@@ -35,11 +35,14 @@ WINDOWED_LENGTHS = (1024, 4096, 16384, 65536)
 @adapter_option
 @json_option
 def command(path: Path, context_length: int | None, weights: bool, adapters: tuple[str, ...], as_json: bool) -> None:
-    """Describe PATH, a checkpoint or an artifact: family, task, sizes, precisions, windows, memory.
+    """Describe PATH, a checkpoint, an adapter or an artifact: family, task, sizes, precisions, windows, memory.
 
     Only the headers of the weights are read. The KV cache is that of one sequence; without --context-length it is
     computed for 4,096 tokens and the whole context, and for more lengths if the model has sliding layers. On a CPU,
     with target `ort`, sliding layers keep only their window.
+
+    Of a checkpoint whose weights are quantized it also prints what `intaglio export` would do with them, and how large
+    the artifact's weights would be in each precision; scales and zero points are read for that.
 
     --weights prints for each weight: path, elements, precision, block size, zero point (symmetric or asymmetric),
     method, accuracy level (4: int8 activations, 0: float activations), relative error, and estimated KL divergence in
@@ -49,6 +52,9 @@ def command(path: Path, context_length: int | None, weights: bool, adapters: tup
         if adapters:
             raise UsageError(f"{path} is an artifact, and --adapter is for checkpoints; leave the option out")
         description = describe_artifact(path, read_manifest(path))
+    elif (path / ADAPTER).is_file() and foreign_format(path) is not None and not weights and not adapters:
+        _print_adapter(path, as_json)
+        return
     elif (path / "config.json").exists() or gguf_file(path) is not None:
         from ..inspection.checkpoint import describe_checkpoint
 
@@ -67,6 +73,16 @@ def command(path: Path, context_length: int | None, weights: bool, adapters: tup
         print_rows(HEADER, [weight.to_row() for weight in description.weights])
     else:
         print_facts(description.to_lines(lengths))
+
+
+def _print_adapter(path: Path, as_json: bool) -> None:
+    from ..inspection.adapter import describe_adapter
+
+    description = describe_adapter(path)
+    if as_json:
+        print_json(description.to_json())
+    else:
+        print_facts(description.to_lines())
 
 
 def _cache_lengths(description: Description, asked: int | None) -> list[int]:
