@@ -41,6 +41,10 @@ def resolve(source: str | Path, *, revision: str | None = None, patterns: Sequen
             GGUF files and none is named; the hub cannot be reached.
     """
     folder = _expanded(source)
+    if isinstance(source, str) and not folder.exists() and (named := HUB_FILE.fullmatch(source)):
+        if revision is not None and named[2] not in (None, revision):
+            raise HubError(f"{source} and the revision {revision!r} contradict each other; give one of them")
+        return _fetch_gguf(named[1], named[3], revision or named[2])
     if isinstance(source, str) and not folder.exists() and (pinned := PINNED_ID.fullmatch(source)):
         source, at = pinned.groups()
         if revision not in (None, at):
@@ -57,10 +61,6 @@ def resolve(source: str | Path, *, revision: str | None = None, patterns: Sequen
     if folder.exists():
         raise HubError(f"{source} is a file; give the folder that holds it")
     name = str(source)
-    if isinstance(source, str) and (named := HUB_FILE.fullmatch(source)):
-        if revision is not None and named[2] not in (None, revision):
-            raise HubError(f"{source} and the revision {revision!r} contradict each other; give one of them")
-        return _fetch_gguf(named[1], named[3], revision or named[2])
     if isinstance(source, Path) or not HUB_ID.fullmatch(name):
         raise HubError(
             f"{source}: there is no such folder, and it is not a hub id either "
