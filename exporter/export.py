@@ -1,16 +1,13 @@
 """From a checkpoint to an artifact: build the graph, write the weights, write the manifest."""
 
-import platform
 import shutil
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from .. import __version__
 from ..artifact import (
     ATTENTIONS,
     MANIFEST,
@@ -21,7 +18,6 @@ from ..artifact import (
     FileEntry,
     FloatPrecision,
     Manifest,
-    ModelFacts,
     Precision,
     Source,
     Target,
@@ -42,7 +38,6 @@ from ..hub import resolve
 from ..known_options import refuses_unknown_options
 from ..models.adapters.given import Adapter, find_adapters
 from ..models.checkpoint import PATTERNS, Checkpoint, companions
-from ..models.config import ModelConfig
 from ..models.digest import Digest
 from ..models.heads import check_task
 from ..models.parameters import note_on_left_out
@@ -54,20 +49,19 @@ from .companions.generation_config import artifact_settings
 from .companions.source_card import read_source_card
 from .companions.transformers_js import FILE as CONFIG
 from .companions.transformers_js import config_text
+from .facts import model_facts, tools
 from .fit_device import check_device, device_notes
 from .passes.describe import describe
 from .progress import Progress
 from .quantize.options import QUANTIZED, QuantizedPrecision, QuantizeOptions
 from .quantize.prepare import prepare, scratch_folder
 from .quantize.solve import Quantizer
-from .quantize.stored.plan import AsItIs, prepare_stored
+from .quantize.stored.as_it_is import AsItIs, prepare_stored
 from .quantize.stored.weights import StoredWeights
 from .sentence_transformers import PATTERNS as MODULE_PATTERNS
 from .sentence_transformers import read_sentence_transformer
 from .tokenizer import check_tokenizer
 from .write import check_space, staged, weight_bytes, write_graph, write_weights
-
-TOOLS = ("torch", "onnx", "onnx_ir", "onnxscript", "safetensors")
 
 
 @refuses_unknown_options
@@ -210,7 +204,7 @@ def export(
                 (folder / TOKENIZER).write_text(tokenizer.built, encoding="utf-8")
             if settings is not None:
                 (folder / GENERATION_CONFIG).write_text(settings, encoding="utf-8")
-            model = _facts(checkpoint.config, chosen, activations)
+            model = model_facts(checkpoint.config, chosen, activations)
             if LOGITS_TO_KEEP in graph.model.graph.initializers:  # genai does not give this input
                 config = genai_config(folder, model, checkpoint.config.family, target, graph_file)
                 (folder / GENAI_CONFIG).write_text(config, encoding="utf-8")
@@ -227,7 +221,7 @@ def export(
             model=model,
             tensors=tensors,
             operators=dict(sorted(operators.items())),
-            tools=_tools(),
+            tools=tools(),
             files=files,
             notes=notes,
         )
@@ -340,31 +334,6 @@ def _activations(precision: Precision, options: QuantizeOptions | None, device: 
     if precision == "int8" or precision == "int4":
         return (options or QuantizeOptions()).computes_in(device)
     return precision
-
-
-def _facts(config: ModelConfig, task: Task, activations: FloatPrecision) -> ModelFacts:
-    classes = task in ("text-classification", "token-classification")
-    return ModelFacts(
-        vocab_size=config.vocab_size,
-        hidden_size=config.hidden_size,
-        num_hidden_layers=config.num_hidden_layers,
-        num_attention_heads=config.num_attention_heads,
-        num_key_value_heads=config.num_key_value_heads,
-        head_dim=config.head_dim,
-        layer_windows=config.layer_windows,
-        context_length=config.context_length,
-        cache_dtype=CACHE_DTYPES[activations],
-        length_dependent_rope=config.rope.length_dependent,
-        pad_token_id=config.pad_token_id,
-        labels=config.labels if classes else (),
-        problem_type=config.problem_type if task == "text-classification" else None,
-        attention="causal" if config.causal else "bidirectional",
-    )
-
-
-def _tools() -> dict[str, str]:
-    versions = {name: metadata.version(name) for name in TOOLS}
-    return {"intaglio": __version__, "python": platform.python_version(), **versions}
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -46,7 +46,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     ),
     "exporter": (
         "artifact_checkpoint companions instantiate lowering progress sentence_transformers signals tokenizer weights",
-        "graph quantize trace",
+        "facts graph quantize trace",
         "fit_device passes write",
         "build",
         "export",

@@ -1,8 +1,7 @@
-"""What an export as it is does with each quantized weight, and what other exports of the checkpoint cost."""
+"""What an export as it is does with each quantized weight, and how large each export of the checkpoint is."""
 
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,9 +10,8 @@ from ....artifact import Precision, Target, Task
 from ....devices.findings import REFUSED, findings
 from ....devices.presets import PRESETS, TITLES, DeviceName
 from ....devices.rules import MatMul
-from ....errors import CheckpointError, UnsupportedError, UsageError
+from ....errors import CheckpointError
 from ....models.checkpoint import Checkpoint
-from ....models.dtypes import TORCH_DTYPES
 from ....models.heads import build
 from ....models.parameters import check_parameters, stored_name
 from ....models.quantized.weights import QuantizedWeight
@@ -21,30 +19,11 @@ from ....models.weight_source import LM_HEAD, WeightSource
 from ..allocation.candidates import candidates
 from ..allocation.mix import BITS_PER_WEIGHT
 from ..allocation.uniform import uniform
-from ..decide import check_accuracy_level
 from ..formats.scheme import Scheme
 from ..options import QuantizedPrecision, QuantizeOptions
 from .grid import GridError, fit_grid
-from .weights import StoredWeights
 
 SCALE_BYTES = {"float16": 2, "float32": 4}
-TAKEN = ("activations", "accuracy_level")
-"""The options of a quantization that an export as it is takes."""
-
-
-@dataclass(frozen=True)
-class AsItIs:
-    """An export of a checkpoint's own codes.
-
-    Args:
-        quantizer: the weights.
-        precision: that of the artifact.
-        note: what is carried over, in which formats and sizes, as a sentence.
-    """
-
-    quantizer: StoredWeights
-    precision: QuantizedPrecision
-    note: str
 
 
 @dataclass(frozen=True)
@@ -99,31 +78,6 @@ def plan(
     return Plan(schemes, refused)
 
 
-def prepare_stored(
-    checkpoint: Checkpoint,
-    task: Task,
-    target: Target,
-    options: QuantizeOptions,
-    device: DeviceName | None = None,
-) -> AsItIs | None:
-    """Return the export of a checkpoint's own codes; None where it has none that the task reads.
-
-    Raises:
-        UsageError: an option that does not go with stored codes.
-        UnsupportedError: a weight cannot be carried over; the message says which, and what to do.
-        CheckpointError: as ``plan``.
-    """
-    found = plan(checkpoint, task, target, options, device)
-    if not found.schemes and not found.refused:
-        return None
-    _check_options(checkpoint, target, options)
-    if found.refused:
-        raise _refusal(checkpoint, task, found)
-    computes_in = TORCH_DTYPES[options.computes_in(device)]
-    quantizer = StoredWeights(found.schemes, checkpoint.quantized, checkpoint, _embedding(checkpoint), computes_in)
-    return AsItIs(quantizer, found.precision, _note(checkpoint, found))
-
-
 def task_tensors(source: WeightSource, task: Task) -> tuple[str, ...]:
     """Return the tensors of a source that a task reads, each once.
 
@@ -155,7 +109,7 @@ def artifact_bytes(checkpoint: Checkpoint, task: Task, found: Plan | None = None
     }
     if found is not None:
         sizes[None] = sum(4 * number for name, number in numbers.items() if name not in found.schemes)
-        sizes[None] += sum(_bytes(one, checkpoint.tensors[name].shape) for name, one in found.schemes.items())
+        sizes[None] += sum(weight_bytes(one, checkpoint.tensors[name].shape) for name, one in found.schemes.items())
     return sizes
 
 
@@ -166,7 +120,7 @@ def _scheme(checkpoint: Checkpoint, name: str, weight: QuantizedWeight, level: i
         return "its numbers are not whole multiples of a scale"
     rows, columns = weight.info.shape
     try:
-        fitted = fit_grid(grid, (rows, columns), looked_up=name == _embedding(checkpoint))
+        fitted = fit_grid(grid, (rows, columns), looked_up=name == embedding_name(checkpoint))
     except GridError as error:
         return str(error)
     _check_finite(weight, name, fitted.scales, fitted.offsets)
@@ -198,58 +152,12 @@ def _device_reason(device: DeviceName, scheme: Scheme, shape: tuple[int, ...], o
     return None if broken is None else f"{TITLES[device]} does not run it: {broken.reason} ({broken.source})"
 
 
-def _embedding(checkpoint: Checkpoint) -> str:
+def embedding_name(checkpoint: Checkpoint) -> str:
     return f"{checkpoint.trunk_prefix}embed_tokens.weight"
 
 
-def _bytes(scheme: Scheme, shape: tuple[int, ...]) -> int:
+def weight_bytes(scheme: Scheme, shape: tuple[int, ...]) -> int:
     size = scheme.format.bytes(shape[0], shape[1], SCALE_BYTES[scheme.scale_type])
     if scheme.offset_type is not None:
         size += shape[0] * scheme.format.blocks(shape[1]) * SCALE_BYTES[scheme.offset_type]
     return size
-
-
-def _check_options(checkpoint: Checkpoint, target: Target, options: QuantizeOptions) -> None:
-    """Check that no option asks for another quantization than the stored one.
-
-    Raises:
-        UsageError: one does.
-    """
-    default = QuantizeOptions()
-    for field in fields(options):
-        if field.name not in TAKEN and getattr(options, field.name) != getattr(default, field.name):
-            raise UsageError(
-                f"{field.name} is given, and the weights of {checkpoint.folder} are quantized already and exported as "
-                "they are; leave it out, or give the precision to quantize them anew: --precision int4 or int8"
-            )
-    if options.accuracy_level is not None:
-        check_accuracy_level(target)
-
-
-def _refusal(checkpoint: Checkpoint, task: Task, found: Plan) -> UnsupportedError:
-    name, reason = next(iter(found.refused.items()))
-    others = len(found.refused) - 1
-    more = "" if not others else f"; nor can {others} other weight{'s' if others > 1 else ''}"
-    sizes = artifact_bytes(checkpoint, task)
-    fp32, int8, int4 = (_shown(sizes[precision]) for precision in ("fp32", "int8", "int4"))
-    return UnsupportedError(
-        f"{checkpoint.folder}: {name} is stored as {checkpoint.quantized[name].format} and cannot be exported as it "
-        f"is: {reason}{more}; export its numbers in another precision: --precision int8 ({int8}, advised), fp32 "
-        f"({fp32}, without a loss) or int4 ({int4}, which loses about as much again as 4 bits did)"
-    )
-
-
-def _note(checkpoint: Checkpoint, found: Plan) -> str:
-    """Say which formats became which, and what that does to their size."""
-    formats = Counter(
-        (checkpoint.quantized[name].format, f"int{scheme.format.bits}/{scheme.format.block_size}")
-        for name, scheme in found.schemes.items()
-    )
-    parts = [f"{count} of {old} as {new}" for (old, new), count in formats.most_common()]
-    before = sum(checkpoint.quantized[name].stored_bytes for name in found.schemes)
-    after = sum(_bytes(scheme, checkpoint.tensors[name].shape) for name, scheme in found.schemes.items())
-    return f"quantized weights keep their codes: {'; '.join(parts)}; {_shown(before)} became {_shown(after)}"
-
-
-def _shown(size: int) -> str:
-    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
