@@ -33,7 +33,7 @@ def test_a_weight_without_a_grid_is_refused_with_the_costs(tmp_path: Path, monke
         UnsupportedError,
         match=r"model\.layers\.0\.mlp\.down_proj\.weight is stored as FP8 and cannot be exported as it is: its numbers "
         r"are not whole multiples of a scale; nor can 1 other weight; export its numbers in another precision: "
-        r"--precision int8 \(0\.1 MB, advised\), fp32 \(0\.4 MB, without a loss\) or int4 \(0\.1 MB, which loses",
+        r"--precision int8 \(0\.1 MB, advised\), fp32 \(0\.4 MB, without a loss\) or int4 \(0\.1 MB, with the",
     ):
         export(folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -9,9 +9,10 @@ import torch
 from intaglio.exporter import export
 from intaglio.models.checkpoint import Checkpoint
 from intaglio.runtime import TextGenerator, kernels, load
+from intaglio.tests import tiny
 from intaglio.tests.exporter import drive
 from intaglio.tests.exporter.stored.grids import EVERY, LAYERS, Kind, by_end, install
-from intaglio.tests.exporter.stored.test_carried import FLOAT, write
+from intaglio.tests.exporter.stored.test_carried import FLOAT, SMALL, TESTS, write
 from numpy.typing import NDArray
 
 
@@ -29,6 +30,21 @@ def test_float_activations_give_the_tokens(tmp_path: Path, monkeypatch: pytest.M
             expected.append(int(native(torch.tensor([expected])).logits[0, -1].argmax()))
     found = model.generate(ids, max_new_tokens=8, temperature=0)
     assert list(found.token_ids) == expected[9:]
+
+
+@pytest.mark.parametrize(("family", "task"), [("qwen2", "token-classification"), ("exaone4", "feature-extraction")])
+def test_heads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, task: str) -> None:
+    install(monkeypatch, by_end(dict.fromkeys((*EVERY, "score"), Kind(zeros="least", offsets="any"))))
+    settings = SMALL[family] | {"quantization_config": TESTS}
+    folder = tiny.write(tmp_path / "checkpoint", tiny.config(family, task, **settings))
+    export(folder, tmp_path / "out", options=FLOAT)
+    tokens = drive.ids(288, 15)
+    feeds = {"input_ids": tokens.numpy(), "attention_mask": torch.ones_like(tokens).numpy()}
+    (found,) = drive.run(drive.session(tmp_path / "out"), feeds)
+    with torch.inference_mode():
+        output = Checkpoint(folder).load()(tokens)
+    wanted = output.logits if task == "token-classification" else output.last_hidden_state
+    assert (torch.from_numpy(found) - wanted).abs().max() <= 1e-5 * max(1, wanted.abs().max().item())
 
 
 @pytest.mark.skipif(kernels.instructions() is None, reason="no compiled kernels for this processor")
