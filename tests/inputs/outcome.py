@@ -10,6 +10,7 @@ import numpy as np
 from intaglio.artifact import Manifest, Precision
 from intaglio.errors import UnsupportedError
 from intaglio.exporter import QuantizeOptions, export
+from intaglio.models.adapters.given import find_adapters
 from intaglio.models.checkpoint import Checkpoint
 from intaglio.models.quantized.weights import BlockGrid
 from intaglio.models.reading.options import ReadOptions
@@ -66,7 +67,7 @@ def run_case(case: Case, family: str, folder: Path) -> Outcome:
     adapters = case.adapters(source) if case.adapters is not None else ()
     expected = case.weights(source)
     merged: dict[str, Any] = {"adapters": adapters} if adapters else {}
-    checkpoint = Checkpoint(source, ReadOptions(**merged))
+    checkpoint = Checkpoint(source, ReadOptions(adapters=find_adapters(adapters)))
     check_read(checkpoint, expected, MERGED if adapters else READ)
     subject = Subject(source, merged, reference(source, expected))
     kind, reason = _as_it_is(subject, checkpoint, folder / "as it is")
