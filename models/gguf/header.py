@@ -127,7 +127,7 @@ class _Reader:
         return Header(metadata, self._tensors(tensors, _alignment(self.path, metadata)))
 
     def _check_version(self) -> None:
-        magic = self._bytes(4, "its first bytes")
+        magic = self._bytes(4, "its beginning")
         if magic != MAGIC:
             raise CheckpointError(f"{self.path} is not a GGUF file: it begins with {magic!r}; fetch it again")
         version = self._number("<I")
@@ -197,12 +197,12 @@ class _Reader:
 
     def _value(self, kind: int, key: str, nesting: int) -> Value:
         if kind == STRING:
-            return self._string(key)
+            return self._string(shown(key))
         if kind == ARRAY:
             return self._array(key, nesting)
         if kind not in SCALARS:
             self._damaged(f"{shown(key)} has a value of type {kind:,}, which there is not")
-        number = np.frombuffer(self._bytes(np.dtype(SCALARS[kind]).itemsize, key), SCALARS[kind])[0].item()
+        number = np.frombuffer(self._bytes(np.dtype(SCALARS[kind]).itemsize, shown(key)), SCALARS[kind])[0].item()
         return self._boolean(number, key) if kind == BOOLEAN else number
 
     def _array(self, key: str, nesting: int) -> Value:
@@ -217,7 +217,7 @@ class _Reader:
         self.elements += count
         if dtype is None:
             return [self._value(kind, key, nesting - 1) for _ in range(count)]
-        numbers = np.frombuffer(self._bytes(count * dtype.itemsize, key), dtype)
+        numbers = np.frombuffer(self._bytes(count * dtype.itemsize, shown(key)), dtype)
         if kind == BOOLEAN and numbers.size and numbers.max() > 1:
             self._damaged(f"{shown(key)} has a boolean that is neither 0 nor 1")
         return numbers.astype(bool) if kind == BOOLEAN else numbers
@@ -233,17 +233,15 @@ class _Reader:
         try:
             return data.decode()
         except UnicodeDecodeError:
-            self._damaged(f"{shown(what)} is a text that is not UTF-8")
+            self._damaged(f"{what} is a text that is not UTF-8")
 
     def _number(self, form: str) -> int:
-        number: int = struct.unpack(form, self._bytes(struct.calcsize(form), "its header"))[0]
+        number: int = struct.unpack(form, self._bytes(struct.calcsize(form), "a number of its header"))[0]
         return number
 
     def _bytes(self, count: int, what: str) -> bytes:
         if count > self.size - self.position:
-            self._damaged(
-                f"{shown(what)} takes {count:,} bytes, and {self.size - self.position:,} are left of the file"
-            )
+            self._damaged(f"{what} needs {count:,} bytes, and {self.size - self.position:,} are left of the file")
         if self.position + count > MOST_TEXT:
             self._damaged(f"its header is longer than the {MOST_TEXT:,} bytes that one may have")
         data = self.stream.read(count)

@@ -48,9 +48,9 @@ def nested(depth: int) -> bytes:
 
 PADDED = bytes(400)
 DAMAGED: dict[str, tuple[bytes, str]] = {
-    "nothing": (b"", "its first bytes' takes 4 bytes, and 0 are left of the file"),
+    "nothing": (b"", "its beginning needs 4 bytes, and 0 are left of the file"),
     "another file": (b"PK\3\4" + PADDED, "is not a GGUF file: it begins with b'PK\\\\x03\\\\x04'; fetch it again"),
-    "no counts": (b"GGUF\3\0\0\0\1", "its header' takes 8 bytes, and 1 are left of the file"),
+    "no counts": (b"GGUF\3\0\0\0\1", "a number of its header needs 8 bytes, and 1 are left of the file"),
     "10^9 entries": (
         header(entries=HUGE, body=PADDED),
         "it has 1,000,000,000 entries of metadata, which take at least",
@@ -59,11 +59,11 @@ DAMAGED: dict[str, tuple[bytes, str]] = {
     "2^64 - 1 entries": (header(entries=2**64 - 1), "it has 18,446,744,073,709,551,615 entries of metadata"),
     "a key of 2^60 bytes": (
         header(entries=1, body=struct.pack("<Q", 2**60) + PADDED),
-        "'a key of its metadata' takes 1,152,921,504,606,846,976 bytes, and 400 are left of the file",
+        "a key of its metadata needs 1,152,921,504,606,846,976 bytes, and 400 are left of the file",
     ),
     "a text of 2^60 bytes": (
         header(entries=1, body=entry("a", 8, struct.pack("<Q", 2**60)) + PADDED),
-        "'a' takes 1,152,921,504,606,846,976 bytes",
+        "'a' needs 1,152,921,504,606,846,976 bytes",
     ),
     "a list of 2^60 numbers": (
         header(entries=1, body=entry("a", 9, array(4, 2**60)) + PADDED),
