@@ -1,20 +1,25 @@
-"""The digest that identifies a checkpoint: SHA-256 over its config and weight files, computed in a thread."""
+"""The digest that identifies a checkpoint: SHA-256 over the files that were read, computed in a thread.
+
+These are config.json, the weight files, and the settings of the quantization where they are in a file of their own. Of
+a GGUF model, they are its file or its parts, whatever their names. Adapters have digests of their own.
+"""
 
 import hashlib
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 from ..artifact import sha256_file
 from .checkpoint import Checkpoint
+from .quantized.detect import OWN_FILES
 
 
 class Digest:
     """A digest that is computed while the ``with`` block runs."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        config = () if checkpoint.config_file is None else (checkpoint.config_file,)
-        self.files = (*config, *checkpoint.files)
-        self.total = sum(file.stat().st_size for file in self.files)
+        self.files = _files(checkpoint)
+        self.total = sum(file.stat().st_size for file in self.files.values())
         self.done = 0
         self.sums: dict[str, str] = {}
         self.error: OSError | None = None
@@ -36,8 +41,8 @@ class Digest:
                 raise OSError("the export ended")
 
         try:
-            for file in self.files:
-                self.sums[file.name] = sha256_file(file, advance)
+            for name, file in self.files.items():
+                self.sums[name] = sha256_file(file, advance)
         except OSError as error:
             self.error = error
 
@@ -51,3 +56,13 @@ class Digest:
         report("source", self.total, self.total)
         lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(self.sums.items()))
         return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _files(checkpoint: Checkpoint) -> dict[str, Path]:
+    """Return the files by the names that the digest has for them."""
+    if checkpoint.config_file is None:
+        return {f"{number}.gguf": file for number, file in enumerate(checkpoint.files)}
+    quantized = checkpoint.quantized or checkpoint.merged_quantized
+    settings = (checkpoint.folder / name for name in OWN_FILES if quantized)
+    files = (checkpoint.config_file, *(file for file in settings if file.is_file()), *checkpoint.files)
+    return {file.name: file for file in files}

@@ -18,6 +18,7 @@ from ...models.checkpoint import Checkpoint
 from ...models.heads import build
 from ...models.parameters import stored_name
 from ..report.result import STORED, TensorError
+from ..report.thresholds import LAST_BIT
 from .carried import compare_codes, diagnose_codes, source_codes
 from .comparison import Comparison, compare
 from .diagnosis import WeightMismatch, diagnose
@@ -32,9 +33,6 @@ from .stored import FloatWeight
 
 ROUNDING_METHODS = ("rtn", "awq")
 """Quantization methods under which every code is the nearest on its block's grid."""
-
-LAST_BIT = 2.0**-22
-"""The relative error of numbers that were computed from the same codes and scales."""
 
 
 def audit(

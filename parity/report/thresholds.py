@@ -69,6 +69,9 @@ a near tie from a flip. For int8, int4 and carried codes it is that of their int
 FLOATS: Mapping[str, FloatPrecision] = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 """The precision that computes in each type of the activations."""
 
+LAST_BIT = 2.0**-22
+"""The relative error of float32 numbers that differ in their last bits alone."""
+
 ROUNDED_SCALES = 2.0**-11
 """The error of a carried weight whose scales were rounded to float16."""
 
@@ -83,7 +86,7 @@ def standard_of(manifest: Manifest) -> Standard:
     if not quantized or any(one.method != STORED or one.error > ROUNDED_SCALES for one in quantized):
         return manifest.precision
     if manifest.target == "ort" and all(one.accuracy_level == 0 for one in quantized):
-        exact = all(one.error == 0 for one in quantized)
+        exact = all(one.error < LAST_BIT for one in quantized)
         return FLOATS[manifest.model.cache_dtype] if exact else "fp16"
     return "carried"
 

@@ -1,12 +1,22 @@
 """The table of limits, and the verdicts that follow from it."""
 
+from dataclasses import replace
 from typing import get_args
 
 import pytest
-from intaglio.artifact import Precision
+from intaglio.artifact import (
+    CacheDtype,
+    Manifest,
+    ModelFacts,
+    Precision,
+    Quantization,
+    Source,
+    Target,
+    TensorEntry,
+)
 from intaglio.errors import UsageError
 from intaglio.parity.report.result import Figures
-from intaglio.parity.report.thresholds import LIMITS, NOISE, judge, limits_for, worst
+from intaglio.parity.report.thresholds import LIMITS, NOISE, judge, limits_for, standard_of, worst
 
 
 def figures(**changes: float) -> Figures:
@@ -19,6 +29,33 @@ def test_every_precision_has_limits_and_noise_with_a_reason() -> None:
     for limits in LIMITS.values():
         assert {limit.measure for limit in limits} == {"relative_error", "kl_mean", "flips"}
         assert all(limit.faithful < limit.drifted and limit.reason for limit in limits)
+
+
+def manifest(target: Target, cache_dtype: CacheDtype, *weights: Quantization | None) -> Manifest:
+    """Return a manifest of the fields that the standard follows from."""
+    facts = ModelFacts(8, 8, 1, 1, 1, 8, (None,), 8, cache_dtype)
+    tensors = {f"{number}": TensorEntry("int4", (8, 8), ("a",), one) for number, one in enumerate(weights)}
+    return Manifest("qwen2", "text-generation", target, "int4", Source("a", None, ""), facts, tensors, {}, {}, {})
+
+
+STORED = Quantization(4, 32, True, "stored", 0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("found", "standard"),
+    [
+        (manifest("ort", "float32", STORED, None), "fp32"),
+        (manifest("ort", "float32", replace(STORED, error=6e-8)), "fp32"),
+        (manifest("ort", "float16", STORED), "fp16"),
+        (manifest("ort", "float32", STORED, replace(STORED, error=1e-4)), "fp16"),
+        (manifest("ort", "float32", STORED, replace(STORED, accuracy_level=4)), "carried"),
+        (manifest("standard", "float32", STORED), "carried"),
+        (manifest("ort", "float32", STORED, replace(STORED, method="rtn")), "int4"),
+        (manifest("ort", "float32", replace(STORED, error=0.01)), "int4"),
+    ],
+)
+def test_carried_codes_are_not_judged_as_four_bits(found: Manifest, standard: str) -> None:
+    assert standard_of(found) == standard
 
 
 def test_limits_widen_from_precision_to_precision() -> None:
