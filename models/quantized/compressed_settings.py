@@ -4,9 +4,11 @@
 QuantizationScheme and QuantizationArgs there).
 """
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from ...errors import CheckpointError, UnsupportedError
@@ -16,6 +18,8 @@ Kind = Literal["Linear", "Embedding"]
 
 PATTERN = "re:"
 MOST_REPEATS = 6
+MOST_CHARACTERS = 2_000
+MOST_STEPS = 5 * 10**9
 MOST_BLOCK = 2**20
 DENSE = "dense"
 MIXED = "mixed-precision"
@@ -59,24 +63,58 @@ class Settings:
 
     where: str
     targets: Mapping[str, Group]
-    ignore: tuple[str, ...]
+    ignore: frozenset[str]
     notes: tuple[str, ...]
+
+    @cached_property
+    def _patterns(self) -> tuple[str, ...]:
+        return tuple(sorted(target for target in self.targets if target.startswith(PATTERN)))
+
+    @cached_property
+    def _ignored_patterns(self) -> tuple[str, ...]:
+        return tuple(target for target in self.ignore if target.startswith(PATTERN))
 
     def group(self, module: str, kind: Kind) -> Group | None:
         """Return the group of a module: by its name, else by a pattern, else by its class."""
-        if any(matches(target, module) or target == kind for target in self.ignore):
+        if module in self.ignore or kind in self.ignore or _first(self._ignored_patterns, module) is not None:
             return None
-        for target in sorted(self.targets, key=lambda target: (PATTERN in target, target)):
-            if matches(target, module):
-                return self.targets[target]
-        return self.targets.get(kind)
+        if module in self.targets:
+            return self.targets[module]
+        pattern = _first(self._patterns, module)
+        return self.targets.get(kind) if pattern is None else self.targets[pattern]
+
+    def check_time(self, modules: Collection[str]) -> None:
+        """Check that the patterns take little time with these names: a file from anyone may have any of both.
+
+        Raises:
+            UnsupportedError: they could take minutes.
+        """
+        longest = max(map(len, modules), default=0)
+        steps = sum(_steps(pattern, longest) for pattern in (*self._patterns, *self._ignored_patterns))
+        if steps * len(modules) > MOST_STEPS:
+            raise UnsupportedError(
+                f"{self.where}: the patterns (re:) of config_groups and ignore could take very long with names of "
+                f"{longest:,} characters; write the modules' names out"
+            )
 
 
-def matches(target: str, module: str) -> bool:
-    """Return True where a target is a module's name, or a pattern for the beginning of it."""
-    if target.startswith(PATTERN):
-        return re.match(target.removeprefix(PATTERN), module) is not None
-    return target == module
+def _first(patterns: Iterable[str], module: str) -> str | None:
+    """Return the first pattern that matches the beginning of a module's name."""
+    return next((one for one in patterns if re.match(one.removeprefix(PATTERN), module) is not None), None)
+
+
+def _plain(pattern: str) -> str:
+    """Return a pattern with one letter for each class of characters and each escaped one."""
+    return re.sub(r"\\.|\[[^\]]*\]", "a", pattern.removeprefix(PATTERN))
+
+
+def _steps(pattern: str, length: int) -> int:
+    """Return about how many steps a match of a name takes at worst, with all ways to share it among the repeats."""
+    plain = _plain(pattern)
+    repeats, options = len(re.findall(r"[*+{]", plain)), len(re.findall(r"(?<![(*+}])\?", plain))
+    choices = math.prod(1 + part.count("|") for part in plain.split(")"))
+    steps: int = (length**repeats // math.factorial(repeats) + 1) * 2**options * choices
+    return steps
 
 
 def read_settings(fields: JSONFields) -> Settings:
@@ -100,7 +138,7 @@ def read_settings(fields: JSONFields) -> Settings:
             )
         group = _group(name, groups, form)
         targets |= dict.fromkeys(group.targets, group)
-    ignore = tuple(fields.texts("ignore") or ())
+    ignore = frozenset(fields.texts("ignore") or ())
     for target in (*targets, *ignore):
         _check_pattern(target, where)
     notes = []
@@ -205,20 +243,16 @@ def _block_structure(fields: JSONFields) -> tuple[int, int]:
 
 
 def _check_pattern(target: str, where: str) -> None:
-    """Check that a pattern is one, and that a match takes little time: a file from anyone may contain any.
-
-    Repeated groups can take exponential time, and every repeat multiplies the time by the length of a name.
-    """
+    """Check that a pattern is one, without repeated groups, whose matches can take exponential time."""
     if not target.startswith(PATTERN):
         return
-    pattern = target.removeprefix(PATTERN)
-    plain = re.sub(r"\\.|\[[^\]]*\]", "a", pattern)
-    if len(re.findall(r"[*+{]", plain)) > MOST_REPEATS or re.search(r"\)[*+{]", plain):
+    plain = _plain(target)
+    if len(target) > MOST_CHARACTERS or len(re.findall(r"[*+{]", plain)) > MOST_REPEATS or re.search(r"\)[*+{]", plain):
         raise UnsupportedError(
             f"{where}: the pattern {shown(target)} repeats a group, or repeats more than {MOST_REPEATS} times, which "
             "can take very long and is not read; write the modules' names out"
         )
     try:
-        re.compile(pattern)
+        re.compile(target.removeprefix(PATTERN))
     except (re.error, RecursionError, OverflowError) as error:
         raise CheckpointError(f"{where}: {shown(target)} is not a pattern ({error}); {REMEDY}") from None

@@ -13,7 +13,7 @@ A module's weight is stored as several tensors beside each other:
 Where activations are quantized too, their scales are not read: intaglio computes with float activations.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from torch import Tensor
@@ -57,7 +57,9 @@ def read_compressed_tensors(settings: JSONFields, store: TensorStore, folder: Pa
     weights: dict[str, QuantizedWeight] = {}
     taken: set[str] = set()
     notes = set(parsed.notes)
-    for module in _modules(store):
+    modules = _modules(store)
+    parsed.check_time(modules)
+    for module in modules:
         kind: Kind = "Embedding" if module.rpartition(".")[2] == "embed_tokens" else "Linear"
         group = parsed.group(module, kind)
         parts = [f"{module}.{part}" for part in WEIGHT_PARTS if f"{module}.{part}" in store.tensors]
@@ -89,11 +91,11 @@ def _is_wanted(group: Group, plain: TensorInfo) -> bool:
     return group.weights is not None and group.format != DENSE and len(plain.shape) == 2
 
 
-def _modules(store: TensorStore) -> Iterable[str]:
+def _modules(store: TensorStore) -> Collection[str]:
     """Return the modules that have a weight, or a part of a quantized one."""
     parts = {"weight", *WEIGHT_PARTS}
     split = (name.rpartition(".") for name in store.tensors)
-    return dict.fromkeys(module for module, _, part in split if part in parts)
+    return dict.fromkeys(module for module, _, part in split if part in parts).keys()
 
 
 def _scheme(settings: Settings, group: Group | None, module: str, parts: list[str]) -> tuple[str, WeightScheme]:

@@ -116,6 +116,17 @@ def test_settings_under_the_older_key(sound: Path, tmp_path: Path) -> None:
     assert set(Checkpoint(source).quantized) == set(Checkpoint(sound).quantized)
 
 
+def test_patterns_and_long_names_are_refused_at_once(sound: Path, tmp_path: Path) -> None:
+    source = _copy(sound, tmp_path)
+    settings = _settings(source)
+    settings["ignore"].append("re:.*a.*a.*a.*a.*b$")
+    _write_settings(source, settings)
+    assert Checkpoint(source).quantized
+    _edit(source, lambda tensors: tensors | {f"{'a' * 1000}.weight": torch.zeros(1)})
+    with pytest.raises(UnsupportedError, match=r"patterns \(re:\) .* with names of 1,000 characters"):
+        Checkpoint(source)
+
+
 def _settings(source: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((source / "config.json").read_text(encoding="utf-8"))["quantization_config"]
     return found
@@ -167,6 +178,9 @@ def _top(**changes: Any) -> Callable[[dict[str, Any]], None]:
         (_top(ignore=["lm_head", "re:("]), CheckpointError, "'re:(' is not a pattern"),
         (_top(ignore=["lm_head", "re:(a+)+$"]), UnsupportedError, "the pattern 're:(a+)+$' repeats a group"),
         (_top(ignore=["lm_head", "re:" + ".*a" * 9]), UnsupportedError, "repeats more than 6 times"),
+        (_top(ignore=["lm_head", "re:" + "(a|a)" * 40]), UnsupportedError, "could take very long with names of"),
+        (_top(ignore=["lm_head", "re:" + "a?" * 40]), UnsupportedError, "could take very long with names of"),
+        (_top(ignore=["lm_head", "re:" + "a|" * 2000]), UnsupportedError, "can take very long and is not read"),
         (_group(format="marlin-24"), UnsupportedError, "has the format 'marlin-24', which is not read"),
         (_group(format="mixed-precision"), CheckpointError, "format is missing, and that of all groups"),
         (_group(format="dense"), UnsupportedError, "its weight is still to be quantized when it is used"),
