@@ -47,8 +47,8 @@ def weights(folder: Path) -> Mapping[str, Tensor]:
 def four_bits(stored: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
     """Yield the weights in 4 bits.
 
-    Each is dequantized as one row: for a matrix, bitsandbytes 0.50's function for CPUs begins blocks anew with every
-    row, which its others, and what it quantizes itself, do not.
+    Each is dequantized as one row: for a matrix, the CPU kernel of bitsandbytes 0.50 may begin a block with every row,
+    which is not how bitsandbytes quantizes it.
     """
     from bitsandbytes import functional
 
