@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .. import library_folder
 from ..case import Case
 from ..int32_words import awq, awq_values, quantize
 from ..packed_folder import dequantized, settings_of, write
@@ -43,7 +44,15 @@ def case(words: str, group_size: int, zero_point: bool = True, kept: str = "") -
     return Case("AWQ", words, PACKER, partial(make, group_size, zero_point, kept), weights)
 
 
+def by_library(settings: Mapping[str, Any], stored: dict[str, Array]) -> Array:
+    """Dequantize a weight of a library's checkpoint."""
+    return awq_values(stored, settings["group_size"])
+
+
+FIXTURES = {"qwen2": "auto-round-awq", "exaone4": "awq"}
+
 CASES = (
+    library_folder.case("AWQ", "4 bits, groups of 32", "auto-round", FIXTURES, by_library),
     case("4 bits, groups of 64", 64),
     case("4 bits, groups of 32, symmetric", 32, zero_point=False),
     case("4 bits, one group a row", -1),

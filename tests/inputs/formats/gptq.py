@@ -94,7 +94,19 @@ DYNAMIC = {
     "dynamic": {r"+:.*\.down_proj": {"bits": 8}, r"-:model\.layers\.1\.self_attn\.o_proj": {}},
 }
 
+
+def by_library(settings: Mapping[str, Any], stored: dict[str, Array]) -> Array:
+    """Dequantize a weight of GPTQModel's checkpoint, in which no zero point is 0."""
+    kind: Zeros = "v2" if settings["checkpoint_format"] == "gptq_v2" else "v1"
+    return gptq_values(stored, settings["bits"], kind, settings["group_size"])
+
+
+FIXTURES = {"qwen2": "gptqmodel-act-order", "exaone4": "gptqmodel-v2"}
+
 CASES = (
+    library_folder.case(
+        "GPTQ", "4 bits, groups of 32, act-order (Qwen2) or v2 zero points (EXAONE)", "GPTQModel", FIXTURES, by_library
+    ),
     case("4 bits, groups of 32, symmetric", Variant(4, 32, True)),
     case("4 bits, groups of 128 of 320 columns, asymmetric", Variant(4, 128, False)),
     case("4 bits, groups of 32, act-order", Variant(4, 32, False, act_order=True)),
