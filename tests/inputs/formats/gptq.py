@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .. import library_folder
 from ..case import Case
 from ..int32_words import Zeros, gptq, gptq_values, quantize
 from ..packed_folder import dequantized, write

@@ -18,7 +18,7 @@ SINGLE, SETTINGS = "model.safetensors", "quantization_config"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return gptq.CASES[0].make(tmp_path, "qwen2")
+    return gptq.CASES[1].make(tmp_path, "qwen2")
 
 
 def config(folder: Path) -> dict[str, Any]:
@@ -45,22 +45,22 @@ def check(folder: Path, expected: dict[str, Tensor]) -> None:
 
 
 def test_settings_of_autogptq_beside_config(folder: Path) -> None:
-    expected = dict(gptq.CASES[0].weights(folder))
+    expected = dict(gptq.CASES[1].weights(folder))
     move_settings(folder, "quantize_config.json", quant_method=None, model_file_base_name="gptq_model-4bit-32g")
     (folder / SINGLE).rename(folder / "gptq_model-4bit-32g.safetensors")
     check(folder, expected)
 
 
 def test_settings_of_autoawq_beside_config(tmp_path: Path) -> None:
-    folder = awq.CASES[0].make(tmp_path, "qwen2")
-    expected = dict(awq.CASES[0].weights(folder))
+    folder = awq.CASES[1].make(tmp_path, "qwen2")
+    expected = dict(awq.CASES[1].weights(folder))
     move_settings(folder, "quant_config.json", bits=None, group_size=None, w_bit=4, q_group_size=64, version="GEMM")
     (folder / SINGLE).rename(folder / "awq_model_w4_g64.safetensors")
     check(folder, expected)
 
 
 def test_the_index_of_autogptq(folder: Path) -> None:
-    expected = dict(gptq.CASES[0].weights(folder))
+    expected = dict(gptq.CASES[1].weights(folder))
     stored = load_file(folder / SINGLE)
     (folder / SINGLE).unlink()
     stem = "gptq_model-4bit-32g"
