@@ -108,6 +108,21 @@ def test_a_name_comes_before_a_pattern_and_a_class(tmp_path: Path) -> None:
     ]
 
 
+def test_an_embedding_is_a_class_of_its_own(sound: Path, tmp_path: Path) -> None:
+    source = _copy(sound, tmp_path)
+    settings = _settings(source)
+    eight = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "channel"}
+    settings["config_groups"]["group_1"] = {"targets": ["Embedding"], "weights": eight, "format": "int-quantized"}
+    _write_settings(source, settings)
+    codes = torch.randint(-128, 128, (288, 256), generator=torch.Generator().manual_seed(3), dtype=torch.int8)
+    scales = torch.linspace(0.001, 0.01, 288).reshape(288, 1)
+    added = {"model.embed_tokens.weight": codes, "model.embed_tokens.weight_scale": scales}
+    _edit(source, lambda tensors: tensors | added)
+    checkpoint = Checkpoint(source)
+    check_weight(checkpoint.quantized["model.embed_tokens.weight"], codes.float() * scales)
+    assert "int4" in checkpoint.quantized[f"{DOWN}.weight"].format
+
+
 def test_settings_under_the_older_key(sound: Path, tmp_path: Path) -> None:
     source = _copy(sound, tmp_path)
     values = json.loads((source / "config.json").read_text(encoding="utf-8"))
