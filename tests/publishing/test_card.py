@@ -7,7 +7,17 @@ from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
-from intaglio.artifact import MANIFEST, FileEntry, Manifest, Parity, Source, SourceCard, read_manifest, sha256_file
+from intaglio.artifact import (
+    MANIFEST,
+    FileEntry,
+    Manifest,
+    Parity,
+    Source,
+    SourceAdapter,
+    SourceCard,
+    read_manifest,
+    sha256_file,
+)
 from intaglio.errors import UsageError
 from intaglio.publishing import preview
 from intaglio.publishing.card import escape, figure, percent, size
@@ -161,6 +171,22 @@ def test_a_bench_record_of_something_else(int4: Path, tmp_path: Path, change: di
 def test_a_bench_record_that_is_not_there(int4: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"bench\.json: there is no such file; write it with `intaglio bench ARTIFACT"):
         preview(int4, NAME, bench=tmp_path / "bench.json")
+
+
+def test_adapters_are_named(int4: Path, tmp_path: Path) -> None:
+    merged = (
+        SourceAdapter("Org/adapter", "b" * 40, "d" * 64, 1.0),
+        SourceAdapter("<b>own</b>", None, "e" * 64, 0.5),
+    )
+    source = Source("Qwen/Qwen2-0.5B", "a" * 40, "c" * 64, adapters=merged)
+    card = preview(artifact(int4, tmp_path / "out", source=source), NAME)
+    data = vars(ModelCard(card).data)
+    assert (data["base_model"], data["base_model_relation"]) == (["Qwen/Qwen2-0.5B", "Org/adapter"], "merge")
+    text = "".join(MarkdownIt().render(card).split("\n"))
+    assert (
+        "Merged into its weights: the adapter Org/adapter, the adapter &lt;b&gt;own&lt;/b&gt; with the weight 0.5."
+        in text
+    )
 
 
 def test_numbers_for_readers() -> None:
