@@ -65,15 +65,31 @@ def read_checkpoint(folder: Path) -> None:
 
 
 def source_of(folder: Path) -> Path:
-    """Return what is exported of the folder of a case: the GGUF file in it, or the folder."""
+    """Return what is exported of the folder of a case: the GGUF file in it, the base of an adapter, or the folder."""
+    if (folder / "adapter").exists():
+        return folder / "base"
     return next(iter(sorted(folder.glob("*.gguf"))), folder)
+
+
+def adapter_options(folder: Path) -> tuple[str, ...]:
+    """Return the options that merge the adapter of a case, if it has one."""
+    return ("--adapter", str(folder / "adapter")) if (folder / "adapter").exists() else ()
+
+
+def inspect_input(folder: Path, *options: str) -> None:
+    """Describe the checkpoint, or the adapter alone."""
+    alone = folder / "adapter"
+    command("inspect", alone if alone.exists() else source_of(folder), *options)
 
 
 def read_input(folder: Path) -> None:
     """Read every tensor, and compare the numbers of each grid with those that are read."""
+    from intaglio.models.adapters.given import find_adapters
     from intaglio.models.checkpoint import Checkpoint
+    from intaglio.models.reading.options import ReadOptions
 
-    checkpoint = Checkpoint(source_of(folder))
+    adapters = find_adapters([folder / "adapter"] if (folder / "adapter").exists() else [])
+    checkpoint = Checkpoint(source_of(folder), ReadOptions(adapters=adapters))
     for name, info in checkpoint.tensors.items():
         tensor = checkpoint.tensor(name)
         if tuple(tensor.shape) != info.shape:
@@ -104,7 +120,7 @@ def export_input(folder: Path, *options: str) -> None:
     """Export; where that is refused, nothing is written."""
     made = folder.parent / "made"
     try:
-        command("export", source_of(folder), made, "--no-parity", *options)
+        command("export", source_of(folder), made, "--no-parity", *adapter_options(folder), *options)
     except RefusedError:
         if made.exists() or len(list(folder.parent.iterdir())) > 1:
             raise RuntimeError("a refused export left files") from None
@@ -182,8 +198,8 @@ VERBS: dict[str, Verbs] = {
 """What is done with each folder of the base, and how often."""
 
 INPUT: Verbs = {
-    "inspect": (3, lambda folder: command("inspect", source_of(folder))),
-    "inspect --json": (2, lambda folder: command("inspect", source_of(folder), "--json")),
+    "inspect": (3, inspect_input),
+    "inspect --json": (2, lambda folder: inspect_input(folder, "--json")),
     "read": (8, read_input),
     "export": (3, export_input),
     "export fp32": (2, lambda folder: export_input(folder, "--precision", "fp32")),

@@ -71,8 +71,10 @@ def make_inputs(folder: Path, formats: str) -> Path:
         if case.requires is not None and importlib.util.find_spec(case.requires) is None:
             continue
         place = folder / f"{index} {case.format}, {case.variant}".replace("/", " ")
-        place.mkdir(parents=True)
-        case.make(place, ("qwen2", "exaone4")[index % 2])
+        with tempfile.TemporaryDirectory() as scratch:
+            source = case.make(Path(scratch), ("qwen2", "exaone4")[index % 2])
+            whole = case.adapters is not None or source.is_file()
+            shutil.copytree(scratch if whole else source, place)
     return folder
 
 
