@@ -55,7 +55,7 @@ def _mutate_settings(path: Path, choice: Random) -> str:
     if path.name in FILES:
         values, what = _changed(values, choice)
     else:
-        keys = [key for key in SETTINGS if key in values]
+        keys = [key for key in SETTINGS if key in values] if isinstance(values, dict) else []
         if not keys:
             raise ValueError("no settings")
         key = choice.choice(keys)
