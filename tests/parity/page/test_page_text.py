@@ -1,12 +1,17 @@
 """How the page tells numbers, token texts, measures and places, and where its axes begin and end."""
 
+from dataclasses import replace
+
 import pytest
-from intaglio.parity.page import numerals, words
+from intaglio.cli.parity_report import print_report
+from intaglio.parity.page import numerals, render, words
 from intaglio.parity.page.mosaic import matrices, shades, worst
 from intaglio.parity.page.paths import layer_of, short
 from intaglio.parity.page.plots import Axis, level, log_axis
 from intaglio.parity.page.visible import TextRun, onward, passage, plain, token
-from intaglio.parity.report.result import TensorError
+from intaglio.parity.report.result import Carried, TensorError
+
+from . import reports
 
 
 @pytest.mark.parametrize(
@@ -151,3 +156,19 @@ def test_the_mosaic_outlines_the_largest_estimated_kl() -> None:
     assert worst([_tensor("a", 4, 0.1), _tensor("b", 4, 0.2), kept], 5)[0].module == "b"
     wrong = TensorError(**{**vars(q), "error": 1.4, "fault": "zeroed"})
     assert shades([k, wrong]).high == 0.01
+
+
+def test_carried_weights_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    """Faulty ones are not, and those with rounded scales are said to be."""
+    exact = TensorError("a.codes", "a", "int4", 4, 32, "stored", 2048, 0.0, exact=True)
+    rounded, faulty = replace(exact, exact=False), replace(exact, exact=False, fault="one code")
+    text = "carried over code for code: 2 weights, 4,096 numbers; 1 with scales rounded to the type of the activations"
+    found = Carried.of([exact, rounded, faulty, replace(exact, exact=None, method="rtn")])
+    assert str(found) == text
+    assert Carried.of([replace(exact, exact=None)]) is None
+    report = replace(reports.faithful(2), carried=Carried.of([exact]))
+    assert "carried over code for code: 1 weight, 2,048 numbers" in render(report)
+    assert report.to_dict()["carried"] == {"weights": 1, "numbers": 2048, "rounded": 0}
+    assert "carried over" not in render(reports.faithful(2))
+    print_report(report, None)
+    assert "carried over code for code: 1 weight, 2,048 numbers" in capsys.readouterr().out
