@@ -133,9 +133,7 @@ class Carried:
 
     def __str__(self) -> str:
         weights = f"{self.weights:,} weight{'s' * (self.weights != 1)}"
-        rounded = (
-            f"; {self.rounded:,} with scales rounded to the type of the activations" if self.rounded else ""
-        )
+        rounded = f"; {self.rounded:,} with scales rounded to the type of the activations" if self.rounded else ""
         return f"carried over code for code: {weights}, {self.numbers:,} numbers{rounded}"
 
 
