@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ...artifact import Manifest
-from ...contract import input_names
+from ...contract import LOGITS_TO_KEEP, has_cache, input_names, output_names
 from ...errors import ArtifactError, DependencyError, first_line
 from ...machine import gpu_memory, usable_cpus
 from ..graph.graph import Change, changed_graph
@@ -79,12 +79,24 @@ def open_session(
             f"{PROVIDERS[device]} could not be started; check the driver and the CUDA and cuDNN libraries"
             ", or use the CPU"
         )
-    graph_inputs = {value.name for value in raw.get_inputs()}
-    required = input_names(manifest.task, manifest.model.num_hidden_layers)
-    missing = [name for name in required if name not in graph_inputs]
-    if missing:
-        raise ArtifactError(f"{folder / manifest.graph}: the graph has no input {missing[0]!r}; export the model again")
+    _check_names(raw, folder, manifest)
     return Session(folder, manifest, device, count, ort, raw, windowed, replaced)
+
+
+def _check_names(raw: Any, folder: Path, manifest: Manifest) -> None:
+    """Check that the graph has the inputs and outputs of the contract.
+
+    Raises:
+        ArtifactError: names the first that is missing.
+    """
+    layers = manifest.model.num_hidden_layers
+    optional = [LOGITS_TO_KEEP] if has_cache(manifest.task) else []
+    inputs = {value.name for value in (*raw.get_inputs(), *raw.get_overridable_initializers())}
+    outputs = {value.name for value in raw.get_outputs()}
+    missing = [f"input {name!r}" for name in (*input_names(manifest.task, layers), *optional) if name not in inputs]
+    missing += [f"output {name!r}" for name in output_names(manifest.task, layers) if name not in outputs]
+    if missing:
+        raise ArtifactError(f"{folder / manifest.graph}: the graph has no {missing[0]}; export the model again")
 
 
 def can_be_windowed(manifest: Manifest, device: Device) -> bool:

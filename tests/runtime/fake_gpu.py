@@ -146,6 +146,12 @@ class FakeSession:
     def get_inputs(self) -> Any:
         return self.real.get_inputs()
 
+    def get_overridable_initializers(self) -> Any:
+        return self.real.get_overridable_initializers()
+
+    def get_outputs(self) -> Any:
+        return self.real.get_outputs()
+
     def io_binding(self) -> FakeBinding:
         return FakeBinding(self.real.io_binding(), self.gpu)
 

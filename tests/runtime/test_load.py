@@ -12,8 +12,9 @@ from threading import Event
 from typing import Any, assert_type
 
 import numpy as np
+import onnx
 import pytest
-from intaglio.artifact import Task, read_manifest
+from intaglio.artifact import FileEntry, Task, read_manifest, sha256_file
 from intaglio.errors import ArtifactError, HubError, PromptError, UsageError
 from intaglio.machine import usable_cpus
 from intaglio.runtime import Embedder, QuestionAnswerer, SequenceClassifier, TextGenerator, TokenClassifier, load
@@ -118,6 +119,22 @@ def test_a_graph_that_lacks_an_input_of_its_task(artifact: Path) -> None:
         ArtifactError, match=r"the graph has no input 'past_key_values\.2\.key'; export the model again"
     ):
         load(fakes.rewrite_manifest(artifact, model=model))
+
+
+@pytest.mark.parametrize(("name", "kind"), [("logits_to_keep", "input"), ("present.1.value", "output")])
+def test_a_graph_without_an_optional_input_or_an_output(artifact: Path, name: str, kind: str) -> None:
+    graph = graph_of(artifact)
+    model = onnx.load(graph, load_external_data=False)
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            names[:] = ["renamed" if one == name else one for one in names]
+    for value in (*model.graph.input, *model.graph.initializer, *model.graph.output):
+        value.name = "renamed" if value.name == name else value.name
+    graph.write_bytes(model.SerializeToString())
+    manifest = read_manifest(artifact)
+    entry = FileEntry(sha256_file(graph), graph.stat().st_size)
+    with pytest.raises(ArtifactError, match=f"the graph has no {kind} '{name}'; export the model again"):
+        load(fakes.rewrite_manifest(artifact, files={**manifest.files, manifest.graph: entry}))
 
 
 @pytest.mark.parametrize("broken", ["tokenizer.json", "generation_config.json"])
