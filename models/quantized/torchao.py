@@ -12,7 +12,6 @@ has the class and its attributes as JSON under ``layer.weight`` (torchao.prototy
 Scales are for blocks of ``block_size`` [rows, columns].
 """
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from safetensors import safe_open
 
 from ...errors import CheckpointError, UnsupportedError
 from ...files.json_fields import JSONFields, shown
+from ...files.json_file import parse_json
 from ...files.library_errors import library_errors
 from ..storage.store import TensorStore
 from ..weight_source import TensorInfo
@@ -86,7 +86,7 @@ def _entries(store: TensorStore) -> Iterable[_Entry]:
             if "." not in name:
                 continue
             try:
-                described = json.loads(metadata[name])
+                described = parse_json(metadata[name])
             except (ValueError, RecursionError):
                 described = None
             if not isinstance(described, dict):
