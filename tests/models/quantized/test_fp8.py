@@ -32,7 +32,7 @@ def test_values_are_those_of_transformers(case: Case, family: str, tmp_path: Pat
 
 
 def test_the_last_blocks_may_be_smaller(tmp_path: Path) -> None:
-    """EXAONE 4.0 32B's FP8 has blocks of 128 x 128; here rows and columns are not multiples of the block's."""
+    """Blocks of 128 x 128, as FP8 checkpoints usually have them; rows and columns are not multiples of the block's."""
     block = (48, 80)
     settings = cases.FINE | {"weight_block_size": list(block)}
     source = cases.make(tmp_path, "exaone4", block=block, scale="weight_scale_inv", settings=settings)
