@@ -77,7 +77,7 @@ def merge(base: Base, adapters: Sequence[AdapterFolder]) -> Merge:
     changes: dict[str, Change] = {}
     notes: list[str] = []
     opened = [read_parts(adapter) for adapter in adapters]
-    tasks = sorted({task_of(parts, base.task) for parts in opened})
+    tasks: list[Task] = sorted({task_of(parts, base.task) for parts in opened})
     if len(tasks) > 1:
         raise UnsupportedError(
             f"the adapters are for different tasks ({', '.join(tasks)}) and cannot be merged into one model; merge "

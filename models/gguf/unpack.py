@@ -76,7 +76,7 @@ def q3_k_scales(blocks: Bytes) -> tuple[Floats, None]:
     packed = blocks[:, 96:108]
     low = np.concatenate([packed[:, :8] & 15, packed[:, :8] >> 4], axis=1)
     high = np.concatenate([packed[:, 8:] >> shift & 3 for shift in (0, 2, 4, 6)], axis=1)
-    scales = (low | high << 4).astype(np.float32) - np.float32(32)
+    scales: Floats = (low | high << 4).astype(np.float32) - np.float32(32)
     return _halves(blocks, 108) * scales, None
 
 
@@ -118,7 +118,7 @@ def iq4_xs_scales(blocks: Bytes) -> tuple[Floats, None]:
     """8 scales of 6 bits: four low ones in 4 bytes, two high ones in a 16-bit number."""
     low = np.stack([blocks[:, 4:8] & 15, blocks[:, 4:8] >> 4], axis=2).reshape(-1, 8)
     high = np.stack([blocks[:, 2:4] >> shift & 3 for shift in (0, 2, 4, 6)], axis=2).reshape(-1, 8)
-    scales = (low | high << 4).astype(np.float32) - np.float32(32)
+    scales: Floats = (low | high << 4).astype(np.float32) - np.float32(32)
     return _halves(blocks, 0) * scales, None
 
 
@@ -155,13 +155,15 @@ def _halves(blocks: Bytes, start: int) -> Floats:
 def _nibbles(packed: Bytes, run: int) -> Codes:
     """Each ``run`` bytes hold ``run`` codes in their low halves, and the following ``run`` in their high halves."""
     parts = packed.reshape(len(packed), -1, 1, run)
-    return np.concatenate([parts & 15, parts >> 4], axis=2).reshape(len(packed), -1)
+    codes = np.concatenate([parts & np.uint8(15), parts >> np.uint8(4)], axis=2)
+    return codes.reshape(len(packed), -1).view(np.uint8)
 
 
 def _planes(packed: Bytes, shifts: "tuple[int, ...] | range", run: int, mask: int) -> Codes:
     """Each ``run`` bytes hold ``run`` codes at each shift in turn."""
     parts = packed.reshape(len(packed), -1, 1, run)
-    return np.concatenate([parts >> shift & mask for shift in shifts], axis=2).reshape(len(packed), -1)
+    codes = np.concatenate([parts >> np.uint8(shift) & np.uint8(mask) for shift in shifts], axis=2)
+    return codes.reshape(len(packed), -1).view(np.uint8)
 
 
 def _bits(packed: Bytes) -> Codes:

@@ -175,7 +175,9 @@ def read_bytes(stored: StoredTensor, name: str, rows: range | None, blocks: rang
 
 def _rows(stored: StoredTensor) -> tuple[int, int]:
     """Return the number of rows, and the bytes of one; the rows of a vector are its blocks."""
-    height = stored.shape[0] if len(stored.shape) > 1 else stored.shape[0] // stored.type.elements
+    height = stored.shape[0]
+    if len(stored.shape) == 1:
+        height //= stored.type.elements
     return height, stored.nbytes // height
 
 

@@ -197,7 +197,8 @@ class _Module:
         if shape_info.shape != (2,):
             raise CheckpointError(f"{shape_info.file}: tensor {stated} is not two numbers; {REMEDY}")
         shape = self.store.read(stated).tolist()
-        packings = () if shape[0] != height or shape[1] < 1 else _packings(self.scheme.bits, shape[1], words)
+        fits = shape[0] == height and shape[1] > 0
+        packings = list(_packings(self.scheme.bits, shape[1], words)) if fits else []
         if not packings:
             raise CheckpointError(
                 f"{info.file}: tensor {name} has the shape {[height, words]}, and {stated} says {shape} in "

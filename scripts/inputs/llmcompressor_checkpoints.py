@@ -33,8 +33,8 @@ IGNORED = ["lm_head", "re:.*layers.0.mlp.down_proj"]
 
 
 def main() -> None:
-    from llmcompressor import oneshot
-    from llmcompressor.modifiers.quantization import QuantizationModifier
+    from llmcompressor import oneshot  # pyright: ignore[reportMissingImports]
+    from llmcompressor.modifiers.quantization import QuantizationModifier  # pyright: ignore[reportMissingImports]
     from transformers import AutoModelForCausalLM
 
     for family in FAMILIES:

@@ -20,7 +20,7 @@ SIZES: dict[str, Any] = {"num_hidden_layers": len(LAYERS), "vocab_size": 128, "t
 
 
 def main() -> None:
-    from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig, IntxWeightOnlyConfig, PerGroup
+    from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig, IntxWeightOnlyConfig, PerGroup  # pyright: ignore[reportMissingImports]
     from transformers import AutoModelForCausalLM, TorchAoConfig
 
     four_bits = getattr(torch, "int4")  # noqa: B009 - torch's stubs do not have it
@@ -51,7 +51,7 @@ def main() -> None:
 
 def dequantized(parameter: Any) -> torch.Tensor:
     """Return a weight in float32, as TorchAO dequantizes it."""
-    from torchao.quantization.quant_primitives import dequantize_affine
+    from torchao.quantization.quant_primitives import dequantize_affine  # pyright: ignore[reportMissingImports]
 
     if hasattr(parameter, "target_dtype"):
         weight: torch.Tensor = dequantize_affine(

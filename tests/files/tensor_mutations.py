@@ -5,6 +5,7 @@ import random
 import struct
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -130,8 +131,9 @@ def _values(old: RawTensor, choice: Random) -> RawTensor:
         with np.errstate(over="ignore"):
             new = FLOATS[old.dtype](choice.choice(WIDE))
     else:
-        values = np.frombuffer(old.data, WHOLE[old.dtype]).copy()
-        limits = np.iinfo(values.dtype)
+        kind: Any = WHOLE[old.dtype]
+        values = np.frombuffer(old.data, kind).copy()
+        limits = np.iinfo(kind)
         new = values.dtype.type(max(limits.min, min(limits.max, choice.choice(EXTREMES))))
     if len(values):
         if choice.random() < 0.5:

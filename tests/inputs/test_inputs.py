@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 from intaglio.scripts.inputs import table
 from intaglio.scripts.inputs.record import Record
-
-from .case import Case
-from .formats import cases
-from .outcome import run_case
+from intaglio.tests.inputs.case import Case
+from intaglio.tests.inputs.formats import cases
+from intaglio.tests.inputs.outcome import run_case
 
 CASES = cases()
 FIRST = {case.format: case for case in reversed(CASES)}

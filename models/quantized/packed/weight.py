@@ -9,7 +9,7 @@ from torch import Tensor
 from ....errors import CheckpointError
 from ...storage.store import TensorStore
 from ...weight_source import TensorInfo
-from ..weights import BlockParameters, QuantizedWeights
+from ..weights import BlockGrid, BlockParameters, QuantizedWeights
 from .groups import Groups, consecutive, indexed
 from .members import CODES, INDEX, ITEM_BYTES, SCALES, ZEROS, Scheme, ZeroPoints, check_members, group_size, modules
 from .words import WORD, unpack, words_of
@@ -53,12 +53,16 @@ class PackedWeight:
         return sum(torch.Size(info.shape).numel() * ITEM_BYTES[info.dtype] for info in self._members.values())
 
     @property
-    def grid(self) -> "PackedWeight | None":
+    def grid(self) -> BlockGrid | None:
         return self if self.bits <= 8 else None
 
-    @cached_property
+    @property
     def bits(self) -> int:
         """The bits of its codes and zero points: one more than stored where a zero point is ``2**bits``."""
+        return self._own_bits
+
+    @cached_property
+    def _own_bits(self) -> int:
         if self._kind != "one less":
             return self._bits
         most = int(self._stored_zeros(range(self.info.shape[0])).max())

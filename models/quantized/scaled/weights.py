@@ -45,9 +45,13 @@ class CodedWeight:
         """The bits of a code."""
         return max(2, self.source.bits)
 
-    @cached_property
+    @property
     def order(self) -> Tensor | None:
         """int64 [K]: the column of each code in the order of blocks."""
+        return self._sorted_columns
+
+    @cached_property
+    def _sorted_columns(self) -> Tensor | None:
         return None if self.groups is None else torch.argsort(self.groups, stable=True)
 
     def parameters(self) -> BlockParameters:

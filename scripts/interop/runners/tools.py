@@ -15,8 +15,8 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import onnxscript.optimizer
-import onnxsim
-import onnxslim
+import onnxsim  # pyright: ignore[reportMissingImports]
+import onnxslim  # pyright: ignore[reportMissingImports]
 
 TOKENS = 24
 

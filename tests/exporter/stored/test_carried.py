@@ -25,7 +25,7 @@ SMALL: dict[str, dict[str, Any]] = {
 
 def write(folder: Path, family: str, *, quantized: bool = True, tokenizer: bool = False, **changes: Any) -> Path:
     """Write a checkpoint that says whether it is quantized; ``install`` makes its weights."""
-    settings = SMALL[family] | ({"quantization_config": TESTS} if quantized else {}) | changes
+    settings: dict[str, Any] = SMALL[family] | ({"quantization_config": TESTS} if quantized else {}) | changes
     return tiny.write(folder, tiny.config(family, **settings), tokenizer=tokenizer)
 
 

@@ -35,7 +35,7 @@ def test_float_activations_give_the_tokens(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(("family", "task"), [("qwen2", "token-classification"), ("exaone4", "feature-extraction")])
 def test_heads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, task: str) -> None:
     install(monkeypatch, by_end(dict.fromkeys((*EVERY, "score"), Kind(zeros="least", offsets="any"))))
-    settings = SMALL[family] | {"quantization_config": TESTS}
+    settings: dict[str, Any] = SMALL[family] | {"quantization_config": TESTS}
     folder = tiny.write(tmp_path / "checkpoint", tiny.config(family, task, **settings))
     export(folder, tmp_path / "out", options=FLOAT)
     tokens = drive.ids(288, 15)

@@ -60,7 +60,8 @@ def four_bits(stored: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
             key.removeprefix(f"{weight}."): tensor for key, tensor in stored.items() if key.startswith(f"{weight}.")
         }
         state = functional.QuantState.from_dict(parts, device=torch.device("cpu"))
-        shape, state.shape, state.dtype = state.shape, torch.Size([state.shape.numel()]), torch.float32
+        shape = torch.Size(state.shape or ())
+        state.shape, state.dtype = torch.Size([shape.numel()]), torch.float32
         yield weight, functional.dequantize_4bit(stored[weight], state).view(shape)
 
 

@@ -51,7 +51,8 @@ def make(folder: Path, family: str, preset: str | Mapping[str, str], **weights: 
             continue
         scheme = _scheme_of(module, schemes)
         compressor = BaseCompressor.get_value_from_registry(scheme.format)
-        packed = compressor.compress(_parameters(NARROWER * tensor, scheme.weights), scheme)
+        parameters: Any = _parameters(NARROWER * tensor, scheme.weights)
+        packed: Any = compressor.compress(parameters, scheme)
         stored |= {f"{module}.{part}": tensor.contiguous() for part, tensor in packed.items()}
         if scheme.input_activations is not None and scheme.input_activations.dynamic is False:
             stored[f"{module}.input_scale"] = torch.tensor([0.05])
@@ -112,12 +113,12 @@ def decompressed(folder: Path) -> dict[str, Tensor]:
     from compressed_tensors.quantization import QuantizationConfig
 
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))["quantization_config"]
-    parsed = QuantizationConfig.model_validate(config)
+    parsed: Any = QuantizationConfig.model_validate(config)
     schemes = {target: scheme for scheme in parsed.config_groups.values() for target in scheme.targets}
     tensors = load_file(folder / "model.safetensors")
     found = {}
     for module in sorted(name.removesuffix(".weight_scale") for name in tensors if name.endswith(".weight_scale")):
-        parts = {
+        parts: Any = {
             name.removeprefix(f"{module}."): tensor for name, tensor in tensors.items() if name.startswith(f"{module}.")
         }
         scheme = _scheme_of(module, schemes)

@@ -58,7 +58,8 @@ def q2_k(blocks: Floats) -> Bytes:
         part, rest = divmod(index, 128)
         shift, place = divmod(rest, 32)
         packed[:, part * 32 + place] |= (flat[:, index] << 2 * shift).astype(np.uint8)
-    return np.concatenate([scales | minima << 4, packed, halves(d, dmin)], 1)
+    shared: Bytes = (scales | minima << 4).astype(np.uint8)
+    return np.concatenate([shared, packed, halves(d, dmin)], 1)
 
 
 def q3_k(blocks: Floats) -> Bytes:
@@ -119,15 +120,17 @@ def nearest(scaled: Floats) -> npt.NDArray[np.int64]:
 
 
 def iq4_nl(blocks: Floats) -> Bytes:
-    d = (np.abs(blocks).max(1) / 127).astype(np.float16).astype(np.float32)
-    codes = nearest(blocks / np.maximum(d, 1e-8)[:, None])
+    d: Floats = (np.abs(blocks).max(1) / 127).astype(np.float16).astype(np.float32)
+    scaled: Floats = (blocks / np.maximum(d, 1e-8)[:, None]).astype(np.float32)
+    codes = nearest(scaled)
     return np.concatenate([halves(d), (codes[:, :16] | codes[:, 16:] << 4).astype(np.uint8)], 1)
 
 
 def iq4_xs(blocks: Floats) -> Bytes:
     groups = blocks.reshape(-1, 8, 32)
     d, scales, _ = symmetric(groups, 127, -127, 31)
-    codes, six = nearest(groups / (d[:, None] * scales)[..., None]), (scales + 32).astype(np.uint16)
+    scaled: Floats = (groups / (d[:, None] * scales)[..., None]).astype(np.float32)
+    codes, six = nearest(scaled), (scales + 32).astype(np.uint16)
     high, low = np.zeros(len(blocks), np.uint16), np.zeros((len(blocks), 4), np.uint8)
     for index in range(8):
         high |= (six[:, index] >> 4) << (2 * index)

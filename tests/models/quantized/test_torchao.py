@@ -38,7 +38,7 @@ def test_values_and_codes_are_torchaos(case: Case, family: str, tmp_path: Path) 
 def test_the_digests_are_torchaos(tmp_path: Path) -> None:
     """Where torchao is installed, it makes the tensors again from the fixture's files."""
     pytest.importorskip("torchao")
-    from torchao.prototype.safetensors.safetensors_support import unflatten_tensor_state_dict
+    from torchao.prototype.safetensors.safetensors_support import unflatten_tensor_state_dict  # pyright: ignore[reportMissingImports]
 
     source = cases.make(tmp_path, "qwen2", "int8")
     with safe_open(source / "model.safetensors", "pt") as file:
