@@ -17,7 +17,7 @@ ORT = "onnxruntime==1.32.0"
 NUMPY = "numpy==2.4.6"
 INTAGLIO = ("click", "jinja2>=3.1.6,<3.2", "rich", "safetensors")
 PYTHON: Mapping[str, tuple[tuple[str, ...], ...]] = {
-    "genai": (("onnxruntime-genai==0.18.0", ORT, NUMPY),),
+    "genai": (("onnxruntime-genai==0.18.0", ORT, NUMPY, "huggingface_hub==2.4.0"),),
     "onnxruntime": ((ORT, NUMPY, "tokenizers==0.23.3"),),
     "optimum": (
         ("torch==2.13.0",),
