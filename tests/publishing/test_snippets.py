@@ -40,7 +40,7 @@ def node_folder() -> Iterator[Path]:
 def run_snippet(snippet: Snippet, hub: Hub, tmp_path: Path, command: list[str]) -> str:
     """Run a snippet as a program of its own; return what it prints."""
     environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
-    environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / snippet.runtime), "HF_HUB_DISABLE_XET": "1"}
+    environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / f"cache of {snippet.runtime}"), "HF_HUB_DISABLE_XET": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
