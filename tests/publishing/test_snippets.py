@@ -12,7 +12,7 @@ import pytest
 from intaglio import QuantizeOptions, push, quantize
 from intaglio.artifact import read_manifest
 from intaglio.publishing.snippets import Chat, Runtime, Snippet, runtimes, snippets
-from intaglio.scripts.interop.environments import node_environment, python_environment
+from intaglio.scripts.interop.environments import node_environment, python_environment, variables
 from intaglio.tests import tiny
 from intaglio.tests.publishing.hub_server import Hub
 
@@ -39,8 +39,9 @@ def node_folder() -> Iterator[Path]:
 
 def run_snippet(snippet: Snippet, hub: Hub, tmp_path: Path, command: list[str]) -> str:
     """Run a snippet as a program of its own; return what it prints."""
-    environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
-    environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / f"cache of {snippet.runtime}"), "HF_HUB_DISABLE_XET": "1"}
+    environment = {name: value for name, value in variables().items() if name != "HF_HUB_OFFLINE"}
+    cache = tmp_path / f"cache of {snippet.runtime}"
+    environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
