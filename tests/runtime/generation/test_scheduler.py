@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from intaglio import QuantizeOptions, load, quantize
 from intaglio.errors import PromptError, UsageError
 from intaglio.runtime import Event, Generation, Scheduler, TextGenerator
 from intaglio.runtime.generation.batch import Batch
@@ -13,6 +14,7 @@ from intaglio.runtime.sequence.sequence import ActiveSequence
 from intaglio.tests.runtime import fakes
 from intaglio.tests.runtime.fakes import text_generator
 
+CHECKPOINTS = Path(__file__).parents[2] / "checkpoints"
 KINDS: dict[str, dict[str, Any]] = {
     "shared": {},
     "windowed": {"layer_windows": (6, None)},
@@ -315,3 +317,25 @@ def test_a_cancelled_request_leaves_the_queue_and_its_slot(lm: TextGenerator) ->
         scheduler.cancel(first)
         assert list(finish(scheduler)) == [second]
         assert not scheduler._cancelled
+
+
+def test_chunks_and_kept_prompts_do_not_change_a_bit_of_quantized_weights(tmp_path: Path) -> None:
+    """Longer passes multiply by repacked weights; log-probabilities tell what tokens may not."""
+    quantize(CHECKPOINTS / "tiny-qwen2", tmp_path / "out", options=QuantizeOptions(method="rtn"))
+    random = np.random.default_rng(3)
+    system = random.integers(3, 4000, 130).tolist()
+    sizes = (0, 1, 40, 70, 100, 260)
+    prompts = [[5, 6, 7], *(system + random.integers(3, 4000, size).tolist() for size in sizes)]
+    options: dict[str, Any] = {"max_new_tokens": 5, "eos_token_id": [], "temperature": 0.0, "logprobs": 2}
+    with load(tmp_path / "out", task="text-generation", threads=1) as lm:
+        alone = [lm.generate(prompt, speculate=False, **options) for prompt in prompts]
+        cached = []
+        with lm.scheduler(slots=3, max_length=450, kept_prompts=2) as scheduler:
+            numbers = [scheduler.submit(prompt, **options) for prompt in prompts]
+            results: dict[int, Generation] = {}
+            while scheduler.busy:
+                for event in scheduler.step():
+                    results |= results_of([event])
+                    cached += [event.cached_tokens] if event.result is not None else []
+    assert [results[number] for number in numbers] == alone
+    assert max(cached) == 130
