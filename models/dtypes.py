@@ -20,3 +20,11 @@ SAFETENSORS_DTYPES: Mapping[str, torch.dtype] = {
     "F64": torch.float64,
 }
 """The dtypes of weights that are read; float64 is rounded to float32."""
+
+ITEM_BYTES: Mapping[str, int] = {
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 1),
+    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 2),
+    **dict.fromkeys(("F32", "I32", "U32"), 4),
+    **dict.fromkeys(("F64", "I64", "U64"), 8),
+}
+"""The bytes of an item, by the dtype's name in safetensors."""

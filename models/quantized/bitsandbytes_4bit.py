@@ -22,9 +22,10 @@ from torch import Tensor
 from ...errors import CheckpointError
 from ...files.json_fields import JSONFields
 from ...files.json_file import parse_json
+from ..dtypes import ITEM_BYTES
 from ..storage.store import TensorStore
 from ..weight_source import TensorInfo
-from .stored import AGAIN, ITEM_BYTES, expect, finite, stored_bytes
+from .stored import AGAIN, expect, finite, stored_bytes
 from .weights import BlockGrid
 
 STATE = ".quant_state.bitsandbytes__"

@@ -24,9 +24,10 @@ from ..storage.store import TensorStore
 from ..weight_source import TensorInfo
 from .compressed_settings import DENSE, Group, Kind, Settings, WeightScheme, read_settings
 from .scaled.codes import E2M1_NIBBLES, E2M1_ZERO, WORD, ByteCodes, Codes, NibbleCodes, PackedCodes, Packing
-from .scaled.stored import FLOAT8, FLOATS, INTEGERS, REMEDY, matrix, member, stored_bytes
+from .scaled.stored import FLOAT8, FLOATS, INTEGERS, REMEDY, matrix, member
 from .scaled.tables import Decode, IntegerZeroPoints, PackedZeroPoints, Table, as_float, block_table, power_of_two
 from .scaled.weights import CodedWeight, Float8Weight, read_groups
+from .stored import stored_bytes
 from .weights import QuantizedWeight, QuantizedWeights
 
 PACKED, BYTES, FLOAT, NAIVE = "pack-quantized", "int-quantized", "float-quantized", "naive-quantized"
@@ -187,7 +188,7 @@ class _Module:
             scales=scales,
             zero=self._zero_points(shape, block, packing),
             groups=self._groups(shape, block[1]),
-            stored_bytes=stored_bytes(self.store, self.names),
+            stored_bytes=stored_bytes(self.store.tensors[name] for name in self.names),
         )
 
     def _packed(self) -> tuple[PackedCodes, tuple[int, int], TensorInfo]:
@@ -256,7 +257,7 @@ class _Module:
         return Float8Weight(
             info=TensorInfo(info.file, "F32", shape),
             format=self._words(),
-            stored_bytes=stored_bytes(self.store, self.names),
+            stored_bytes=stored_bytes(self.store.tensors[name] for name in self.names),
             store=self.store,
             name=name,
             width=block[1],
@@ -286,7 +287,7 @@ class _Module:
             block_size=block[1],
             scales=block_table(self.store, scale, shape, block, decode),
             zero=E2M1_ZERO,
-            stored_bytes=stored_bytes(self.store, self.names),
+            stored_bytes=stored_bytes(self.store.tensors[name] for name in self.names),
         )
 
     def _global_scale(self) -> Tensor | float:

@@ -18,9 +18,10 @@ from ...errors import CheckpointError, UnsupportedError
 from ...files.json_fields import JSONFields, shown
 from ..storage.store import TensorStore
 from ..weight_source import TensorInfo
-from .scaled.stored import FLOAT8, FLOATS, REMEDY, matrix, member, stored_bytes
+from .scaled.stored import FLOAT8, FLOATS, REMEDY, matrix, member
 from .scaled.tables import as_float, block_table, power_of_two
 from .scaled.weights import Float8Weight
+from .stored import stored_bytes
 from .weights import QuantizedWeights
 
 SCALES = ("weight_scale_inv", "weight_scale")
@@ -125,7 +126,7 @@ def _weight(store: TensorStore, name: str, scale: str | None, block: tuple[int, 
     return Float8Weight(
         info=TensorInfo(info.file, "F32", shape),
         format=f"FP8 ({info.dtype.removeprefix('F8_')}), {words}",
-        stored_bytes=stored_bytes(store, [name] if scale is None else [name, scale]),
+        stored_bytes=stored_bytes(store.tensors[one] for one in ([name] if scale is None else [name, scale])),
         store=store,
         name=name,
         width=width,

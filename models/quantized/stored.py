@@ -7,11 +7,9 @@ import torch
 from torch import Tensor
 
 from ...errors import CheckpointError
+from ..dtypes import ITEM_BYTES
 from ..storage.store import TensorStore
 from ..weight_source import TensorInfo
-
-ITEM_BYTES = {"U8": 1, "I8": 1, "F16": 2, "BF16": 2, "F32": 4, "U32": 4}
-"""The bytes of one number, by the dtypes that quantized weights are stored in."""
 
 AGAIN = "fetch the checkpoint again"
 
@@ -43,8 +41,8 @@ def expect(store: TensorStore, name: str, dtypes: Sequence[str], shape: Sequence
 
 
 def stored_bytes(infos: Iterable[TensorInfo]) -> int:
-    """Return the bytes of tensors, whose dtypes have been checked."""
-    return sum(prod(info.shape) * ITEM_BYTES[info.dtype] for info in infos)
+    """Return the bytes that tensors take in their files."""
+    return sum(prod(info.shape) * ITEM_BYTES.get(info.dtype, 1) for info in infos)
 
 
 def finite(numbers: Tensor, info: TensorInfo, name: str) -> Tensor:

@@ -24,9 +24,10 @@ from ...files.library_errors import library_errors
 from ..storage.store import TensorStore
 from ..weight_source import TensorInfo
 from .scaled.codes import SIGNED_NIBBLES, ByteCodes, NibbleCodes
-from .scaled.stored import FLOAT8, FLOATS, REMEDY, matrix, member, stored_bytes
+from .scaled.stored import FLOAT8, FLOATS, REMEDY, matrix, member
 from .scaled.tables import IntegerZeroPoints, block_table
 from .scaled.weights import CodedWeight, Float8Weight
+from .stored import stored_bytes
 from .weights import QuantizedWeight, QuantizedWeights
 
 INT8, INTX, INT4, FLOAT = "Int8Tensor", "IntxUnpackedToInt8Tensor", "Int4Tensor", "Float8Tensor"
@@ -185,7 +186,7 @@ class _Subclass:
             block_size=block[1],
             scales=block_table(self.store, scale, shape, block),
             zero=zero,
-            stored_bytes=stored_bytes(self.store, self.names),
+            stored_bytes=stored_bytes(self.store.tensors[name] for name in self.names),
         )
 
     def _target_bits(self) -> int:
@@ -213,7 +214,7 @@ class _Subclass:
             scales=block_table(self.store, scale, shape, block, transposed=True),
             zero=8,
             offsets=block_table(self.store, offset, shape, block, transposed=True),
-            stored_bytes=stored_bytes(self.store, self.names),
+            stored_bytes=stored_bytes(self.store.tensors[name] for name in self.names),
         )
 
     def _floats(self) -> Float8Weight:
@@ -224,7 +225,7 @@ class _Subclass:
         return Float8Weight(
             info=TensorInfo(info.file, "F32", shape),
             format=self._words("FP8", shape, block),
-            stored_bytes=stored_bytes(self.store, self.names),
+            stored_bytes=stored_bytes(self.store.tensors[name] for name in self.names),
             store=self.store,
             name=name,
             width=block[1],

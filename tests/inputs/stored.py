@@ -13,6 +13,7 @@ import onnx
 import onnxruntime as ort
 import torch
 from intaglio.artifact import Quantization, read_manifest
+from intaglio.scripts.interop.float_activations import float_session
 from intaglio.tests.exporter.drive import run
 from intaglio.tests.files.artifact_files import graph_of
 from numpy.typing import NDArray
@@ -103,18 +104,10 @@ def _unpacked(packed: Array, bits: int) -> Array:
 
 def artifact_logits(folder: Path, ids: Tensor) -> Tensor:
     """Return the logits [B, S, V] of an artifact; its quantized weights are multiplied by float activations."""
-    path = graph_of(folder)
-    model = onnx.load(path, load_external_data=False)
-    for node in model.graph.node:
-        for attribute in node.attribute:
-            if attribute.name == "accuracy_level":
-                attribute.i = 0
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
-    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "0")
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = float_session(graph_of(folder), options)
     feeds: dict[str, Array] = {"input_ids": ids.numpy(), "attention_mask": np.ones(ids.shape, np.int64)}
     for value in session.get_inputs():
         if value.name.startswith("past"):

@@ -11,7 +11,6 @@ from .words import WORD, period
 
 CODES, ZEROS, SCALES, INDEX = "qweight", "qzeros", "scales", "g_idx"
 SCALE_DTYPES = ("F16", "BF16", "F32")
-ITEM_BYTES = {"F16": 2, "BF16": 2, "F32": 4, "I32": 4, "I64": 8}
 
 ZeroPoints = Literal["stored", "one less", "one less, wrapped", "one less, in words"]
 """How ``qzeros`` holds a zero point z of b bits.

@@ -9,9 +9,10 @@ from torch import Tensor
 from ....errors import CheckpointError
 from ...storage.store import TensorStore
 from ...weight_source import TensorInfo
+from ..stored import stored_bytes
 from ..weights import BlockGrid, BlockParameters, QuantizedWeights
 from .groups import Groups, consecutive, indexed
-from .members import CODES, INDEX, ITEM_BYTES, SCALES, ZEROS, Scheme, ZeroPoints, check_members, group_size, modules
+from .members import CODES, INDEX, SCALES, ZEROS, Scheme, ZeroPoints, check_members, group_size, modules
 from .words import WORD, unpack, words_of
 
 WITH_BIAS = ("q_proj.", "k_proj.", "v_proj.")
@@ -50,7 +51,7 @@ class PackedWeight:
 
     @property
     def stored_bytes(self) -> int:
-        return sum(torch.Size(info.shape).numel() * ITEM_BYTES[info.dtype] for info in self._members.values())
+        return stored_bytes(self._members.values())
 
     @property
     def grid(self) -> BlockGrid | None:

@@ -1,19 +1,10 @@
 """Checks of the tensors that a quantized weight is stored in."""
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from ....errors import CheckpointError
 from ...storage.store import TensorStore
 from ...weight_source import TensorInfo
-
-ITEM_BYTES: Mapping[str, int] = {
-    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 1),
-    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 2),
-    **dict.fromkeys(("F32", "I32", "U32"), 4),
-    **dict.fromkeys(("F64", "I64", "U64"), 8),
-}
-"""The bytes of an item, by the dtype's name in safetensors."""
 
 FLOATS = ("F32", "F16", "BF16", "F64")
 INTEGERS = ("I8", "U8", "I16", "I32", "I64")
@@ -52,8 +43,3 @@ def matrix(info: TensorInfo, name: str) -> tuple[int, int]:
     if len(info.shape) != 2 or 0 in info.shape:
         raise CheckpointError(f"{info.file}: tensor {name} has the shape {list(info.shape)}, not a matrix'; {REMEDY}")
     return info.shape[0], info.shape[1]
-
-
-def stored_bytes(store: TensorStore, names: Iterable[str]) -> int:
-    """Return the bytes that tensors take in their files."""
-    return sum(math.prod(store.tensors[name].shape) * ITEM_BYTES.get(store.tensors[name].dtype, 1) for name in names)
