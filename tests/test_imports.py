@@ -20,19 +20,28 @@ ORT = {"onnxruntime"}
 FORBIDDEN = {
     "files": (set(ROOMS) - {"files"}) | TORCH | ONNX | ORT | {"transformers"},
     "devices": (set(ROOMS) - {"devices", "files", "runtime"}) | TORCH | ONNX | ORT | {"transformers"},
-    "models": {"devices", "exporter", "runtime", "parity", "publishing", "cli", "interop"}
+    "models": {"devices", "exporter", "runtime", "parity", "publishing", "serving", "cli", "interop"}
     | ONNX
     | ORT
     | {"transformers"},
-    "exporter": {"runtime", "parity", "publishing", "cli", "interop"} | ORT | {"transformers"},
-    "runtime": {"devices", "models", "exporter", "parity", "publishing", "cli", "interop"}
+    "exporter": {"runtime", "parity", "publishing", "serving", "cli", "interop"} | ORT | {"transformers"},
+    "runtime": {"devices", "models", "exporter", "parity", "publishing", "serving", "cli", "interop"}
     | TORCH
     | ONNX
     | {"transformers"},
-    "parity": {"exporter", "publishing", "cli", "interop"},
-    "publishing": {"models", "exporter", "runtime", "parity", "cli", "interop"} | TORCH | ONNX | ORT | {"transformers"},
+    "parity": {"exporter", "publishing", "serving", "cli", "interop"},
+    "publishing": {"models", "exporter", "runtime", "parity", "serving", "cli", "interop"}
+    | TORCH
+    | ONNX
+    | ORT
+    | {"transformers"},
+    "serving": (set(ROOMS) - {"serving", "files", "runtime"}) | TORCH | ONNX | ORT | {"transformers"},
     "cli": {"interop", "transformers"},
-    "interop": {"models", "exporter", "runtime", "parity", "publishing"} | TORCH | ONNX | ORT | {"transformers"},
+    "interop": {"models", "exporter", "runtime", "parity", "publishing", "serving"}
+    | TORCH
+    | ONNX
+    | ORT
+    | {"transformers"},
 }
 # The modules at the root serve every room, so they may lean on none.
 ROOT_FORBIDDEN = (set(ROOMS) - {"files"}) | TORCH | ONNX | ORT | {"transformers"}

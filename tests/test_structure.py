@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ("files", "devices", "models", "exporter", "runtime", "parity", "publishing", "cli", "interop")
+ROOMS = ("files", "devices", "models", "exporter", "runtime", "parity", "publishing", "serving", "cli", "interop")
 MOST_FILES = 16
 
 # The layers of each room, from the bottom up: folders and modules of the room, several on one layer where they do not
@@ -74,6 +74,14 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         "arrangement",
         "card",
         "pushing",
+    ),
+    "serving": (
+        "errors settings",
+        "engine http protocol",
+        "server",
+        "endpoints",
+        "app",
+        "run",
     ),
     "cli": (
         "loading show sizes texts",

@@ -1,0 +1,51 @@
+"""The application: paths, errors, and what begins and ends with it."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from .endpoints import health
+from .engine.models import Models
+from .errors import ApiError
+from .server import Server
+from .settings import Settings
+
+
+def create_app(models: Models, settings: Settings) -> Starlette:
+    """Return the application of a server."""
+    server = Server(models, settings)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncGenerator[None, None]:
+        server.ready = True
+        yield
+        server.ready = False
+        await models.close()
+
+    app = Starlette(
+        routes=[
+            Route("/health", health.health),
+            Route("/ready", health.ready),
+            Route("/v1/models", health.models),
+        ],
+        lifespan=lifespan,
+        exception_handlers={ApiError: _api_error, HTTPException: _http_error},
+    )
+    app.state.server = server
+    return app
+
+
+async def _api_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return error.response()
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """Answer a wrong path or method in OpenAI's form."""
+    assert isinstance(error, HTTPException)
+    return ApiError(f"{request.method} {request.url.path}: {error.detail}", status=error.status_code).response()

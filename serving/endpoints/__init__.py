@@ -1,0 +1,1 @@
+"""The endpoints: each module has the functions of its paths."""

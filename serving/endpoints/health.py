@@ -1,0 +1,25 @@
+"""``/health``: the process answers; ``/ready``: it may receive requests; ``/v1/models``: what it serves."""
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from ..server import server_of
+
+
+async def health(request: Request) -> Response:
+    """Return 200 while the process answers."""
+    return JSONResponse({"status": "ok"})
+
+
+async def ready(request: Request) -> Response:
+    """Return 200 where requests may come, 503 before that and while the server ends."""
+    if server_of(request).ready:
+        return JSONResponse({"status": "ready"})
+    return JSONResponse({"status": "not ready"}, 503)
+
+
+async def models(request: Request) -> Response:
+    """Return the models."""
+    served = server_of(request).models.served
+    listed = [{"id": name, "object": "model", "created": 0, "owned_by": "intaglio"} for name in served]
+    return JSONResponse({"object": "list", "data": listed})

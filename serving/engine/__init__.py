@@ -1,0 +1,1 @@
+"""Loaded artifacts, and the threads that run them."""

@@ -1,0 +1,56 @@
+"""Errors in OpenAI's form: ``{"error": {"message", "type", "param", "code"}}`` with an HTTP status."""
+
+from typing import Any
+
+from starlette.responses import JSONResponse
+
+from ..errors import InputError, IntaglioError
+
+
+class ApiError(Exception):
+    """An answer to a request that cannot be served.
+
+    Args:
+        param: the parameter that is wrong, as ``messages[0].content``; None where it is not one parameter.
+        code: a name for programs, such as ``model_not_found``.
+        retry_after: seconds after which the client should try again.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 400,
+        kind: str = "invalid_request_error",
+        param: str | None = None,
+        code: str | None = None,
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+        self.kind = kind
+        self.param = param
+        self.code = code
+        self.retry_after = retry_after
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the body."""
+        return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
+
+    def response(self) -> JSONResponse:
+        """Return the response."""
+        headers = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+        return JSONResponse(self.as_json(), self.status, headers)
+
+
+def refused(error: IntaglioError, param: str | None = None) -> ApiError:
+    """Return the answer to a request that the runtime refuses: 400 for what the client gave, 500 for anything else."""
+    if isinstance(error, InputError):
+        return ApiError(str(error), param=param)
+    return failed()
+
+
+def failed() -> ApiError:
+    """Return the answer to a request that failed through no fault of its own; it tells nothing about the server."""
+    return ApiError("the server failed on this request; its log has the reason", status=500, kind="server_error")

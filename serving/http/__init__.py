@@ -1,0 +1,1 @@
+"""HTTP: bodies, streams of events, keys, limits and logs."""
