@@ -40,7 +40,7 @@ def line(chunk: dict[str, Any]) -> str:
     return f"data: {json.dumps(chunk, ensure_ascii=False, separators=(',', ':'))}\n\n"
 
 
-class ClientLeft(Exception):
+class ClientLeftError(Exception):
     """The client has closed the connection; there is nobody to answer."""
 
 
@@ -48,7 +48,7 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, Result]) -
     """Return the result of work; cancel it when the client leaves.
 
     Raises:
-        ClientLeft: it did.
+        ClientLeftError: it did.
     """
 
     async def until_left() -> None:
@@ -60,7 +60,7 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, Result]) -
         await asyncio.wait({task, left}, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return task.result()
-        raise ClientLeft
+        raise ClientLeftError
     finally:
         for other in (task, left):
             other.cancel()
