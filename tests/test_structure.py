@@ -77,6 +77,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     ),
     "serving": (
         "errors settings",
+        "forms",
         "engine http protocol",
         "server",
         "endpoints",

@@ -1,0 +1,71 @@
+"""Forms of requests: pydantic models, with errors that name the parameter as the client wrote it."""
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from .errors import ApiError
+
+Location = Sequence[int | str]
+
+
+class Body(BaseModel):
+    """The base of the bodies: unknown parameters are errors, and types are not converted."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=False)
+
+
+AnyBody = TypeVar("AnyBody", bound=Body)
+
+
+def checked(form: type[AnyBody], values: Any) -> AnyBody:
+    """Return values in their form.
+
+    Raises:
+        ApiError: names the parameter that is wrong; where the values fit no member of a union, that of the member that
+            they fit furthest.
+    """
+    if not isinstance(values, dict):
+        raise ApiError("the body is not a JSON object")
+    try:
+        return form.model_validate(values)
+    except ValidationError as error:
+        raise _error(error.errors(include_url=False, include_context=False, include_input=False), values) from None
+
+
+def _error(errors: Sequence[ErrorDetails], values: Any) -> ApiError:
+    found = [(_keys(error["loc"], values), error) for error in errors]
+    keys, first = max(found, key=lambda entry: len(entry[0]))  # the first of those that lead as far
+    param = path(keys)
+    if first["type"] == "extra_forbidden":
+        return ApiError(f"the parameter {param} is not supported", param=param, code="unknown_parameter")
+    reasons = dict.fromkeys(_reason(error) for other, error in found if other == keys)
+    return ApiError(f"{param}: {', or: '.join(reasons)}", param=param)
+
+
+def _reason(error: ErrorDetails) -> str:
+    """Return pydantic's reason in JSON's words."""
+    return "Input should be an object" if error["type"] in ("model_type", "dict_type") else error["msg"]
+
+
+def _keys(location: Location, values: Any) -> Location:
+    """Return a location without the names of union members that pydantic puts in it."""
+    keys: list[int | str] = []
+    for number, part in enumerate(location):
+        within = part in values if isinstance(values, dict) else isinstance(values, list) and isinstance(part, int)
+        if within:
+            values = values[part]
+        elif number < len(location) - 1 or not isinstance(values, dict):
+            continue
+        keys.append(part)
+    return keys
+
+
+def path(keys: Location) -> str:
+    """Return the name of a parameter: ``messages[0].content``."""
+    name = ""
+    for part in keys:
+        name += f"[{part}]" if isinstance(part, int) else f".{part}" if name else part
+    return name
