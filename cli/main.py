@@ -36,6 +36,8 @@ VERBS = (
     "card",
     "push",
 )
+FOLDERS = {"batch": "serving", "serve": "serving"}
+"""The folders of ``cli/verbs`` that verbs are in; the others are in itself."""
 
 
 class Guarded(click.Group):
@@ -60,7 +62,7 @@ class Guarded(click.Group):
 
 
 class Verbs(Guarded):
-    """Imports ``cli/verbs/<verb>.py`` on demand. A verb imports torch and onnxruntime only when it runs."""
+    """Imports the module of a verb in ``cli/verbs`` on demand. A verb imports torch and onnxruntime only when it runs."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
@@ -68,7 +70,8 @@ class Verbs(Guarded):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
-        command: click.Command = import_module(f".verbs.{cmd_name}", __package__).command
+        module = ".".join(["", "verbs", *([FOLDERS[cmd_name]] if cmd_name in FOLDERS else []), cmd_name])
+        command: click.Command = import_module(module, __package__).command
         return command
 
     def resolve_command(

@@ -1,0 +1,1 @@
+"""The verbs that answer requests: ``serve`` over HTTP, ``batch`` from a file."""
