@@ -7,7 +7,8 @@
     │   ├── UnsupportedError        valid input that intaglio does not support: refused, never approximated
     │   ├── ArtifactError           an artifact folder that is damaged, incomplete or of another format version
     │   ├── OutputError             an output path that exists, is full or cannot be written
-    │   ├── PromptError             text or token ids a model cannot take (empty, too long, out of range)
+    │   ├── PromptError             text or token ids a model cannot take (empty, out of range)
+    │   │   └── ContextLengthError  text or token ids that are longer than the context, or than there is room
     │   ├── HubError                a hub id that cannot be resolved or fetched
     │   └── DependencyError         a package that an extra of intaglio would have installed
     └── CheckError                  exit code 1: a check ran and failed
@@ -50,6 +51,10 @@ class OutputError(InputError):
 
 class PromptError(InputError):
     """Text or token ids a model cannot take."""
+
+
+class ContextLengthError(PromptError):
+    """Text or token ids that are longer than the context, or than there is room."""
 
 
 class HubError(InputError):

@@ -4,7 +4,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse
 
-from ..errors import InputError, IntaglioError
+from ..errors import ContextLengthError, InputError, IntaglioError
 
 
 class ApiError(Exception):
@@ -46,6 +46,8 @@ class ApiError(Exception):
 
 def refused(error: IntaglioError, param: str | None = None) -> ApiError:
     """Return the answer to a request that the runtime refuses: 400 for what the client gave, 500 for anything else."""
+    if isinstance(error, ContextLengthError):
+        return ApiError(str(error), param=param, code="context_length_exceeded")
     if isinstance(error, InputError):
         return ApiError(str(error), param=param)
     return failed()

@@ -14,7 +14,7 @@ Location = Sequence[int | str]
 class Body(BaseModel):
     """The base of the bodies: unknown parameters are errors, and types are not converted."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=False)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 AnyBody = TypeVar("AnyBody", bound=Body)

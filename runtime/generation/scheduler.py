@@ -108,8 +108,13 @@ class Scheduler:
         return self.add(self.prepare(prompt, **options))
 
     @refuses_unknown_options
-    def prepare(self, prompt: Prompt, **options: Unpack[Options]) -> Waiting:
-        """Return a request that ``add`` queues: its number is known before its first event. Errors as ``submit``."""
+    def prepare(self, prompt: Prompt, *, index: int = 0, repetition: int = 0, **options: Unpack[Options]) -> Waiting:
+        """Return a request that ``add`` queues: its number is known before its first event. Errors as ``submit``.
+
+        Args:
+            index, repetition: the position of the prompt in a list, and which of several continuations this is. With a
+                seed, the tokens are those that ``TextGenerator.generate`` chooses there.
+        """
         self._use.check_open()
         request = self._requests.request(**options)
         if request.beams is not None:
@@ -118,7 +123,7 @@ class Scheduler:
             raise UsageError(
                 "a batch does not speculate: leave out speculate and draft, or use generate for one prompt"
             )
-        sequence = self._requests.sequence(prompt, request, "the prompt")
+        sequence = self._requests.sequence(prompt, request, "the prompt", index, repetition)
         if sequence.max_positions > self._max_length:
             raise UsageError(
                 f"the prompt's {sequence.prompt.size:,} tokens and {sequence.limit:,} new ones are more than the "

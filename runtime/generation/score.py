@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import PromptError, UsageError
+from ...errors import ContextLengthError, PromptError, UsageError
 from ...machine import available_memory
 from ..decoding.decoder import Decoder, open_decoder
 from ..engine.session import Session
@@ -83,7 +83,7 @@ def score(
         name = f"text {index}" if listed else "the text"
         item = _input(session, tokenizer, one, before, name)
         if stride is None and item.tokens.size - 1 > window:
-            raise PromptError(
+            raise ContextLengthError(
                 f"{name} has {item.tokens.size:,} tokens, and the model reads {window:,} at once; "
                 "shorten it, or give a stride, to score it in windows"
             )

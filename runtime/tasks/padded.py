@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ...artifact import ModelFacts
 from ...contract import ATTENTION_MASK, INPUT_IDS
-from ...errors import PromptError, UsageError
+from ...errors import ContextLengthError, PromptError, UsageError
 from ..engine.session import Session
 from ..text.prompts import check_range
 from ..text.sequences import TokenSequence, cut_to, join
@@ -34,7 +34,8 @@ def encode_texts(
         max_length: the most tokens of a sequence, where that is less than the context.
 
     Raises:
-        PromptError: a text without tokens, or one that is too long and not to be truncated.
+        PromptError: a text without tokens.
+        ContextLengthError: a text that is too long and not to be truncated.
     """
     limit = min(facts.context_length, max_length or facts.context_length)
     encoded = []
@@ -64,7 +65,7 @@ def _encode(
     if length > limit:
         if not truncation:
             limited = "the model's context is" if limit == context else "the model reads"
-            raise PromptError(
+            raise ContextLengthError(
                 f"{name} has {length:,} tokens, {limited} {limit:,}; shorten it, or cut it off with truncation=True"
             )
         cut_to(first, second, max(limit - added, 0))

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...artifact import ModelFacts
-from ...errors import PromptError
+from ...errors import ContextLengthError, PromptError
 from .tokenizer import Tokenizer
 
 Prompt = str | Sequence[int]
@@ -36,13 +36,14 @@ def prompt_tokens(prompt: Prompt, tokenizer: Tokenizer | None, facts: ModelFacts
     """Return the token ids of a prompt, int64 [S]; ``name`` is its name in messages.
 
     Raises:
-        PromptError: as ``token_ids``; or the context has no room for a new token.
+        PromptError: as ``token_ids``.
+        ContextLengthError: the context has no room for a new token.
     """
     if isinstance(prompt, str) and tokenizer is not None:
         tokenizer.check_length(prompt, facts.context_length - 1, name)
     tokens = token_ids(prompt, tokenizer, facts, name)
     if tokens.size >= facts.context_length:
-        raise PromptError(
+        raise ContextLengthError(
             f"{name} has {tokens.size:,} tokens, the model's context is {facts.context_length:,}, "
             "and that leaves no room for a new one; shorten it"
         )

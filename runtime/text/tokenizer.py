@@ -8,7 +8,7 @@ from pathlib import Path
 from tokenizers import Encoding
 from tokenizers import Tokenizer as Backend
 
-from ...errors import ArtifactError, PromptError
+from ...errors import ArtifactError, ContextLengthError, PromptError
 from ...files.library_errors import library_errors
 from ...files.tokenizer_file import named_tokens, read_tokenizer
 from .detokenize import Detokenizer, decoding_refusal, detokenizer
@@ -44,13 +44,13 @@ class Tokenizer:
         """Refuse a text that certainly has more than ``room`` tokens, before it is tokenized.
 
         Raises:
-            PromptError: it has. ``name`` is the text's name in the message.
+            ContextLengthError: it has. ``name`` is the text's name in the message.
         """
         check_unicode(text)
         if len(text.encode()) > room * BYTES_PER_TOKEN:
             least = self._length_bound.least_tokens(text)
             if least > room:
-                raise PromptError(
+                raise ContextLengthError(
                     f"{name} has {len(text):,} characters, which are at least {least:,} tokens, and there is room for "
                     f"{room:,}; shorten it"
                 )

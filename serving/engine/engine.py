@@ -54,13 +54,18 @@ class Engine:
         """How many requests wait for one."""
         return self._scheduler.waiting
 
-    def prepare(self, prompt: Prompt, **options: Unpack[Options]) -> Waiting:
+    @property
+    def max_length(self) -> int:
+        """The most tokens of a request, prompt and continuation together."""
+        return self._settings.max_length or self.generator.manifest.model.context_length
+
+    def prepare(self, prompt: Prompt, *, index: int = 0, repetition: int = 0, **options: Unpack[Options]) -> Waiting:
         """Return a request for ``run``. Any thread may call this; it may take a while.
 
         Raises:
             PromptError, UsageError: as ``Scheduler.prepare``.
         """
-        return self._scheduler.prepare(prompt, **options)
+        return self._scheduler.prepare(prompt, index=index, repetition=repetition, **options)
 
     async def run(self, requests: Sequence[Waiting], client: str = "") -> AsyncGenerator[tuple[int, Event], None]:
         """Run requests together; yield (index, event) until all have ended. Closing the generator cancels the rest.
