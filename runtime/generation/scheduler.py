@@ -1,6 +1,7 @@
 """Continuous batching: requests join and leave a running batch between its steps."""
 
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass
 from itertools import count
@@ -45,6 +46,8 @@ class Waiting:
     sequence: ActiveSequence
     reported: int = 0
     cached: int = 0
+    began: float | None = None
+    """When it got a slot, of ``time.monotonic``; None while it waits."""
 
     @property
     def prompt_tokens(self) -> int:
@@ -229,6 +232,7 @@ class Scheduler:
                 if entry.sequence.expired():
                     events += entry.event("")
                     continue
+                entry.began = time.monotonic()
                 self._running.append(entry)
                 entry.cached = batch.begin(entry.sequence)
             entry = next(entry for entry in self._running if entry.sequence is batch.joining)

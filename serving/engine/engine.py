@@ -78,6 +78,7 @@ class Engine:
             ApiError: 429 where the queue is full; 500 where a pass of the model failed.
         """
         if self.waiting + len(requests) > self._settings.max_queue + self._settings.slots:
+            self._observer.refused(self.name, "queue_full")
             raise ApiError(
                 f"{len(requests)} requests do not fit the queue of {self.name}; try again later",
                 status=429,
@@ -95,6 +96,7 @@ class Engine:
         try:
             while open_requests:
                 event = await queue.get()
+                records[event.request].started = requests[index[event.request]].began
                 self._observe(records[event.request], event)
                 if event.result is not None or event.error is not None:
                     open_requests.discard(event.request)

@@ -12,6 +12,8 @@ class RequestRecord:
     model: str
     prompt_tokens: int
     arrived: float = field(default_factory=time.monotonic)
+    started: float | None = None
+    """When it got a slot."""
     first_token: float | None = None
     last_token: float | None = None
     tokens: int = 0
@@ -31,6 +33,10 @@ class Observer(Protocol):
         """A request has ended, whatever its outcome."""
         ...
 
+    def refused(self, model: str, reason: str) -> None:
+        """A request was not admitted; ``reason`` is the code of the error, such as ``queue_full``."""
+        ...
+
 
 class Silent:
     """An observer that does nothing."""
@@ -39,4 +45,7 @@ class Silent:
         pass
 
     def finished(self, record: RequestRecord, now: float) -> None:
+        pass
+
+    def refused(self, model: str, reason: str) -> None:
         pass
