@@ -5,9 +5,11 @@ from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .endpoints import health
 from .engine.models import Models
@@ -33,11 +35,24 @@ def create_app(models: Models, settings: Settings) -> Starlette:
             Route("/ready", health.ready),
             Route("/v1/models", health.models),
         ],
+        middleware=[Middleware(HoldsModels, models=models)],
         lifespan=lifespan,
         exception_handlers={ApiError: _api_error, HTTPException: _http_error},
     )
     app.state.server = server
     return app
+
+
+class HoldsModels:
+    """Keeps the models of a request in memory until its answer has been sent."""
+
+    def __init__(self, app: ASGIApp, models: Models) -> None:
+        self._app = app
+        self._models = models
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._models.holding():
+            await self._app(scope, receive, send)
 
 
 async def _api_error(request: Request, error: Exception) -> Response:

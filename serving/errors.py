@@ -56,3 +56,26 @@ def refused(error: IntaglioError, param: str | None = None) -> ApiError:
 def failed() -> ApiError:
     """Return the answer to a request that failed through no fault of its own; it tells nothing about the server."""
     return ApiError("the server failed on this request; its log has the reason", status=500, kind="server_error")
+
+
+def timed_out(model: str, seconds: float | None) -> ApiError:
+    """Return the answer to a request whose time is over before its answer has begun."""
+    limit = "" if seconds is None else f" of {seconds:g} seconds"
+    return ApiError(
+        f"{model} has not begun to answer within the server's limit{limit}; try again later, or ask for less",
+        status=504,
+        kind="timeout_error",
+        code="request_timeout",
+        retry_after=1,
+    )
+
+
+def shutting_down() -> ApiError:
+    """Return the answer to a request that comes while the server ends, or that its end stops."""
+    return ApiError(
+        "the server is shutting down; send the request to another one, or again once it is back",
+        status=503,
+        kind="server_error",
+        code="shutting_down",
+        retry_after=5,
+    )

@@ -169,7 +169,8 @@ class Scheduler:
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until there is something to do, for at most ``timeout`` seconds; return ``busy``."""
         with self._changed:
-            return self._changed.wait_for(lambda: self.busy or self._use.closed, timeout) and self.busy
+            self._changed.wait_for(lambda: self.busy or self._use.closed, timeout)
+            return self.busy and not self._use.closed
 
     def step(self) -> list[Event]:
         """Read tokens of joining prompts and decode one token of every running request; return the events.

@@ -7,7 +7,9 @@ from ..server import server_of
 
 
 async def health(request: Request) -> Response:
-    """Return 200 while the process answers."""
+    """Return 200 while the process answers and every model's thread runs; 503 otherwise: restart the process."""
+    if not server_of(request).models.healthy:
+        return JSONResponse({"status": "the thread of a model has ended; restart the server"}, 503)
     return JSONResponse({"status": "ok"})
 
 

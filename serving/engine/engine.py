@@ -5,42 +5,64 @@ import logging
 import threading
 import time
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
 from typing import Unpack
 
-from ...errors import IntaglioError
+from ...errors import InputError, UsageError
 from ...runtime.generation.generator import TextGenerator
 from ...runtime.generation.scheduler import Event, Waiting
 from ...runtime.sequence.options import Options
 from ...runtime.text.prompts import Prompt
-from ..errors import ApiError, failed
+from ..errors import ApiError, failed, refused, shutting_down, timed_out
 from ..settings import Settings
+from .admission import Admission
 from .observer import Observer, RequestRecord, Silent
 
 log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Open:
+    """A request that has not ended: who receives its events, under which index, and what is known of it."""
+
+    request: Waiting
+    index: int
+    client: str
+    record: RequestRecord
+    events: asyncio.Queue[tuple[int, Event] | ApiError]
 
 
 class Engine:
     """The scheduler of one model, on a thread of its own.
 
     Requests are prepared on any thread (``prepare`` compiles grammars and checks options), and run from the event loop.
+
+    Args:
+        loop: the event loop that ``run`` is called from.
     """
 
     def __init__(
-        self, name: str, generator: TextGenerator, settings: Settings, observer: Observer | None = None
+        self,
+        name: str,
+        generator: TextGenerator,
+        settings: Settings,
+        observer: Observer | None,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.name = name
         self.generator = generator
         self._settings = settings
         self._observer: Observer = observer or Silent()
+        self._admission = Admission(name, settings.slots, settings.max_queue, settings.per_key)
         self._scheduler = generator.scheduler(
             slots=settings.slots,
             max_length=settings.max_length,
             prefill_tokens=settings.prefill_tokens,
             kept_prompts=settings.kept_prompts,
         )
-        self._queues: dict[int, asyncio.Queue[Event]] = {}
-        self._loop = asyncio.get_running_loop()
-        self._stopping = False
+        self._open: dict[int, _Open] = {}
+        self._loop = loop
+        self._closing = False
         self._thread = threading.Thread(target=self._run, name=f"engine {name}", daemon=True)
         self._thread.start()
 
@@ -59,89 +81,141 @@ class Engine:
         """The most tokens of a request, prompt and continuation together."""
         return self._settings.max_length or self.generator.manifest.model.context_length
 
+    @property
+    def alive(self) -> bool:
+        """False where the thread has ended though nobody closed the engine."""
+        return self._thread.is_alive() or self._closing
+
     def prepare(self, prompt: Prompt, *, index: int = 0, repetition: int = 0, **options: Unpack[Options]) -> Waiting:
         """Return a request for ``run``. Any thread may call this; it may take a while.
 
+        The time of a request (``request_timeout``) begins here.
+
         Raises:
             PromptError, UsageError: as ``Scheduler.prepare``.
+            ApiError: 429 where the queue is full already.
         """
-        return self._scheduler.prepare(prompt, index=index, repetition=repetition, **options)
+        if self._closing:
+            raise shutting_down()
+        self._admission.check()
+        if self._timeout is not None:
+            options["max_time"] = min(self._timeout, options.get("max_time") or self._settings.request_timeout)
+        return self._scheduler.prepare(prompt, **options)
 
     async def run(self, requests: Sequence[Waiting], client: str = "") -> AsyncGenerator[tuple[int, Event], None]:
         """Run requests together; yield (index, event) until all have ended. Closing the generator cancels the rest.
 
+        Where the time of a request is over, it ends with the text that is there and the finish reason "time"; where
+        none of the call's requests has a token by then, the call is refused.
+
         Args:
             requests: the choices or prompts of one call, all admitted or none.
-            client: whose requests they are, for limits per key.
+            client: whose requests they are, for limits per key; without a name they have none.
 
         Raises:
-            ApiError: 429 where the queue is full; 500 where a pass of the model failed.
+            ApiError: 429 where there are too many requests, 504 where the time is over, 503 where the server ends, 500
+                where a pass of the model failed.
         """
-        if self.waiting + len(requests) > self._settings.max_queue + self._settings.slots:
-            self._observer.refused(self.name, "queue_full")
-            raise ApiError(
-                f"{len(requests)} requests do not fit the queue of {self.name}; try again later",
-                status=429,
-                kind="rate_limit_error",
-                code="queue_full",
-                retry_after=1,
-            )
-        queue: asyncio.Queue[Event] = asyncio.Queue()
-        index = {request.number: number for number, request in enumerate(requests)}
-        records = {request.number: RequestRecord(self.name, request.prompt_tokens) for request in requests}
-        for request in requests:
-            self._queues[request.number] = queue
-            self._scheduler.add(request)
-        open_requests = set(index)
+        if not self._thread.is_alive():
+            raise shutting_down() if self._closing else failed()
         try:
-            while open_requests:
-                event = await queue.get()
-                records[event.request].started = requests[index[event.request]].began
-                self._observe(records[event.request], event)
-                if event.result is not None or event.error is not None:
-                    open_requests.discard(event.request)
-                if event.error is not None:
-                    log.error("a pass of %s failed", self.name, exc_info=event.error)
-                    raise failed()
-                yield index[event.request], event
+            self._admission.enter(len(requests), client)
+        except ApiError as error:
+            self._observer.refused(self.name, error.code or "too_many")
+            raise
+        events: asyncio.Queue[tuple[int, Event] | ApiError] = asyncio.Queue()
+        for index, request in enumerate(requests):
+            record = RequestRecord(self.name, request.prompt_tokens)
+            self._open[request.number] = _Open(request, index, client, record, events)
+        ended, answered = 0, False
+        try:
+            self._add(requests)
+            while ended < len(requests):
+                found = await events.get()
+                if isinstance(found, ApiError):
+                    raise found
+                _, event = found
+                answered = answered or bool(event.token_ids)
+                if event.result is not None:
+                    ended += 1
+                    if event.result.finish_reason == "time" and not answered:
+                        raise timed_out(self.name, self._settings.request_timeout)
+                yield found
         finally:
-            for number in open_requests:
-                self._scheduler.cancel(number)
-                records[number].outcome = "cancelled"
-                self._observer.finished(records[number], time.monotonic())
-            for number in index:
-                self._queues.pop(number, None)
+            for request in requests:
+                if (entry := self._open.get(request.number)) is not None:
+                    self._scheduler.cancel(request.number)
+                    self._end(entry, "cancelled")
 
     def close(self) -> None:
-        """End the thread and close the scheduler; requests that have not ended get no more events."""
-        self._stopping = True
+        """End the thread and close the scheduler; requests that have not ended end with an error. Any thread may call
+        this, and twice.
+        """
+        self._closing = True
         self._scheduler.close()
         self._thread.join()
 
-    def _observe(self, record: RequestRecord, event: Event) -> None:
+    def _add(self, requests: Sequence[Waiting]) -> None:
+        try:
+            for request in requests:
+                self._scheduler.add(request)
+        except UsageError:  # it has just been closed
+            raise shutting_down() from None
+
+    def _run(self) -> None:
+        """Step the scheduler until it is closed."""
+        try:
+            while self._scheduler.wait():
+                if events := self._scheduler.step():
+                    self._loop.call_soon_threadsafe(self._deliver, events)
+        except Exception:
+            if not self._closing:
+                log.exception("the thread of %s has ended", self.name)
+        finally:
+            self._loop.call_soon_threadsafe(self._lose_all)
+
+    def _deliver(self, events: Sequence[Event]) -> None:
+        """Give events of a step to those who wait for them."""
+        for event in events:
+            entry = self._open.get(event.request)
+            if entry is None:  # it has been cancelled
+                continue
+            self._observe(entry, event)
+            if event.error is not None:
+                self._end(entry, "error")
+                entry.events.put_nowait(self._answer(event.error))
+                continue
+            if event.result is not None:
+                self._end(entry, event.result.finish_reason)
+            entry.events.put_nowait((entry.index, event))
+
+    def _answer(self, error: Exception) -> ApiError:
+        if isinstance(error, InputError):
+            return refused(error)
+        log.error("a pass of %s failed", self.name, exc_info=error)
+        return failed()
+
+    def _lose_all(self) -> None:
+        """End all requests, since the thread has ended."""
+        for entry in list(self._open.values()):
+            self._end(entry, "error")
+            entry.events.put_nowait(shutting_down() if self._closing else failed())
+
+    def _observe(self, entry: _Open, event: Event) -> None:
+        """Tell the observer of an event's tokens."""
         now = time.monotonic()
+        record = entry.record
+        record.started = entry.request.began
         record.cached_tokens = event.cached_tokens
         if event.token_ids:
             self._observer.tokens(record, len(event.token_ids), now)
             record.first_token = record.first_token or now
             record.last_token = now
             record.tokens += len(event.token_ids)
-        if event.error is not None or event.result is not None:
-            record.outcome = "error" if event.result is None else event.result.finish_reason
-            self._observer.finished(record, now)
 
-    def _run(self) -> None:
-        while not self._stopping:
-            if not self._scheduler.wait():
-                continue
-            try:
-                events = self._scheduler.step()
-            except IntaglioError:  # it has been closed
-                continue
-            if events:
-                self._loop.call_soon_threadsafe(self._deliver, events)
-
-    def _deliver(self, events: Sequence[Event]) -> None:
-        for event in events:
-            if (queue := self._queues.get(event.request)) is not None:
-                queue.put_nowait(event)
+    def _end(self, entry: _Open, outcome: str) -> None:
+        """Take a request out of the open ones, which happens once."""
+        del self._open[entry.request.number]
+        entry.record.outcome = "timeout" if outcome == "time" and not entry.record.tokens else outcome
+        self._admission.leave(entry.client)
+        self._observer.finished(entry.record, time.monotonic())
