@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from .endpoints import health
 from .engine.models import Models
 from .errors import ApiError
+from .http.streams import ClientLeftError
 from .server import Server
 from .settings import Settings
 
@@ -37,7 +38,7 @@ def create_app(models: Models, settings: Settings) -> Starlette:
         ],
         middleware=[Middleware(HoldsModels, models=models)],
         lifespan=lifespan,
-        exception_handlers={ApiError: _api_error, HTTPException: _http_error},
+        exception_handlers={ApiError: _api_error, ClientLeftError: _client_left, HTTPException: _http_error},
     )
     app.state.server = server
     return app
@@ -58,6 +59,11 @@ class HoldsModels:
 async def _api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
     return error.response()
+
+
+async def _client_left(request: Request, error: Exception) -> Response:
+    """Return what nobody reads, with the status that nginx logs for it."""
+    return Response(status_code=499)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from .errors import ApiError
@@ -11,10 +11,23 @@ from .errors import ApiError
 Location = Sequence[int | str]
 
 
+MOST_PARAMETERS = 200
+"""The most parameters of one object: each unknown one is an error of its own."""
+
+
 class Body(BaseModel):
-    """The base of the bodies: unknown parameters are errors, and types are not converted."""
+    """The base of the bodies: unknown parameters are errors, types are not converted, and null is "not given"."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_null(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        if len(values) > MOST_PARAMETERS:
+            raise ValueError(f"{len(values):,} parameters, and there are no more than {MOST_PARAMETERS}")
+        return {name: value for name, value in values.items() if value is not None}
 
 
 AnyBody = TypeVar("AnyBody", bound=Body)
@@ -42,12 +55,15 @@ def _error(errors: Sequence[ErrorDetails], values: Any) -> ApiError:
     if first["type"] == "extra_forbidden":
         return ApiError(f"the parameter {param} is not supported", param=param, code="unknown_parameter")
     reasons = dict.fromkeys(_reason(error) for other, error in found if other == keys)
-    return ApiError(f"{param}: {', or: '.join(reasons)}", param=param)
+    reason = ", or: ".join(reasons)
+    return ApiError(f"{param}: {reason}" if param else reason, param=param or None)
 
 
 def _reason(error: ErrorDetails) -> str:
     """Return pydantic's reason in JSON's words."""
-    return "Input should be an object" if error["type"] in ("model_type", "dict_type") else error["msg"]
+    if error["type"] in ("model_type", "dict_type"):
+        return "Input should be an object"
+    return error["msg"].removeprefix("Value error, ")
 
 
 def _keys(location: Location, values: Any) -> Location:

@@ -108,6 +108,15 @@ class WindowDetokenizer:
             return self._backend.decode(self._before + self._pending)[len(before) :]
 
 
+def token_bytes(backend: Backend, token_id: int) -> bytes:
+    """Return the bytes of a single token, special or not; none for an id that is not the tokenizer's."""
+    if not isinstance(backend.decoder, decoders.ByteLevel):
+        with library_errors(decoding_refusal):
+            return backend.decode([token_id], skip_special_tokens=False).encode()
+    token = backend.id_to_token(token_id)
+    return _token_bytes(token) if token else b""
+
+
 def decoding_refusal(reason: str) -> ArtifactError:
     """Return the error of a tokenizer that fails on tokens."""
     return ArtifactError(f"tokenizer.json cannot decode the model's tokens ({reason}); export the model again")

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer as Backend
 from ...errors import ArtifactError, ContextLengthError, PromptError
 from ...files.library_errors import library_errors
 from ...files.tokenizer_file import named_tokens, read_tokenizer
-from .detokenize import Detokenizer, decoding_refusal, detokenizer
+from .detokenize import Detokenizer, decoding_refusal, detokenizer, token_bytes
 from .length_bound import LengthBound
 
 BYTES_PER_TOKEN = 16
@@ -68,6 +68,10 @@ class Tokenizer:
         """Return the text of a single token, special or not; empty for an id that is not the tokenizer's."""
         with library_errors(decoding_refusal):
             return self.backend.decode([token_id], skip_special_tokens=False)
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """Return the bytes of a single token, which may be a part of a character; none for an unknown id."""
+        return token_bytes(self.backend, token_id)
 
     def detokenizer(self) -> Detokenizer:
         """Return a new detokenizer, which takes one token at a time."""

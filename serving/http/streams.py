@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
 from typing import Any, TypeVar
@@ -9,17 +10,26 @@ from typing import Any, TypeVar
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from ..errors import ApiError
+from ..errors import ApiError, failed
+
+log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
 
-async def event_stream(chunks: AsyncGenerator[dict[str, Any], None]) -> Response:
+async def event_stream(request: Request, chunks: AsyncGenerator[dict[str, Any], None]) -> Response:
     """Return server-sent events, ended by ``[DONE]``. The first chunk is awaited, so that an error has its status.
 
-    An error after the first chunk is an event in OpenAI's form.
+    An error after the first chunk is an event in OpenAI's form. When the client leaves, the chunks are closed.
+
+    Raises:
+        ClientLeftError: the client has left before the first chunk.
     """
-    first = await anext(chunks, None)
+    try:
+        first = await while_connected(request, _next(chunks))
+    except BaseException:
+        await chunks.aclose()
+        raise
 
     async def lines() -> AsyncGenerator[str, None]:
         async with aclosing(chunks):
@@ -30,9 +40,16 @@ async def event_stream(chunks: AsyncGenerator[dict[str, Any], None]) -> Response
                     yield line(chunk)
             except ApiError as error:
                 yield line(error.as_json())
+            except Exception:
+                log.exception("a stream of events failed")
+                yield line(failed().as_json())
         yield "data: [DONE]\n\n"
 
     return StreamingResponse(lines(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+
+
+async def _next(chunks: AsyncGenerator[dict[str, Any], None]) -> dict[str, Any] | None:
+    return await anext(chunks, None)
 
 
 def line(chunk: dict[str, Any]) -> str:

@@ -20,12 +20,18 @@ def now() -> int:
     return int(time.time())
 
 
-def usage(prompt_tokens: int, completion_tokens: int | None = None, cached_tokens: int | None = None) -> dict[str, Any]:
+def usage(
+    prompt_tokens: int,
+    completion_tokens: int | None = None,
+    cached_tokens: int | None = None,
+    reasoning_tokens: int | None = None,
+) -> dict[str, Any]:
     """Return the counts of tokens of a call.
 
     Args:
         completion_tokens: None for a call that generates nothing.
         cached_tokens: how many tokens of the prompts were not read again; None to leave that out.
+        reasoning_tokens: how many of the generated tokens are in the thought; None to leave that out.
     """
     counts: dict[str, Any] = {"prompt_tokens": prompt_tokens}
     if completion_tokens is not None:
@@ -33,4 +39,6 @@ def usage(prompt_tokens: int, completion_tokens: int | None = None, cached_token
     counts["total_tokens"] = prompt_tokens + (completion_tokens or 0)
     if cached_tokens is not None:
         counts["prompt_tokens_details"] = {"cached_tokens": cached_tokens}
+    if reasoning_tokens is not None:
+        counts["completion_tokens_details"] = {"reasoning_tokens": reasoning_tokens}
     return counts

@@ -1,6 +1,6 @@
 """The parameters that every endpoint of generation has, and the options of the runtime that they become."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -9,19 +9,29 @@ from ..errors import ApiError
 from ..forms import Body
 
 MOST_CHOICES = 128
-MOST_STOPS = 64
+MOST_STOPS = 16
+MOST_BIASES = 1024
 
-StopString = Annotated[str, Field(min_length=1)]
+StopString = Annotated[str, Field(min_length=1, max_length=1000)]
+TokenId = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
 
 
 def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def _few(value: Any) -> Any:
+    """Refuse many biases before each is checked."""
+    if isinstance(value, dict) and len(value) > MOST_BIASES:
+        raise ValueError(f"{len(value):,} tokens have a bias, and {MOST_BIASES:,} may; give fewer")
+    return value
+
+
 class StreamOptions(Body):
     """``stream_options``."""
 
     include_usage: bool = False
+    include_obfuscation: Literal[False] | None = None
 
 
 class SamplingBody(Body):
@@ -32,15 +42,15 @@ class SamplingBody(Body):
     """
 
     model: str | None = None
-    temperature: Annotated[float, Field(ge=0)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=-1)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
-    seed: int | None = None
+    logit_bias: Annotated[dict[TokenId, Annotated[float, Field(ge=-100, le=100)]] | None, BeforeValidator(_few)] = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     stop: Annotated[list[StopString] | None, Field(max_length=MOST_STOPS), BeforeValidator(_listed)] = None
     min_tokens: Annotated[int, Field(ge=0)] | None = None
     ignore_eos: bool | None = None
