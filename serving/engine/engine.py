@@ -98,9 +98,9 @@ class Engine:
         if self._closing:
             raise shutting_down()
         self._admission.check()
-        if self._timeout is not None:
-            options["max_time"] = min(self._timeout, options.get("max_time") or self._settings.request_timeout)
-        return self._scheduler.prepare(prompt, **options)
+        if (timeout := self._settings.request_timeout) is not None:
+            options["max_time"] = min(timeout, options.get("max_time") or timeout)
+        return self._scheduler.prepare(prompt, index=index, repetition=repetition, **options)
 
     async def run(self, requests: Sequence[Waiting], client: str = "") -> AsyncGenerator[tuple[int, Event], None]:
         """Run requests together; yield (index, event) until all have ended. Closing the generator cancels the rest.
