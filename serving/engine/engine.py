@@ -97,9 +97,13 @@ class Engine:
         """
         if self._closing:
             raise shutting_down()
-        self._admission.check()
-        if (timeout := self._settings.request_timeout) is not None:
-            options["max_time"] = min(timeout, options.get("max_time") or timeout)
+        try:
+            self._admission.check()
+        except ApiError as error:
+            self._loop.call_soon_threadsafe(self._observer.refused, self.name, error.code or "too_many")
+            raise
+        if (most := self._settings.request_timeout) is not None:
+            options["max_time"] = min(most, options.get("max_time") or most)
         return self._scheduler.prepare(prompt, index=index, repetition=repetition, **options)
 
     async def run(self, requests: Sequence[Waiting], client: str = "") -> AsyncGenerator[tuple[int, Event], None]:
