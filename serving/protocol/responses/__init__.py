@@ -1,0 +1,1 @@
+"""OpenAI's Responses protocol, without stored responses: a body becomes a turn of chat, its pieces typed events."""
