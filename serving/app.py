@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from .endpoints import health
+from .endpoints import completions, health
 from .engine.models import Models
 from .errors import ApiError
 from .http.streams import ClientLeftError
@@ -35,6 +35,7 @@ def create_app(models: Models, settings: Settings) -> Starlette:
             Route("/health", health.health),
             Route("/ready", health.ready),
             Route("/v1/models", health.models),
+            Route("/v1/completions", completions.completions, methods=["POST"]),
         ],
         middleware=[Middleware(HoldsModels, models=models)],
         lifespan=lifespan,

@@ -273,7 +273,13 @@ class TextGenerator:
 
     @overload
     def score(
-        self, text: Prompt, *, context: Prompt | None = None, window: int | None = None, stride: int | None = None
+        self,
+        text: Prompt,
+        *,
+        context: Prompt | None = None,
+        window: int | None = None,
+        stride: int | None = None,
+        logprobs: int | None = None,
     ) -> Score: ...
     @overload
     def score(
@@ -283,6 +289,7 @@ class TextGenerator:
         context: Prompt | Prompts | None = None,
         window: int | None = None,
         stride: int | None = None,
+        logprobs: int | None = None,
     ) -> list[Score]: ...
     @refuses_unknown_options
     def score(
@@ -292,6 +299,7 @@ class TextGenerator:
         context: Prompt | Prompts | None = None,
         window: int | None = None,
         stride: int | None = None,
+        logprobs: int | None = None,
     ) -> Score | list[Score]:
         """Compute the log-probability of each token of one text or several, given the tokens before it.
 
@@ -304,13 +312,14 @@ class TextGenerator:
             stride: how many tokens each further window scores, where a text is longer than the window. Each token then
                 has at least ``window - stride + 1`` tokens before it in view, where there are so many. None refuses
                 such a text.
+            logprobs: how many of the most likely tokens ``Score.top`` lists for each scored one; None for no list.
 
         Raises:
             PromptError: an empty text, one token without a context, a text too long, ids out of range, or not enough
                 memory.
-            UsageError: window or stride out of range, or a number of contexts that is not the number of texts.
+            UsageError: window, stride or logprobs out of range, or not as many contexts as texts.
         """
-        return score(self.session, self.tokenizer, text, context, window, stride)
+        return score(self.session, self.tokenizer, text, context, window, stride, logprobs)
 
     def close(self) -> None:
         """Release the weights. Later calls raise UsageError; closing twice does nothing."""

@@ -11,7 +11,7 @@ from ...machine import available_memory
 from ..decoding.decoder import Decoder, open_decoder
 from ..engine.session import Session
 from ..representation import short_repr
-from ..sequence.logprobs import log_normalizer, token_text
+from ..sequence.logprobs import Candidate, candidates, check_count, log_normalizer, token_text
 from ..sequence.sampler import Floats
 from ..text.prompts import Prompt, Prompts, as_list, token_ids
 from ..text.tokenizer import Tokenizer
@@ -30,7 +30,8 @@ class Score:
 
     ``context_token_ids`` were read but not scored: the context, or without one the text's first token. ``tokens`` are
     the texts of the scored tokens (U+FFFD for a part of a character). ``is_greedy`` is True where each scored token is
-    the most likely one, so that greedy generation would give the same tokens.
+    the most likely one, so that greedy generation would give the same tokens. ``top`` has for each scored token the
+    most likely ones at its position, in descending order, where they were requested.
     """
 
     context_token_ids: tuple[int, ...]
@@ -38,6 +39,7 @@ class Score:
     tokens: tuple[str, ...]
     logprobs: tuple[float, ...]
     is_greedy: bool
+    top: tuple[tuple[Candidate, ...], ...] | None = None
 
     def __repr__(self) -> str:
         return short_repr(self)
@@ -51,6 +53,15 @@ class Score:
     def perplexity(self) -> float:
         """exp of the mean negative log-probability of the scored tokens."""
         return float(np.exp(-np.mean(self.logprobs)))
+
+
+@dataclass
+class Scored:
+    """The log-probabilities of N tokens, True where each is the most likely one, and the ``top`` most likely ones."""
+
+    logprobs: list[float]
+    greedy: bool
+    top: list[tuple[Candidate, ...]] | None
 
 
 @dataclass(frozen=True)
@@ -68,10 +79,12 @@ def score(
     context: Prompt | Prompts | None,
     window: int | None,
     stride: int | None,
+    logprobs: int | None = None,
 ) -> Score | list[Score]:
     """Score one text or several; arguments and errors as ``TextGenerator.score``."""
     texts, listed = as_list(text)
     contexts = _contexts(context, len(texts), listed)
+    check_count(logprobs, session.manifest.model.vocab_size)
     longest = session.manifest.model.context_length
     if window is not None and not 1 <= window <= longest:
         raise UsageError(f"window must be between 1 and the model's context of {longest:,}, not {window:,}")
@@ -88,15 +101,20 @@ def score(
                 "shorten it, or give a stride, to score it in windows"
             )
         inputs.append(item)
-    results = evaluate(session, inputs, window, stride or window)
-    scores = [_score(tokenizer, item, *found) for item, found in zip(inputs, results, strict=True)]
+    results = evaluate(session, tokenizer, inputs, window, stride or window, logprobs)
+    scores = [_score(tokenizer, item, found) for item, found in zip(inputs, results, strict=True)]
     return scores if listed else scores[0]
 
 
 def evaluate(
-    session: Session, inputs: list[ScoringInput], window: int, stride: int
-) -> Iterator[tuple[NDArray[np.float64], bool]]:
-    """Yield for each input the log-probabilities [S - first], and True where every token is the most likely one.
+    session: Session,
+    tokenizer: Tokenizer | None,
+    inputs: list[ScoringInput],
+    window: int,
+    stride: int,
+    top: int | None,
+) -> Iterator[Scored]:
+    """Yield for each input the log-probabilities of its tokens from ``first`` on, and the ``top`` most likely ones.
 
     A context that consecutive inputs share is read once.
     """
@@ -105,7 +123,7 @@ def evaluate(
     decoder = open_decoder(session, 1, longest, longest)
     cached: Tokens = np.empty(0, dtype=np.int64)  # the context in the KV cache
     for item in inputs:
-        found, greedy = [], True
+        found = Scored([], True, None if top is None else [])
         for begin, first, end in score_windows(item.tokens.size, item.first, window, stride):
             # The last token of the context is read with the scored ones: its logits are those of the first of them.
             context, read = item.tokens[begin : first - 1], item.tokens[first - 1 : end - 1]
@@ -118,9 +136,12 @@ def evaluate(
                 cached = context
                 logits_of = _logits_in_chunks(session, decoder, read)
             for token, logits in zip(item.tokens[first:end].tolist(), logits_of, strict=True):
-                found.append(float(logits[token]) - log_normalizer(logits, facts.cache_dtype))
-                greedy = greedy and token == int(logits.argmax())
-        yield np.array(found), greedy
+                normalizer = log_normalizer(logits, facts.cache_dtype)
+                found.logprobs.append(float(logits[token]) - normalizer)
+                found.greedy = found.greedy and token == int(logits.argmax())
+                if top is not None and found.top is not None:
+                    found.top.append(candidates(logits, normalizer, top, tokenizer))
+        yield found
 
 
 def _logits_in_chunks(session: Session, decoder: Decoder, tokens: Tokens) -> Iterator[Floats]:
@@ -199,8 +220,9 @@ def _contexts(context: Prompt | Prompts | None, count: int, listed: bool) -> lis
     return list(found)
 
 
-def _score(tokenizer: Tokenizer | None, item: ScoringInput, logprobs: NDArray[np.float64], greedy: bool) -> Score:
+def _score(tokenizer: Tokenizer | None, item: ScoringInput, found: Scored) -> Score:
     ids = item.tokens.tolist()
     scored = tuple(ids[item.first :])
     texts = tuple(token_text(tokenizer, token) for token in scored)
-    return Score(tuple(ids[: item.first]), scored, texts, tuple(logprobs.tolist()), greedy)
+    top = None if found.top is None else tuple(found.top)
+    return Score(tuple(ids[: item.first]), scored, texts, tuple(found.logprobs), found.greedy, top)

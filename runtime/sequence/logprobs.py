@@ -39,11 +39,16 @@ class TokenLogprob:
 def token_logprob(logits: Floats, token: int, count: int, tokenizer: Tokenizer | None) -> TokenLogprob:
     """Return the log-probabilities of ``token`` and of the ``count`` most likely tokens, from logits [V]."""
     normalizer = log_normalizer(logits)
-    top = tuple(
+    top = candidates(logits, normalizer, count, tokenizer)
+    return TokenLogprob(token, token_text(tokenizer, token), float(logits[token]) - normalizer, top)
+
+
+def candidates(logits: Floats, normalizer: float, count: int, tokenizer: Tokenizer | None) -> tuple[Candidate, ...]:
+    """Return the ``count`` most likely tokens of logits [V], in descending order."""
+    return tuple(
         Candidate(index, token_text(tokenizer, index), float(logits[index]) - normalizer)
         for index in likeliest(logits, count)
     )
-    return TokenLogprob(token, token_text(tokenizer, token), float(logits[token]) - normalizer, top)
 
 
 def likeliest(logits: Floats, count: int) -> list[int]:

@@ -102,6 +102,13 @@ def test_greedy_is_true_for_the_tokens_that_generation_gives(place: Path, family
     score = lm.score(given.token_ids, context=TOKENS)
     assert score.is_greedy
     np.testing.assert_allclose(score.logprobs, [token.logprob for token in logprobs_of(given)], atol=1e-4)
+    listed = lm.score(given.token_ids, context=TOKENS, logprobs=3)
+    again = lm.generate(TOKENS, max_new_tokens=6, eos_token_id=[], repetition_penalty=1.0, logprobs=3)
+    assert listed.top is not None
+    for top, token in zip(listed.top, logprobs_of(again), strict=True):
+        assert [one.token_id for one in top] == [one.token_id for one in token.top]
+        np.testing.assert_allclose([one.logprob for one in top], [one.logprob for one in token.top], atol=1e-4)
+        assert top[0].logprob == listed.logprobs[listed.top.index(top)]
     assert not lm.score([*given.token_ids[:3], given.token_ids[3] ^ 1], context=TOKENS).is_greedy
     assert not lm.score([given.token_ids[0] ^ 1, *given.token_ids[1:]], context=TOKENS).is_greedy
 
