@@ -57,7 +57,7 @@ async def completions(request: Request) -> Response:
     engine = await server.models.engine(body.model)
     call = await asyncio.to_thread(_prepare, engine, body)
     if body.stream:
-        return await event_stream(_chunks(call))
+        return await event_stream(request, _chunks(call))
     return JSONResponse(await while_connected(request, _whole(call)))
 
 

@@ -16,9 +16,9 @@ FAMILIES = ["qwen2", "exaone4"]
 
 
 @pytest.fixture(scope="module")
-def library(artifacts: dict[str, Path]) -> Iterator[dict[str, TextGenerator]]:
+def library(artifacts: dict[str, Path]) -> dict[str, TextGenerator]:
     """The same artifacts, loaded in the test."""
-    yield {name: load(artifacts[name], task="text-generation", threads=1) for name in FAMILIES}
+    return {name: load(artifacts[name], task="text-generation", threads=1) for name in FAMILIES}
 
 
 @pytest.fixture
@@ -31,7 +31,9 @@ def client(server: str) -> Iterator[OpenAI]:
 def test_a_completion_is_the_librarys_generation(client: OpenAI, library: dict[str, TextGenerator], name: str) -> None:
     expected = library[name].generate(PROMPT, max_new_tokens=12, temperature=0.0)
     answer = client.completions.create(model=name, prompt=PROMPT, max_tokens=12, temperature=0)
-    assert answer.object == "text_completion" and answer.model == name and answer.id.startswith("cmpl-")
+    assert answer.object == "text_completion"
+    assert answer.model == name
+    assert answer.id.startswith("cmpl-")
     [choice] = answer.choices
     assert choice.text == expected.text
     assert choice.finish_reason == {"eos": "stop", "length": "length"}[expected.finish_reason]
@@ -44,7 +46,8 @@ def test_a_completion_is_the_librarys_generation(client: OpenAI, library: dict[s
 
 def test_without_max_tokens_a_completion_has_16(client: OpenAI) -> None:
     answer = client.completions.create(model="qwen2", prompt=PROMPT, temperature=0, extra_body={"ignore_eos": True})
-    assert answer.usage is not None and answer.usage.completion_tokens == 16
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 16
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -89,7 +92,8 @@ def test_options_reach_the_runtime(client: OpenAI, library: dict[str, TextGenera
         assert found.choices[0].text == expected.text != plain, name
     more: dict[str, Any] = {"structured_outputs": {"regex": "[0-9]{3}"}}
     found = client.completions.create(model="qwen2", prompt=PROMPT, max_tokens=12, temperature=0, extra_body=more)
-    assert len(found.choices[0].text) == 3 and found.choices[0].text.isdigit()
+    assert len(found.choices[0].text) == 3
+    assert found.choices[0].text.isdigit()
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -97,7 +101,9 @@ def test_log_probabilities_are_the_librarys(client: OpenAI, library: dict[str, T
     expected = library[name].generate(PROMPT, max_new_tokens=8, temperature=0.0, logprobs=3)
     answer = client.completions.create(model=name, prompt=PROMPT, max_tokens=8, temperature=0, logprobs=3)
     lists = answer.choices[0].logprobs
-    assert lists is not None and lists.top_logprobs is not None and lists.token_logprobs is not None
+    assert lists is not None
+    assert lists.top_logprobs is not None
+    assert lists.token_logprobs is not None
     entries = logprobs_of(expected)
     assert lists.tokens == [entry.text for entry in entries]
     np.testing.assert_allclose(lists.token_logprobs, [entry.logprob for entry in entries], atol=1e-4)
@@ -113,7 +119,10 @@ def test_log_probabilities_are_the_librarys(client: OpenAI, library: dict[str, T
 def test_the_chosen_token_is_listed_where_it_is_not_among_the_likeliest(client: OpenAI) -> None:
     answer = client.completions.create(model="qwen2", prompt=PROMPT, max_tokens=12, temperature=1, seed=3, logprobs=1)
     lists = answer.choices[0].logprobs
-    assert lists is not None and lists.top_logprobs and lists.token_logprobs and lists.tokens
+    assert lists is not None
+    assert lists.top_logprobs
+    assert lists.token_logprobs
+    assert lists.tokens
     for token, logprob, top in zip(lists.tokens, lists.token_logprobs, lists.top_logprobs, strict=True):
         assert top[token] == logprob
     assert {len(top) for top in lists.top_logprobs} == {1, 2}
@@ -122,7 +131,9 @@ def test_the_chosen_token_is_listed_where_it_is_not_among_the_likeliest(client: 
 def test_without_likeliest_tokens_there_are_only_the_chosen_ones(client: OpenAI) -> None:
     answer = client.completions.create(model="qwen2", prompt=PROMPT, max_tokens=2, temperature=0, logprobs=0)
     lists = answer.choices[0].logprobs
-    assert lists is not None and lists.top_logprobs is None and lists.token_logprobs is not None
+    assert lists is not None
+    assert lists.top_logprobs is None
+    assert lists.token_logprobs is not None
     assert len(lists.token_logprobs) == 2
 
 
@@ -141,18 +152,24 @@ def test_an_echo_scores_the_prompt(
         assert choice.text.startswith(PROMPT)
         assert choice.finish_reason == "length"
         lists = choice.logprobs
-        assert lists is not None and lists.token_logprobs and lists.top_logprobs and lists.tokens and lists.text_offset
-        assert lists.token_logprobs[0] is None and lists.top_logprobs[0] is None
+        assert lists is not None
+        assert lists.token_logprobs
+        assert lists.top_logprobs
+        assert lists.tokens
+        assert lists.text_offset
+        assert lists.token_logprobs[0] is None
+        assert lists.top_logprobs[0] is None
         assert len(lists.tokens) == len(ids) + new_tokens == len(lists.token_logprobs)
         np.testing.assert_allclose(lists.token_logprobs[1 : len(ids)], score.logprobs, atol=1e-4)
         assert score.top is not None
         for found, top, token in zip(lists.top_logprobs[1 : len(ids)], score.top, score.tokens, strict=True):
-            assert [*found][:2] == [one.text for one in top] and token in found
+            assert [*found][:2] == [one.text for one in top]
+            assert token in found
         assert "".join(lists.tokens[: len(ids)]) == PROMPT
-        assert [choice.text[start:].startswith(token) for start, token in zip(lists.text_offset, lists.tokens)] == [
-            True
-        ] * len(lists.tokens)
-        assert answer.usage is not None and answer.usage.completion_tokens == new_tokens
+        for start, token in zip(lists.text_offset, lists.tokens, strict=True):
+            assert choice.text[start:].startswith(token)
+        assert answer.usage is not None
+        assert answer.usage.completion_tokens == new_tokens
 
 
 def test_an_echo_without_log_probabilities_is_the_prompt_and_its_continuation(client: OpenAI) -> None:
@@ -162,10 +179,10 @@ def test_an_echo_without_log_probabilities_is_the_prompt_and_its_continuation(cl
     assert answer.choices[0].logprobs is None
 
 
-def test_the_score_of_one_token_has_no_numbers(client: OpenAI) -> None:
-    answer = client.completions.create(model="qwen2", prompt=[40], max_tokens=0, logprobs=1, echo=True)
-    lists = answer.choices[0].logprobs
-    assert lists is not None and lists.token_logprobs == [None] and lists.top_logprobs == [None]
+def test_the_score_of_one_token_has_no_numbers(http: httpx.Client) -> None:
+    body = {"model": "qwen2", "prompt": [40], "max_tokens": 0, "logprobs": 1, "echo": True}
+    lists = http.post("/v1/completions", json=body).json()["choices"][0]["logprobs"]
+    assert lists["token_logprobs"] == lists["top_logprobs"] == [None]
 
 
 @pytest.mark.parametrize("echo", [False, True])
@@ -174,17 +191,21 @@ def test_a_stream_has_the_parts_of_the_whole(client: OpenAI, echo: bool) -> None
     settings |= {"max_tokens": 6, "temperature": 1.0, "seed": 5}
     whole = client.completions.create(**settings)
     chunks = list(client.completions.create(**settings, stream=True, stream_options={"include_usage": True}))
-    assert chunks[-1].choices == [] and chunks[-1].usage is not None and whole.usage is not None
+    assert chunks[-1].choices == []
+    assert chunks[-1].usage is not None
+    assert whole.usage is not None
     assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens
     assert chunks[-1].usage.prompt_tokens == whole.usage.prompt_tokens
-    assert {chunk.id for chunk in chunks} == {chunks[0].id} and {chunk.usage for chunk in chunks[:-1]} == {None}
+    assert {chunk.id for chunk in chunks} == {chunks[0].id}
+    assert {chunk.usage for chunk in chunks[:-1]} == {None}
     for choice in whole.choices:
         parts = [part for chunk in chunks for part in chunk.choices if part.index == choice.index]
         assert len(parts) > 1
         assert "".join(part.text for part in parts) == choice.text
         assert [part.finish_reason for part in parts] == [None] * (len(parts) - 1) + [choice.finish_reason]
         joined = [one for part in parts if part.logprobs for one in part.logprobs.token_logprobs or []]
-        assert choice.logprobs is not None and choice.logprobs.token_logprobs is not None
+        assert choice.logprobs is not None
+        assert choice.logprobs.token_logprobs is not None
         assert joined[echo:] == pytest.approx(choice.logprobs.token_logprobs[echo:], abs=1e-4)
         offsets = [one for part in parts if part.logprobs for one in part.logprobs.text_offset or []]
         assert offsets == choice.logprobs.text_offset
