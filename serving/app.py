@@ -12,16 +12,29 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .endpoints import completions, health
+from .endpoints import metrics as prometheus
 from .engine.models import Models
 from .errors import ApiError
 from .http.streams import ClientLeftError
+from .metrics.http import HttpCounting
+from .metrics.metrics import Metrics
 from .server import Server
 from .settings import Settings
+
+ROUTES = [
+    Route("/health", health.health),
+    Route("/ready", health.ready),
+    Route("/metrics", prometheus.metrics),
+    Route("/v1/models", health.models),
+    Route("/v1/completions", completions.completions, methods=["POST"]),
+]
 
 
 def create_app(models: Models, settings: Settings) -> Starlette:
     """Return the application of a server."""
-    server = Server(models, settings)
+    metrics = Metrics(models.served, lambda: models.engines)
+    models.observer = metrics.requests
+    server = Server(models, settings, metrics)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncGenerator[None, None]:
@@ -31,13 +44,11 @@ def create_app(models: Models, settings: Settings) -> Starlette:
         await models.close()
 
     app = Starlette(
-        routes=[
-            Route("/health", health.health),
-            Route("/ready", health.ready),
-            Route("/v1/models", health.models),
-            Route("/v1/completions", completions.completions, methods=["POST"]),
+        routes=ROUTES,
+        middleware=[
+            Middleware(HttpCounting, metrics=metrics.http, routes=ROUTES),
+            Middleware(HoldsModels, models=models),
         ],
-        middleware=[Middleware(HoldsModels, models=models)],
         lifespan=lifespan,
         exception_handlers={ApiError: _api_error, ClientLeftError: _client_left, HTTPException: _http_error},
     )

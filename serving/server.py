@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from starlette.requests import Request
 
 from .engine.models import Models
+from .metrics.metrics import Metrics
 from .settings import Settings
 
 
@@ -14,6 +15,7 @@ class Server:
 
     models: Models
     settings: Settings
+    metrics: Metrics
     ready: bool = False
 
 

@@ -79,6 +79,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         "errors settings",
         "forms",
         "engine http protocol",
+        "metrics",
         "server",
         "endpoints",
         "app",

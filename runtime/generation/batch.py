@@ -47,6 +47,11 @@ class Batch:
         return sum(sequence is not None for sequence in self._slots)
 
     @property
+    def kept_prompts(self) -> int:
+        """How many prompts are kept for those that begin alike."""
+        return len(self._prefixes)
+
+    @property
     def joining(self) -> ActiveSequence | None:
         """The sequence whose prompt is being read."""
         return None if self._joining is None else self._joining.sequence

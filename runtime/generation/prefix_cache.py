@@ -32,6 +32,9 @@ class PrefixCache:
         self._free = list(range(first, decoder.slots))
         self._kept: OrderedDict[int, Tokens] = OrderedDict()  # the slots' prompts, least recently used first
 
+    def __len__(self) -> int:
+        return len(self._kept)
+
     def find(self, prompt: Tokens, running: list[tuple[int, Tokens]]) -> Prefix | None:
         """Return the longest beginning of a prompt that a slot holds; None where it is not worth a copy.
 

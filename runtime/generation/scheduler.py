@@ -162,6 +162,18 @@ class Scheduler:
         return len(self._waiting)
 
     @property
+    def cache_usage(self) -> float:
+        """The part of the slots' positions that running requests fill, 0 to 1. Any thread may ask."""
+        tokens = sum(int(entry.sequence.prompt.size) + len(entry.sequence.token_ids) for entry in tuple(self._running))
+        return tokens / (self._slots * self._max_length)
+
+    @property
+    def kept_prompts(self) -> int:
+        """How many prompts are kept for those that begin alike. Any thread may ask."""
+        batch = self._batch
+        return 0 if batch is None else batch.kept_prompts
+
+    @property
     def busy(self) -> bool:
         """True while a request is waiting or running."""
         return bool(self._waiting or self._running)

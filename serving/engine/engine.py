@@ -77,6 +77,16 @@ class Engine:
         return self._scheduler.waiting
 
     @property
+    def cache_usage(self) -> float:
+        """The part of the slots' KV cache that running requests fill, 0 to 1."""
+        return self._scheduler.cache_usage
+
+    @property
+    def kept_prompts(self) -> int:
+        """How many prompts are kept for those that begin alike."""
+        return self._scheduler.kept_prompts
+
+    @property
     def max_length(self) -> int:
         """The most tokens of a request, prompt and continuation together."""
         return self._settings.max_length or self.generator.manifest.model.context_length

@@ -46,7 +46,8 @@ class Models:
         self.served = served
         self._settings = settings
         self._load_options: LoadOptions = load_options or {}
-        self._observer = observer
+        self.observer = observer
+        """Of the engines; set before the first is loaded."""
         self._places = {name: Place(model) for name, model in served.items()}
         self._uses = count(1)
         self._one_load = asyncio.Lock()
@@ -184,7 +185,7 @@ class Models:
                 await self._make_room()
                 loop = asyncio.get_running_loop()
                 return await asyncio.to_thread(
-                    open_model, place.served, self._load_options, self._settings, self._observer, loop
+                    open_model, place.served, self._load_options, self._settings, self.observer, loop
                 )
         except BaseException:
             place.loading = None  # the next request tries again
