@@ -1,14 +1,12 @@
-"""The body of ``/v1/responses``, and the chat turn that it asks for."""
+"""The body of ``/v1/responses``."""
 
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from ...errors import ApiError
 from ...forms import Body
-from .items import Item, messages_of
+from .items import Item
 from .only import only
 
 LOGPROBS = "message.output_text.logprobs"
@@ -155,67 +153,3 @@ class ResponsesBody(Body):
     @property
     def wants_logprobs(self) -> bool:
         return LOGPROBS in (self.include or ())
-
-
-def chat_values(body: ResponsesBody) -> dict[str, Any]:
-    """Return the body of ``/v1/chat/completions`` that asks for the same turn.
-
-    Raises:
-        ApiError: parameters that do not go together.
-    """
-    if body.top_logprobs is not None and not body.wants_logprobs:
-        raise ApiError(f"top_logprobs needs include: ['{LOGPROBS}']; add it", param="top_logprobs")
-    if body.stream_options is not None and not body.stream:
-        raise ApiError("stream_options is for a stream; give stream=true, or leave it out", param="stream_options")
-    return {
-        "model": body.model,
-        "messages": messages_of(body.instructions, body.input),
-        "tools": None if body.tools is None else [_chat_tool(tool) for tool in body.tools],
-        "tool_choice": _chat_choice(body.tool_choice),
-        "parallel_tool_calls": body.parallel_tool_calls,
-        "response_format": None if body.text is None else _chat_format(body.text.format),
-        "reasoning_effort": None if body.reasoning is None else body.reasoning.effort,
-        "max_completion_tokens": body.max_output_tokens,
-        "temperature": body.temperature,
-        "top_p": body.top_p,
-        "logprobs": body.wants_logprobs or None,
-        "top_logprobs": body.top_logprobs,
-        "chat_template_kwargs": body.chat_template_kwargs,
-    }
-
-
-def _chat_tool(tool: FunctionTool) -> dict[str, Any]:
-    return {"type": "function", "function": tool.model_dump(exclude={"type"}, exclude_none=True)}
-
-
-def _chat_choice(choice: str | NamedFunction | AllowedTools | None) -> str | dict[str, Any] | None:
-    if isinstance(choice, NamedFunction):
-        return {"type": "function", "function": {"name": choice.name}}
-    if isinstance(choice, AllowedTools):
-        tools = [_chat_choice(tool) for tool in choice.tools]
-        return {"type": "allowed_tools", "allowed_tools": {"mode": choice.mode, "tools": tools}}
-    return choice
-
-
-def _chat_format(format: TextFormat | JsonFormat | SchemaFormat | None) -> dict[str, Any] | None:
-    if isinstance(format, SchemaFormat):
-        schema = format.model_dump(exclude={"type"}, exclude_none=True, by_alias=True)
-        return {"type": "json_schema", "json_schema": schema}
-    return None if format is None else {"type": format.type}
-
-
-PARAMETERS: Mapping[str, str] = {
-    r"^messages\b.*": "input",
-    r"^response_format(\.json_schema)?": "text.format",
-    r"^reasoning_effort": "reasoning.effort",
-    r"^max_completion_tokens": "max_output_tokens",
-    r"^(tools\[\d+\]|tool_choice)\.function": r"\1",
-}
-"""The names of chat's parameters as regular expressions, and what they are here."""
-
-
-def parameter(name: str | None) -> str | None:
-    """Return the parameter of a response that an error of the chat turn is about."""
-    for chat, own in PARAMETERS.items():
-        name = None if name is None else re.sub(chat, own, name)
-    return name

@@ -99,19 +99,19 @@ Item = Annotated[
 ]
 
 
-def messages_of(instructions: str | None, given: str | Sequence[Item]) -> list[Message]:
-    """Return the messages of chat, with ``instructions`` as the first."""
-    messages: list[Message] = [] if instructions is None else [{"role": "system", "content": instructions}]
-    if isinstance(given, str):
-        return [*messages, {"role": "user", "content": given}]
-    for item in given:
+def messages_of(items: Sequence[Item]) -> tuple[list[Message], list[int]]:
+    """Return the messages of chat, and for each the position of the item that it begins with."""
+    messages: list[Message] = []
+    origins: list[int] = []
+    for position, item in enumerate(items):
         if isinstance(item, MessageItem) and item.role != "assistant":
             messages.append({"role": item.role, "content": _content(item.content)})
         elif isinstance(item, FunctionCallOutputItem):
             messages.append({"role": "tool", "tool_call_id": item.call_id, "content": _content(item.output)})
         else:
             _add_to_turn(messages, item)
-    return messages
+        origins += [position] * (len(messages) - len(origins))
+    return messages, origins
 
 
 def _add_to_turn(messages: list[Message], item: MessageItem | ReasoningItem | FunctionCallItem) -> None:

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from intaglio.serving.errors import ApiError
 from intaglio.serving.forms import checked
-from intaglio.serving.protocol.responses.body import ResponsesBody, chat_values, parameter
+from intaglio.serving.protocol.responses.body import ResponsesBody
+from intaglio.serving.protocol.responses.turn import Turn, turn_of
 
 CALL = {"type": "function_call", "call_id": "call-1", "name": "sky", "arguments": '{"city": "Seoul"}'}
 CHAT_CALL = {"id": "call-1", "type": "function", "function": {"name": "sky", "arguments": '{"city": "Seoul"}'}}
@@ -16,7 +17,7 @@ def body(**values: Any) -> ResponsesBody:
 
 
 def chat(**values: Any) -> dict[str, Any]:
-    return {name: value for name, value in chat_values(body(**values)).items() if value is not None}
+    return {name: value for name, value in turn_of(body(**values)).chat.items() if value is not None}
 
 
 def test_a_text_is_a_message_of_the_user() -> None:
@@ -173,14 +174,29 @@ def test_parameters_that_do_not_go_together_are_refused(values: dict[str, Any], 
 @pytest.mark.parametrize(
     ("of_chat", "own"),
     [
-        ("messages[3].content", "input"),
+        ("messages[0].content", "input"),
+        ("messages[1].content[0].text", "input[4]"),
+        ("messages", "input"),
         ("response_format.json_schema.schema", "text.format.schema"),
         ("response_format", "text.format"),
         ("max_completion_tokens", "max_output_tokens"),
         ("tools[0].function.name", "tools[0].name"),
+        ("tool_choice.allowed_tools.tools[1].function.name", "tool_choice.tools[1].name"),
         ("tool_choice", "tool_choice"),
-        (None, None),
+        ("model", "model"),
     ],
 )
-def test_an_error_of_chat_names_the_parameter_of_the_response(of_chat: str | None, own: str | None) -> None:
-    assert parameter(of_chat) == own
+def test_an_error_of_chat_names_the_parameter_of_the_response(of_chat: str, own: str) -> None:
+    found = Turn({}, [None, 4]).error(ApiError(f"{of_chat}: wrong", param=of_chat, code="x", status=404))
+    assert (found.param, found.message, found.code, found.status) == (own, f"{own}: wrong", "x", 404)
+
+
+def test_a_message_comes_from_the_item_that_it_begins_with() -> None:
+    items = [
+        {"role": "user", "content": "x"},
+        {"type": "reasoning", "summary": []},
+        CALL,
+        CALL,
+        {"role": "user", "content": "x"},
+    ]
+    assert turn_of(body(input=items, instructions="x")).origins == [None, 0, 1, 4]
