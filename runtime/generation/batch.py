@@ -1,12 +1,24 @@
 """Sequences that are decoded together: they join and leave between steps, and the batch has no empty slots."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
 from ..decoding.decoder import Decoder
 from ..sequence.sequence import ActiveSequence
 from .prefix_cache import PrefixCache
+from .speculation import Rounds
+
+
+class Advance(NamedTuple):
+    """What a step made of a sequence: the text that is certain now, or the error that has ended it."""
+
+    sequence: ActiveSequence
+    chunk: str
+    error: Exception | None = None
 
 
 @dataclass
@@ -60,6 +72,12 @@ class Batch:
     def unread(self) -> int:
         """How many tokens of its prompt are left."""
         return 0 if self._joining is None else int(self._joining.sequence.prompt.size) - self._joining.read
+
+    @property
+    def alone(self) -> ActiveSequence | None:
+        """The sequence that is decoded, where there is one and none joins."""
+        running = [sequence for sequence in self._slots if sequence is not None]
+        return running[0] if len(running) == 1 and self._joining is None else None
 
     def join(self, sequence: ActiveSequence) -> str:
         """Prefill a sequence, which may end it at once; return the first chunk of its text."""
@@ -126,17 +144,25 @@ class Batch:
         self._slots = []
         self._joining = None
 
-    def step(self) -> list[tuple[ActiveSequence, str]]:
-        """Decode one token of every sequence; return each with the chunk of its text, and remove those that end."""
+    def step(self, rounds: Rounds | None = None) -> list[Advance]:
+        """Decode every sequence by one token, and remove those that end.
+
+        Args:
+            rounds: those of the sequence that is ``alone``, which may be decoded by several tokens.
+        """
         sequences = self._fill_slots()
         if not sequences:
             return []
-        logits = self._decoder.step(np.array([sequence.token_ids[-1] for sequence in sequences], dtype=np.int64))
-        chunks = [(sequence, sequence.accept(logits[slot])) for slot, sequence in enumerate(sequences)]
-        for slot, sequence in enumerate(sequences):
-            if sequence.finish_reason is not None:
+        if rounds is not None and self.alone is not None:
+            advances = [_attempt(sequences[0], lambda: "".join(rounds.next(self._decoder)))]
+        else:
+            last = np.array([sequence.token_ids[-1] for sequence in sequences], dtype=np.int64)
+            logits = self._decoder.step(last)
+            advances = [_attempt(one, partial(one.accept, logits[slot])) for slot, one in enumerate(sequences)]
+        for slot, advance in enumerate(advances):
+            if advance.error is not None or advance.sequence.finish_reason is not None:
                 self._end(slot)
-        return chunks
+        return advances
 
     def _end(self, slot: int) -> None:
         """Empty a slot; its prompt is kept where there is room for it."""
@@ -166,4 +192,14 @@ def run(batch: Batch, sequences: list[ActiveSequence]) -> None:
     while waiting or batch.running:
         while waiting and batch.free:
             batch.join(waiting.pop())
-        batch.step()
+        for advance in batch.step():
+            if advance.error is not None:
+                raise advance.error
+
+
+def _attempt(sequence: ActiveSequence, advance: Callable[[], str]) -> Advance:
+    """Return what becomes of a sequence; its error, such as one of a logits processor, concerns no other."""
+    try:
+        return Advance(sequence, advance())
+    except Exception as error:  # whatever a function of the caller or ONNX Runtime raises
+        return Advance(sequence, "", error)

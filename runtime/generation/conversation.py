@@ -1,6 +1,6 @@
 """A conversation: one KV cache that is kept from turn to turn, so that a turn prefills only what is new."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from typing import Unpack
 
 import numpy as np
@@ -9,16 +9,13 @@ from ...known_options import refuses_unknown_options
 from ..decoding.decoder import Decoder, open_decoder
 from ..engine.session import Session
 from ..sequence.options import Options
-from ..sequence.request import Beams, Request, RequestBuilder
+from ..sequence.request import Beams, RequestBuilder
 from ..sequence.sequence import ActiveSequence, Generation
 from ..sequence.stream import TextStream
 from ..text.prompts import Prompt
 from .beam_search import BeamSearch, stream_beams
 from .exclusive import ExclusiveUse
-from .speculation import Speculation, decode
-
-SpeculationFor = Callable[[Request, int], Speculation | None]
-"""Returns the speculation of a request whose prompt has so many tokens; None for none."""
+from .speculation import Speculation, SpeculationFor, decode
 
 
 class Conversation:

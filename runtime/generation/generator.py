@@ -267,7 +267,15 @@ class TextGenerator:
             raise UsageError(f"kept_prompts must be at least 0, not {kept_prompts}")
         if max_length is not None and not 2 <= max_length <= context:
             raise UsageError(f"max_length must be between 2 and the model's context of {context:,}, not {max_length}")
-        scheduler = Scheduler(self.session, self._requests, slots, max_length or context, prefill_tokens, kept_prompts)
+        scheduler = Scheduler(
+            self.session,
+            self._requests,
+            self._speculation,
+            slots,
+            max_length or context,
+            prefill_tokens,
+            kept_prompts,
+        )
         self._children.add(scheduler)
         return scheduler
 

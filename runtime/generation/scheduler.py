@@ -20,6 +20,7 @@ from ..sequence.sequence import ActiveSequence, Generation
 from ..text.prompts import Prompt
 from .batch import Batch
 from .exclusive import ExclusiveUse
+from .speculation import Rounds, SpeculationFor
 
 
 class Event(NamedTuple):
@@ -40,10 +41,14 @@ class Event(NamedTuple):
 
 @dataclass
 class Waiting:
-    """A request that is ready to be added to the scheduler that made it, under its ``number``."""
+    """A request that is ready to be added to the scheduler that made it, under its ``number``.
+
+    ``rounds`` is how it is decoded while it runs alone; None for as in a batch.
+    """
 
     number: int
     sequence: ActiveSequence
+    rounds: Rounds | None
     reported: int = 0
     cached: int = 0
     began: float | None = None
@@ -65,13 +70,18 @@ class Waiting:
         result = sequence.result() if ended else None
         return [Event(self.number, chunk, result, tuple(sequence.token_ids[new]), logprobs, cached_tokens=self.cached)]
 
+    def failed(self, error: Exception) -> Event:
+        """Return the event of an error."""
+        return Event(self.number, "", None, error=error, cached_tokens=self.cached)
+
 
 class Scheduler:
     """Continuous batching; made by ``TextGenerator.scheduler``.
 
     Any thread may submit requests; one thread at a time takes the steps. A waiting request joins as soon as a slot is
     free, first come, first served. Each step reads some tokens of the joining prompts, and decodes one token of every
-    running request, so that a long prompt does not stop the others. A prompt that begins as an earlier one is read from
+    running request, so that a long prompt does not stop the others. A request that runs alone may get several tokens,
+    by speculation, where ``TextGenerator.generate`` speculates. A prompt that begins as an earlier one is read from
     there on. The results do not depend on the other requests.
     """
 
@@ -79,6 +89,7 @@ class Scheduler:
         self,
         session: Session,
         requests: RequestBuilder,
+        speculation_for: SpeculationFor,
         slots: int,
         max_length: int,
         prefill_tokens: int,
@@ -86,6 +97,7 @@ class Scheduler:
     ) -> None:
         self._facts: ModelFacts = session.manifest.model
         self._requests = requests
+        self._speculation_for = speculation_for
         self._slots = slots
         self._max_length = max_length
         self._prefill_tokens = prefill_tokens
@@ -132,7 +144,8 @@ class Scheduler:
                 f"the prompt's {sequence.prompt.size:,} tokens and {sequence.limit:,} new ones are more than the "
                 f"{self._max_length:,} of a slot; give fewer max_new_tokens, or the scheduler a larger max_length"
             )
-        return Waiting(next(self._numbers), sequence)
+        speculation = self._speculation_for(request, sequence.prompt.size)
+        return Waiting(next(self._numbers), sequence, Rounds(sequence, speculation) if speculation else None)
 
     def add(self, request: Waiting) -> int:
         """Queue a request; return its number.
@@ -197,7 +210,8 @@ class Scheduler:
             assert batch is not None  # it is None only where the scheduler is closed
             try:
                 self._remove_cancelled(batch)
-                events = self._join(batch)
+                events = self._expire()
+                events += self._join(batch)
                 events += self._decode(batch)
             except BaseException:
                 batch.clear()
@@ -233,46 +247,64 @@ class Scheduler:
                 batch.leave(entry.sequence)
         self._running = [entry for entry in self._running if entry.number not in cancelled]
 
+    def _expire(self) -> list[Event]:
+        """Remove the waiting requests whose time is over; return their events."""
+        with self._changed:
+            late = [entry for entry in self._waiting if entry.sequence.expired()]
+            if late:
+                self._waiting = deque(entry for entry in self._waiting if entry.sequence.finish_reason is None)
+        return [event for entry in late for event in entry.event("")]
+
     def _join(self, batch: Batch) -> list[Event]:
         """Read as many tokens of prompts as a step may; more where no request is decoded meanwhile."""
         events: list[Event] = []
         budget = self._prefill_tokens if batch.running else PREFILL_CHUNK
-        while budget > 0:
-            if batch.joining is None:
-                entry = self._next(batch)
-                if entry is None:
-                    break
-                if entry.sequence.expired():
-                    events += entry.event("")
-                    continue
-                entry.began = time.monotonic()
-                self._running.append(entry)
-                entry.cached = batch.begin(entry.sequence)
-            entry = next(entry for entry in self._running if entry.sequence is batch.joining)
-            size = next_chunk(self._facts, batch.unread, budget)
-            budget -= size
+        while budget > 0 and (entry := self._next(batch)) is not None:
             try:
-                chunk = batch.read(size)
+                if batch.joining is None:
+                    entry.cached = batch.begin(entry.sequence)
+                size = next_chunk(self._facts, batch.unread, budget)
+                budget -= size
+                chunk = None if entry.sequence.expired() else batch.read(size)
             except Exception as error:  # whatever ONNX Runtime raises
                 batch.leave(entry.sequence)
                 self._running.remove(entry)
-                events.append(Event(entry.number, "", None, error=error))
+                events.append(entry.failed(error))
                 continue
+            if entry.sequence.finish_reason == "time" and not entry.sequence.token_ids:
+                batch.leave(entry.sequence)
+                chunk = ""
             if chunk is not None:
                 events += entry.event(chunk)
         return events
 
     def _next(self, batch: Batch) -> Waiting | None:
-        """Return the request that waits longest, if there is a slot for it."""
+        """Return the request whose prompt is read: the one that joins, else the one that waits longest and has a slot.
+
+        It is added to those that run.
+        """
+        if batch.joining is not None:
+            return next(entry for entry in self._running if entry.sequence is batch.joining)
         with self._changed:
-            return self._waiting.popleft() if self._waiting and batch.free else None
+            if not (self._waiting and batch.free):
+                return None
+            entry = self._waiting.popleft()
+            self._running.append(entry)
+        entry.began = time.monotonic()
+        return entry
 
     def _decode(self, batch: Batch) -> list[Event]:
         entries = {id(entry.sequence): entry for entry in self._running}
+        rounds = None if batch.alone is None else entries[id(batch.alone)].rounds
+        events: list[Event] = []
         try:
-            return [event for sequence, chunk in batch.step() for event in entries[id(sequence)].event(chunk)]
+            for sequence, chunk, error in batch.step(rounds):
+                entry = entries[id(sequence)]
+                if error is None:
+                    events += entry.event(chunk)
+                else:
+                    events.append(entries.pop(id(sequence)).failed(error))
         except Exception as error:  # whatever ONNX Runtime raises
-            lost = batch.drop_running()
-            return [Event(entries.pop(id(sequence)).number, "", None, error=error) for sequence in lost]
-        finally:
-            self._running = list(entries.values())
+            events = [entries.pop(id(sequence)).failed(error) for sequence in batch.drop_running()]
+        self._running = list(entries.values())
+        return events

@@ -6,13 +6,14 @@ back to it. So the tokens are those of plain decoding, and only the number of pa
 proposals from the text itself: Saxena 2023, "prompt lookup decoding").
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
 import numpy as np
 
 from ..decoding.decoder import Decoder
 from ..engine.session import Device, Session
+from ..sequence.request import Request
 from ..sequence.sampler import Floats
 from ..sequence.sequence import ActiveSequence
 
@@ -105,6 +106,42 @@ class Speculation:
         self._pause = min(max(0, 2 ** (self._misses - 1) - 1), LONGEST_PAUSE)
 
 
+SpeculationFor = Callable[[Request, int], Speculation | None]
+"""Returns the speculation of a request whose prompt has so many tokens; None for none."""
+
+
+class Rounds:
+    """The rounds of one sequence in slot 0 of a decoder. Between two rounds it may take part in steps of a batch.
+
+    Args:
+        speculation: None for rounds without guesses.
+    """
+
+    def __init__(self, sequence: ActiveSequence, speculation: Speculation | None) -> None:
+        self._sequence = sequence
+        self._speculation = speculation
+        self._history: list[int] = []
+
+    def next(self, decoder: Decoder) -> list[str]:
+        """Read the last token, and guesses of the next ones where there are any; return the chunks of text.
+
+        Afterwards the decoder has read all tokens but the last, or, where guesses ended the sequence, some more.
+        """
+        sequence, speculation = self._sequence, self._speculation
+        guesses: list[int] = []
+        if speculation is not None:
+            history = self._history or sequence.prompt.tolist()
+            history.extend(sequence.token_ids[len(history) - sequence.prompt.size :])
+            self._history = history
+            room = min(sequence.limit - len(sequence.token_ids), decoder.reversible(0))
+            guesses = speculation.guesses(history, room - 1)
+        if speculation is None or not guesses:
+            return [sequence.accept(decoder.step(np.array(sequence.token_ids[-1:]))[0])]
+        chunks, accepted = _round(decoder, sequence, guesses)
+        speculation.update(len(guesses), accepted)
+        return chunks
+
+
 def decode(
     decoder: Decoder, sequence: ActiveSequence, logits: Floats, speculation: Speculation | None = None
 ) -> Iterator[str]:
@@ -117,19 +154,9 @@ def decode(
         logits: those of the prompt's last position, [V].
     """
     yield sequence.accept(logits)
-    history = sequence.prompt.tolist() + sequence.token_ids if speculation else []
+    rounds = Rounds(sequence, speculation)
     while sequence.finish_reason is None:
-        guesses: list[int] = []
-        if speculation is not None:
-            history.extend(sequence.token_ids[len(history) - sequence.prompt.size :])
-            room = min(sequence.limit - len(sequence.token_ids), decoder.reversible(0))
-            guesses = speculation.guesses(history, room - 1)
-        if speculation is None or not guesses:
-            yield sequence.accept(decoder.step(np.array(sequence.token_ids[-1:]))[0])
-        else:
-            chunks, accepted = _round(decoder, sequence, guesses)
-            speculation.update(len(guesses), accepted)
-            yield from chunks
+        yield from rounds.next(decoder)
 
 
 def _round(decoder: Decoder, sequence: ActiveSequence, guesses: list[int]) -> tuple[list[str], int]:

@@ -6,15 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from intaglio import QuantizeOptions, load, quantize
+from intaglio import load
 from intaglio.errors import PromptError, UsageError
 from intaglio.runtime import Event, Generation, Scheduler, TextGenerator
-from intaglio.runtime.generation.batch import Batch
+from intaglio.runtime.generation.batch import Advance, Batch
 from intaglio.runtime.sequence.sequence import ActiveSequence
 from intaglio.tests.runtime import fakes
 from intaglio.tests.runtime.fakes import text_generator
 
-CHECKPOINTS = Path(__file__).parents[2] / "checkpoints"
 KINDS: dict[str, dict[str, Any]] = {
     "shared": {},
     "windowed": {"layer_windows": (6, None)},
@@ -70,7 +69,7 @@ def test_a_list_of_prompts_fills_the_slots_that_become_free(lm: TextGenerator, m
     together = []
     step = Batch.step
 
-    def recorded(batch: Batch) -> list[tuple[ActiveSequence, str]]:
+    def recorded(batch: Batch) -> list[Advance]:
         together.append(batch.running)
         return step(batch)
 
@@ -319,15 +318,14 @@ def test_a_cancelled_request_leaves_the_queue_and_its_slot(lm: TextGenerator) ->
         assert not scheduler._cancelled
 
 
-def test_chunks_and_kept_prompts_do_not_change_a_bit_of_quantized_weights(tmp_path: Path) -> None:
+def test_chunks_and_kept_prompts_do_not_change_a_bit_of_quantized_weights(quantized: Path) -> None:
     """Longer passes multiply by repacked weights; log-probabilities tell what tokens may not."""
-    quantize(CHECKPOINTS / "tiny-qwen2", tmp_path / "out", options=QuantizeOptions(method="rtn"))
     random = np.random.default_rng(3)
     system = random.integers(3, 4000, 130).tolist()
     sizes = (0, 1, 40, 70, 100, 260)
     prompts = [[5, 6, 7], *(system + random.integers(3, 4000, size).tolist() for size in sizes)]
     options: dict[str, Any] = {"max_new_tokens": 5, "eos_token_id": [], "temperature": 0.0, "logprobs": 2}
-    with load(tmp_path / "out", task="text-generation", threads=1) as lm:
+    with load(quantized, task="text-generation", threads=1) as lm:
         alone = [lm.generate(prompt, speculate=False, **options) for prompt in prompts]
         cached = []
         with lm.scheduler(slots=3, max_length=450, kept_prompts=2) as scheduler:
