@@ -24,3 +24,19 @@ def export_extra() -> Iterator[None]:
             f"reading checkpoints needs the package {error.name}, which is not installed; "
             "install it with: pip install 'intaglio[export]'"
         ) from None
+
+
+@contextmanager
+def ray_extra() -> Iterator[None]:
+    """Guard imports that need Ray.
+
+    Raises:
+        DependencyError: it is not installed, or without the libraries of Ray Serve and Ray Data.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise DependencyError(
+            f"running on several machines needs Ray with Serve and Data ({error}); "
+            "install it with: pip install 'intaglio[cpu,ray]'"
+        ) from None

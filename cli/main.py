@@ -62,7 +62,7 @@ class Guarded(click.Group):
 
 
 class Verbs(Guarded):
-    """Imports the module of a verb in ``cli/verbs`` on demand. A verb imports torch and onnxruntime only when it runs."""
+    """Imports the module of a verb on demand. A verb imports torch and onnxruntime only when it runs."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)

@@ -83,7 +83,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         "server",
         "endpoints",
         "app",
-        "run",
+        "batch cluster run",
     ),
     "cli": (
         "loading show sizes texts",
