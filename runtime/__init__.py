@@ -11,8 +11,9 @@ from .chat.chat import ChatEvent, ChatReply, ChatStream
 from .chat.tool_call import BrokenToolCall, ToolCall
 from .chat.tool_loop import ToolResult, ToolRun, run_tools
 from .generation.conversation import Conversation
+from .generation.events import Event
 from .generation.generator import TextGenerator
-from .generation.scheduler import Event, Scheduler
+from .generation.scheduler import Scheduler
 from .generation.score import Score
 from .load import load
 from .sequence.logprobs import Candidate, TokenLogprob

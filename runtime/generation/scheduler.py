@@ -3,9 +3,8 @@
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass
 from itertools import count
-from typing import NamedTuple, Unpack
+from typing import Unpack
 
 from ...artifact import ModelFacts
 from ...errors import UsageError
@@ -13,66 +12,13 @@ from ...known_options import refuses_unknown_options
 from ..decoding.decoder import open_decoder
 from ..decoding.prefill import PREFILL_CHUNK, next_chunk
 from ..engine.session import Session
-from ..sequence.logprobs import TokenLogprob
 from ..sequence.options import Options
 from ..sequence.request import RequestBuilder
-from ..sequence.sequence import ActiveSequence, Generation
 from ..text.prompts import Prompt
 from .batch import Batch
+from .events import Event, Waiting
 from .exclusive import ExclusiveUse
 from .speculation import Rounds, SpeculationFor
-
-
-class Event(NamedTuple):
-    """News of a request: a chunk of its text, with the tokens since its last event.
-
-    The last event of a request has its ``result``; or its ``error``, where a pass of the model failed.
-    """
-
-    request: int
-    text: str
-    result: Generation | None
-    token_ids: tuple[int, ...] = ()
-    logprobs: tuple[TokenLogprob, ...] | None = None
-    error: Exception | None = None
-    cached_tokens: int = 0
-    """How many tokens of the prompt were not read again, since another request had read them."""
-
-
-@dataclass
-class Waiting:
-    """A request that is ready to be added to the scheduler that made it, under its ``number``.
-
-    ``rounds`` is how it is decoded while it runs alone; None for as in a batch.
-    """
-
-    number: int
-    sequence: ActiveSequence
-    rounds: Rounds | None
-    reported: int = 0
-    cached: int = 0
-    began: float | None = None
-    """When it got a slot, of ``time.monotonic``; None while it waits."""
-
-    @property
-    def prompt_tokens(self) -> int:
-        return int(self.sequence.prompt.size)
-
-    def event(self, chunk: str) -> list[Event]:
-        """Return the event of a chunk; none where it is empty and not the last."""
-        sequence = self.sequence
-        ended = sequence.finish_reason is not None
-        if not (chunk or ended):
-            return []
-        new = slice(self.reported, len(sequence.token_ids))
-        self.reported = new.stop
-        logprobs = None if sequence.logprobs is None else tuple(sequence.logprobs[new])
-        result = sequence.result() if ended else None
-        return [Event(self.number, chunk, result, tuple(sequence.token_ids[new]), logprobs, cached_tokens=self.cached)]
-
-    def failed(self, error: Exception) -> Event:
-        """Return the event of an error."""
-        return Event(self.number, "", None, error=error, cached_tokens=self.cached)
 
 
 class Scheduler:
@@ -200,7 +146,7 @@ class Scheduler:
     def step(self) -> list[Event]:
         """Read tokens of joining prompts and decode one token of every running request; return the events.
 
-        Where a pass of the model fails, the requests that took part have an event with the error.
+        Where a pass of the model fails, the requests that took part have an event with the error, and the others go on.
 
         Raises:
             UsageError: another thread is in a step, or the scheduler is closed.
@@ -208,15 +154,18 @@ class Scheduler:
         with self._use.acquired():
             batch = self._batch
             assert batch is not None  # it is None only where the scheduler is closed
+            events: list[Event] = []
             try:
                 self._remove_cancelled(batch)
-                events = self._expire()
+                events += self._expire()
                 events += self._join(batch)
                 events += self._decode(batch)
-            except BaseException:
+            except BaseException as error:
+                lost, self._running = self._running, []
                 batch.clear()
-                self._running = []
-                raise
+                if not isinstance(error, Exception):
+                    raise
+                events += [entry.failed(error) for entry in lost if entry.sequence.finish_reason is None]
             self._running = [entry for entry in self._running if entry.sequence.finish_reason is None]
             return events
 

@@ -1,22 +1,22 @@
-"""A text-generation model that many requests share: a thread steps its scheduler, and asyncio tasks read the events."""
+"""A text-generation model that many requests share: which are open, and who receives the events of each."""
 
 import asyncio
 import logging
-import threading
 import time
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Unpack
 
 from ...errors import InputError, UsageError
+from ...runtime.generation.events import Event, Waiting
 from ...runtime.generation.generator import TextGenerator
-from ...runtime.generation.scheduler import Event, Waiting
 from ...runtime.sequence.options import Options
 from ...runtime.text.prompts import Prompt
 from ..errors import ApiError, failed, refused, shutting_down, timed_out
 from ..settings import Settings
 from .admission import Admission
 from .observer import Observer, RequestRecord, Silent
+from .stepper import Stepper
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class _Open:
 
 
 class Engine:
-    """The scheduler of one model, on a thread of its own.
+    """The scheduler of one model, which a thread of its own steps.
 
     Requests are prepared on any thread (``prepare`` compiles grammars and checks options), and run from the event loop.
 
@@ -63,8 +63,7 @@ class Engine:
         self._open: dict[int, _Open] = {}
         self._loop = loop
         self._closing = False
-        self._thread = threading.Thread(target=self._run, name=f"engine {name}", daemon=True)
-        self._thread.start()
+        self._stepper = Stepper(name, self._scheduler, loop, self._deliver, self._lose_all)
 
     @property
     def running(self) -> int:
@@ -94,7 +93,7 @@ class Engine:
     @property
     def alive(self) -> bool:
         """False where the thread has ended though nobody closed the engine."""
-        return self._thread.is_alive() or self._closing
+        return self._stepper.running or self._closing
 
     def prepare(self, prompt: Prompt, *, index: int = 0, repetition: int = 0, **options: Unpack[Options]) -> Waiting:
         """Return a request for ``run``. Any thread may call this; it may take a while.
@@ -130,7 +129,7 @@ class Engine:
             ApiError: 429 where there are too many requests, 504 where the time is over, 503 where the server ends, 500
                 where a pass of the model failed.
         """
-        if not self._thread.is_alive():
+        if not self._stepper.running:
             raise shutting_down() if self._closing else failed()
         try:
             self._admission.enter(len(requests), client)
@@ -166,8 +165,7 @@ class Engine:
         this, and twice.
         """
         self._closing = True
-        self._scheduler.close()
-        self._thread.join()
+        self._stepper.close()
 
     def _add(self, requests: Sequence[Waiting]) -> None:
         try:
@@ -176,20 +174,8 @@ class Engine:
         except UsageError:  # it has just been closed
             raise shutting_down() from None
 
-    def _run(self) -> None:
-        """Step the scheduler until it is closed."""
-        try:
-            while self._scheduler.wait():
-                if events := self._scheduler.step():
-                    self._loop.call_soon_threadsafe(self._deliver, events)
-        except Exception:
-            if not self._closing:
-                log.exception("the thread of %s has ended", self.name)
-        finally:
-            self._loop.call_soon_threadsafe(self._lose_all)
-
     def _deliver(self, events: Sequence[Event]) -> None:
-        """Give events of a step to those who wait for them."""
+        """Give events to those who wait for them."""
         for event in events:
             entry = self._open.get(event.request)
             if entry is None:  # it has been cancelled

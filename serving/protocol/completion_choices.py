@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...artifact import ModelFacts
-from ...runtime.generation.scheduler import Event
+from ...runtime.generation.events import Event
 from ...runtime.generation.score import Score
 from ...runtime.sequence.logprobs import token_text
 from ...runtime.text.prompts import Prompt, token_ids
