@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from .endpoints import completions, health
+from .endpoints import chat, completions, health
 from .endpoints import metrics as prometheus
 from .engine.models import Models
 from .errors import ApiError
@@ -26,6 +26,7 @@ ROUTES = [
     Route("/ready", health.ready),
     Route("/metrics", prometheus.metrics),
     Route("/v1/models", health.models),
+    Route("/v1/chat/completions", chat.chat_completions, methods=["POST"]),
     Route("/v1/completions", completions.completions, methods=["POST"]),
 ]
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from .errors import ApiError
@@ -28,6 +28,26 @@ class Body(BaseModel):
         if len(values) > MOST_PARAMETERS:
             raise ValueError(f"{len(values):,} parameters, and there are no more than {MOST_PARAMETERS}")
         return {name: value for name, value in values.items() if value is not None}
+
+
+def few(most: int) -> BeforeValidator:
+    """Return the validator of an object that may have many keys: refuses too many before it checks each."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, dict) and len(value) > most:
+            raise ValueError(f"it has {len(value):,} entries, and {most:,} are the most; give fewer")
+        return value
+
+    return BeforeValidator(check)
+
+
+def unsupported(remedy: str) -> BeforeValidator:
+    """Return the validator of a parameter of OpenAI's that cannot be honoured, whatever its value."""
+
+    def refuse(value: Any) -> Any:
+        raise ValueError(f"the server does not support it; {remedy}")
+
+    return BeforeValidator(refuse)
 
 
 AnyBody = TypeVar("AnyBody", bound=Body)

@@ -85,6 +85,16 @@ class ChatParser:
         self._continued_text = continued_text
         self._continued_thought = continued_thought
 
+    @property
+    def in_thought(self) -> bool:
+        """The text so far ends inside the reasoning block."""
+        return self._reasoning.in_thought
+
+    @property
+    def has_tools(self) -> bool:
+        """The text may have tool calls."""
+        return self._calls is not None
+
     def push(self, chunk: str) -> list[ChatEvent]:
         """Add a chunk of text; return the events that are certain now."""
         return self._events(self._reasoning.push(chunk))

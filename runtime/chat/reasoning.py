@@ -60,6 +60,11 @@ class ReasoningParser:
         self._code = _CodeTracker()
         self._held: list[str] | None = None  # a closing tag in code, and the text after it
 
+    @property
+    def in_thought(self) -> bool:
+        """The text so far ends inside the block."""
+        return self._state == "thought"
+
     def push(self, chunk: str) -> list[ReplySpan]:
         """Add a chunk of text; return the spans that are now certain."""
         spans: list[ReplySpan] = []

@@ -80,6 +80,16 @@ class ChatFormat:
         }
         return self._render_best(source, plain_messages, plain_variables, continue_final_message)
 
+    def reads(self, variable: str, *, with_tools: bool = False) -> bool:
+        """Return True where the template reads a variable.
+
+        Raises:
+            ArtifactError, UsageError: as ``render``, where no template can be used.
+        """
+        source = self._select(None, with_tools=with_tools)
+        self._compile(source)
+        return variable in _sandbox().names_read(source)
+
     def _render_best(
         self, source: str, messages: list[dict[str, Any]], variables: Mapping[str, Any], continue_final: bool
     ) -> str:

@@ -98,6 +98,10 @@ def parse_call(
         return BrokenToolCall(
             text, f"the arguments of {name} have the type {_type_name(arguments)}; write an object of names and values"
         )
+    try:
+        json.dumps(arguments, allow_nan=False)
+    except ValueError:  # Python reads NaN, and 1e999 as infinite
+        return BrokenToolCall(text, f"the arguments of {name} have a number that JSON cannot show; write a finite one")
     mismatch = _find_mismatch(name, arguments, _mapping(tools[name].get("parameters")))
     return BrokenToolCall(text, mismatch) if mismatch else ToolCall(name, arguments)
 

@@ -29,21 +29,30 @@ def as_prompts(given: str | Sequence[str] | Sequence[int] | Sequence[Sequence[in
     return [one for one in given if not isinstance(one, int)]
 
 
-def check_length(tokens: int, new_tokens: int, longest: int, name: str, param: str) -> None:
+def check_length(
+    tokens: int, new_tokens: int | None, longest: int, name: str, param: str, prompt_param: str = "prompt"
+) -> None:
     """Check that a prompt and its continuation have room.
 
     Args:
+        new_tokens: None where the request does not say how many; there must be room for one.
         longest: the most tokens of a request.
         name: the prompt's name in the message.
-        param: the parameter that is the number of new tokens.
+        param, prompt_param: the parameters that the number of new tokens and the prompt are from.
 
     Raises:
         ApiError: they have not.
     """
-    if tokens + new_tokens > longest:
+    if new_tokens is None and tokens >= longest:
+        raise ApiError(
+            f"{name} has {tokens:,} tokens, and a request may have {longest:,} with those of the answer; shorten it",
+            param=prompt_param,
+            code="context_length_exceeded",
+        )
+    if new_tokens is not None and tokens + new_tokens > longest:
         raise ApiError(
             f"{name} has {tokens:,} tokens and {param} is {new_tokens:,}, together more than the {longest:,} that a "
             f"request may have; shorten the prompt, or give a smaller {param}",
-            param=param if tokens < longest else "prompt",
+            param=param if tokens < longest else prompt_param,
             code="context_length_exceeded",
         )

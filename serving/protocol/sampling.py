@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field
 
 from ...runtime.sequence.options import Options
 from ..errors import ApiError
-from ..forms import Body
+from ..forms import Body, few
 
 MOST_CHOICES = 128
 MOST_STOPS = 16
@@ -18,13 +18,6 @@ TokenId = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
 
 def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
-
-
-def _few(value: Any) -> Any:
-    """Refuse many biases before each is checked."""
-    if isinstance(value, dict) and len(value) > MOST_BIASES:
-        raise ValueError(f"{len(value):,} tokens have a bias, and {MOST_BIASES:,} may; give fewer")
-    return value
 
 
 class StreamOptions(Body):
@@ -49,7 +42,7 @@ class SamplingBody(Body):
     repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    logit_bias: Annotated[dict[TokenId, Annotated[float, Field(ge=-100, le=100)]] | None, BeforeValidator(_few)] = None
+    logit_bias: Annotated[dict[TokenId, Annotated[float, Field(ge=-100, le=100)]] | None, few(MOST_BIASES)] = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     stop: Annotated[list[StopString] | None, Field(max_length=MOST_STOPS), BeforeValidator(_listed)] = None
     min_tokens: Annotated[int, Field(ge=0)] | None = None

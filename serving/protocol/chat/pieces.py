@@ -1,0 +1,148 @@
+"""One choice of a chat while it is generated: the engine's events to pieces of the turn.
+
+The pieces are neutral: chat completions and responses dress them. Joined, they are the turn, whether it is streamed or
+not.
+"""
+
+import json
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ....runtime.chat.chat import ChatEvent, ChatParser
+from ....runtime.chat.tool_call import ToolCall
+from ....runtime.generation.scheduler import Event
+from ....runtime.sequence.logprobs import TokenLogprob
+from ..answers import FINISH_REASONS, new_id
+
+
+@dataclass(frozen=True)
+class Thought:
+    """Some text of the thought."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Some text of the answer, and the log-probabilities of its tokens where they were requested."""
+
+    text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True)
+class CallBegins:
+    """A call of a tool: its position among the turn's calls, its id and the tool's name."""
+
+    index: int
+    id: str
+    name: str
+
+
+@dataclass(frozen=True)
+class CallArguments:
+    """Some text of the arguments of a call, which are JSON."""
+
+    index: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The turn has ended, with OpenAI's reason."""
+
+    reason: str
+
+
+Piece = Thought | Answer | CallBegins | CallArguments | Ended
+
+
+@dataclass
+class Counts:
+    """Numbers of tokens: those generated, those of them in the thought, and those of the prompt that were cached."""
+
+    completion: int = 0
+    reasoning: int = 0
+    cached: int = 0
+
+
+@dataclass
+class Choice:
+    """Splits the events of one continuation into pieces.
+
+    Space at both ends of the thought is left out, and so is space at the end of the answer of a turn with calls.
+
+    Args:
+        parser: a fresh one, for this choice alone.
+        most_calls: the calls after which the turn ends; None for any number.
+    """
+
+    parser: ChatParser
+    most_calls: int | None = None
+    counts: Counts = field(default_factory=Counts)
+    calls: int = 0
+    ended: bool = False
+    _last: Literal["thought", "answer"] | None = None
+    _space: str = ""  # held back: it may turn out to be the end of what it is in
+    _logprobs: list[TokenLogprob] = field(default_factory=list)  # of tokens whose text is held back
+
+    def push(self, event: Event) -> list[Piece]:
+        """Return the pieces of an event; none after the turn has ended."""
+        if self.ended:
+            return []
+        thinking = self.parser.in_thought
+        events = self.parser.push(event.text)
+        thinking = thinking or self.parser.in_thought or any(one.kind == "thought" for one in events)
+        self.counts.completion += len(event.token_ids)
+        self.counts.reasoning += len(event.token_ids) if thinking else 0
+        self.counts.cached = event.cached_tokens
+        self._logprobs += event.logprobs or ()
+        if event.result is not None:
+            events += self.parser.flush()
+            if event.result.finish_reason == "eos":
+                self._logprobs = self._logprobs[:-1]
+        pieces: list[Piece] = []
+        for one in events:
+            pieces += self._pieces(one)
+            if self.calls == self.most_calls:
+                return [*pieces, self._end("stop")]
+        if event.result is not None:
+            if self._last == "answer" and not self.calls:
+                pieces += self._answer("", final=True)
+            pieces.append(self._end(FINISH_REASONS[event.result.finish_reason]))
+        return pieces
+
+    def _pieces(self, event: ChatEvent) -> list[Piece]:
+        if isinstance(event.call, ToolCall):
+            self._logprobs = []
+            index, self.calls = self.calls, self.calls + 1
+            return [
+                CallBegins(index, new_id("call"), event.call.name),
+                CallArguments(index, json.dumps(event.call.arguments, ensure_ascii=False)),
+            ]
+        if event.kind == "thought":
+            return self._thought(event.text)
+        # The client sees a broken call as the model wrote it.
+        return self._answer(event.text if event.call is None else event.call.text)
+
+    def _thought(self, text: str) -> list[Piece]:
+        self._logprobs = []
+        text = self._space + text if self._last == "thought" else text.lstrip()
+        if not text:
+            return []
+        self._last, shown = "thought", text.rstrip()
+        self._space = text[len(shown) :]
+        return [Thought(shown)] if shown else []
+
+    def _answer(self, text: str, *, final: bool = False) -> list[Piece]:
+        text = self._space + text if self._last == "answer" else text
+        shown = text.rstrip() if self.parser.has_tools and not final else text
+        self._last, self._space = "answer", text[len(shown) :]
+        if not shown:
+            return []
+        logprobs, self._logprobs = tuple(self._logprobs), []
+        return [Answer(shown, logprobs)]
+
+    def _end(self, reason: str) -> Ended:
+        self.ended = True
+        return Ended("tool_calls" if self.calls and reason == "stop" else reason)
