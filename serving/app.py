@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from .endpoints import chat, completions, health
+from .endpoints import chat, completions, health, page
 from .endpoints import metrics as prometheus
 from .engine.models import Models
 from .errors import ApiError
@@ -22,6 +22,8 @@ from .server import Server
 from .settings import Settings
 
 ROUTES = [
+    Route("/", page.page),
+    Route("/page/{name:path}", page.page),
     Route("/health", health.health),
     Route("/ready", health.ready),
     Route("/metrics", prometheus.metrics),
