@@ -1,4 +1,4 @@
-"""``/``: a page to talk to the models. Its files are data of the package; nothing is built or fetched from elsewhere."""
+"""``/``: a page to talk to the models. Its files are data of the package; nothing is fetched from elsewhere."""
 
 import hashlib
 from functools import cache

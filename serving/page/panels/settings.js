@@ -29,6 +29,7 @@ export class SettingsPanel {
     this.settings = null;
     this.form = byId("settings-form");
     this.forget = byId("forget-key");
+    this.think = byId("think"); // the same switch beside the message field
     this.form.addEventListener("submit", (event) => event.preventDefault());
     this.form.addEventListener("input", (event) => this.read(event.target));
     byId("example-tools").addEventListener("click", () => this.write("tools", JSON.stringify(EXAMPLE_TOOLS, null, 2)));
@@ -37,6 +38,7 @@ export class SettingsPanel {
       this.show(checkedSettings({}), this.model);
       this.onchange(this.settings);
     });
+    this.think.addEventListener("click", () => this.form.elements.thinking.click());
     for (const button of this.form.querySelectorAll("[data-reset]")) {
       button.addEventListener("click", () => this.write(button.dataset.reset, ""));
     }
@@ -55,13 +57,14 @@ export class SettingsPanel {
     this.model = model;
     for (const name of Object.keys(DEFAULTS)) this.fill(name);
     for (const name of Object.keys(CHECKED)) this.check(name);
-    byId("thinking-row").hidden = !model?.thinking;
+    byId("thinking-row").hidden = this.think.hidden = !model?.thinking;
     byId("tools-group").hidden = model?.tools === false;
   }
 
   fill(name) {
     const field = this.form.elements[name];
     const value = this.settings[name];
+    if (name === "thinking") this.think.setAttribute("aria-pressed", String(value));
     if (field.type === "checkbox") field.checked = value;
     else field.value = value ?? "";
     this.fillRange(name);
@@ -90,6 +93,7 @@ export class SettingsPanel {
     if (name in CHECKED && !this.check(name)) return;
     this.settings = checkedSettings({ ...this.settings, [name]: value });
     if (field.dataset.of) this.form.elements[name].value = this.settings[name] ?? "";
+    else if (name === "thinking") this.fill(name);
     this.fillRange(name);
     this.onchange(this.settings);
   }

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from intaglio.tests.serving.page.scripted import HOLD, Script, call, text
+from intaglio.tests.serving.page.scripted import HOLD, Script, text
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install playwright")
 expect = sync_api.expect
