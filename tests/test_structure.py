@@ -76,7 +76,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         "pushing",
     ),
     "serving": (
-        "errors settings",
+        "errors load settings",
         "forms",
         "engine http protocol",
         "metrics",
