@@ -37,6 +37,7 @@ class LoadOptions(TypedDict, total=False):
     precision: Precision | None
     kernels: Kernels
     kv_cache: KVCache
+    weight_cache: str | Path | None
     generation_config: Override | None
 
 
@@ -69,6 +70,7 @@ def load(
     precision: Precision | None = None,
     kernels: Kernels = "auto",
     kv_cache: KVCache = "auto",
+    weight_cache: str | Path | None = None,
     generation_config: Override | None = None,
 ) -> Model:
     """Load an artifact.
@@ -86,12 +88,15 @@ def load(
         kernels: "auto" for intaglio's kernels where they can run; "onnxruntime" for ONNX Runtime's.
         kv_cache: for text generation: "auto" for the artifact's element type; "int8" for a quarter of float32's memory
             and faster steps in long texts, which needs intaglio's attention on the CPU.
+        weight_cache: a folder of yours for quantized weights as intaglio's kernels read them, on Linux: processes that
+            load the same artifact share their memory, and all but the first start sooner. None: each process has its
+            own copy.
         generation_config: for text generation: settings instead of the checkpoint's, as a file in the format of
             generation_config.json, or as its keys and values.
 
     Raises:
         UsageError: the artifact is for another task than ``task``, or an argument is out of its range.
-        HubError, ArtifactError, DependencyError, UnsupportedError: each names the thing and the remedy.
+        HubError, ArtifactError, DependencyError, UnsupportedError, OutputError: each names the thing and the remedy.
     """
     if task is not None and task not in TASKS:
         raise UsageError(f"unknown task {task!r}; use one of {', '.join(TASKS)}")
@@ -110,22 +115,23 @@ def load(
             f"read {folder / 'parity.html'}, and export the model again"
         )
     with unchanged(folder, manifest):
-        return _opened(folder, manifest, device, threads, kernels, kv_cache, generation_config)
+        opening = partial(
+            open_session,
+            folder,
+            manifest,
+            device=device,
+            threads=threads,
+            kernels=kernels,
+            kv_cache=kv_cache,
+            weight_cache=None if weight_cache is None else Path(weight_cache),
+        )
+        return _opened(folder, manifest, opening, generation_config)
 
 
 def _opened(
-    folder: Path,
-    manifest: Manifest,
-    device: Device,
-    threads: int | None,
-    kernels: Kernels,
-    kv_cache: KVCache,
-    generation_config: Override | None,
+    folder: Path, manifest: Manifest, opening: Callable[..., Session], generation_config: Override | None
 ) -> Model:
     """Read the files and open the session."""
-    opening = partial(
-        open_session, folder, manifest, device=device, threads=threads, kernels=kernels, kv_cache=kv_cache
-    )
     if manifest.task == "text-generation":
         (tokenizer, defaults), session = _in_parallel(
             lambda: _read_texts(folder, manifest.model.vocab_size, generation_config), partial(opening, windowed=True)

@@ -11,8 +11,9 @@ from ...errors import ArtifactError, DependencyError, first_line
 from ...machine import gpu_memory, usable_cpus
 from ..graph.graph import Change, changed_graph
 from ..graph.sliding import has_windows, with_window_caches
-from ..kernels import changes_for, replaceable, session_on_intaglio_kernels, warn_without_library
+from ..kernels import changes_for, packed_weights, replaceable, session_on_intaglio_kernels, warn_without_library
 from ..kernels.edits.int8_cache import OPERATOR as INT8_CACHE
+from ..kernels.weight_file import WeightFile
 from .onnxruntime import PROVIDERS, import_onnxruntime, is_out_of_memory, provider, session_options
 from .refusals import check_choices, check_int8_cache, check_precision, check_provider, no_int8_kernel
 from .session import Device, Kernels, KVCache, Session
@@ -29,6 +30,7 @@ def open_session(
     windowed: bool = False,
     kernels: Kernels = "auto",
     kv_cache: KVCache = "auto",
+    weight_cache: Path | None = None,
     disabled_optimizers: Iterable[str] = (),
 ) -> Session:
     """Load the graph with its external data, which ONNX Runtime maps into memory.
@@ -42,13 +44,17 @@ def open_session(
             "onnxruntime" for ONNX Runtime's.
         kv_cache: "auto" for the graph's element type; "int8" for a quarter of float32's memory, which needs intaglio's
             attention. Sliding layers then keep all their keys and values.
+        weight_cache: a folder for packed weights, which processes map and so share; None packs them into memory of
+            this process. It is for quantized weights on intaglio's kernels, on Linux; others have no packed weights.
         disabled_optimizers: names of ONNX Runtime's graph optimizers to leave out. ONNX Runtime iterates over them
             once it has read the graph, and needs no Python after that: a generator learns of that moment.
 
     Raises:
         UsageError: an unknown device, choice of kernels or of cache, choices that exclude each other, or fewer than
             one thread.
-        UnsupportedError: the device has no kernels for the artifact's precision, or an int8 cache is not possible.
+        UnsupportedError: the device has no kernels for the artifact's precision, or an int8 cache or a folder for
+            packed weights is not possible.
+        OutputError: the folder for packed weights cannot be written.
         DependencyError: onnxruntime is missing, installed twice, or without CUDA.
         ArtifactError: ONNX Runtime refuses the graph, the graph lacks the inputs of its task, or memory does not
             suffice for the weights.
@@ -66,7 +72,10 @@ def open_session(
     windowed = windowed and not int8_cache and (can_be_windowed(manifest, device) or needs_windows(manifest, gpu))
     opening = _Opening(ort, folder, manifest, device, count, arena, windowed, disabled_optimizers)
     operators = replaceable(manifest, windowed, int8_cache) if kernels == "auto" and device == "cpu" else ()
-    raw, replaced = _on_intaglio_kernels(opening, operators, attention_required=int8_cache)
+    weights = None
+    if weight_cache is not None and "MatMulNBits" in operators:
+        weights = packed_weights(weight_cache, folder / manifest.data)
+    raw, replaced = _on_intaglio_kernels(opening, operators, weights, attention_required=int8_cache)
     if int8_cache and INT8_CACHE not in replaced:
         raise no_int8_kernel(folder)
     if raw is None:
@@ -148,7 +157,7 @@ class _Opening:
 
 
 def _on_intaglio_kernels(
-    opening: _Opening, operators: tuple[str, ...], attention_required: bool
+    opening: _Opening, operators: tuple[str, ...], weights: WeightFile | None, attention_required: bool
 ) -> tuple[Any, tuple[str, ...]]:
     """Open a session whose ``operators`` run on intaglio's kernels, or fewer of them where one is declined.
 
@@ -162,7 +171,7 @@ def _on_intaglio_kernels(
             graph, options = opening.graph(changes_for(wanted))
         except (OSError, ValueError):
             break
-        raw = session_on_intaglio_kernels(opening.ort, graph, options, wanted, opening.disabled_optimizers)
+        raw = session_on_intaglio_kernels(opening.ort, graph, options, wanted, opening.disabled_optimizers, weights)
         if raw is not None:
             return raw, wanted
     return None, ()

@@ -15,7 +15,7 @@
       append, cache.h               rotation, and the KV cache
       attention                     the division of attention into tasks
       decode.c, prefill.c           attention with few queries, and with many
-    native/common/                  memory, sizes, processors, float16, vector helpers
+    native/common/                  memory, files of packed weights, sizes, processors, float16, vector helpers
 
 The artifact needs no change: ONNX Runtime takes an operator's kernel from a registered library first. While a graph is
 loaded, edits/ adapts it: stored_scales.py drops the Casts that only ONNX Runtime's kernels need, merged_matmuls.py
@@ -29,6 +29,7 @@ import platform
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ from .edits.int8_cache import OPERATOR as INT8_CACHE
 from .edits.int8_cache import use_int8_cache
 from .edits.merged_matmuls import merge_matmuls
 from .edits.stored_scales import use_stored_scales
+from .weight_file import WeightFile, weight_file
 
 LIBRARY = "_kernels" + {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
 
@@ -117,12 +119,23 @@ def changes_for(operators: Sequence[str]) -> tuple[Change, ...]:
     return tuple(changes)
 
 
+def packed_weights(folder: Path, data: Path) -> WeightFile | None:
+    """Return the file of an artifact's packed weights in a folder; None without kernels that pack weights.
+
+    Raises:
+        UnsupportedError, OutputError: as ``weight_file``.
+    """
+    path, found = library(), instructions()
+    return None if path is None or found is None else weight_file(folder, path, data, found)
+
+
 def session_on_intaglio_kernels(
     ort: Any,
     graph: str | bytes,
     options: Callable[[], Any],
     operators: Sequence[str],
     disabled_optimizers: Iterable[str] = (),
+    weights: WeightFile | None = None,
 ) -> Any:
     """Return an ``onnxruntime.InferenceSession`` on the CPU in which intaglio's kernels run ``operators``.
 
@@ -132,6 +145,7 @@ def session_on_intaglio_kernels(
     Args:
         options: Returns new session options.
         disabled_optimizers: Passed to ONNX Runtime.
+        weights: The file that packed weights are mapped from; None for memory of this process alone.
     """
     path = library()
     if path is None or not operators:
@@ -141,8 +155,9 @@ def session_on_intaglio_kernels(
         for operator in operators:
             made.add_session_config_entry(f"intaglio.{operator}", "1")
         made.register_custom_ops_library(str(path))
-        return ort.InferenceSession(
-            graph, made, providers=["CPUExecutionProvider"], disabled_optimizers=disabled_optimizers
-        )
+        with weights.used() if weights is not None else nullcontext():
+            return ort.InferenceSession(
+                graph, made, providers=["CPUExecutionProvider"], disabled_optimizers=disabled_optimizers
+            )
     except Exception:  # onnxruntime's exceptions have no common class; a faulty graph fails again without the library
         return None

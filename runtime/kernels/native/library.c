@@ -6,7 +6,11 @@
  * configuration entries choose the operators: "intaglio.MatMulNBits" for all with quantized weights,
  * "intaglio.GroupQueryAttention", and "intaglio.GroupQueryAttentionInt8".
  */
+#include <errno.h>
+#include <stdio.h>
+
 #include "attention/attention.h"
+#include "common/weight_file.h"
 #include "matmul/matmul.h"
 #include "ort/operators.h"
 #include "ort/ort.h"
@@ -29,6 +33,18 @@ static OrtStatus *add(const OrtApi *api, const OrtSessionOptions *options, OrtCu
 
 /* Return the name of the instruction set that matrix multiplications use, or NULL if this processor has none of them. */
 EXPORTED const char *intaglio_instructions(void) { return matmul_instructions(); }
+
+/* Map packed weights of the kernels that this thread creates from the file at `path`, or write them into a new one, until
+ * `intaglio_end_weight_file` is called. Return 0 or an errno; see weight_file.h. */
+EXPORTED int intaglio_begin_weight_file(const char *path, int create) {
+  const char *instructions = matmul_instructions();
+  char layout[LAYOUT_BYTES];
+  if (instructions == NULL) return ENOTSUP;
+  snprintf(layout, sizeof layout, "%d %s", PACKED_LAYOUT, instructions);
+  return begin_weight_file(path, create, layout);
+}
+
+EXPORTED int intaglio_end_weight_file(int complete) { return end_weight_file(complete); }
 
 EXPORTED OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBase *base) {
   const OrtApi *api = base->GetApi(ORT_API_VERSION);

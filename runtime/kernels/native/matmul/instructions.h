@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/weight_file.h"
 #include "matmul/weights.h"
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
@@ -36,6 +37,7 @@ struct PackedWeights {
   size_t block_bytes, tile_bytes; /* of the weights of a block; of a tile */
   int asymmetric;
   uint8_t *tiles;
+  WeightFile *file; /* that the tiles are in; NULL where they are memory of this process alone */
 };
 
 /* The header of each `step` elements of a row of x. */

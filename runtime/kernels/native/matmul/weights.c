@@ -21,7 +21,8 @@
 
 enum {
   RELEASE_BYTES = 1
-  << 24 /* bytes of stored weights after which their pages are released, so that not all are in memory at once */
+      << 24, /* of stored weights after which their pages are released, so that not all are in memory at once */
+  PARTS = 3, /* of stored weights: weights, scales, zero points */
 };
 
 /* The fastest first. */
@@ -81,8 +82,78 @@ static size_t packed_bytes(const PackedWeights *packed) {
   return ceil_div(packed->shape.n, LANES) * packed->tile_bytes;
 }
 
+/* Stored weights, and how many bytes of each part a row has. */
+typedef struct {
+  MappedRange pages[3];
+  int64_t sizes[3];
+} Parts;
+
+static Parts parts_of(const MatMulShape *shape, const StoredWeights *stored) {
+  Parts parts = {
+      .pages = {{.data = stored->weights}, {.data = stored->scales}, {.data = stored->zero_points}},
+      .sizes = {shape->blocks * shape->block_size * shape->bits / 8,
+                shape->blocks * (int64_t)(stored->halves ? sizeof(uint16_t) : sizeof(float)),
+                stored->zero_points != NULL ? ceil_div(shape->blocks * shape->bits, 8) : 0},
+  };
+  for (int part = 0; part < PARTS; part++) parts.pages[part].bytes = shape->n * parts.sizes[part];
+  find_mapped_files(parts.pages, PARTS);
+  return parts;
+}
+
+static void release_rows(const Parts *parts, int64_t from, int64_t to) {
+  for (int part = 0; part < PARTS; part++)
+    release_pages(&parts->pages[part], from * parts->sizes[part], to * parts->sizes[part]);
+}
+
+/* Return how many rows have RELEASE_BYTES. */
+static int64_t rows_at_once(const Parts *parts) { return RELEASE_BYTES / parts->sizes[0] + 1; }
+
+/* Return the key of weights in a file. */
+static WeightKey key_of(const PackedWeights *packed, const Parts *parts) {
+  const MatMulShape *shape = &packed->shape;
+  WeightKey key = {{shape->n, shape->k}, shape->n, shape->k, shape->bits, shape->block_size, packed->asymmetric, 0};
+  const int64_t at_once = rows_at_once(parts);
+  for (int64_t from = 0; from < shape->n; from += at_once) {
+    const int64_t to = smaller(from + at_once, shape->n);
+    for (int part = 0; part < PARTS; part++) {
+      const int64_t size = parts->sizes[part];
+      if (size > 0) add_to_hash(key.hash, (const uint8_t *)parts->pages[part].data + from * size, (to - from) * size);
+    }
+    release_rows(parts, from, to);
+  }
+  return key;
+}
+
+static void pack_tiles(const PackedWeights *packed, const StoredWeights *stored, const Parts *parts) {
+  const int64_t rows = packed->shape.n, at_once = rows_at_once(parts);
+  int64_t done = 0; /* rows whose stored weights are released */
+  for (int64_t tile = 0; tile * LANES < rows; tile++) {
+    pack_tile(packed, stored, tile);
+    const int64_t end = smaller((tile + 1) * LANES, rows);
+    if (end - done < at_once && end < rows) continue;
+    release_rows(parts, done, end);
+    done = end;
+  }
+}
+
+/* Set the tiles to those of the thread's file, if it has one and they are in it; else allocate and pack them. */
+static void find_tiles(PackedWeights *packed, const StoredWeights *stored) {
+  const Parts parts = parts_of(&packed->shape, stored);
+  const size_t bytes = packed_bytes(packed);
+  packed->file = current_weight_file();
+  if (packed->file != NULL) {
+    const WeightKey key = key_of(packed, &parts);
+    packed->tiles = find_weights(packed->file, &key, bytes);
+    if (packed->tiles != NULL) return;
+    packed->tiles = add_weights(packed->file, &key, bytes);
+    if (packed->tiles == NULL) packed->file = NULL;
+  }
+  if (packed->tiles == NULL) packed->tiles = allocate_weights(bytes);
+  if (packed->tiles != NULL) pack_tiles(packed, stored, &parts);
+}
+
 PackedWeights *matmul_pack(const MatMulShape *shape, const StoredWeights *stored) {
-  PackedWeights *packed = malloc(sizeof *packed);
+  PackedWeights *packed = calloc(1, sizeof *packed);
   if (packed == NULL) return NULL;
   packed->with = best();
   packed->shape = *shape;
@@ -90,38 +161,16 @@ PackedWeights *matmul_pack(const MatMulShape *shape, const StoredWeights *stored
   packed->padded = ceil_div(shape->k, CHUNK) * CHUNK;
   packed->block_bytes = shape->block_size * LANES * shape->bits / 8;
   packed->tile_bytes = block_at(packed, shape->blocks - 1) + packed->block_bytes;
-  packed->tiles = packed->with == NULL ? NULL : allocate_weights(packed_bytes(packed));
-  if (packed->tiles == NULL) {
-    free(packed);
-    return NULL;
-  }
-  const int64_t sizes[] = {
-      /* bytes of a row */
-      shape->blocks * shape->block_size * shape->bits / 8,
-      shape->blocks * (int64_t)(stored->halves ? sizeof(uint16_t) : sizeof(float)),
-      packed->asymmetric ? ceil_div(shape->blocks * shape->bits, 8) : 0,
-  };
-  MappedRange pages[] = {
-      {stored->weights, shape->n * sizes[0], 0},
-      {stored->scales, shape->n * sizes[1], 0},
-      {stored->zero_points, shape->n * sizes[2], 0},
-  };
-  const int parts = sizeof pages / sizeof *pages;
-  find_mapped_files(pages, parts);
-  const int64_t tiles = ceil_div(shape->n, LANES);
-  int64_t done = 0; /* rows whose stored weights are released */
-  for (int64_t tile = 0; tile < tiles; tile++) {
-    pack_tile(packed, stored, tile);
-    const int64_t rows = smaller((tile + 1) * LANES, shape->n);
-    if ((rows - done) * sizes[0] < RELEASE_BYTES && tile + 1 < tiles) continue;
-    for (int part = 0; part < parts; part++) release_pages(&pages[part], done * sizes[part], rows * sizes[part]);
-    done = rows;
-  }
-  return packed;
+  if (packed->with != NULL) find_tiles(packed, stored);
+  if (packed->tiles != NULL) return packed;
+  free(packed);
+  return NULL;
 }
 
 void matmul_free(PackedWeights *packed) {
-  if (packed != NULL) free_weights(packed->tiles, packed_bytes(packed));
+  if (packed == NULL) return;
+  if (packed->file != NULL) release_weights(packed->file);
+  else free_weights(packed->tiles, packed_bytes(packed));
   free(packed);
 }
 

@@ -26,6 +26,10 @@ typedef struct {
 
 typedef struct PackedWeights PackedWeights;
 
+enum {
+  PACKED_LAYOUT = 1 /* of packed weights in files: a change of the layout (instructions.h) changes this number */
+};
+
 /* Return the name of the instruction set that packing and multiplication use, such as "AVX2", or NULL if this processor has
  * none that they are written for. The environment variable INTAGLIO_KERNELS names the only one that may be used. */
 const char *matmul_instructions(void);
@@ -33,7 +37,7 @@ const char *matmul_instructions(void);
 /* Return whether float16 represents all scales exactly. They are packed as float16, which saves a tenth of the bytes. */
 int matmul_packable(const MatMulShape *shape, const StoredWeights *stored);
 
-/* Return packed weights, or NULL if there is not enough memory or no instruction set. */
+/* Return packed weights, in the thread's file if it has one (weight_file.h), or NULL if there is not enough memory or no instruction set. */
 PackedWeights *matmul_pack(const MatMulShape *shape, const StoredWeights *stored);
 
 void matmul_free(PackedWeights *packed);
