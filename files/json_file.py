@@ -9,7 +9,7 @@ import json
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from .regular_file import is_there, read_regular
 
@@ -61,21 +61,28 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path} cannot be read ({error})") from None
 
 
-def parse_json(text: str | bytes, *, strict: bool = True) -> Any:
+def parse_json(text: str | bytes, *, strict: bool = True, constants: bool = True) -> Any:
     """Parse a JSON text as ``json.loads`` does.
 
     Args:
         strict: control characters in strings are refused.
+        constants: NaN and Infinity are parsed, as Python writes them; otherwise they are refused.
 
     Raises:
         json.JSONDecodeError: the text is not JSON.
         ValueError: it is not UTF-8, is nested deeper than MAX_DEPTH, gives a key twice, or holds a number or a
-            character that nothing can be made of. NaN and Infinity are parsed, as Python writes them.
+            character that nothing can be made of.
     """
     if isinstance(text, bytes):
         text = text.decode("utf-8")
     try:
-        value = json.loads(text, strict=strict, object_pairs_hook=_object, parse_int=_integer)
+        value = json.loads(
+            text,
+            strict=strict,
+            object_pairs_hook=_object,
+            parse_int=_integer,
+            parse_constant=float if constants else _refuse_constant,
+        )
     except RecursionError:
         raise _too_deep() from None
     _check_depth(value)
@@ -97,6 +104,10 @@ def _integer(digits: str) -> int:
     if len(digits) > MAX_DIGITS:
         raise ValueError(f"a number has {len(digits):,} digits")
     return int(digits)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a number of JSON")
 
 
 def _check_depth(value: Any) -> None:

@@ -1,5 +1,6 @@
 """The application: paths, errors, and what begins and ends with it."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -11,15 +12,19 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ..errors import InputError, IntaglioError
 from .endpoints import chat, completions, health, page
 from .endpoints import metrics as prometheus
 from .engine.models import Models
-from .errors import ApiError
+from .errors import ApiError, refused
+from .http.layers import layers
 from .http.streams import ClientLeftError
 from .metrics.http import HttpCounting
 from .metrics.metrics import Metrics
 from .server import Server
 from .settings import Settings
+
+MOST_PATH = 200  # characters of a path in a message
 
 ROUTES = [
     Route("/", page.page),
@@ -41,22 +46,46 @@ def create_app(models: Models, settings: Settings) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncGenerator[None, None]:
-        server.ready = True
+        loading = asyncio.create_task(_load(server))
         yield
         server.ready = False
+        loading.cancel()
+        await asyncio.gather(loading, return_exceptions=True)
         await models.close()
 
     app = Starlette(
         routes=ROUTES,
         middleware=[
             Middleware(HttpCounting, metrics=metrics.http, routes=ROUTES),
+            *layers(server),
             Middleware(HoldsModels, models=models),
         ],
         lifespan=lifespan,
-        exception_handlers={ApiError: _api_error, ClientLeftError: _client_left, HTTPException: _http_error},
+        exception_handlers={
+            ApiError: _api_error,
+            ClientLeftError: _client_left,
+            HTTPException: _http_error,
+            IntaglioError: _intaglio_error,
+        },
     )
+    app.router.redirect_slashes = False  # the address to redirect to would be made of the client's Host header
     app.state.server = server
     return app
+
+
+async def _load(server: Server) -> None:
+    """Load the models that are to be loaded at the start; then the server is ready, unless it ends by now."""
+    try:
+        if server.settings.preload:
+            async with server.models.holding():
+                for name in list(server.models.served)[: server.settings.max_loaded]:
+                    await server.models.model(name)
+    except Exception as error:
+        cause = error.__cause__ if isinstance(error, ApiError) else None  # what a client is not told
+        if not server.draining:
+            server.failure = cause if isinstance(cause, Exception) else error
+    else:
+        server.ready = not server.draining
 
 
 class HoldsModels:
@@ -84,4 +113,15 @@ async def _client_left(request: Request, error: Exception) -> Response:
 async def _http_error(request: Request, error: Exception) -> Response:
     """Answer a wrong path or method in OpenAI's form."""
     assert isinstance(error, HTTPException)
-    return ApiError(f"{request.method} {request.url.path}: {error.detail}", status=error.status_code).response()
+    message = f"{request.method} {request.scope['path'][:MOST_PATH]}: {error.detail}"
+    response = ApiError(message, status=error.status_code).response()
+    response.headers.update(error.headers or {})  # Allow, of 405
+    return response
+
+
+async def _intaglio_error(request: Request, error: Exception) -> Response:
+    """Answer what the runtime refuses."""
+    assert isinstance(error, IntaglioError)
+    if not isinstance(error, InputError):
+        raise error  # logged, and answered with 500
+    return refused(error).response()

@@ -3,12 +3,32 @@
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import CoreSchema, ErrorDetails
 
 from .errors import ApiError
 
 Location = Sequence[int | str]
+
+MOST_SHOWN = 60  # characters of a key in a message
+
+
+def _fail_fast(schema: Any) -> None:
+    if isinstance(schema, dict):
+        if schema.get("type") == "list":
+            schema["fail_fast"] = True
+        for value in schema.values():
+            _fail_fast(value)
+    elif isinstance(schema, list | tuple):
+        for value in schema:
+            _fail_fast(value)
 
 
 MOST_PARAMETERS = 200
@@ -28,6 +48,13 @@ class Body(BaseModel):
         if len(values) > MOST_PARAMETERS:
             raise ValueError(f"{len(values):,} parameters, and there are no more than {MOST_PARAMETERS}")
         return {name: value for name, value in values.items() if value is not None}
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Let every list end at its first wrong item: an error for each of 100,000 items would take seconds."""
+        schema = handler(source)
+        _fail_fast(schema)
+        return schema
 
 
 def few(most: int) -> BeforeValidator:
@@ -103,5 +130,6 @@ def path(keys: Location) -> str:
     """Return the name of a parameter: ``messages[0].content``."""
     name = ""
     for part in keys:
-        name += f"[{part}]" if isinstance(part, int) else f".{part}" if name else part
+        shown = part if isinstance(part, int) or len(part) <= MOST_SHOWN else f"{part[:MOST_SHOWN]}..."
+        name += f"[{shown}]" if isinstance(shown, int) else f".{shown}" if name else shown
     return name

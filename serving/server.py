@@ -11,12 +11,22 @@ from .settings import Settings
 
 @dataclass
 class Server:
-    """The state of a server; ``ready`` is False until it may receive requests, and while it ends."""
+    """The state of a server.
+
+    Attributes:
+        ready: it may receive requests: False until the models are loaded, and while the server ends.
+        draining: it ends; new requests are answered with 503.
+        active: how many requests are being answered, those for its own state not counted.
+        failure: why it cannot serve.
+    """
 
     models: Models
     settings: Settings
     metrics: Metrics
     ready: bool = False
+    draining: bool = False
+    active: int = 0
+    failure: Exception | None = None
 
 
 def server_of(request: Request) -> Server:

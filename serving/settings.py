@@ -1,6 +1,6 @@
 """The settings of a server. The command line and Ray make them; every part of the server reads them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -20,8 +20,13 @@ class Settings:
         request_timeout: seconds that a request may take, waiting included; None for any time.
         api_keys: the keys of which a request needs one; empty for none.
         allowed_origins: the origins of web pages that may call the server (CORS); empty for none.
+        allowed_hosts: the names by which the server may be called, lower case and without ports; empty for any.
         max_body: bytes of a request's body.
         body_timeout: seconds in which a request must have arrived.
+        write_timeout: seconds in which a client must have read what it is sent.
+        max_connections: how many connections may be open at once.
+        drain_timeout: seconds that running requests have to end when the server is told to.
+        preload: load the models when the server starts, ``max_loaded`` of them, and not when they are first requested.
         log_contents: write prompts and answers to the log.
     """
 
@@ -34,8 +39,13 @@ class Settings:
     max_loaded: int | None = None
     per_key: int | None = None
     request_timeout: float | None = None
-    api_keys: tuple[str, ...] = ()
+    api_keys: tuple[str, ...] = field(default=(), repr=False)
     allowed_origins: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
     max_body: int = 8 << 20
     body_timeout: float = 30.0
+    write_timeout: float = 30.0
+    max_connections: int = 512
+    drain_timeout: float = 30.0
+    preload: bool = False
     log_contents: bool = False

@@ -13,6 +13,7 @@ from intaglio.serving.app import create_app
 from intaglio.serving.engine.models import Models, named_models
 from intaglio.serving.run import make_server
 from intaglio.serving.settings import Settings
+from starlette.applications import Starlette
 
 
 @contextmanager
@@ -21,7 +22,13 @@ def live_server(
 ) -> Iterator[str]:
     """Serve artifacts by name; yield the server's address, as ``http://127.0.0.1:43210``."""
     made = Settings(**settings)
-    app = create_app(Models(named_models(artifacts), made, load_options or {"threads": 1}), made)
+    with live_app(create_app(Models(named_models(artifacts), made, load_options or {"threads": 1}), made)) as address:
+        yield address
+
+
+@contextmanager
+def live_app(app: Starlette) -> Iterator[str]:
+    """Serve an application; yield its address."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         server = make_server(app)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
