@@ -69,7 +69,8 @@ class ClusterConfig(BaseModel):
         affinity: send requests to the replica that has read their beginning.
         imbalance: a replica is not preferred for what it has read where it has so many more requests than the least
             busy one; None for half of the slots.
-        attempts: on how many replicas a request is tried, where they die before it is answered.
+        attempts: on how many replicas a request is tried, where they die before it is answered. A request that makes
+            replicas die ends no more of them.
         drain: seconds that a replica which is ended has to finish its requests.
         health_period: seconds between two checks of a replica's health.
     """
@@ -88,7 +89,7 @@ class ClusterConfig(BaseModel):
     gateways: PositiveInt = 1
     affinity: bool = True
     imbalance: PositiveInt | None = None
-    attempts: PositiveInt = 3
+    attempts: PositiveInt = 2
     drain: PositiveFloat = 60.0
     health_period: PositiveFloat = 10.0
 

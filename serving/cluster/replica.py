@@ -1,5 +1,7 @@
 """A replica: the application of the server in a process of its own, called without a socket."""
 
+import logging
+import os
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
@@ -16,6 +18,8 @@ from .config import ClusterConfig
 
 with ray_extra():
     from ray import serve
+
+log = logging.getLogger(__name__)
 
 REPORTED = 4096
 """How many of the links that it has read a replica reports to routers, the newest."""
@@ -41,10 +45,18 @@ class Replica:
         self._links: OrderedDict[int, None] = OrderedDict()
 
     async def answer(self, call: Call, *, links: Sequence[int]) -> AsyncGenerator[list[Message], None]:
-        """Answer a request; yield ASGI's messages, together those that are there."""
+        """Answer a request; yield ASGI's messages, together those that are there.
+
+        Where an engine has ended, the process ends: gateways then send its requests to other replicas, which errors as
+        answers would not let them do, and Ray Serve starts a new one at once.
+        """
         self._remember(links)
         async with aclosing(messages(self._app, call)) as batches:
             async for batch in batches:
+                if not self._models.healthy:
+                    log.critical("the thread of an engine has ended; so does the replica")
+                    logging.shutdown()
+                    os._exit(1)
                 yield batch
 
     async def whole_answer(self, call: Call) -> tuple[str, Answer]:

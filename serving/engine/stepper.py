@@ -38,13 +38,14 @@ class Stepper:
         self._lock = threading.Lock()
         self._events: list[Event] = []  # not delivered yet
         self._closing = False
+        self._running = True
         self._thread = threading.Thread(target=self._run, name=f"engine {name}", daemon=True)
         self._thread.start()
 
     @property
     def running(self) -> bool:
-        """True until the thread has ended."""
-        return self._thread.is_alive()
+        """True until the thread ends; False before ``ended`` is called."""
+        return self._running
 
     def close(self) -> None:
         """Close the scheduler and wait for the thread's end. Any thread may call this, and twice."""
@@ -60,6 +61,7 @@ class Stepper:
             if not self._closing:  # a step that meets a closed scheduler
                 log.exception("the thread of %s has ended", self._name)
         finally:
+            self._running = False
             self._call(self._ended)
 
     def _send(self, events: Sequence[Event]) -> None:
