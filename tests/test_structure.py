@@ -91,6 +91,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         "loading show sizes texts",
         "main",
         "chatting inspection options parity_report progress",
+        "load",
         "summary",
         "making",
         "verbs",

@@ -1,4 +1,4 @@
-"""``intaglio bench``: measure the speed and memory of an artifact on this machine."""
+"""``intaglio bench``: measure the speed and memory of an artifact on this machine, or a server's under load."""
 
 import platform
 from functools import partial
@@ -8,6 +8,8 @@ import click
 
 from ...artifact import Manifest
 from ...errors import UsageError
+from ..load.options import ServerLoad, load_options, refuse_artifact_options, refuse_load_options
+from ..load.server import bench_server
 from ..loading import Loading
 from ..options import example, json_option, kv_cache_option, loading_options
 from ..progress import progress
@@ -21,26 +23,29 @@ MATMUL = "MatMulNBits"
 
 
 @click.command(
-    short_help="Measure an artifact's speed and memory on this machine.",
+    short_help="Measure an artifact's speed and memory, or a server under load.",
     epilog=example(
         "intaglio bench out",
         "intaglio bench out --prompt-tokens 64 --new-tokens 32 --repeats 3 --json",
         "intaglio bench out --kernels onnxruntime",
         "intaglio bench out --kv-cache int8",
+        "intaglio bench --serve http://127.0.0.1:8000 --clients 8 --duration 60",
+        "intaglio bench --serve http://127.0.0.1:8000 --rate 2 --prefix-tokens 1000 --plot load.svg",
     ),
 )
-@click.argument("artifact")
+@click.argument("artifact", required=False)
 @click.option(
     "--prompt-tokens",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Tokens of the prompt, or of a sentence.  [default: 512, or 32, or what fits into the context]",
+    help="Tokens of the prompt, or of a sentence.  [default: 512, or 32, or what fits into the context; "
+    "128 with --serve]",
 )
 @click.option(
     "--new-tokens",
     type=click.IntRange(min=2),
     metavar="N",
-    help="Tokens to generate.  [default: 128, or what fits into the context]",
+    help="Tokens to generate.  [default: 128, or what fits into the context; 64 with --serve]",
 )
 @click.option("--repeats", type=click.IntRange(min=1), default=5, show_default=True, metavar="N", help="Measured runs.")
 @click.option(
@@ -52,14 +57,18 @@ MATMUL = "MatMulNBits"
 )
 @kv_cache_option
 @loading_options
+@load_options
 @json_option
+@click.pass_context
 def command(
-    artifact: str,
+    context: click.Context,
+    artifact: str | None,
     prompt_tokens: int | None,
     new_tokens: int | None,
     repeats: int,
     kernels: Literal["auto", "onnxruntime"],
     loading: Loading,
+    load: ServerLoad,
     as_json: bool,
 ) -> None:
     """Measure the speed and the peak memory of ARTIFACT on this machine.
@@ -68,7 +77,17 @@ def command(
     tokens, greedy, without speculation. For other tasks: sentences/s, in batches, without the tokenizer. Figures are
     medians, with the minimum and maximum of the runs in parentheses; loading is timed once, with the files that the
     system has cached.
+
+    With --serve, requests are sent to a running server, and the times to the first token and between tokens, the
+    throughput and the errors are printed. Times count from the moment that a request was due.
     """
+    if load.serve is not None:
+        refuse_artifact_options(context)
+        bench_server(load, prompt_tokens, new_tokens, as_json)
+        return
+    refuse_load_options(load)
+    if artifact is None:
+        raise UsageError("there is nothing to measure; give an ARTIFACT, or a server's address with --serve URL")
     from ...machine import peak_rss
     from ...runtime import TextGenerator
     from ...runtime.engine.onnxruntime import import_onnxruntime

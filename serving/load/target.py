@@ -128,12 +128,15 @@ async def find_model(http: httpx.AsyncClient, url: str) -> str:
     """Return the name of the server's only model.
 
     Raises:
-        UsageError: it has several, or does not say.
+        UsageError: it does not answer, has several, or does not say.
     """
     try:
         answer = await http.get(f"{url}/v1/models")
+    except (httpx.TransportError, httpx.InvalidURL) as error:
+        raise UsageError(f"{url} does not answer: {describe(error)}; is the server running?") from None
+    try:
         names = [model["id"] for model in answer.raise_for_status().json()["data"]]
-    except (httpx.HTTPError, KeyError, TypeError, ValueError) as error:
+    except (httpx.HTTPStatusError, KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{url}/v1/models does not list the models: {describe(error)}; give --model") from None
     if len(names) != 1:
         raise UsageError(f"{url} has the models {', '.join(names) or '(none)'}; give one of them with --model")

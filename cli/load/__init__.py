@@ -1,0 +1,1 @@
+"""``intaglio bench --serve``: a load on a running server, and its figures."""
