@@ -82,10 +82,7 @@ class QuestionAnswerer(TaskModel):
         ):
             if value < least:
                 raise UsageError(f"{name} must be at least {least}, not {value}")
-        size = min(window, self.manifest.model.context_length)
-        sequences = split(self.tokenizer, question, context, size, stride)
-        for sequence in sequences:
-            check_range(np.asarray(sequence.ids, dtype=np.int64), self.manifest.model, "question and context")
+        sequences = self.encode(question, context, window=window, stride=stride)
         ids = [sequence.ids for sequence in sequences]
         results = dict(run_batches(self.session, ids, OUTPUTS["question-answering"], batch_size))
         windows = []
@@ -96,6 +93,14 @@ class QuestionAnswerer(TaskModel):
             words = word_ranges([sequence.words[position] for position in positions], offsets)
             windows.append(ContextWindow(starts, ends, offsets, words if align_to_words else None))
         return best_spans(windows, context, top_k, max_answer_length)
+
+    def encode(self, question: str, context: str, *, window: int = 384, stride: int = 128) -> list[TokenSequence]:
+        """Return the tokens of the windows that a call reads; arguments and errors as there."""
+        size = min(window, self.manifest.model.context_length)
+        sequences = split(self.tokenizer, question, context, size, stride)
+        for sequence in sequences:
+            check_range(np.asarray(sequence.ids, dtype=np.int64), self.manifest.model, "question and context")
+        return sequences
 
 
 def split(tokenizer: Tokenizer, question: str, context: str, size: int, stride: int) -> list[TokenSequence]:

@@ -13,8 +13,9 @@ from ...errors import ArtifactError, UsageError
 from ...known_options import refuses_unknown_options
 from ..numerics import softmax
 from ..representation import short_repr
+from ..text.sequences import TokenSequence
 from .base import TaskModel
-from .padded import encode_texts, paired, run_batches
+from .padded import Texts, encode_texts, paired, run_batches
 
 ScoreFunction = Literal["none", "sigmoid", "softmax"]
 
@@ -40,7 +41,7 @@ class SequenceClassifier(TaskModel):
     @refuses_unknown_options
     def __call__(
         self,
-        texts: str | Sequence[str],
+        texts: Texts,
         *,
         text_pairs: str | Sequence[str] | None = None,
         function_to_apply: ScoreFunction | None = None,
@@ -51,6 +52,7 @@ class SequenceClassifier(TaskModel):
         """Classify texts; results keep the order. Texts of similar lengths are batched together.
 
         Args:
+            texts: a text or a list of texts; token ids, or a list of these, are taken as they are.
             text_pairs: the second text of each pair, for rerankers and other models of pairs; a single text goes with
                 each of the others.
             function_to_apply: what makes scores of logits: "none" (raw scores), "sigmoid" or "softmax". By default that
@@ -69,13 +71,18 @@ class SequenceClassifier(TaskModel):
         if top_k is not None and top_k < 1:
             raise UsageError(f"top_k must be at least 1, not {top_k}")
         model = self.manifest.model
-        first, second = paired(texts, text_pairs)
-        encoded = encode_texts(first, self.tokenizer, model, truncation, text_pairs=second)
-        sequences = [one.ids for one in encoded]
+        sequences = [one.ids for one in self.encode(texts, text_pairs=text_pairs, truncation=truncation)]
         # Without a pad token the graph cannot tell padding from text and takes one sequence at a time.
         size = batch_size if model.pad_token_id is not None else min(batch_size, 1)
         results = dict(run_batches(self.session, sequences, OUTPUTS["text-classification"], size))
         return [self._classification(results[index][0], function_to_apply, top_k) for index in range(len(sequences))]
+
+    def encode(
+        self, texts: Texts, *, text_pairs: str | Sequence[str] | None = None, truncation: bool = False
+    ) -> list[TokenSequence]:
+        """Return the tokens that a call reads; arguments and errors as there."""
+        first, second = paired(texts, text_pairs)
+        return encode_texts(first, self.tokenizer, self.manifest.model, truncation, text_pairs=second)
 
     def _classification(
         self, logits: NDArray[Any], function: ScoreFunction | None, top_k: int | None

@@ -1,7 +1,5 @@
 """Embeddings: one vector for each text, pooled from the last hidden states."""
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import normalizers
@@ -12,9 +10,10 @@ from ...files.embedding import POOLINGS, Embedding, Pooling, read_embedding
 from ...files.tokenizer_file import special_contents
 from ...known_options import refuses_unknown_options
 from ..engine.session import Session
+from ..text.sequences import TokenSequence
 from ..text.tokenizer import Tokenizer
 from .base import TaskModel
-from .padded import encode_texts, one_or_many, run_batches
+from .padded import Texts, encode_texts, one_or_many, run_batches
 from .pooling import apply, normalized, pool, read_weights
 
 
@@ -48,7 +47,7 @@ class Embedder(TaskModel):
     @refuses_unknown_options
     def __call__(
         self,
-        texts: str | Sequence[str],
+        texts: Texts,
         *,
         prompt: str | None = None,
         prompt_name: str | None = None,
@@ -60,6 +59,7 @@ class Embedder(TaskModel):
         """Embed N texts as float32 [N, D], in order.
 
         Args:
+            texts: a text or a list of texts; token ids, or a list of these, are taken as they are, without a prompt.
             prompt: a text to put before each, such as "query: ".
             prompt_name: the name of one of the model's own prompts instead.
             pooling: "last" for the hidden state of the last token, which attends to the whole text; "cls" for that of
@@ -72,28 +72,45 @@ class Embedder(TaskModel):
         Raises:
             PromptError: a text without tokens, or longer than the context or the model's ``max_length`` without
                 ``truncation``.
-            UsageError: an unknown pooling or prompt_name, both a prompt and a prompt_name, or batch_size below 1.
+            UsageError: an unknown pooling or prompt_name, both a prompt and a prompt_name, one of them for token ids,
+                or batch_size below 1.
         """
         if pooling is not None and pooling not in POOLINGS:
             raise UsageError(f"unknown pooling {pooling!r}; use one of {', '.join(map(repr, POOLINGS))}")
         own, model = self.embedding, self.manifest.model
-        begin = self._prompt(prompt, prompt_name)
-        inputs = [begin + text if isinstance(text, str) else text for text in one_or_many(texts)]
-        encoded = encode_texts(inputs, self.tokenizer, model, truncation, max_length=own.max_length)
-        first = 0 if own.include_prompt else self._length(begin)
+        given = one_or_many(texts)
+        encoded = self.encode(given, prompt=prompt, prompt_name=prompt_name, truncation=truncation)
+        begin = 0 if own.include_prompt else self._length(self._prompt(prompt, prompt_name))
+        firsts = [begin if isinstance(text, str) else 0 for text in given]
         sequences = [one.ids for one in encoded]
         modes = own.pooling if pooling is None else (pooling,)
-        for index, one in enumerate(encoded):
+        for index, (one, first) in enumerate(zip(encoded, firsts, strict=True)):
             if "max" in modes and len(one) <= first:
                 raise PromptError(f"text {index} has no tokens beside the prompt to take the maximum of; lengthen it")
         if len(modes) != len(own.pooling) and self._weights:
             raise UsageError(f"the dense layer takes the vectors of {len(own.pooling)} poolings; leave pooling out")
         vectors = np.zeros((len(sequences), model.hidden_size * len(modes)), dtype=np.float32)
         for index, (hidden,) in run_batches(self.session, sequences, OUTPUTS["feature-extraction"], batch_size):
-            vectors[index] = pool(hidden[: len(sequences[index])].astype(np.float32), modes, first)
+            vectors[index] = pool(hidden[: len(sequences[index])].astype(np.float32), modes, firsts[index])
         steps = own.steps[:-1] if normalize is False and own.steps and own.steps[-1].kind == "normalize" else own.steps
         vectors = apply(vectors, steps, self._weights)
         return normalized(vectors) if normalize else vectors
+
+    def encode(
+        self,
+        texts: Texts,
+        *,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        truncation: bool = False,
+    ) -> list[TokenSequence]:
+        """Return the tokens that a call reads; arguments and errors as there."""
+        begin, given = self._prompt(prompt, prompt_name), one_or_many(texts)
+        if (prompt or prompt_name) and not all(isinstance(text, str) for text in given):
+            raise UsageError("a prompt is put before text, and token ids are given; leave the prompt out")
+        inputs = [begin + text if isinstance(text, str) else text for text in given]
+        limit = self.embedding.max_length
+        return encode_texts(inputs, self.tokenizer, self.manifest.model, truncation, max_length=limit)
 
     def _prompt(self, prompt: str | None, name: str | None) -> str:
         """Return the text to put before each text.

@@ -1,6 +1,7 @@
 """Texts of the task heads: encoded, checked, batched by length, and padded on the right."""
 
 from collections.abc import Iterator, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -10,23 +11,28 @@ from ...artifact import ModelFacts
 from ...contract import ATTENTION_MASK, INPUT_IDS
 from ...errors import ContextLengthError, PromptError, UsageError
 from ..engine.session import Session
-from ..text.prompts import check_range
+from ..text.prompts import Prompt, check_range, token_ids
 from ..text.sequences import TokenSequence, cut_to, join
 from ..text.tokenizer import Tokenizer
 
 Tokens = NDArray[np.int64]
 
+Texts = str | Sequence[int] | Sequence[Prompt]
+"""A text, its token ids, or a list of either."""
+
 
 def encode_texts(
-    texts: Sequence[str],
+    texts: Sequence[Prompt],
     tokenizer: Tokenizer,
     facts: ModelFacts,
     truncation: bool,
     *,
-    text_pairs: Sequence[str] | None = None,
+    text_pairs: Sequence[Prompt] | None = None,
     max_length: int | None = None,
 ) -> list[TokenSequence]:
     """Encode texts, or pairs of texts, each of at least one token and at most the context's length.
+
+    Token ids are taken as they are, special tokens included; they are not for pairs.
 
     Args:
         truncation: cut off what is too long, the longer text of a pair first; special tokens stay.
@@ -41,22 +47,35 @@ def encode_texts(
     encoded = []
     for index, text in enumerate(texts):
         name = "the text" if len(texts) == 1 else f"text {index}"
-        both = [text] if text_pairs is None else [text, text_pairs[index]]
-        sequence = _encode(both, tokenizer, limit, facts.context_length, truncation, name)
+        if text_pairs is None and not isinstance(text, str):
+            sequence = _given(text, facts, limit, truncation, name)
+        else:
+            both = [text] if text_pairs is None else [text, text_pairs[index]]
+            sequence = _encode(both, tokenizer, limit, facts.context_length, truncation, name)
         check_range(np.asarray(sequence.ids, dtype=np.int64), facts, name)
         encoded.append(sequence)
     return encoded
 
 
+def _given(tokens: Sequence[int], facts: ModelFacts, limit: int, truncation: bool, name: str) -> TokenSequence:
+    """Return the sequence of token ids, which have no characters."""
+    ids = token_ids(tokens, None, facts, name).tolist()
+    if len(ids) > limit and not truncation:
+        raise _too_long(name, len(ids), limit, facts.context_length)
+    ids = ids[:limit]
+    return TokenSequence(ids, [(0, 0)] * len(ids), [None] * len(ids), [None] * len(ids))
+
+
 def _encode(
-    texts: Sequence[str], tokenizer: Tokenizer, limit: int, context: int, truncation: bool, name: str
+    texts: Sequence[Prompt], tokenizer: Tokenizer, limit: int, context: int, truncation: bool, name: str
 ) -> TokenSequence:
+    parts = []
     for text in texts:
         if not isinstance(text, str):
             raise PromptError(f"{name} is {type(text).__name__}; give text")
         if not truncation:
             tokenizer.check_length(text, limit, name)
-    parts = [tokenizer.encode_with_offsets(text, add_special_tokens=False) for text in texts]
+        parts.append(tokenizer.encode_with_offsets(text, add_special_tokens=False))
     first, second = parts[0], parts[1] if len(parts) > 1 else None
     added = tokenizer.backend.num_special_tokens_to_add(second is not None)
     length = sum(map(len, parts)) + added
@@ -64,20 +83,27 @@ def _encode(
         raise PromptError(f"{name} is empty: it has no tokens; give at least one word")
     if length > limit:
         if not truncation:
-            limited = "the model's context is" if limit == context else "the model reads"
-            raise ContextLengthError(
-                f"{name} has {length:,} tokens, {limited} {limit:,}; shorten it, or cut it off with truncation=True"
-            )
+            raise _too_long(name, length, limit, context)
         cut_to(first, second, max(limit - added, 0))
     return join(tokenizer.backend, first, second)
 
 
-def one_or_many(texts: str | Sequence[str]) -> list[str]:
-    """Return the texts as a list; a single text is a list of one."""
-    return [texts] if isinstance(texts, str) else list(texts)
+def _too_long(name: str, length: int, limit: int, context: int) -> ContextLengthError:
+    limited = "the model's context is" if limit == context else "the model reads"
+    return ContextLengthError(
+        f"{name} has {length:,} tokens, {limited} {limit:,}; shorten it, or cut it off with truncation=True"
+    )
 
 
-def paired(texts: str | Sequence[str], text_pairs: str | Sequence[str] | None) -> tuple[list[str], list[str] | None]:
+def one_or_many(texts: Texts) -> list[Prompt]:
+    """Return the texts as a list; a single text, or its token ids, is a list of one."""
+    if isinstance(texts, str):
+        return [texts]
+    items: list[Any] = list(texts)
+    return [items] if items and isinstance(items[0], Integral) else items
+
+
+def paired(texts: Texts, text_pairs: str | Sequence[str] | None) -> tuple[list[Prompt], list[Prompt] | None]:
     """Return as many first as second texts, if there are second ones; a single text is repeated for all of the others.
 
     Raises:

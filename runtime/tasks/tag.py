@@ -6,14 +6,14 @@ from typing import Any, get_args
 from numpy.typing import NDArray
 
 from ...contract import OUTPUTS
-from ...errors import UsageError
+from ...errors import PromptError, UsageError
 from ...known_options import refuses_unknown_options
 from ..numerics import softmax
 from ..text.sequences import TokenSequence
 from .base import TaskModel
 from .classify import label_names
 from .entities import Aggregation, Tag, TokenScores, aggregated, entities, without_space
-from .padded import encode_texts, one_or_many, run_batches
+from .padded import encode_texts, run_batches
 
 
 class TokenClassifier(TaskModel):
@@ -45,14 +45,22 @@ class TokenClassifier(TaskModel):
         if aggregate not in (True, False, *get_args(Aggregation)):
             choices = ", ".join(map(repr, get_args(Aggregation)))
             raise UsageError(f"aggregate is {aggregate!r}; choose True, False or one of {choices}")
-        inputs = one_or_many(texts)
-        encoded = encode_texts(inputs, self.tokenizer, self.manifest.model, truncation)
+        inputs = [texts] if isinstance(texts, str) else list(texts)
+        encoded = self.encode(inputs, truncation=truncation)
         sequences = [one.ids for one in encoded]
         results = dict(run_batches(self.session, sequences, OUTPUTS["token-classification"], batch_size))
         return [
             self._tags(text, sequence, results[index][0], aggregate)
             for index, (text, sequence) in enumerate(zip(inputs, encoded, strict=True))
         ]
+
+    def encode(self, texts: str | Sequence[str], *, truncation: bool = False) -> list[TokenSequence]:
+        """Return the tokens that a call reads; arguments and errors as there."""
+        inputs = [texts] if isinstance(texts, str) else list(texts)
+        for index, text in enumerate(inputs):
+            if not isinstance(text, str):
+                raise PromptError(f"text {index} is {type(text).__name__}; give text")
+        return encode_texts(inputs, self.tokenizer, self.manifest.model, truncation)
 
     def _tags(
         self, text: str, sequence: TokenSequence, logits: NDArray[Any], aggregate: bool | Aggregation

@@ -52,6 +52,16 @@ def test_the_batch_size_changes_nothing(tmp_path: Path, batch_size: int) -> None
     assert model([]) == []
 
 
+def test_token_ids_are_taken_as_they_are(tmp_path: Path) -> None:
+    model = classifier(tmp_path / "cls")
+    ids = [model.tokenizer.encode(text) for text in TEXTS]
+    assert model(ids) == model(TEXTS)
+    assert model([*ids[:2], *TEXTS[2:]]) == model(TEXTS)
+    assert model(ids[0]) == model(TEXTS[0])
+    assert [one.ids for one in model.encode(TEXTS)] == ids
+    assert model([5] * 600, truncation=True) == model([5] * 512)
+
+
 def test_batches_are_made_of_texts_of_similar_lengths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = classifier(tmp_path / "cls")
     shapes = watch(model, monkeypatch)
@@ -157,8 +167,14 @@ def test_texts_that_cannot_be_taken(tmp_path: Path) -> None:
     assert str(error.value) == (
         "the text has 17 tokens, the model's context is 16; shorten it, or cut it off with truncation=True"
     )
-    with pytest.raises(PromptError, match="text 0 is int; give text"):
-        model([5, "a"])  # type: ignore[list-item]
+    with pytest.raises(PromptError, match="text 1 must be text or a flat list of whole numbers"):
+        model(["a", 5])  # type: ignore[arg-type]
+    with pytest.raises(PromptError, match="the text is list; give text"):
+        model([[5]], text_pairs=["a"])
+    with pytest.raises(PromptError, match="the text: token id 288 is out of range"):
+        model([5, 288])
+    with pytest.raises(PromptError, match="the text has 17 tokens, the model's context is 16"):
+        model([[5] * 17])
     with pytest.raises(UsageError, match="batch_size must be at least 1, not 0"):
         model("a", batch_size=0)
     with pytest.raises(UsageError, match="top_k must be at least 1, not 0"):

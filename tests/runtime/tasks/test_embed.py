@@ -40,6 +40,13 @@ def test_the_batch_size_changes_nothing(embedder: Embedder, batch_size: int) -> 
     np.testing.assert_allclose(embedder(TEXTS, batch_size=batch_size), [embedder(text)[0] for text in TEXTS])
 
 
+def test_token_ids_are_taken_as_they_are(embedder: Embedder) -> None:
+    ids = [embedder.tokenizer.encode(text) for text in TEXTS]
+    np.testing.assert_array_equal(embedder(ids), embedder(TEXTS))
+    np.testing.assert_array_equal(embedder(ids[0]), embedder(TEXTS[0]))
+    assert [one.ids for one in embedder.encode("b", prompt="a")] == [embedder.tokenizer.encode("ab")]
+
+
 def test_no_texts_and_no_direction(tmp_path: Path, embedder: Embedder) -> None:
     assert embedder([]).shape == (0, fakes.HIDDEN)
     zeros = load(fakes.head(tmp_path / "zeros", "feature-extraction", np.zeros_like(TABLE)), task="feature-extraction")
@@ -54,3 +61,5 @@ def test_what_cannot_be_taken(embedder: Embedder) -> None:
         embedder("a", pooling="median")  # type: ignore[arg-type]
     with pytest.raises(PromptError, match="the text is empty"):
         embedder("")
+    with pytest.raises(UsageError, match="a prompt is put before text, and token ids are given; leave the prompt out"):
+        embedder([5], prompt="query: ")
