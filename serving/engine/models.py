@@ -18,7 +18,7 @@ from .admission import queue_full
 from .engine import Engine
 from .loaded import Loaded, Place, ServedModel, open_model
 from .observer import Observer
-from .worker import Worker
+from .worker import Steps, Worker
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -125,12 +125,21 @@ class Models:
             ApiError: 400 where the model is for text; 429 where the queue is full, 504 where the time is over; also as
                 ``engine``. What the function raises is raised.
         """
+        loaded, worker = await self._worker(name)
+        return await worker.run(partial(function, loaded.model), client)
+
+    async def run_steps(self, name: str | None, function: Callable[[Model], Steps[Result]], client: str = "") -> Result:
+        """Return what the generator ``function(model)`` returns; other calls run between its steps. As ``run_task``."""
+        loaded, worker = await self._worker(name)
+        return await worker.run_steps(function(loaded.model), client)
+
+    async def _worker(self, name: str | None) -> tuple[Loaded, Worker]:
         served = self.find(name)
         if served.manifest.task == "text-generation":
             raise ApiError(f"the model {served.name!r} is for text-generation, not for this path", param="model")
         loaded = await self._obtain(served)
         assert isinstance(loaded.runner, Worker)
-        return await loaded.runner.run(partial(function, loaded.model), client)
+        return loaded, loaded.runner
 
     async def drain(self, timeout: float | None = None) -> None:
         """Refuse new requests, let those that hold models end, for at most ``timeout`` seconds, and close."""

@@ -1,9 +1,10 @@
-"""A model of a task without generation: its calls run one after the other, on a thread of its own."""
+"""A model of a task without generation: its calls take turns on a thread of its own."""
 
 import asyncio
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from ...runtime.load import Model
 from ..errors import shutting_down, timed_out
@@ -11,10 +12,18 @@ from ..settings import Settings
 from .admission import Admission
 
 Result = TypeVar("Result")
+Steps = Generator[None, None, Result]
+
+
+@dataclass(frozen=True)
+class Returned(Generic[Result]):
+    """What a generator has returned."""
+
+    value: Result
 
 
 class Worker:
-    """Runs the calls of one model in their order. Use it from the event loop."""
+    """Runs the calls of one model, one step at a time. Use it from the event loop."""
 
     def __init__(self, name: str, model: Model, settings: Settings) -> None:
         self.name = name
@@ -29,27 +38,59 @@ class Worker:
         return self._admission.open
 
     async def run(self, function: Callable[[], Result], client: str = "") -> Result:
-        """Return what a function returns. A call that is cancelled before it has begun does not begin.
+        """Return what a function returns. Errors as ``run_steps``."""
+
+        def steps() -> Steps[Result]:
+            yield from ()
+            return function()
+
+        return await self.run_steps(steps(), client)
+
+    async def run_steps(self, steps: Steps[Result], client: str = "") -> Result:
+        """Return what a generator returns; the steps of other calls run between its own.
+
+        A call that is cancelled, or whose time is over, takes no further step. One that has begun cannot be stopped, so
+        the call counts until it ends.
 
         Raises:
-            ApiError: 429 as ``Admission.check``; 504 where the time of a request is over.
+            ApiError: 429 as ``Admission.check``; 504 where the time of a request is over; 503 where the server ends.
         """
         self._admission.enter(1, client)
-        call = self._executor.submit(function)
-        # A call that has begun cannot be stopped, so it counts until it ends.
         loop = asyncio.get_running_loop()
-        call.add_done_callback(lambda _: loop.call_soon_threadsafe(self._admission.leave, client))
-        result = asyncio.wrap_future(call)
+        ends = None if self._timeout is None else loop.time() + self._timeout
+        step: Future[Returned[Result] | None] | None = None
         try:
-            ended, _ = await asyncio.wait({result}, timeout=self._timeout)
+            while True:
+                step = self._submit(steps)
+                result = asyncio.wrap_future(step)
+                ended, _ = await asyncio.wait({result}, timeout=None if ends is None else max(ends - loop.time(), 0))
+                if not ended:
+                    raise timed_out(self.name, self._timeout)
+                if result.cancelled():
+                    raise shutting_down()
+                if (returned := result.result()) is not None:
+                    return returned.value
         finally:
-            call.cancel()
-        if not ended:
-            raise timed_out(self.name, self._timeout)
-        if result.cancelled():
-            raise shutting_down()
-        return result.result()
+            if step is None or step.cancel() or step.done():
+                self._admission.leave(client)
+            else:
+                step.add_done_callback(lambda _: loop.call_soon_threadsafe(self._admission.leave, client))
+
+    def _submit(self, steps: Steps[Result]) -> "Future[Returned[Result] | None]":
+        try:
+            return self._executor.submit(_advance, steps)
+        except RuntimeError:  # it has been shut down
+            raise shutting_down() from None
 
     def close(self) -> None:
         """End the thread after the call that runs; those that wait are cancelled."""
         self._executor.shutdown(cancel_futures=True)
+
+
+def _advance(steps: Steps[Result]) -> Returned[Result] | None:
+    """Take a step; return what the generator returns, None where it has not ended."""
+    try:
+        next(steps)
+    except StopIteration as end:
+        return Returned(end.value)
+    return None

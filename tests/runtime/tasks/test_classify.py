@@ -56,7 +56,8 @@ def test_token_ids_are_taken_as_they_are(tmp_path: Path) -> None:
     model = classifier(tmp_path / "cls")
     ids = [model.tokenizer.encode(text) for text in TEXTS]
     assert model(ids) == model(TEXTS)
-    assert model([*ids[:2], *TEXTS[2:]]) == model(TEXTS)
+    mixed: list[Any] = [*ids[:2], *TEXTS[2:]]
+    assert model(mixed) == model(TEXTS)
     assert model(ids[0]) == model(TEXTS[0])
     assert [one.ids for one in model.encode(TEXTS)] == ids
     assert model([5] * 600, truncation=True) == model([5] * 512)
