@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from ...errors import IntaglioError
-from ...runtime.generation.scheduler import Waiting
+from ...runtime.generation.events import Waiting
 from ..engine.engine import Engine
 from ..errors import refused
 from ..http.bodies import read_body

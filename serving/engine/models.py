@@ -141,6 +141,19 @@ class Models:
         assert isinstance(loaded.runner, Worker)
         return loaded, loaded.runner
 
+    async def preload(self) -> None:
+        """Load as many models as may be in memory, in their order, so that what is wrong with one is known at once.
+
+        Raises:
+            IntaglioError: as ``load``, and where there is not enough memory.
+        """
+        for served in list(self.served.values())[: self._settings.max_loaded]:
+            async with self.holding():
+                try:
+                    await self._obtain(served)
+                except ApiError as error:
+                    raise error.__cause__ or error from None
+
     async def drain(self, timeout: float | None = None) -> None:
         """Refuse new requests, let those that hold models end, for at most ``timeout`` seconds, and close."""
         self._draining = True

@@ -10,7 +10,7 @@ from typing import Literal
 
 from ....runtime.chat.chat import ChatEvent, ChatParser
 from ....runtime.chat.tool_call import ToolCall
-from ....runtime.generation.scheduler import Event
+from ....runtime.generation.events import Event
 from ....runtime.sequence.logprobs import TokenLogprob
 from ..answers import FINISH_REASONS, new_id
 
