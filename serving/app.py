@@ -13,7 +13,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..errors import InputError, IntaglioError
-from .endpoints import chat, completions, health, page
+from .endpoints import chat, completions, health, page, responses
 from .endpoints import metrics as prometheus
 from .engine.models import Models
 from .errors import ApiError, refused
@@ -35,6 +35,7 @@ ROUTES = [
     Route("/v1/models", health.models),
     Route("/v1/chat/completions", chat.chat_completions, methods=["POST"]),
     Route("/v1/completions", completions.completions, methods=["POST"]),
+    Route("/v1/responses", responses.responses, methods=["POST"]),
 ]
 
 

@@ -28,11 +28,11 @@ PYTHON: Mapping[str, tuple[tuple[str, ...], ...]] = {
     ),
 }
 """Packages by environment; each group is installed by one call of pip, in order."""
-NODE = (
-    "@huggingface/transformers@4.3.2",
-    "playwright-core@1.65.1",
-)
-"""Packages of Node; the first brings onnxruntime-node, onnxruntime-web and a tokenizer, in the versions it asks for."""
+NODE: Mapping[str, tuple[str, ...]] = {
+    "js": ("@huggingface/transformers@4.3.2", "playwright-core@1.65.1"),
+    "openai_js": ("openai@7.59.0",),
+}
+"""Packages of Node by environment; transformers.js brings onnxruntime-node, onnxruntime-web and a tokenizer."""
 
 
 class UnavailableError(Exception):
@@ -116,9 +116,20 @@ def python_environment(name: str) -> Path:
     return python
 
 
-def node_environment() -> Path:
+def node_command(name: str, program: Path) -> list[str]:
+    """Return the command of a program for Node, in an environment; make that first.
+
+    Raises:
+        UnavailableError: it cannot be made.
+    """
+    # bare imports are resolved from the program's own folder upwards
+    copy = shutil.copyfile(program, node_environment(name) / program.name)
+    return [_node("node"), str(copy)]
+
+
+def node_environment(name: str = "js") -> Path:
     """Return the folder with the node_modules; make it where it is not there with these packages."""
-    folder = cache_folder() / "js"
+    folder = cache_folder() / name
     npm = [
         _node("npm"),
         "install",
@@ -130,7 +141,7 @@ def node_environment() -> Path:
         "--loglevel=error",
         "--fetch-retries=1",
     ]
-    _make(folder, "\n".join(NODE), [[*npm, *NODE]])
+    _make(folder, "\n".join(NODE[name]), [[*npm, *NODE[name]]])
     return folder
 
 

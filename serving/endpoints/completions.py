@@ -33,7 +33,7 @@ class Call:
     prompts: list[ReadPrompt]
     choices: list[Choice]
     requests: list[Waiting]
-    id: str = field(default_factory=lambda: new_id("cmpl"))
+    id: str = field(default_factory=lambda: new_id("cmpl-"))
     created: int = field(default_factory=now)
     completion_tokens: int = 0
     cached_tokens: dict[int, int] = field(default_factory=dict)

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -17,10 +17,19 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
-async def event_stream(request: Request, chunks: AsyncGenerator[dict[str, Any], None]) -> Response:
-    """Return server-sent events, ended by ``[DONE]``. The first chunk is awaited, so that an error has its status.
+async def event_stream(
+    request: Request,
+    chunks: AsyncGenerator[dict[str, Any], None],
+    errors: Callable[[ApiError], Iterable[dict[str, Any]]] = lambda error: [error.as_json()],
+    last: str = "data: [DONE]\n\n",
+) -> Response:
+    """Return server-sent events. The first chunk is awaited, so that an error has its status.
 
-    An error after the first chunk is an event in OpenAI's form. When the client leaves, the chunks are closed.
+    When the client leaves, the chunks are closed.
+
+    Args:
+        errors: the chunks of an error after the first chunk.
+        last: what ends the stream.
 
     Raises:
         ClientLeftError: the client has left before the first chunk.
@@ -39,11 +48,13 @@ async def event_stream(request: Request, chunks: AsyncGenerator[dict[str, Any], 
                 async for chunk in chunks:
                     yield line(chunk)
             except ApiError as error:
-                yield line(error.as_json())
+                for chunk in errors(error):
+                    yield line(chunk)
             except Exception:
                 log.exception("a stream of events failed")
-                yield line(failed().as_json())
-        yield "data: [DONE]\n\n"
+                for chunk in errors(failed()):
+                    yield line(chunk)
+        yield last
 
     return StreamingResponse(lines(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
 
@@ -53,8 +64,9 @@ async def _next(chunks: AsyncGenerator[dict[str, Any], None]) -> dict[str, Any] 
 
 
 def line(chunk: dict[str, Any]) -> str:
-    """Return an event."""
-    return f"data: {json.dumps(chunk, ensure_ascii=False, separators=(',', ':'))}\n\n"
+    """Return an event; a chunk with a type has its name."""
+    name = f"event: {chunk['type']}\n" if "type" in chunk else ""
+    return f"{name}data: {json.dumps(chunk, ensure_ascii=False, separators=(',', ':'))}\n\n"
 
 
 class ClientLeftError(Exception):

@@ -11,8 +11,8 @@ FINISH_REASONS: dict[FinishReason, str] = {"eos": "stop", "stop": "stop", "lengt
 
 
 def new_id(prefix: str) -> str:
-    """Return an id that no other answer has: ``cmpl-0a1b…``."""
-    return f"{prefix}-{uuid.uuid4().hex}"
+    """Return an id that no other answer has: ``cmpl-0a1b…`` with the prefix ``cmpl-``."""
+    return f"{prefix}{uuid.uuid4().hex}"
 
 
 def now() -> int:

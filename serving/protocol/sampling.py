@@ -27,7 +27,7 @@ class StreamOptions(Body):
     include_obfuscation: Literal[False] | None = None
 
 
-class SamplingBody(Body):
+class Sampling(Body):
     """How to choose tokens. What is left out is as the model's generation_config.json says.
 
     ``top_k``, ``min_p``, ``repetition_penalty``, ``min_tokens`` and ``ignore_eos`` are vLLM's additions to OpenAI's
@@ -47,13 +47,18 @@ class SamplingBody(Body):
     stop: Annotated[list[StopString] | None, Field(max_length=MOST_STOPS), BeforeValidator(_listed)] = None
     min_tokens: Annotated[int, Field(ge=0)] | None = None
     ignore_eos: bool | None = None
-    n: Annotated[int, Field(ge=1, le=MOST_CHOICES)] | None = None
     stream: bool | None = None
-    stream_options: StreamOptions | None = None
     user: str | None = None
 
 
-def sampling_options(body: SamplingBody) -> Options:
+class SamplingBody(Sampling):
+    """The parameters that completions and chat completions share."""
+
+    n: Annotated[int, Field(ge=1, le=MOST_CHOICES)] | None = None
+    stream_options: StreamOptions | None = None
+
+
+def sampling_options(body: Sampling) -> Options:
     """Return the options of the runtime for a body's sampling parameters."""
     options: Options = {
         "temperature": body.temperature,

@@ -5,20 +5,14 @@ from pathlib import Path
 
 import httpx
 import pytest
-from intaglio import export
+from intaglio.tests.serving.artifacts import export_all
 from intaglio.tests.serving.live import live_server
-
-CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 
 
 @pytest.fixture(scope="session")
 def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The tiny checkpoints as artifacts, by name: "qwen2", "exaone4" (text) and "sst2" (classification)."""
-    made = {}
-    for name, checkpoint in (("qwen2", "tiny-qwen2"), ("exaone4", "tiny-exaone4"), ("sst2", "tiny-qwen2-sst2")):
-        made[name] = tmp_path_factory.mktemp("served") / name
-        export(CHECKPOINTS / checkpoint, made[name])
-    return made
+    """The artifacts of ``ARTIFACTS`` by name."""
+    return export_all(tmp_path_factory.mktemp("served"))
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,7 @@ class Completion:
     tokenizer: Tokenizer
     logprobs: bool = False
     with_usage: bool = False
-    id: str = field(default_factory=lambda: new_id("chatcmpl"))
+    id: str = field(default_factory=lambda: new_id("chatcmpl-"))
     created: int = field(default_factory=now)
 
     def begin(self, index: int) -> dict[str, Any]:

@@ -117,7 +117,7 @@ class Choice:
             self._logprobs = []
             index, self.calls = self.calls, self.calls + 1
             return [
-                CallBegins(index, new_id("call"), event.call.name),
+                CallBegins(index, new_id("call_"), event.call.name),
                 CallArguments(index, json.dumps(event.call.arguments, ensure_ascii=False)),
             ]
         if event.kind == "thought":

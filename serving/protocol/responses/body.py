@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from ...forms import Body
+from ..sampling import Sampling
 from .items import Item
 from .only import only
 
@@ -92,10 +93,9 @@ def _choice_kind(value: Any) -> str | None:
     return value.get("type") if isinstance(value, Mapping) else "mode"
 
 
-class ResponsesBody(Body):
+class ResponsesBody(Sampling):
     """A request for a response. ``user`` and its like are for the client's own records."""
 
-    model: str | None = None
     input: str | Annotated[list[Item], Field(min_length=1)]
     instructions: str | None = None
     tools: list[FunctionTool] | None = None
@@ -116,8 +116,6 @@ class ResponsesBody(Body):
     text: TextSettings | None = None
     reasoning: ReasoningSettings | None = None
     max_output_tokens: Annotated[int, Field(ge=1)] | None = None
-    temperature: float | None = None
-    top_p: float | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     include: (
         list[
@@ -131,7 +129,6 @@ class ResponsesBody(Body):
         ]
         | None
     ) = None
-    stream: bool | None = None
     stream_options: StreamOptions | None = None
     metadata: Metadata | None = None
     chat_template_kwargs: dict[str, Any] | None = None
@@ -146,7 +143,6 @@ class ResponsesBody(Body):
     service_tier: Annotated[str | None, only("auto", "default", reason="there is one service tier; leave it out")] = (
         None
     )
-    user: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
 

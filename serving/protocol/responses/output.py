@@ -17,7 +17,7 @@ from ..answers import new_id
 Event = dict[str, Any]
 Logprobs = Sequence[dict[str, Any]]
 
-IDS = {"reasoning": "rs", "message": "msg", "function_call": "fc"}
+IDS = {"reasoning": "rs_", "message": "msg_", "function_call": "fc_"}
 """How the ids of items begin."""
 
 

@@ -4,24 +4,31 @@ from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
 
+from ....runtime.text.tokenizer import Tokenizer
 from ...errors import ApiError
 from ..answers import new_id, now
+from ..chat.pieces import Answer, CallArguments, CallBegins, Ended, Piece, Thought
+from ..logprobs import chat_logprob
 from .body import ResponsesBody
 from .output import Event, Output
 
 
 class ResponseInProgress:
-    """A response from its first event to its last; ``output`` takes what the model writes.
+    """A response from its first event to its last.
 
     Args:
         model: the name under which the server has the model.
+        tokenizer: the model's.
     """
 
-    def __init__(self, body: ResponsesBody, model: str) -> None:
-        self.output = Output()
-        self._count = 0
+    def __init__(self, body: ResponsesBody, model: str, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._logprobs = body.wants_logprobs
+        self._output = Output()
+        self._finish_reason: str | None = None
+        self._count = 0  # of the events
         self._values = _echoed(body) | {
-            "id": new_id("resp"),
+            "id": new_id("resp_"),
             "object": "response",
             "created_at": now(),
             "completed_at": None,
@@ -29,35 +36,47 @@ class ResponseInProgress:
             "status": "in_progress",
             "error": None,
             "incomplete_details": None,
-            "output": self.output.items,
+            "output": self._output.items,
             "usage": None,
         }
 
     def begin(self) -> list[Event]:
         """Return the first events."""
-        return self.numbered([self._state("response.created"), self._state("response.in_progress")])
+        return self._numbered([self._state("response.created"), self._state("response.in_progress")])
 
-    def end(self, finish_reason: str, usage: dict[str, Any]) -> list[Event]:
-        """Return the last events.
+    def add(self, piece: Piece) -> list[Event]:
+        """Add a piece of the turn; return its events."""
+        match piece:
+            case Thought(text):
+                return self._numbered(self._output.thought(text))
+            case Answer(text, logprobs):
+                entries = [chat_logprob(entry, self._tokenizer) for entry in logprobs] if self._logprobs else None
+                return self._numbered(self._output.text(text, entries))
+            case CallBegins(_, call_id, name):
+                return self._numbered(self._output.call(call_id, name))
+            case CallArguments(_, text):
+                return self._numbered(self._output.arguments(text))
+            case Ended(reason):
+                self._finish_reason = reason
+        return []
 
-        Args:
-            finish_reason: chat's, where "length" is an answer that is not complete.
-        """
-        complete = finish_reason != "length"
+    def end(self, usage: dict[str, Any]) -> list[Event]:
+        """Return the last events, with chat's counts of tokens."""
+        complete = self._finish_reason != "length"
         status = "completed" if complete else "incomplete"
-        events = self.output.close(status)
+        events = self._output.close(status)
         self._values |= {"status": status, "usage": _usage(usage), "completed_at": now() if complete else None}
         if not complete:
             self._values["incomplete_details"] = {"reason": "max_output_tokens"}
-        return self.numbered([*events, self._state(f"response.{status}")])
+        return self._numbered([*events, self._state(f"response.{status}")])
 
     def fail(self, error: ApiError) -> list[Event]:
         """Return the last events of a response that failed after its first ones."""
-        events = self.output.close("incomplete")
+        events = self._output.close("incomplete")
         self._values |= {"status": "failed", "error": {"code": "server_error", "message": error.message}}
-        return self.numbered([*events, self._state("response.failed")])
+        return self._numbered([*events, self._state("response.failed")])
 
-    def numbered(self, events: Sequence[Event]) -> list[Event]:
+    def _numbered(self, events: Sequence[Event]) -> list[Event]:
         """Return events with their place in the stream."""
         first = self._count
         self._count += len(events)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import ApiError
+from ..sampling import Sampling
 from .body import (
     LOGPROBS,
     AllowedTools,
@@ -94,16 +95,14 @@ def turn_of(body: ResponsesBody) -> Turn:
 
 def _chat(body: ResponsesBody) -> dict[str, Any]:
     """Return the parameters of chat but the messages."""
-    return {
-        "model": body.model,
+    sampling = {name: getattr(body, name) for name in Sampling.model_fields if name not in ("stream", "user")}
+    return sampling | {
         "tools": None if body.tools is None else [_tool(tool) for tool in body.tools],
         "tool_choice": _choice(body.tool_choice),
         "parallel_tool_calls": body.parallel_tool_calls,
         "response_format": None if body.text is None else _format(body.text.format),
         "reasoning_effort": None if body.reasoning is None else body.reasoning.effort,
         "max_completion_tokens": body.max_output_tokens,
-        "temperature": body.temperature,
-        "top_p": body.top_p,
         "logprobs": body.wants_logprobs or None,
         "top_logprobs": body.top_logprobs,
         "chat_template_kwargs": body.chat_template_kwargs,
