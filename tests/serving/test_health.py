@@ -1,6 +1,7 @@
 """The paths that say how a server is and what it serves."""
 
 import httpx
+from intaglio.tests.serving.artifacts import ARTIFACTS
 
 
 def test_a_running_server_is_healthy_and_ready(http: httpx.Client) -> None:
@@ -9,7 +10,7 @@ def test_a_running_server_is_healthy_and_ready(http: httpx.Client) -> None:
 
 
 def test_the_models_are_listed(http: httpx.Client) -> None:
-    assert [model["id"] for model in http.get("/v1/models").json()["data"]] == ["qwen2", "exaone4", "sst2"]
+    assert [model["id"] for model in http.get("/v1/models").json()["data"]] == [*ARTIFACTS]
 
 
 def test_a_wrong_path_is_an_error_in_the_protocols_form(http: httpx.Client) -> None:
