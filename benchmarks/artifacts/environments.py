@@ -20,9 +20,17 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "onnxruntime-genai": (TORCH, "transformers", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-genai"),
     "OpenVINO": (TORCH, "optimum-intel", "nncf", "openvino", "openvino-tokenizers", "openvino-genai"),
     "llama.cpp": ("llama-cpp-python", "gguf"),
+    "llama-server": ("--no-binary=llama-cpp-python", "llama-cpp-python", "gguf"),
     "CTranslate2": (TORCH, "transformers", "ctranslate2"),
     "transformers": (TORCH, "transformers", "safetensors"),
 }
+VARIABLES: Mapping[str, dict[str, str]] = {
+    "llama-server": {
+        "CMAKE_ARGS": "-DLLAMA_BUILD_SERVER=ON -DLLAMA_BUILD_TOOLS=ON -DLLAMA_TOOLS_INSTALL=ON -DLLAMA_BUILD_UI=OFF "
+        "-DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF -DLLAVA_BUILD=OFF"
+    }
+}
+"""Of the installation: llama-cpp-python's source holds llama.cpp's server, and builds it for this processor if asked."""
 UNWANTED = "torchvision"  # some peers depend on it; nothing here uses it, and it needs a build that fits torch's
 DONE = ".complete"
 
@@ -83,7 +91,14 @@ def install(tool: str, folder: Path) -> str | None:
         [str(python), "-m", "pip", "uninstall", "-q", "-y", UNWANTED],
     ]
     for command in commands:
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        done = subprocess.run(
+            command,
+            env={**os.environ, **VARIABLES.get(tool, {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
         if done.returncode != 0:
             click.echo(f"{tool} is left out because it cannot be installed:\n{done.stdout[-1500:]}", err=True)
             return None

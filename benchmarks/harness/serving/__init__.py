@@ -1,0 +1,1 @@
+"""Servers side by side under the same load: the servers, the cells, and the run."""
