@@ -30,7 +30,7 @@ VARIABLES: Mapping[str, dict[str, str]] = {
         "-DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF -DLLAVA_BUILD=OFF"
     }
 }
-"""Of the installation: llama-cpp-python's source holds llama.cpp's server and builds it, for this processor, if asked."""
+"""Of the installation: the source of llama-cpp-python holds llama.cpp's server, which is built for this processor."""
 UNWANTED = "torchvision"  # some peers depend on it; nothing here uses it, and it needs a build that fits torch's
 DONE = ".complete"
 
