@@ -12,6 +12,7 @@ buffers start with room for the prompt and grow by half, one buffer after the ot
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...contract import PAST, PRESENT, cache_names
 from ...errors import PromptError
@@ -94,6 +95,21 @@ class InPlaceCache:
         """Copy the first ``used`` positions of one slot to another."""
         self._memory.copy(self._buffers, source, target, used)
 
+    def saved(self, slot: int, used: int) -> list[NDArray[Any]]:
+        """Return views of a slot's first ``used`` positions, [K, P, E] of each buffer, which are in host memory."""
+        return [buffer.owner[slot, :, :used] for buffer in self._buffers]
+
+    def restore(self, slot: int, values: list[NDArray[Any]], used: int) -> None:
+        """Write what ``saved`` returned into a slot.
+
+        Raises:
+            ValueError: the values have other shapes or types than the buffers.
+        """
+        views = self.saved(slot, used)
+        check_saved(values, [(view.shape, view.dtype) for view in views])
+        for view, value in zip(views, values, strict=True):
+            view[:] = value
+
     def _window(self, index: int) -> int | None:
         return self._facts.layer_windows[index // 2] if self._session.windowed else None
 
@@ -127,6 +143,17 @@ class InPlaceCache:
             f"the KV cache for {self.slots} prompt(s) of {capacity:,} tokens needs {self.bytes(capacity) / 1e6:,.0f} "
             f"MB, and {available}; generate fewer tokens, or fewer prompts at once"
         )
+
+
+def check_saved(values: list[NDArray[Any]], wanted: list[tuple[tuple[int, ...], np.dtype[Any]]]) -> None:
+    """Check the shapes and types of keys and values that were saved.
+
+    Raises:
+        ValueError: they are not those that are wanted.
+    """
+    found = [(value.shape, value.dtype) for value in values]
+    if found != wanted:
+        raise ValueError(f"the keys and values are {len(found)} arrays such as {found[:1]}, not {wanted[:1]}")
 
 
 def empty_past(session: Session, batch: int) -> Any:

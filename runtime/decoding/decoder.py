@@ -4,7 +4,7 @@ A decoder has B slots, each with a sequence of its own length that does not see 
 tokens into one slot; ``step`` reads one token into each of the first slots.
 """
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +73,22 @@ class Decoder(Protocol):
 
     def copy(self, source: int, target: int) -> None:
         """Make slot ``target`` a copy of slot ``source``."""
+        ...
+
+    def saved(self, slot: int) -> list[NDArray[Any]]:
+        """Return the keys and values of a slot, [K, P, E] of each layer, on the CPU alone.
+
+        They may be views of the cache, which are valid until the slot is written to.
+        """
+        ...
+
+    def restore(self, slot: int, values: list[NDArray[Any]], length: int) -> None:
+        """Let a slot have what ``saved`` returned for one that had read ``length`` tokens.
+
+        Raises:
+            PromptError: there is not enough memory.
+            ValueError: the values have other shapes or types than those of this decoder.
+        """
         ...
 
 

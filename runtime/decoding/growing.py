@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from ...contract import ATTENTION_MASK, INPUT_IDS, LOGITS, LOGITS_TO_KEEP, PAST, PRESENT, cache_names
 from ..engine.session import Session
-from .cache import empty_past
-from .memory import memory_of
+from .cache import check_saved, empty_past
+from .memory import STORAGE, memory_of
 from .prefill import prefill_chunks
 
 Floats = NDArray[np.float32]
@@ -88,6 +88,19 @@ class GrowingDecoder:
     def copy(self, source: int, target: int) -> None:
         self._split()
         self._alone[target], self._lengths[target] = list(self._alone[source]), self._lengths[source]
+
+    def saved(self, slot: int) -> list[NDArray[Any]]:
+        self._split()
+        return [value.numpy()[0] for value in self._alone[slot]]
+
+    def restore(self, slot: int, values: list[NDArray[Any]], length: int) -> None:
+        self._split()
+        self._alone[slot], self._lengths[slot] = [], 0
+        facts = self._session.manifest.model
+        shape = (facts.num_key_value_heads, length, facts.head_dim)
+        check_saved(values, [(shape, np.dtype(STORAGE[facts.cache_dtype]))] * len(self._inputs))
+        self._alone[slot] = [self._session.ort.OrtValue.ortvalue_from_numpy(value[None]) for value in values]
+        self._lengths[slot] = length
 
     def _split(self) -> None:
         """Split the batch into the pasts of its slots."""

@@ -113,6 +113,15 @@ class InPlaceDecoder:
         self._cache.copy(source, target, used)
         self._set_length(target, used)
 
+    def saved(self, slot: int) -> list[NDArray[Any]]:
+        return self._cache.saved(slot, int(self._lengths[slot]))
+
+    def restore(self, slot: int, values: list[NDArray[Any]], length: int) -> None:
+        self._lengths[slot] = 0
+        self._make_room(length)
+        self._cache.restore(slot, values, length)
+        self._set_length(slot, length)
+
     def _set_length(self, slot: int, length: int) -> None:
         self._lengths[slot] = length
         self._mask[slot, :length] = 1

@@ -10,6 +10,7 @@ import numpy as np
 from ..decoding.decoder import Decoder
 from ..sequence.sequence import ActiveSequence
 from .prefix_cache import PrefixCache
+from .prompt_files import PromptFiles
 from .speculation import Rounds
 
 
@@ -39,14 +40,19 @@ class Batch:
 
     Args:
         slots: how many sequences run at most; None for all slots of the decoder. The others keep prompts.
+        shares: prompts that begin alike may share what is read; False where a token's numbers depend on the length.
+        files: prompts on disk; None for none.
     """
 
-    def __init__(self, decoder: Decoder, slots: int | None = None) -> None:
+    def __init__(
+        self, decoder: Decoder, slots: int | None = None, shares: bool = True, files: PromptFiles | None = None
+    ) -> None:
         self._decoder = decoder
         self._places = decoder.slots if slots is None else slots
         self._slots: list[ActiveSequence | None] = []
         self._joining: _Joining | None = None
-        self._prefixes = PrefixCache(decoder, self._places)
+        self._shares = shares
+        self._prefixes = PrefixCache(decoder, self._places if shares else decoder.slots, files)
 
     @property
     def free(self) -> int:
@@ -95,11 +101,7 @@ class Batch:
         self._fill_slots()
         slot = len(self._slots)
         known = [(number, other.prompt) for number, other in enumerate(self._slots) if other is not None]
-        prefix = self._prefixes.find(sequence.prompt, known)
-        read = 0
-        if prefix is not None:
-            self._decoder.copy(prefix.slot, slot)
-            read = self._decoder.rollback(slot, prefix.length)
+        read = self._prefixes.restore(slot, sequence.prompt, known) if self._shares else 0
         self._joining = _Joining(sequence, slot, read)
         return read
 
@@ -143,6 +145,10 @@ class Batch:
         """Remove all sequences; also after a failure."""
         self._slots = []
         self._joining = None
+
+    def close(self) -> None:
+        """Wait until the prompts that are kept on disk are written."""
+        self._prefixes.close()
 
     def step(self, rounds: Rounds | None = None) -> list[Advance]:
         """Decode every sequence by one token, and remove those that end.

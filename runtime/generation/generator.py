@@ -1,6 +1,7 @@
 """Text generation: prompts in, text out; whole, as a stream, in batches, as a conversation."""
 
 from collections.abc import Generator, Sequence
+from pathlib import Path
 from typing import Literal, Protocol, Unpack, overload
 from weakref import WeakSet
 
@@ -242,7 +243,13 @@ class TextGenerator:
 
     @refuses_unknown_options
     def scheduler(
-        self, *, slots: int = 8, max_length: int | None = None, prefill_tokens: int = 64, kept_prompts: int = 0
+        self,
+        *,
+        slots: int = 8,
+        max_length: int | None = None,
+        prefill_tokens: int = 64,
+        kept_prompts: int = 0,
+        prompt_cache: str | Path | None = None,
     ) -> Scheduler:
         """Return a scheduler for continuous batching: requests join and leave while others are decoded.
 
@@ -253,9 +260,13 @@ class TextGenerator:
                 requests begin sooner and the others wait longer; fewer than 64 are read as 64.
             kept_prompts: how many prompts stay in memory after their requests have ended, for prompts that begin alike.
                 Each takes the memory of a slot.
+            prompt_cache: a folder for the kept prompts, so that a scheduler that is opened later has them. Their text
+                can be read from its files. It needs kept_prompts, and the CPU.
 
         Raises:
-            UsageError: fewer than one slot, or a max_length beyond the context.
+            UsageError: fewer than one slot, or a max_length beyond the context; prompt_cache without kept_prompts, or
+                on a GPU.
+            OutputError: the folder cannot be written.
             PromptError: there is not enough memory for the KV cache.
         """
         context = self.manifest.model.context_length
@@ -265,6 +276,8 @@ class TextGenerator:
             raise UsageError(f"prefill_tokens must be at least 1, not {prefill_tokens}")
         if kept_prompts < 0:
             raise UsageError(f"kept_prompts must be at least 0, not {kept_prompts}")
+        if prompt_cache is not None and not kept_prompts:
+            raise UsageError("prompt_cache is for kept prompts; give kept_prompts, how many there are in memory")
         if max_length is not None and not 2 <= max_length <= context:
             raise UsageError(f"max_length must be between 2 and the model's context of {context:,}, not {max_length}")
         scheduler = Scheduler(
@@ -275,6 +288,7 @@ class TextGenerator:
             max_length or context,
             prefill_tokens,
             kept_prompts,
+            None if prompt_cache is None else Path(prompt_cache),
         )
         self._children.add(scheduler)
         return scheduler

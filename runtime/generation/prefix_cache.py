@@ -6,69 +6,91 @@ model's layers slide, only what the decoder can still roll back to is taken.
 """
 
 from collections import OrderedDict
-from typing import NamedTuple
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..decoding.decoder import Decoder
 from ..decoding.prefill import LEAST_CHUNK
+from .prompt_files import PromptFiles, begins
 
 Tokens = NDArray[np.int64]
 
 
-class Prefix(NamedTuple):
-    """The first ``length`` tokens of a prompt, which ``slot`` holds."""
-
-    slot: int
-    length: int
-
-
 class PrefixCache:
-    """The slots of a decoder from ``first`` on, which keep prompts; the least recently used one is given up first."""
+    """The slots of a decoder from ``first`` on, which keep prompts; the least recently used one is given up first.
 
-    def __init__(self, decoder: Decoder, first: int) -> None:
+    Args:
+        files: prompts on disk as well; None for none.
+    """
+
+    def __init__(self, decoder: Decoder, first: int, files: PromptFiles | None = None) -> None:
         self._decoder = decoder
+        self._files = files
         self._free = list(range(first, decoder.slots))
         self._kept: OrderedDict[int, Tokens] = OrderedDict()  # the slots' prompts, least recently used first
+        self._written: set[int] = set()  # slots that are being written to a file: they must stay as they are
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def find(self, prompt: Tokens, running: list[tuple[int, Tokens]]) -> Prefix | None:
-        """Return the longest beginning of a prompt that a slot holds; None where it is not worth a copy.
+    def restore(self, slot: int, prompt: Tokens, running: list[tuple[int, Tokens]]) -> int:
+        """Let a slot have the longest beginning of a prompt that is known; return its length, 0 for none.
 
         Args:
             running: the slots in use, with their prompts, all read.
         """
-        best: Prefix | None = None
-        for slot, other in (*running, *self._kept.items()):
-            length = shared(prompt, other)
-            if best is None or length > best.length:
-                best = Prefix(slot, length)
-        if best is None or best.length < LEAST_CHUNK:
-            return None
-        if best.slot in self._kept:
-            self._kept.move_to_end(best.slot)
-        return best
+        in_memory = max(
+            ((shared(prompt, other), kept) for kept, other in (*running, *self._kept.items())), default=(0, 0)
+        )
+        if self._files is not None:
+            on_disk = [(shared(prompt, stored.tokens), stored) for stored in self._files.prompts]
+            length, stored = max(on_disk, key=lambda one: one[0], default=(0, None))
+            worth = stored is not None and length >= in_memory[0] + LEAST_CHUNK
+            if stored is not None and worth and self._files.restore(self._decoder, slot, stored):
+                return self._decoder.rollback(slot, length)
+        length, source = in_memory
+        if length < LEAST_CHUNK:
+            return 0
+        if source in self._kept:
+            self._kept.move_to_end(source)
+        self._decoder.copy(source, slot)
+        return self._decoder.rollback(slot, length)
 
     def keep(self, slot: int, prompt: Tokens) -> None:
         """Keep a copy of the prompt that a slot holds, unless it is too short or another one begins with it."""
         if prompt.size < 2 * LEAST_CHUNK or not (self._free or self._kept):
             return
         for kept, other in self._kept.items():
-            if other.size >= prompt.size and np.array_equal(other[: prompt.size], prompt):
+            if begins(other, prompt):
                 self._kept.move_to_end(kept)
                 return
-        place = next((kept for kept, other in self._kept.items() if np.array_equal(prompt[: other.size], other)), None)
+        place = self._place(prompt)
         if place is None:
-            place = self._free.pop() if self._free else next(iter(self._kept))
+            return
         self._kept.pop(place, None)
         self._decoder.copy(slot, place)
-        if self._decoder.rollback(place, int(prompt.size)) == prompt.size:
-            self._kept[place] = prompt
-        else:
+        if self._decoder.rollback(place, int(prompt.size)) != prompt.size:
             self._free.append(place)
+            return
+        self._kept[place] = prompt
+        if self._files is not None:
+            self._written.add(place)
+            self._files.save(self._decoder, place, prompt, partial(self._written.discard, place))
+
+    def close(self) -> None:
+        """Wait until the prompts are on disk."""
+        if self._files is not None:
+            self._files.close()
+
+    def _place(self, prompt: Tokens) -> int | None:
+        """Return a slot for a prompt: one with the beginning of it, a free one, or the least recently used one."""
+        may_change = [kept for kept in self._kept if kept not in self._written]
+        beginning = [kept for kept in may_change if begins(prompt, self._kept[kept])]
+        if beginning:
+            return beginning[0]
+        return self._free.pop() if self._free else next(iter(may_change), None)
 
 
 def shared(prompt: Tokens, other: Tokens) -> int:

@@ -4,6 +4,7 @@ import threading
 import time
 from collections import deque
 from itertools import count
+from pathlib import Path
 from typing import Unpack
 
 from ...artifact import ModelFacts
@@ -18,6 +19,7 @@ from ..text.prompts import Prompt
 from .batch import Batch
 from .events import Event, Waiting
 from .exclusive import ExclusiveUse
+from .prompt_files import PromptFiles
 from .speculation import Rounds, SpeculationFor
 
 
@@ -40,6 +42,7 @@ class Scheduler:
         max_length: int,
         prefill_tokens: int,
         kept_prompts: int,
+        prompt_cache: Path | None = None,
     ) -> None:
         self._facts: ModelFacts = session.manifest.model
         self._requests = requests
@@ -47,7 +50,10 @@ class Scheduler:
         self._slots = slots
         self._max_length = max_length
         self._prefill_tokens = prefill_tokens
-        self._batch: Batch | None = Batch(open_decoder(session, slots + kept_prompts, 1, max_length), slots)
+        files = None if prompt_cache is None else PromptFiles(prompt_cache, session)
+        decoder = open_decoder(session, slots + kept_prompts, 1, max_length)
+        shares = not self._facts.length_dependent_rope
+        self._batch: Batch | None = Batch(decoder, slots, shares, files)
         self._waiting: deque[Waiting] = deque()
         self._running: list[Waiting] = []
         self._numbers = count()
@@ -170,13 +176,15 @@ class Scheduler:
             return events
 
     def close(self) -> None:
-        """Release the cache. Requests that are waiting or running are dropped."""
+        """Release the cache, once the prompts for the disk are written. Waiting and running requests are dropped."""
         self._use.closed = True
         with self._changed:
             self._waiting.clear()
             self._changed.notify_all()
         self._running = []
-        self._batch = None
+        batch, self._batch = self._batch, None
+        if batch is not None:
+            batch.close()
 
     def __enter__(self) -> "Scheduler":
         return self
