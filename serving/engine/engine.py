@@ -59,6 +59,7 @@ class Engine:
             max_length=settings.max_length,
             prefill_tokens=settings.prefill_tokens,
             kept_prompts=settings.kept_prompts,
+            prompt_cache=settings.prompt_cache,
         )
         self._open: dict[int, _Open] = {}
         self._loop = loop
