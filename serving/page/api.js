@@ -38,11 +38,15 @@ export async function post(path, body, signal) {
 /** Yield the chunks of a streamed answer. Throws ApiError, or AbortError. */
 export async function* stream(path, body, signal) {
   const response = await send(path, posted({ ...body, stream: true }, signal));
-  for await (const data of serverSentEvents(response.body)) {
-    if (data === "[DONE]") return;
-    const chunk = JSON.parse(data);
-    if (chunk.error) throw new ApiError(chunk.error.message, response.status);
-    yield chunk;
+  try {
+    for await (const data of serverSentEvents(response.body)) {
+      if (data === "[DONE]") return;
+      const chunk = JSON.parse(data);
+      if (chunk.error) throw new ApiError(chunk.error.message, response.status);
+      yield chunk;
+    }
+  } catch (error) {
+    if (!(error instanceof TypeError)) throw error; // the browser's word for a lost connection
   }
   throw new ApiError("the connection ended before the answer did", 0);
 }

@@ -25,6 +25,7 @@ class Page {
   constructor() {
     this.store = new Store();
     this.conversation = this.fresh();
+    this.leaving = false; // the browser closes the page, and ends its requests
     this.stopper = null; // of the answer that is being made
     this.models = new Models((model) => this.modelChosen(model));
     this.settings = new SettingsPanel((settings) => this.settingsChanged(settings));
@@ -50,6 +51,11 @@ class Page {
       if (id === this.conversation.id && !this.stopper) this.conversation = this.store.get(id) ?? this.fresh();
       this.show();
     };
+    // The address names the conversation, so the link must not change it.
+    byId("skip").addEventListener("click", (event) => {
+      event.preventDefault();
+      (byId("chat").hidden ? byId("task").querySelector("textarea") : this.composer.field)?.focus();
+    });
     byId("new").addEventListener("click", () => this.open(null));
     byId("retry").addEventListener("click", () => this.start());
     byId("export").addEventListener("click", () => exportFile(this.store.list()));
@@ -67,8 +73,10 @@ class Page {
       suggestion.addEventListener("click", () => this.ask(suggestion.textContent.trim(), null));
     }
     addEventListener("pagehide", () => {
-      if (this.stopper) this.store.save(this.conversation);
+      this.leaving = true;
+      if (this.busy) this.store.save(this.conversation);
     });
+    addEventListener("pageshow", () => { this.leaving = false; });
     addEventListener("hashchange", () => this.openNamed());
   }
 
@@ -99,6 +107,7 @@ class Page {
     byId("chat").hidden = !chats;
     byId("task").hidden = chats;
     if (!chats) showTask(model);
+    this.composer.setReady(chats);
     this.show();
   }
 
@@ -163,13 +172,15 @@ class Page {
     this.show();
   }
 
+  /** Send a message after another one; return whether it was sent. */
   ask(text, after) {
-    if (this.busy || !this.models.chosen) return;
+    if (this.busy || !this.models.chosen) return false;
     if (this.conversation.nodes.length + 2 > MOST_NODES) {
-      toast("This conversation has reached its most messages; begin a new one.");
-      return;
+      toast("This conversation has as many messages as the page can keep; begin a new one.");
+      return false;
     }
     this.answer(this.conversation.add(after, { role: "user", content: text }));
+    return true;
   }
 
   giveResults(node, texts) {
@@ -214,6 +225,7 @@ class Page {
   }
 
   ended(conversation, node) {
+    if (this.leaving) return; // what was there has been kept
     conversation.touch();
     if (this.store.get(conversation.id)) this.save(conversation);
     this.show();

@@ -3,12 +3,13 @@
 import { byId } from "../lib/dom.js";
 
 export class Composer {
-  /** `onsend(text)`, `onstop()`, and `oneditlast()` for the arrow up in an empty field. */
+  /** `onsend(text)` returns whether the text was sent; `onstop()`, and `oneditlast()` for the arrow up in an empty field. */
   constructor({ onsend, onstop, oneditlast }) {
     this.form = byId("composer");
     this.field = byId("message");
     this.button = byId("send");
     this.busy = false;
+    this.ready = false; // a model is there
     this.onsend = onsend;
     const touch = matchMedia("(pointer: coarse)");
     this.form.addEventListener("submit", (event) => {
@@ -34,10 +35,9 @@ export class Composer {
 
   send() {
     const text = this.field.value;
-    if (text.trim() === "") return;
+    if (!this.ready || text.trim() === "" || !this.onsend(text)) return;
     this.field.value = "";
     this.update();
-    this.onsend(text);
   }
 
   setBusy(busy) {
@@ -45,8 +45,13 @@ export class Composer {
     this.update();
   }
 
+  setReady(ready) {
+    this.ready = ready;
+    this.update();
+  }
+
   update() {
-    this.button.disabled = !this.busy && this.field.value.trim() === "";
+    this.button.disabled = !this.busy && (!this.ready || this.field.value.trim() === "");
     this.button.classList.toggle("is-stop", this.busy);
     const label = this.busy ? "Stop (Esc)" : "Send (Enter)";
     this.button.setAttribute("aria-label", this.busy ? "Stop" : "Send");

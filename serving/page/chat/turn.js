@@ -87,7 +87,7 @@ export class ModelTurn {
     this.node = node;
     this.alternatives = [];
     this.thought = new Thought();
-    this.text = el("div", { class: "prose" });
+    this.text = el("div", { class: "prose answer-text" });
     this.markdown = new MarkdownView(this.text);
     this.calls = new ToolCalls((texts) => actions.results(node, texts));
     this.waiting = el("p", { class: "waiting" }, el("span", { class: "dot" }), el("span", { class: "dot" }), el("span", { class: "dot" }), el("span", { class: "offscreen" }, "The model reads"));

@@ -68,7 +68,9 @@ function code(lines, at, [, marks, info]) {
   const closing = new RegExp(`^ *${marks[0] === "~" ? "~" : "\`"}{${marks.length},}[ \\t]*$`);
   let last = at + 1;
   while (last < lines.length && !closing.test(lines[last])) last += 1;
-  const text = lines.slice(at + 1, last).map((line) => dedent(line, indent)).join("\n");
+  // The line that begins after the last line break may still become the end of the block.
+  const end = last === lines.length && lines[last - 1] === "" && last > at + 1 ? last - 1 : last;
+  const text = lines.slice(at + 1, end).map((line) => dedent(line, indent)).join("\n");
   return [{ type: "code", language: info.trim().split(/\s/)[0].slice(0, 40), text, closed: last < lines.length }, last + 1];
 }
 

@@ -6,7 +6,7 @@ const SPECIAL = /[\\`*_~[\]!<$\n]|https?:\/\//g;
 const TARGET = /\([ \t]*<?([^\s<>()]{1,2000}(?:\([^\s()]{0,200}\)[^\s()<>]{0,200})?)>?(?:[ \t]+"[^"\n]{0,300}")?[ \t]*\)/y;
 const ANGLE = /<((?:https?:\/\/|mailto:)[^\s<>]{1,2000})>/y;
 const BREAK = /<br[ \t]*\/?>/iy;
-const BARE = /https?:\/\/[^\s<>"'`\u202a-\u202e\u2066-\u2069]{1,2000}/y;
+const BARE = /https?:\/\/[^\s<>[\]"'`\u202a-\u202e\u2066-\u2069]{1,2000}/y;
 const PROTOCOLS = new Set(["http:", "https:", "mailto:"]);
 const PUNCTUATION = /[\p{P}\p{S}]/u;
 const TAGS = { "*": ["em", "strong"], _: ["em", "strong"], "~": ["del", "del"] };
@@ -145,7 +145,7 @@ class Scanner {
 
   bare() {
     BARE.lastIndex = this.at;
-    let address = (BARE.exec(this.text)?.[0] ?? "").replace(/(?:[.,;:!?*_~\]]|&quot;){1,50}$/, "");
+    let address = (BARE.exec(this.text)?.[0] ?? "").replace(/(?:[.,;:!?*_~]|&quot;){1,50}$/, "");
     if (address.endsWith(")") && !address.includes("(")) address = address.replace(/\){1,50}[.,;:!?]{0,50}$/, "");
     const href = safeHref(address);
     if (href === null || this.brackets.length > 0) return this.literal(Math.max(address.length, 4));

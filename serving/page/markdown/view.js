@@ -35,25 +35,25 @@ export class MarkdownView {
   }
 
   replace(blocks, complete, offset, live) {
-    for (const { element } of this.last?.shown ?? []) element.remove();
-    for (const block of complete) {
-      this.complete(block);
-    }
+    const before = this.last?.shown ?? [];
+    for (const { element } of before) element.remove();
+    for (const [index, block] of complete.entries()) this.complete(block, before[index]);
     const rest = blocks.slice(complete.length);
-    const shown = rest.map((block) => ({ block, element: this.render(block, live) }));
+    const shown = rest.map((block, index) => ({ block, element: this.reuse(block, live, before[complete.length + index]) }));
     this.root.append(...shown.map(({ element }) => element));
     this.last = { shown, count: rest.length };
     if (rest.length > 0) this.done = offset + rest[0].start;
     else this.done = this.text.length;
   }
 
-  complete(block) {
+  /** Add a block for good. */
+  complete(block, shown) {
     const before = this.root.lastElementChild;
     if (this.elements > MOST_ELEMENTS && before?.matches("pre.plain")) {
       before.append(`\n\n${visible(block.source.join("\n"))}`);
       return;
     }
-    const element = this.render(block, false);
+    const element = this.reuse(block, false, shown);
     this.elements += 1 + element.getElementsByTagName("*").length;
     this.root.append(element);
   }
@@ -61,15 +61,17 @@ export class MarkdownView {
   grow(blocks, live) {
     for (const [index, block] of blocks.entries()) {
       const shown = this.last.shown[index];
-      if (same(shown.block, block) && live) continue;
-      if (!extendCode(shown, block)) {
-        const element = this.render(block, live);
-        shown.element.replaceWith(element);
-        shown.element = element;
-      }
-      shown.block = block;
+      const element = this.reuse(block, live, shown);
+      if (element !== shown.element) shown.element.replaceWith(element);
+      Object.assign(shown, { block, element });
     }
     if (blocks.length > 0) this.done += blocks[0].start;
+  }
+
+  /** Return the element of a block; what is shown already keeps its element, and with it what is selected in it. */
+  reuse(block, live, shown) {
+    const stays = shown && ((live && same(shown.block, block)) || extendCode(shown, block));
+    return stays ? shown.element : this.render(block, live);
   }
 
   render(block, live) {
