@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import uvicorn
 from intaglio.runtime.load import LoadOptions
 from intaglio.serving.app import create_app
 from intaglio.serving.engine.models import Models, named_models
@@ -29,8 +30,14 @@ def live_server(
 @contextmanager
 def live_app(app: Starlette) -> Iterator[str]:
     """Serve an application; yield its address."""
+    with running(make_server(app)) as address:
+        yield address
+
+
+@contextmanager
+def running(server: uvicorn.Server) -> Iterator[str]:
+    """Run a server of uvicorn; yield its address."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = make_server(app)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         deadline = time.monotonic() + 60

@@ -7,10 +7,9 @@ import { visible } from "../lib/visible.js";
 const MOST = 40;
 
 /** Return the classes of a text with their probabilities, the likeliest first. */
-export function classes({ data }) {
-  const { label, probs, scores, labels } = data[0];
-  const values = probs ?? scores ?? [];
-  const rows = values.map((value, at) => [labels?.[at] ?? (values.length === 1 ? label : `class ${at}`), value]);
+export function classes({ data }, labels) {
+  const { label, probs } = data[0];
+  const rows = probs.map((value, at) => [labels?.[at] ?? (probs.length === 1 ? label : `class ${at}`), value]);
   rows.sort((a, b) => b[1] - a[1]);
   return el("table", { class: "classes" }, el("tbody", {}, ...rows.slice(0, MOST).map(([name, value]) => {
     const meter = el("meter", { min: "0", max: "1", value });
@@ -20,16 +19,20 @@ export function classes({ data }) {
 
 /** Return the text with its tagged spans. */
 export function tags({ data }, text) {
-  const spans = data[0].spans ?? data[0].entities ?? [];
-  return marked(text, spans.map(({ start, end, label, score }) => ({ start, end, title: `${label} ${short(score)}`, label })));
+  return marked(text, data[0].tags.map(({ start, end, label, score }) => ({ start, end, title: `${label} ${short(score)}`, label })));
 }
 
 /** Return the text with the answer marked, and how sure the model is. */
 export function answer({ data }, text) {
-  const best = Array.isArray(data) ? data[0] : data;
-  const box = el("div", {}, el("p", { class: "answer", dir: "auto" }, visible(best.answer ?? best.text ?? "")), el("p", { class: "hint" }, `score ${short(best.score ?? 0)}`));
-  if (Number.isInteger(best.start)) box.append(marked(text, [{ start: best.start, end: best.end }]));
-  return box;
+  if (data.length === 0) return el("p", { class: "hint" }, "The text does not have the answer.");
+  const best = data[0];
+  return el(
+    "div",
+    {},
+    el("p", { class: "answer", dir: "auto" }, visible(best.text)),
+    el("p", { class: "hint" }, `score ${short(best.score)}`),
+    marked(text, [best]),
+  );
 }
 
 /** Return a table of the cosine similarity of each pair of texts. */

@@ -11,12 +11,12 @@ const FORMS = {
     title: "Classify a text",
     fields: [["text", "Text", "A moving film, and the music is wonderful."]],
     request: (model, { text }) => ["v1/classify", { model, input: text }],
-    show: (response) => classes(response),
+    show: (response, _, { labels }) => classes(response, labels),
   },
   "token-classification": {
     title: "Tag the tokens of a text",
     fields: [["text", "Text", "Marie Curie was born in Warsaw."]],
-    request: (model, { text }) => ["v1/classify", { model, input: text }],
+    request: (model, { text }) => ["v1/token_classify", { model, input: text, aggregation_strategy: "simple" }],
     show: (response, { text }) => tags(response, text),
   },
   "question-answering": {
@@ -58,7 +58,7 @@ export function showTask(model) {
     const values = Object.fromEntries(inputs.map(({ name, field }) => [name, field.value]));
     run.disabled = true;
     try {
-      output.replaceChildren(show(await post(...request(model.id, values)), values));
+      output.replaceChildren(show(await post(...request(model.id, values)), values, model));
     } catch (error) {
       output.replaceChildren(el("p", { class: "problem" }, visible(error.message)));
     } finally {

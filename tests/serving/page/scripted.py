@@ -2,16 +2,15 @@
 
 import asyncio
 import json
-import socket
 import threading
-import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import uvicorn
 from intaglio.serving.endpoints import page
-from intaglio.serving.run import make_server
+from intaglio.tests.serving.live import running
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -130,16 +129,11 @@ def event(value: dict[str, Any]) -> str:
 @contextmanager
 def scripted_server(script: Script) -> Iterator[str]:
     """Serve the page with a script; yield the address."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = make_server(application(script))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-        thread.start()
-        while not server.started:
-            assert thread.is_alive(), "the server has ended"
-            time.sleep(0.005)
+    config = uvicorn.Config(
+        application(script), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1
+    )
+    with running(uvicorn.Server(config)) as address:
         try:
-            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+            yield address
         finally:
             script.go.set()
-            server.should_exit = True
-            thread.join(30)

@@ -166,9 +166,7 @@ def test_the_oldest_of_more_than_a_hundred_conversations_gives_way(
     expect(entries.last).to_have_text("number 1")
 
 
-def test_a_full_browser_lets_the_oldest_go(
-    script: Script, scripted: str, open_page: OpenPage, tmp_path: Path
-) -> None:
+def test_a_full_browser_lets_the_oldest_go(script: Script, scripted: str, open_page: OpenPage, tmp_path: Path) -> None:
     node = {"id": "n1", "after": "", "role": "user", "content": "x" * 1_000_000}
     many = [conversation(id=f"c{number:023}", updated=number + 1, nodes=[node]) for number in range(8)]
     path = tmp_path / "file.json"
@@ -210,9 +208,7 @@ def test_a_key_is_asked_for_and_kept_in_the_tab(script: Script, scripted: str, o
     expect(dialog).to_be_visible()
     page.get_by_role("textbox", name="API key").fill("wrong")
     page.get_by_role("textbox", name="API key").press("Enter")
-    expect(dialog.get_by_role("alert")).to_have_text(
-        "The server refuses this key: give the API key of this server"
-    )
+    expect(dialog.get_by_role("alert")).to_have_text("The server refuses this key: give the API key of this server")
     page.get_by_role("textbox", name="API key").fill("right")
     page.get_by_role("button", name="Use this key").click()
     expect(dialog).to_be_hidden()

@@ -9,7 +9,8 @@ from intaglio.tests.serving.page.scripted import HOLD, Script, call, text
 pytestmark = pytest.mark.slow
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
-EVERYTHING = """# Heading
+EVERYTHING = (
+    """# Heading
 
 A [link](https://example.com), `code`, **strong** and *emphasis*, and a quote:
 
@@ -23,7 +24,9 @@ A [link](https://example.com), `code`, **strong** and *emphasis*, and a quote:
 print("a line of code that is much longer than any phone is wide, so that it has to be scrolled sideways by hand")
 ```
 
-Averylongword""" + "x" * 300
+Averylongword"""
+    + "x" * 300
+)
 
 CONTRAST = """() => {
   const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
@@ -40,7 +43,8 @@ CONTRAST = """() => {
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   for (let node = walker.nextNode(); node; node = walker.nextNode()) {
     const element = node.parentElement;
-    if (node.data.trim() === "" || !element.checkVisibility({ opacityProperty: true, visibilityProperty: true })) continue;
+    if (node.data.trim() === "") continue;
+    if (!element.checkVisibility({ opacityProperty: true, visibilityProperty: true })) continue;
     if (element.closest("button:disabled, .offscreen, .skip, option, noscript, script, style")) continue;
     const grounds = [];
     for (let at = element; at; at = at.parentElement) grounds.unshift(getComputedStyle(at).backgroundColor);
@@ -87,8 +91,8 @@ def test_a_phone_scrolls_downwards_alone(script: Script, scripted: str, open_pag
 
     def too_wide() -> list[str]:
         found: list[str] = page.evaluate(
-            """() => [document.documentElement, document.body, ...document.querySelectorAll("#scroller, dialog[open], main")]
-              .filter((box) => box.scrollWidth > box.clientWidth || box.getBoundingClientRect().right > innerWidth + 0.5)
+            """() => [...document.querySelectorAll("html, body, #scroller, dialog[open], main")]
+              .filter((box) => box.scrollWidth > box.clientWidth || box.getBoundingClientRect().right > innerWidth + 1)
               .map((box) => box.tagName + "#" + box.id)"""
         )
         return found
@@ -129,8 +133,10 @@ def test_enter_begins_a_line_on_a_touch_screen(scripted: str, open_page: OpenPag
 def focused(page: Any) -> str:
     """Return the name of the element that has the focus; nothing for the page as a whole."""
     found: str = page.evaluate(
-        "document.activeElement === document.body ? '' : (document.activeElement.ariaLabel || document.activeElement.labels?.[0]?.innerText"
-        " || document.activeElement.innerText || '').trim()"
+        """() => {
+          const { ariaLabel, labels, innerText, tagName } = document.activeElement;
+          return tagName === "BODY" ? "" : (ariaLabel || labels?.[0]?.innerText || innerText || "").trim();
+        }"""
     )
     return found
 
@@ -141,7 +147,8 @@ def tab_to(page: Any, name: str) -> None:
         page.keyboard.press("Tab")
         # The field of a message leaves the outline to the box around it; the body is the end of the round.
         outlines = page.evaluate(
-            "[document.activeElement, document.activeElement.parentElement].map((at) => getComputedStyle(at).outlineStyle)"
+            "[document.activeElement, document.activeElement.parentElement ?? document.body]"
+            ".map((at) => getComputedStyle(at).outlineStyle)"
         )
         at_the_end = page.evaluate("document.activeElement === document.body")
         assert at_the_end or outlines != ["none", "none"], focused(page)
