@@ -1,10 +1,13 @@
 """Errors in OpenAI's form: ``{"error": {"message", "type", "param", "code"}}`` with an HTTP status."""
 
+import logging
 from typing import Any
 
 from starlette.responses import JSONResponse
 
-from ..errors import ContextLengthError, InputError, IntaglioError
+from ..errors import ContextLengthError, IntaglioError, PromptError, UnsupportedError, UsageError
+
+log = logging.getLogger(__name__)
 
 
 class ApiError(Exception):
@@ -45,11 +48,15 @@ class ApiError(Exception):
 
 
 def refused(error: IntaglioError, param: str | None = None) -> ApiError:
-    """Return the answer to a request that the runtime refuses: 400 for what the client gave, 500 for anything else."""
+    """Return the answer to a request that the runtime refuses: 400 for what the client gave, 500 for anything else.
+
+    The other errors name files of this machine, which are for the log.
+    """
     if isinstance(error, ContextLengthError):
         return ApiError(str(error), param=param, code="context_length_exceeded")
-    if isinstance(error, InputError):
+    if isinstance(error, PromptError | UsageError | UnsupportedError):
         return ApiError(str(error), param=param)
+    log.error("a request failed: %s", error)
     return failed()
 
 
@@ -67,6 +74,18 @@ def timed_out(model: str, seconds: float | None) -> ApiError:
         kind="timeout_error",
         code="request_timeout",
         retry_after=1,
+    )
+
+
+def no_memory(model: str, retry_after: int = 1) -> ApiError:
+    """Return the answer to a request for which there is not enough memory now."""
+    return ApiError(
+        f"the server has not enough memory for this request to {model} now; try again later, or send a shorter prompt "
+        "and ask for fewer tokens",
+        status=503,
+        kind="server_error",
+        code="insufficient_memory",
+        retry_after=retry_after,
     )
 
 

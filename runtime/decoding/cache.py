@@ -18,7 +18,6 @@ from ...contract import PAST, PRESENT, cache_names
 from ...errors import PromptError
 from ...machine import available_memory
 from ..engine.session import Session
-from ..engine.sizes import cache_bytes
 from ..graph.sliding import window_capacity
 from .memory import BOUND, STORAGE, Buffer, memory_of
 
@@ -60,9 +59,7 @@ class InPlaceCache:
 
     def bytes(self, tokens: int) -> int:
         """Return the size of the cache with so many tokens in each slot."""
-        session = self._session
-        int8 = session.cache_dtype == "int8"
-        return self.slots * cache_bytes(self._facts, tokens, windowed=session.windowed, int8=int8)
+        return self.slots * self._session.cache_bytes(tokens)
 
     def bind(self, binding: Any, first: int, count: int) -> None:
         """Bind past and present of every layer to ``count`` slots from ``first`` on."""

@@ -32,6 +32,10 @@ class Decoder(Protocol):
         """Return how many tokens a slot has read."""
         ...
 
+    def longest(self, slot: int) -> int:
+        """Return the most tokens that a slot has had, for which memory is taken. Any thread may ask."""
+        ...
+
     def prefill(self, slot: int, tokens: Tokens) -> Floats:
         """Clear a slot and read int64 [S] into it; return logits [V] of the last position, valid until the next call.
 

@@ -41,6 +41,9 @@ class GrowingDecoder:
     def length(self, slot: int) -> int:
         return self._lengths[slot]
 
+    def longest(self, slot: int) -> int:
+        return self._lengths[slot]  # a shorter past takes less memory
+
     def prefill(self, slot: int, tokens: Tokens) -> Floats:
         self._split()
         self._alone[slot] = []

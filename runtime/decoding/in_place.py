@@ -31,6 +31,7 @@ class InPlaceDecoder:
         self._facts = session.manifest.model
         self._max_length = max_length
         self._lengths, self._numbers = np.zeros(slots, dtype=np.int64), np.arange(slots)
+        self._longest = np.zeros(slots, dtype=np.int64)
         self._cache = InPlaceCache(session, slots, longest_prompt, max_length)
         windows = self._facts.layer_windows if session.windowed else ()
         self._windows = sorted({window for window in windows if window is not None})
@@ -48,6 +49,9 @@ class InPlaceDecoder:
 
     def length(self, slot: int) -> int:
         return int(self._lengths[slot])
+
+    def longest(self, slot: int) -> int:
+        return int(self._longest[slot])
 
     def prefill(self, slot: int, tokens: Tokens) -> Floats:
         self._lengths[slot] = 0
@@ -92,6 +96,7 @@ class InPlaceDecoder:
             self._bind_inputs(self._stepping[1], count)
         self._session.run_bound(self._stepping[1])
         self._lengths[stepping] += 1
+        self._longest[stepping] = np.maximum(self._longest[stepping], self._lengths[stepping])
         return self._logits[:count]
 
     def rollback(self, slot: int, length: int) -> int:
@@ -124,6 +129,7 @@ class InPlaceDecoder:
 
     def _set_length(self, slot: int, length: int) -> None:
         self._lengths[slot] = length
+        self._longest[slot] = max(self._longest[slot], length)
         self._mask[slot, :length] = 1
         self._mask[slot, length:] = 0
 

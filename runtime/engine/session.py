@@ -1,8 +1,8 @@
 """A loaded graph: what it runs on, and the errors of running it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from math import prod
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +15,7 @@ from ...errors import ArtifactError, InputError, PromptError, UnsupportedError, 
 from ...machine import gpu_memory
 from ..kernels.edits.int8_cache import OPERATOR as INT8_CACHE
 from ..kernels.edits.int8_cache import row_bytes
+from . import sizes
 from .onnxruntime import is_out_of_memory, provider
 from .small_graphs import SmallGraphs
 
@@ -74,6 +75,11 @@ class Session:
         """Elements of the key or value of one token and head: E, and in an int8 cache the bytes of its scale."""
         facts = self.manifest.model
         return row_bytes(facts) if self.cache_dtype == "int8" else facts.head_dim
+
+    @property
+    def cache_bytes(self) -> Callable[[int], int]:
+        """A function from a number of tokens to the bytes of their sequence's KV cache; it does not hold the session."""
+        return partial(sizes.cache_bytes, self.manifest.model, windowed=self.windowed, int8=self.cache_dtype == "int8")
 
     @cached_property
     def small_graphs(self) -> SmallGraphs:

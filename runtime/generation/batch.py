@@ -70,6 +70,11 @@ class Batch:
         return len(self._prefixes)
 
     @property
+    def longest(self) -> list[int]:
+        """The most tokens that each slot of the decoder has had. Any thread may ask."""
+        return [self._decoder.longest(slot) for slot in range(self._decoder.slots)]
+
+    @property
     def joining(self) -> ActiveSequence | None:
         """The sequence whose prompt is being read."""
         return None if self._joining is None else self._joining.sequence

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 from typing import Unpack
@@ -45,6 +46,7 @@ class Scheduler:
         prompt_cache: Path | None = None,
     ) -> None:
         self._facts: ModelFacts = session.manifest.model
+        self._cache_bytes = session.cache_bytes
         self._requests = requests
         self._speculation_for = speculation_for
         self._slots = slots
@@ -110,6 +112,27 @@ class Scheduler:
             self._waiting.append(request)
             self._changed.notify_all()
         return request.number
+
+    def memory_needed(self, more: Sequence[Waiting] = ()) -> int:
+        """Return the bytes that the KV cache may still take for the requests that wait or run, and for ``more``.
+
+        Memory that a slot has taken is used again, so that only what goes beyond counts. Any thread may ask.
+        """
+        batch = self._batch
+        if batch is None:
+            return 0
+        with self._changed:
+            entries = [*self._running, *self._waiting, *more]
+        had = batch.longest
+        lengths = [entry.sequence.max_positions for entry in entries]
+        used = min(self._slots, len(entries))  # the first slots, always
+        needed = self._beyond(lengths, had[:used])
+        return needed + self._beyond([entry.prompt_tokens for entry in entries], had[self._slots :])
+
+    def _beyond(self, lengths: list[int], had: list[int]) -> int:
+        """Return the bytes beyond what slots have had, where the longest sequence comes to the slot that had least."""
+        pairs = zip(sorted(lengths, reverse=True), sorted(had), strict=False)
+        return sum(max(0, self._cache_bytes(length) - self._cache_bytes(before)) for length, before in pairs)
 
     def cancel(self, request: int) -> None:
         """Cancel a request: it has no events from the next step on. Any thread may call this."""

@@ -7,14 +7,15 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Unpack
 
-from ...errors import InputError, UsageError
+from ...errors import PromptError, UsageError
 from ...runtime.generation.events import Event, Waiting
 from ...runtime.generation.generator import TextGenerator
 from ...runtime.sequence.options import Options
 from ...runtime.text.prompts import Prompt
-from ..errors import ApiError, failed, refused, shutting_down, timed_out
+from ..errors import ApiError, failed, no_memory, refused, shutting_down, timed_out
 from ..settings import Settings
 from .admission import Admission
+from .cache_memory import CacheMemory
 from .observer import Observer, RequestRecord, Silent
 from .stepper import Stepper
 
@@ -39,6 +40,9 @@ class Engine:
 
     Args:
         loop: the event loop that ``run`` is called from.
+
+    Raises:
+        UsageError: there is not enough memory for the slots.
     """
 
     def __init__(
@@ -54,6 +58,8 @@ class Engine:
         self._settings = settings
         self._observer: Observer = observer or Silent()
         self._admission = Admission(name, settings.slots, settings.max_queue, settings.per_key)
+        self._memory = CacheMemory(name, generator.session)
+        self._memory.check_slots(settings)
         self._scheduler = generator.scheduler(
             slots=settings.slots,
             max_length=settings.max_length,
@@ -127,16 +133,18 @@ class Engine:
             client: whose requests they are, for limits per key; without a name they have none.
 
         Raises:
-            ApiError: 429 where there are too many requests, 504 where the time is over, 503 where the server ends, 500
-                where a pass of the model failed.
+            ApiError: 429 where there are too many requests, 504 where the time is over, 503 where memory is short or
+                the server ends, 500 where a pass of the model failed.
         """
         if not self._stepper.running:
             raise shutting_down() if self._closing else failed()
         try:
-            self._admission.enter(len(requests), client)
+            self._admission.check(len(requests), client)
+            self._memory.check(self._scheduler, requests, self._admission.retry_after())
         except ApiError as error:
             self._observer.refused(self.name, error.code or "too_many")
             raise
+        self._admission.enter(len(requests), client)
         events: asyncio.Queue[tuple[int, Event] | ApiError] = asyncio.Queue()
         for index, request in enumerate(requests):
             record = RequestRecord(self.name, request.prompt_tokens)
@@ -191,8 +199,10 @@ class Engine:
             entry.events.put_nowait((entry.index, event))
 
     def _answer(self, error: Exception) -> ApiError:
-        if isinstance(error, InputError):
+        if isinstance(error, UsageError):  # what the request excludes leaves no token
             return refused(error)
+        if isinstance(error, PromptError):
+            return no_memory(self.name, self._admission.retry_after())
         log.error("a pass of %s failed", self.name, exc_info=error)
         return failed()
 
