@@ -1,28 +1,43 @@
-"""The error for a package that an extra would have installed."""
+"""The errors for packages that an extra would have installed."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 from .errors import DependencyError
 
 EXPORT_PACKAGES = frozenset({"torch", "onnx", "onnx_ir", "onnxscript"})
+SERVE_PACKAGES = frozenset({"h11", "prometheus_client", "pydantic", "starlette", "uvicorn"})
 
 
-@contextmanager
-def export_extra() -> Iterator[None]:
+def export_extra() -> AbstractContextManager[None]:
     """Guard imports that need torch or the ONNX packages.
 
     Raises:
         DependencyError: one of them is not installed.
     """
+    return _extra("export", "reading checkpoints", EXPORT_PACKAGES)
+
+
+def serve_extra() -> AbstractContextManager[None]:
+    """Guard imports that need the packages of the server.
+
+    Raises:
+        DependencyError: one of them is not installed.
+    """
+    return _extra("serve", "serving", SERVE_PACKAGES)
+
+
+@contextmanager
+def _extra(extra: str, purpose: str, packages: Collection[str]) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        if error.name not in EXPORT_PACKAGES:
+        package = (error.name or "").partition(".")[0]
+        if package not in packages:
             raise
         raise DependencyError(
-            f"reading checkpoints needs the package {error.name}, which is not installed; "
-            "install it with: pip install 'intaglio[export]'"
+            f"{purpose} needs the package {package}, which is not installed; "
+            f"install it with: pip install 'intaglio[{extra}]'"
         ) from None
 
 

@@ -1,5 +1,6 @@
 """Load the artifact of a verb's ARTIFACT argument."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,6 +60,30 @@ def find_artifact(artifact: str, task: Task, loading: Loading) -> Path:
         verb = VERB_OF_TASK[manifest.task]
         raise UsageError(f"{artifact} is a {manifest.task} artifact; run it with `intaglio {verb} {artifact}`")
     return folder
+
+
+def name_artifacts(given: Sequence[str]) -> dict[str, str]:
+    """Return artifacts by name, given as ``NAME=ARTIFACT``, or as a folder or a hub id, which then names itself.
+
+    A folder has its last part as its name.
+
+    Raises:
+        UsageError: a name is empty or occurs twice.
+    """
+    found: dict[str, str] = {}
+    for text in given:
+        name, equals, artifact = text.partition("=")
+        if not equals or Path(text).exists():  # the path of a folder may have an equals sign
+            artifact, is_folder = text, Path(text).exists()
+            name = Path(text).resolve().name if is_folder else text.partition("@")[0]
+        if not name or not artifact:
+            raise UsageError(f"{text!r} is not NAME=ARTIFACT; write it like small=out/int4")
+        if name in found:
+            raise UsageError(
+                f"{found[name]} and {artifact} would both be called {name!r}; name one of them: NAME={artifact}"
+            )
+        found[name] = artifact
+    return found
 
 
 def load_generator(artifact: str, loading: Loading) -> "TextGenerator":

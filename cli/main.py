@@ -33,6 +33,7 @@ VERBS = (
     "answer",
     "embed",
     "bench",
+    "serve",
     "card",
     "push",
 )

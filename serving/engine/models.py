@@ -10,6 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
+from ...artifact import Precision
 from ...runtime.folder import open_folder
 from ...runtime.load import LoadOptions, Model
 from ..errors import ApiError, shutting_down
@@ -249,14 +250,19 @@ class Models:
             await asyncio.to_thread(loaded.close)
 
 
-def named_models(artifacts: Mapping[str, str | Path]) -> dict[str, ServedModel]:
+def named_models(
+    artifacts: Mapping[str, str | Path], revision: str | None = None, precision: Precision | None = None
+) -> dict[str, ServedModel]:
     """Return artifacts by their names, each given as a folder or a hub id; their manifests are read.
+
+    Args:
+        revision, precision: as for ``load``, of every artifact.
 
     Raises:
         ArtifactError, HubError: as ``open_folder``.
     """
     found = {}
     for name, source in artifacts.items():
-        folder, manifest = open_folder(source, None, None)
+        folder, manifest = open_folder(source, revision, precision)
         found[name] = ServedModel(name, folder, manifest)
     return found

@@ -53,7 +53,12 @@ class Access:
             nonlocal status, finished
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message = {**message, "headers": [*message["headers"], (b"x-request-id", record.id.encode("ascii"))]}
+                milliseconds = round(1000 * (time.monotonic() - record.started))
+                more = (
+                    (b"x-request-id", record.id.encode("ascii")),
+                    (b"openai-processing-ms", str(milliseconds).encode("ascii")),
+                )
+                message = {**message, "headers": [*message["headers"], *more]}
             else:
                 finished = not message.get("more_body", False)
                 if self._contents:
