@@ -3,6 +3,7 @@
     IntaglioError
     ├── InputError                  exit code 2: the caller can correct it
     │   ├── UsageError              arguments that contradict each other or are out of range
+    │   │   └── ConstraintError     a schema, a regular expression or a grammar that cannot be used
     │   ├── CheckpointError         a checkpoint folder that is damaged or incomplete
     │   ├── UnsupportedError        valid input that intaglio does not support: refused, never approximated
     │   ├── ArtifactError           an artifact folder that is damaged, incomplete or of another format version
@@ -31,6 +32,10 @@ class InputError(IntaglioError):
 
 class UsageError(InputError):
     """Arguments that contradict each other or are out of range."""
+
+
+class ConstraintError(UsageError):
+    """A JSON schema, a regular expression or a grammar that cannot be used, or that no text fits."""
 
 
 class CheckpointError(InputError):

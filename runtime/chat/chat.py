@@ -15,12 +15,14 @@ from ..sequence.options import Options
 from ..sequence.sequence import Generation
 from ..sequence.stream import TextStream
 from ..text.tokenizer import Tokenizer
+from .call_grammar import format_of
 from .forms import text_of_parts
 from .messages import Message, normalize_messages
-from .reasoning import ReasoningParser, ReplySpan, open_thought
+from .reasoning import CLOSE, ReasoningParser, ReplySpan, open_thought
 from .template import ChatFormat
 from .tool_call import BrokenToolCall, ToolCall
 from .tool_calls import TextOrCall, ToolCallParser
+from .tool_choice import CONSTRAINTS, constrain_calls
 from .tool_schema import Tool, tool_schemas
 
 RESERVED = ("messages", "tools", "documents", "add_generation_prompt", "continue_final_message", "template")
@@ -69,6 +71,7 @@ class ChatParser:
     Args:
         opened: the prompt has opened the thought already.
         schemas: the tools, as JSON schemas; None for none.
+        strict: a call has its tags.
         continued_text, continued_thought: what the message has already that the turn continues.
     """
 
@@ -77,11 +80,12 @@ class ChatParser:
         *,
         opened: bool = False,
         schemas: Sequence[Mapping[str, Any]] | None = None,
+        strict: bool = False,
         continued_text: str = "",
         continued_thought: str = "",
     ) -> None:
         self._reasoning = ReasoningParser(opened=opened)
-        self._calls = ToolCallParser(schemas) if schemas else None
+        self._calls = ToolCallParser(schemas, bare=not strict) if schemas else None
         self._continued_text = continued_text
         self._continued_thought = continued_thought
 
@@ -182,6 +186,9 @@ class ChatOptions(Options, total=False):
     """Options of a chat turn, documented in ``TextGenerator.chat``."""
 
     tools: Sequence[Tool] | None
+    tool_choice: str | None
+    strict_tools: bool | None
+    parallel_tool_calls: bool | None
     enable_thinking: bool | None
     documents: Sequence[Mapping[str, Any]] | None
     continue_final_message: bool
@@ -241,9 +248,21 @@ def prepare_turn(
     final = text_of_parts(normalize_messages(messages[-1:])[0].get("content")) if continued else ""
     thought = open_thought(prompt, final)
     settings = cast(Options, {name: value for name, value in options.items() if name in Options.__annotations__})
+    constrain_calls(
+        settings,
+        schemas or [],
+        tokenizer,
+        format_of(chat_format.source(options.get("template"), with_tools=schemas is not None)),
+        choice=options.get("tool_choice") or "auto",
+        strict=bool(options.get("strict_tools")),
+        several=options.get("parallel_tool_calls") is not False,
+    )
+    if thought is not None and any(settings.get(name) is not None for name in CONSTRAINTS):
+        settings["constrain_after"] = CLOSE
     parser = ChatParser(
         opened=thought is not None,
         schemas=schemas,
+        strict=bool(options.get("strict_tools")),
         continued_text=final if thought is None else "",
         continued_thought=thought or "",
     )

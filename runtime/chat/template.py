@@ -86,9 +86,13 @@ class ChatFormat:
         Raises:
             ArtifactError, UsageError: as ``render``, where no template can be used.
         """
-        source = self._select(None, with_tools=with_tools)
+        source = self.source(with_tools=with_tools)
         self._compile(source)
         return variable in _sandbox().names_read(source)
+
+    def source(self, template: str | None = None, *, with_tools: bool = False) -> str:
+        """Return the text of the template that ``render`` uses; errors as there."""
+        return self._select(template, with_tools=with_tools)
 
     def _render_best(
         self, source: str, messages: list[dict[str, Any]], variables: Mapping[str, Any], continue_final: bool

@@ -28,13 +28,15 @@ class ToolCallParser:
 
     Args:
         schemas: the tools, as JSON schemas.
+        bare: a call may have no tags.
     """
 
-    def __init__(self, schemas: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, schemas: Sequence[Mapping[str, Any]], *, bare: bool = True) -> None:
         self._tools = {function["name"]: function for function in map(function_of, schemas)}
         self._pending = ""
         self._tagged: TaggedCallScanner | None = None
-        self._bare: BareCallScanner | None = BareCallScanner()
+        self._may_be_bare = bare
+        self._bare = BareCallScanner() if bare else None
         self._fence_open = False  # a code fence around a call without tags is not closed yet
         self._after_call = False  # whitespace after a call is dropped
 
@@ -133,7 +135,7 @@ class ToolCallParser:
             return self._keep_as_text(format.opening + body + tag, found, rest)
         found += calls
         self._tagged = TaggedCallScanner(format) if tag == format.opening else None
-        self._after_call, self._bare = True, BareCallScanner()
+        self._after_call, self._bare = True, BareCallScanner() if self._may_be_bare else None
         return rest
 
     def _parse_calls(self, body: str, format: CallFormat, *, closed: bool) -> list[TextOrCall] | None:

@@ -144,6 +144,7 @@ class TextGenerator:
             eos_token_id: tokens that end the generation; an empty list for none.
             json_schema, regex, grammar: at most one of them, which the whole text must match: a JSON schema (an object,
                 or JSON text), a regular expression, or a grammar in Lark's notation.
+            constrain_after: text after which that begins to hold; before its first occurrence there may be any text.
             logprobs: compute log-probabilities of the generated tokens, and of so many most likely ones for each.
             speculate: guess tokens from the text so far and check several in one pass. None does so where a prompt is
                 decoded alone and the results are the same (``speculation_note`` is None); False never does; True
@@ -212,13 +213,18 @@ class TextGenerator:
 
         Options:
             tools: functions, or JSON schemas, that the model may call; ``run_tools`` executes the calls.
+            tool_choice: "auto", where the model decides; "required", where it must call a tool and writes nothing else;
+                or the name of the one that it must call, once.
+            strict_tools: the arguments of calls fit the tools' schemas in full.
+            parallel_tool_calls: False for one call at most, where calls are constrained by one of the last two.
             enable_thinking: for templates that support it; None for the template's own default.
             documents: for templates that read them.
             template_variables: further variables by name; the template must read each of them.
             continue_final_message: continue the last message instead of answering it.
             template: the name of one of several templates.
             conversation: one made by ``conversation()``; a turn then reads only what is new.
-            all others: as ``generate``.
+            all others: as ``generate``. json_schema, regex and grammar are for the text after the thought; with tools,
+                json_schema is for a turn without calls.
 
         Raises:
             ArtifactError: there is no chat template, or it is refused.

@@ -5,6 +5,7 @@ allowed exactly where the text may end; where nothing else is allowed, generatio
 """
 
 import json
+import re
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from copy import copy
@@ -15,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import DependencyError, UnsupportedError, UsageError
+from ...errors import ConstraintError, DependencyError, UnsupportedError, UsageError
 from ...files.json_file import parse_json
 from ...files.library_errors import library_errors
 from ..text.tokenizer import Tokenizer
@@ -30,6 +31,7 @@ WHITESPACE = r" |\n[ \t]{0,32}"
 # other, or references, on the native stack, which 3,000 in a chain overflow. All else has limits of its own.
 MOST_CHARACTERS = {"regex": 100_000, "grammar": 500_000, "json_schema": 500_000}
 MOST_RULES = 1000
+_SCHEMA = re.compile(r"%json\s*\{")
 REASON = 500  # characters of llguidance's explanation; the state of its parser follows
 
 
@@ -77,11 +79,16 @@ class Grammars:
         json_schema: Schema | None = None,
         regex: str | None = None,
         grammar: str | None = None,
+        after: str | None = None,
     ) -> Constraint | None:
         """Return the constraint of a call; None where it has none.
 
+        Args:
+            after: a tag. The constraint is for the text after its first occurrence; before it any text may come.
+
         Raises:
-            UsageError: more than one is given; or the schema, the expression or the grammar cannot be used.
+            UsageError: more than one is given, or the artifact has no tokenizer.
+            ConstraintError: the schema, the expression or the grammar cannot be used.
             UnsupportedError: llguidance does not support the tokenizer.
             DependencyError: llguidance is not installed.
         """
@@ -95,11 +102,13 @@ class Grammars:
             raise UsageError(f"{given[0]} needs text, and this artifact has no tokenizer.json; leave it out")
         library = import_llguidance()
         what = f"the {given[0].replace('_', ' ').replace('json', 'JSON')}"
-        with library_errors(lambda reason: UsageError(f"{what} cannot be used: {_reason(reason)}; simplify it")):
+        with library_errors(lambda reason: ConstraintError(f"{what} cannot be used: {_reason(reason)}; simplify it")):
             source = _source(library, given[0], options[given[0]])
+            if after is not None:
+                source = _after(self._tokenizer, after, source)
             matcher = library.LLMatcher(self._prepare(library, self._tokenizer), source, log_level=0)
         if matcher.is_error():
-            raise UsageError(f"{what} cannot be used: {_reason(matcher.get_error())}")
+            raise ConstraintError(f"{what} cannot be used: {_reason(matcher.get_error())}")
         constraint = GrammarConstraint(matcher, what, self._prepared.eos_token, end_tokens, self._vocab_size)
         constraint.check()
         return constraint
@@ -151,7 +160,7 @@ class GrammarConstraint:
         """Check that the grammar allows a first token.
 
         Raises:
-            UsageError: no text fits.
+            ConstraintError: no text fits.
         """
         self.fresh()._allowed()
 
@@ -159,7 +168,7 @@ class GrammarConstraint:
         """As ``Constraint.allow``.
 
         Raises:
-            UsageError: the grammar exceeds llguidance's limits, or no token fits.
+            ConstraintError: the grammar exceeds llguidance's limits, or no token fits.
         """
         return np.where(self._allowed(), logits, np.float32(-np.inf))
 
@@ -187,7 +196,7 @@ class GrammarConstraint:
     def _require(self, holds: bool, reason: str) -> None:
         if not holds:
             where = f"no further than {self._count} tokens" if self._count else "no text at all"
-            raise UsageError(f"{self._what} allows {where}: {_reason(reason)}; correct or simplify it")
+            raise ConstraintError(f"{self._what} allows {where}: {_reason(reason)}; correct or simplify it")
 
 
 def import_llguidance() -> Any:
@@ -208,24 +217,78 @@ def import_llguidance() -> Any:
 def _source(library: Any, kind: str, value: Any) -> str:
     """Return the grammar in llguidance's own format."""
     if kind == "json_schema":
-        schema = _schema(value)
+        schema = schema_text(value)
         # Defaults; a schema can override them under "x-guidance".
         converted: str = library.LLMatcher.grammar_from_json_schema(schema, {"whitespace_pattern": WHITESPACE})
         return converted
     if not isinstance(value, str):
-        raise UsageError(f"{kind} must be text, not {type(value).__name__}")
+        raise ConstraintError(f"{kind} must be text, not {type(value).__name__}")
     if kind == "regex":
         _check_size("the regex", len(value), "characters", MOST_CHARACTERS["regex"])
         from_regex: str = library.LLMatcher.grammar_from_regex(value)
         return from_regex
     _check_size("the grammar", len(value), "characters", MOST_CHARACTERS["grammar"])
-    _check_size("the grammar", value.count(":"), "colons, one for each rule,", MOST_RULES)
+    rules, schemas = _without_schemas(value)
+    _check_size("the grammar", rules.count(":"), "colons, one for each rule,", MOST_RULES)
+    _check_size("the grammar", schemas.count('"$ref"'), "references", MOST_RULES)
     from_lark: str = library.LLMatcher.grammar_from_lark(value)
     return from_lark
 
 
-def _schema(value: Any) -> str:
-    """Return a JSON schema as text, from a mapping, a boolean, or text."""
+def _without_schemas(grammar: str) -> tuple[str, str]:
+    """Return the rules of a grammar without the JSON schemas in it (``%json {...}``), and those schemas."""
+    rules, schemas = [], []
+    start = 0
+    for found in _SCHEMA.finditer(grammar):
+        if found.start() < start:  # inside the last one
+            continue
+        try:
+            _, end = json.JSONDecoder().raw_decode(grammar, found.end() - 1)
+        except (ValueError, RecursionError):
+            continue
+        rules.append(grammar[start : found.start()])
+        schemas.append(grammar[found.end() - 1 : end])
+        start = end
+    return "".join([*rules, grammar[start:]]), "".join(schemas)
+
+
+def _after(tokenizer: Tokenizer, tag: str, source: str) -> str:
+    """Return the grammar, in llguidance's own format, of any text that ends with a tag, and what ``source`` allows."""
+    lines = [
+        "start: before SPACE? @constrained",
+        *text_before("before", tokenizer, tag),
+        r"SPACE: /[ \t\r\n]{1,8}/",
+    ]
+    try:
+        inner, *others = json.loads(source)["grammars"]
+    except ValueError:  # Lark's notation is not JSON
+        inner, others = {"lark_grammar": source}, []
+    return json.dumps({"grammars": [{"lark_grammar": "\n".join(lines)}, {**inner, "name": "constrained"}, *others]})
+
+
+def text_before(rule: str, tokenizer: Tokenizer, tag: str) -> list[str]:
+    """Return lines that define a rule of Lark's notation: any text up to the first occurrence of a tag, and the tag."""
+    shown = in_grammar(tokenizer, tag)
+    if shown.startswith("<"):
+        return [f"{rule}: /(.|\\n)*/ {shown}"]
+    return [f"{rule}[lazy]: {rule.upper()}_TEXT {shown}", f"{rule.upper()}_TEXT: /(.|\\n)*/"]
+
+
+def in_grammar(tokenizer: Tokenizer, tag: str) -> str:
+    """Return a tag in Lark's notation: as a token where the tokenizer has it as one, else as text.
+
+    llguidance takes added tokens in angle brackets for special ones, which text in a grammar does not match.
+    """
+    token = tokenizer.backend.token_to_id(tag)
+    return json.dumps(tag, ensure_ascii=False) if token is None else f"<[{token}]>"
+
+
+def schema_text(value: Any) -> str:
+    """Return a JSON schema as text, from a mapping, a boolean, or text.
+
+    Raises:
+        ConstraintError: it is not a schema, or a very large one.
+    """
     try:
         if isinstance(value, str):
             _check_size("the JSON schema", len(value), "characters", MOST_CHARACTERS["json_schema"])
@@ -233,15 +296,15 @@ def _schema(value: Any) -> str:
         schema = parse_json(text)
         text = json.dumps(schema, allow_nan=False)
     except RecursionError:
-        raise UsageError("the JSON schema is nested too deeply; give a flatter one") from None
+        raise ConstraintError("the JSON schema is nested too deeply; give a flatter one") from None
     except (ValueError, TypeError) as error:
-        raise UsageError(
+        raise ConstraintError(
             f"the JSON schema is not JSON ({error}); give an object such as {{'type': 'object'}}"
         ) from None
     if not isinstance(schema, Mapping | bool):
-        raise UsageError(f"the JSON schema must be an object or a boolean, not {text[:60]}; see json-schema.org")
+        raise ConstraintError(f"the JSON schema must be an object or a boolean, not {text[:60]}; see json-schema.org")
     if schema is False:
-        raise UsageError("the JSON schema is false, which nothing fits; give an object")
+        raise ConstraintError("the JSON schema is false, which nothing fits; give an object")
     _check_size("the JSON schema", len(text), "characters", MOST_CHARACTERS["json_schema"])
     _check_size("the JSON schema", text.count('"$ref"'), "references", MOST_RULES)
     return "{}" if schema is True else text
@@ -251,10 +314,10 @@ def _check_size(what: str, count: int, of: str, most: int) -> None:
     """Check a size before llguidance does any work.
 
     Raises:
-        UsageError: the size is above ``most``.
+        ConstraintError: the size is above ``most``.
     """
     if count > most:
-        raise UsageError(f"{what} has {count:,} {of} and {most:,} are allowed; simplify it")
+        raise ConstraintError(f"{what} has {count:,} {of} and {most:,} are allowed; simplify it")
 
 
 def _reason(error: str) -> str:

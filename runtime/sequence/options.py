@@ -63,6 +63,7 @@ class Options(TypedDict, total=False):
     json_schema: Schema | None
     regex: str | None
     grammar: str | None
+    constrain_after: str | None
     logprobs: int | None
     speculate: bool | None
     draft: Drafter | None

@@ -97,6 +97,7 @@ class RequestBuilder:
             json_schema=options.get("json_schema"),
             regex=options.get("regex"),
             grammar=options.get("grammar"),
+            after=options.get("constrain_after"),
         )
         beams = _beams(settings)
         if beams is not None and (speculate or draft is not None):

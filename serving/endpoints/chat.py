@@ -9,7 +9,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from ...errors import IntaglioError
+from ...errors import ConstraintError, IntaglioError
 from ...runtime.generation.events import Waiting
 from ..engine.engine import Engine
 from ..errors import refused
@@ -18,6 +18,7 @@ from ..http.streams import event_stream, while_connected
 from ..protocol.chat.answer import Completion
 from ..protocol.chat.body import ChatBody
 from ..protocol.chat.pieces import Choice, Piece
+from ..protocol.chat.response_format import constraint_param
 from ..protocol.chat.turn import chat_turn
 from ..server import server_of
 
@@ -58,7 +59,7 @@ def prepare(engine: Engine, body: ChatBody) -> Prepared:
     try:
         requests = [engine.prepare(turn.tokens, repetition=index, **turn.options) for index in range(turn.count)]
     except IntaglioError as error:
-        raise refused(error) from None
+        raise refused(error, constraint_param(body) if isinstance(error, ConstraintError) else None) from None
     return Prepared(requests, turn.choices())
 
 

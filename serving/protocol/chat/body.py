@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from ...forms import Body, few, unsupported
+from ..completions import StructuredOutputs
 from ..sampling import SamplingBody
 from .messages import MOST_MESSAGES, Message
 from .tools import MOST_TOOLS, Tool, ToolChoice
@@ -35,7 +36,8 @@ class ChatBody(SamplingBody):
     ``safety_identifier``, ``prompt_cache_key``, ``prompt_cache_retention`` (prompts are shared by all requests),
     ``service_tier`` "auto" or "default" and ``store`` false (nothing is stored).
 
-    ``chat_template_kwargs``, ``add_generation_prompt``, ``continue_final_message`` are vLLM's.
+    ``chat_template_kwargs``, ``add_generation_prompt``, ``continue_final_message`` and ``structured_outputs`` are
+    vLLM's.
     """
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES)]
@@ -47,6 +49,7 @@ class ChatBody(SamplingBody):
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
     chat_template_kwargs: Annotated[dict[str, Any], few(32)] | None = None
     add_generation_prompt: bool | None = None

@@ -1,6 +1,6 @@
 """Tools of a chat: OpenAI's ``tools`` and ``tool_choice``."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -12,6 +12,7 @@ from ...forms import Body
 MOST_TOOLS = 128
 
 Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")]
+MODES = ("none", "auto", "required")
 
 
 class Function(Body):
@@ -66,12 +67,12 @@ class Calling:
 
     Attributes:
         tools: those that it sees, as JSON schemas; empty for none.
-        forced: it must call at least one of them.
+        choice: "auto", "required", or the name of the one that it must call.
         strict: the arguments of its calls must fit the schemas.
     """
 
     tools: Sequence[dict[str, Any]] = ()
-    forced: bool = False
+    choice: str = "auto"
     strict: bool = False
 
 
@@ -87,29 +88,32 @@ def calling(tools: Sequence[Tool] | None, choice: ToolChoice | None) -> Calling:
         return Calling()
     by_name: dict[str, Tool] = {}
     for index, tool in enumerate(tools):
+        if tool.function.name in MODES:
+            param = f"tools[{index}].function.name"
+            raise ApiError(f"{param}: {tool.function.name!r} is a tool_choice; give another name", param=param)
         if by_name.setdefault(tool.function.name, tool) is not tool:
             param = f"tools[{index}].function.name"
             raise ApiError(f"{param}: there are two tools {tool.function.name!r}; give each its own name", param=param)
     if choice == "none":
         return Calling()
+    chosen = list(by_name)
+    mode: str = choice if isinstance(choice, str) else "auto"
     if isinstance(choice, NamedTool):
-        names, forced = [choice.function.name], True
-        params = ["tool_choice.function.name"]
+        mode = choice.function.name
+        _check_known(mode, by_name, "tool_choice.function.name")
     elif isinstance(choice, AllowedToolsChoice):
-        names, forced = (
-            [one.function.name for one in choice.allowed_tools.tools],
-            choice.allowed_tools.mode == "required",
-        )
-        params = [f"tool_choice.allowed_tools.tools[{index}].function.name" for index in range(len(names))]
-    else:
-        names, forced = list(by_name), choice == "required"
-        params = []
-    for name, param in zip(names, params, strict=False):
-        if name not in by_name:
-            known = ", ".join(by_name)[:200]
-            raise ApiError(f"{param}: there is no tool {name[:128]!r}; the tools are: {known}", param=param)
-    chosen = [by_name[name] for name in dict.fromkeys(names)]
-    return Calling([_schema(tool) for tool in chosen], forced, any(tool.function.strict for tool in chosen))
+        allowed = choice.allowed_tools
+        chosen, mode = [one.function.name for one in allowed.tools], allowed.mode
+        for index, name in enumerate(chosen):
+            _check_known(name, by_name, f"tool_choice.allowed_tools.tools[{index}].function.name")
+    shown = [by_name[name] for name in dict.fromkeys(chosen)]
+    return Calling([_schema(tool) for tool in shown], mode, any(tool.function.strict for tool in shown))
+
+
+def _check_known(name: str, tools: Mapping[str, Tool], param: str) -> None:
+    if name not in tools:
+        known = ", ".join(tools)[:200]
+        raise ApiError(f"{param}: there is no tool {name[:128]!r}; the tools are: {known}", param=param)
 
 
 def _schema(tool: Tool) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from ....errors import ArtifactError, IntaglioError
-from ....runtime.chat.chat import RESERVED, ChatOptions, ChatParser, ChatTurn, prepare_turn
+from ....errors import ArtifactError, ConstraintError, IntaglioError
+from ....runtime.chat.chat import ChatOptions, ChatParser, ChatTurn, prepare_turn
 from ....runtime.generation.generator import TextGenerator
 from ....runtime.sequence.options import Options
 from ...errors import ApiError, refused
@@ -15,10 +15,9 @@ from ..sampling import check_stream, sampling_options
 from .body import ChatBody
 from .messages import template_messages
 from .pieces import Choice
+from .response_format import set_constraint
+from .thinking import template_variables
 from .tools import calling
-
-REASONING = ("enable_thinking", "reasoning_effort")
-"""Variables by which templates are told how much to think."""
 
 
 @dataclass(frozen=True)
@@ -57,43 +56,50 @@ def chat_turn(name: str, generator: TextGenerator, most: int, body: ChatBody) ->
     check_stream(body)
     if not generator.chat_format.templates:
         raise ApiError(f"the model {name!r} has no chat template; use /v1/completions", param="model")
-    allowed = calling(body.tools, body.tool_choice)
-    if allowed.forced:
-        raise ApiError("tool_choice: the server cannot force calls yet; give 'auto'", param="tool_choice")
-    if body.response_format is not None and body.response_format.type != "text":
-        raise ApiError(
-            "response_format: the server cannot constrain answers yet; leave it out", param="response_format"
-        )
     options = cast(ChatOptions, sampling_options(body))
+    _set_logprobs(body, options)
+    _set_continuation(body, options)
+    allowed = calling(body.tools, body.tool_choice)
     if allowed.tools:
         options["tools"] = allowed.tools
-    if variables := _variables(body, generator):
+        options["tool_choice"] = allowed.choice
+        options["strict_tools"] = allowed.strict
+        options["parallel_tool_calls"] = body.parallel_tool_calls is not False
+    set_constraint(body, options)
+    if variables := template_variables(body, generator.chat_format):
         options["template_variables"] = variables
-    if body.continue_final_message:
-        if body.add_generation_prompt:
-            raise ApiError(
-                "add_generation_prompt and continue_final_message exclude each other; give one of them",
-                param="continue_final_message",
-            )
-        if body.messages[-1].role != "assistant":
-            raise ApiError(
-                "continue_final_message: the last message is not the assistant's; leave it out, or add one",
-                param="continue_final_message",
-            )
-        options["continue_final_message"] = True
-    elif body.add_generation_prompt is False:
-        raise ApiError(
-            "add_generation_prompt false leaves nobody's turn to write; leave it out, or give continue_final_message",
-            param="add_generation_prompt",
-        )
-    if body.logprobs:
-        options["logprobs"] = body.top_logprobs or 0
-    elif body.top_logprobs:
-        raise ApiError("top_logprobs needs logprobs true; give both", param="top_logprobs")
     turn = _rendered(name, generator, body, options)
     turn.options["max_new_tokens"] = _new_tokens(body, len(turn.tokens), most, generator.defaults.values)
     most_calls = 1 if body.parallel_tool_calls is False else None
     return Turn(turn.tokens, turn.options, body.n or 1, turn.parser, most_calls)
+
+
+def _set_logprobs(body: ChatBody, options: ChatOptions) -> None:
+    if body.logprobs:
+        options["logprobs"] = body.top_logprobs or 0
+    elif body.top_logprobs:
+        raise ApiError("top_logprobs needs logprobs true; give both", param="top_logprobs")
+
+
+def _set_continuation(body: ChatBody, options: ChatOptions) -> None:
+    """Set whose text the model continues: its own next turn, or the last message."""
+    if not body.continue_final_message:
+        if body.add_generation_prompt is False:
+            raise ApiError(
+                "add_generation_prompt: false leaves no turn to write; leave it out, or give continue_final_message",
+                param="add_generation_prompt",
+            )
+        return
+    reason = None
+    if body.add_generation_prompt:
+        reason = "it excludes add_generation_prompt; give one of them"
+    elif body.messages[-1].role != "assistant":
+        reason = "the last message is not the assistant's; leave it out, or add one"
+    elif body.messages[-1].tool_calls:
+        reason = "the last message has tool_calls, and its text cannot go on after them; leave one of them out"
+    if reason is not None:
+        raise ApiError(f"continue_final_message: {reason}", param="continue_final_message")
+    options["continue_final_message"] = True
 
 
 def _rendered(name: str, generator: TextGenerator, body: ChatBody, options: ChatOptions) -> ChatTurn:
@@ -106,7 +112,7 @@ def _rendered(name: str, generator: TextGenerator, body: ChatBody, options: Chat
     except ArtifactError as error:  # the template fails on these messages, or takes too much time or memory for them
         raise ApiError(str(error), param="messages") from None
     except IntaglioError as error:
-        raise refused(error, "messages") from None
+        raise refused(error, "tools" if isinstance(error, ConstraintError) else "messages") from None
 
 
 def _new_tokens(body: ChatBody, prompt: int, most: int, defaults: Mapping[str, Any]) -> int:
@@ -126,37 +132,3 @@ def _new_tokens(body: ChatBody, prompt: int, most: int, defaults: Mapping[str, A
     if wanted is None:
         wanted = defaults.get("max_new_tokens") or max(1, defaults.get("max_length", most) - prompt)
     return min(most - prompt, int(wanted))
-
-
-def _variables(body: ChatBody, generator: TextGenerator) -> dict[str, Any]:
-    """Return the variables of the template.
-
-    Raises:
-        ApiError: one that the template does not read, so that it would have no effect.
-    """
-    variables = dict(body.chat_template_kwargs or {})
-    reads = generator.chat_format.reads
-    tools = bool(body.tools)
-    for name, value in variables.items():
-        param = f"chat_template_kwargs.{name}"
-        if name in RESERVED:
-            raise ApiError(f"{param}: the server sets it from the request itself; leave it out", param=param)
-        # A model that does not think obeys enable_thinking false.
-        if not reads(name, with_tools=tools) and not (name == "enable_thinking" and value is False):
-            raise ApiError(f"{param}: the model's chat template does not read it; leave it out", param=param)
-    if (effort := body.reasoning_effort) is None:
-        return variables
-    if given := [name for name in REASONING if name in variables]:
-        raise ApiError(
-            f"reasoning_effort: chat_template_kwargs has {given[0]} as well; give one of them", param="reasoning_effort"
-        )
-    if reads("reasoning_effort", with_tools=tools):
-        return {**variables, "reasoning_effort": effort}
-    if reads("enable_thinking", with_tools=tools):
-        return {**variables, "enable_thinking": effort != "none"}
-    if effort == "none":
-        return variables
-    raise ApiError(
-        "reasoning_effort: the model's chat template has no way to ask for a thought; leave it out, or give 'none'",
-        param="reasoning_effort",
-    )
