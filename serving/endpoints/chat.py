@@ -20,6 +20,7 @@ from ..protocol.chat.body import ChatBody
 from ..protocol.chat.pieces import Choice, Piece
 from ..protocol.chat.response_format import constraint_param
 from ..protocol.chat.turn import chat_turn
+from ..record import current
 from ..server import server_of
 
 
@@ -43,7 +44,7 @@ async def chat_completions(request: Request) -> Response:
     assert engine.generator.tokenizer is not None  # it has a chat template, so the turn could be rendered
     with_usage = body.stream_options is not None and body.stream_options.include_usage
     completion = Completion(engine.name, engine.generator.tokenizer, body.logprobs or False, with_usage)
-    events = pieces(engine, prepared)
+    events = pieces(engine, prepared, current().client)
     if body.stream:
         return await event_stream(request, _chunks(completion, prepared, events))
     return JSONResponse(await while_connected(request, _whole(completion, prepared, events)))
