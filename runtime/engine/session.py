@@ -78,7 +78,7 @@ class Session:
 
     @property
     def cache_bytes(self) -> Callable[[int], int]:
-        """A function from a number of tokens to the bytes of their sequence's KV cache; it does not hold the session."""
+        """From the tokens of a sequence to the bytes of its KV cache; the function does not hold the session."""
         return partial(sizes.cache_bytes, self.manifest.model, windowed=self.windowed, int8=self.cache_dtype == "int8")
 
     @cached_property
