@@ -78,13 +78,10 @@ async def _load(server: Server) -> None:
     """Load the models that are to be loaded at the start; then the server is ready, unless it ends by now."""
     try:
         if server.settings.preload:
-            async with server.models.holding():
-                for name in list(server.models.served)[: server.settings.max_loaded]:
-                    await server.models.model(name)
+            await server.models.preload()
     except Exception as error:
-        cause = error.__cause__ if isinstance(error, ApiError) else None  # what a client is not told
         if not server.draining:
-            server.failure = cause if isinstance(cause, Exception) else error
+            server.failure = error
     else:
         server.ready = not server.draining
 

@@ -64,7 +64,9 @@ def prepare(engine: Engine, body: ChatBody) -> Prepared:
     return Prepared(requests, turn.choices())
 
 
-async def pieces(engine: Engine, prepared: Prepared, client: str = "") -> AsyncGenerator[tuple[int, list[Piece]], None]:
+async def pieces(
+    engine: Engine, prepared: Prepared, client: str | None = None
+) -> AsyncGenerator[tuple[int, list[Piece]], None]:
     """Run a turn; yield the index of a choice and its next pieces, until all choices have ended.
 
     Closing the generator cancels what has not ended.

@@ -130,4 +130,5 @@ async def _score(call: Call, prompt: ReadPrompt) -> Score | None:
     """Return the score of a prompt; None for one token, which has no token before it."""
     if len(prompt.token_ids) == 1:
         return None
-    return await asyncio.to_thread(call.engine.generator.score, prompt.token_ids, logprobs=call.body.logprobs)
+    token_ids, logprobs = prompt.token_ids, call.body.logprobs
+    return await call.engine.run_task(lambda generator: generator.score(token_ids, logprobs=logprobs))

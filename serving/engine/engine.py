@@ -3,9 +3,10 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Unpack
+from functools import partial
+from typing import TypeVar, Unpack
 
 from ...errors import PromptError, UsageError
 from ...runtime.generation.events import Event, Waiting
@@ -13,13 +14,16 @@ from ...runtime.generation.generator import TextGenerator
 from ...runtime.sequence.options import Options
 from ...runtime.text.prompts import Prompt
 from ..errors import ApiError, failed, no_memory, refused, shutting_down, timed_out
+from ..record import current
 from ..settings import Settings
 from .admission import Admission
 from .cache_memory import CacheMemory
 from .observer import Observer, RequestRecord, Silent
 from .stepper import Stepper
+from .worker import Worker
 
 log = logging.getLogger(__name__)
+Result = TypeVar("Result")
 
 
 @dataclass
@@ -68,6 +72,7 @@ class Engine:
             prompt_cache=settings.prompt_cache,
         )
         self._open: dict[int, _Open] = {}
+        self._beside = Worker(name, generator, settings)
         self._loop = loop
         self._closing = False
         self._stepper = Stepper(name, self._scheduler, loop, self._deliver, self._lose_all)
@@ -122,7 +127,16 @@ class Engine:
             options["max_time"] = min(most, options.get("max_time") or most)
         return self._scheduler.prepare(prompt, index=index, repetition=repetition, **options)
 
-    async def run(self, requests: Sequence[Waiting], client: str = "") -> AsyncGenerator[tuple[int, Event], None]:
+    async def run_task(self, function: Callable[[TextGenerator], Result], client: str | None = None) -> Result:
+        """Return ``function(generator)``, called on a thread beside that of the steps, such as a score.
+
+        One call runs at a time; how many may wait is as for requests. Arguments and errors as ``Worker.run_steps``.
+        """
+        return await self._beside.run(partial(function, self.generator), client)
+
+    async def run(
+        self, requests: Sequence[Waiting], client: str | None = None
+    ) -> AsyncGenerator[tuple[int, Event], None]:
         """Run requests together; yield (index, event) until all have ended. Closing the generator cancels the rest.
 
         Where the time of a request is over, it ends with the text that is there and the finish reason "time"; where
@@ -130,12 +144,14 @@ class Engine:
 
         Args:
             requests: the choices or prompts of one call, all admitted or none.
-            client: whose requests they are, for limits per key; without a name they have none.
+            client: whose requests they are, for limits per key; None for the client of the current HTTP request. An
+                empty name has no limit.
 
         Raises:
             ApiError: 429 where there are too many requests, 504 where the time is over, 503 where memory is short or
                 the server ends, 500 where a pass of the model failed.
         """
+        client = current().client if client is None else client
         if not self._stepper.running:
             raise shutting_down() if self._closing else failed()
         try:
@@ -175,6 +191,7 @@ class Engine:
         """
         self._closing = True
         self._stepper.close()
+        self._beside.close()
 
     def _add(self, requests: Sequence[Waiting]) -> None:
         try:

@@ -116,11 +116,13 @@ class Models:
         assert isinstance(runner, Engine)
         return runner
 
-    async def run_task(self, name: str | None, function: Callable[[Model], Result], client: str = "") -> Result:
+    async def run_task(
+        self, name: str | None, function: Callable[[Model], Result], client: str | None = None
+    ) -> Result:
         """Return ``function(model)``, called on the thread of a model without generation.
 
         Args:
-            client: whose request it is, for limits per key; without a name it has none.
+            client: as ``Worker.run_steps``.
 
         Raises:
             ApiError: 400 where the model is for text; 429 where the queue is full, 504 where the time is over; also as
@@ -129,7 +131,9 @@ class Models:
         loaded, worker = await self._worker(name)
         return await worker.run(partial(function, loaded.model), client)
 
-    async def run_steps(self, name: str | None, function: Callable[[Model], Steps[Result]], client: str = "") -> Result:
+    async def run_steps(
+        self, name: str | None, function: Callable[[Model], Steps[Result]], client: str | None = None
+    ) -> Result:
         """Return what the generator ``function(model)`` returns; other calls run between its steps. As ``run_task``."""
         loaded, worker = await self._worker(name)
         return await worker.run_steps(function(loaded.model), client)
@@ -152,7 +156,7 @@ class Models:
             async with self.holding():
                 try:
                     await self._obtain(served)
-                except ApiError as error:
+                except ApiError as error:  # the cause is what a client is not told
                     raise error.__cause__ or error from None
 
     async def drain(self, timeout: float | None = None) -> None:

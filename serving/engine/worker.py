@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 
 from ...runtime.load import Model
 from ..errors import shutting_down, timed_out
+from ..record import current
 from ..settings import Settings
 from .admission import Admission
 
@@ -37,7 +38,7 @@ class Worker:
         """How many calls wait or run."""
         return self._admission.open
 
-    async def run(self, function: Callable[[], Result], client: str = "") -> Result:
+    async def run(self, function: Callable[[], Result], client: str | None = None) -> Result:
         """Return what a function returns. Errors as ``run_steps``."""
 
         def steps() -> Steps[Result]:
@@ -46,15 +47,20 @@ class Worker:
 
         return await self.run_steps(steps(), client)
 
-    async def run_steps(self, steps: Steps[Result], client: str = "") -> Result:
+    async def run_steps(self, steps: Steps[Result], client: str | None = None) -> Result:
         """Return what a generator returns; the steps of other calls run between its own.
 
         A call that is cancelled, or whose time is over, takes no further step. One that has begun cannot be stopped, so
         the call counts until it ends.
 
+        Args:
+            client: whose call it is, for limits per key; None for the client of the current HTTP request. An empty name
+                has no limit.
+
         Raises:
             ApiError: 429 as ``Admission.check``; 504 where the time of a request is over; 503 where the server ends.
         """
+        client = current().client if client is None else client
         self._admission.enter(1, client)
         loop = asyncio.get_running_loop()
         ends = None if self._timeout is None else loop.time() + self._timeout
