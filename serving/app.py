@@ -1,7 +1,7 @@
 """The application: paths, errors, and what begins and ends with it."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
@@ -13,7 +13,18 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..errors import InputError, IntaglioError
-from .endpoints import chat, completions, health, page, responses
+from .endpoints import (
+    chat,
+    classification,
+    completions,
+    embeddings,
+    health,
+    page,
+    responses,
+    served,
+    spans,
+    tokens,
+)
 from .endpoints import metrics as prometheus
 from .engine.models import Models
 from .errors import ApiError, refused
@@ -26,16 +37,33 @@ from .settings import Settings
 
 MOST_PATH = 200  # characters of a path in a message
 
+
+def _posts(endpoint: Callable[[Request], Awaitable[Response]], *paths: str) -> list[Route]:
+    return [Route(path, endpoint, methods=["POST"]) for path in paths]
+
+
 ROUTES = [
     Route("/", page.page),
     Route("/page/{name:path}", page.page),
     Route("/health", health.health),
     Route("/ready", health.ready),
     Route("/metrics", prometheus.metrics),
-    Route("/v1/models", health.models),
+    Route("/version", served.version),
+    Route("/v1/models", served.models),
+    Route("/v1/models/{name:path}", served.model),
     Route("/v1/chat/completions", chat.chat_completions, methods=["POST"]),
     Route("/v1/completions", completions.completions, methods=["POST"]),
     Route("/v1/responses", responses.responses, methods=["POST"]),
+    *_posts(embeddings.embeddings, "/v1/embeddings"),
+    *_posts(embeddings.embed_texts, "/embed"),
+    *_posts(classification.classes, "/v1/classify", "/classify"),
+    *_posts(classification.scores, "/v1/score", "/score"),
+    *_posts(classification.ranks, "/v1/rerank", "/v2/rerank", "/rerank"),
+    *_posts(classification.predict, "/predict"),
+    *_posts(spans.tags, "/v1/token_classify", "/token_classify"),
+    *_posts(spans.answers, "/v1/answer", "/answer"),
+    *_posts(tokens.tokenize, "/tokenize"),
+    *_posts(tokens.detokenize, "/detokenize"),
 ]
 
 

@@ -49,3 +49,7 @@ class Settings:
     drain_timeout: float = 30.0
     preload: bool = False
     log_contents: bool = False
+
+    def longest(self, context: int) -> int:
+        """Return the most tokens of a request to a model with this context."""
+        return min(self.max_length or context, context)

@@ -76,7 +76,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         "pushing",
     ),
     "serving": (
-        "errors load record settings",
+        "errors load record settings steps",
         "forms",
         "engine http protocol",
         "metrics",

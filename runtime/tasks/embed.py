@@ -44,6 +44,14 @@ class Embedder(TaskModel):
             steps = [normalizers.Lowercase(), *([] if own is None else [own])]
             tokenizer.backend.normalizer = normalizers.Sequence(steps)
 
+    @property
+    def dimensions(self) -> int:
+        """The length D of a vector."""
+        dense = [index for index, step in enumerate(self.embedding.steps) if step.kind == "dense"]
+        if dense:
+            return len(self._weights[f"{dense[-1]}.weight"])
+        return self.manifest.model.hidden_size * len(self.embedding.pooling)
+
     @refuses_unknown_options
     def __call__(
         self,

@@ -1,4 +1,4 @@
-"""``/health``: the process answers; ``/ready``: it may receive requests; ``/v1/models``: what it serves."""
+"""``/health``: the process answers; ``/ready``: it may receive requests."""
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -18,10 +18,3 @@ async def ready(request: Request) -> Response:
     if server_of(request).ready:
         return JSONResponse({"status": "ready"})
     return JSONResponse({"status": "not ready"}, 503)
-
-
-async def models(request: Request) -> Response:
-    """Return the models."""
-    served = server_of(request).models.served
-    listed = [{"id": name, "object": "model", "created": 0, "owned_by": "intaglio"} for name in served]
-    return JSONResponse({"object": "list", "data": listed})

@@ -100,7 +100,7 @@ class Engine:
     @property
     def max_length(self) -> int:
         """The most tokens of a request, prompt and continuation together."""
-        return self._settings.max_length or self.generator.manifest.model.context_length
+        return self._settings.longest(self.generator.manifest.model.context_length)
 
     @property
     def alive(self) -> bool:

@@ -15,11 +15,12 @@ from ...runtime.folder import open_folder
 from ...runtime.load import LoadOptions, Model
 from ..errors import ApiError, shutting_down
 from ..settings import Settings
+from ..steps import Steps
 from .admission import queue_full
 from .engine import Engine
 from .loaded import Loaded, Place, ServedModel, open_model
 from .observer import Observer
-from .worker import Steps, Worker
+from .worker import Worker
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -60,6 +61,11 @@ class Models:
         """The engines of the text-generation models that are loaded, by name."""
         runners = {name: place.loaded.runner for name, place in self._places.items() if place.loaded is not None}
         return {name: runner for name, runner in runners.items() if isinstance(runner, Engine)}
+
+    @property
+    def loaded(self) -> frozenset[str]:
+        """The names of the models in memory."""
+        return frozenset(name for name, place in self._places.items() if place.loaded is not None)
 
     @property
     def healthy(self) -> bool:

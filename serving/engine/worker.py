@@ -1,7 +1,7 @@
 """A model of a task without generation: its calls take turns on a thread of its own."""
 
 import asyncio
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -10,10 +10,10 @@ from ...runtime.load import Model
 from ..errors import shutting_down, timed_out
 from ..record import current
 from ..settings import Settings
+from ..steps import Steps
 from .admission import Admission
 
 Result = TypeVar("Result")
-Steps = Generator[None, None, Result]
 
 
 @dataclass(frozen=True)

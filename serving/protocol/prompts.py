@@ -20,7 +20,7 @@ Inputs = (
 )
 
 
-def as_prompts(given: str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]]) -> list[Prompt]:
+def as_prompts(given: str | Sequence[int] | Sequence[Prompt]) -> list[Prompt]:
     """Return the prompts of a call as a list; a single text, or its token ids, is a list of one."""
     if isinstance(given, str):
         return [given]

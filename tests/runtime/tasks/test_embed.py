@@ -23,6 +23,7 @@ def test_pooling_is_over_the_texts_own_tokens(embedder: Embedder) -> None:
     rows = [TABLE[embedder.tokenizer.encode(text)] for text in TEXTS]
     last = embedder(TEXTS, normalize=False)
     assert last.dtype == np.float32
+    assert embedder.dimensions == last.shape[1]
     np.testing.assert_array_equal(last, [row[-1] for row in rows])
     mean = embedder(TEXTS, pooling="mean", normalize=False)
     np.testing.assert_allclose(mean, [row.mean(axis=0) for row in rows], rtol=1e-5, atol=1e-6)

@@ -1,0 +1,1 @@
+"""The bodies of the tasks without generation, and what their results become."""
