@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -12,6 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from .. import __version__
 from ..errors import InputError, IntaglioError
 from .endpoints import (
     chat,
@@ -34,6 +36,10 @@ from .metrics.http import HttpCounting
 from .metrics.metrics import Metrics
 from .server import Server
 from .settings import Settings
+from .tracing.setup import tracer_provider
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
 
 MOST_PATH = 200  # characters of a path in a message
 
@@ -67,8 +73,13 @@ ROUTES = [
 ]
 
 
-def create_app(models: Models, settings: Settings) -> Starlette:
-    """Return the application of a server."""
+def create_app(models: Models, settings: Settings, tracing: "TracerProvider | None" = None) -> Starlette:
+    """Return the application of a server.
+
+    Args:
+        tracing: what makes and sends spans; None for what the settings and OpenTelemetry's variables say.
+    """
+    tracing = tracing or tracer_provider(settings.otlp_endpoint)
     metrics = Metrics(models.served, lambda: models.engines)
     models.observer = metrics.requests
     server = Server(models, settings, metrics)
@@ -81,12 +92,14 @@ def create_app(models: Models, settings: Settings) -> Starlette:
         loading.cancel()
         await asyncio.gather(loading, return_exceptions=True)
         await models.close()
+        if tracing is not None:
+            await asyncio.to_thread(tracing.shutdown)  # sends the last spans
 
     app = Starlette(
         routes=ROUTES,
         middleware=[
             Middleware(HttpCounting, metrics=metrics.http, routes=ROUTES),
-            *layers(server),
+            *layers(server, _traces(tracing)),
             Middleware(HoldsModels, models=models),
         ],
         lifespan=lifespan,
@@ -100,6 +113,15 @@ def create_app(models: Models, settings: Settings) -> Starlette:
     app.router.redirect_slashes = False  # the address to redirect to would be made of the client's Host header
     app.state.server = server
     return app
+
+
+def _traces(tracing: "TracerProvider | None") -> list[Middleware]:
+    """Return the layer that makes spans, where there is somewhere to send them."""
+    if tracing is None:
+        return []
+    from .tracing.spans import Tracing
+
+    return [Middleware(Tracing, tracer=tracing.get_tracer("intaglio", __version__))]
 
 
 async def _load(server: Server) -> None:

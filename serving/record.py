@@ -15,6 +15,7 @@ class HttpRecord:
         model: the model's name.
         prompt_tokens, cached_tokens, tokens: sums over the choices of the request.
         first_token: when the first token was there, in ``time.monotonic``.
+        outcomes: of the choices, as in ``RequestRecord``.
     """
 
     id: str = ""
@@ -24,6 +25,7 @@ class HttpRecord:
     cached_tokens: int = 0
     tokens: int = 0
     first_token: float | None = None
+    outcomes: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
 
 

@@ -27,6 +27,7 @@ class Settings:
         max_connections: how many connections may be open at once.
         drain_timeout: seconds that running requests have to end when the server is told to.
         preload: load the models when the server starts, ``max_loaded`` of them, and not when they are first requested.
+        otlp_endpoint: the address of an OpenTelemetry collector for spans; None for what OTEL_ variables say.
         log_contents: write prompts and answers to the log.
     """
 
@@ -48,6 +49,7 @@ class Settings:
     max_connections: int = 512
     drain_timeout: float = 30.0
     preload: bool = False
+    otlp_endpoint: str | None = None
     log_contents: bool = False
 
     def longest(self, context: int) -> int:

@@ -79,7 +79,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         "errors load record settings steps",
         "forms",
         "engine http protocol",
-        "metrics",
+        "metrics tracing",
         "server",
         "http.gate",
         "http.layers",

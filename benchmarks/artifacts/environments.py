@@ -7,6 +7,7 @@ compiler and some minutes.
 """
 
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -24,10 +25,15 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "CTranslate2": (TORCH, "transformers", "ctranslate2"),
     "transformers": (TORCH, "transformers", "safetensors"),
 }
+WITHOUT_AMX = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16" if platform.machine() in ("x86_64", "AMD64") else ""
+"""Virtual machines name AMX among the processor's features, and end a process that uses it."""
+
 VARIABLES: Mapping[str, dict[str, str]] = {
     "llama-server": {
+        "CFLAGS": WITHOUT_AMX,
+        "CXXFLAGS": WITHOUT_AMX,
         "CMAKE_ARGS": "-DLLAMA_BUILD_SERVER=ON -DLLAMA_BUILD_TOOLS=ON -DLLAMA_TOOLS_INSTALL=ON -DLLAMA_BUILD_UI=OFF "
-        "-DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF -DLLAVA_BUILD=OFF"
+        "-DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF -DLLAVA_BUILD=OFF",
     }
 }
 """Of the installation: the source of llama-cpp-python holds llama.cpp's server, which is built for this processor."""

@@ -162,8 +162,12 @@ class Engine:
             raise
         self._admission.enter(len(requests), client)
         events: asyncio.Queue[tuple[int, Event] | ApiError] = asyncio.Queue()
+        prompts: set[bytes] = set()
         for index, request in enumerate(requests):
-            record = RequestRecord(self.name, request.prompt_tokens)
+            prompt = request.sequence.prompt.tobytes()
+            record = RequestRecord(self.name, request.prompt_tokens, same_prompt=prompt in prompts)
+            record.http.prompt_tokens += 0 if record.same_prompt else request.prompt_tokens
+            prompts.add(prompt)
             self._open[request.number] = _Open(request, index, client, record, events)
         ended, answered = 0, False
         try:
@@ -237,13 +241,11 @@ class Engine:
         record.cached_tokens = event.cached_tokens
         if event.token_ids:
             self._observer.tokens(record, len(event.token_ids), now)
-            record.first_token = record.first_token or now
-            record.last_token = now
-            record.tokens += len(event.token_ids)
+            record.count(len(event.token_ids), now)
 
     def _end(self, entry: _Open, outcome: str) -> None:
         """Take a request out of the open ones, which happens once."""
         del self._open[entry.request.number]
-        entry.record.outcome = "timeout" if outcome == "time" and not entry.record.tokens else outcome
+        entry.record.end("timeout" if outcome == "time" and not entry.record.tokens else outcome)
         self._admission.leave(entry.client)
         self._observer.finished(entry.record, time.monotonic())

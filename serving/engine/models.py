@@ -14,6 +14,7 @@ from ...artifact import Precision
 from ...runtime.folder import open_folder
 from ...runtime.load import LoadOptions, Model
 from ..errors import ApiError, shutting_down
+from ..record import current
 from ..settings import Settings
 from ..steps import Steps
 from .admission import queue_full
@@ -188,6 +189,7 @@ class Models:
 
     async def _obtain(self, served: ServedModel) -> Loaded:
         """Return a model for the current request, loaded; those that wait for it share one load."""
+        current().model = served.name
         place, held = self._places[served.name], _held.get()
         if place not in held:
             await self._hold(place, held)

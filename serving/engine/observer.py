@@ -4,6 +4,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from ..record import HttpRecord, current
+
 
 @dataclass
 class RequestRecord:
@@ -20,6 +22,25 @@ class RequestRecord:
     cached_tokens: int = 0
     outcome: str | None = None
     """A finish reason of ``Generation``, or "cancelled", "error" or "timeout"."""
+    http: HttpRecord = field(default_factory=current)
+    """The HTTP request that it is a choice or a prompt of."""
+    same_prompt: bool = False
+    """Another choice of the same HTTP request has this prompt, and its tokens count once there."""
+
+    def count(self, tokens: int, now: float) -> None:
+        """Note tokens, here and in the HTTP request."""
+        if self.first_token is None:
+            self.first_token = now
+            self.http.first_token = self.http.first_token or now
+            self.http.cached_tokens += 0 if self.same_prompt else self.cached_tokens
+        self.last_token = now
+        self.tokens += tokens
+        self.http.tokens += tokens
+
+    def end(self, outcome: str) -> None:
+        """Note the outcome, here and in the HTTP request."""
+        self.outcome = outcome
+        self.http.outcomes.append(outcome)
 
 
 class Observer(Protocol):

@@ -1,5 +1,7 @@
 """The layers around the endpoints, in their order."""
 
+from collections.abc import Sequence
+
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
@@ -25,8 +27,8 @@ def is_open(path: str) -> bool:
     return is_state(path) or path == "/" or path.startswith("/page/")
 
 
-def layers(server: Server) -> list[Middleware]:
-    """Return the layers of a server, the outermost first."""
+def layers(server: Server, traces: Sequence[Middleware] = ()) -> list[Middleware]:
+    """Return the layers of a server, the outermost first; ``traces`` make spans of what the access log has."""
     settings = server.settings
     cors = Middleware(
         CORSMiddleware,
@@ -38,6 +40,7 @@ def layers(server: Server) -> list[Middleware]:
     return [
         Middleware(SafeHeaders),
         Middleware(Access, contents=settings.log_contents),
+        *traces,
         Middleware(Head, hosts=settings.allowed_hosts),
         *([cors] if settings.allowed_origins else []),
         Middleware(Keys, keys=settings.api_keys, is_open=is_open),
