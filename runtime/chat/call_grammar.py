@@ -6,6 +6,7 @@
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,10 @@ from ..sequence.constraint import WHITESPACE, Schema, in_grammar, schema_text, t
 from ..text.tokenizer import Tokenizer
 from .call_formats import DEEPSEEK, FENCE, HERMES, SEPARATOR, WRAPPERS, CallFormat
 from .tool_schema import function_of
+
+_HERMES_START = r'\s*\{"name": "(?P<hermes>[^"]*)", "arguments": '
+_DEEPSEEK_START = rf"\s*function{SEPARATOR}(?P<deepseek>[^\n]*)\n{FENCE}json\n"
+_START = re.compile(rf"{HERMES.opening}{_HERMES_START}|{DEEPSEEK.opening}{_DEEPSEEK_START}")
 
 
 def call_grammar(
@@ -64,6 +69,12 @@ def call_grammar(
 def format_of(template: str) -> CallFormat:
     """Return the form of calls in a chat template."""
     return DEEPSEEK if DEEPSEEK.opening in template and HERMES.opening not in template else HERMES
+
+
+def arguments_start(text: str) -> tuple[str, int] | None:
+    """Return the name of the tool in a call of this grammar and where its arguments begin; None before they do."""
+    found = _START.match(text)
+    return None if found is None else (found["hermes"] or found["deepseek"], found.end())
 
 
 def _around(format: CallFormat, name: str, separator: str) -> tuple[str, str]:

@@ -71,7 +71,7 @@ class ChatParser:
     Args:
         opened: the prompt has opened the thought already.
         schemas: the tools, as JSON schemas; None for none.
-        strict: a call has its tags.
+        constrained: a ``call_grammar`` constrains the text: calls have their tags, and fit the tools.
         continued_text, continued_thought: what the message has already that the turn continues.
     """
 
@@ -80,12 +80,13 @@ class ChatParser:
         *,
         opened: bool = False,
         schemas: Sequence[Mapping[str, Any]] | None = None,
-        strict: bool = False,
+        constrained: bool = False,
         continued_text: str = "",
         continued_thought: str = "",
     ) -> None:
         self._reasoning = ReasoningParser(opened=opened)
-        self._calls = ToolCallParser(schemas, bare=not strict) if schemas else None
+        self._calls = ToolCallParser(schemas, bare=not constrained) if schemas else None
+        self._constrained = constrained
         self._continued_text = continued_text
         self._continued_thought = continued_thought
 
@@ -98,6 +99,11 @@ class ChatParser:
     def has_tools(self) -> bool:
         """The text may have tool calls."""
         return self._calls is not None
+
+    @property
+    def certain_call(self) -> str | None:
+        """The text so far of a call that is being written and will fit its schema; None where there is none."""
+        return self._calls.open_call if self._calls is not None and self._constrained else None
 
     def push(self, chunk: str) -> list[ChatEvent]:
         """Add a chunk of text; return the events that are certain now."""
@@ -248,7 +254,7 @@ def prepare_turn(
     final = text_of_parts(normalize_messages(messages[-1:])[0].get("content")) if continued else ""
     thought = open_thought(prompt, final)
     settings = cast(Options, {name: value for name, value in options.items() if name in Options.__annotations__})
-    constrain_calls(
+    constrained = constrain_calls(
         settings,
         schemas or [],
         tokenizer,
@@ -262,7 +268,7 @@ def prepare_turn(
     parser = ChatParser(
         opened=thought is not None,
         schemas=schemas,
-        strict=bool(options.get("strict_tools")),
+        constrained=constrained,
         continued_text=final if thought is None else "",
         continued_thought=thought or "",
     )

@@ -38,10 +38,11 @@ PYTHON_NAMES = {
 
 @dataclass(frozen=True)
 class ToolCall:
-    """A call of a known tool, with arguments that fit its schema."""
+    """A call of a known tool, with arguments that fit its schema; ``text`` is what the model wrote, tags included."""
 
     name: str
     arguments: dict[str, Any] = field(default_factory=dict)
+    text: str = field(default="", compare=False, repr=False)
 
     def __str__(self) -> str:
         arguments = (f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in self.arguments.items())
@@ -103,7 +104,7 @@ def parse_call(
     except ValueError:  # Python reads NaN, and 1e999 as infinite
         return BrokenToolCall(text, f"the arguments of {name} have a number that JSON cannot show; write a finite one")
     mismatch = _find_mismatch(name, arguments, _mapping(tools[name].get("parameters")))
-    return BrokenToolCall(text, mismatch) if mismatch else ToolCall(name, arguments)
+    return BrokenToolCall(text, mismatch) if mismatch else ToolCall(name, arguments, text)
 
 
 def _read_separated(body: str) -> dict[str, Any]:

@@ -40,6 +40,11 @@ class ToolCallParser:
         self._fence_open = False  # a code fence around a call without tags is not closed yet
         self._after_call = False  # whitespace after a call is dropped
 
+    @property
+    def open_call(self) -> str | None:
+        """The text of the call that is not complete, its opening tag included; None where there is none."""
+        return None if self._tagged is None else self._tagged.format.opening + self._pending
+
     def push(self, chunk: str) -> list[TextOrCall]:
         """Add a chunk of text; return the text and the calls that it completes."""
         return self._read(chunk, final=False)

@@ -22,8 +22,8 @@ def constrain_calls(
     choice: str,
     strict: bool,
     several: bool,
-) -> None:
-    """Change the options so that the model calls tools as it should.
+) -> bool:
+    """Change the options so that the model calls tools as it should; return True where that is by a grammar.
 
     Args:
         tools: the tools, as JSON schemas.
@@ -44,7 +44,7 @@ def constrain_calls(
             "give one of them, or json_schema with tool_choice 'auto'"
         )
     if not tools or not (forced or strict or given == "json_schema"):
-        return
+        return False
     if choice not in ("auto", "required"):
         tools, several = [tool for tool in tools if function_of(tool)["name"] == choice], False
         if not tools:
@@ -52,3 +52,4 @@ def constrain_calls(
     answer = options.get("json_schema")
     options["json_schema"] = None
     options["grammar"] = call_grammar(tools, tokenizer, format=format, forced=forced, several=several, answer=answer)
+    return True

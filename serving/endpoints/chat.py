@@ -20,7 +20,6 @@ from ..protocol.chat.body import ChatBody
 from ..protocol.chat.pieces import Choice, Piece
 from ..protocol.chat.response_format import constraint_param
 from ..protocol.chat.turn import chat_turn
-from ..record import current
 from ..server import server_of
 
 
@@ -44,7 +43,7 @@ async def chat_completions(request: Request) -> Response:
     assert engine.generator.tokenizer is not None  # it has a chat template, so the turn could be rendered
     with_usage = body.stream_options is not None and body.stream_options.include_usage
     completion = Completion(engine.name, engine.generator.tokenizer, body.logprobs or False, with_usage)
-    events = pieces(engine, prepared, current().client)
+    events = pieces(engine, prepared)
     if body.stream:
         return await event_stream(request, _chunks(completion, prepared, events))
     return JSONResponse(await while_connected(request, _whole(completion, prepared, events)))
@@ -64,9 +63,7 @@ def prepare(engine: Engine, body: ChatBody) -> Prepared:
     return Prepared(requests, turn.choices())
 
 
-async def pieces(
-    engine: Engine, prepared: Prepared, client: str | None = None
-) -> AsyncGenerator[tuple[int, list[Piece]], None]:
+async def pieces(engine: Engine, prepared: Prepared) -> AsyncGenerator[tuple[int, list[Piece]], None]:
     """Run a turn; yield the index of a choice and its next pieces, until all choices have ended.
 
     Closing the generator cancels what has not ended.
@@ -74,7 +71,7 @@ async def pieces(
     Raises:
         ApiError: as ``Engine.run``.
     """
-    async with aclosing(engine.run(prepared.requests, client)) as events:
+    async with aclosing(engine.run(prepared.requests)) as events:
         async for index, event in events:
             choice = prepared.choices[index]
             if found := choice.push(event):

@@ -13,6 +13,7 @@ from ....runtime.chat.tool_call import ToolCall
 from ....runtime.generation.events import Event
 from ....runtime.sequence.logprobs import TokenLogprob
 from ..answers import FINISH_REASONS, new_id
+from .open_call import OpenCall
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ class Choice:
     """Splits the events of one continuation into pieces.
 
     Space at both ends of the thought is left out, and so is space at the end of the answer of a turn with calls.
+    Arguments of a call come as they are written where a grammar makes it fit its tool, and whole otherwise. A call that
+    turns out to be broken is text of the answer.
 
     Args:
         parser: a fresh one, for this choice alone.
@@ -80,8 +83,10 @@ class Choice:
     parser: ChatParser
     most_calls: int | None = None
     counts: Counts = field(default_factory=Counts)
-    calls: int = 0
     ended: bool = False
+    _begun: int = 0  # calls
+    _complete: int = 0
+    _open: OpenCall = field(default_factory=OpenCall)
     _last: Literal["thought", "answer"] | None = None
     _space: str = ""  # held back: it may turn out to be the end of what it is in
     _logprobs: list[TokenLogprob] = field(default_factory=list)  # of tokens whose text is held back
@@ -97,33 +102,54 @@ class Choice:
         self.counts.reasoning += len(event.token_ids) if thinking else 0
         self.counts.cached = event.cached_tokens
         self._logprobs += event.logprobs or ()
-        if event.result is not None:
-            events += self.parser.flush()
-            if event.result.finish_reason == "eos":
-                self._logprobs = self._logprobs[:-1]
         pieces: list[Piece] = []
         for one in events:
             pieces += self._pieces(one)
-            if self.calls == self.most_calls:
+            if self._complete == self.most_calls:
                 return [*pieces, self._end("stop")]
-        if event.result is not None:
-            if self._last == "answer" and not self.calls:
-                pieces += self._answer("", final=True)
-            pieces.append(self._end(FINISH_REASONS[event.result.finish_reason]))
-        return pieces
+        if (text := self.parser.certain_call) is not None:
+            pieces += self._call(text)
+        if event.result is None:
+            return pieces
+        if event.result.finish_reason == "eos":
+            self._logprobs = self._logprobs[:-1]
+        for one in self.parser.flush():
+            pieces += self._pieces(one)
+        if self._last == "answer" and not self._begun:
+            pieces += self._answer("", final=True)
+        return [*pieces, self._end(FINISH_REASONS[event.result.finish_reason])]
 
     def _pieces(self, event: ChatEvent) -> list[Piece]:
         if isinstance(event.call, ToolCall):
-            self._logprobs = []
-            index, self.calls = self.calls, self.calls + 1
-            return [
-                CallBegins(index, new_id("call_"), event.call.name),
-                CallArguments(index, json.dumps(event.call.arguments, ensure_ascii=False)),
-            ]
+            return self._whole_call(event.call)
+        if event.call is not None and self._open.name is not None:  # cut off; its beginning has been passed on
+            return []
         if event.kind == "thought":
             return self._thought(event.text)
         # The client sees a broken call as the model wrote it.
         return self._answer(event.text if event.call is None else event.call.text)
+
+    def _whole_call(self, call: ToolCall) -> list[Piece]:
+        self._complete += 1
+        if self._open.name is not None:
+            pieces, self._open = self._call(call.text), OpenCall()
+            return pieces
+        return [*self._begin(call.name), self._arguments(json.dumps(call.arguments, ensure_ascii=False))]
+
+    def _call(self, text: str) -> list[Piece]:
+        """Return what is new in the text of the open call."""
+        named = self._open.name is not None
+        arguments = self._open.push(text)
+        begin = [] if named or self._open.name is None else self._begin(self._open.name)
+        return [*begin, *([self._arguments(arguments)] if arguments else [])]
+
+    def _begin(self, name: str) -> list[Piece]:
+        self._logprobs = []
+        self._begun += 1
+        return [CallBegins(self._begun - 1, new_id("call_"), name)]
+
+    def _arguments(self, text: str) -> CallArguments:
+        return CallArguments(self._begun - 1, text)
 
     def _thought(self, text: str) -> list[Piece]:
         self._logprobs = []
@@ -145,4 +171,5 @@ class Choice:
 
     def _end(self, reason: str) -> Ended:
         self.ended = True
-        return Ended("tool_calls" if self.calls and reason == "stop" else reason)
+        called = self._begun > 0 and self._complete == self._begun
+        return Ended("tool_calls" if called and reason == "stop" else reason)
