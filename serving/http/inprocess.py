@@ -2,9 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NoReturn
 from urllib.parse import unquote
 
@@ -50,10 +50,11 @@ class Call:
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer that is complete."""
+    """An answer that is complete; the names of headers are in lower case."""
 
     status: int
     body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 async def messages(app: ASGIApp, call: Call) -> AsyncGenerator[list[Message], None]:
@@ -97,12 +98,16 @@ async def messages(app: ASGIApp, call: Call) -> AsyncGenerator[list[Message], No
 async def answer(app: ASGIApp, call: Call) -> Answer:
     """Send a request to an application; return its whole answer."""
     status, body = 0, bytearray()
+    headers: dict[str, str] = {}
     async with aclosing(messages(app, call)) as batches:
         async for batch in batches:
             for message in batch:
                 status = message.get("status", status)
                 body += message.get("body", b"")
-    return Answer(status, bytes(body))
+                headers.update(
+                    {name.decode().lower(): value.decode("latin-1") for name, value in message.get("headers", ())}
+                )
+    return Answer(status, bytes(body), headers)
 
 
 async def _until_cancelled() -> NoReturn:
