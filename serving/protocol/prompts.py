@@ -1,9 +1,9 @@
 """Prompts and inputs as OpenAI's endpoints take them: a text, token ids, or a list of either."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from ...runtime.text.prompts import Prompt
 from ..errors import ApiError
@@ -12,12 +12,19 @@ MOST_INPUTS = 2048
 """How many texts a call may have, as OpenAI counts them."""
 
 TokenIds = Annotated[list[int], Field(min_length=1)]
-Inputs = (
-    str
-    | Annotated[list[str], Field(min_length=1, max_length=MOST_INPUTS)]
-    | TokenIds
-    | Annotated[list[TokenIds], Field(min_length=1, max_length=MOST_INPUTS)]
-)
+
+
+def _not_too_many(value: Any) -> Any:
+    """Refuse too many texts before the members of the union do, whose messages would be about their types."""
+    if isinstance(value, list) and len(value) > MOST_INPUTS and not isinstance(value[0], int):
+        raise ValueError(f"it has {len(value):,} texts, and {MOST_INPUTS:,} are the most of one call; send several")
+    return value
+
+
+Inputs = Annotated[
+    str | Annotated[list[str], Field(min_length=1)] | TokenIds | Annotated[list[TokenIds], Field(min_length=1)],
+    BeforeValidator(_not_too_many),
+]
 
 
 def as_prompts(given: str | Sequence[int] | Sequence[Prompt]) -> list[Prompt]:
