@@ -9,8 +9,8 @@ from intaglio.tests.serving.page.scripted import Script, call, scripted_server, 
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
-COLORS = 240  # of the palette
-SIZES = {1280: (1280, 860), 390: (390, 844)}
+QUALITY = 82  # of WebP
+SIZES = {1280: (1280, 920), 390: (390, 844)}
 
 QUESTION = "How warm is it in Seoul now? Compare that with the usual temperature of April."
 THOUGHT = "The user asks for the temperature now, so I need the tool. The usual temperatures of April I know."
@@ -64,8 +64,7 @@ def main(folder: Path) -> None:
         for width in SIZES:
             for scheme in ("light", "dark"):
                 image = Image.open(io.BytesIO(picture(browser, width, scheme))).convert("RGB")
-                small = image.quantize(COLORS, dither=Image.Dither.NONE)
-                small.save(folder / f"serving-page-{width}-{scheme}.png", optimize=True)
+                image.save(folder / f"serving-page-{width}-{scheme}.webp", quality=QUALITY, method=6)
         browser.close()
 
 
