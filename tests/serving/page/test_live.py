@@ -11,7 +11,8 @@ import httpx
 import numpy as np
 import pytest
 from intaglio.artifact import FileEntry, Task, read_manifest
-from intaglio.runtime.generation.scheduler import Event, Scheduler
+from intaglio.runtime.generation.events import Event
+from intaglio.runtime.generation.scheduler import Scheduler
 from intaglio.tests.runtime.fakes import HIDDEN, VOCAB, head, language_model, rewrite_manifest
 from intaglio.tests.serving.live import live_server
 from intaglio.tests.serving.page.hands import OpenPage, ask, eventually, expect, last, send
@@ -149,7 +150,9 @@ def test_every_other_task_has_a_form(tmp_path: Path, open_page: OpenPage) -> Non
         "question-answering",
         "feature-extraction",
     )
-    artifacts = {task: head(tmp_path / task, task, table, labels=("bad", "good")) for task in tasks[:2]}
+    artifacts: dict[str, Path] = {
+        task: head(tmp_path / task, task, table, labels=("bad", "good")) for task in tasks[:2]
+    }
     artifacts |= {tasks[2]: head(tmp_path / "answer", tasks[2], table)}
     wide = np.random.default_rng(1).normal(size=(VOCAB, HIDDEN))
     artifacts |= {tasks[3]: head(tmp_path / "embed", tasks[3], wide)}
