@@ -12,6 +12,8 @@ the other order in the next round. Figures are recorded in DIR/serving/records.j
 DIR/serving/raw, so that an interrupted run continues. Measure on a quiet machine.
 """
 
+import signal
+import sys
 from pathlib import Path
 
 import click
@@ -56,6 +58,7 @@ def main(
     again: bool,
     report: Path | None,
 ) -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the servers too
     artifact, scratch, gguf = artifact.absolute(), scratch.absolute(), gguf.absolute()
     if quick:
         rounds, seconds = min(rounds, 1), 8.0
