@@ -2,6 +2,7 @@
 
     python -m intaglio.benchmarks.serving ARTIFACT --gguf FILE --scratch DIR   about 25 minutes: 3 rounds
         --quick                                                              under 10 minutes: 1 round, shorter
+        --only clients --only long                                           some kinds of cells
         --report benchmarks                                                  writes serving.md and its plots there
         --again                                                              forget what was measured
 
@@ -22,7 +23,7 @@ from .artifacts import environments
 from .artifacts.store import ArtifactStore
 from .artifacts.variants import ALL
 from .harness.records import Records
-from .harness.serving.cells import CONTEXT, LONG, LONG_CONTEXT, OTHERS, cells
+from .harness.serving.cells import CONTEXT, KINDS, LONG, LONG_CONTEXT, OTHERS, cells
 from .harness.serving.race import SECTION, race
 from .harness.serving.servers import Room, intaglio, llama
 from .pages import serving_page
@@ -41,6 +42,7 @@ SLOTS = 16
 @click.option("--rounds", default=3, help="Rounds; 0 writes the report of the recorded figures.")
 @click.option("--seconds", default=12.0, help="How long a cell is measured.")
 @click.option("--rate", default=1.0, help="Requests a second of the random arrivals.")
+@click.option("--only", "kinds", multiple=True, type=click.Choice(KINDS), help="Kinds of cells; all by default.")
 @click.option("--quick", is_flag=True, help="One round of 8 seconds a cell, and fewer cells.")
 @click.option("--again", is_flag=True, help="Forget the recorded figures.")
 @click.option("--report", type=click.Path(path_type=Path), help="Write serving.md and its plots there.")
@@ -54,6 +56,7 @@ def main(
     rounds: int,
     seconds: float,
     rate: float,
+    kinds: tuple[str, ...],
     quick: bool,
     again: bool,
     report: Path | None,
@@ -72,8 +75,10 @@ def main(
         records.forget([SECTION])
     servers = [intaglio(artifact), llama(store.path(ALL[variant]), Path(found))]
     folder = scratch / "serving"
-    race(servers, cells(seconds, rate, quick=quick), Room(SLOTS, CONTEXT, threads), rounds, records, folder)
-    race(servers, [LONG], Room(OTHERS + 1, LONG_CONTEXT, threads), rounds, records, folder)
+    chosen = [cell for cell in [*cells(seconds, rate, quick=quick), LONG] if cell.kind in (kinds or KINDS)]
+    loads = [cell for cell in chosen if cell.load is not None]
+    race(servers, loads, Room(SLOTS, CONTEXT, threads), rounds, records, folder)
+    race(servers, chosen[len(loads) :], Room(OTHERS + 1, LONG_CONTEXT, threads), rounds, records, folder)
     text = serving_page.body(records, [f"{server.name}: {server.model.name}" for server in servers], threads)
     click.echo(text)
     if report is not None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from ....serving.load.measure import Texts
 from ....serving.load.schedule import Load
 
+KINDS = ("clients", "prefix", "open", "long")
 CLIENTS = (1, 4, 8, 16)
 PREFIX_TOKENS = 1000
 LONG_TOKENS = 8000
@@ -19,6 +20,11 @@ class Cell:
     name: str
     load: Load | None
     texts: Texts
+
+    @property
+    def kind(self) -> str:
+        """Its name without the number of clients."""
+        return self.name.partition("-")[0]
 
 
 def closed(clients: int, seconds: float, prefix: int = 0) -> Cell:
