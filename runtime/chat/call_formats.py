@@ -70,7 +70,7 @@ class TaggedCallScanner:
 
 
 def split_objects(body: str) -> list[str]:
-    """Return the JSON objects of a body, if it is nothing but objects and white space; else the body alone."""
+    """Return the JSON objects of a body, if it is nothing but several and white space; else the body alone."""
     found = []
     scanner = JsonScanner()
     start = 0
@@ -83,7 +83,7 @@ def split_objects(body: str) -> list[str]:
         scanner.push(character)
         if before and scanner.depth == 0:
             found.append(body[start : position + 1])
-    return found if found and scanner.depth == 0 else [body]
+    return found if len(found) > 1 and scanner.depth == 0 else [body]
 
 
 def split_separated(body: str) -> tuple[str, str]:

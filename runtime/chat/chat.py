@@ -96,6 +96,11 @@ class ChatParser:
         return self._reasoning.in_thought
 
     @property
+    def has_thought(self) -> bool:
+        """The text has a reasoning block, possibly an empty one."""
+        return self._reasoning.has_thought
+
+    @property
     def has_tools(self) -> bool:
         """The text may have tool calls."""
         return self._calls is not None
@@ -205,8 +210,9 @@ class ChatOptions(Options, total=False):
 
 @dataclass(frozen=True)
 class ChatTurn:
-    """A turn that is ready to be generated: the prompt's tokens, the options of generation, and a parser of its own."""
+    """A turn that is ready to be generated: the prompt, its tokens, the options of generation, a parser of its own."""
 
+    prompt: str
     tokens: list[int]
     options: Options
     parser: ChatParser
@@ -272,7 +278,7 @@ def prepare_turn(
         continued_text=final if thought is None else "",
         continued_thought=thought or "",
     )
-    return ChatTurn(tokens, settings, parser)
+    return ChatTurn(prompt, tokens, settings, parser)
 
 
 def stream_chat(

@@ -59,8 +59,16 @@ def prepare(engine: Engine, body: ChatBody) -> Prepared:
     try:
         requests = [engine.prepare(turn.tokens, repetition=index, **turn.options) for index in range(turn.count)]
     except IntaglioError as error:
-        raise refused(error, constraint_param(body) if isinstance(error, ConstraintError) else None) from None
+        raise refused(error, _param(error, body)) from None
     return Prepared(requests, turn.choices())
+
+
+def _param(error: IntaglioError, body: ChatBody) -> str | None:
+    """Return the parameter that the runtime refuses: its messages about options begin with their names."""
+    if isinstance(error, ConstraintError):
+        return constraint_param(body)
+    name = str(error).partition(" ")[0]
+    return name if name in ChatBody.model_fields else None
 
 
 async def pieces(engine: Engine, prepared: Prepared) -> AsyncGenerator[tuple[int, list[Piece]], None]:

@@ -101,7 +101,8 @@ class Choice:
         self.counts.completion += len(event.token_ids)
         self.counts.reasoning += len(event.token_ids) if thinking else 0
         self.counts.cached = event.cached_tokens
-        self._logprobs += event.logprobs or ()
+        if not thinking and not self._between(event.text):
+            self._logprobs += event.logprobs or ()
         pieces: list[Piece] = []
         for one in events:
             pieces += self._pieces(one)
@@ -118,6 +119,10 @@ class Choice:
         if self._last == "answer" and not self._begun:
             pieces += self._answer("", final=True)
         return [*pieces, self._end(FINISH_REASONS[event.result.finish_reason])]
+
+    def _between(self, text: str) -> bool:
+        """Return True for space between the thought and the answer."""
+        return not text.strip() and self.parser.has_thought and self._last != "answer"
 
     def _pieces(self, event: ChatEvent) -> list[Piece]:
         if isinstance(event.call, ToolCall):

@@ -69,6 +69,7 @@ def chat_turn(name: str, generator: TextGenerator, most: int, body: ChatBody) ->
     if variables := template_variables(body, generator.chat_format):
         options["template_variables"] = variables
     turn = _rendered(name, generator, body, options)
+    _check_names(body, turn.prompt)
     turn.options["max_new_tokens"] = _new_tokens(body, len(turn.tokens), most, generator.defaults.values)
     most_calls = 1 if body.parallel_tool_calls is False else None
     return Turn(turn.tokens, turn.options, body.n or 1, turn.parser, most_calls)
@@ -113,6 +114,16 @@ def _rendered(name: str, generator: TextGenerator, body: ChatBody, options: Chat
         raise ApiError(str(error), param="messages") from None
     except IntaglioError as error:
         raise refused(error, "tools" if isinstance(error, ConstraintError) else "messages") from None
+
+
+def _check_names(body: ChatBody, prompt: str) -> None:
+    """Check that the model sees who has written a message; the names of tools come from their calls."""
+    for index, message in enumerate(body.messages):
+        if message.name is not None and message.role != "tool" and message.name not in prompt:
+            param = f"messages[{index}].name"
+            raise ApiError(
+                f"{param}: the model's chat template does not show names; write it into the content", param=param
+            )
 
 
 def _new_tokens(body: ChatBody, prompt: int, most: int, defaults: Mapping[str, Any]) -> int:
