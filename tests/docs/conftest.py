@@ -1,7 +1,7 @@
 """A folder with the checkpoints and artifacts that the pages name, made from the tiny checkpoints."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import intaglio
 import pytest
 from intaglio.artifact import Task
 from intaglio.tests import tiny
+from intaglio.tests.serving.live import live_server
 
 from .pages import ROOT, blocks
 
@@ -55,6 +56,13 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         return out
 
     return make
+
+
+@pytest.fixture(scope="session")
+def served(artifact: Callable[[str], Path]) -> Iterator[str]:
+    """The address of a server of the artifacts that the pages about it name."""
+    with live_server({name: artifact(name) for name in ("out", "encoder", "sentiment", "reranker")}) as address:
+        yield address
 
 
 @pytest.fixture

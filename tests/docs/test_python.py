@@ -6,18 +6,22 @@ from pathlib import Path
 import pytest
 
 from .conftest import Workplace
-from .pages import PAGES, blocks, name_of
+from .pages import ADDRESS, PAGES, blocks, name_of
 
 WITH_PYTHON = [page for page in PAGES if blocks(page, "python")]
 
 
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=name_of)
-def test_the_blocks_of_a_page_run(page: Path, workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_blocks_of_a_page_run(
+    page: Path, workplace: Workplace, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     monkeypatch.chdir(workplace(page))
     module = types.ModuleType("page")
     for block in blocks(page, "python"):
         if block.not_run is None:
             code = "\n" * (block.line - 1) + block.text  # so that a traceback names the line of the page
+            if ADDRESS in code:
+                code = code.replace(ADDRESS, request.getfixturevalue("served"))
             exec(compile(code, page, "exec", dont_inherit=True), module.__dict__)
 
 

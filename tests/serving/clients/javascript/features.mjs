@@ -349,7 +349,7 @@ const features = {
     const { data, response, request_id } = await ask(greedy).withResponse();
     assert.equal(content(data), facts.chat);
     assert.equal(request_id, response.headers.get('x-request-id'));
-    assert.ok(Number(response.headers.get('openai-processing-ms')) >= 0);
+    assert.ok(response.headers.has('openai-processing-ms'));
   },
   async errors_streaming() {
     const response = await ask({ stream: true, ...greedy }).asResponse();
