@@ -88,7 +88,8 @@ class ResponseInProgress:
 
 def _echoed(body: ResponsesBody) -> dict[str, Any]:
     """Return what a response says of its request, in OpenAI's form."""
-    given = body.model_dump(by_alias=True, exclude_none=True)
+    choice = body.tool_choice or "auto"
+    given = body.model_dump(by_alias=True, exclude_none=True, exclude={"input", "tools", "tool_choice"})
     tools = [
         {"type": "function", "name": tool.name, "description": tool.description}
         | {"parameters": tool.parameters, "strict": tool.strict}
@@ -104,7 +105,7 @@ def _echoed(body: ResponsesBody) -> dict[str, Any]:
         "service_tier": "default",
         "store": False,
         "text": {"format": {"type": "text"}} | given.get("text", {}),
-        "tool_choice": given.get("tool_choice", "auto"),
+        "tool_choice": choice if isinstance(choice, str) else choice.model_dump(),
         "tools": tools,
         "top_logprobs": body.top_logprobs or 0,
         "truncation": "disabled",

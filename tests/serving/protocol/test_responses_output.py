@@ -109,6 +109,26 @@ def test_the_output_can_be_sent_back_as_input() -> None:
         assert [item.type for item in again.input] == [item["type"] for item in last["output"]]
 
 
+def test_a_response_says_what_was_requested() -> None:
+    choice = {"type": "function", "name": "sky"}
+    schema = {"type": "json_schema", "name": "sky", "schema": {"type": "object"}}
+    tool = {
+        "type": "function",
+        "name": "sky",
+        "description": "The sky.",
+        "parameters": {"type": "object"},
+        "strict": True,
+    }
+    said = started(tools=[tool], tool_choice=choice, text={"format": schema}, temperature=0, metadata={"a": "b"})
+    first = said.begin()[0]["response"]
+    assert first["tools"] == [tool]
+    assert first["tool_choice"] == choice
+    assert first["text"] == {"format": schema}
+    assert first["temperature"] == 0
+    assert first["metadata"] == {"a": "b"}
+    assert (first["store"], first["truncation"], first["parallel_tool_calls"]) == (False, "disabled", True)
+
+
 def test_an_answer_that_is_cut_off_is_incomplete() -> None:
     response = started(max_output_tokens=4)
     response.add(Answer("Hi"))
