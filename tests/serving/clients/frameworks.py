@@ -36,7 +36,7 @@ def litellm_stream(address: str, model: str, facts: Facts) -> str:
 
 def litellm_tools(address: str, model: str, facts: Facts) -> None:
     options = {"tools": [WEATHER], "tool_choice": "required", "parallel_tool_calls": False}
-    answer = _litellm(address, model, max_completion_tokens=160, **options)
+    answer = _litellm(address, model, max_completion_tokens=110, **options)
     (call,) = answer.choices[0].message.tool_calls
     assert call.function.name == "weather"
     check_weather(call.function.arguments)
@@ -76,7 +76,7 @@ def _langchain_stream(*, responses: bool) -> Trial:
 
 def _langchain_tools(*, responses: bool) -> Trial:
     def tools(address: str, model: str, facts: Facts) -> None:
-        chat = _langchain(address, model, 160, use_responses_api=responses)
+        chat = _langchain(address, model, 110, use_responses_api=responses)
         bound = chat.bind_tools([WEATHER], tool_choice="required", parallel_tool_calls=False)
         (call,) = bound.invoke(MESSAGES).tool_calls
         assert call["name"] == "weather"

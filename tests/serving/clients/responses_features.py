@@ -12,7 +12,7 @@ from .tools_features import check_weather
 
 RESPONSES = "responses"
 GREEDY: dict[str, Any] = {"temperature": 0, "max_output_tokens": TOKENS}
-LONG: dict[str, Any] = {"temperature": 0, "max_output_tokens": 160}
+LONG: dict[str, Any] = {"temperature": 0, "max_output_tokens": 110}
 INSTRUCTIONS, QUESTION = MESSAGES[0]["content"], MESSAGES[1]["content"]
 TOOL: dict[str, Any] = {"type": "function", "name": "weather", "parameters": TOOL_PARAMETERS, "strict": True}
 CALLING: dict[str, Any] = {"tools": [TOOL], "tool_choice": "required", "parallel_tool_calls": False, **LONG}

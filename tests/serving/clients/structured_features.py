@@ -10,7 +10,7 @@ from .facts import MESSAGES, SCHEMA
 from .features import Case, feature
 
 STRUCTURED = "`response_format`"
-LONG: dict[str, Any] = {"temperature": 0, "max_completion_tokens": 160}
+LONG: dict[str, Any] = {"temperature": 0, "max_completion_tokens": 110}
 FORMAT = {"type": "json_schema", "json_schema": {"name": "weather", "schema": SCHEMA, "strict": True}}
 
 

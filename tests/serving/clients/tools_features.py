@@ -20,7 +20,7 @@ CLOCK: dict[str, Any] = {
     "function": {"name": "clock", "parameters": {"type": "object", "properties": {}}},
 }
 BOTH = [WEATHER, CLOCK]
-SHORT: dict[str, Any] = {"temperature": 0, "max_completion_tokens": 160}
+SHORT: dict[str, Any] = {"temperature": 0, "max_completion_tokens": 110}
 
 
 class Weather(pydantic.BaseModel):

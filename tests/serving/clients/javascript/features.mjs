@@ -9,7 +9,7 @@ const [address, model, text] = process.argv.slice(2);
 const facts = JSON.parse(text);
 const client = new OpenAI({ baseURL: `${address}/v1`, apiKey: 'none', maxRetries: 0 });
 const greedy = { temperature: 0, max_completion_tokens: facts.tokens };
-const short = { temperature: 0, max_completion_tokens: 160 };
+const short = { temperature: 0, max_completion_tokens: 110 };
 const [instructions, question] = facts.messages.map((message) => message.content);
 const fact = "the library's text";
 
@@ -48,7 +48,7 @@ const clock = { type: 'function', function: { name: 'clock', parameters: { type:
 const calling = { tools: [weather], tool_choice: 'required', parallel_tool_calls: false, ...short };
 const format = { type: 'json_schema', json_schema: { name: 'weather', schema: facts.schema, strict: true } };
 const flat = { type: 'function', name: 'weather', parameters: facts.toolParameters, strict: true };
-const responding = { tools: [flat], tool_choice: 'required', parallel_tool_calls: false, temperature: 0, max_output_tokens: 160 };
+const responding = { tools: [flat], tool_choice: 'required', parallel_tool_calls: false, temperature: 0, max_output_tokens: 110 };
 const briefly = { temperature: 0, max_output_tokens: facts.tokens };
 
 function oneCall(answer) {
@@ -273,7 +273,7 @@ const features = {
     return fact;
   },
   async responses_stream_helper() {
-    const stream = client.responses.stream({ model, input: question, text: { format: { ...format.json_schema, type: 'json_schema' } }, temperature: 0, max_output_tokens: 160 });
+    const stream = client.responses.stream({ model, input: question, text: { format: { ...format.json_schema, type: 'json_schema' } }, temperature: 0, max_output_tokens: 110 });
     checkSky((await stream.finalResponse()).output_text);
   },
   async responses_incomplete() {
@@ -297,13 +297,13 @@ const features = {
   },
   async responses_format() {
     const schema = { format: { type: 'json_schema', ...format.json_schema } };
-    checkSky((await respond({ text: schema, temperature: 0, max_output_tokens: 160 })).output_text);
+    checkSky((await respond({ text: schema, temperature: 0, max_output_tokens: 110 })).output_text);
     const json = { format: { type: 'json_object' } };
-    assert.ok((await respond({ text: json, temperature: 0, max_output_tokens: 160 })).output_text.startsWith('{'));
+    assert.ok((await respond({ text: json, temperature: 0, max_output_tokens: 110 })).output_text.startsWith('{'));
   },
   async responses_parse() {
     const parsing = makeParseableTextFormat({ type: 'json_schema', ...format.json_schema }, JSON.parse);
-    const answer = await client.responses.parse({ model, input: question, text: { format: parsing }, temperature: 0, max_output_tokens: 160 });
+    const answer = await client.responses.parse({ model, input: question, text: { format: parsing }, temperature: 0, max_output_tokens: 110 });
     checkSky(JSON.stringify(answer.output_parsed));
   },
   async responses_logprobs() {
