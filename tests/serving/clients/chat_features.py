@@ -73,12 +73,16 @@ def chat_stream_helper(case: Case) -> str:
 
 
 @feature(CHAT, "usage with cached tokens, in a conversation's second turn")
-def chat_cached_tokens(case: Case) -> None:
+def chat_cached_tokens(case: Case) -> str | None:
     asked = [{"role": "user", "content": "Where is Seoul, and what is there to see in it? " * 8}]
     first = ask(case, messages=asked, **GREEDY)
     answered = [*asked, first.choices[0].message, {"role": "user", "content": "Why?"}]
     usage = ask(case, messages=answered, **GREEDY).usage
-    assert first.usage.prompt_tokens // 2 < usage.prompt_tokens_details.cached_tokens < usage.prompt_tokens
+    cached = usage.prompt_tokens_details.cached_tokens
+    if cached == 0 and case.facts.windows:
+        return "0 with sliding windows"
+    assert first.usage.prompt_tokens // 2 < cached < usage.prompt_tokens
+    return None
 
 
 @feature(CHAT, "`n`, `seed`")

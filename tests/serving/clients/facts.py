@@ -35,6 +35,7 @@ class Facts:
         prompt_tokens: of the rendered conversation.
         logprobs: of the answer's tokens: text, log-probability and the two likeliest tokens of each.
         completion: the continuation of ``PROMPT``.
+        windows: some layers see only the last tokens.
         thought_end: the id of the token that ends a thought; None for a model whose template opens none.
     """
 
@@ -42,6 +43,7 @@ class Facts:
     prompt_tokens: int
     logprobs: list[tuple[str, float, list[str]]]
     completion: str
+    windows: bool
     thought_end: int | None
 
     def as_json(self) -> dict[str, Any]:
@@ -63,5 +65,6 @@ def facts_of(artifact: Path) -> Facts:
             prompt_tokens=len(reply.generation.prompt_token_ids),
             logprobs=[(one.text, one.logprob, [top.text for top in one.top]) for one in reply.generation.logprobs],
             completion=lm.generate(PROMPT, temperature=0.0, max_new_tokens=TOKENS).text,
+            windows=any(lm.manifest.model.layer_windows),
             thought_end=lm.tokenizer.encode("</think>")[0] if thinks else None,
         )

@@ -93,7 +93,9 @@ const features = {
     const first = await ask({ messages: asked, ...greedy });
     const answered = [...asked, first.choices[0].message, { role: 'user', content: 'Why?' }];
     const { usage } = await ask({ messages: answered, ...greedy });
-    assert.ok(usage.prompt_tokens_details.cached_tokens > first.usage.prompt_tokens / 2);
+    const cached = usage.prompt_tokens_details.cached_tokens;
+    if (cached === 0 && facts.windows) return '0 with sliding windows';
+    assert.ok(cached > first.usage.prompt_tokens / 2);
   },
   async chat_choices() {
     const options = { n: 3, seed: 5, temperature: 1, max_completion_tokens: facts.tokens };
