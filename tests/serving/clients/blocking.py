@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Iterator
 from typing import Any
 
 import openai
+from openai import AsyncAPIResponse
 
 
 class Blocking:
@@ -43,7 +44,8 @@ class Blocking:
     def _blocking(self, value: Any) -> Any:
         if inspect.isawaitable(value):
             value = self._runner.run(_awaited(value))
-        is_part = type(value).__module__.startswith("openai.resources") or isinstance(value, openai.AsyncOpenAI)
+        is_part = type(value).__module__.startswith("openai.resources")
+        is_part = is_part or isinstance(value, openai.AsyncOpenAI | AsyncAPIResponse)
         if is_part or inspect.isroutine(value) or hasattr(value, "__aiter__") or hasattr(value, "__aenter__"):
             return Blocking(value, self._runner)
         return value
