@@ -10,7 +10,7 @@ from intaglio.tests.serving.clients.runs import MODELS, every_outcome
 from intaglio.tests.serving.live import live_server
 
 from . import __doc__ as text
-from .table import table, write
+from .table import table, versions, write
 
 
 @click.command(help=text)
@@ -23,7 +23,7 @@ def main(writes: bool) -> None:
             found = every_outcome(address, facts, lambda title: click.echo(title, err=True))
     click.echo(table(found))
     if writes:
-        write(table(found))
+        write(f"{table(found)}\n\n{versions()}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """The outcomes as the table of docs/clients.md."""
 
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 
+from intaglio.scripts.interop import environments
 from intaglio.tests.serving.clients.features import features
 from intaglio.tests.serving.clients.runs import CLIENTS, Outcomes
 
@@ -36,6 +38,13 @@ def table(found: Mapping[str, Outcomes]) -> str:
     return "\n".join(lines)
 
 
+def versions() -> str:
+    """Return the sentence that names the versions of the clients."""
+    node = ", ".join(environments.NODE["openai_js"])
+    python = ", ".join(f"{name} {metadata.version(name)}" for name in ("openai", "litellm", "langchain-openai"))
+    return f"Ran with {python} for Python, and {node} for Node."
+
+
 def cell(outcomes: Mapping[str, str]) -> str:
     """Return a cell: the families apart where their outcomes differ; empty where nothing was tried."""
     if len(set(outcomes.values())) < 2:
@@ -46,7 +55,7 @@ def cell(outcomes: Mapping[str, str]) -> str:
 def cells(text: str) -> dict[tuple[str, str], str]:
     """Return the cells of a table by the feature's title and the client."""
     found: dict[tuple[str, str], str] = {}
-    for line in text.splitlines()[2:]:
+    for line in [line for line in text.splitlines() if line.startswith("|")][2:]:
         _, title, *row = [one.strip() for one in line.removeprefix("|").removesuffix("|").split("|")]
         found |= {(title, client): one for client, one in zip(CLIENTS, row, strict=True)}
     return found

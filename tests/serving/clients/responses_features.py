@@ -90,7 +90,7 @@ def responses_tools(case: Case) -> None:
     assert again.output_text
 
 
-@feature(RESPONSES, "calls in a stream")
+@feature(RESPONSES, "events of a call's arguments")
 def responses_tools_stream(case: Case) -> None:
     events = list(ask(case, stream=True, **CALLING))
     done = [event for event in events if event.type == "response.function_call_arguments.done"]

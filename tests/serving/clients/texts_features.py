@@ -53,7 +53,7 @@ def texts_refused(case: Case) -> str:
     return "refused by name"
 
 
-@feature(TEXTS, "embeddings: as base64 (the client's default) and as numbers; `dimensions`")
+@feature(TEXTS, "embeddings: as base64 (the client's default) and as numbers")
 def texts_embeddings(case: Case) -> None:
     given = {"model": ENCODER, "input": ["a text", "another"]}
     packed = case.client.embeddings.create(**given)
