@@ -32,12 +32,15 @@ class Room:
 
 @dataclass(frozen=True)
 class Server:
-    """A server: its name, its model, and the command that starts it with some room on a port."""
+    """A server: its name, its model, the command that starts it with some room on a port, and the path that answers 200
+    once the model is loaded.
+    """
 
     name: str
     model: Path
     command: Callable[[Room, int], list[str]]
     variables: Mapping[str, str]
+    ready: str
 
 
 def intaglio(artifact: Path) -> Server:
@@ -48,7 +51,7 @@ def intaglio(artifact: Path) -> Server:
         limits = ["--slots", str(room.slots), "--max-length", str(room.max_length), "--threads", str(room.threads)]
         return [*program, *limits]
 
-    return Server(INTAGLIO, artifact, command, {})
+    return Server(INTAGLIO, artifact, command, {}, "/ready")
 
 
 def llama(gguf: Path, python: Path) -> Server:
@@ -64,7 +67,7 @@ def llama(gguf: Path, python: Path) -> Server:
         where = ["--host", "127.0.0.1", "--port", str(port)]
         return [str(binary), "--model", str(gguf), *threads, *slots, *cache, *plain, *where]
 
-    return Server(LLAMA, gguf, command, {"LD_LIBRARY_PATH": str(packages / "lib")})
+    return Server(LLAMA, gguf, command, {"LD_LIBRARY_PATH": str(packages / "lib")}, "/health")
 
 
 @contextmanager
@@ -82,8 +85,7 @@ def running(server: Server, room: Room, log: Path) -> Iterator[str]:
     with log.open("w") as stream:
         process = subprocess.Popen(server.command(room, port), stdout=stream, stderr=subprocess.STDOUT, env=environment)
         try:
-            _wait(f"{address}/health", process, server.name, log)
-            _wait(f"{address}/v1/models", process, server.name, log)
+            _wait(f"{address}{server.ready}", process, server.name, log)
             yield address
         finally:
             process.terminate()
