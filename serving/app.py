@@ -70,6 +70,7 @@ ROUTES = [
     *_posts(spans.answers, "/v1/answer", "/answer"),
     *_posts(tokens.tokenize, "/tokenize"),
     *_posts(tokens.detokenize, "/detokenize"),
+    Route("/tokenizer_info", tokens.tokenizer_info),
 ]
 
 

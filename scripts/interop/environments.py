@@ -23,6 +23,7 @@ PYTHON: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("torch==2.13.0",),
         ("optimum==2.1.0", "optimum-onnx==0.1.0", "transformers==4.57.6", ORT, NUMPY, *INTAGLIO),
     ),
+    "lm_eval": (("lm-eval[api]==0.4.13", "transformers==5.24.0", "tokenizers==0.23.3", ORT, NUMPY, *INTAGLIO),),
     "tools": (
         ("onnx==1.23.2", "onnx-ir==1.1.0", "onnxscript==0.7.2", "onnxsim==0.8.1", "onnxslim==0.1.98", ORT, NUMPY),
     ),

@@ -1,4 +1,4 @@
-"""``/tokenize`` and ``/detokenize``: text to the model's tokens and back, for every task."""
+"""``/tokenize``, ``/detokenize`` and ``/tokenizer_info``: text to the model's tokens and back, for every task."""
 
 import asyncio
 from dataclasses import replace
@@ -11,6 +11,7 @@ from ...errors import ArtifactError, InputError
 from ...runtime.generation.generator import TextGenerator
 from ...runtime.load import Model
 from ...runtime.text.tokenizer import Tokenizer
+from ..engine import card
 from ..errors import ApiError, refused
 from ..http.bodies import read_body
 from ..protocol.tokens import DetokenizeBody, TokenizeBody, detokenized, text_of, tokenized
@@ -55,6 +56,12 @@ async def detokenize(request: Request) -> Response:
             raise refused(error, "tokens") from None
 
     return JSONResponse(await asyncio.to_thread(answer))
+
+
+async def tokenizer_info(request: Request) -> Response:
+    """Return the special tokens and the chat template of a model, which the query may name: ``?model=``."""
+    served = server_of(request).models.find(request.query_params.get("model"))
+    return JSONResponse(await asyncio.to_thread(card.tokenizer_info, served.folder))
 
 
 def _tokenizer(model: Model, name: str) -> Tokenizer:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ...artifact import MANIFEST
 from ...errors import IntaglioError
+from ...files.tokenizer_file import named_tokens
 from ...runtime.chat.template import read_chat_format
 from ..settings import Settings
 from .loaded import ServedModel
@@ -61,3 +62,11 @@ def _chat(folder: Path) -> dict[str, bool]:
         return {"chat": True, "thinking": thinking, "tools": chat_format.reads("tools", with_tools=True)}
     except IntaglioError:
         return NO_CHAT
+
+
+@lru_cache
+def tokenizer_info(folder: Path) -> dict[str, Any]:
+    """Return the special tokens of an artifact by name and its chat template, as ``/tokenizer_info`` of vLLM does."""
+    tokens = dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token")) | named_tokens(folder)
+    template = read_chat_format(folder).templates.get("default")
+    return {"tokenizer_class": "PreTrainedTokenizerFast", **tokens, "chat_template": template}

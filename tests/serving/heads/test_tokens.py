@@ -47,6 +47,15 @@ def test_a_conversation_is_tokenized_as_the_model_reads_it(http: httpx.Client, l
         assert answer["tokens"] == expected
 
 
+def test_what_is_known_of_the_tokenizer(http: httpx.Client, library: dict[str, Model]) -> None:
+    found = http.get("/tokenizer_info", params={"model": "lm"}).json()
+    tokenizer = library["lm"].tokenizer
+    assert tokenizer is not None
+    assert found["eos_token"] == tokenizer.backend.id_to_token(tokenizer.eos_token_id or 0)
+    assert found["chat_template"] == cast(TextGenerator, library["lm"]).chat_format.templates["default"]
+    assert {"bos_token", "pad_token", "unk_token", "tokenizer_class"} < found.keys()
+
+
 REFUSALS: dict[str, tuple[str, dict[str, Any], str | None, str]] = {
     "neither": ("/tokenize", {}, "prompt", "give either prompt or messages"),
     "both": ("/tokenize", {"prompt": "a", "messages": MESSAGES}, "messages", "give either prompt or messages"),
