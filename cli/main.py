@@ -34,6 +34,7 @@ VERBS = (
     "embed",
     "bench",
     "serve",
+    "batch",
     "card",
     "push",
 )

@@ -144,10 +144,10 @@ def run_dataset(
     load_options = {"threads": max(1, int(cpus)), **(settings.pop("load_options", None) or {})}
     size = workers if isinstance(workers, tuple) else (workers, workers)
     dataset.context.execution_options.preserve_order = True
-    todo = dataset.filter(lambda row: row[key] not in done) if done else dataset
-    results = todo.map_batches(
-        task,
-        fn_constructor_kwargs={"load_options": load_options, **settings},
+    # Not a filter before the task: that needs a processor, and all may be the workers'.
+    results = dataset.map_batches(
+        _Remaining,
+        fn_constructor_args=(task, key, done, {"load_options": load_options, **settings}),
         compute=ActorPoolStrategy(min_size=size[0], max_size=size[1]),
         batch_size=batch_size,
         num_cpus=cpus,
@@ -156,3 +156,16 @@ def run_dataset(
         blocks.add([plain(row) for row in block])
         if progress is not None:
             progress(len(blocks.keys))
+
+
+class _Remaining:
+    """A worker: a task for the rows whose results are not written yet."""
+
+    def __init__(self, task: type[RowTask[Any]], key: str, done: frozenset[Any], settings: dict[str, Any]) -> None:
+        self._task = task(**settings)
+        self._key = key
+        self._done = done
+
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
+        keep = [index for index, name in enumerate(batch[self._key]) if name not in self._done]
+        return self._task({name: [values[index] for index in keep] for name, values in batch.items()})

@@ -50,7 +50,7 @@ class RowTask(ABC, Generic[AnyModel]):
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
         """Return a batch of Ray Data, columns with a value for each row, with the columns of the results."""
         names = list(batch)
-        values = [plain(batch[name]) for name in names]
+        values = [plain(list(column)) for column in batch.values()]
         rows = self.rows([dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)])
         return {name: [row[name] for row in rows] for name in [*names, *self.results, "error"]}
 

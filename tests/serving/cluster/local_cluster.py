@@ -92,10 +92,10 @@ def local_cluster() -> Iterator[LocalCluster]:
         yield LocalCluster(process, port)
         process.communicate(timeout=120)
     finally:
-        _end(process)
+        end_session(process)
 
 
-def _end(process: "subprocess.Popen[str]") -> None:
+def end_session(process: "subprocess.Popen[str]") -> None:
     """End what is left of a cluster: the processes of its session."""
     for member in psutil.process_iter():
         try:
@@ -104,3 +104,6 @@ def _end(process: "subprocess.Popen[str]") -> None:
         except (ProcessLookupError, psutil.NoSuchProcess):
             continue
     process.wait()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            stream.close()
