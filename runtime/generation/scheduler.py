@@ -81,8 +81,9 @@ class Scheduler:
         """Return a request that ``add`` queues: its number is known before its first event. Errors as ``submit``.
 
         Args:
-            index, repetition: the position of the prompt in a list, and which of several continuations this is. With a
-                seed, the tokens are those that ``TextGenerator.generate`` chooses there.
+            index: the position of the prompt in a list.
+            repetition: which of several continuations this is. With a seed, the tokens are those that
+                ``TextGenerator.generate`` chooses there.
         """
         self._use.check_open()
         request = self._requests.request(**options)
