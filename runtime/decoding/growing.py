@@ -14,7 +14,7 @@ from ...contract import ATTENTION_MASK, INPUT_IDS, LOGITS, LOGITS_TO_KEEP, PAST,
 from ..engine.session import Session
 from .cache import check_saved, empty_past
 from .memory import STORAGE, memory_of
-from .prefill import prefill_chunks
+from .prefill import prefill_chunks, prefill_step
 
 Floats = NDArray[np.float32]
 Tokens = NDArray[np.int64]
@@ -26,6 +26,7 @@ class GrowingDecoder:
     def __init__(self, session: Session, slots: int) -> None:
         self._session = session
         self._facts = session.manifest.model
+        self._step = prefill_step(session)
         self._inputs = cache_names(PAST, self._facts.num_hidden_layers)
         self._outputs = cache_names(PRESENT, self._facts.num_hidden_layers)
         self._memory = memory_of(session)
@@ -57,7 +58,7 @@ class GrowingDecoder:
         if not past:
             past = [empty_past(self._session, 1) for _ in self._inputs]
         logits_kept = []
-        for start, end, kept in prefill_chunks(self._facts, tokens.size, keep):
+        for start, end, kept in prefill_chunks(self._facts, tokens.size, keep, length, self._step):
             mask = np.ones((1, length + end), dtype=np.int64)
             logits, past = self._run(tokens[None, start:end], mask, past, kept)
             logits_kept.append(logits[0])

@@ -13,7 +13,7 @@ from ...contract import ATTENTION_MASK, INPUT_IDS, LOGITS, LOGITS_TO_KEEP
 from ..engine.session import Session
 from ..graph.sliding import same_until
 from .cache import InPlaceCache
-from .prefill import prefill_chunks
+from .prefill import prefill_chunks, prefill_step
 
 Floats = NDArray[np.float32]
 Tokens = NDArray[np.int64]
@@ -29,6 +29,7 @@ class InPlaceDecoder:
     def __init__(self, session: Session, slots: int, longest_prompt: int, max_length: int) -> None:
         self._session = session
         self._facts = session.manifest.model
+        self._step = prefill_step(session)
         self._max_length = max_length
         self._lengths, self._numbers = np.zeros(slots, dtype=np.int64), np.arange(slots)
         self._longest = np.zeros(slots, dtype=np.int64)
@@ -68,7 +69,7 @@ class InPlaceDecoder:
         binding = self._extending[1]
         self._lengths[slot] = 0  # until the passes have succeeded
         written = 0
-        for start, end, kept in prefill_chunks(self._facts, tokens.size, keep):
+        for start, end, kept in prefill_chunks(self._facts, tokens.size, keep, past, self._step):
             binding.bind_cpu_input(INPUT_IDS, np.ascontiguousarray(tokens[None, start:end]))
             binding.bind_cpu_input(ATTENTION_MASK, np.ones((1, past + end), dtype=np.int64))
             self._keep[0] = kept

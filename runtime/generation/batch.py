@@ -42,17 +42,23 @@ class Batch:
         slots: how many sequences run at most; None for all slots of the decoder. The others keep prompts.
         shares: prompts that begin alike may share what is read; False where a token's numbers depend on the length.
         files: prompts on disk; None for none.
+        step: that of ``prefill_step``.
     """
 
     def __init__(
-        self, decoder: Decoder, slots: int | None = None, shares: bool = True, files: PromptFiles | None = None
+        self,
+        decoder: Decoder,
+        slots: int | None = None,
+        shares: bool = True,
+        files: PromptFiles | None = None,
+        step: int | None = None,
     ) -> None:
         self._decoder = decoder
         self._places = decoder.slots if slots is None else slots
         self._slots: list[ActiveSequence | None] = []
         self._joining: _Joining | None = None
         self._shares = shares
-        self._prefixes = PrefixCache(decoder, self._places if shares else decoder.slots, files)
+        self._prefixes = PrefixCache(decoder, self._places if shares else decoder.slots, files, step)
 
     @property
     def free(self) -> int:

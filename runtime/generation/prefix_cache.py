@@ -23,11 +23,13 @@ class PrefixCache:
 
     Args:
         files: prompts on disk as well; None for none.
+        step: that of ``prefill_step``: beginnings are taken up to its multiples.
     """
 
-    def __init__(self, decoder: Decoder, first: int, files: PromptFiles | None = None) -> None:
+    def __init__(self, decoder: Decoder, first: int, files: PromptFiles | None = None, step: int | None = None) -> None:
         self._decoder = decoder
         self._files = files
+        self._step = step or 1
         self._free = list(range(first, decoder.slots))
         self._kept: OrderedDict[int, Tokens] = OrderedDict()  # the slots' prompts, least recently used first
         self._written: set[int] = set()  # slots that are being written to a file: they must stay as they are
@@ -42,10 +44,10 @@ class PrefixCache:
             running: the slots in use, with their prompts, all read.
         """
         in_memory = max(
-            ((shared(prompt, other), kept) for kept, other in (*running, *self._kept.items())), default=(0, 0)
+            ((self._shared(prompt, other), kept) for kept, other in (*running, *self._kept.items())), default=(0, 0)
         )
         if self._files is not None:
-            on_disk = [(shared(prompt, stored.tokens), stored) for stored in self._files.prompts]
+            on_disk = [(self._shared(prompt, stored.tokens), stored) for stored in self._files.prompts]
             length, stored = max(on_disk, key=lambda one: one[0], default=(0, None))
             worth = stored is not None and length >= in_memory[0] + LEAST_CHUNK
             if stored is not None and worth and self._files.restore(self._decoder, slot, stored):
@@ -83,6 +85,9 @@ class PrefixCache:
         """Wait until the prompts are on disk."""
         if self._files is not None:
             self._files.close()
+
+    def _shared(self, prompt: Tokens, other: Tokens) -> int:
+        return shared(prompt, other) // self._step * self._step
 
     def _place(self, prompt: Tokens) -> int | None:
         """Return a slot for a prompt: one with the beginning of it, a free one, or the least recently used one."""

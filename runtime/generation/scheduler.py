@@ -12,7 +12,7 @@ from ...artifact import ModelFacts
 from ...errors import UsageError
 from ...known_options import refuses_unknown_options
 from ..decoding.decoder import open_decoder
-from ..decoding.prefill import PREFILL_CHUNK, next_chunk
+from ..decoding.prefill import PREFILL_CHUNK, next_chunk, prefill_step
 from ..engine.session import Session
 from ..sequence.options import Options
 from ..sequence.request import RequestBuilder
@@ -55,7 +55,8 @@ class Scheduler:
         files = None if prompt_cache is None else PromptFiles(prompt_cache, session)
         decoder = open_decoder(session, slots + kept_prompts, 1, max_length)
         shares = not self._facts.length_dependent_rope
-        self._batch: Batch | None = Batch(decoder, slots, shares, files)
+        self._step = prefill_step(session)
+        self._batch: Batch | None = Batch(decoder, slots, shares, files, self._step)
         self._waiting: deque[Waiting] = deque()
         self._running: list[Waiting] = []
         self._numbers = count()
@@ -244,7 +245,8 @@ class Scheduler:
             try:
                 if batch.joining is None:
                     entry.cached = batch.begin(entry.sequence)
-                size = next_chunk(self._facts, batch.unread, budget)
+                left = batch.unread
+                size = next_chunk(self._facts, left, budget, entry.prompt_tokens - left, self._step)
                 budget -= size
                 chunk = None if entry.sequence.expired() else batch.read(size)
             except Exception as error:  # whatever ONNX Runtime raises

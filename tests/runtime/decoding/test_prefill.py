@@ -1,0 +1,35 @@
+"""How prompts are divided: evenly, or at fixed positions where a token's numbers depend on its pass."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from intaglio.runtime.decoding.prefill import DEPENDENT_CHUNK, next_chunk, prefill_chunks, prefill_step
+from intaglio.tests.runtime import fakes
+from intaglio.tests.runtime.fakes import text_generator
+
+
+def test_fixed_positions_are_the_same_for_every_reader(tmp_path: Path) -> None:
+    facts = text_generator(fakes.language_model(tmp_path / "lm")).manifest.model
+    whole = prefill_chunks(facts, 700, step=256)
+    assert [(start, end) for start, end, _ in whole] == [(0, 256), (256, 512), (512, 700)]
+    read = 0
+    sizes = []
+    while read < 700:  # with others in between, whatever is wanted
+        sizes.append(next_chunk(facts, 700 - read, wanted=64, past=read, step=256))
+        read += sizes[-1]
+    assert sizes == [256, 256, 188]
+    after = prefill_chunks(facts, 300, keep=100, past=400, step=256)
+    assert after == [(0, 112, 1), (112, 300, 100)]
+    assert prefill_chunks(facts, 5, past=256, step=256) == [(0, 5, 1)]
+    assert prefill_chunks(facts, 256, step=256) == [(0, 256, 1)]
+    assert [end for _, end, _ in prefill_chunks(facts, 2000)] == [1000, 2000]
+
+
+def test_prompts_are_divided_at_fixed_positions_where_numbers_depend_on_the_pass(tmp_path: Path) -> None:
+    session = text_generator(fakes.language_model(tmp_path / "lm")).session
+    assert prefill_step(session) is None  # float32
+    half = replace(session.manifest, model=replace(session.manifest.model, cache_dtype="float16"))
+    assert prefill_step(replace(session, manifest=half)) == DEPENDENT_CHUNK
+    assert prefill_step(replace(session, manifest=half, device="cuda")) is None
+    whole = replace(half, model=replace(half.model, length_dependent_rope=True))
+    assert prefill_step(replace(session, manifest=whole)) is None
