@@ -1,42 +1,13 @@
 """``intaglio serve`` as a process: it starts, answers, and ends when it is told to."""
 
-import json
-import os
 import signal
 import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
+from intaglio.tests.serving.process import COMMAND, ENVIRONMENT, TIMEOUT, serving
 from intaglio.tests.serving.raw import connection, read_answer
-
-ROOT = Path(__file__).parents[2]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / ".dev"), "OMP_NUM_THREADS": "1"}
-COMMAND = [sys.executable, "-m", "intaglio.cli.main", "serve"]
-TIMEOUT = 60.0
-
-
-@contextmanager
-def serving(*arguments: object, **environment: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
-    """Start the command on a free port; yield the process and the server's address."""
-    process = subprocess.Popen(
-        [*COMMAND, *map(str, arguments), "--port", "0", "--json", "--threads", "1"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**ENVIRONMENT, **environment},
-    )
-    assert process.stdout is not None
-    try:
-        ready = process.stdout.readline()
-        assert ready, process.communicate()[1]
-        yield process, json.loads(ready)["address"]
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def test_it_answers_and_sigterm_lets_the_answer_end(artifacts: dict[str, Path]) -> None:

@@ -1,0 +1,186 @@
+"""Send the cases to a server, judge its answers, and compare what it holds before and after."""
+
+import contextlib
+import json
+import socket
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import psutil
+
+from ..process import serving
+from ..raw import Answer, connection, read_answer
+from .cases import Case, draw_case
+from .forms import Endpoint, endpoints
+
+AT_ONCE = 8
+BODY_TIMEOUT = 2  # seconds
+SETTLES = 60.0  # seconds after which the server must hold no more than before
+MORE_MEMORY = 96 << 20
+"""Bytes that may be added by what the cases leave in caches and in the allocator: the same for any number of cases."""
+
+
+class Held(NamedTuple):
+    """What a server holds."""
+
+    running: int
+    waiting: int
+    descriptors: int
+    threads: int
+    memory: int
+
+
+@dataclass
+class Report:
+    """The answers to cases: how many of each status, and those that are wrong."""
+
+    cases: int = 0
+    statuses: Counter[str] = field(default_factory=Counter)
+    findings: list[str] = field(default_factory=list)
+    before: Held | None = None
+    after: Held | None = None
+
+    def text(self) -> str:
+        """Return the report for a person."""
+        counts = ", ".join(f"{count} x {status}" for status, count in sorted(self.statuses.items()))
+        lines = [f"{self.cases} cases: {counts}", f"before {self.before}", f"after  {self.after}"]
+        return "\n".join([*lines, f"{len(self.findings)} findings", *self.findings])
+
+
+def fuzz(
+    artifacts: Mapping[str, Path],
+    cases: int,
+    seed: int,
+    first: int = 0,
+    report_progress: Callable[[Report], None] = lambda _: None,
+) -> Report:
+    """Start a server of artifacts, send it cases, and return the report."""
+    report = Report()
+    named = [f"{name}={folder}" for name, folder in artifacts.items()]
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log,
+        serving(*named, "--body-timeout", BODY_TIMEOUT, log=log) as (process, address),
+    ):
+        found = endpoints(address, list(artifacts))
+        good = [answer_of(address, endpoint) for endpoint in found]
+        with ThreadPoolExecutor(AT_ONCE) as executor:
+            # The server's pool of threads and its caches grow to their size once.
+            list(executor.map(lambda index: run(address, draw_case(index, seed + 1, found)), range(8 * AT_ONCE)))
+            report.before = settled(process, address, None)
+            numbers = range(first, first + cases)
+            for index, (case, outcome) in zip(
+                numbers, executor.map(lambda index: _tried(address, index, seed, found), numbers), strict=True
+            ):
+                report.cases += 1
+                report.statuses[str(outcome.status) if isinstance(outcome, Answer) else outcome] += 1
+                if problem := judge(case, outcome):
+                    report.findings.append(f"case {index} ({case.name}): {problem}\n    {case.shown[:400]}")
+                report_progress(report)
+        report.after = settled(process, address, report.before)
+        report.findings += differences(report.before, report.after)
+        for endpoint, answer in zip(found, good, strict=True):
+            if (now := answer_of(address, endpoint)) != answer:
+                report.findings.append(f"{endpoint.path} answers {now} and not {answer} any more")
+        log.seek(0)
+        lines = log.read().splitlines()
+        report.findings += [f"log: {line}" for line in lines if " level=error " in line or " level=warning " in line]
+    return report
+
+
+def _tried(address: str, index: int, seed: int, found: list[Endpoint]) -> tuple[Case, Answer | str]:
+    case = draw_case(index, seed, found)
+    return case, run(address, case)
+
+
+def run(address: str, case: Case) -> Answer | str:
+    """Send a case; return the answer, "hang", or "left" where the client does not wait."""
+    try:
+        with connection(address) as connected:
+            with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+                for part in case.parts:
+                    connected.sendall(part)
+                if case.ending == "half":
+                    connected.shutdown(socket.SHUT_WR)
+            if case.ending == "leave":
+                return "left"
+            with connected.makefile("rb") as stream:
+                return read_answer(stream)
+    except TimeoutError:
+        return "hang"
+
+
+def judge(case: Case, outcome: Answer | str) -> str | None:
+    """Return what is wrong with an answer; None where nothing is."""
+    if outcome == "left":
+        return None
+    if isinstance(outcome, str):
+        return outcome
+    if outcome.status == 0:
+        return None if case.may_close else "the connection was closed without an answer"
+    if outcome.status >= 500 or b'"server_error"' in outcome.body:
+        return f"{outcome.status}: {outcome.body[:300]!r}"
+    if outcome.status < 400:
+        return f"success: {outcome.status} {outcome.body[:300]!r}" if case.fails else None
+    try:
+        error = outcome.error()
+        fine = isinstance(error["message"], str) and set(error) == {"message", "type", "param", "code"}
+    except (ValueError, KeyError, TypeError):
+        fine = False
+    return None if fine else f"not an error in OpenAI's form: {outcome.status} {outcome.body[:300]!r}"
+
+
+def answer_of(address: str, endpoint: Endpoint) -> Any:
+    """Return the answer to the good request, without what differs each time."""
+    answer = httpx.post(f"{address}{endpoint.path}", json={**endpoint.good, "temperature": 0}, timeout=60)
+    if answer.status_code == 400:  # no generation, no temperature
+        answer = httpx.post(f"{address}{endpoint.path}", json=endpoint.good, timeout=60)
+    body = json.loads(answer.text)
+    return answer.status_code, _without(body, ("id", "created", "created_at", "completed_at", "usage", "item_id"))
+
+
+def _without(value: Any, names: tuple[str, ...]) -> Any:
+    if isinstance(value, dict):
+        return {key: _without(inner, names) for key, inner in value.items() if key not in names}
+    return [_without(inner, names) for inner in value] if isinstance(value, list) else value
+
+
+def settled(process: "subprocess.Popen[str]", address: str, before: Held | None) -> Held:
+    """Return what a server holds once it is idle and has closed its connections, or after SETTLES."""
+    end = time.monotonic() + SETTLES
+    while True:
+        now = held(process, address)
+        idle = now.running == now.waiting == 0 and (before is None or not differences(before, now))
+        if (idle and now.descriptors == held(process, address).descriptors) or time.monotonic() > end:
+            return now
+        time.sleep(0.2)
+
+
+def held(process: "subprocess.Popen[str]", address: str) -> Held:
+    """Return what a server holds now."""
+    metrics = httpx.get(f"{address}/metrics", timeout=60).text
+    counts = Counter[str]()
+    for line in metrics.splitlines():
+        for name in ("running", "waiting"):
+            if line.startswith(f"vllm:num_requests_{name}{{"):
+                counts[name] += int(float(line.rpartition(" ")[2]))
+    seen = psutil.Process(process.pid)
+    with seen.oneshot():
+        return Held(counts["running"], counts["waiting"], seen.num_fds(), seen.num_threads(), seen.memory_info().rss)
+
+
+def differences(before: Held, after: Held) -> list[str]:
+    """Return what a server holds more than before."""
+    allowed = Held(0, 0, 0, 0, MORE_MEMORY)
+    return [
+        f"{name} grew from {old:,} to {new:,}"
+        for name, old, new, more in zip(Held._fields, before, after, allowed, strict=True)
+        if new > old + more
+    ]
