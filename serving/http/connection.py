@@ -1,6 +1,7 @@
 """A connection of uvicorn with time limits for clients that send or read slowly, and errors in OpenAI's form."""
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import Sequence
 from typing import ClassVar
@@ -148,7 +149,7 @@ class Connection(H11Protocol):
         self._write(error.status, headers, bytes(response.body))
         self._ended = True
         # Closing now could reset the connection while the client sends, and it would not see the answer.
-        if self.transport.can_write_eof():
+        with contextlib.suppress(OSError):  # the client has left
             self.transport.write_eof()
         if self._arrival is not None:
             self._arrival.cancel()

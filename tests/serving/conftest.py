@@ -5,7 +5,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from intaglio.tests.serving.artifacts import export_all
+from intaglio.tests.serving.artifacts import export_all, export_heads
 from intaglio.tests.serving.live import live_server
 
 
@@ -13,6 +13,12 @@ from intaglio.tests.serving.live import live_server
 def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The artifacts of ``ARTIFACTS`` by name."""
     return export_all(tmp_path_factory.mktemp("served"))
+
+
+@pytest.fixture(scope="session")
+def heads(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The artifacts of ``HEADS`` by their verbs."""
+    return export_heads(tmp_path_factory.mktemp("heads"))
 
 
 @pytest.fixture(scope="session")

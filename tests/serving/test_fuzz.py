@@ -3,6 +3,7 @@
 ``python -m intaglio.tests.serving.fuzz`` sends more.
 """
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -16,15 +17,15 @@ def test_the_form_of_every_endpoint_that_is_posted_to_is_known() -> None:
     assert sorted(forms()) == sorted(paths("POST"))
 
 
-def test_hostile_requests(artifacts: dict[str, Path]) -> None:
-    report = fuzz(artifacts, cases=60, seed=20)
+def test_hostile_requests(artifacts: dict[str, Path], heads: dict[str, Path]) -> None:
+    report = fuzz(artifacts | heads, cases=60, seed=20)
     assert report.findings == [], report.text()
     assert report.statuses["400"] > 20
 
 
 @pytest.mark.slow
-def test_a_thousand_hostile_requests(artifacts: dict[str, Path]) -> None:
-    report = fuzz(artifacts, cases=1000, seed=21)
+def test_a_thousand_hostile_requests(artifacts: dict[str, Path], heads: dict[str, Path]) -> None:
+    report = fuzz(artifacts | heads, cases=1000, seed=21)
     assert report.findings == [], report.text()
 
 
@@ -43,11 +44,12 @@ def test_the_judge_finds_what_is_wrong() -> None:
 
 
 def test_growth_is_found() -> None:
-    before = Held(0, 0, 10, 6, 100_000_000)
+    before = Held(0, 0, Counter(socket=3), Counter(python=6), 100_000_000)
     assert differences(before, before._replace(memory=150_000_000)) == []
-    after = Held(1, 0, 11, 6, 300_000_000)
+    after = Held(1, 0, Counter(socket=5), Counter(python=6, other=1), 300_000_000)
     assert differences(before, after) == [
         "running grew from 0 to 1",
-        "descriptors grew from 10 to 11",
         "memory grew from 100,000,000 to 300,000,000",
+        "files: 2 more of socket",
+        "threads: 1 more of other",
     ]

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ..artifacts import export_all
+from ..artifacts import export_all, export_heads
 from .drive import Report, fuzz
 
 EVERY = 100  # cases between lines of progress
@@ -24,7 +24,8 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, metavar="NUMBER", help="the number of the first (0)")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        report = fuzz(export_all(Path(folder)), given.cases, given.seed, given.first, _progress)
+        artifacts = export_all(Path(folder)) | export_heads(Path(folder))
+        report = fuzz(artifacts, given.cases, given.seed, given.first, _progress)
     print(report.text())
     sys.exit(1 if report.findings else 0)
 

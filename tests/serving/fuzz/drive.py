@@ -22,19 +22,21 @@ from .cases import Case, draw_case
 from .forms import Endpoint, endpoints
 
 AT_ONCE = 8
-BODY_TIMEOUT = 2  # seconds
+BODY_TIMEOUT = 4  # seconds
+OWN_SOCKETS = 4
+"""Sockets of an idle server: the one that listens, the loop's two for signals, and the connection that asks."""
 SETTLES = 60.0  # seconds after which the server must hold no more than before
 MORE_MEMORY = 96 << 20
 """Bytes that may be added by what the cases leave in caches and in the allocator: the same for any number of cases."""
 
 
 class Held(NamedTuple):
-    """What a server holds."""
+    """What a server holds: requests in its engines, open files, threads by name, and bytes of memory."""
 
     running: int
     waiting: int
-    descriptors: int
-    threads: int
+    files: Counter[str]
+    threads: Counter[str]
     memory: int
 
 
@@ -157,8 +159,8 @@ def settled(process: "subprocess.Popen[str]", address: str, before: Held | None)
     end = time.monotonic() + SETTLES
     while True:
         now = held(process, address)
-        idle = now.running == now.waiting == 0 and (before is None or not differences(before, now))
-        if (idle and now.descriptors == held(process, address).descriptors) or time.monotonic() > end:
+        idle = now.running == now.waiting == 0 and now.files["socket"] <= OWN_SOCKETS
+        if (idle and (before is None or not differences(before, now))) or time.monotonic() > end:
             return now
         time.sleep(0.2)
 
@@ -171,16 +173,40 @@ def held(process: "subprocess.Popen[str]", address: str) -> Held:
         for name in ("running", "waiting"):
             if line.startswith(f"vllm:num_requests_{name}{{"):
                 counts[name] += int(float(line.rpartition(" ")[2]))
-    seen = psutil.Process(process.pid)
-    with seen.oneshot():
-        return Held(counts["running"], counts["waiting"], seen.num_fds(), seen.num_threads(), seen.memory_info().rss)
+    seen = Path(f"/proc/{process.pid}")
+    memory = psutil.Process(process.pid).memory_info().rss
+    return Held(counts["running"], counts["waiting"], _files(seen), _threads(seen), memory)
+
+
+def _files(process: Path) -> Counter[str]:
+    """Return how many files of each name are open; sockets have one name."""
+    found = Counter[str]()
+    for entry in (process / "fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            found[str(entry.readlink()).partition(":")[0]] += 1
+    return found
+
+
+def _threads(process: Path) -> Counter[str]:
+    """Return how many threads of each name there are."""
+    found = Counter[str]()
+    for entry in (process / "task").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found[(entry / "comm").read_text().strip()] += 1
+    return found
 
 
 def differences(before: Held, after: Held) -> list[str]:
     """Return what a server holds more than before."""
-    allowed = Held(0, 0, 0, 0, MORE_MEMORY)
-    return [
+    found = [
         f"{name} grew from {old:,} to {new:,}"
-        for name, old, new, more in zip(Held._fields, before, after, allowed, strict=True)
+        for name, old, new, more in (
+            ("running", before.running, after.running, 0),
+            ("waiting", before.waiting, after.waiting, 0),
+            ("memory", before.memory, after.memory, MORE_MEMORY),
+        )
         if new > old + more
     ]
+    for name, old, new in (("files", before.files, after.files), ("threads", before.threads, after.threads)):
+        found += [f"{name}: {count} more of {one}" for one, count in (new - old).items()]
+    return found

@@ -8,9 +8,9 @@ from unittest.mock import patch
 import httpx
 from intaglio.serving.app import ROUTES, create_app
 from intaglio.serving.engine.models import Models
-from intaglio.serving.forms import Body, checked
-from intaglio.serving.http import bodies
+from intaglio.serving.forms import Body
 from intaglio.serving.settings import Settings
+from pydantic import TypeAdapter
 from starlette.testclient import TestClient
 
 Schema = Mapping[str, Any]
@@ -32,13 +32,13 @@ def forms() -> dict[str, type[Body]]:
     found: dict[str, type[Body]] = {}
     asked: list[type[Body]] = []
 
-    def record(form: type[Body], values: Any) -> Body:
+    def validate(form: type[Body], values: Any) -> Body:
         asked.append(form)
-        return checked(form, values)
+        return TypeAdapter(form).validate_python(values)
 
     settings = Settings()
     with (
-        patch.object(bodies, "checked", record),
+        patch.object(Body, "model_validate", classmethod(validate)),
         TestClient(create_app(Models({}, settings), settings), raise_server_exceptions=False) as client,
     ):
         for path in paths("POST"):
