@@ -240,6 +240,17 @@ class TextGenerator:
         context = self.session.manifest.model.context_length
         return stream_chat(self, self.chat_format, self.tokenizer, messages, options, context)
 
+    def prepare_constraints(self) -> None:
+        """Prepare structured output, which the first call that has a schema, an expression or a grammar does otherwise.
+
+        With a vocabulary of 150,000 tokens that takes seconds, in which no other thread of the process runs.
+
+        Raises:
+            UnsupportedError: the tokenizer is of a kind that llguidance does not support.
+            DependencyError: llguidance is not installed.
+        """
+        self._requests.prepare_constraints()
+
     @refuses_unknown_options
     def conversation(self) -> Conversation:
         """Return a conversation, whose KV cache is kept from call to call; each call takes the whole history."""

@@ -31,6 +31,7 @@ WHITESPACE = r" |\n[ \t]{0,32}"
 # other, or references, on the native stack, which 3,000 in a chain overflow. All else has limits of its own.
 MOST_CHARACTERS = {"regex": 100_000, "grammar": 500_000, "json_schema": 500_000}
 MOST_RULES = 1000
+MOST_KEPT = 8
 _SCHEMA = re.compile(r"%json\s*\{")
 REASON = 500  # characters of llguidance's explanation; the state of its parser follows
 
@@ -63,14 +64,21 @@ class Constraint(Protocol):
 class Grammars:
     """Makes constraints for the vocabulary of one model; several threads may use it.
 
-    The first constraint prepares the vocabulary for llguidance, which takes about a second for 150,000 tokens.
+    The first constraint prepares the vocabulary for llguidance, which takes about a second for 150,000 tokens and holds
+    the interpreter's lock; ``prepare`` does so before. The last constraints are kept: one schema serves many requests.
     """
 
     def __init__(self, tokenizer: Tokenizer | None, vocab_size: int) -> None:
         self._tokenizer = tokenizer
         self._vocab_size = vocab_size
         self._prepared: Any = None
+        self._made: dict[tuple[str, frozenset[int]], GrammarConstraint] = {}
         self._lock = Lock()
+
+    def prepare(self) -> None:
+        """Prepare the vocabulary; errors as ``constraint``."""
+        if self._tokenizer is not None:
+            self._prepare(import_llguidance(), self._tokenizer)
 
     def constraint(
         self,
@@ -106,12 +114,19 @@ class Grammars:
             source = _source(library, given[0], options[given[0]])
             if after is not None:
                 source = _after(self._tokenizer, after, source)
+            key = source, frozenset(end_tokens)
+            if (made := self._made.get(key)) is not None:
+                return made.fresh()
             matcher = library.LLMatcher(self._prepare(library, self._tokenizer), source, log_level=0)
         if matcher.is_error():
             raise ConstraintError(f"{what} cannot be used: {_reason(matcher.get_error())}")
         constraint = GrammarConstraint(matcher, what, self._prepared.eos_token, end_tokens, self._vocab_size)
         constraint.check()
-        return constraint
+        with self._lock:
+            if len(self._made) >= MOST_KEPT:
+                del self._made[next(iter(self._made))]
+            self._made[key] = constraint
+        return constraint.fresh()
 
     def _prepare(self, library: Any, tokenizer: Tokenizer) -> Any:
         with self._lock:

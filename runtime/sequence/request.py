@@ -72,6 +72,10 @@ class RequestBuilder:
         self._defaults = defaults
         self._grammars = Grammars(tokenizer, facts.vocab_size)
 
+    def prepare_constraints(self) -> None:
+        """Prepare the vocabulary for structured output; errors as ``Grammars.prepare``."""
+        self._grammars.prepare()
+
     def request(self, **options: Unpack[Options]) -> Request:
         """Return the options of a call, those that are None taken from the defaults.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...artifact import Manifest
-from ...errors import IntaglioError
+from ...errors import InputError, IntaglioError
 from ...runtime.generation.generator import TextGenerator
 from ...runtime.load import LoadOptions, Model, load
 from ..errors import ApiError
@@ -82,6 +82,7 @@ def open_model(
         model = load(served.folder, **options)
         try:
             if isinstance(model, TextGenerator):
+                _prepare_constraints(served.name, model)
                 return Loaded(model, Engine(served.name, model, settings, observer, loop))
             return Loaded(model, Worker(served.name, model, settings))
         except BaseException:
@@ -97,3 +98,11 @@ def open_model(
             code="model_not_loaded",
             retry_after=10,
         ) from error
+
+
+def _prepare_constraints(name: str, model: TextGenerator) -> None:
+    """Prepare structured output now, since it stops all other threads; without it, requests of it are refused."""
+    try:
+        model.prepare_constraints()
+    except InputError as error:
+        log.warning("%s has no structured output: %s", name, error)

@@ -140,6 +140,22 @@ def test_many_tools_are_few_rules() -> None:
         outcome(tokenizer, "", grammar=f"start: r0\n{many}")
 
 
+def test_a_constraint_is_compiled_once_and_begins_anew() -> None:
+    tokenizer = load_tokenizer(CHECKPOINTS / "tiny-qwen2")
+    grammars, size = Grammars(tokenizer, tokenizer.backend.get_vocab_size()), tokenizer.backend.get_vocab_size()
+    grammars.prepare()
+    first, second = (grammars.constraint({2}, regex="ab") for _ in range(2))
+    assert first is not None
+    assert second is not None
+    first.accept(tokenizer.backend.encode("a", add_special_tokens=False).ids[0])
+    allowed = np.isfinite(second.allow(np.zeros(size, np.float32)))
+    assert allowed[tokenizer.backend.encode("a", add_special_tokens=False).ids[0]]
+    assert not np.array_equal(allowed, np.isfinite(first.allow(np.zeros(size, np.float32))))
+    for index in range(20):
+        assert grammars.constraint({2}, regex=f"a{{{index + 1}}}") is not None
+    assert len(grammars._made) == 8
+
+
 def options_of(**given: Any) -> dict[str, Any]:
     """Return the options of a turn of tiny-exaone4."""
     folder = CHECKPOINTS / "tiny-exaone4"
