@@ -50,7 +50,7 @@ class ChatBody(SamplingBody):
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
     chat_template_kwargs: Annotated[dict[str, Any], few(32)] | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None

@@ -5,7 +5,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from ...forms import Body
+from ...forms import Body, few
+from ..chat.body import Identifier
+from ..chat.messages import MOST_MESSAGES
+from ..chat.tools import MOST_TOOLS
 from ..sampling import Sampling
 from .items import Item
 from .only import only
@@ -14,7 +17,7 @@ LOGPROBS = "message.output_text.logprobs"
 MOST_METADATA = 16
 
 Metadata = Annotated[
-    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=MOST_METADATA)
+    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], few(MOST_METADATA)
 ]
 
 
@@ -40,7 +43,7 @@ class AllowedTools(Body):
 
     type: Literal["allowed_tools"]
     mode: Literal["auto", "required"]
-    tools: list[NamedFunction]
+    tools: Annotated[list[NamedFunction], Field(max_length=MOST_TOOLS)]
 
 
 class TextFormat(Body):
@@ -96,9 +99,9 @@ def _choice_kind(value: Any) -> str | None:
 class ResponsesBody(Sampling):
     """A request for a response. ``user`` and its like are for the client's own records."""
 
-    input: str | Annotated[list[Item], Field(min_length=1)]
+    input: str | Annotated[list[Item], Field(min_length=1, max_length=MOST_MESSAGES)]
     instructions: str | None = None
-    tools: list[FunctionTool] | None = None
+    tools: Annotated[list[FunctionTool], Field(max_length=MOST_TOOLS)] | None = None
     tool_choice: (
         Annotated[
             Annotated[Literal["auto", "none", "required"], Tag("mode")]
@@ -118,20 +121,23 @@ class ResponsesBody(Sampling):
     max_output_tokens: Annotated[int, Field(ge=1)] | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     include: (
-        list[
-            Annotated[
-                str,
-                only(
-                    LOGPROBS,
-                    reason=f"only {LOGPROBS!r} can be included; reasoning items have their text, without encryption",
-                ),
-            ]
+        Annotated[
+            list[
+                Annotated[
+                    str,
+                    only(
+                        LOGPROBS,
+                        reason=f"only {LOGPROBS!r} can be included; reasoning items have plain text",
+                    ),
+                ]
+            ],
+            Field(max_length=16),
         ]
         | None
     ) = None
     stream_options: StreamOptions | None = None
     metadata: Metadata | None = None
-    chat_template_kwargs: dict[str, Any] | None = None
+    chat_template_kwargs: Annotated[dict[str, Any], few(32)] | None = None
     store: Annotated[bool | None, _stateless("give store=false, and send the whole conversation as input")] = None
     background: Annotated[bool | None, _stateless("leave background out, and stream the response")] = None
     previous_response_id: Annotated[None, _stateless("send the whole conversation as input")] = None
@@ -143,8 +149,9 @@ class ResponsesBody(Sampling):
     service_tier: Annotated[str | None, only("auto", "default", reason="there is one service tier; leave it out")] = (
         None
     )
-    safety_identifier: str | None = None
-    prompt_cache_key: str | None = None
+    safety_identifier: Identifier | None = None
+    prompt_cache_key: Identifier | None = None
+    prompt_cache_retention: Literal["in_memory", "in-memory", "24h"] | None = None
 
     @property
     def wants_logprobs(self) -> bool:

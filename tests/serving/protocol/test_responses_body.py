@@ -142,6 +142,9 @@ def test_allowed_tools_have_the_form_of_chat() -> None:
         ({"text": {"format": {"type": "grammar"}}}, "text.format", "'text', 'json_object', 'json_schema'"),
         ({"text": {"verbosity": "low"}}, "text.verbosity", "the model has one verbosity"),
         ({"prompt": {"id": "x"}}, "prompt", "the parameter prompt is not supported"),
+        ({"metadata": dict.fromkeys(map(str, range(100_000)), 1)}, "metadata", "100,000 entries, and 16 are the most"),
+        ({"input": [{"role": "user", "content": "x"}] * 10_001}, "input", "at most 10000 items"),
+        ({"tools": [{"type": "function", "name": "x"}] * 129}, "tools", "at most 128 items"),
         ({"metadata": {"a": "b" * 513}}, "metadata.a", "at most 512 characters"),
         (
             {"stream": True, "stream_options": {"include_obfuscation": True}},
