@@ -117,8 +117,9 @@ def _keys(location: Location, values: Any) -> Location:
     """Return a location without the names of union members that pydantic puts in it."""
     keys: list[int | str] = []
     for number, part in enumerate(location):
-        within = part in values if isinstance(values, dict) else isinstance(values, list) and isinstance(part, int)
-        if within:
+        if isinstance(values, dict) and part in values:
+            values = values[part]
+        elif isinstance(values, list) and isinstance(part, int):
             values = values[part]
         elif number < len(location) - 1 or not isinstance(values, dict):
             continue

@@ -116,7 +116,7 @@ def messages_of(items: Sequence[Item]) -> tuple[list[Message], list[int]]:
 
 def _add_to_turn(messages: list[Message], item: MessageItem | ReasoningItem | FunctionCallItem) -> None:
     """Add an item of the assistant to its turn: the last message, or a new one where that is complete."""
-    turn = messages[-1] if messages and messages[-1]["role"] == "assistant" else None
+    turn: Message | None = messages[-1] if messages and messages[-1]["role"] == "assistant" else None
     complete = turn is not None and ("content" in turn or "tool_calls" in turn)
     if turn is None or (complete and not isinstance(item, FunctionCallItem)):
         turn = {"role": "assistant"}
