@@ -53,11 +53,12 @@ def _distribution(axes: Axes, title: str, values: Sequence[float]) -> None:
         return
     ordered = np.sort(values)
     axes.step(ordered, np.arange(1, len(ordered) + 1) / len(ordered), where="post", color=COLOUR, linewidth=1.2)
-    for percent in (50, 99):
+    for percent, side in ((50, "left"), (99, "right")):
         found = float(np.percentile(ordered, percent))
         axes.plot(found, percent / 100, "o", color=SECOND, markersize=4)
         text = f"p{percent} {found:,.0f}"
-        axes.annotate(text, (found, percent / 100), (5, -11), textcoords="offset points", color=SECOND)
+        beside = (5 if side == "left" else -5, -11)
+        axes.annotate(text, (found, percent / 100), beside, textcoords="offset points", color=SECOND, ha=side)
     axes.set_xlim(left=0)
 
 

@@ -90,4 +90,4 @@ def test_options_that_do_not_fit_are_named(arguments: list[str], message: str) -
 def test_several_models_need_a_name(server: str) -> None:
     found = bench("--serve", server)
     assert found.exit_code == 2
-    assert "has the models qwen2, exaone4, sst2; give one of them with --model" in found.stderr
+    assert re.search(r"has the models qwen2, .*, sst2.*; give one of them with --model", found.stderr)

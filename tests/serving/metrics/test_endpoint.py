@@ -1,7 +1,15 @@
 """``/metrics`` of a running server."""
 
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
 import httpx
 import pytest
+from intaglio.runtime.generation.events import Event
+from intaglio.runtime.generation.scheduler import Scheduler
+from intaglio.tests.serving.live import live_server
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
@@ -59,3 +67,76 @@ def test_what_a_client_sends_is_no_label(http: httpx.Client) -> None:
     assert "/no/such" not in text
     assert "PROPFIND" not in text
     assert counted(http, name, path="other", method="other", status="404") == before + 5
+
+
+PROMPT = {"model": "qwen2", "prompt": "The sea has been " * 8, "temperature": 0, "ignore_eos": True}
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait until a condition holds; what a client sees may come before the server has counted it."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_request_is_counted_as_its_usage_says(http: httpx.Client) -> None:
+    def now(name: str, **labels: str) -> float:
+        return counted(http, f"vllm:{name}", model_name="qwen2", **labels)
+
+    names = ("prompt_tokens_total", "generation_tokens_total", "time_to_first_token_seconds_count")
+    before = {name: now(name) for name in names}
+    ended, gaps = now("request_success_total", finished_reason="length"), now("inter_token_latency_seconds_count")
+    usage = http.post("/v1/completions", json={**PROMPT, "max_tokens": 9}).json()["usage"]
+    until(lambda: now("request_success_total", finished_reason="length") == ended + 1)
+    found = {name: now(name) - before[name] for name in names}
+    assert list(found.values()) == [usage["prompt_tokens"], 9, 1]
+    assert now("inter_token_latency_seconds_count") - gaps == 9 - 1
+    assert now("num_requests_running") == 0
+    assert now("kv_cache_usage_perc") == 0
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Semaphore]:
+    """As many steps as schedulers may take; all of them at the end."""
+    allowed = threading.Semaphore(0)
+    step = Scheduler.step
+
+    def one(scheduler: Scheduler) -> list[Event]:
+        assert allowed.acquire(timeout=60)
+        return step(scheduler)
+
+    monkeypatch.setattr(Scheduler, "step", one)
+    yield allowed
+    allowed.release(10_000)
+
+
+def test_gauges_show_a_running_request_and_a_client_that_leaves_is_an_abort(
+    artifacts: dict[str, Path], steps: threading.Semaphore
+) -> None:
+    with (
+        live_server({"qwen2": artifacts["qwen2"]}, slots=1, max_queue=0, preload=True) as address,
+        httpx.Client(base_url=address, timeout=60) as http,
+    ):
+
+        def now(name: str, **labels: str) -> float:
+            return counted(http, name, model_name="qwen2", **labels)
+
+        assert now("intaglio:model_loaded") in (0, 1)  # it may still be loading
+        body = {**PROMPT, "max_tokens": 400, "stream": True}
+        steps.release(10)
+        with http.stream("POST", "/v1/completions", json=body) as answer:
+            lines = answer.iter_lines()  # the response is closed with its iterator
+            assert next(lines).startswith("data: ")
+            assert now("intaglio:model_loaded") == 1
+            assert now("vllm:num_requests_running") == 1
+            assert 0 < now("vllm:kv_cache_usage_perc") <= 1
+            assert now("vllm:gpu_cache_usage_perc") > 0
+            assert http.post("/v1/completions", json=PROMPT).status_code == 429
+            until(lambda: now("intaglio:refused_requests_total", reason="queue_full") == 1)
+        steps.release(10_000)
+        until(lambda: now("vllm:request_success_total", finished_reason="abort") == 1)
+        until(lambda: now("vllm:num_requests_running") == 0)
+        name = "intaglio:http_requests_total"
+        assert counted(http, name, path="/v1/completions", method="POST", status="429") == 1
+        assert counted(http, name, path="/v1/completions", method="POST", status="499") == 1
