@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]
 from intaglio.cli.main import cli
 from intaglio.serving.app import ROUTES
 from intaglio.serving.settings import Settings

@@ -13,7 +13,7 @@ export function classes({ data }, labels) {
   rows.sort((a, b) => b[1] - a[1]);
   return el("table", { class: "classes" }, el("tbody", {}, ...rows.slice(0, MOST).map(([name, value]) => {
     const meter = el("meter", { min: "0", max: "1", value });
-    return el("tr", {}, el("th", { scope: "row" }, visible(String(name))), el("td", { class: "bar" }, meter), el("td", { class: "figure" }, short(value)));
+    return el("tr", {}, el("th", { scope: "row" }, visible(String(name))), el("td", { class: "share" }, meter), el("td", { class: "figure" }, short(value)));
   })));
 }
 
