@@ -10,9 +10,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..sequence.constraint import WHITESPACE, Schema, in_grammar, schema_text, text_before
+from ...errors import ConstraintError
+from ..sequence.constraint import WHITESPACE, Schema, fits_schema, in_grammar, schema_text, text_before
 from ..text.tokenizer import Tokenizer
 from .call_formats import DEEPSEEK, FENCE, HERMES, SEPARATOR, WRAPPERS, CallFormat
+from .tool_call import ToolCall
 from .tool_schema import function_of
 
 _HERMES_START = r'\s*\{"name": "(?P<hermes>[^"]*)", "arguments": '
@@ -75,6 +77,17 @@ def arguments_start(text: str) -> tuple[str, int] | None:
     """Return the name of the tool in a call of this grammar and where its arguments begin; None before they do."""
     found = _START.match(text)
     return None if found is None else (found["hermes"] or found["deepseek"], found.end())
+
+
+def call_fits(call: ToolCall, parameters: Any) -> bool:
+    """Return True where the arguments of a call fit the tool's ``parameters`` as they would under its grammar."""
+    schema = json.loads(_arguments_schema(parameters))
+    named = [name for name in schema.get("properties", {}) if name in call.arguments]
+    ordered = {name: call.arguments[name] for name in dict.fromkeys([*named, *call.arguments])}
+    try:
+        return fits_schema(schema, ordered)
+    except ConstraintError:
+        return False
 
 
 def _around(format: CallFormat, name: str, separator: str) -> tuple[str, str]:

@@ -21,7 +21,7 @@ from .messages import Message, normalize_messages
 from .reasoning import CLOSE, ReasoningParser, ReplySpan, open_thought
 from .template import ChatFormat
 from .tool_call import BrokenToolCall, ToolCall
-from .tool_calls import TextOrCall, ToolCallParser
+from .tool_calls import BareCalls, TextOrCall, ToolCallParser
 from .tool_choice import CONSTRAINTS, constrain_calls
 from .tool_schema import Tool, tool_schemas
 
@@ -71,7 +71,7 @@ class ChatParser:
     Args:
         opened: the prompt has opened the thought already.
         schemas: the tools, as JSON schemas; None for none.
-        constrained: a ``call_grammar`` constrains the text: calls have their tags, and fit the tools.
+        bare_calls: which calls may have no tags. Where those are not all, a ``call_grammar`` constrains the others.
         continued_text, continued_thought: what the message has already that the turn continues.
     """
 
@@ -80,13 +80,13 @@ class ChatParser:
         *,
         opened: bool = False,
         schemas: Sequence[Mapping[str, Any]] | None = None,
-        constrained: bool = False,
+        bare_calls: BareCalls = "all",
         continued_text: str = "",
         continued_thought: str = "",
     ) -> None:
         self._reasoning = ReasoningParser(opened=opened)
-        self._calls = ToolCallParser(schemas, bare=not constrained) if schemas else None
-        self._constrained = constrained
+        self._calls = ToolCallParser(schemas, bare=bare_calls) if schemas else None
+        self._constrained = bare_calls != "all"
         self._continued_text = continued_text
         self._continued_thought = continued_thought
 
@@ -260,7 +260,7 @@ def prepare_turn(
     final = text_of_parts(normalize_messages(messages[-1:])[0].get("content")) if continued else ""
     thought = open_thought(prompt, final)
     settings = cast(Options, {name: value for name, value in options.items() if name in Options.__annotations__})
-    constrained = constrain_calls(
+    bare_calls = constrain_calls(
         settings,
         schemas or [],
         tokenizer,
@@ -274,7 +274,7 @@ def prepare_turn(
     parser = ChatParser(
         opened=thought is not None,
         schemas=schemas,
-        constrained=constrained,
+        bare_calls=bare_calls,
         continued_text=final if thought is None else "",
         continued_thought=thought or "",
     )

@@ -4,11 +4,12 @@ What a model writes never raises: it is text, a call, or a broken call with the 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from ...files.json_file import parse_json
 from .bare_call import BareCallScanner
 from .call_formats import FENCE, FORMATS, WRAPPERS, CallFormat, TaggedCallScanner, split_objects
+from .call_grammar import call_fits
 from .tool_call import BrokenToolCall, ToolCall, parse_call
 from .tool_schema import function_of
 
@@ -17,6 +18,7 @@ LONGEST_TAG = max(map(len, TAGS))
 BEGINNINGS = [tuple({tag[:length] for tag in TAGS if length < len(tag)}) for length in range(LONGEST_TAG)]
 """The beginnings of the tags by their length, the whole tags left out."""
 
+BareCalls = Literal["all", "fitting", "none"]
 TextOrCall = str | ToolCall | BrokenToolCall
 
 
@@ -28,15 +30,15 @@ class ToolCallParser:
 
     Args:
         schemas: the tools, as JSON schemas.
-        bare: a call may have no tags.
+        bare: the calls that may have no tags: all, those whose arguments fit the schema in full, or none.
     """
 
-    def __init__(self, schemas: Sequence[Mapping[str, Any]], *, bare: bool = True) -> None:
+    def __init__(self, schemas: Sequence[Mapping[str, Any]], *, bare: BareCalls = "all") -> None:
         self._tools = {function["name"]: function for function in map(function_of, schemas)}
         self._pending = ""
         self._tagged: TaggedCallScanner | None = None
-        self._may_be_bare = bare
-        self._bare = BareCallScanner() if bare else None
+        self._bare_calls = bare
+        self._bare = BareCallScanner() if bare != "none" else None
         self._fence_open = False  # a code fence around a call without tags is not closed yet
         self._after_call = False  # whitespace after a call is dropped
 
@@ -101,6 +103,9 @@ class ToolCallParser:
         if not isinstance(call.get("name"), str) or call["name"] not in self._tools:
             return None
         parsed = parse_call(body, self._tools)
+        if self._bare_calls == "fitting":
+            fits = isinstance(parsed, ToolCall) and call_fits(parsed, self._tools[parsed.name].get("parameters"))
+            return parsed if fits else None
         return parsed if isinstance(parsed, ToolCall) else BrokenToolCall(body, parsed.reason)
 
     def _read_text(self, text: str, found: list[TextOrCall], final: bool) -> str:
@@ -140,7 +145,7 @@ class ToolCallParser:
             return self._keep_as_text(format.opening + body + tag, found, rest)
         found += calls
         self._tagged = TaggedCallScanner(format) if tag == format.opening else None
-        self._after_call, self._bare = True, BareCallScanner() if self._may_be_bare else None
+        self._after_call, self._bare = True, BareCallScanner() if self._bare_calls != "none" else None
         return rest
 
     def _parse_calls(self, body: str, format: CallFormat, *, closed: bool) -> list[TextOrCall] | None:

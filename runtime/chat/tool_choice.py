@@ -7,6 +7,7 @@ from ..sequence.options import Options
 from ..text.tokenizer import Tokenizer
 from .call_formats import CallFormat
 from .call_grammar import call_grammar
+from .tool_calls import BareCalls
 from .tool_schema import Schema, function_of
 
 CONSTRAINTS = ("json_schema", "regex", "grammar")
@@ -22,8 +23,8 @@ def constrain_calls(
     choice: str,
     strict: bool,
     several: bool,
-) -> bool:
-    """Change the options so that the model calls tools as it should; return True where that is by a grammar.
+) -> BareCalls:
+    """Change the options so that the model calls tools as it should; return which calls may have no tags.
 
     Args:
         tools: the tools, as JSON schemas.
@@ -44,7 +45,7 @@ def constrain_calls(
             "give one of them, or json_schema with tool_choice 'auto'"
         )
     if not tools or not (forced or strict or given == "json_schema"):
-        return False
+        return "all"
     if choice not in ("auto", "required"):
         tools, several = [tool for tool in tools if function_of(tool)["name"] == choice], False
         if not tools:
@@ -52,4 +53,4 @@ def constrain_calls(
     answer = options.get("json_schema")
     options["json_schema"] = None
     options["grammar"] = call_grammar(tools, tokenizer, format=format, forced=forced, several=several, answer=answer)
-    return True
+    return "none" if forced or answer is not None else "fitting"

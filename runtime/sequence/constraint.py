@@ -298,6 +298,21 @@ def in_grammar(tokenizer: Tokenizer, tag: str) -> str:
     return json.dumps(tag, ensure_ascii=False) if token is None else f"<[{token}]>"
 
 
+def fits_schema(schema: Schema, value: Any) -> bool:
+    """Return True where a JSON value could have been written under a schema: its keys have the schema's order.
+
+    Raises:
+        ConstraintError: the schema cannot be used.
+        DependencyError: llguidance is not installed.
+    """
+    library = import_llguidance()
+    with library_errors(lambda reason: ConstraintError(f"the JSON schema cannot be used: {_reason(reason)}")):
+        source = _source(library, "json_schema", schema)
+        matcher = library.LLMatcher(library.LLTokenizer("byte"), source, log_level=0)
+        text = json.dumps(value, ensure_ascii=False).encode()
+        return bool(matcher.try_consume_tokens(list(text)) == len(text) and matcher.is_accepting())
+
+
 def schema_text(value: Any) -> str:
     """Return a JSON schema as text, from a mapping, a boolean, or text.
 

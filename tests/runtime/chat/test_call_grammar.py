@@ -10,6 +10,8 @@ from intaglio.runtime.chat.call_formats import DEEPSEEK, HERMES
 from intaglio.runtime.chat.call_grammar import call_grammar, format_of
 from intaglio.runtime.chat.chat import ChatOptions, prepare_turn
 from intaglio.runtime.chat.template import read_chat_format
+from intaglio.runtime.chat.tool_call import ToolCall
+from intaglio.runtime.chat.tool_calls import ToolCallParser
 from intaglio.runtime.sequence.constraint import Grammars
 from intaglio.runtime.text.tokenizer import Tokenizer, load_tokenizer
 from tokenizers import AddedToken
@@ -154,6 +156,23 @@ def test_a_constraint_is_compiled_once_and_begins_anew() -> None:
     for index in range(20):
         assert grammars.constraint({2}, regex=f"a{{{index + 1}}}") is not None
     assert len(grammars._made) == 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fits"),
+    [
+        ('{"days": 2, "city": "서울"}', True),
+        ('{"city": "서울", "days": 2.5}', False),
+        ('{"city": "서울"}', False),
+        ('{"city": "서울", "days": 2, "zone": 1}', False),
+    ],
+)
+def test_a_call_without_tags_is_a_call_where_it_fits(arguments: str, fits: bool) -> None:
+    """No grammar has constrained it."""
+    text = f'{{"name": "weather", "arguments": {arguments}}}'
+    for bare, expected in (("fitting", fits), ("none", False)):
+        calls = ToolCallParser(TOOLS, bare=bare)  # type: ignore[arg-type]
+        assert [type(one) for one in calls.push(text) + calls.flush()] == [ToolCall if expected else str]
 
 
 def options_of(**given: Any) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def test_the_reason_of_the_end(reason: str, shown: str) -> None:
 @pytest.mark.parametrize("step", [1, 3, 1000])
 def test_arguments_come_as_they_are_written_where_a_grammar_holds(step: int) -> None:
     text = f"{WEATHER}\n{CLOCK}"
-    pieces = turn(text, step=step, schemas=TOOLS, constrained=True)
+    pieces = turn(text, step=step, schemas=TOOLS, bare_calls="none")
     assert summary(pieces) == (None, None, [("weather", '{"city": "서울 }"}'), ("clock", "{}")], "tool_calls")
     assert [piece.name for piece in pieces if isinstance(piece, CallBegins)] == ["weather", "clock"]
     of_first = [piece.text for piece in pieces if isinstance(piece, CallArguments) and piece.index == 0]
@@ -101,14 +101,14 @@ def test_arguments_come_as_they_are_written_where_a_grammar_holds(step: int) -> 
 def test_a_call_that_is_cut_off_is_as_far_as_it_came_where_a_grammar_holds() -> None:
     cut = WEATHER.partition(" }")[0]
     for reason, shown in (("length", "length"), ("stop", "stop")):
-        pieces = turn(cut, reason, schemas=TOOLS, constrained=True)
+        pieces = turn(cut, reason, schemas=TOOLS, bare_calls="none")
         assert summary(pieces) == (None, None, [("weather", '{"city": "서울')], shown)
-    assert summary(turn(WEATHER[:20], "length", schemas=TOOLS, constrained=True)) == (None, WEATHER[:20], [], "length")
+    assert summary(turn(WEATHER[:20], "length", schemas=TOOLS, bare_calls="none")) == (None, WEATHER[:20], [], "length")
 
 
 def test_json_is_an_answer_where_a_grammar_holds() -> None:
     text = '{"name": "clock", "arguments": {}}'
-    assert summary(turn(text, schemas=TOOLS, constrained=True)) == (None, text, [], "stop")
+    assert summary(turn(text, schemas=TOOLS, bare_calls="none")) == (None, text, [], "stop")
     assert summary(turn(text, schemas=TOOLS)) == (None, None, [("clock", "{}")], "tool_calls")
 
 
