@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import intaglio
 import pytest
@@ -24,10 +25,10 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Return the folder of an artifact that the pages name; it is made once."""
     place = tmp_path_factory.mktemp("artifacts")
 
-    def random_checkpoint(task: Task) -> Path:
+    def random_checkpoint(task: Task, **changes: Any) -> Path:
         folder = place / f"random-{task}"
         folder.mkdir()
-        return tiny.write(folder, tiny.config("qwen2", task), tokenizer=True)
+        return tiny.write(folder, tiny.config("qwen2", task, **changes), tokenizer=True)
 
     @cache
     def make(name: str) -> Path:
@@ -46,7 +47,7 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
             case "tagger":
                 intaglio.export(random_checkpoint("token-classification"), out)
             case "reranker":
-                intaglio.export(random_checkpoint("text-classification"), out)
+                intaglio.export(random_checkpoint("text-classification", id2label={"0": "relevance"}), out)
             case "reader":
                 intaglio.export(random_checkpoint("question-answering"), out)
             case "encoder":
@@ -61,7 +62,8 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 @pytest.fixture(scope="session")
 def served(artifact: Callable[[str], Path]) -> Iterator[str]:
     """The address of a server of the artifacts that the pages about it name."""
-    with live_server({name: artifact(name) for name in ("out", "encoder", "sentiment", "reranker")}) as address:
+    names = ("out", "encoder", "sentiment", "reranker", "tagger", "reader")
+    with live_server({name: artifact(name) for name in names}) as address:
         yield address
 
 

@@ -109,11 +109,12 @@ def test_log_probabilities_are_the_librarys(client: OpenAI, library: dict[str, T
     np.testing.assert_allclose(lists.token_logprobs, [entry.logprob for entry in entries], atol=1e-4)
     for found, entry in zip(lists.top_logprobs, entries, strict=True):
         assert found == pytest.approx({one.text: one.logprob for one in entry.top}, abs=1e-4)
-    text, offsets = answer.choices[0].text, lists.text_offset
+    text, offsets, tokens = answer.choices[0].text, lists.text_offset, lists.tokens
     assert offsets is not None
+    assert tokens is not None
     ends = [*offsets[1:], len(text)]
     shown = [text[start:end] for start, end in zip(offsets, ends, strict=True)]
-    assert shown == [token if index < len(text) else "" for token, index in zip(lists.tokens, offsets, strict=True)]
+    assert shown == [token if index < len(text) else "" for token, index in zip(tokens, offsets, strict=True)]
 
 
 def test_the_chosen_token_is_listed_where_it_is_not_among_the_likeliest(client: OpenAI) -> None:
@@ -197,7 +198,7 @@ def test_a_stream_has_the_parts_of_the_whole(client: OpenAI, echo: bool) -> None
     assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens
     assert chunks[-1].usage.prompt_tokens == whole.usage.prompt_tokens
     assert {chunk.id for chunk in chunks} == {chunks[0].id}
-    assert {chunk.usage for chunk in chunks[:-1]} == {None}
+    assert all(chunk.usage is None for chunk in chunks[:-1])
     for choice in whole.choices:
         parts = [part for chunk in chunks for part in chunk.choices if part.index == choice.index]
         assert len(parts) > 1
