@@ -117,14 +117,17 @@ def _keys(location: Location, values: Any) -> Location:
     """Return a location without the names of union members that pydantic puts in it."""
     keys: list[int | str] = []
     for number, part in enumerate(location):
-        if isinstance(values, dict) and part in values:
-            values = values[part]
-        elif isinstance(values, list) and isinstance(part, int):
+        if _has(values, part):
             values = values[part]
         elif number < len(location) - 1 or not isinstance(values, dict):
             continue
         keys.append(part)
     return keys
+
+
+def _has(values: Any, part: int | str) -> bool:
+    """Check that a part of a location is a key of the values themselves."""
+    return part in values if isinstance(values, dict) else isinstance(values, list) and isinstance(part, int)
 
 
 def path(keys: Location) -> str:

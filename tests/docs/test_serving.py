@@ -10,10 +10,9 @@ from intaglio.scripts.interop.environments import UnavailableError, node_command
 
 from .pages import ADDRESS, PAGES, Block, blocks, name_of
 
-CURL = [block for page in PAGES for block in blocks(page, "sh") if ADDRESS in block.text and block.not_run is None]
-JAVASCRIPT = [
-    block for page in PAGES for block in blocks(page, "js") if ADDRESS in block.text and block.not_run is None
-]
+REQUESTS = [block for page in PAGES for block in blocks(page, "sh", "js") if ADDRESS in block.text]
+CURL = [block for block in REQUESTS if block.text.startswith("curl ")]
+JAVASCRIPT = [block for block in REQUESTS if block.language == "js"]
 
 
 def place(block: Block) -> str:
@@ -23,7 +22,6 @@ def place(block: Block) -> str:
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not on the PATH")
 @pytest.mark.parametrize("block", CURL, ids=place)
 def test_a_request_with_curl_is_answered(block: Block, served: str) -> None:
-    assert block.text.startswith("curl ")
     command = block.text.replace(ADDRESS, served).replace("curl ", "curl --silent --show-error --fail-with-body ")
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
