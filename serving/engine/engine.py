@@ -125,7 +125,12 @@ class Engine:
             raise
         if (most := self._settings.request_timeout) is not None:
             options["max_time"] = min(most, options.get("max_time") or most)
-        return self._scheduler.prepare(prompt, index=index, repetition=repetition, **options)
+        try:
+            return self._scheduler.prepare(prompt, index=index, repetition=repetition, **options)
+        except UsageError:
+            if self._closing:  # since the check above
+                raise shutting_down() from None
+            raise
 
     async def run_task(self, function: Callable[[TextGenerator], Result], client: str | None = None) -> Result:
         """Return ``function(generator)``, called on a thread beside that of the steps, such as a score.
