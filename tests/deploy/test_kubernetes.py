@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]
 from intaglio.cli.main import cli
 from intaglio.serving.app import ROUTES
 from intaglio.serving.cluster.config import ClusterConfig
