@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 
 from ...errors import DependencyError, UsageError
 from ..progress import progress
@@ -30,7 +31,9 @@ def bench_server(load: ServerLoad, prompt_tokens: int | None, new_tokens: int | 
         from ...serving.load.statistics import figures
 
         if load.plot is not None:
-            from ...serving.load.plot import draw
+            import_module(
+                "...serving.load.plot", __package__
+            )  # matplotlib is missing before the measurement, not after
     assert load.serve is not None
     clients = load.clients or 1
     seed = load.seed or 0
@@ -73,6 +76,8 @@ def bench_server(load: ServerLoad, prompt_tokens: int | None, new_tokens: int | 
         "client_cpu": measured.client_cpu,
     }
     if load.plot is not None:
+        from ...serving.load.plot import draw
+
         draw(load.plot, f"{measured.model}: {loop(document)}", measured.run)
     if as_json:
         print_json(document)

@@ -61,6 +61,7 @@ class Target:
     async def _try(self, messages: Messages) -> dict[str, Any]:
         """Send a request for one token, with the first rule on lengths that the server accepts."""
         rules = (self.body,) if self.body else LENGTH_RULES
+        reason = ""
         for rule in rules:
             body = {**self._request(messages), **rule, "max_tokens": 1, "stream": False}
             body.pop("stream_options")
@@ -73,10 +74,8 @@ class Target:
             if answer.status_code == 200:
                 self.body = {name: self.new_tokens if name == "min_tokens" else value for name, value in rule.items()}
                 return dict(answer.json())
-        raise UsageError(
-            f"{self.url} answers {answer.status_code} to a first request: {message_of(answer.text)}; "
-            "give --model and --api-key as the server needs them"
-        )
+            reason = f"{answer.status_code} to a first request: {message_of(answer.text)}"
+        raise UsageError(f"{self.url} answers {reason}; give --model and --api-key as the server needs them")
 
     def words(self, tokens: int, *, whole: bool = True) -> int:
         """Return how many words have about so many tokens; ``whole``: with what the chat template adds."""

@@ -57,6 +57,12 @@ OPTIONS = (
     _option("body_timeout", SECONDS, "Time in which a request must have arrived.", metavar="SECONDS"),
     _option("write_timeout", SECONDS, "Time in which a client must read what it is sent.", metavar="SECONDS"),
     _option("drain_timeout", SECONDS, "Time for running requests when the server ends.", metavar="SECONDS"),
+    _option(
+        "otlp_endpoint",
+        str,
+        "Send traces to this OpenTelemetry collector, such as http://localhost:4318.  [default: as OTEL_ variables say]",
+        metavar="URL",
+    ),
     click.option("--log-contents", is_flag=True, help="Write prompts and answers to the log."),
 )
 

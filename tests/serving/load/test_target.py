@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import httpx
@@ -163,7 +163,7 @@ def test_events_may_be_cut_anywhere() -> None:
     text = "data: one\n\ndata:two\r\n: ping\nevent: x\ndata: \u2028three\n\n".encode()
 
     async def collected(size: int) -> list[bytes]:
-        async def parts() -> Any:
+        async def parts() -> AsyncIterator[bytes]:
             for start in range(0, len(text), size):
                 yield text[start : start + size]
 
