@@ -60,7 +60,7 @@ OPTIONS = (
     _option(
         "otlp_endpoint",
         str,
-        "Send traces to this OpenTelemetry collector, such as http://localhost:4318.  [default: as OTEL_ variables say]",
+        "Send traces to this OpenTelemetry collector, as http://localhost:4318.  [default: what OTEL_ variables say]",
         metavar="URL",
     ),
     click.option("--log-contents", is_flag=True, help="Write prompts and answers to the log."),
