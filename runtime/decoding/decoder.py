@@ -36,16 +36,22 @@ class Decoder(Protocol):
         """Return the most tokens that a slot has had, for which memory is taken. Any thread may ask."""
         ...
 
-    def prefill(self, slot: int, tokens: Tokens) -> Floats:
+    def prefill(self, slot: int, tokens: Tokens, part: bool = False) -> Floats:
         """Clear a slot and read int64 [S] into it; return logits [V] of the last position, valid until the next call.
+
+        Args:
+            part: the tokens are a part of a long prompt (``prefill.LONG_SEQUENCE``), ``LEAST_PART`` or more, and are
+                to have the numbers that they have where it is read in one pass.
 
         Raises:
             PromptError: there is not enough memory.
         """
         ...
 
-    def extend(self, slot: int, tokens: Tokens, keep: int = 1) -> Floats:
+    def extend(self, slot: int, tokens: Tokens, keep: int = 1, part: bool = False) -> Floats:
         """Read int64 [S] after what a slot has read; return logits [keep, V] of the last positions.
+
+        ``part`` as in ``prefill``.
 
         The logits are valid until the next call.
 

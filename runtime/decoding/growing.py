@@ -45,14 +45,14 @@ class GrowingDecoder:
     def longest(self, slot: int) -> int:
         return self._lengths[slot]  # a shorter past takes less memory
 
-    def prefill(self, slot: int, tokens: Tokens) -> Floats:
+    def prefill(self, slot: int, tokens: Tokens, part: bool = False) -> Floats:
         self._split()
         self._alone[slot] = []
         self._lengths[slot] = 0
         first: Floats = self.extend(slot, tokens)[0]
         return first
 
-    def extend(self, slot: int, tokens: Tokens, keep: int = 1) -> Floats:
+    def extend(self, slot: int, tokens: Tokens, keep: int = 1, part: bool = False) -> Floats:
         self._split()
         past, length = self._alone[slot], self._lengths[slot]
         if not past:

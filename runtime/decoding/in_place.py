@@ -4,6 +4,7 @@ A decode step allocates, binds and copies nothing: it writes B tokens and B ones
 from the array that ONNX Runtime writes them to.
 """
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from ...contract import ATTENTION_MASK, INPUT_IDS, LOGITS, LOGITS_TO_KEEP
 from ..engine.session import Session
 from ..graph.sliding import same_until
+from ..kernels import part_of_a_long_sequence
 from .cache import InPlaceCache
 from .prefill import prefill_chunks, prefill_step
 
@@ -54,12 +56,12 @@ class InPlaceDecoder:
     def longest(self, slot: int) -> int:
         return int(self._longest[slot])
 
-    def prefill(self, slot: int, tokens: Tokens) -> Floats:
+    def prefill(self, slot: int, tokens: Tokens, part: bool = False) -> Floats:
         self._lengths[slot] = 0
-        first: Floats = self.extend(slot, tokens)[0]
+        first: Floats = self.extend(slot, tokens, part=part)[0]
         return first
 
-    def extend(self, slot: int, tokens: Tokens, keep: int = 1) -> Floats:
+    def extend(self, slot: int, tokens: Tokens, keep: int = 1, part: bool = False) -> Floats:
         past = int(self._lengths[slot])
         self._make_room(past + tokens.size)
         if self._kept.shape[0] < keep:
@@ -76,7 +78,8 @@ class InPlaceDecoder:
             if self._session.device != "cpu":
                 self._bind_keep(binding)
             _bind_logits(binding, self._kept[written : written + kept])
-            self._session.run_bound(binding)
+            with part_of_a_long_sequence() if part else nullcontext():
+                self._session.run_bound(binding)
             written += kept if end > tokens.size - keep else 0
         self._set_length(slot, past + tokens.size)
         return self._kept[:keep]

@@ -1,8 +1,9 @@
 """How a prompt is divided for prefill.
 
-intaglio's kernels read a sequence of at least ``LEAST_CHUNK`` tokens in one way and a shorter one in another; their
-numbers differ in rounding. Within each way, a token's numbers do not depend on how many are read with it. So a prompt
-gives the same numbers however it is divided, as long as no chunk of a longer prompt is shorter than that.
+intaglio's kernels read a sequence of at least ``LONG_SEQUENCE`` tokens in one way and a shorter one in another; their
+numbers differ in rounding. Within each way, a token's numbers do not depend on how many are read with it, and a part of
+a long prompt can be read as the whole would be if it has ``LEAST_PART`` tokens. So a prompt gives the same numbers
+however it is divided.
 
 Where other kernels compute, and something rounds coarsely (``pass_dependence``), a token's numbers do depend on its
 pass. Then every prompt is divided at the same positions, whoever reads it.
@@ -13,13 +14,11 @@ from itertools import pairwise
 from ...artifact import ModelFacts
 from ..engine.rounding import pass_dependence
 from ..engine.session import Session
+from ..kernels import LEAST_PART, LONG_SEQUENCE
 
 # Activations (an MLP's are the widest) stay small however long the prompt, and matrix multiplications are as fast as
 # they get: 2,048 tokens of an int4 0.5B take a sixth longer in chunks of 128, and as long in chunks of 512 or 2,048.
 PREFILL_CHUNK = 1024
-
-LEAST_CHUNK = 64
-"""REPACK_ROWS in runtime/kernels/native/matmul/repacked.h."""
 
 DEPENDENT_CHUNK = 256
 """Where prompts are divided if a token's numbers depend on its pass: long enough to be fast, and short enough to let
@@ -55,13 +54,15 @@ def prefill_chunks(
     return [(start, end, max(1, end - max(start, length - keep))) for start, end in pairwise(ends)]
 
 
-def next_chunk(facts: ModelFacts, left: int, wanted: int, past: int = 0, step: int | None = None) -> int:
+def next_chunk(facts: ModelFacts, prompt: int, left: int, wanted: int, step: int | None = None) -> int:
     """Return how many of a prompt's ``left`` tokens to read next, about ``wanted``, where others wait meanwhile.
 
     Args:
-        past, step: as in ``prefill_chunks``.
+        prompt: the tokens of the whole prompt.
+        step: as in ``prefill_chunks``.
     """
     if step is not None:
-        return min(left, step - past % step)
-    size = max(wanted, LEAST_CHUNK)
-    return left if facts.length_dependent_rope or left - size < LEAST_CHUNK else size
+        return min(left, step - (prompt - left) % step)
+    size = max(wanted, LEAST_PART)
+    whole = facts.length_dependent_rope or prompt < LONG_SEQUENCE or left - size < LEAST_PART
+    return left if whole else size

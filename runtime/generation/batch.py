@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..decoding.decoder import Decoder
+from ..kernels import LONG_SEQUENCE
 from ..sequence.sequence import ActiveSequence
 from .prefix_cache import PrefixCache
 from .prompt_files import PromptFiles
@@ -123,7 +124,8 @@ class Batch:
         sequence, start = joining.sequence, joining.read
         tokens = sequence.prompt[start : start + count]
         decoder, slot = self._decoder, joining.slot
-        logits = decoder.extend(slot, tokens)[0] if start else decoder.prefill(slot, tokens)
+        part = tokens.size < sequence.prompt.size >= LONG_SEQUENCE
+        logits = decoder.extend(slot, tokens, part=part)[0] if start else decoder.prefill(slot, tokens, part)
         joining.read += int(tokens.size)
         if joining.read < sequence.prompt.size:
             return None

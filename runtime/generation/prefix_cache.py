@@ -1,8 +1,8 @@
 """Prompts that begin alike are read once: which slots hold the beginning of a prompt, and how much of it may be copied.
 
 What is copied has the bits that reading it again would give. So only the prompt of a slot counts, not what was
-generated after it, and so many tokens are left to be read that they are read as a prompt's (``LEAST_CHUNK``). Where a
-model's layers slide, only what the decoder can still roll back to is taken.
+generated after it, only long prompts share (``decoding/prefill.py``), and ``LEAST_PART`` tokens are always read. Where
+a model's layers slide, only what the decoder can still roll back to is taken.
 """
 
 from collections import OrderedDict
@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..decoding.decoder import Decoder
-from ..decoding.prefill import LEAST_CHUNK
+from ..kernels import LEAST_PART, LONG_SEQUENCE
 from .prompt_files import PromptFiles, begins
 
 Tokens = NDArray[np.int64]
+
+WORTH_A_COPY, WORTH_KEEPING = 32, 128  # tokens that reading again takes longer than copying, and a slot is worth
 
 
 class PrefixCache:
@@ -49,11 +51,11 @@ class PrefixCache:
         if self._files is not None:
             on_disk = [(self._shared(prompt, stored.tokens), stored) for stored in self._files.prompts]
             length, stored = max(on_disk, key=lambda one: one[0], default=(0, None))
-            worth = stored is not None and length >= in_memory[0] + LEAST_CHUNK
+            worth = stored is not None and length >= in_memory[0] + WORTH_A_COPY
             if stored is not None and worth and self._files.restore(self._decoder, slot, stored):
                 return self._decoder.rollback(slot, length)
         length, source = in_memory
-        if length < LEAST_CHUNK:
+        if length < WORTH_A_COPY:
             return 0
         if source in self._kept:
             self._kept.move_to_end(source)
@@ -62,7 +64,7 @@ class PrefixCache:
 
     def keep(self, slot: int, prompt: Tokens) -> None:
         """Keep a copy of the prompt that a slot holds, unless it is too short or another one begins with it."""
-        if prompt.size < 2 * LEAST_CHUNK or not (self._free or self._kept):
+        if prompt.size < WORTH_KEEPING or not (self._free or self._kept):
             return
         for kept, other in self._kept.items():
             if begins(other, prompt):
@@ -100,8 +102,8 @@ class PrefixCache:
 
 def shared(prompt: Tokens, other: Tokens) -> int:
     """Return how many tokens of a prompt need not be read where ``other`` has been."""
-    most = min(prompt.size - LEAST_CHUNK, other.size)
-    if other.size < LEAST_CHUNK or most <= 0:
+    if min(prompt.size, other.size) < LONG_SEQUENCE:
         return 0
+    most = min(prompt.size - LEAST_PART, other.size)
     differing = np.flatnonzero(prompt[:most] != other[:most])
     return int(differing[0]) if differing.size else int(most)

@@ -20,6 +20,7 @@ from ..text.prompts import Prompt
 from .batch import Batch
 from .events import Event, Waiting
 from .exclusive import ExclusiveUse
+from .pace import Pace
 from .prompt_files import PromptFiles
 from .speculation import Rounds, SpeculationFor
 
@@ -29,9 +30,9 @@ class Scheduler:
 
     Any thread may submit requests; one thread at a time takes the steps. A waiting request joins as soon as a slot is
     free, first come, first served. Each step reads some tokens of the joining prompts, and decodes one token of every
-    running request, so that a long prompt does not stop the others. A request that runs alone may get several tokens,
-    by speculation, where ``TextGenerator.generate`` speculates. A prompt that begins as an earlier one is read from
-    there on. The results do not depend on the other requests.
+    running request, so that a long prompt does not stop the others (``pace.py``). A request that runs alone may get
+    several tokens, by speculation, where ``TextGenerator.generate`` speculates. A prompt that begins as an earlier one
+    is read from there on. The results do not depend on the other requests.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Scheduler:
         self._slots = slots
         self._max_length = max_length
         self._prefill_tokens = prefill_tokens
+        self._pace = Pace(prefill_tokens)
         files = None if prompt_cache is None else PromptFiles(prompt_cache, session)
         decoder = open_decoder(session, slots + kept_prompts, 1, max_length)
         shares = not self._facts.length_dependent_rope
@@ -240,15 +242,19 @@ class Scheduler:
     def _join(self, batch: Batch) -> list[Event]:
         """Read as many tokens of prompts as a step may; more where no request is decoded meanwhile."""
         events: list[Event] = []
-        budget = self._prefill_tokens if batch.running else PREFILL_CHUNK
+        others = batch.running > 0
+        budget = self._prefill_tokens if others else PREFILL_CHUNK
         while budget > 0 and (entry := self._next(batch)) is not None:
             try:
                 if batch.joining is None:
                     entry.cached = batch.begin(entry.sequence)
-                left = batch.unread
-                size = next_chunk(self._facts, left, budget, entry.prompt_tokens - left, self._step)
-                budget -= size
+                wanted = min(budget, self._pace.size(entry.prompt_tokens)) if others else budget
+                size = next_chunk(self._facts, entry.prompt_tokens, batch.unread, wanted, self._step)
+                budget -= size if wanted == budget else budget
+                began = time.monotonic()
                 chunk = None if entry.sequence.expired() else batch.read(size)
+                if others:
+                    self._pace.read(entry.prompt_tokens, size, time.monotonic() - began)
             except Exception as error:  # whatever ONNX Runtime raises
                 batch.leave(entry.sequence)
                 self._running.remove(entry)
@@ -278,6 +284,7 @@ class Scheduler:
 
     def _decode(self, batch: Batch) -> list[Event]:
         entries = {id(entry.sequence): entry for entry in self._running}
+        began, decoding = time.monotonic(), batch.running > 0
         rounds = None if batch.alone is None else entries[id(batch.alone)].rounds
         events: list[Event] = []
         try:
@@ -289,5 +296,7 @@ class Scheduler:
                     events.append(entries.pop(id(sequence)).failed(error))
         except Exception as error:  # whatever ONNX Runtime raises
             events = [entries.pop(id(sequence)).failed(error) for sequence in batch.drop_running()]
+        if decoding:
+            self._pace.decoded(time.monotonic() - began)
         self._running = list(entries.values())
         return events

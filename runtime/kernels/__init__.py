@@ -28,8 +28,8 @@ import os
 import platform
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,41 @@ def instructions() -> str | None:
     name.restype = ctypes.c_char_p
     found: bytes | None = name()
     return found.decode("ascii") if found else None
+
+
+LONG_SEQUENCE, LEAST_PART = 64, 8
+"""REPACK_ROWS and REPACK_LEAST in native/matmul/repacked.h."""
+
+
+@contextmanager
+def part_of_a_long_sequence() -> Iterator[None]:
+    """While this is open, passes of this thread read a part of a long sequence as they would read it in the whole.
+
+    The kernels multiply a sequence of ``LONG_SEQUENCE`` tokens and more in another way than a shorter one; a part needs
+    ``LEAST_PART`` tokens.
+    """
+    path = library()
+    set_rows = None if path is None else _repack_rows(path)
+    if set_rows is None:
+        yield
+        return
+    set_rows(LEAST_PART)
+    try:
+        yield
+    finally:
+        set_rows(LONG_SEQUENCE)
+
+
+@cache
+def _repack_rows(path: Path) -> Callable[[int], None] | None:
+    """Return the library's function, which sets from how many rows on a sequence is long in the calling thread."""
+    try:
+        function = ctypes.CDLL(str(path)).intaglio_repack_rows
+    except (OSError, AttributeError):
+        return None
+    function.argtypes, function.restype = [ctypes.c_int64], None
+    set_rows: Callable[[int], None] = function
+    return set_rows
 
 
 def replaceable(manifest: Manifest, windowed: bool, int8_cache: bool = False) -> tuple[str, ...]:

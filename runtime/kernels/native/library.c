@@ -46,6 +46,9 @@ EXPORTED int intaglio_begin_weight_file(const char *path, int create) {
 
 EXPORTED int intaglio_end_weight_file(int complete) { return end_weight_file(complete); }
 
+/* See matmul.h. */
+EXPORTED void intaglio_repack_rows(int64_t rows) { matmul_repack_rows(rows); }
+
 EXPORTED OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBase *base) {
   const OrtApi *api = base->GetApi(ORT_API_VERSION);
   OrtCustomOpDomain *domain = NULL;

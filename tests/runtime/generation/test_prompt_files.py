@@ -58,12 +58,13 @@ def served(lm: TextGenerator, prompts: Sequence[list[int]], folder: Path | None)
 def test_a_prompt_is_there_after_a_restart(lm: TextGenerator, tmp_path: Path) -> None:
     system = tokens(1, 150)
     first, second = [system + tokens(seed, 80) for seed in (2, 3)]
-    expected = [lm.generate(prompt, **OPTIONS) for prompt in (first, second)]
-    assert served(lm, [first], tmp_path / "folder") == [(expected[0], 0)]
+    expected = [lm.generate(prompt, **OPTIONS).token_ids for prompt in (first, second)]
+    ((found, before),) = served(lm, [first], tmp_path / "folder")
     (again, cached), (other, shared) = served(lm, [first, second], tmp_path / "folder")
-    assert [again, other] == expected
+    assert [found.token_ids, again.token_ids, other.token_ids] == [expected[0], *expected]
+    assert before == 0
     if all(window is None for window in lm.manifest.model.layer_windows):
-        assert (cached, shared) == (230 - 64, 150)
+        assert (cached, shared) == (230 - 8, 150)
     files = list((tmp_path / "folder").iterdir())
     assert [stat.S_IMODE(file.stat().st_mode) for file in files] == [0o600, 0o600]
     assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == 0o700
@@ -141,7 +142,7 @@ def test_damaged_and_foreign_files_are_not_taken(plain: TextGenerator, tmp_path:
     file.rmdir()
     file.symlink_to("/dev/zero")
     assert served(plain, [prompt], tmp_path) == expected
-    assert [cached for _, cached in served(plain, [prompt], tmp_path)] == [136]
+    assert [cached for _, cached in served(plain, [prompt], tmp_path)] == [192]
 
 
 def test_a_file_that_is_gone_is_no_matter(plain: TextGenerator, tmp_path: Path) -> None:
@@ -164,7 +165,7 @@ def test_slots_that_are_written_are_not_used_meanwhile(
     """Never end writing: the slot stays as it is, and prompts after it are not kept."""
     monkeypatch.setattr(prompt_files.PromptFiles, "save", lambda *_: None)
     prompts = [tokens(seed, 200) for seed in (11, 12, 13, 11, 12, 13)]
-    assert [cached for _, cached in served(plain, prompts, tmp_path)] == [0, 0, 0, 136, 136, 0]
+    assert [cached for _, cached in served(plain, prompts, tmp_path)] == [0, 0, 0, 192, 192, 0]
 
 
 def test_a_folder_that_cannot_be_used_is_refused(plain: TextGenerator, tmp_path: Path) -> None:

@@ -20,14 +20,18 @@ enum {
 
 static size_t aligned(size_t bytes) { return plus(bytes, 63) / 64 * 64; }
 
+static _Thread_local int64_t repack_rows = REPACK_ROWS;
+
+void matmul_repack_rows(int64_t rows) { repack_rows = smaller(larger(rows, REPACK_LEAST), REPACK_ROWS); }
+
 /* Return whether weights are repacked to int8 first, as those of 4 bits are for a long sequence. */
-static int is_repacked(const PackedWeights *w, int64_t sequence) {
-  return w->shape.bits == 4 && w->with->repack != NULL && sequence >= REPACK_ROWS;
+static int is_repacked(const PackedWeights *w, int is_long) {
+  return w->shape.bits == 4 && w->with->repack != NULL && is_long;
 }
 
 /* Return how many elements of x share a scale. */
-static int step_of(const PackedWeights *w, int64_t sequence) {
-  return w->shape.block_size == 16 && !is_repacked(w, sequence) ? 16 : 32;
+static int step_of(const PackedWeights *w, int is_long) {
+  return w->shape.block_size == 16 && !is_repacked(w, is_long) ? 16 : 32;
 }
 
 /* ---- x ------------------------------------------------------------------------------------------------------------ */
@@ -72,7 +76,8 @@ static void quantize_part(void *data, size_t task) {
 typedef struct {
   const Linear *linears;
   int count;
-  int64_t m, sequence, tasks;
+  int64_t m, tasks;
+  int is_long; /* the sequence is so long that weights are repacked */
   const Quantized *x[MAX_LINEARS], *gate_x[MAX_LINEARS];
   const Quantized *into; /* where y is quantized to if another multiplication follows */
   int failed;
@@ -92,8 +97,8 @@ typedef struct {
   uint8_t *repacked; /* memory for repacked tiles, or NULL */
 } Operand;
 
-static size_t repacked_bytes(const PackedWeights *w, int64_t sequence, int64_t tiles) {
-  return is_repacked(w, sequence) ? aligned(times(tiles, w->with->repacked_tile_bytes(w))) : 0;
+static size_t repacked_bytes(const PackedWeights *w, int is_long, int64_t tiles) {
+  return is_repacked(w, is_long) ? aligned(times(tiles, w->with->repacked_tile_bytes(w))) : 0;
 }
 
 /* Multiply rows first .. last with tiles from .. to. `y` points to the first row and column. */
@@ -114,8 +119,8 @@ static void multiply_tiles(MultiplyJob *job, int number, int64_t from, int64_t t
   const int64_t m = job->m, n = w->shape.n, tiles = ceil_div(n, LANES);
   const int64_t together = m > GEMV_ROWS ? smaller(tiles_in_cache(w), to - from) : to - from, width = together * LANES;
   const int64_t rows = gate == NULL && into == NULL ? m : smaller(m, ROWS_IN_CACHE); /* and the rest, if it is small */
-  const size_t own_repacked = repacked_bytes(w, job->sequence, together);
-  const size_t gate_repacked = gate == NULL ? 0 : repacked_bytes(gate, job->sequence, together);
+  const size_t own_repacked = repacked_bytes(w, job->is_long, together);
+  const size_t gate_repacked = gate == NULL ? 0 : repacked_bytes(gate, job->is_long, together);
   const size_t y_bytes = times(times(rows + GEMV_ROWS, width), sizeof(float));
   const size_t own_y = into == NULL ? 0 : y_bytes, gate_y = gate == NULL ? 0 : y_bytes;
   const size_t bytes = plus(plus(own_repacked, gate_repacked), plus(own_y, gate_y));
@@ -185,16 +190,17 @@ static void multiply_all(MultiplyJob *job, ParallelFor parallel, void *context) 
 }
 
 int matmul(const Input *source, const Linear *linears, int count, ParallelFor parallel, void *context) {
-  const int64_t m = source->m, sequence = source->sequence;
+  const int64_t m = source->m;
+  const int is_long = source->sequence >= repack_rows;
   const Instructions *with = linears[0].weights->with;
   const Linear *then = linears[0].then;
   Quantized formats[FORMATS], hidden;
   int used[FORMATS] = {0};
   for (int i = 0; i < count; i++) {
-    used[step_of(linears[i].weights, sequence) == 32] = 1;
-    if (linears[i].gate != NULL) used[step_of(linears[i].gate->weights, sequence) == 32] = 1;
+    used[step_of(linears[i].weights, is_long) == 32] = 1;
+    if (linears[i].gate != NULL) used[step_of(linears[i].gate->weights, is_long) == 32] = 1;
   }
-  const int then_step = then == NULL ? 0 : step_of(then->weights, sequence);
+  const int then_step = then == NULL ? 0 : step_of(then->weights, is_long);
   const int64_t then_k = then == NULL ? 0 : then->weights->shape.k;
   size_t bytes = source->norm == NULL ? 0 : aligned(times(times(ceil_div(m, GEMV_ROWS), source->k), sizeof(float)));
   for (int f = 0; f < FORMATS; f++)
@@ -212,16 +218,16 @@ int matmul(const Input *source, const Linear *linears, int count, ParallelFor pa
   first.normalized = (float *)at;
   if (m <= GEMV_ROWS) quantize_part(&first, 0);
   else parallel(context, quantize_part, ceil_div(m, GEMV_ROWS), &first);
-  MultiplyJob job = {.linears = linears, .count = count, .m = m, .sequence = sequence};
+  MultiplyJob job = {.linears = linears, .count = count, .m = m, .is_long = is_long};
   for (int i = 0; i < count; i++) {
-    job.x[i] = &formats[step_of(linears[i].weights, sequence) == 32];
-    if (linears[i].gate != NULL) job.gate_x[i] = &formats[step_of(linears[i].gate->weights, sequence) == 32];
+    job.x[i] = &formats[step_of(linears[i].weights, is_long) == 32];
+    if (linears[i].gate != NULL) job.gate_x[i] = &formats[step_of(linears[i].gate->weights, is_long) == 32];
   }
   if (then != NULL) job.into = &hidden;
   multiply_all(&job, parallel, context);
   int failed = job.failed;
   if (then != NULL && !failed) {
-    MultiplyJob last = {.linears = then, .count = 1, .m = m, .sequence = sequence, .x = {&hidden}};
+    MultiplyJob last = {.linears = then, .count = 1, .m = m, .is_long = is_long, .x = {&hidden}};
     multiply_all(&last, parallel, context);
     failed = last.failed;
   }
@@ -230,6 +236,8 @@ int matmul(const Input *source, const Linear *linears, int count, ParallelFor pa
 }
 
 #else
+
+void matmul_repack_rows(int64_t rows) { (void)rows; }
 
 int matmul(const Input *source, const Linear *linears, int count, ParallelFor parallel, void *context) {
   return (void)source, (void)linears, (void)count, (void)parallel, (void)context, -1;

@@ -44,4 +44,8 @@ enum { MAX_LINEARS = 3 };
 /* Fill the y of `count` linear layers, at most MAX_LINEARS; return 0, or -1 if there is not enough memory. */
 int matmul(const Input *source, const Linear *linears, int count, ParallelFor parallel, void *context);
 
+/* From now on, sequences of `rows` and more are multiplied in this thread as those of REPACK_ROWS are: with 8 or more, a part
+ * of a long sequence gives the bits that it has in the whole. REPACK_ROWS, the default, is the most. */
+void matmul_repack_rows(int64_t rows);
+
 #endif

@@ -6,6 +6,7 @@
 
 enum {
   REPACK_ROWS = 64, /* rows of a sequence from which on weights are repacked */
+  REPACK_LEAST = 8, /* the fewest rows that can be multiplied with them */
   REPACK_STEP = 32, /* elements of x that share a scale */
 };
 
