@@ -134,9 +134,11 @@ def test_the_logits_of_a_long_text_are_never_all_at_once(lm: TextGenerator, monk
     asked = []
     extend = InPlaceDecoder.extend
 
-    def recorded(decoder: InPlaceDecoder, row: int, tokens: np.ndarray, keep: int = 1) -> np.ndarray:
+    def recorded(
+        decoder: InPlaceDecoder, row: int, tokens: np.ndarray, keep: int = 1, part: bool = False
+    ) -> np.ndarray:
         asked.append((tokens.size, keep))
-        return extend(decoder, row, tokens, keep)
+        return extend(decoder, row, tokens, keep, part)
 
     monkeypatch.setattr(InPlaceDecoder, "extend", recorded)
     monkeypatch.setattr("intaglio.runtime.generation.score.MIN_CHUNK", 1)
