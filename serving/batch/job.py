@@ -3,6 +3,8 @@
 rows ─▶ without those that a block has ─▶ task ─▶ part-000000.jsonl, part-000001.jsonl, ...
 """
 
+# pyright: reportMissingImports=false
+
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -154,4 +154,5 @@ class Answer(RowTask[QuestionAnswerer]):
 
 def _plain(found: Any, **renamed: str) -> Row:
     """Return a result's fields as a row."""
-    return {renamed.get(name, name): plain(value) for name, value in vars(found).items()}
+    fields: dict[str, Any] = vars(found)
+    return {renamed.get(name, name): plain(value) for name, value in fields.items()}

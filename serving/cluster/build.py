@@ -1,5 +1,7 @@
 """The application on Ray Serve: ``serve run intaglio.serving.cluster.build:build artifacts=out``."""
 
+# pyright: reportMissingImports=false
+
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
@@ -47,7 +49,7 @@ class GatewayDeployment:
         """
         response = self._answers.remote(call, links=links)
         try:
-            async for batch in response:
+            async for batch in response:  # pyright: ignore[reportGeneralTypeIssues]
                 yield batch
         except LOST as error:
             if isinstance(error, exceptions.RayTaskError):  # raised by the replica's code: the replica is there
@@ -76,7 +78,7 @@ def build(args: ClusterConfig) -> serve.Application:
     options = args.replica_options()
     if args.affinity:
         options["request_router_config"] = RequestRouterConfig(
-            request_router_class="intaglio.serving.cluster.router:PrefixRouter",
+            request_router_class="intaglio.serving.cluster.router:PrefixRouter",  # pyright: ignore[reportArgumentType]
             request_router_kwargs={"imbalance": args.preference()},
         )
     replicas = serve.deployment(Replica, **options)
@@ -88,4 +90,4 @@ def build(args: ClusterConfig) -> serve.Application:
         ray_actor_options={"num_cpus": 0},
         graceful_shutdown_timeout_s=args.drain,
     )
-    return gateway.bind(args, replicas.bind(args))
+    return gateway.bind(args, replicas.bind(args))  # pyright: ignore[reportFunctionMemberAccess]

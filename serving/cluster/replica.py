@@ -1,5 +1,7 @@
 """A replica: the application of the server in a process of its own, called without a socket."""
 
+# pyright: reportMissingImports=false
+
 import logging
 import os
 from collections import OrderedDict

@@ -1,5 +1,7 @@
 """Ray Serve's router that keeps conversations, and prompts that begin alike, on the replica that has read them."""
 
+# pyright: reportMissingImports=false
+
 import random
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +10,13 @@ from ...extras import ray_extra
 from .choice import Seen, choose
 
 with ray_extra():
-    from ray.serve.request_router import PendingRequest, ReplicaID, ReplicaResult, RequestRouter, RunningReplica
+    from ray.serve.request_router import (
+        PendingRequest,
+        ReplicaID,
+        ReplicaResult,  # pyright: ignore[reportPrivateImportUsage]
+        RequestRouter,
+        RunningReplica,
+    )
 
 
 class PrefixRouter(RequestRouter):
@@ -18,7 +26,7 @@ class PrefixRouter(RequestRouter):
     several gateways agree, and a new one begins with what is known.
     """
 
-    def initialize_state(self, *, imbalance: int = 4) -> None:
+    def initialize_state(self, *, imbalance: int = 4) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Set how many more requests than the least busy replica a replica may have to be chosen for its cache."""
         self._imbalance = imbalance
         self._seen: Seen[ReplicaID] = Seen()

@@ -4,6 +4,8 @@ Each line of standard output says how many rows are written, the first one befor
 waits for the end of standard input, or for a line of it.
 """
 
+# pyright: reportMissingImports=false
+
 import sys
 import warnings
 from pathlib import Path

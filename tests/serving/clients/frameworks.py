@@ -1,5 +1,7 @@
 """LiteLLM and LangChain: a conversation, a stream and a tool's call each, by the keys of the features."""
 
+# pyright: reportMissingImports=false
+
 import os
 from collections.abc import Callable, Mapping
 from typing import Any

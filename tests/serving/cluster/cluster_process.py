@@ -4,6 +4,8 @@ Each line of standard input is a declaration that is deployed; each line of stan
 of standard input ends the cluster.
 """
 
+# pyright: reportMissingImports=false
+
 import json
 import sys
 import tempfile
@@ -43,7 +45,7 @@ def two_nodes() -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="r", dir="/tmp", ignore_cleanup_errors=True) as folder:
         Path(tempfile.gettempdir(), "ray").mkdir(exist_ok=True)
         cluster = Cluster(True, head_node_args={**node, "temp_dir": folder, "include_dashboard": False})
-        cluster.add_node(**node)
+        cluster.add_node(**node)  # pyright: ignore[reportArgumentType]
         init(address=cluster.address, log_to_driver=False)
         try:
             yield
