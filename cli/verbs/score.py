@@ -56,7 +56,8 @@ def command(
         context = read_text(context)
     score = load_generator(artifact, loading).score(text, context=context, window=window, stride=stride)
     if as_json:
-        print_json(asdict(score) | {"total": score.total, "perplexity": score.perplexity})
+        scores = {name: value for name, value in asdict(score).items() if name != "top"}
+        print_json(scores | {"total": score.total, "perplexity": score.perplexity})
     elif on_terminal():
         _print_coloured(score)
     else:

@@ -22,8 +22,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from ... import __version__
 from ...errors import IntaglioWarning, OutputError, UsageError
@@ -84,6 +82,8 @@ class PromptFiles:
 
     def restore(self, decoder: Decoder, slot: int, stored: StoredPrompt) -> bool:
         """Let a slot have a stored prompt; return False where its file is gone or damaged: then it is forgotten."""
+        from safetensors import SafetensorError, safe_open  # only where prompts are kept on disk
+
         try:
             with safe_open(stored.path, framework="np") as file:
                 values = [file.get_tensor(str(layer)) for layer in range(len(file.keys()) - 1)]
@@ -102,6 +102,8 @@ class PromptFiles:
         self._writer.shutdown()
 
     def _write(self, stored: StoredPrompt, values: list[NDArray[Any]]) -> None:
+        from safetensors.numpy import save_file
+
         tensors = {str(layer): np.ascontiguousarray(value) for layer, value in enumerate(values)}
         tensors[TOKENS] = stored.tokens
         try:
@@ -155,6 +157,8 @@ def begins(text: Tokens, beginning: Tokens) -> bool:
 
 def _read(path: Path, vocabulary: int) -> StoredPrompt | None:
     """Read the tokens of a file; None where it is not one of these files."""
+    from safetensors import SafetensorError, safe_open
+
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
             return None

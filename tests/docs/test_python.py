@@ -29,4 +29,4 @@ def test_few_blocks_are_left_out() -> None:
     every = [block for page in PAGES for block in blocks(page, "python")]
     assert len(every) >= 10
     left_out = [block.not_run for block in every if block.not_run is not None]
-    assert len([reason for reason in left_out if not reason.startswith("tests/interop runs it")]) <= 2
+    assert len([reason for reason in left_out if not reason.startswith("tests/interop runs it")]) <= 3

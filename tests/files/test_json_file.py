@@ -115,7 +115,7 @@ def test_a_file_longer_than_its_kind_is_refused(tmp_path: Path, monkeypatch: pyt
 
 # Texts of models, of users' code and of schemas: no files.
 OWN = {"runtime/chat/tool_call.py", "runtime/chat/tool_calls.py", "runtime/chat/tool_schema.py"}
-OWN |= {"runtime/sequence/constraint.py", "files/json_file.py"}
+OWN |= {"runtime/chat/call_grammar.py", "runtime/sequence/constraint.py", "files/json_file.py"}
 
 
 def test_every_json_file_is_read_by_this_reader() -> None:

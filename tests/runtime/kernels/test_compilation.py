@@ -9,7 +9,8 @@ import pytest
 from intaglio.runtime import kernels
 from intaglio.scripts.backend import compile_kernels
 
-EXPORTED = {"RegisterCustomOps", "intaglio_instructions"}
+EXPORTED = {"RegisterCustomOps", "intaglio_instructions", "intaglio_repack_rows"}
+EXPORTED |= {"intaglio_begin_weight_file", "intaglio_end_weight_file"}
 
 
 def needs(name: str) -> pytest.MarkDecorator:
