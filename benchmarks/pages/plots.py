@@ -4,13 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 from matplotlib.transforms import Bbox
+
+from ...serving.load.plot import SECOND, STYLE
 
 COLOURS = {
     "intaglio": "#0b6e8f",
@@ -21,18 +22,6 @@ COLOURS = {
     "transformers": "#c77d0a",
 }
 OTHER = "#555555"
-SECOND = "#c2571a"  # of a second line
-STYLE: dict[Any, Any] = {  # keys are literals of matplotlib's own
-    "svg.hashsalt": "intaglio",
-    "svg.fonttype": "none",
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 10,
-    "axes.axisbelow": True,
-    "grid.color": "#eeeeee",
-}
 
 
 @dataclass(frozen=True)

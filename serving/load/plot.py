@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 from .schedule import Run
 
 COLOUR, SECOND = "#0b6e8f", "#c2571a"
+"""Of the first line of a picture, and of the second."""
+
 STYLE: dict[Any, Any] = {  # keys are literals of matplotlib's own
     "svg.hashsalt": "intaglio",
     "svg.fonttype": "none",
@@ -23,6 +25,7 @@ STYLE: dict[Any, Any] = {  # keys are literals of matplotlib's own
     "axes.axisbelow": True,
     "grid.color": "#eeeeee",
 }
+"""Of every picture of the project."""
 
 
 def draw(path: Path, title: str, run: Run) -> None:
