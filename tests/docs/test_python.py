@@ -4,6 +4,7 @@ import types
 from pathlib import Path
 
 import pytest
+from openai import OpenAI
 
 from .conftest import Workplace
 from .pages import ADDRESS, PAGES, blocks, name_of
@@ -23,6 +24,9 @@ def test_the_blocks_of_a_page_run(
             if ADDRESS in code:
                 code = code.replace(ADDRESS, request.getfixturevalue("served"))
             exec(compile(code, page, "exec", dont_inherit=True), module.__dict__)
+    for client in vars(module).values():
+        if isinstance(client, OpenAI):
+            client.close()
 
 
 def test_few_blocks_are_left_out() -> None:
