@@ -3,6 +3,7 @@
 import types
 from pathlib import Path
 
+import httpx
 import pytest
 from openai import OpenAI
 
@@ -25,7 +26,7 @@ def test_the_blocks_of_a_page_run(
                 code = code.replace(ADDRESS, request.getfixturevalue("served"))
             exec(compile(code, page, "exec", dont_inherit=True), module.__dict__)
     for client in vars(module).values():
-        if isinstance(client, OpenAI):
+        if isinstance(client, (OpenAI, httpx.Client)):
             client.close()
 
 
