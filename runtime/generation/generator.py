@@ -275,7 +275,7 @@ class TextGenerator:
             max_length: the most tokens of a request, prompt and continuation together; None for the model's context.
             prefill_tokens: about how many tokens of new prompts a step reads while others are decoded. More make new
                 requests begin sooner and the others wait longer; the least is 8. Of a prompt of 512 tokens and more
-                fewer are read, so that a step takes about three times as long as without it at most.
+                fewer are read, so that a step takes about twice as long as without it.
             kept_prompts: how many prompts stay in memory after their requests have ended, for prompts that begin alike.
                 Each takes the memory of a slot.
             prompt_cache: a folder for the kept prompts, so that a scheduler that is opened later has them. Their text

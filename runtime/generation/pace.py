@@ -10,7 +10,7 @@ from ..kernels import LEAST_PART
 LONG_PROMPT = 512
 """Tokens of a prompt from which on its chunks are bounded; a shorter one is read after a few steps in any case."""
 
-SLOWDOWN = 2.5
+SLOWDOWN = 2.0
 """How many times as long as decoding alone a step may take by reading a long prompt."""
 
 MEMORY = 0.8  # of the average of times: how much a new time leaves of it
@@ -26,7 +26,7 @@ class Pace:
 
     def __init__(self, most: int) -> None:
         self._most = max(most, LEAST_PART)
-        self._size = self._most
+        self._size = LEAST_PART  # until a chunk has shown that there is time for more
         self._decoding: float | None = None
 
     def size(self, prompt: int) -> int:

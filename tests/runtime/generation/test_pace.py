@@ -14,7 +14,7 @@ def settled(decoding: float, fixed: float, each: float, most: int = 64) -> tuple
 
 
 def test_a_chunk_takes_no_longer_than_decoding_allows() -> None:
-    for decoding in (0.02, 0.03, 0.04):
+    for decoding in (0.03, 0.04, 0.06):
         _, size = settled(decoding, fixed=0.01, each=0.001)
         assert 8 < size < 64
         assert 0.01 + 0.001 * size <= (SLOWDOWN - 1) * decoding * 1.2
@@ -44,7 +44,11 @@ def test_short_prompts_are_read_in_large_chunks_and_teach_nothing() -> None:
     assert pace.size(LONG_PROMPT) == small
 
 
-def test_without_a_time_of_decoding_nothing_changes() -> None:
+def test_the_first_chunk_has_the_fewest_tokens_and_waits_for_a_time_of_decoding() -> None:
     pace = Pace(64)
-    pace.read(LONG_PROMPT, 64, 10.0)
-    assert pace.size(LONG_PROMPT) == 64
+    assert pace.size(LONG_PROMPT) == 8
+    pace.read(LONG_PROMPT, 8, 0.0)
+    assert pace.size(LONG_PROMPT) == 8
+    pace.decoded(1.0)
+    pace.read(LONG_PROMPT, 8, 0.0)
+    assert pace.size(LONG_PROMPT) == 16
