@@ -51,7 +51,7 @@ class PrefixCache:
         if self._files is not None:
             on_disk = [(self._shared(prompt, stored.tokens), stored) for stored in self._files.prompts]
             length, stored = max(on_disk, key=lambda one: one[0], default=(0, None))
-            worth = stored is not None and length >= in_memory[0] + WORTH_A_COPY
+            worth = length >= in_memory[0] + WORTH_A_COPY
             if stored is not None and worth and self._files.restore(self._decoder, slot, stored):
                 return self._decoder.rollback(slot, length)
         length, source = in_memory

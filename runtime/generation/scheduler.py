@@ -250,7 +250,7 @@ class Scheduler:
                     entry.cached = batch.begin(entry.sequence)
                 wanted = min(budget, self._pace.size(entry.prompt_tokens)) if others else budget
                 size = next_chunk(self._facts, entry.prompt_tokens, batch.unread, wanted, self._step)
-                budget -= size if wanted == budget else budget
+                budget -= size if wanted == budget else budget  # a chunk that is bounded is the last of its step
                 began = time.monotonic()
                 chunk = None if entry.sequence.expired() else batch.read(size)
                 if others:

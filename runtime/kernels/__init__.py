@@ -32,7 +32,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ...artifact import Manifest
 from ...errors import IntaglioWarning
@@ -79,15 +79,8 @@ def instructions() -> str | None:
     INTAGLIO_KERNELS names the only one that may be used. Return None if there is no library, if it is for another
     machine, or if the processor has none of the three.
     """
-    path = library()
-    try:
-        name = None if path is None else ctypes.CDLL(str(path)).intaglio_instructions
-    except (OSError, AttributeError):
-        return None
-    if name is None:
-        return None
-    name.restype = ctypes.c_char_p
-    found: bytes | None = name()
+    name = _function(library(), "intaglio_instructions", ctypes.c_char_p)
+    found: bytes | None = None if name is None else name()
     return found.decode("ascii") if found else None
 
 
@@ -102,8 +95,7 @@ def part_of_a_long_sequence() -> Iterator[None]:
     The kernels multiply a sequence of ``LONG_SEQUENCE`` tokens and more in another way than a shorter one; a part needs
     ``LEAST_PART`` tokens.
     """
-    path = library()
-    set_rows = None if path is None else _repack_rows(path)
+    set_rows = _repack_rows(library())
     if set_rows is None:
         yield
         return
@@ -115,15 +107,20 @@ def part_of_a_long_sequence() -> Iterator[None]:
 
 
 @cache
-def _repack_rows(path: Path) -> Callable[[int], None] | None:
+def _repack_rows(path: Path | None) -> Callable[[int], None] | None:
     """Return the library's function, which sets from how many rows on a sequence is long in the calling thread."""
+    return _function(path, "intaglio_repack_rows", None, ctypes.c_int64)
+
+
+def _function(path: Path | None, name: str, result: Any, *arguments: Any) -> Callable[..., Any] | None:
+    """Return a function of the library; None if there is no library, or if it is for another machine."""
     try:
-        function = ctypes.CDLL(str(path)).intaglio_repack_rows
+        found = None if path is None else getattr(ctypes.CDLL(str(path)), name)
     except (OSError, AttributeError):
         return None
-    function.argtypes, function.restype = [ctypes.c_int64], None
-    set_rows: Callable[[int], None] = function
-    return set_rows
+    if found is not None:
+        found.restype, found.argtypes = result, arguments
+    return cast(Callable[..., Any] | None, found)
 
 
 def replaceable(manifest: Manifest, windowed: bool, int8_cache: bool = False) -> tuple[str, ...]:

@@ -21,7 +21,6 @@ from ..protocol.answers import new_id, now, usage
 from ..protocol.completion_choices import Choice, Part, ReadPrompt, read_prompt, whole
 from ..protocol.completions import CompletionBody, check, options
 from ..protocol.prompts import as_prompts, check_length
-from ..record import current
 from ..server import server_of
 
 
@@ -119,7 +118,7 @@ async def _parts(call: Call) -> AsyncGenerator[Part, None]:
                 yield choice.prompt_part(score, last=not call.requests)
     if not call.requests:
         return
-    async with aclosing(call.engine.run(call.requests, current().client)) as events:
+    async with aclosing(call.engine.run(call.requests)) as events:
         async for index, event in events:
             call.completion_tokens += len(event.token_ids)
             if index % call.body.choices == 0:

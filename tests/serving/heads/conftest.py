@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 from intaglio import export
@@ -44,18 +43,13 @@ def library(heads: dict[str, Path]) -> dict[str, Model]:
 
 
 @pytest.fixture(scope="package")
-def head_server(heads: dict[str, Path]) -> Iterator[str]:
+def server(heads: dict[str, Path]) -> Iterator[str]:
+    """The address of a server of the heads, in place of that of the models that write."""
     with live_server(heads) as address:
         yield address
 
 
 @pytest.fixture
-def http(head_server: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=head_server, timeout=60) as client:
-        yield client
-
-
-@pytest.fixture
-def client(head_server: str) -> Iterator[OpenAI]:
-    with OpenAI(base_url=f"{head_server}/v1", api_key="none", max_retries=0) as client:
+def client(server: str) -> Iterator[OpenAI]:
+    with OpenAI(base_url=f"{server}/v1", api_key="none", max_retries=0) as client:
         yield client
