@@ -59,28 +59,34 @@ class WeightFile:
                 finally:
                     kernels.intaglio_end_weight_file(0)
                 return
-            if error not in UNUSABLE:
+            if error in UNUSABLE:
+                with self._written(kernels):
+                    yield
+            else:
+                self._warn(error)
+                yield
+
+    @contextmanager
+    def _written(self, kernels: ctypes.CDLL) -> Iterator[None]:
+        """While this is open, kernels that this thread creates write the file, which is there once it is complete."""
+        with tempfile.TemporaryDirectory(dir=self.path.parent, prefix=".") as folder:
+            new = Path(folder, "new")
+            error = kernels.intaglio_begin_weight_file(os.fsencode(new), 1)
+            if error != 0:
                 self._warn(error)
                 yield
                 return
-            with tempfile.TemporaryDirectory(dir=self.path.parent, prefix=".") as folder:
-                new = Path(folder, "new")
-                error = kernels.intaglio_begin_weight_file(os.fsencode(new), 1)
-                if error != 0:
-                    self._warn(error)
-                    yield
-                    return
-                try:
-                    yield
-                except BaseException:
-                    kernels.intaglio_end_weight_file(0)
-                    raise
-                error = kernels.intaglio_end_weight_file(1)
-                if error == 0:
-                    _remove_unused(self.path.parent)
-                    new.replace(self.path)
-                elif error != errno.ECANCELED:  # ECANCELED: no kernel had weights to pack
-                    self._warn(error)
+            try:
+                yield
+            except BaseException:
+                kernels.intaglio_end_weight_file(0)
+                raise
+            error = kernels.intaglio_end_weight_file(1)
+            if error == 0:
+                _remove_unused(self.path.parent)
+                new.replace(self.path)
+            elif error != errno.ECANCELED:  # ECANCELED: no kernel had weights to pack
+                self._warn(error)
 
     def _warn(self, error: int) -> None:
         warnings.warn(
