@@ -1,7 +1,7 @@
 #include "attention/attention.h"
 #include "common/processor.h"
 
-#if HAVE_KERNELS
+#if HAVE_X86
 
 #include <math.h>
 #include <string.h>

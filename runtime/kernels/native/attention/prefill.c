@@ -3,7 +3,7 @@
 #include "attention/query_tile.h"
 #include "common/processor.h"
 
-#if HAVE_KERNELS
+#if HAVE_X86
 
 #include <stdlib.h>
 

@@ -1,6 +1,6 @@
 #include "common/processor.h"
 
-#if HAVE_KERNELS
+#if HAVE_X86
 
 #include <cpuid.h>
 
@@ -25,8 +25,46 @@ unsigned instruction_sets(void) {
   return found;
 }
 
+#elif HAVE_NEON && defined(__linux__)
+
+#include <sys/auxv.h>
+
+/* Bits of the auxiliary vector, which headers older than the features do not name. */
+enum { ASIMDDP = 1 << 20 /* AT_HWCAP */, I8MM = 1 << 13 /* AT_HWCAP2 */ };
+
+unsigned instruction_sets(void) {
+  return HAS_NEON | (getauxval(AT_HWCAP) & ASIMDDP ? HAS_DOTPROD : 0) | (getauxval(AT_HWCAP2) & I8MM ? HAS_I8MM : 0);
+}
+
+#elif HAVE_NEON && defined(__APPLE__)
+
+#include <sys/sysctl.h>
+
+static int has(const char *feature) {
+  int value = 0;
+  size_t bytes = sizeof value;
+  return sysctlbyname(feature, &value, &bytes, NULL, 0) == 0 && value != 0;
+}
+
+unsigned instruction_sets(void) {
+  return HAS_NEON | (has("hw.optional.arm.FEAT_DotProd") ? HAS_DOTPROD : 0) |
+         (has("hw.optional.arm.FEAT_I8MM") ? HAS_I8MM : 0);
+}
+
+#elif HAVE_NEON && defined(_WIN32)
+
+#include <windows.h>
+
+/* PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE and PF_ARM_V82_I8MM_INSTRUCTIONS_AVAILABLE, which older headers do not name. */
+enum { DOTPROD = 43, I8MM = 66 };
+
+unsigned instruction_sets(void) {
+  return HAS_NEON | (IsProcessorFeaturePresent(DOTPROD) ? HAS_DOTPROD : 0) |
+         (IsProcessorFeaturePresent(I8MM) ? HAS_I8MM : 0);
+}
+
 #else
 
-unsigned instruction_sets(void) { return 0; }
+unsigned instruction_sets(void) { return HAVE_NEON ? HAS_NEON : 0; }
 
 #endif

@@ -2,24 +2,37 @@
 #ifndef INTAGLIO_PROCESSOR_H
 #define INTAGLIO_PROCESSOR_H
 
-/* 1 if the kernels are compiled: they use the vector instructions of x86-64 through the extensions of GCC and Clang.
- * On other processors every file compiles, and no operator is supported. */
+/* HAVE_X86 and HAVE_NEON say whose vector instructions can be used, through the extensions of GCC and Clang; HAVE_KERNELS,
+ * whether any kernels are compiled. Where it is 0 every file compiles, and no operator is supported. */
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
-#define HAVE_KERNELS 1
+#define HAVE_X86 1
 #else
-#define HAVE_KERNELS 0
+#define HAVE_X86 0
 #endif
+
+#if defined(__aarch64__) && !defined(__AARCH64EB__) && (defined(__GNUC__) || defined(__clang__))
+#define HAVE_NEON 1
+#else
+#define HAVE_NEON 0
+#endif
+
+#define HAVE_KERNELS HAVE_X86
 
 enum {
   HAS_AVX2 = 1, /* with FMA and F16C */
   HAS_AVX_VNNI = 2,
   HAS_AVX512 = 4, /* F, BW, DQ and VL */
   HAS_AVX512_VNNI = 8,
+  HAS_NEON = 16,    /* every 64-bit ARM processor */
+  HAS_DOTPROD = 32, /* FEAT_DotProd: SDOT */
+  HAS_I8MM = 64,    /* FEAT_I8MM: USDOT, SMMLA and USMMLA */
 };
 
 /* Return the instruction sets that both the processor and the operating system support.
  *
- * Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapters 14 and 15. */
+ * Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapters 14 and 15; Linux,
+ * Documentation/arch/arm64/elf_hwcaps.rst; Apple, Determining Instruction Set Characteristics; Microsoft,
+ * IsProcessorFeaturePresent. */
 unsigned instruction_sets(void);
 
 #endif

@@ -8,7 +8,7 @@
 #include "common/processor.h"
 #include "matmul/instructions.h"
 
-#if HAVE_KERNELS
+#if HAVE_X86
 
 #include <immintrin.h>
 

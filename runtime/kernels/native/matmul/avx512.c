@@ -11,7 +11,7 @@
 #include "common/processor.h"
 #include "matmul/repacked.h"
 
-#if HAVE_KERNELS
+#if HAVE_X86
 
 #include <immintrin.h>
 #include <math.h>

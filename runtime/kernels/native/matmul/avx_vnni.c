@@ -2,7 +2,7 @@
 #include "common/processor.h"
 #include "matmul/instructions.h"
 
-#if HAVE_KERNELS
+#if HAVE_X86
 
 #if (__GNUC__ >= 11 || __clang_major__ >= 12) && !defined(WITHOUT_AVX_VNNI)
 

@@ -8,7 +8,7 @@
 #include "matmul/repacked.h"
 #include "common/processor.h"
 
-#if HAVE_KERNELS
+#if HAVE_X86
 
 #include <immintrin.h>
 
