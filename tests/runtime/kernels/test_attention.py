@@ -219,6 +219,17 @@ def test_few_rows_and_many_are_the_same_bit_for_bit(group: int, window: int) -> 
         assert np.array_equal(last_row(shape, pieces), whole), pieces
 
 
+@pytest.mark.parametrize("window", [-1, 511, 513, 700])
+@pytest.mark.parametrize("group", [1, 7, 17])
+def test_a_row_of_a_long_text_is_the_same_bit_for_bit(group: int, window: int) -> None:
+    """Threads divide the keys of one token in parts of 512; those of several tokens have the same parts."""
+    shape = Shape(heads=group, kv_heads=1, window=window)
+    for total in (513, 1300):
+        whole = last_row(shape, [total])
+        for pieces in ([total - 1, 1], [total - 2, 2], [total - 50, 50], [500, total - 500]):
+            assert np.array_equal(last_row(shape, pieces), whole), (total, pieces)
+
+
 @pytest.mark.parametrize("size", range(16, 257, 16))
 def test_head_sizes(size: int) -> None:
     for group in (1, 5):

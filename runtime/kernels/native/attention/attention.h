@@ -18,6 +18,7 @@ typedef struct {
   int64_t window;       /* keys that a query sees, its own included; 0 for all before it */
   float scale;          /* of the scores */
   const int64_t *past;  /* [B], tokens before the first of the S tokens */
+  const int64_t *first; /* [B], the position of the cache's first row; or NULL for 0 */
   const float *queries; /* [B, S, H, E], rotated */
   const char *keys;     /* [B, K, C] rows of a KV cache, those of the S tokens included */
   const char *values;   /* [B, K, C], likewise */
