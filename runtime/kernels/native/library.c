@@ -59,10 +59,11 @@ EXPORTED OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBa
   if (status == NULL) status = add(api, options, domain, "intaglio.MatMulNBits", &merged_matmul_nbits, 1);
   if (status == NULL) status = add(api, options, domain, "intaglio.MatMulNBits", &gather_block_quantized, 1);
   if (status == NULL)
-    status = add(api, options, domain, "intaglio.GroupQueryAttention", &group_query_attention, attention_supported());
+    status = add(api, options, domain, "intaglio.GroupQueryAttention", &group_query_attention,
+                 attention_functions() != NULL);
   if (status == NULL)
     status = add(api, options, domain, "intaglio.GroupQueryAttentionInt8", &group_query_attention_int8,
-                 attention_supported());
+                 attention_functions() != NULL);
   if (status == NULL)
     status = ORT(api, ADD_CUSTOM_OP_DOMAIN, OrtStatus *, OrtSessionOptions *, OrtCustomOpDomain *)(options, domain);
   return status;

@@ -15,7 +15,20 @@
  * part begins at a multiple of this position, and parts are merged in order, so that both have the same bits. */
 enum { PART_KEYS = 512 };
 
-int attention_supported(void) { return (instruction_sets() & HAS_AVX512) != 0; }
+/* The fastest first. */
+static const AttentionFunctions *const known[] = {&avx512_attention, &avx2_attention};
+
+static int is_allowed(const AttentionFunctions *functions) {
+  for (int i = 0; i < 2; i++)
+    if (functions->names[i] != NULL && instruction_set_allowed(functions->names[i])) return 1;
+  return 0;
+}
+
+const AttentionFunctions *attention_functions(void) {
+  for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+    if (is_allowed(known[i]) && known[i]->supported()) return known[i];
+  return NULL;
+}
 
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -67,7 +80,8 @@ static void select_queries(const Attention *a, int64_t head, int64_t from, int64
 }
 
 static void attend_queries(Job *job, QueryTile *queries) {
-  if ((queries->count > DECODE_ROWS ? attend_prefill : attend_decode)(queries) != 0) job->failed = 1;
+  const AttentionFunctions *with = job->a->with;
+  if ((queries->count > DECODE_ROWS ? with->prefill : with->decode)(queries) != 0) job->failed = 1;
 }
 
 /* Add what a query has from one part of its keys to what it has from those before, [E + 2] each. */
@@ -188,7 +202,7 @@ int attend(const Attention *a, ParallelFor parallel, void *context) {
 
 #else
 
-int attention_supported(void) { return 0; }
+const AttentionFunctions *attention_functions(void) { return NULL; }
 
 int attend(const Attention *attention, ParallelFor parallel, void *context) {
   return (void)attention, (void)parallel, (void)context, -1;

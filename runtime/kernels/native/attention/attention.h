@@ -11,9 +11,13 @@
 
 #include "matmul/matmul.h"
 
+/* The functions of an instruction set (query_tile.h). */
+typedef struct AttentionFunctions AttentionFunctions;
+
 enum { MAX_HEAD_SIZE = 256, MAX_GROUP = 64 /* query heads that share a key head */ };
 
 typedef struct {
+  const AttentionFunctions *with;
   int64_t batch, tokens, heads, kv_heads, head_size, capacity; /* B, S, H, K, E, C */
   int64_t window;       /* keys that a query sees, its own included; 0 for all before it */
   float scale;          /* of the scores */
@@ -26,8 +30,8 @@ typedef struct {
   float *output;        /* [B, S, H, E] */
 } Attention;
 
-/* Return whether this processor has the instructions that `attend` uses. */
-int attention_supported(void);
+/* Return the fastest functions that this processor has the instructions for and that may be used, or NULL. */
+const AttentionFunctions *attention_functions(void);
 
 /* Fill the output; return 0, or -1 if there is not enough memory. */
 int attend(const Attention *attention, ParallelFor parallel, void *context);

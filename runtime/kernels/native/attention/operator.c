@@ -41,6 +41,7 @@ static const Operator int8_definition = DEFINE("GroupQueryAttentionInt8", int8_i
 typedef struct {
   const OrtApi *api;
   const Operator *op;
+  const AttentionFunctions *with;
   int int8; /* 1 if the cache is int8 */
   int64_t heads, kv_heads, window;
   float scale; /* 0 for 1 / sqrt(E) */
@@ -82,6 +83,7 @@ static OrtStatus *create_kind(const OrtApi *api, const OrtKernelInfo *info, cons
   const Kernel made = {
       .api = api,
       .op = op,
+      .with = attention_functions(),
       .int8 = op == &int8_definition,
       .heads = integer_attribute(&node, "num_heads", 0, 1, INT32_MAX),
       .kv_heads = integer_attribute(&node, "kv_num_heads", 0, 1, INT32_MAX),
@@ -89,6 +91,7 @@ static OrtStatus *create_kind(const OrtApi *api, const OrtKernelInfo *info, cons
       .scale = float_attribute(&node, "scale", 0.0f),
       .rotates = integer_attribute(&node, "do_rotary", 0, 0, 1) == 1,
   };
+  if (made.with == NULL) refuse(&node, ORT_NOT_IMPLEMENTED, "this processor lacks the instructions of the kernel");
   check_attributes(&node, &made);
   check_both(&node, has_input(&node, KEY), "key", has_input(&node, VALUE), "value");
   check_both(&node, has_input(&node, PAST_KEY), "past_key", has_input(&node, PAST_VALUE), "past_value");
@@ -281,6 +284,7 @@ static void attend_call(Node *node, const Kernel *kernel, const Tensor *in, NewT
   Pool pool = {kernel->api, node->context};
   append(call, run_parallel, &pool);
   const Attention attention = {
+      .with = kernel->with,
       .batch = call->batch,
       .tokens = call->tokens,
       .heads = kernel->heads,

@@ -1,6 +1,6 @@
 /* A tile of queries that share their keys, and attention over a range of these keys with an online softmax.
  *
- * `attend_decode` serves few queries (GEMV), `attend_prefill` many (GEMM). Both return the same bits: for a query they do
+ * `decode` serves few queries (GEMV), `prefill` many (GEMM). Both return the same bits: for a query they do
  * the same operations in the same order. The order depends on the query's position and window alone, since blocks of keys
  * start at multiples of KEY_BLOCK.
  */
@@ -9,10 +9,12 @@
 
 #include <stdint.h>
 
+#include "attention/attention.h"
+
 enum {
   KEY_BLOCK = 64,   /* keys for which scores are in memory at once */
-  DECODE_ROWS = 12, /* queries that `attend_decode` takes at most */
-  MAX_ROWS = 48,    /* queries that `attend_prefill` takes at most */
+  DECODE_ROWS = 12, /* queries that `decode` takes at most */
+  MAX_ROWS = 48,    /* queries that `prefill` takes at most */
 };
 
 typedef struct {
@@ -30,8 +32,16 @@ typedef struct {
   float maxima[MAX_ROWS], totals[MAX_ROWS];
 } QueryTile;
 
-/* Fill the results; return 0, or -1 if there is not enough memory. */
-int attend_decode(QueryTile *queries);
-int attend_prefill(QueryTile *queries);
+/* The functions of one instruction set. All return the same bits. */
+struct AttentionFunctions {
+  const char
+      *names[2]; /* of INTAGLIO_KERNELS' instruction sets, any of which stands for this one; the second may be NULL */
+  int (*supported)(void);
+  /* Fill the results; return 0, or -1 if there is not enough memory. */
+  int (*decode)(QueryTile *queries);
+  int (*prefill)(QueryTile *queries);
+};
+
+extern const AttentionFunctions avx512_attention, avx2_attention;
 
 #endif

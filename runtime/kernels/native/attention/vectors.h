@@ -1,34 +1,20 @@
-/* Vector functions of attention in decode and in prefill. */
+/* Vector functions of attention in decode and in prefill, for the instruction set of the file that includes this. */
 #ifndef INTAGLIO_ATTENTION_VECTORS_H
 #define INTAGLIO_ATTENTION_VECTORS_H
 
-#include <immintrin.h>
 #include <math.h>
-
-#define TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma")))
-#define INLINE TARGET static inline __attribute__((always_inline))
+#include <string.h>
 
 #include "attention/cache.h"
 #include "attention/query_tile.h"
-#include "common/exponential.h"
-#include "common/transpose.h"
+#include "common/memory.h"
 
 static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
-/* Return 2^x for x <= 0, and 0 for -inf: x = n + r; at -inf r is NaN, and scalef returns 2^n = 0. */
-INLINE __m512 power_of_two(__m512 x) {
-  const __m512 n = _mm512_roundscale_ps(x, 0), r = _mm512_sub_ps(x, n);
-  __m512 sum = _mm512_set1_ps(exponential_terms[0]);
-  _Pragma("GCC unroll 8") for (int i = 1; i < EXPONENTIAL_TERMS; i++) sum =
-      _mm512_fmadd_ps(sum, r, _mm512_set1_ps(exponential_terms[i]));
-  return _mm512_scalef_ps(sum, n);
-}
-
 /* Return the running maximum, or 0 where no key was seen yet and it is -inf. */
-INLINE __m512 finite_or_zero(__m512 maximum) {
-  const __mmask16 none = _mm512_cmp_ps_mask(maximum, _mm512_set1_ps(-INFINITY), _CMP_EQ_OQ);
-  return _mm512_mask_mov_ps(maximum, none, _mm512_setzero_ps());
+INLINE Vector finite_or_zero(Vector maximum) {
+  return vector_select(vector_at_most(maximum, vector_of(-INFINITY)), vector_zero(), maximum);
 }
 
 /* Return `count` rows of a KV cache from row `first` on as float32, [count, E]: in place, or converted in `memory`. */
@@ -39,18 +25,22 @@ INLINE const float *load_floats(const char *cache, const QueryTile *queries, int
   for (int64_t i = 0; i < count; i++, row += cache_row_bytes(queries->size, 1)) {
     float scale;
     memcpy(&scale, row + queries->size, SCALE_BYTES);
-    for (int64_t e = 0; e < queries->size; e += 16) {
-      const __m512i whole = _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(row + e)));
-      _mm512_store_ps(memory + i * queries->size + e, _mm512_mul_ps(_mm512_cvtepi32_ps(whole), _mm512_set1_ps(scale)));
+    for (int64_t e = 0; e < queries->size; e += WIDTH) {
+      const Vector whole = vector_from_int8((const int8_t *)row + e);
+      vector_store(memory + i * queries->size + e, vector_multiply(whole, vector_of(scale)));
     }
   }
   return memory;
 }
 
-/* Load 16 rows of 16 floats, of which `count` exist and the others are 0, transposed. */
-INLINE void load_transposed(__m512i r[16], const float *const *rows, int64_t at, int count) {
-  for (int i = 0; i < 16; i++) r[i] = i < count ? _mm512_loadu_si512(rows[i] + at) : _mm512_setzero_si512();
-  transpose_words(r);
+/* Load WIDTH rows of WIDTH floats, of which `count` exist and the others are 0, transposed. */
+INLINE void load_transposed(Vector r[WIDTH], const float *const *rows, int64_t at, int count) {
+  if (count >= WIDTH) {
+    UNROLL for (int i = 0; i < WIDTH; i++) r[i] = vector_load(rows[i] + at);
+  } else {
+    UNROLL for (int i = 0; i < WIDTH; i++) r[i] = i < count ? vector_load(rows[i] + at) : vector_zero();
+  }
+  vector_transpose(r);
 }
 
 #endif

@@ -1,4 +1,19 @@
+#define _GNU_SOURCE
 #include "common/processor.h"
+
+#include <stdlib.h>
+
+#if defined(_WIN32)
+#include <string.h>
+#define strcasecmp _stricmp
+#else
+#include <strings.h>
+#endif
+
+int instruction_set_allowed(const char *name) {
+  const char *only = getenv("INTAGLIO_KERNELS");
+  return only == NULL || strcasecmp(only, name) == 0;
+}
 
 #if HAVE_X86
 

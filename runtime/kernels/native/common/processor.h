@@ -35,4 +35,8 @@ enum {
  * IsProcessorFeaturePresent. */
 unsigned instruction_sets(void);
 
+/* Return whether kernels for the instruction set of this name may be used: the environment variable INTAGLIO_KERNELS, if it is
+ * set, names the only one, in letters of either case. */
+int instruction_set_allowed(const char *name);
+
 #endif

@@ -13,12 +13,6 @@
 #include "common/pages.h"
 #include "matmul/instructions.h"
 
-#if defined(_WIN32)
-#define strcasecmp _stricmp
-#else
-#include <strings.h>
-#endif
-
 enum {
   RELEASE_BYTES = 1
       << 24, /* of stored weights after which their pages are released, so that not all are in memory at once */
@@ -28,11 +22,10 @@ enum {
 /* The fastest first. */
 static const Instructions *const known[] = {&avx512_vnni, &avx_vnni, &avx2};
 
-/* Return the fastest that this processor has, or NULL. INTAGLIO_KERNELS names the only one that may be used. */
+/* Return the fastest that this processor has and that may be used, or NULL. */
 static const Instructions *best(void) {
-  const char *only = getenv("INTAGLIO_KERNELS");
   for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-    if ((only == NULL || strcasecmp(only, known[i]->name) == 0) && known[i]->supported()) return known[i];
+    if (instruction_set_allowed(known[i]->name) && known[i]->supported()) return known[i];
   return NULL;
 }
 
