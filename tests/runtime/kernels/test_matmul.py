@@ -175,6 +175,19 @@ def test_rows_do_not_depend_on_each_other(outputs: int, bits: int, block: int, z
         assert np.array_equal(run_session(ours, {"x": x[:, :rows]})[0], long[:, :rows])
 
 
+@pytest.mark.usefixtures("with_each")
+@pytest.mark.parametrize("zero_points", [False, True], ids=["symmetric", "zero points"])
+@pytest.mark.parametrize("block", [16, 32, 64])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_every_number_of_rows_gives_the_bits_of_one_row(bits: int, block: int, zero_points: bool) -> None:
+    """Few rows have code of their own for each number; 200 columns end within a block, 40 outputs within a tile."""
+    ours = session(Case(40, 200, bits, block, zero_points, bias=True).model())
+    x = np.random.default_rng(0).normal(size=(40, 1, 200)).astype(np.float32)
+    alone = np.concatenate([run_session(ours, {"x": x[row : row + 1]})[0] for row in range(40)])
+    for rows in range(2, 41):
+        assert np.array_equal(run_session(ours, {"x": x[:rows]})[0], alone[:rows]), rows
+
+
 @needs_kernels
 @pytest.mark.parametrize("bits", [4, 8])
 def test_all_instructions_give_the_same_bits(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,8 +20,7 @@
 
 #define TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")))
 #define INLINE TARGET ALWAYS_INLINE
-#define MAX_ROWS 12 /* of x for one load of W: their sums fill the registers */
-#define PAIR_ROWS 5 /* of x for one load of two tiles of W */
+#define MAX_ROWS 12 /* of x for one load of W: their sums and totals fill the registers */
 
 #include "common/exponential.h"
 #include "common/transpose.h"
@@ -56,9 +55,8 @@ TARGET static void pack(const PackedWeights *packed, const uint8_t *const rows[L
   }
 }
 
-/* Loops over registers must be unrolled, or their values are in memory; twelve rows of one tile are faster as a loop. */
+/* Loops over registers must be unrolled, or their values are in memory. */
 #define UNROLL _Pragma("GCC unroll 16")
-#define UNROLL_ROWS _Pragma("GCC unroll 5")
 
 INLINE __mmask16 first_lanes(int64_t count) {
   return count >= 16 ? 0xFFFF : count <= 0 ? 0 : (__mmask16)((1u << count) - 1);
@@ -140,7 +138,8 @@ INLINE void quantize_in_steps(const Quantized *to, int64_t row, int64_t column, 
     const __m128i scales = _mm_castps_si128(_mm_div_ps(largest, _mm_set1_ps(127.0f)));
     const __m128i starts = _mm_sub_epi32(_mm_setzero_si128(), _mm_slli_epi32(sums, 7));
     const __m128i low = _mm_unpacklo_epi32(scales, sums), high = _mm_unpackhi_epi32(scales, sums);
-    const __m128i low_starts = _mm_unpacklo_epi32(starts, starts), high_starts = _mm_unpackhi_epi32(starts, starts);
+    const __m128i starts_4 = _mm_sub_epi32(_mm_setzero_si128(), _mm_slli_epi32(sums, 3));
+    const __m128i low_starts = _mm_unpacklo_epi32(starts, starts_4), high_starts = _mm_unpackhi_epi32(starts, starts_4);
     const __m128i headers[4] = {
         _mm_unpacklo_epi64(low, low_starts),
         _mm_unpackhi_epi64(low, low_starts),
@@ -163,80 +162,67 @@ TARGET static void quantize(const Quantized *to, int64_t row, int64_t column, co
   else quantize_in_steps(to, row, column, x, count, end, 32);
 }
 
-/* Compute y[row .. row + rows, 16 columns of each tile] for at most two tiles. */
-INLINE void multiply_tiles(const Job *job, int64_t tile, const int tiles, int64_t row, const int rows, const int bits,
-                           const int step, const int asymmetric) {
+/* Return four elements of x, or a number of a header, in every lane. */
+INLINE __m512i in_every_lane(const uint8_t *at) {
+  int32_t word;
+  memcpy(&word, at, sizeof word);
+  return _mm512_set1_epi32(word);
+}
+
+/* Compute y[row .. row + rows, 16 columns of a tile]. The sums of all rows are computed side by side, since those of one row
+ * wait for each other; and a pointer moves through the tile, since computing its place takes as long as half a row. */
+INLINE void multiply(const Job *job, int64_t tile, int64_t row, const int rows, const int bits, const int step,
+                     const int asymmetric) {
   const PackedWeights *w = job->w;
-  const uint8_t *base[2];
-  UNROLL for (int t = 0; t < tiles; t++) base[t] = w->tiles + (tile + t) * w->tile_bytes;
+  const uint8_t *at = w->tiles + tile * w->tile_bytes, *scales = at, *zero_points = at;
   const int64_t row_stride = row_bytes(job->x->padded, step);
   const uint8_t *x = job->x->rows + row * row_stride;
-  const __m512i half = _mm512_set1_epi8(15), minus_middle = _mm512_set1_epi32(0xFFF8); /* -8 in 16 bits */
-  const int64_t block_size = w->shape.block_size;
-  __m512 total[2][MAX_ROWS];
-  UNROLL for (int t = 0; t < tiles; t++) UNROLL_ROWS for (int r = 0; r < rows; r++) total[t][r] = _mm512_setzero_ps();
-  for (int64_t block = 0; block < w->shape.blocks; block++) {
-    size_t at = block_at(w, block);
-    __m512 scale[2];
-    __m512i zero[2];
-    UNROLL for (int t = 0; t < tiles; t++) {
-      scale[t] = _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)(base[t] + scales_at(w, block))));
-      zero[t] = minus_middle;
-      if (asymmetric) {
-        const __m128i zeros = _mm_load_si128((const __m128i *)(base[t] + zero_points_at(w, block)));
-        zero[t] = _mm512_sub_epi16(_mm512_setzero_si512(), _mm512_cvtepu8_epi32(zeros));
-      }
+  const __m512i half = _mm512_set1_epi8(15);
+  const int64_t block_size = w->shape.block_size, blocks = w->shape.blocks;
+  int64_t left = w->shape.k;
+  __m512 total[MAX_ROWS];
+  UNROLL for (int r = 0; r < rows; r++) total[r] = _mm512_setzero_ps();
+  for (int64_t block = 0; block < blocks; block++) {
+    if (asymmetric && block % 4 == 0) zero_points = at, at += LINE;
+    if (block % 2 == 0) scales = at, at += LINE;
+    const __m512 scale = _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)scales));
+    scales += LANES * sizeof(uint16_t);
+    __m512i zero;
+    if (asymmetric) {
+      const __m128i zeros = _mm_load_si128((const __m128i *)zero_points);
+      zero_points += LANES;
+      zero = _mm512_sub_epi16(_mm512_setzero_si512(), _mm512_cvtepu8_epi32(zeros)); /* the upper 16 bits are 0 */
     }
-    const int64_t end = smaller((block + 1) * block_size, w->shape.k);
-    for (int64_t k = block * block_size; k < end;
-         k += step, at += step * LANES * bits / 8, x += row_bytes(step, step)) {
-      __m512i v[2][8]; /* [tile][step / 4] words of each lane */
-      UNROLL for (int t = 0; t < tiles; t++) {
-        UNROLL for (int i = 0; i < step / 4; i += 8 / bits) {
-          const __m512i words = _mm512_load_si512(base[t] + at + i * LANES * bits / 2);
-          v[t][i] = bits == 8 ? words : _mm512_and_si512(words, half);
-          if (bits == 4) v[t][i + 1] = _mm512_and_si512(_mm512_srli_epi16(words, 4), half);
-        }
-      }
-      UNROLL_ROWS for (int r = 0; r < rows; r++) {
+    const int64_t size = smaller(block_size, left);
+    left -= size;
+    for (int64_t k = 0; k < size; k += step, at += step * LANES * bits / 8, x += row_bytes(step, step)) {
+      __m512i sum[MAX_ROWS];
+      UNROLL for (int r = 0; r < rows; r++) {
         const uint8_t *header = x + r * row_stride;
-        StepHeader known;
-        memcpy(&known, header, sizeof known);
-        const __m512 x_scale = _mm512_set1_ps(known.scale);
-        __m512i sum[2];
-        /* Both numbers fit 16 bits: the upper half of the sum is its sign, that of the zero point is 0. */
-        UNROLL for (int t = 0; t < tiles; t++) sum[t] = asymmetric || bits == 4
-                                                            ? _mm512_madd_epi16(_mm512_set1_epi32(known.sum), zero[t])
-                                                            : _mm512_set1_epi32(known.start);
-        UNROLL for (int i = 0; i < step / 4; i++) {
-          int32_t word;
-          memcpy(&word, header + sizeof(StepHeader) + 4 * i, 4);
-          const __m512i four = _mm512_set1_epi32(word);
-          UNROLL for (int t = 0; t < tiles; t++) sum[t] = _mm512_dpbusd_epi32(sum[t], v[t][i], four);
+        if (asymmetric) sum[r] = _mm512_madd_epi16(in_every_lane(header + offsetof(StepHeader, sum)), zero);
+        else sum[r] = in_every_lane(header + (bits == 4 ? offsetof(StepHeader, start_4) : offsetof(StepHeader, start)));
+      }
+      UNROLL for (int i = 0; i < step / 4; i += 8 / bits) {
+        const __m512i words = _mm512_load_si512(at + i * LANES * bits / 2);
+        __m512i v[2] = {words, words};
+        if (bits == 4) {
+          v[0] = _mm512_and_si512(words, half);
+          v[1] = _mm512_and_si512(_mm512_srli_epi16(words, 4), half);
         }
-        UNROLL for (int t = 0; t < tiles; t++) total[t][r] =
-            _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[t]), _mm512_mul_ps(scale[t], x_scale), total[t][r]);
+        UNROLL for (int j = 0; j < 8 / bits; j++) UNROLL for (int r = 0; r < rows; r++) sum[r] =
+            _mm512_dpbusd_epi32(sum[r], v[j], in_every_lane(x + r * row_stride + sizeof(StepHeader) + 4 * (i + j)));
+      }
+      UNROLL for (int r = 0; r < rows; r++) {
+        const __m512 x_scale = _mm512_castsi512_ps(in_every_lane(x + r * row_stride));
+        total[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[r]), _mm512_mul_ps(scale, x_scale), total[r]);
       }
     }
   }
-  UNROLL for (int t = 0; t < tiles; t++) {
-    const int64_t n = (tile + t) * LANES;
-    const __mmask16 mask = first_lanes(w->shape.n - n);
-    const __m512 bias = job->bias ? _mm512_maskz_loadu_ps(mask, job->bias + n) : _mm512_setzero_ps();
-    UNROLL_ROWS for (int r = 0; r < rows; r++)
-        _mm512_mask_storeu_ps(job->y + (row + r - job->first_row) * job->stride + n - job->first_column, mask,
-                              _mm512_add_ps(total[t][r], bias));
-  }
-}
-
-INLINE void multiply(const Job *job, int64_t tile, int64_t row, const int rows, const int bits, const int step,
-                     const int zeros) {
-  multiply_tiles(job, tile, 1, row, rows, bits, step, zeros);
-}
-
-INLINE void multiply_pair(const Job *job, int64_t tile, int64_t row, const int rows, const int bits, const int step,
-                          const int zeros) {
-  multiply_tiles(job, tile, 2, row, rows, bits, step, zeros);
+  const int64_t n = tile * LANES;
+  const __mmask16 mask = first_lanes(w->shape.n - n);
+  const __m512 bias = job->bias ? _mm512_maskz_loadu_ps(mask, job->bias + n) : _mm512_setzero_ps();
+  UNROLL for (int r = 0; r < rows; r++) _mm512_mask_storeu_ps(
+      job->y + (row + r - job->first_row) * job->stride + n - job->first_column, mask, _mm512_add_ps(total[r], bias));
 }
 
 /* g / (1 + e^-g). */

@@ -42,10 +42,10 @@ struct PackedWeights {
 
 /* The header of each `step` elements of a row of x. */
 typedef struct {
-  float scale;   /* of the elements; NaN if one is not finite, so that the results are NaN */
-  int32_t sum;   /* of the elements */
-  int32_t start; /* -128 * sum: the start of sums with bytes whose zero point is 128 */
-  int32_t unused;
+  float scale;     /* of the elements; NaN if one is not finite, so that the results are NaN */
+  int32_t sum;     /* of the elements */
+  int32_t start;   /* -128 * sum: the start of sums with bytes whose zero point is 128 */
+  int32_t start_4; /* -8 * sum, for elements of 4 bits; only with AVX512 */
 } StepHeader;
 
 /* x quantized: each `step` elements of a row are a StepHeader and int8 in [-127, 127]. */

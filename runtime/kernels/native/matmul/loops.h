@@ -1,39 +1,40 @@
 /* The loops around the multiplication with one tile, compiled for the instruction set of the file that includes this.
  *
- * That file defines TARGET (its attribute), INLINE, MAX_ROWS (rows of x that its `multiply` takes at most) and
+ * That file defines TARGET (its attribute), INLINE, MAX_ROWS (rows of x that its `multiply` takes at most, 4 or 12) and
  *
  *     multiply(job, tile, row, rows, bits, step, zeros): y[row .. row + rows, 16 columns of a tile]
  *
- * whose last four arguments are constants wherever it is inlined. It may define PAIR_ROWS and `multiply_pair`, which takes
- * PAIR_ROWS rows and two tiles, so that each load of x serves both. As it reads W out of order, it is for GEMM alone.
+ * whose last four arguments are constants wherever it is inlined.
  */
+
 /* Multiply all rows of x with tiles first .. last, which are few enough to stay in the cache. */
 INLINE void multiply_group(const Job *job, int64_t first, int64_t last, const int bits, const int step,
                            const int zeros) {
   int64_t rows;
   for (int64_t row = job->first_row; row < job->last_row; row += rows) {
+    /* As even as possible: 13 are 7 and 6. */
     const int64_t left = job->last_row - row;
-#ifdef PAIR_ROWS
-    if (job->last_row - job->first_row > MAX_ROWS && left >= PAIR_ROWS) {
-      rows = PAIR_ROWS;
-      int64_t tile = first;
-      for (; tile + 1 < last; tile += 2) multiply_pair(job, tile, row, PAIR_ROWS, bits, step, zeros);
-      if (tile < last) multiply(job, tile, row, PAIR_ROWS, bits, step, zeros);
-      continue;
-    }
-#endif
-    rows = MAX_ROWS >= 12 && left >= 12 ? 12 : MAX_ROWS >= 8 && left >= 8 ? 8 : left >= 4 ? 4 : left;
+    rows = ceil_div(left, ceil_div(left, MAX_ROWS));
     for (int64_t tile = first; tile < last; tile++) {
+#define ROWS(COUNT) \
+  case COUNT: multiply(job, tile, row, COUNT, bits, step, zeros); break;
       switch (rows) {
-        case 1: multiply(job, tile, row, 1, bits, step, zeros); break;
-        case 2: multiply(job, tile, row, 2, bits, step, zeros); break;
-        case 3: multiply(job, tile, row, 3, bits, step, zeros); break;
-        case 4: multiply(job, tile, row, 4, bits, step, zeros); break;
-#if MAX_ROWS >= 12
-        case 8: multiply(job, tile, row, 8, bits, step, zeros); break;
-        case 12: multiply(job, tile, row, 12, bits, step, zeros); break;
+        ROWS(1)
+        ROWS(2)
+        ROWS(3)
+        ROWS(4)
+#if MAX_ROWS > 4
+        ROWS(5)
+        ROWS(6)
+        ROWS(7)
+        ROWS(8)
+        ROWS(9)
+        ROWS(10)
+        ROWS(11)
+        ROWS(12)
 #endif
       }
+#undef ROWS
     }
   }
 }

@@ -83,8 +83,8 @@ typedef struct {
   int failed;
 } MultiplyJob;
 
-/* Return how many tiles are not divided: two if they share loads of x, or y is quantized. */
-static int64_t tiles_per_unit(const MultiplyJob *job) { return job->m > GEMV_ROWS || job->into != NULL ? 2 : 1; }
+/* Return how many tiles are not divided: two if they are multiplied together (repacked.c), or y is quantized. */
+static int64_t tiles_per_unit(const MultiplyJob *job) { return job->is_long || job->into != NULL ? 2 : 1; }
 
 /* Return how many tiles of W are multiplied with all rows before the next tiles. */
 static int64_t tiles_in_cache(const PackedWeights *w) { return w->shape.k <= LONG_ROW ? 2 * TILES : TILES; }
