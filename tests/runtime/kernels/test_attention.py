@@ -45,8 +45,10 @@ class Shape:
     packed: bool = False
     past: bool = True
     scale: float = 0.0
+    slides: bool = False  # the cache keeps the window alone
 
     def model(self, **attributes: Any) -> bytes:
+        attributes |= {"sliding_window_cache": 1} if self.slides else {}
         names = ["query", "key", "value", "past_key", "past_value", "seqlens", "total", "cos", "sin"]
         absent = (["key", "value"] if self.packed else []) + ([] if self.angles else ["cos", "sin"])
         absent += [] if self.past else ["past_key", "past_value"]
@@ -281,7 +283,7 @@ def test_several_tokens_after_a_past_need_a_batch_of_one() -> None:
         pair.call(2, [4, 4], 4)
 
 
-@pytest.mark.parametrize("attributes", [{"softcap": 3.0}, {"sliding_window_cache": 1}, {"causal": 0}], ids=str)
+@pytest.mark.parametrize("attributes", [{"softcap": 3.0}, {"sliding_window_cache": 2}, {"causal": 0}], ids=str)
 def test_unsupported_attributes_are_refused(attributes: dict[str, Any]) -> None:
     ((name, value),) = attributes.items()
     with pytest.raises(Exception, match=f"intaglio: GroupQueryAttention: attribute {name} is {value:g}; it must be"):

@@ -172,10 +172,41 @@ ATTENTIONS: dict[str, tuple[dict[str, Any], str]] = {
         "attribute do_rotary is 1, and input cos_cache is missing",
     ),
     "one present": ({"outputs": ["output", "present_key"]}, "present_key is given without present_value"),
+    "a window's cache of no window": (
+        {"sliding_window_cache": 1},
+        "attribute local_window_size is -1; with sliding_window_cache it must be at least 1",
+    ),
+    "a window's cache of another number": (
+        {"sliding_window_cache": 2, "local_window_size": 8},
+        "attribute sliding_window_cache is 2; it must be from 0 to 1",
+    ),
+    "a window's cache without a past": (
+        {"sliding_window_cache": 1, "local_window_size": 8, "past_key": None, "past_value": None},
+        "attribute sliding_window_cache is 1, and input past_key is missing",
+    ),
+    "a window's cache that is smaller": (
+        {"sliding_window_cache": 1, "local_window_size": 9},
+        "input past_key has 8 rows; with sliding_window_cache it must have local_window_size, 9, or more",
+    ),
+    "the largest window": (
+        {"sliding_window_cache": 1, "local_window_size": 2**31 - 1},
+        f"input past_key has 8 rows; with sliding_window_cache it must have local_window_size, {2**31 - 1}, or more",
+    ),
+    "padding before a window's cache": (
+        {"sliding_window_cache": 1, "local_window_size": 8, "total_sequence_length": np.array([2], INT)}
+        | {"query": ones(2, 2, 128), "key": ones(2, 2, 64), "value": ones(2, 2, 64)}
+        | {"seqlens_k": np.array([1, 0], INT)},
+        "input seqlens_k is 0 for sequence 1, which has 2 new tokens; with sliding_window_cache none of them can be "
+        "padding",
+    ),
+    "a window's cache and short tables": (
+        {"sliding_window_cache": 1, "local_window_size": 8, "total_sequence_length": np.array([2**31 - 1], INT)},
+        f"input cos_cache has 64 positions; total_sequence_length is {2**31 - 1}",
+    ),
 }
 needs_attention = pytest.mark.skipif(not supported(), reason="no compiled kernels for this processor")
-ONLY_OURS = {"heads that overflow", "many heads"}
-"""ONNX Runtime computes with such numbers of heads."""
+ONLY_OURS = {"heads that overflow", "many heads", "a window's cache of another number"}
+"""ONNX Runtime computes with such numbers."""
 
 
 @needs_attention
@@ -185,6 +216,16 @@ def test_group_query_attention(name: str, change: dict[str, Any], message: str) 
     if name not in ONLY_OURS:
         with pytest.raises(Exception, match="ONNXRuntimeError"):
             ATTENTION.changed(change).run(own=False)
+
+
+@needs_attention
+def test_positions_of_a_windows_cache_may_be_as_large_as_they_can_be() -> None:
+    last = {"seqlens_k": np.array([2**31 - 2, 5], INT), "total_sequence_length": np.array([2**31 - 1], INT)}
+    window = {"sliding_window_cache": 1, "local_window_size": 4, "do_rotary": 0, "cos_cache": None, "sin_cache": None}
+    case = ATTENTION.changed({**window, **last})
+    for found, wanted in zip(case.run(), case.run(own=False), strict=True):
+        assert found.shape == wanted.shape
+        np.testing.assert_allclose(found[:, :, :4], wanted[:, :, :4], rtol=1e-5)
 
 
 @needs_attention

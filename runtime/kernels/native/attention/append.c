@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "attention/cache.h"
+#include "attention/sliding.h"
 
 enum { TOKENS_PER_TASK = 16 };
 
@@ -48,7 +49,7 @@ static void append_token(const NewTokens *t, int64_t token) {
     multiply(to, scales_of(t, head / group), size);
   }
   for (int64_t head = 0; head < t->kv_heads; head++) {
-    const int64_t at = ((b * t->kv_heads + head) * t->rows + position) * t->row_bytes;
+    const int64_t at = ((b * t->kv_heads + head) * t->rows + position - t->first[b]) * t->row_bytes;
     float key[MAX_HEAD_SIZE];
     rotate(t, t->key + token * t->key_stride + head * size, position, key);
     divide(key, scales_of(t, head), size);
@@ -63,16 +64,46 @@ static void append_part(void *data, size_t task) {
   for (int64_t token = from; token < from + TOKENS_PER_TASK && token < all; token++) append_token(t, token);
 }
 
-/* Copy the past of one sequence and head, if present is not the same memory as past. */
+/* Copy the rows of past that present keeps to its beginning, for one sequence and head. */
+static void copy_rows(const NewTokens *t, int64_t head, const char *past, char *present) {
+  const int64_t b = head / t->kv_heads, dropped = t->first[b] - t->past_first[b];
+  const int64_t kept = (t->past[b] - t->first[b]) * t->row_bytes;
+  char *to = present + head * t->rows * t->row_bytes;
+  if (kept > 0) memmove(to, past + (head * t->past_rows + dropped) * t->row_bytes, kept);
+  if (t->clear && past != present) memset(to + kept, 0, t->rows * t->row_bytes - kept);
+}
+
 static void copy_past(void *data, size_t head) {
   const NewTokens *t = data;
-  const int64_t bytes = t->row_bytes, used = t->past[(int64_t)head / t->kv_heads] * bytes;
-  const int64_t from = (int64_t)head * t->past_rows * bytes, to = (int64_t)head * t->rows * bytes;
-  const int64_t rest = t->rows * bytes - used;
-  if (used > 0) memcpy(t->present_key + to, t->past_key + from, used);
-  if (used > 0) memcpy(t->present_value + to, t->past_value + from, used);
-  memset(t->present_key + to + used, 0, rest);
-  memset(t->present_value + to + used, 0, rest);
+  copy_rows(t, (int64_t)head, t->past_key, t->present_key);
+  copy_rows(t, (int64_t)head, t->past_value, t->present_value);
+}
+
+/* Return whether the rows of past have to be copied or moved. */
+static int past_moves(const NewTokens *t) {
+  if (t->past_key != t->present_key || t->past_value != t->present_value) return 1;
+  for (int64_t b = 0; b < t->batch; b++)
+    if (t->first[b] != t->past_first[b]) return 1;
+  return 0;
+}
+
+static void keep_rows(const Kept *kept, int64_t head, const char *from, char *to) {
+  const NewTokens *t = kept->tokens;
+  const int64_t b = head / t->kv_heads, total = t->past[b] + t->tokens;
+  const int64_t first = first_kept(total, t->window, kept->rows), bytes = (total - first) * t->row_bytes;
+  to += head * kept->rows * t->row_bytes;
+  memcpy(to, from + (head * t->rows + first - t->first[b]) * t->row_bytes, bytes);
+  memset(to + bytes, 0, kept->rows * t->row_bytes - bytes);
+}
+
+static void keep_head(void *data, size_t head) {
+  const Kept *kept = data;
+  keep_rows(kept, (int64_t)head, kept->tokens->present_key, kept->key);
+  keep_rows(kept, (int64_t)head, kept->tokens->present_value, kept->value);
+}
+
+void keep_window(const Kept *kept, ParallelFor parallel, void *context) {
+  parallel(context, keep_head, kept->tokens->batch * kept->tokens->kv_heads, (void *)kept);
 }
 
 void compute_key_scales(const NewTokens *t, const float *bias, const float *norm, float *scales) {
@@ -85,7 +116,6 @@ void compute_key_scales(const NewTokens *t, const float *bias, const float *norm
 }
 
 void append(const NewTokens *t, ParallelFor parallel, void *context) {
-  if (t->past_key != t->present_key || t->past_value != t->present_value)
-    parallel(context, copy_past, t->batch * t->kv_heads, (void *)t);
+  if (past_moves(t)) parallel(context, copy_past, t->batch * t->kv_heads, (void *)t);
   parallel(context, append_part, (t->batch * t->tokens + TOKENS_PER_TASK - 1) / TOKENS_PER_TASK, (void *)t);
 }

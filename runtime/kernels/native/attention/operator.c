@@ -1,7 +1,8 @@
 /* The operators GroupQueryAttention and GroupQueryAttentionInt8: rotation, the KV cache, attention.
  *
- * GroupQueryAttention is supported for float32, heads of a multiple of 16, half-split rotation, and windows whose cache has
- * the length of the whole sequence. Keys and values are appended in place if past and present are the same memory.
+ * GroupQueryAttention is supported for float32, heads of a multiple of 16, and half-split rotation. Keys and values are
+ * appended in place if past and present are the same memory. With sliding_window_cache, past and present have the rows that
+ * sliding.h describes. Where several tokens are read and rows are dropped, they are attended to in memory of the call.
  *
  * GroupQueryAttentionInt8 is the same with an int8 cache, [B, K, C, E + SCALE_BYTES]. Keys have channels that are large
  * for every token, which would take the precision of the others: those of a bias (Qwen2), or of a large weight in the keys'
@@ -15,6 +16,7 @@
 
 #include "attention/append.h"
 #include "attention/cache.h"
+#include "attention/sliding.h"
 #include "common/memory.h"
 #include "common/sizes.h"
 #include "ort/operator.h"
@@ -44,6 +46,7 @@ typedef struct {
   const AttentionFunctions *with;
   int int8; /* 1 if the cache is int8 */
   int64_t heads, kv_heads, window;
+  int slides;  /* 1 if the cache keeps the window alone */
   float scale; /* 0 for 1 / sqrt(E) */
   int rotates;
 } Kernel;
@@ -64,13 +67,15 @@ static void check_attributes(Node *node, const Kernel *kernel) {
   integer_attribute(node, "smooth_softmax", 0, INT64_MIN, 0);
   integer_attribute(node, "qk_output", 0, 0, 0);
   integer_attribute(node, "kv_cache_bit_width", 0, 0, 0);
-  integer_attribute(node, "sliding_window_cache", 0, 0, 0);
   const float softcap = float_attribute(node, "softcap", 0.0f);
   if (softcap != 0.0f) refuse(node, ORT_NOT_IMPLEMENTED, "attribute softcap is %g; it must be 0", (double)softcap);
   if (!(kernel->scale >= 0.0f))
     refuse(node, ORT_NOT_IMPLEMENTED, "attribute scale is %g; it must be 0 or more", (double)kernel->scale);
   if (kernel->window == 0)
     refuse(node, ORT_NOT_IMPLEMENTED, "attribute local_window_size is 0; it must be -1 or at least 1");
+  if (kernel->slides && kernel->window < 0)
+    refuse(node, ORT_INVALID_ARGUMENT,
+           "attribute local_window_size is -1; with sliding_window_cache it must be at least 1");
   if (kernel->heads % kernel->kv_heads != 0 || kernel->heads / kernel->kv_heads > MAX_GROUP)
     refuse(node, ORT_NOT_IMPLEMENTED,
            "attribute num_heads is %" PRId64 "; it must be a multiple of kv_num_heads, %" PRId64
@@ -88,6 +93,7 @@ static OrtStatus *create_kind(const OrtApi *api, const OrtKernelInfo *info, cons
       .heads = integer_attribute(&node, "num_heads", 0, 1, INT32_MAX),
       .kv_heads = integer_attribute(&node, "kv_num_heads", 0, 1, INT32_MAX),
       .window = integer_attribute(&node, "local_window_size", -1, -1, INT32_MAX),
+      .slides = integer_attribute(&node, "sliding_window_cache", 0, 0, 1) == 1,
       .scale = float_attribute(&node, "scale", 0.0f),
       .rotates = integer_attribute(&node, "do_rotary", 0, 0, 1) == 1,
   };
@@ -97,6 +103,8 @@ static OrtStatus *create_kind(const OrtApi *api, const OrtKernelInfo *info, cons
   check_both(&node, has_input(&node, PAST_KEY), "past_key", has_input(&node, PAST_VALUE), "past_value");
   check_both(&node, has_input(&node, COS), "cos_cache", has_input(&node, SIN), "sin_cache");
   check_both(&node, has_output(&node, PRESENT_KEY), "present_key", has_output(&node, PRESENT_VALUE), "present_value");
+  if (made.slides && node.status == NULL && !has_input(&node, PAST_KEY))
+    refuse(&node, ORT_INVALID_ARGUMENT, "attribute sliding_window_cache is 1, and input past_key is missing");
   if (made.rotates && node.status == NULL && !has_input(&node, COS))
     refuse(&node, ORT_INVALID_ARGUMENT, "attribute do_rotary is 1, and input cos_cache is missing");
   Kernel *kernel = node.status == NULL ? malloc(sizeof *kernel) : NULL;
@@ -160,12 +168,17 @@ static void read_past(Node *node, const Kernel *kernel, const Tensor *in, int64_
     call->past_key = key->data;
     call->past_value = value->data;
   }
-  if (total > call->past_rows && total != call->past_rows + call->tokens)
+  if (kernel->slides && call->past_rows < kernel->window)
+    refuse(node, ORT_INVALID_ARGUMENT,
+           "input past_key has %" PRId64 " rows; with sliding_window_cache it must have local_window_size, %" PRId64
+           ", or more",
+           call->past_rows, kernel->window);
+  call->rows = call->past_rows > total || kernel->slides ? call->past_rows : total;
+  if (!kernel->slides && total > call->past_rows && total != call->past_rows + call->tokens)
     refuse(node, ORT_INVALID_ARGUMENT,
            "input total_sequence_length is %" PRId64 "; it must be at most the past's %" PRId64
            ", or that and the %" PRId64 " new tokens",
            total, call->past_rows, call->tokens);
-  call->rows = call->past_rows > total ? call->past_rows : total;
 }
 
 static int64_t read_total(Node *node, const Tensor *tensor) {
@@ -207,34 +220,57 @@ static void check_key_scales(Node *node, const Kernel *kernel, const Tensor *in,
   if (norm->given) CHECK_SHAPE(node, norm, "[head_size]", call->head_size);
 }
 
-/* Return the number of tokens of each sequence before these, and check it. */
-static int64_t *read_lengths(Node *node, const Tensor *lengths, int64_t total, const NewTokens *call) {
+/* Check the number of tokens of one sequence, these included, and return how many are before these. */
+static int64_t read_length(Node *node, const Kernel *kernel, int64_t b, int64_t last, int64_t total,
+                           const NewTokens *call) {
+  if (last < 0 || last >= total)
+    refuse(node, ORT_INVALID_ARGUMENT,
+           "input seqlens_k is %" PRId64 " for sequence %" PRId64 "; it must be below total_sequence_length, %" PRId64,
+           last, b, total);
+  if (kernel->slides) {
+    if (last + 1 < call->tokens)
+      refuse(node, ORT_INVALID_ARGUMENT,
+             "input seqlens_k is %" PRId64 " for sequence %" PRId64 ", which has %" PRId64
+             " new tokens; with sliding_window_cache none of them can be padding",
+             last, b, call->tokens);
+    return last + 1 - call->tokens;
+  }
+  const int64_t past = call->tokens == total ? 0 : last + 1 - call->tokens;
+  if (past < 0 || past > call->past_rows)
+    refuse(node, ORT_INVALID_ARGUMENT,
+           "input seqlens_k is %" PRId64 " for sequence %" PRId64 ", which has %" PRId64
+           " new tokens; the past holds 0 to %" PRId64,
+           last, b, call->tokens, call->past_rows);
+  return past;
+}
+
+/* Set the number of tokens of each sequence before these, and the positions of the first rows; check the numbers. Return
+ * their memory. */
+static int64_t *read_lengths(Node *node, const Kernel *kernel, const Tensor *lengths, int64_t total, NewTokens *call) {
   if (lengths->rank == 0 || element_count(lengths) != call->batch)
     refuse(node, ORT_INVALID_ARGUMENT, "input seqlens_k has %" PRId64 " elements; query has %" PRId64 " sequences",
            lengths->rank == 0 ? (int64_t)0 : element_count(lengths), call->batch);
-  const int first_prompt = call->tokens == total;
-  if (!first_prompt && call->tokens > 1 && call->batch > 1)
+  if (call->tokens != total && call->tokens > 1 && call->batch > 1)
     refuse(node, ORT_INVALID_ARGUMENT,
            "input query has %" PRId64 " sequences of %" PRId64
            " tokens; it must have one sequence when several tokens follow a past",
            call->batch, call->tokens);
   if (node->status != NULL) return NULL;
-  int64_t *past = allocate_aligned(times(call->batch, sizeof *past));
-  if (past == NULL) refuse_memory(node);
-  for (int64_t b = 0; node->status == NULL && b < call->batch; b++) {
-    const int64_t last = ((const int32_t *)lengths->data)[b];
-    past[b] = first_prompt ? 0 : last + 1 - call->tokens;
-    if (last < 0 || last >= total)
-      refuse(node, ORT_INVALID_ARGUMENT,
-             "input seqlens_k is %" PRId64 " for sequence %" PRId64
-             "; it must be below total_sequence_length, %" PRId64,
-             last, b, total);
-    if (past[b] < 0 || past[b] > call->past_rows)
-      refuse(node, ORT_INVALID_ARGUMENT,
-             "input seqlens_k is %" PRId64 " for sequence %" PRId64 ", which has %" PRId64
-             " new tokens; the past holds 0 to %" PRId64,
-             last, b, call->tokens, call->past_rows);
+  int64_t *past = allocate_aligned(times(call->batch, 3 * sizeof *past));
+  if (past == NULL) {
+    refuse_memory(node);
+    return NULL;
   }
+  int64_t *past_first = past + call->batch, *first = past_first + call->batch;
+  for (int64_t b = 0; node->status == NULL && b < call->batch; b++) {
+    past[b] = read_length(node, kernel, b, ((const int32_t *)lengths->data)[b], total, call);
+    const int64_t window = kernel->window, rows = call->past_rows;
+    past_first[b] = kernel->slides ? first_kept(past[b], window, rows) : 0;
+    first[b] = kernel->slides ? first_kept(past[b] + call->tokens, window, rows) : 0;
+  }
+  call->past = past;
+  call->past_first = past_first;
+  call->first = first;
   return past;
 }
 
@@ -263,13 +299,64 @@ static void open_present(Node *node, const Kernel *kernel, int64_t columns, NewT
            call->rows);
 }
 
+/* Return the rows of memory in place of present, or 0 where present has room for past and all new tokens. */
+static int64_t rows_beside(const NewTokens *call) {
+  int64_t rows = 0;
+  int drops = 0;
+  for (int64_t b = 0; b < call->batch; b++) {
+    const int64_t needed = call->past[b] + call->tokens - call->past_first[b];
+    rows = needed > rows ? needed : rows;
+    drops |= call->first[b] != call->past_first[b];
+  }
+  return drops && call->tokens > 1 ? rows : 0; /* before a single token, those that it does not see are dropped */
+}
+
+/* Append the tokens to the cache and attend to it. */
+static int attend_tokens(const Kernel *kernel, const NewTokens *call, Pool *pool, float *to) {
+  append(call, run_parallel, pool);
+  const Attention attention = {
+      .with = kernel->with,
+      .batch = call->batch,
+      .tokens = call->tokens,
+      .heads = kernel->heads,
+      .kv_heads = kernel->kv_heads,
+      .head_size = call->head_size,
+      .capacity = call->rows,
+      .window = kernel->window > 0 ? kernel->window : 0,
+      .scale = kernel->scale != 0.0f ? kernel->scale : 1.0f / sqrtf((float)call->head_size),
+      .past = call->past,
+      .first = call->first,
+      .queries = call->rotated,
+      .keys = call->present_key,
+      .values = call->present_value,
+      .int8 = kernel->int8,
+      .output = to,
+  };
+  return attend(&attention, run_parallel, pool);
+}
+
+/* Do the same with rows of memory in place of present, [2, B, K, `rows`]. */
+static int attend_beside(const Kernel *kernel, const NewTokens *call, int64_t rows, char *memory, Pool *pool,
+                         float *to) {
+  NewTokens beside = *call;
+  beside.present_key = memory;
+  beside.present_value = memory + call->batch * call->kv_heads * rows * call->row_bytes;
+  beside.rows = rows;
+  beside.first = call->past_first;
+  beside.clear = 0;
+  if (attend_tokens(kernel, &beside, pool, to) != 0) return -1;
+  keep_window(&(Kept){&beside, call->rows, call->present_key, call->present_value}, run_parallel, pool);
+  return 0;
+}
+
 static void attend_call(Node *node, const Kernel *kernel, const Tensor *in, NewTokens *call, float *to) {
-  const int64_t size = call->head_size;
+  const int64_t size = call->head_size, rows = rows_beside(call);
   const Tensor *bias = &in[KEY_BIAS], *norm = &in[KEY_NORM];
   const int scaled = bias->given || norm->given;
   const size_t queries = times(times(times(call->batch, call->tokens), kernel->heads * size), sizeof(float));
   const size_t channels = scaled ? times(kernel->kv_heads * size, sizeof(float)) : 0;
-  char *memory = allocate_aligned(plus(queries, channels));
+  const size_t beside = times(times(times(call->batch, kernel->kv_heads), rows), 2 * call->row_bytes);
+  char *memory = allocate_aligned(plus(plus(queries, channels), beside));
   if (memory == NULL) {
     refuse_memory(node);
     return;
@@ -282,25 +369,9 @@ static void attend_call(Node *node, const Kernel *kernel, const Tensor *in, NewT
     call->key_scales = key_scales;
   }
   Pool pool = {kernel->api, node->context};
-  append(call, run_parallel, &pool);
-  const Attention attention = {
-      .with = kernel->with,
-      .batch = call->batch,
-      .tokens = call->tokens,
-      .heads = kernel->heads,
-      .kv_heads = kernel->kv_heads,
-      .head_size = size,
-      .capacity = call->rows,
-      .window = kernel->window > 0 ? kernel->window : 0,
-      .scale = kernel->scale != 0.0f ? kernel->scale : 1.0f / sqrtf((float)size),
-      .past = call->past,
-      .queries = call->rotated,
-      .keys = call->present_key,
-      .values = call->present_value,
-      .int8 = kernel->int8,
-      .output = to,
-  };
-  if (attend(&attention, run_parallel, &pool) != 0) refuse_memory(node);
+  const int failed = rows > 0 ? attend_beside(kernel, call, rows, memory + queries + channels, &pool, to)
+                              : attend_tokens(kernel, call, &pool, to);
+  if (failed) refuse_memory(node);
   free_aligned(memory);
 }
 
@@ -309,7 +380,8 @@ static OrtStatus *compute(void *state, OrtKernelContext *context) {
   Node node = running_node(kernel->api, kernel->op, context);
   Tensor in[INPUTS] = {0};
   for (size_t index = 0; index < kernel->op->input_count; index++) in[index] = input(&node, index);
-  NewTokens call = {.int8 = kernel->int8, .heads = kernel->heads, .kv_heads = kernel->kv_heads};
+  NewTokens call = {.int8 = kernel->int8, .heads = kernel->heads, .kv_heads = kernel->kv_heads, .clear = 1};
+  call.window = kernel->slides ? kernel->window : 0;
   read_new_tokens(&node, kernel, in, &call);
   call.row_bytes = cache_row_bytes(call.head_size, kernel->int8);
   const int64_t columns = kernel->int8 ? call.row_bytes : call.head_size;
@@ -317,8 +389,7 @@ static OrtStatus *compute(void *state, OrtKernelContext *context) {
   read_past(&node, kernel, in, total, columns, &call);
   read_angles(&node, kernel, in, total, &call);
   check_key_scales(&node, kernel, in, &call);
-  int64_t *past = read_lengths(&node, &in[SEQUENCE_LENGTHS], total, &call);
-  call.past = past;
+  int64_t *past = read_lengths(&node, kernel, &in[SEQUENCE_LENGTHS], total, &call);
   const int64_t sizes[3] = {call.batch, call.tokens, kernel->heads * call.head_size};
   float *to = output(&node, OUTPUT, sizes, 3);
   char *local = NULL;

@@ -39,7 +39,7 @@ def draw_int8(random: np.random.Generator) -> Case:
 
 
 def _draw(random: np.random.Generator, operator: str) -> Case:
-    """Draw a prompt, a decode step or a chunk, over a cache that grows or is appended to in place."""
+    """Draw a prompt, a decode step or a chunk, over a cache that grows, is appended to in place, or keeps a window."""
     int8 = operator == INT8
     kv_heads, group = int(random.integers(1, 4)), int(random.choice([1, 2, 3, 7, 14]))
     heads, size = kv_heads * group, 16 * int(random.integers(1, 9 if group < 7 else 5))
@@ -49,11 +49,16 @@ def _draw(random: np.random.Generator, operator: str) -> Case:
     past = 0 if kind == "prompt" else int(random.integers(1, 200 if random.random() < 0.9 else 1200))
     total = past + tokens
     shared = random.random() < 0.4
-    capacity = total + int(random.integers(0, 40)) if shared else past
+    window, slides = int(random.choice([-1, -1, 1, 20, 64, 65, 130])), random.random() < 0.4
+    if slides:
+        window = abs(window)
+        capacity = window + int(random.choice([0, 1, 63, int(random.integers(0, 200))]))
+    else:
+        capacity = total + int(random.integers(0, 40)) if shared else past
     lengths = np.full(batch, total, dtype=np.int32)
-    if batch > 1 and kind == "prompt":
+    if batch > 1 and kind == "prompt" and not slides:
         lengths[1:] = random.integers(1, total + 1, batch - 1)
-    elif batch > 1 and shared:
+    elif batch > 1 and kind == "step" and (shared or slides):
         lengths[1:] = random.integers(tokens, total + 1, batch - 1)
     angles = [0, size // 2, max(size // 4 // 8 * 8, 8)][int(random.integers(3))]
     packed = random.random() < 0.3
@@ -84,8 +89,9 @@ def _draw(random: np.random.Generator, operator: str) -> Case:
         "num_heads": heads,
         "kv_num_heads": kv_heads,
         "do_rotary": int(angles > 0),
-        "local_window_size": int(random.choice([-1, -1, 1, 20, 64, 65, 130])),
+        "local_window_size": window,
         "scale": float(random.choice([0.0, 0.0, 0.3, 2.0])),
+        **({"sliding_window_cache": 1} if slides else {}),
     }
     outputs = (True, True, True)
     return Case(operator, attributes, tuple(inputs), outputs, shared)
@@ -121,6 +127,7 @@ class Call:
     starts: list[int]  # of each sequence's new tokens
     rows: int  # of present
     lengths: list[int]
+    firsts: list[tuple[int, int]]  # the positions of the first row in the past and in present
 
 
 def read(case: Case) -> Call:
@@ -134,6 +141,8 @@ def read(case: Case) -> Call:
     window, scale = case.integer("local_window_size", -1), case.number("scale")
     need(window == -1 or window > 0, f"the window is {window}")
     need(scale >= 0, f"the scale is {scale}")
+    slides = case.integer("sliding_window_cache")
+    need(slides in (0, 1), "sliding_window_cache is no truth value")
     need(case.integer("do_rotary") in (0, 1), "do_rotary is no truth value")
     query, key, value = (case.get(index) for index in (QUERY, KEY, VALUE))
     need(query is not None and query.ndim == 3 and query.dtype == np.float32, "the query has no three dimensions")
@@ -168,9 +177,13 @@ def read(case: Case) -> Call:
     prompt = tokens == whole
     need(prompt or tokens <= 1 or batch <= 1, "several tokens follow a past in a batch")
     ends = [int(last) + 1 for last in lengths.reshape(-1)]
-    starts = [0 if prompt else end - tokens for end in ends]
+    starts = [0 if prompt and not slides else end - tokens for end in ends]
     for start, end in zip(starts, ends, strict=True):
-        need(0 < end <= whole and 0 <= start <= capacity, f"a sequence of {end} tokens")
+        need(0 < end <= whole and start >= 0 and (slides or start <= capacity), f"a sequence of {end} tokens")
+    firsts = [(0, 0)] * batch
+    if slides:
+        need(pasts[0] is not None and 0 < window <= capacity, f"a cache of {capacity} for a window of {window}")
+        firsts = [(_first(start, window, capacity), _first(start + tokens, window, capacity)) for start in starts]
     if case.integer("do_rotary") == 1:
         cos, sin = case.get(COS), case.get(SIN)
         need(cos is not None and sin is not None and cos.ndim == 2, "the tables of angles are missing")
@@ -184,7 +197,13 @@ def read(case: Case) -> Call:
     need(norm is None or norm.shape == (size,), "the norm does not fit the keys")
     past = None if pasts[0] is None or pasts[1] is None else (pasts[0], pasts[1])
     split = [x.reshape(batch, tokens, -1, size).swapaxes(1, 2) for x in (query, key, value)]
-    return Call(split[0], split[1], split[2], past, starts, max(capacity, whole), ends)
+    return Call(split[0], split[1], split[2], past, starts, capacity if slides else max(capacity, whole), ends, firsts)
+
+
+def _first(total: int, window: int, capacity: int) -> int:
+    """Return the position of the first row of a cache that keeps a window (ONNX Runtime, ContribOperators.md)."""
+    dropped = capacity - window + 1
+    return 0 if total <= capacity else dropped * -(-(total - capacity) // dropped)
 
 
 def key_scales(case: Case, call: Call) -> Array:
@@ -245,16 +264,16 @@ def check(case: Case, found: list[Array | None]) -> None:
         for index in range(2):
             both.append(_check_cache(case, call, row, new[index], present[index], index, int8))
         queries = _rotated(case, call.query[row], start) * np.repeat(scales, heads // kv_heads, axis=0)[:, None]
-        wanted[row], error[row] = _attend(queries, both[0], both[1], start, window, factor)
+        wanted[row], error[row] = _attend(queries, both[0], both[1], start - call.firsts[row][0], window, factor)
     flat = (batch, tokens, heads * size)
     check_close(y, wanted.reshape(flat), error.reshape(flat), "y")
 
 
 def _check_cache(case: Case, call: Call, row: int, new: Wide, present: Array | None, index: int, int8: bool) -> Wide:
-    """Compare one sequence's part of present; return what it holds, as numbers, [K, T, E]."""
-    start, end = call.starts[row], call.starts[row] + new.shape[1]
+    """Compare one sequence's part of present; return the past and the new rows as numbers, [K, n, E]."""
+    start, (past_first, first) = call.starts[row], call.firsts[row]
     name = ("present_key", "present_value")[index]
-    stored = None if call.past is None else call.past[index][row][:, :start]
+    stored = None if call.past is None else call.past[index][row][:, : start - past_first]
     old = new[:, :0] if stored is None else read_rows(stored)[0] if int8 else stored.astype(np.float64)
     whole = np.concatenate([old, new], axis=1)
     if present is None:
@@ -262,16 +281,22 @@ def _check_cache(case: Case, call: Call, row: int, new: Wide, present: Array | N
     shape = (len(call.lengths), new.shape[0], call.rows, present.shape[-1])
     if present.shape != shape:
         check_close(present, np.zeros(shape), 0.0, name)
-    ours = present[row][:, :end]
-    if stored is not None and not np.array_equal(ours[:, :start], stored, equal_nan=not int8):
-        check_close(ours[:, :start], stored.astype(np.float64), 0.0, name)
+    kept, dropped = max(start - first, 0), max(first - start, 0)  # of the past, and of the new rows
+    ours = present[row][:, : start + new.shape[1] - first]
+    if stored is not None and kept:
+        same = stored[:, first - past_first :]
+        if not np.array_equal(ours[:, :kept], same, equal_nan=not int8):
+            check_close(ours[:, :kept], same.astype(np.float64), 0.0, name)
+    new = new[:, dropped:]
     if not int8:
-        check_close(ours[:, start:], new, 2e-6 * np.abs(new) + 3e-6, name)
+        check_close(ours[:, kept:], new, 2e-6 * np.abs(new) + 3e-6, name)
         return whole
     held, scale = read_rows(ours)
-    rounding = np.where(np.abs(new).max(axis=-1, keepdims=True) < MOST, 0.505 * scale[:, start:] + 1e-6, np.inf)
-    check_close(held[:, start:], new, rounding, name)
-    return held
+    rounding = np.where(np.abs(new).max(axis=-1, keepdims=True) < MOST, 0.505 * scale[:, kept:] + 1e-6, np.inf)
+    check_close(held[:, kept:], new, rounding, name)
+    whole[:, start - past_first : start - past_first + dropped] = np.inf  # nor how these were
+    whole[:, start - past_first + dropped :] = held[:, kept:]
+    return whole
 
 
 def _attend(queries: Wide, keys: Wide, values: Wide, start: int, window: int, factor: float) -> tuple[Wide, Wide]:
