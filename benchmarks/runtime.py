@@ -10,10 +10,11 @@
 
 Every tool runs the same checkpoint with the same number of threads through the runtime that its users have, each
 measurement in a process of its own, one round after the other. Sections: speed (load, first token, prefill, decode,
-memory, with the machine's bandwidth), batches, share (of a step that intaglio spends), profile, growth (with the
-context), speculation, classification and quality. Peers that cannot be installed or fail are left out and named.
-quantization.py uses the artifacts in DIR (15 GB) too. Figures are recorded in DIR/runtime/records.jsonl, so that an
-interrupted run continues, and the report can be written again. Measure on a quiet machine.
+memory, with the machine's bandwidth), limited (the same with AVX2 at most), batches, share (of a step that intaglio
+spends), profile, growth (with the context), speculation, classification and quality. Peers that cannot be installed or
+fail are left out and named. quantization.py uses the artifacts in DIR (15 GB) too. Figures are recorded in
+DIR/runtime/records.jsonl, so that an interrupted run continues, and the report can be written again. Measure on a quiet
+machine.
 """
 
 import subprocess
@@ -26,7 +27,7 @@ from .artifacts import environments
 from .artifacts.store import ArtifactStore
 from .artifacts.variants import ALL, DEFAULT, TRANSFORMERS, Variant
 from .harness import prompts, quality_reference
-from .harness.measurements import CLASSIFIER, SECTIONS, classifier, measurements, rounds_of
+from .harness.measurements import CLASSIFIER, LIMITED, SECTIONS, classifier, measurements, rounds_of
 from .harness.records import Records
 from .harness.rounds import Jobs, rounds
 from .harness.windows import DATA, WIKITEXT
@@ -96,7 +97,7 @@ def main(
         if section == "quality":
             quality_reference.prepare(jobs)
         failures += rounds(waiting, number, records, jobs)
-    measured = set(records.names("speed"))
+    measured = {*records.names("speed"), *records.names(LIMITED)}
     shown = [ALL[name] for name in dict.fromkeys([*DEFAULT, *ALL]) if name in measured]
     shown = [variant for variant in shown if store.path(variant).exists()]
     text = runtime_page.body(records, shown, store, threads)

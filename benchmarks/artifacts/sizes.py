@@ -30,7 +30,7 @@ def step_bytes(variant: Variant, path: Path) -> int:
             return (path / "model.bin").stat().st_size
         case "OpenVINO":
             return (path / "openvino_model.bin").stat().st_size
-        case "llama.cpp":
+        case "llama.cpp" | "llama.cpp-avx2" | "ik_llama.cpp" | "ik_llama.cpp-avx2":
             return _gguf_bytes(path)
         case "intaglio":
             return onnx_bytes(path / read_manifest(path).graph)

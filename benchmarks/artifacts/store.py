@@ -19,9 +19,14 @@ from typing import Any
 import click
 
 from .environments import process_environment
-from .variants import Variant
+from .variants import ALL, Variant
 
 MAKER = f"{__package__}.export_variant"
+
+
+def made_as(variant: Variant) -> Variant:
+    """Return the variant whose artifact a variant runs."""
+    return ALL[variant.artifact] if variant.artifact else variant
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,7 @@ class ArtifactStore:
 
     def path(self, variant: Variant) -> Path:
         """Return where the variant's artifact is or will be."""
+        variant = made_as(variant)
         own = self.scratch / "artifacts" / variant.out.format(name=variant.name)
         return self.finished.get(variant.name) or own.absolute()
 
@@ -48,8 +54,10 @@ class ArtifactStore:
         Raises:
             click.ClickException: the tool failed; with the end of what it printed.
         """
-        if variant.name in self.finished:
+        if variant.name in self.finished or (variant.artifact and self.path(variant).exists()):
             return
+        if variant.artifact:
+            raise click.ClickException(f"there is no {self.path(variant)}; measure {variant.artifact} too")
         recipe = json.loads(json.dumps({"options": variant.options, "command": variant.command, "out": variant.out}))
         out, note = self.path(variant), self._file(variant)
         if out.exists() and self._note(variant).get("recipe") == recipe:
@@ -72,13 +80,13 @@ class ArtifactStore:
     def make_all(self, variants: list[Variant], pythons: Mapping[str, str]) -> tuple[list[Variant], list[str]]:
         """Make the artifacts; return the variants that have one, and the failures in words."""
         made, failures = [], []
-        for variant in variants:
+        for variant in sorted(variants, key=lambda one: bool(one.artifact)):
             try:
                 self.make(variant, pythons[variant.tool])
                 made.append(variant)
             except click.ClickException as error:
                 failures.append(f"{variant.name} is left out: {error.message}")
-        return made, failures
+        return [variant for variant in variants if variant in made], failures
 
     def _command(self, variant: Variant, out: Path) -> list[str]:
         if not variant.command:

@@ -3,6 +3,7 @@
 To measure another variant, add it here.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,9 @@ class Variant:
     quantization.md. intaglio's variants have ``options``: the precision and the fields of ``QuantizeOptions``. Peers'
     variants have a ``command`` for their own interpreter, in which {source} (the checkpoint), {gguf} (the unquantized
     GGUF file) and {out} are filled in; ``out`` is the name of the file or folder that it writes.
+
+    A variant may run the ``artifact`` of another one. ``instructions`` names the newest vector instructions that it may
+    use, where they are limited: by how its tool was built, or by ``variables`` of the process that is measured.
     """
 
     name: str
@@ -28,6 +32,9 @@ class Variant:
     options: dict[str, Any] = field(default_factory=dict)
     command: tuple[str, ...] = ()
     out: str = "{name}"
+    artifact: str = ""
+    instructions: str = ""
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 def _genai(name: str, method: str, bits: str, block: str, *arguments: str) -> Variant:
@@ -39,6 +46,20 @@ def _llama(kind: str, bits: str, block: str) -> Variant:
     name = f"llama-{kind.lower().replace('_', '-')}"
     command = ("-m", f"{__package__}.llama_quantize", "{gguf}", "{out}", kind)
     return Variant(name, kind, bits, block, "llama.cpp", command=command, out="{name}.gguf")
+
+
+def _limited(variant: Variant, tool: str = "", **variables: str) -> Variant:
+    """Return a variant that runs another's artifact with AVX2 at most."""
+    return Variant(
+        f"{variant.name}-avx2",
+        variant.method,
+        variant.bits,
+        variant.block,
+        tool or variant.tool,
+        artifact=variant.artifact or variant.name,
+        instructions="AVX2",
+        variables=variables,
+    )
 
 
 def _openvino(name: str, method: str, bits: str, block: str, weights: str) -> Variant:
@@ -92,8 +113,21 @@ CT2 = Variant(
     ),
 )
 TRANSFORMERS = Variant("transformers-fp32", "none", "32", "", "transformers")
-ALL = {variant.name: variant for variant in (*OWN, *QUANTIZED_PEERS, CT2, TRANSFORMERS)}
+_NAMED = {variant.name: variant for variant in (*OWN, *QUANTIZED_PEERS)}
+IK_LLAMA = Variant("ik-llama-q4-0", "Q4_0", "4, 8 head", "32", "ik_llama.cpp", artifact="llama-q4-0")
+LIMITED = (
+    _limited(_NAMED["int4"], INTAGLIO_KERNELS="avx2"),
+    _limited(IK_LLAMA, "ik_llama.cpp-avx2"),
+    _limited(_NAMED["llama-q4-0"], "llama.cpp-avx2"),
+    _limited(_NAMED["openvino-int4"], ONEDNN_MAX_CPU_ISA="AVX2"),
+)
+"""What can be limited. ONNX Runtime's kernels, and so onnxruntime-genai, choose instructions by the processor alone."""
+ALL = _NAMED | {variant.name: variant for variant in (IK_LLAMA, CT2, TRANSFORMERS, *LIMITED)}
 
 INT4 = "int4"  # intaglio's default; runtime.md compares it with each other variant
-DEFAULT = (INT4, "int8", REFERENCE, BASELINE, "openvino-int4", "llama-q4-0", CT2.name, TRANSFORMERS.name)
+INT4_AVX2 = LIMITED[0].name
+DEFAULT = (
+    *(INT4, "int8", REFERENCE, BASELINE, "openvino-int4", "llama-q4-0", IK_LLAMA.name, CT2.name, TRANSFORMERS.name),
+    *(variant.name for variant in LIMITED),
+)
 BATCHED = (INT4, BASELINE, "openvino-int4", CT2.name)

@@ -10,7 +10,8 @@ from typing import Any
 class Job:
     """``section`` and ``tool`` choose the code; ``settings`` are the section's own; ``prompts`` is prompts.py's file.
 
-    ``capacity`` is the number of positions of the longest sequence, for tools that allocate it on loading.
+    ``capacity`` is the number of positions of the longest sequence, for tools that allocate it on loading;
+    ``variables`` belong to the environment of the process.
     """
 
     section: str
@@ -21,6 +22,7 @@ class Job:
     threads: int
     capacity: int
     settings: dict[str, Any] = field(default_factory=dict)
+    variables: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

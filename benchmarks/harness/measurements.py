@@ -9,7 +9,8 @@ from ..artifacts.variants import ALL, BATCHED, INT4, TRANSFORMERS, Variant
 from .records import Key
 from .sections import batches, speed
 
-SECTIONS = ("speed", "batches", "share", "profile", "growth", "speculation", "classification", "quality")
+LIMITED = "limited"  # speed, with older vector instructions
+SECTIONS = ("speed", LIMITED, "batches", "share", "profile", "growth", "speculation", "classification", "quality")
 ONCE = {"profile", "growth", "quality"}  # take minutes each and do not compare times between variants
 STEPS = 32  # at each context
 CONTEXTS = (512, 4096, 16384, 32768)
@@ -55,6 +56,7 @@ def measurements(
     section: str, variants: list[Variant], checkpoint: Path, sentences: Path, reference: Path
 ) -> list[Measurement]:
     """Return one round of a section; ``reference`` is quality_reference.py's folder."""
+    variants = [variant for variant in variants if bool(variant.instructions) == (section == LIMITED)]
     named = {variant.name: variant for variant in variants}
     own = [variant for variant in variants if variant.tool == "intaglio"]
     first = [named[INT4]] if INT4 in named else own[:1]
@@ -62,9 +64,9 @@ def measurements(
     positions = int(config["max_position_embeddings"])
     settings: dict[str, Any]
     match section:
-        case "speed":
+        case "speed" | "limited":
             settings = {"long": [length for length in speed.LONG if length < positions]}
-            machine = [Measurement(section, variant, machine="bandwidth") for variant in first]
+            machine = [Measurement(section, variant, machine="bandwidth") for variant in first if section == "speed"]
             return machine + [Measurement(section, variant, settings=settings) for variant in variants]
         case "batches":
             chosen = [named[name] for name in BATCHED if name in named]

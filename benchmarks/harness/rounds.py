@@ -40,6 +40,7 @@ class Jobs:
             threads=self.threads,
             capacity=CAPACITY,
             settings=measurement.settings,
+            variables=dict(variant.variables),
         )
         return self.pythons[variant.tool], job
 
@@ -55,6 +56,7 @@ def run(python: str, job: Job) -> dict[str, Any]:
         FailedError: the process failed.
     """
     variables = {"OMP_NUM_THREADS": str(job.threads), "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+    variables |= job.variables
     done = subprocess.run(
         [python, "-m", WORKER, job.to_json()],
         env=process_environment(**variables),

@@ -11,8 +11,8 @@ from intaglio.runtime.kernels import changes_for
 from ..artifacts.graph_bytes import bytes_of_nodes
 from ..artifacts.sizes import disk_bytes, kv_bytes, step_bytes
 from ..artifacts.store import ArtifactStore
-from ..artifacts.variants import INT4, TRANSFORMERS, Variant
-from ..harness.measurements import INT8_CACHE, classifier
+from ..artifacts.variants import INT4, INT4_AVX2, TRANSFORMERS, Variant
+from ..harness.measurements import INT8_CACHE, LIMITED, classifier
 from ..harness.node_names import layerless
 from ..harness.records import Record, Records
 from ..harness.sections.speed import LONG, PROMPT, STEPS
@@ -27,8 +27,10 @@ VECTORS = {"avx512_vnni": "AVX512-VNNI", "avx_vnni": "AVX-VNNI", "avx512f": "AVX
 
 def body(records: Records, variants: Sequence[Variant], store: ArtifactStore, threads: int) -> str:
     """Return every table for which something was measured, under its heading."""
-    facts = [variant_facts(records, variant, store) for variant in variants]
-    parts = [machine(records, facts, threads)]
+    every = [variant_facts(records, variant, store) for variant in variants]
+    facts = [fact for fact in every if fact.section != LIMITED]
+    limited = [fact for fact in every if fact.section == LIMITED]
+    parts = [machine(records, every, threads)]
     if facts:
         parts += ["### Speed", tables.speed(records, facts)]
         if any(fact.name == INT4 for fact in facts) and len(facts) > 1:
@@ -36,6 +38,8 @@ def body(records: Records, variants: Sequence[Variant], store: ArtifactStore, th
             parts.append(tables.against(records, facts, INT4))
         kv = kv_bytes(store.checkpoint, PROMPT + STEPS + 1)
         parts += ["### Loading, memory, fidelity", tables.memory(records, facts, kv)]
+    if limited:
+        parts += ["### With AVX2 at most", tables.speed(records, limited), tables.against(records, limited, INT4_AVX2)]
     if records.of("batches"):
         parts += ["### Several sequences at once", tables.batches(records)]
     if records.of("share"):
@@ -77,7 +81,7 @@ def machine(records: Records, facts: Sequence[VariantFacts], threads: int) -> st
     rounds = len({record["round"] for record in records.of("speed")})
     if not rounds:
         return text
-    versions = dict.fromkeys(tables.version(records, fact.name) for fact in facts)
+    versions = dict.fromkeys(tables.version(records, fact) for fact in facts)
     return f"{text}\n- {rounds} round{'s' if rounds != 1 else ''}; {'; '.join(filter(None, versions))}"
 
 
@@ -102,6 +106,7 @@ def variant_facts(records: Records, variant: Variant, store: ArtifactStore) -> V
         step=step_bytes(variant, path),
         kl=value(quality, "kl"),
         decode_kl=decode / prefill if decode is not None and prefill else None,
+        section=LIMITED if variant.instructions else "speed",
     )
 
 

@@ -14,6 +14,7 @@ ALLOWANCE = 1.3, 150.0  # × the artifact's size, and MB: the memory that a proc
 class VariantFacts:
     """Figures of a variant beside its times: bytes on disk and of a decode step, ``kl`` to float32 in nats per token.
 
+    ``section`` is the one that measured its speed.
     ``decode_kl`` is the KL of decode over that of prefill on the same windows, where both were measured.
     """
 
@@ -23,6 +24,7 @@ class VariantFacts:
     step: int
     kl: float | None = None
     decode_kl: float | None = None
+    section: str = "speed"
 
 
 def speed(records: Records, facts: Sequence[VariantFacts]) -> str:
@@ -33,7 +35,7 @@ def speed(records: Records, facts: Sequence[VariantFacts]) -> str:
     rows = []
     machine = records.of("bandwidth")
     for fact in facts:
-        found = records.of("speed", fact.name)
+        found = records.of(fact.section, fact.name)
         reached = ratio(found, machine, "decode", "gbs")
         least, most = spread(found, "decode") or (None, None)
         cells = [fact.tool, fact.name, shown(middle(found, "decode"), ".1f")]
@@ -52,7 +54,7 @@ def memory(records: Records, facts: Sequence[VariantFacts], kv: int) -> str:
     head += ["1.3 × size + KV + 150 MB", "disk MB", "MB read per step", "KL to fp32"]
     rows = []
     for fact in facts:
-        found = records.of("speed", fact.name)
+        found = records.of(fact.section, fact.name)
         allowed = ALLOWANCE[0] * fact.disk / 1e6 + kv / 1e6 + ALLOWANCE[1]
         cells = [fact.tool, fact.name, shown(middle(found, "load"), ".2f"), shown(middle(found, "peak"), ",.0f")]
         cells += [shown(middle(found, "imports"), ",.0f"), shown(middle(found, "peak_long"), ",.0f")]
@@ -71,10 +73,10 @@ def against(records: Records, facts: Sequence[VariantFacts], compared: str) -> s
         ("load", "load", True),
         ("peak MB", "peak", True),
     ]
-    numerator = records.of("speed", compared)
+    numerator = [record for fact in facts if fact.name == compared for record in records.of(fact.section, compared)]
     rows = []
     for fact in facts:
-        other = records.of("speed", fact.name)
+        other = records.of(fact.section, fact.name)
         if fact.name != compared:
             cells = [
                 ratio(other, numerator, path) if less_is_better else ratio(numerator, other, path)
@@ -129,7 +131,7 @@ def _same(record: Record, expected: list[str] | None) -> str:
     return f"{count} of {len(expected)}"
 
 
-def version(records: Records, name: str) -> str:
+def version(records: Records, fact: VariantFacts) -> str:
     """Return the packages that ran a variant, as its newest record names them."""
-    found = [r["version"] for r in records.of("speed", name) if value(r, "decode") is not None]
+    found = [r["version"] for r in records.of(fact.section, fact.name) if value(r, "decode") is not None]
     return str(found[-1]) if found else ""

@@ -19,6 +19,9 @@ MODULES = {
     "onnxruntime-genai": "genai",
     "OpenVINO": "openvino_runtime",
     "llama.cpp": "llama",
+    "llama.cpp-avx2": "llama",
+    "ik_llama.cpp": "ik_llama",
+    "ik_llama.cpp-avx2": "ik_llama",
     "CTranslate2": "ct2",
     "transformers": "transformers_eager",
 }
