@@ -21,7 +21,7 @@ typedef struct WeightFile WeightFile;
 typedef struct {
   uint64_t hash[2]; /* of the weights as they are stored */
   int64_t n, k;
-  int32_t bits, block_size, asymmetric, unused;
+  int32_t bits, block_size, asymmetric, wide_scales;
 } WeightKey;
 
 /* Add bytes to a hash. */

@@ -179,13 +179,14 @@ INLINE void multiply(const Job *job, int64_t tile, int64_t row, const int rows, 
   const uint8_t *x = job->x->rows + row * row_stride;
   const __m512i half = _mm512_set1_epi8(15);
   const int64_t block_size = w->shape.block_size, blocks = w->shape.blocks;
+  const int wide = w->wide;
   int64_t left = w->shape.k;
   __m512 total[MAX_ROWS];
   UNROLL for (int r = 0; r < rows; r++) total[r] = _mm512_setzero_ps();
   for (int64_t block = 0; block < blocks; block++) {
     if (asymmetric && block % 4 == 0) zero_points = at, at += LINE;
-    if (block % 2 == 0) scales = at, at += LINE;
-    const __m512 scale = _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)scales));
+    if (wide || block % 2 == 0) scales = at, at += LINE;
+    const __m512 scale = wide ? _mm512_load_ps(scales) : _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)scales));
     scales += LANES * sizeof(uint16_t);
     __m512i zero;
     if (asymmetric) {

@@ -26,7 +26,7 @@ typedef struct Instructions Instructions;
  * in order, so a tile is its consecutive blocks, and a block is
  *
  *     zero points  [4 blocks][16 lanes] bytes, if there are any, before each fourth block
- *     scales       [2 blocks][16 lanes] float16, before each second block
+ *     scales       [2 blocks][16 lanes] float16, before each second block; if `wide`, [16 lanes] float32 before each block
  *     weights      [block_size / 4][16 lanes] words of four elements of 8 bits, less an offset that `pack` chooses;
  *                  of 4 bits [block_size / 8][16 lanes], the first four elements in the low halves of the bytes
  */
@@ -36,6 +36,7 @@ struct PackedWeights {
   int64_t padded;                 /* elements of a row, a multiple of CHUNK */
   size_t block_bytes, tile_bytes; /* of the weights of a block; of a tile */
   int asymmetric;
+  int wide; /* scales are float32, since float16 does not hold all of them */
   uint8_t *tiles;
   WeightFile *file; /* that the tiles are in; NULL where they are memory of this process alone */
 };
@@ -98,11 +99,13 @@ ALWAYS_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 /* Return the offset of a block's weights in its tile. */
 ALWAYS_INLINE size_t block_at(const PackedWeights *packed, int64_t block) {
-  return block * packed->block_bytes + (block / 2 + 1 + (packed->asymmetric ? block / 4 + 1 : 0)) * LINE;
+  const int64_t scales = (packed->wide ? block : block / 2) + 1, zero_points = packed->asymmetric ? block / 4 + 1 : 0;
+  return block * packed->block_bytes + (scales + zero_points) * LINE;
 }
 
-/* Return the offset of its scales, before the first block of its two. */
+/* Return the offset of its scales: float32 before it, or float16 before the first block of its two. */
 ALWAYS_INLINE size_t scales_at(const PackedWeights *packed, int64_t block) {
+  if (packed->wide) return block_at(packed, block) - LINE;
   return block_at(packed, block / 2 * 2) - LINE + block % 2 * LANES * sizeof(uint16_t);
 }
 

@@ -22,6 +22,8 @@ enum {
   ROWS = 6, /* of x for one load of two tiles: their sums and those of a span fill the registers */
 };
 
+#define LEAST_SPAN 0x1p-100f /* a span whose numbers are all below this is 0, since its factor would be infinite */
+
 /* A repacked tile is [K / 4][16 lanes] words of four elements, K a multiple of CHUNK, followed by the scales, [spans][16
  * lanes] float32. */
 size_t repacked_tile_bytes(const PackedWeights *w) {
@@ -29,7 +31,8 @@ size_t repacked_tile_bytes(const PackedWeights *w) {
 }
 
 INLINE __m512 scales_of(const PackedWeights *w, const uint8_t *tile, int64_t block) {
-  return _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)(tile + scales_at(w, block))));
+  const uint8_t *scales = tile + scales_at(w, block);
+  return w->wide ? _mm512_load_ps(scales) : _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)scales));
 }
 
 INLINE __m512i zero_points_of(const PackedWeights *w, const uint8_t *tile, int64_t block) {
@@ -49,7 +52,7 @@ INLINE void repack_span(const PackedWeights *w, const uint8_t *tile, int64_t fro
     const __m512i reach = _mm512_max_epi32(zero, _mm512_sub_epi32(top, zero));
     most = _mm512_max_ps(most, _mm512_mul_ps(_mm512_abs_ps(scale), _mm512_cvtepi32_ps(reach)));
   }
-  const __mmask16 some = _mm512_cmp_ps_mask(most, _mm512_setzero_ps(), _CMP_GT_OQ);
+  const __mmask16 some = _mm512_cmp_ps_mask(most, _mm512_set1_ps(LEAST_SPAN), _CMP_GT_OQ);
   /* In units of 1/256, so that products fit 16 bits and their upper halves are the bytes. */
   const __m512 factor = _mm512_maskz_div_ps(some, _mm512_set1_ps(127.0f * 256.0f), most);
   _mm512_store_ps(scales, _mm512_mul_ps(most, _mm512_set1_ps(1.0f / 127.0f)));

@@ -69,7 +69,7 @@ Matrix create_matrix(Node *node, size_t first, const char *suffix) {
   Matrix matrix = {.shape = read_shape(node, suffix)};
   const StoredWeights stored = read_weights(node, first, &matrix.shape);
   if (node->status == NULL && !matmul_packable(&matrix.shape, &stored))
-    refuse(node, ORT_NOT_IMPLEMENTED, "input %s has a number that float16 does not represent exactly",
+    refuse(node, ORT_NOT_IMPLEMENTED, "input %s has a number that is not finite, or not below 2^100",
            node->op->inputs[first + SCALES].name);
   if (node->status != NULL) return matrix;
   matrix.weights = matmul_pack(&matrix.shape, &stored);

@@ -5,6 +5,7 @@
 
 #if HAVE_KERNELS
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,6 +19,8 @@ enum {
       << 24, /* of stored weights after which their pages are released, so that not all are in memory at once */
   PARTS = 3, /* of stored weights: weights, scales, zero points */
 };
+
+#define MOST_SCALE 0x1p100f
 
 /* The fastest first. */
 static const Instructions *const known[] = {&avx512_vnni, &avx_vnni, &avx2};
@@ -39,15 +42,25 @@ static uint8_t zero_point(const uint8_t *row, int64_t block, int bits) {
   return block % 2 ? row[block / 2] >> 4 : row[block / 2] & 15;
 }
 
-static uint16_t scale_at(const StoredWeights *stored, int64_t index) {
-  return stored->halves ? ((const uint16_t *)stored->scales)[index]
-                        : float_to_half(((const float *)stored->scales)[index]);
+/* Store a scale for a lane of a block. */
+static void pack_scale(const PackedWeights *packed, const StoredWeights *stored, int64_t index, uint8_t *to, int lane) {
+  const float *floats = stored->scales;
+  const uint16_t *halves = stored->scales;
+  if (packed->wide) ((float *)to)[lane] = floats[index];
+  else ((uint16_t *)to)[lane] = stored->halves ? halves[index] : float_to_half(floats[index]);
 }
 
 int matmul_packable(const MatMulShape *shape, const StoredWeights *stored) {
   for (int64_t i = 0; !stored->halves && i < shape->n * shape->blocks; i++)
-    if (!is_exact_half(((const float *)stored->scales)[i])) return 0;
+    if (!(fabsf(((const float *)stored->scales)[i]) < MOST_SCALE)) return 0;
   return 1;
+}
+
+/* Return whether float16 does not hold all scales exactly. */
+static int needs_wide_scales(const MatMulShape *shape, const StoredWeights *stored) {
+  for (int64_t i = 0; !stored->halves && i < shape->n * shape->blocks; i++)
+    if (!is_exact_half(((const float *)stored->scales)[i])) return 1;
+  return 0;
 }
 
 static void pack_tile(const PackedWeights *packed, const StoredWeights *stored, int64_t tile) {
@@ -63,7 +76,7 @@ static void pack_tile(const PackedWeights *packed, const StoredWeights *stored, 
   }
   for (int64_t block = 0; block < shape->blocks; block++) {
     for (int lane = 0; lane < LANES; lane++) {
-      ((uint16_t *)(to + scales_at(packed, block)))[lane] = scale_at(stored, rows[lane] * shape->blocks + block);
+      pack_scale(packed, stored, rows[lane] * shape->blocks + block, to + scales_at(packed, block), lane);
       if (packed->asymmetric)
         to[zero_points_at(packed, block) + lane] = zero_point(stored->zero_points + rows[lane] * stride, block, bits);
     }
@@ -104,7 +117,8 @@ static int64_t rows_at_once(const Parts *parts) { return RELEASE_BYTES / parts->
 /* Return the key of weights in a file. */
 static WeightKey key_of(const PackedWeights *packed, const Parts *parts) {
   const MatMulShape *shape = &packed->shape;
-  WeightKey key = {{shape->n, shape->k}, shape->n, shape->k, shape->bits, shape->block_size, packed->asymmetric, 0};
+  WeightKey key = {{shape->n, shape->k}, shape->n,           shape->k,    shape->bits,
+                   shape->block_size,    packed->asymmetric, packed->wide};
   const int64_t at_once = rows_at_once(parts);
   for (int64_t from = 0; from < shape->n; from += at_once) {
     const int64_t to = smaller(from + at_once, shape->n);
@@ -151,6 +165,7 @@ PackedWeights *matmul_pack(const MatMulShape *shape, const StoredWeights *stored
   packed->with = best();
   packed->shape = *shape;
   packed->asymmetric = stored->zero_points != NULL;
+  packed->wide = needs_wide_scales(shape, stored);
   packed->padded = ceil_div(shape->k, CHUNK) * CHUNK;
   packed->block_bytes = shape->block_size * LANES * shape->bits / 8;
   packed->tile_bytes = block_at(packed, shape->blocks - 1) + packed->block_bytes;

@@ -34,7 +34,8 @@ enum {
  * none that they are written for. The environment variable INTAGLIO_KERNELS names the only one that may be used. */
 const char *matmul_instructions(void);
 
-/* Return whether float16 represents all scales exactly. They are packed as float16, which saves a tenth of the bytes. */
+/* Return whether all scales are below 2^100, so that no product of a scale overflows; those of float16 always are. They are
+ * packed as float16 where it holds all of a matrix exactly, which saves a tenth of the bytes, otherwise as float32. */
 int matmul_packable(const MatMulShape *shape, const StoredWeights *stored);
 
 /* Return packed weights, in the thread's file if it has one (weight_file.h), or NULL if there is not enough memory or no instruction set. */

@@ -137,6 +137,13 @@ INLINE __m256i four_of(const uint8_t *q) {
   return _mm256_set1_epi32(word);
 }
 
+/* Return the scales of a block for one half of the lanes. */
+INLINE __m256 scales_of(const PackedWeights *w, const uint8_t *tile, int64_t block, const int half) {
+  const uint8_t *scales = tile + scales_at(w, block);
+  return w->wide ? _mm256_load_ps((const float *)scales + half * HALF)
+                 : _mm256_cvtph_ps(_mm_load_si128((const __m128i *)scales + half));
+}
+
 /* Compute y[row .. row + rows, 16 columns of a tile]. */
 INLINE void multiply(const Job *job, int64_t tile, int64_t row, const int rows, const int bits, const int step,
                      const int asymmetric) {
@@ -151,8 +158,7 @@ INLINE void multiply(const Job *job, int64_t tile, int64_t row, const int rows, 
   for (int r = 0; r < rows; r++) y[0][r] = y[1][r] = _mm256_setzero_ps();
   for (int64_t block = 0; block < w->shape.blocks; block++) {
     const uint8_t *at = base + block_at(w, block);
-    const __m128i *scales = (const __m128i *)(base + scales_at(w, block));
-    const __m256 scale[2] = {_mm256_cvtph_ps(_mm_load_si128(scales)), _mm256_cvtph_ps(_mm_load_si128(scales + 1))};
+    const __m256 scale[2] = {scales_of(w, base, block, 0), scales_of(w, base, block, 1)};
     __m256i zero[2];
     if (asymmetric) {
       const __m128i zeros = _mm_load_si128((const __m128i *)(base + zero_points_at(w, block)));
