@@ -8,7 +8,9 @@
       weight_inputs, weights        quantized weights of an operator, and how they are packed
       matmul                        the division of a multiplication into tasks
       instructions.h                what each instruction set implements, and the memory layout
-      avx512.c, avx_vnni.c, avx2.c  the instruction sets; ymm.h for 256 bits, loops.h and normalize.h for all
+      avx512.c, avx_vnni.c, avx2.c  the instruction sets of x86-64; ymm.h for 256 bits
+      neon_i8mm.c, neon_dotprod.c, neon.c     those of 64-bit ARM; neon.h for all three
+      loops.h, normalize.h          for all
       repacked                      GEMM for long sequences, with weights repacked to int8
     native/attention/
       operator.c                    GroupQueryAttention and GroupQueryAttentionInt8
@@ -58,7 +60,7 @@ def library() -> Path | None:
 
 def warn_without_library() -> None:
     """Warn where the installation has no library, once in a process, and on the processors that it is for."""
-    if library() is None and platform.machine().lower() in ("x86_64", "amd64"):
+    if library() is None and platform.machine().lower() in ("x86_64", "amd64", "aarch64", "arm64"):
         _warn_once()
 
 
@@ -73,11 +75,12 @@ def _warn_once() -> None:
 
 
 def instructions() -> str | None:
-    """Return the instruction set of the matrix multiplications: "AVX512-VNNI", "AVX-VNNI" or "AVX2".
+    """Return the instruction set of the matrix multiplications.
 
+    It is "AVX512-VNNI", "AVX-VNNI" or "AVX2"; on ARM "NEON-I8MM", "NEON-DotProd" or "NEON".
     All return the same bits, except for long sequences (native/matmul/matmul.h). The environment variable
     INTAGLIO_KERNELS names the only one that may be used. Return None if there is no library, if it is for another
-    machine, or if the processor has none of the three.
+    machine, or if the processor has none of them.
     """
     name = _function(library(), "intaglio_instructions", ctypes.c_char_p)
     found: bytes | None = None if name is None else name()

@@ -24,7 +24,8 @@ NATIVE = KERNELS / "native"
 NAMES = {"darwin": "_kernels.dylib", "win32": "_kernels.dll"}
 """The library's file name for each ``sys.platform``; the same table as in runtime/kernels/__init__.py."""
 
-COMPILE = ("-std=gnu11", "-O3", "-DNDEBUG", "-fwrapv", "-fvisibility=hidden", "-Wall", "-Wextra", f"-I{NATIVE}")
+COMPILE = ("-std=gnu11", "-O3", "-DNDEBUG", "-fwrapv", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra")
+"""Contracting a * b + c would round once instead of twice, and only where the processor can: other bits on ARM."""
 
 
 class CompileError(Exception):
@@ -77,7 +78,7 @@ def compile_library(target: Path, compiler: Sequence[str] | None = None, system:
         CompileError: The compiler is missing or fails.
     """
     command = [*(find_compiler() if compiler is None else compiler), *_machine_options(system)]
-    flags = [*COMPILE, *_system_options(system, command[0]), *shlex.split(os.environ.get("CFLAGS", ""))]
+    flags = [*COMPILE, f"-I{NATIVE}", *_system_options(system, command[0]), *shlex.split(os.environ.get("CFLAGS", ""))]
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         objects = {path: Path(folder, f"{number}.o") for number, path in enumerate(sources())}

@@ -1,5 +1,6 @@
 """Fixtures of the tests against transformers and of the tests of the kernels."""
 
+import platform
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,7 +14,8 @@ from intaglio.runtime import kernels
 from intaglio.runtime.graph.graph import Change, Graph
 from numpy.typing import NDArray
 
-NAMES = ("AVX512-VNNI", "AVX-VNNI", "AVX2")  # instructions that the kernels are compiled for
+X86, ARM = ("AVX512-VNNI", "AVX-VNNI", "AVX2"), ("NEON-I8MM", "NEON-DotProd", "NEON")
+NAMES = ARM if platform.machine().lower() in ("aarch64", "arm64") else X86  # that the kernels are compiled for
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@
 #define HAVE_NEON 0
 #endif
 
-#define HAVE_KERNELS HAVE_X86
+#define HAVE_KERNELS (HAVE_X86 || HAVE_NEON)
 
 enum {
   HAS_AVX2 = 1, /* with FMA and F16C */

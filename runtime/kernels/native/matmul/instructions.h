@@ -91,7 +91,8 @@ struct Instructions {
   MultiplyTiles multiply_repacked; /* tiles from .. to, which are the tiles that were repacked */
 };
 
-extern const Instructions avx512_vnni, avx_vnni, avx2;
+extern const Instructions avx512_vnni, avx_vnni, avx2;   /* of x86-64 */
+extern const Instructions neon_i8mm, neon_dotprod, neon; /* of 64-bit ARM */
 
 ALWAYS_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 ALWAYS_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }

@@ -1,6 +1,6 @@
 /* The loops around the multiplication with one tile, compiled for the instruction set of the file that includes this.
  *
- * That file defines TARGET (its attribute), INLINE, MAX_ROWS (rows of x that its `multiply` takes at most, 4 or 12) and
+ * That file defines TARGET (its attribute), INLINE, MAX_ROWS (rows of x that its `multiply` takes at most: 4, 8 or 12) and
  *
  *     multiply(job, tile, row, rows, bits, step, zeros): y[row .. row + rows, 16 columns of a tile]
  *
@@ -28,6 +28,8 @@ INLINE void multiply_group(const Job *job, int64_t first, int64_t last, const in
         ROWS(6)
         ROWS(7)
         ROWS(8)
+#endif
+#if MAX_ROWS > 8
         ROWS(9)
         ROWS(10)
         ROWS(11)

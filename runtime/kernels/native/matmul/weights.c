@@ -23,7 +23,17 @@ enum {
 #define MOST_SCALE 0x1p100f
 
 /* The fastest first. */
-static const Instructions *const known[] = {&avx512_vnni, &avx_vnni, &avx2};
+static const Instructions *const known[] = {
+#if HAVE_X86
+    &avx512_vnni,
+    &avx_vnni,
+    &avx2,
+#else
+    &neon_i8mm,
+    &neon_dotprod,
+    &neon,
+#endif
+};
 
 /* Return the fastest that this processor has and that may be used, or NULL. */
 static const Instructions *best(void) {
