@@ -18,11 +18,10 @@
 static OrtStatus *add(const OrtApi *api, const OrtSessionOptions *options, OrtCustomOpDomain *domain, const char *entry,
                       const OrtCustomOp *op, int supported) {
   int wanted = 0;
-  OrtStatus *status = ORT(api, HAS_SESSION_CONFIG_ENTRY, OrtStatus *, const OrtSessionOptions *, const char *, int *)(
-      options, entry, &wanted);
+  OrtStatus *status = api->HasSessionConfigEntry(options, entry, &wanted);
   if (status != NULL || !wanted) return status;
   if (!supported) return fail(api, ORT_NOT_IMPLEMENTED, "intaglio: this processor lacks the instructions of a kernel");
-  return ORT(api, CUSTOM_OP_DOMAIN_ADD, OrtStatus *, OrtCustomOpDomain *, const OrtCustomOp *)(domain, op);
+  return api->CustomOpDomain_Add(domain, op);
 }
 
 #if defined(_WIN32)
@@ -52,8 +51,7 @@ EXPORTED void intaglio_repack_rows(int64_t rows) { matmul_repack_rows(rows); }
 EXPORTED OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBase *base) {
   const OrtApi *api = base->GetApi(ORT_API_VERSION);
   OrtCustomOpDomain *domain = NULL;
-  OrtStatus *status =
-      ORT(api, CREATE_CUSTOM_OP_DOMAIN, OrtStatus *, const char *, OrtCustomOpDomain **)("com.microsoft", &domain);
+  OrtStatus *status = api->CreateCustomOpDomain("com.microsoft", &domain);
   if (status == NULL)
     status = add(api, options, domain, "intaglio.MatMulNBits", &matmul_nbits, matmul_instructions() != NULL);
   if (status == NULL) status = add(api, options, domain, "intaglio.MatMulNBits", &merged_matmul_nbits, 1);
@@ -64,7 +62,6 @@ EXPORTED OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBa
   if (status == NULL)
     status = add(api, options, domain, "intaglio.GroupQueryAttentionInt8", &group_query_attention_int8,
                  attention_functions() != NULL);
-  if (status == NULL)
-    status = ORT(api, ADD_CUSTOM_OP_DOMAIN, OrtStatus *, OrtSessionOptions *, OrtCustomOpDomain *)(options, domain);
+  if (status == NULL) status = api->AddCustomOpDomain(options, domain);
   return status;
 }

@@ -2,12 +2,10 @@
 
 #include <string.h>
 
-OrtStatus *fail(const OrtApi *api, int code, const char *message) {
-  return ORT(api, CREATE_STATUS, OrtStatus *, int, const char *)(code, message);
-}
+OrtStatus *fail(const OrtApi *api, int code, const char *message) { return api->CreateStatus(code, message); }
 
 static void release(const OrtApi *api, OrtStatus *status) {
-  if (status != NULL) ORT(api, RELEASE_STATUS, void, OrtStatus *)(status);
+  if (status != NULL) api->ReleaseStatus(status);
 }
 
 /* ---- attributes, inputs and outputs of a node that is created ------------------------------------------------------- */
@@ -16,7 +14,7 @@ static void release(const OrtApi *api, OrtStatus *status) {
  * node does not have it. */
 static int has_type(const OrtApi *api, OrtStatus *status) {
   if (status == NULL) return 1;
-  const char *message = ORT(api, GET_ERROR_MESSAGE, const char *, const OrtStatus *)(status);
+  const char *message = api->GetErrorMessage(status);
   const int other = strstr(message, "type don't match") != NULL;
   release(api, status);
   return !other;
@@ -24,27 +22,23 @@ static int has_type(const OrtApi *api, OrtStatus *status) {
 
 int get_integer(const OrtApi *api, const OrtKernelInfo *info, const char *name, int64_t *value) {
   int64_t found = *value;
-  OrtStatus *status = ORT(api, KERNEL_INFO_GET_ATTRIBUTE_INT64, OrtStatus *, const OrtKernelInfo *, const char *,
-                          int64_t *)(info, name, &found);
+  OrtStatus *status = api->KernelInfoGetAttribute_int64(info, name, &found);
   if (status == NULL) *value = found;
   return has_type(api, status);
 }
 
 int get_float(const OrtApi *api, const OrtKernelInfo *info, const char *name, float *value) {
   float found = *value;
-  OrtStatus *status = ORT(api, KERNEL_INFO_GET_ATTRIBUTE_FLOAT, OrtStatus *, const OrtKernelInfo *, const char *,
-                          float *)(info, name, &found);
+  OrtStatus *status = api->KernelInfoGetAttribute_float(info, name, &found);
   if (status == NULL) *value = found;
   return has_type(api, status);
 }
 
 int is_connected(const OrtApi *api, const OrtKernelInfo *info, int input, size_t index) {
   size_t count = 0, bytes = 0; /* of the name, with the zero after it */
-  OrtStatus *status = ORT(api, input ? KERNEL_INFO_GET_INPUT_COUNT : KERNEL_INFO_GET_OUTPUT_COUNT, OrtStatus *,
-                          const OrtKernelInfo *, size_t *)(info, &count);
+  OrtStatus *status = (input ? api->KernelInfo_GetInputCount : api->KernelInfo_GetOutputCount)(info, &count);
   if (status == NULL && index < count)
-    status = ORT(api, input ? KERNEL_INFO_GET_INPUT_NAME : KERNEL_INFO_GET_OUTPUT_NAME, OrtStatus *,
-                 const OrtKernelInfo *, size_t, char *, size_t *)(info, index, NULL, &bytes);
+    status = (input ? api->KernelInfo_GetInputName : api->KernelInfo_GetOutputName)(info, index, NULL, &bytes);
   release(api, status);
   return bytes > 1;
 }
@@ -52,8 +46,7 @@ int is_connected(const OrtApi *api, const OrtKernelInfo *info, int input, size_t
 const OrtValue *get_constant(const OrtApi *api, const OrtKernelInfo *info, size_t index) {
   int is_constant = 0;
   const OrtValue *value = NULL;
-  OrtStatus *status = ORT(api, KERNEL_INFO_GET_CONSTANT_INPUT, OrtStatus *, const OrtKernelInfo *, size_t, int *,
-                          const OrtValue **)(info, index, &is_constant, &value);
+  OrtStatus *status = api->KernelInfoGetConstantInput_tensor(info, index, &is_constant, &value);
   const int found = status == NULL && is_constant;
   release(api, status);
   return found ? value : NULL;
@@ -62,19 +55,17 @@ const OrtValue *get_constant(const OrtApi *api, const OrtKernelInfo *info, size_
 /* ---- inputs and outputs of a node that runs ------------------------------------------------------------------------- */
 
 OrtStatus *get_input_count(const OrtApi *api, const OrtKernelContext *context, size_t *count) {
-  return ORT(api, KERNEL_CONTEXT_GET_INPUT_COUNT, OrtStatus *, const OrtKernelContext *, size_t *)(context, count);
+  return api->KernelContext_GetInputCount(context, count);
 }
 
 OrtStatus *get_input(const OrtApi *api, const OrtKernelContext *context, size_t index, const OrtValue **value) {
-  return ORT(api, KERNEL_CONTEXT_GET_INPUT, OrtStatus *, const OrtKernelContext *, size_t, const OrtValue **)(
-      context, index, value);
+  return api->KernelContext_GetInput(context, index, value);
 }
 
 OrtStatus *get_output(const OrtApi *api, OrtKernelContext *context, size_t index, const int64_t *sizes, size_t rank,
                       void **data) {
   OrtValue *value = NULL;
-  OrtStatus *status = ORT(api, KERNEL_CONTEXT_GET_OUTPUT, OrtStatus *, OrtKernelContext *, size_t, const int64_t *,
-                          size_t, OrtValue **)(context, index, sizes, rank, &value);
+  OrtStatus *status = api->KernelContext_GetOutput(context, index, sizes, rank, &value);
   *data = NULL;
   if (status != NULL || value == NULL) return status;
   return get_data(api, value, data);
@@ -83,33 +74,32 @@ OrtStatus *get_output(const OrtApi *api, OrtKernelContext *context, size_t index
 /* ---- tensors -------------------------------------------------------------------------------------------------------- */
 
 OrtStatus *get_data(const OrtApi *api, const OrtValue *value, void **data) {
-  return ORT(api, GET_TENSOR_MUTABLE_DATA, OrtStatus *, const OrtValue *, void **)(value, data);
+  return api->GetTensorMutableData(value, data);
 }
 
 OrtStatus *get_shape_info(const OrtApi *api, const OrtValue *value, OrtShapeInfo **info) {
-  return ORT(api, GET_TENSOR_TYPE_AND_SHAPE, OrtStatus *, const OrtValue *, OrtShapeInfo **)(value, info);
+  return api->GetTensorTypeAndShape(value, info);
 }
 
 OrtStatus *get_type_and_rank(const OrtApi *api, const OrtShapeInfo *info, int *type, size_t *rank) {
-  OrtStatus *status = ORT(api, GET_TENSOR_ELEMENT_TYPE, OrtStatus *, const OrtShapeInfo *, int *)(info, type);
+  OrtStatus *status = api->GetTensorElementType(info, type);
   if (status != NULL) return status;
-  return ORT(api, GET_DIMENSIONS_COUNT, OrtStatus *, const OrtShapeInfo *, size_t *)(info, rank);
+  return api->GetDimensionsCount(info, rank);
 }
 
 OrtStatus *get_sizes(const OrtApi *api, const OrtShapeInfo *info, int64_t *sizes, size_t rank) {
-  return ORT(api, GET_DIMENSIONS, OrtStatus *, const OrtShapeInfo *, int64_t *, size_t)(info, sizes, rank);
+  return api->GetDimensions(info, sizes, rank);
 }
 
 void release_shape_info(const OrtApi *api, OrtShapeInfo *info) {
-  if (info != NULL) ORT(api, RELEASE_TENSOR_TYPE_AND_SHAPE, void, OrtShapeInfo *)(info);
+  if (info != NULL) api->ReleaseTensorTypeAndShapeInfo(info);
 }
 
 /* ---- threads, and what is the same for every operator ---------------------------------------------------------------- */
 
 void run_parallel(void *pool, void (*body)(void *, size_t), size_t count, void *data) {
   const Pool *to = pool;
-  OrtStatus *status = ORT(to->api, KERNEL_CONTEXT_PARALLEL_FOR, OrtStatus *, const OrtKernelContext *,
-                          void (*)(void *, size_t), size_t, size_t, void *)(to->context, body, count, 0, data);
+  OrtStatus *status = to->api->KernelContext_ParallelFor(to->context, body, count, 0, data);
   if (status != NULL)
     for (size_t index = 0; index < count; index++) body(data, index);
   release(to->api, status);

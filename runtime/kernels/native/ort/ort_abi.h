@@ -1,9 +1,9 @@
 /* The part of ONNX Runtime's C interface that the library needs, declared here so that no header file is needed to build it.
  *
- * OrtApi is a table of functions that grows at its end only, so the index of a function is a constant of the interface:
- * `enum Slot` names those used here, counted in onnxruntime_c_api.h of API version 17. The operators' tests in
- * tests/runtime/kernels/ call each of them. OrtCustomOp grows at its end as well; `version` tells ONNX Runtime which members
- * are filled in.
+ * OrtApi is a table of functions that grows at its end only, so the index of a function is a constant of the interface: each
+ * SLOT line below checks a member's. tests/runtime/kernels/test_ort_abi.py compares them with onnxruntime_c_api.h. OrtCustomOp
+ * grows at its end as well; `version` tells ONNX Runtime which members are filled in. On 64-bit Windows ORT_API_CALL, which is
+ * left out here, changes nothing.
  */
 #ifndef INTAGLIO_ORT_ABI_H
 #define INTAGLIO_ORT_ABI_H
@@ -20,10 +20,8 @@ typedef struct OrtKernelContext OrtKernelContext;
 typedef struct OrtShapeInfo OrtShapeInfo; /* OrtTensorTypeAndShapeInfo */
 typedef struct OrtSessionOptions OrtSessionOptions;
 typedef struct OrtCustomOpDomain OrtCustomOpDomain;
-
-typedef struct {
-  void *slot[1];
-} OrtApi;
+typedef struct OrtCustomOp OrtCustomOp;
+typedef struct OrtApi OrtApi;
 
 typedef struct {
   const OrtApi *(*GetApi)(uint32_t version);
@@ -34,37 +32,78 @@ enum ErrorCode { ORT_FAIL = 1, ORT_INVALID_ARGUMENT = 2, ORT_NOT_IMPLEMENTED = 9
 enum ElementType { ANY = 0, FLOAT = 1, UINT8 = 2, INT8 = 3, INT32 = 6, INT64 = 7, FLOAT16 = 10 };
 enum Characteristic { REQUIRED = 0, OPTIONAL = 1 };
 
-enum Slot {
-  CREATE_STATUS = 0,
-  GET_ERROR_MESSAGE = 2,
-  CREATE_CUSTOM_OP_DOMAIN = 26,
-  CUSTOM_OP_DOMAIN_ADD = 27,
-  ADD_CUSTOM_OP_DOMAIN = 28,
-  GET_TENSOR_MUTABLE_DATA = 51,
-  GET_TENSOR_ELEMENT_TYPE = 60,
-  GET_DIMENSIONS_COUNT = 61,
-  GET_DIMENSIONS = 62,
-  GET_TENSOR_TYPE_AND_SHAPE = 65,
-  KERNEL_INFO_GET_ATTRIBUTE_FLOAT = 85,
-  KERNEL_INFO_GET_ATTRIBUTE_INT64 = 86,
-  KERNEL_CONTEXT_GET_INPUT_COUNT = 88,
-  KERNEL_CONTEXT_GET_INPUT = 90,
-  KERNEL_CONTEXT_GET_OUTPUT = 91,
-  RELEASE_STATUS = 93,
-  RELEASE_TENSOR_TYPE_AND_SHAPE = 99,
-  KERNEL_INFO_GET_INPUT_COUNT = 230,
-  KERNEL_INFO_GET_OUTPUT_COUNT = 231,
-  KERNEL_INFO_GET_INPUT_NAME = 232,
-  KERNEL_INFO_GET_OUTPUT_NAME = 233,
-  HAS_SESSION_CONFIG_ENTRY = 237,
-  KERNEL_INFO_GET_CONSTANT_INPUT = 249,
-  KERNEL_CONTEXT_PARALLEL_FOR = 274,
+/* Functions that are not called are pointers without a name of their own. */
+struct OrtApi {
+  OrtStatus *(*CreateStatus)(int code, const char *message);
+  void *from_1[1];
+  const char *(*GetErrorMessage)(const OrtStatus *);
+  void *from_3[23];
+  OrtStatus *(*CreateCustomOpDomain)(const char *name, OrtCustomOpDomain **);
+  OrtStatus *(*CustomOpDomain_Add)(OrtCustomOpDomain *, const OrtCustomOp *);
+  OrtStatus *(*AddCustomOpDomain)(OrtSessionOptions *, OrtCustomOpDomain *);
+  void *from_29[22];
+  OrtStatus *(*GetTensorMutableData)(const OrtValue *, void **);
+  void *from_52[8];
+  OrtStatus *(*GetTensorElementType)(const OrtShapeInfo *, int *);
+  OrtStatus *(*GetDimensionsCount)(const OrtShapeInfo *, size_t *);
+  OrtStatus *(*GetDimensions)(const OrtShapeInfo *, int64_t *sizes, size_t rank);
+  void *from_63[2];
+  OrtStatus *(*GetTensorTypeAndShape)(const OrtValue *, OrtShapeInfo **);
+  void *from_66[19];
+  OrtStatus *(*KernelInfoGetAttribute_float)(const OrtKernelInfo *, const char *name, float *);
+  OrtStatus *(*KernelInfoGetAttribute_int64)(const OrtKernelInfo *, const char *name, int64_t *);
+  void *from_87[1];
+  OrtStatus *(*KernelContext_GetInputCount)(const OrtKernelContext *, size_t *);
+  void *from_89[1];
+  OrtStatus *(*KernelContext_GetInput)(const OrtKernelContext *, size_t index, const OrtValue **);
+  OrtStatus *(*KernelContext_GetOutput)(OrtKernelContext *, size_t index, const int64_t *sizes, size_t rank,
+                                        OrtValue **);
+  void *from_92[1];
+  void (*ReleaseStatus)(OrtStatus *);
+  void *from_94[5];
+  void (*ReleaseTensorTypeAndShapeInfo)(OrtShapeInfo *);
+  void *from_100[130];
+  OrtStatus *(*KernelInfo_GetInputCount)(const OrtKernelInfo *, size_t *);
+  OrtStatus *(*KernelInfo_GetOutputCount)(const OrtKernelInfo *, size_t *);
+  OrtStatus *(*KernelInfo_GetInputName)(const OrtKernelInfo *, size_t index, char *name, size_t *bytes);
+  OrtStatus *(*KernelInfo_GetOutputName)(const OrtKernelInfo *, size_t index, char *name, size_t *bytes);
+  void *from_234[3];
+  OrtStatus *(*HasSessionConfigEntry)(const OrtSessionOptions *, const char *key, int *);
+  void *from_238[11];
+  OrtStatus *(*KernelInfoGetConstantInput_tensor)(const OrtKernelInfo *, size_t index, int *is_constant,
+                                                  const OrtValue **);
+  void *from_250[24];
+  OrtStatus *(*KernelContext_ParallelFor)(const OrtKernelContext *, void (*body)(void *, size_t), size_t count,
+                                          size_t batches, void *data);
 };
 
-/* One function of the table, cast to its type: ORT(api, CREATE_STATUS, OrtStatus *, int, const char *)(code, message). */
-#define ORT(api, index, result, ...) ((result (*)(__VA_ARGS__))(api)->slot[index])
+#define SLOT(index, name) \
+  _Static_assert(offsetof(OrtApi, name) == (index) * sizeof(void *), #name " is at another index")
+SLOT(0, CreateStatus);
+SLOT(2, GetErrorMessage);
+SLOT(26, CreateCustomOpDomain);
+SLOT(27, CustomOpDomain_Add);
+SLOT(28, AddCustomOpDomain);
+SLOT(51, GetTensorMutableData);
+SLOT(60, GetTensorElementType);
+SLOT(61, GetDimensionsCount);
+SLOT(62, GetDimensions);
+SLOT(65, GetTensorTypeAndShape);
+SLOT(85, KernelInfoGetAttribute_float);
+SLOT(86, KernelInfoGetAttribute_int64);
+SLOT(88, KernelContext_GetInputCount);
+SLOT(90, KernelContext_GetInput);
+SLOT(91, KernelContext_GetOutput);
+SLOT(93, ReleaseStatus);
+SLOT(99, ReleaseTensorTypeAndShapeInfo);
+SLOT(230, KernelInfo_GetInputCount);
+SLOT(231, KernelInfo_GetOutputCount);
+SLOT(232, KernelInfo_GetInputName);
+SLOT(233, KernelInfo_GetOutputName);
+SLOT(237, HasSessionConfigEntry);
+SLOT(249, KernelInfoGetConstantInput_tensor);
+SLOT(274, KernelContext_ParallelFor);
 
-typedef struct OrtCustomOp OrtCustomOp;
 struct OrtCustomOp {
   uint32_t version;
   void *(*CreateKernel)(const OrtCustomOp *, const OrtApi *, const OrtKernelInfo *);
