@@ -91,7 +91,7 @@ def test_the_installed_onnx_runtime_has_the_version_and_the_functions() -> None:
 
 
 def function(api: Any, name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
-    return ctypes.CFUNCTYPE(result, *arguments)(api[our_slots()[name]])  # type: ignore[no-any-return]
+    return ctypes.CFUNCTYPE(result, *arguments)(api[our_slots()[name]])
 
 
 def installed_api(version: int) -> Any:

@@ -124,8 +124,9 @@ TARGET static void quantize(const Quantized *to, int64_t row, int64_t column, co
 
 /* What the 16 rows of a block share: a register's scales, and its zero points as the weights are packed. */
 INLINE float32x4_t scales_of(const uint8_t *base, const PackedWeights *w, int64_t block, int number) {
-  const uint8_t *at = base + scales_at(w, block) + number * WIDTH * sizeof(uint16_t);
-  return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(at)));
+  const uint8_t *at = base + scales_at(w, block);
+  if (w->wide) return vld1q_f32((const float *)at + number * WIDTH);
+  return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(at + number * WIDTH * sizeof(uint16_t))));
 }
 
 INLINE int32x4_t zero_points_of(const uint8_t *base, const PackedWeights *w, int64_t block, int number,
