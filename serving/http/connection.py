@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import selectors
 import sys
 from collections.abc import Sequence
 from typing import ClassVar
@@ -21,6 +22,14 @@ LINGER = 2.0
 MAX_UNREAD = 64 << 10
 """Bytes beyond the longest body that are discarded after an answer, so that the client comes to read it."""
 
+GRACE = 0.5
+"""Seconds by which a time limit is prolonged where the server itself may be the slow one."""
+
+PROGRESS = 64 << 10
+"""Bytes that a client which is not slow sends or reads within GRACE."""
+
+MOST_GRACES = 240
+
 MOST_SHOWN = 200  # characters of what h11 finds wrong
 
 
@@ -28,6 +37,8 @@ class Connection(H11Protocol):
     """One connection. ``connection_class`` makes a class of it with the settings of a server.
 
     uvicorn itself limits neither the time in which a request must arrive nor the time in which an answer must be read.
+    Where the server itself is slow, a limit is prolonged: while bytes of the client wait to be read or the kernel takes
+    some for it, and while much of a long body or answer passes.
     """
 
     settings: ClassVar[Settings]
@@ -39,6 +50,10 @@ class Connection(H11Protocol):
         self._ended = False
         self._unread = 0
         self._begun = False
+        self._received = 0
+        self._received_before = 0  # when its limit was looked at last
+        self._unsent_before = 0
+        self._graces = 0
         # Whatever the kernel does not take at once pauses the writer: a client that does not read costs one chunk.
         transport.set_write_buffer_limits(high=0)
         if len(self.connections) > self.settings.max_connections:
@@ -71,6 +86,7 @@ class Connection(H11Protocol):
         else:
             self._unread = 0
         self._begun = True
+        self._received += len(data)
         super().data_received(data)
         self._watch()
 
@@ -91,7 +107,8 @@ class Connection(H11Protocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         if self._writing is None:
-            self._writing = self.loop.call_later(self.settings.write_timeout, self.transport.abort)
+            self._unsent_before, self._graces = self.transport.get_write_buffer_size(), 0
+            self._writing = self.loop.call_later(self.settings.write_timeout, self._too_unread)
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -118,15 +135,46 @@ class Connection(H11Protocol):
                 self._arrival.cancel()
                 self._arrival = None
         elif self._arrival is None:
+            self._received_before, self._graces = self._received, 0
             self._arrival = self.loop.call_later(self.settings.body_timeout, self._too_slow)
 
     def _too_slow(self) -> None:
-        if not self._begun or self._is_discarding():
+        passed, self._received_before = self._received - self._received_before, self._received
+        if self._is_prolonged(passed, selectors.EVENT_READ):
+            self._arrival = self.loop.call_later(GRACE, self._too_slow)
+        elif not self._begun or self._is_discarding():
             self.transport.abort()
         else:
             self._end_with(
                 ApiError(f"the request has not arrived in {self.settings.body_timeout:g} seconds", status=408)
             )
+
+    def _too_unread(self) -> None:
+        unsent = self.transport.get_write_buffer_size()
+        passed, self._unsent_before = self._unsent_before - unsent, unsent
+        if self._is_prolonged(passed, selectors.EVENT_WRITE):
+            self._writing = self.loop.call_later(GRACE, self._too_unread)
+        else:
+            self.transport.abort()
+
+    def _is_prolonged(self, passed: int, event: int) -> bool:
+        """Return True where a limit is over for which the client need not be to blame.
+
+        Args:
+            passed: bytes that have passed since the limit was looked at last.
+            event: what the server waits for: EVENT_READ or EVENT_WRITE.
+        """
+        self._graces += 1
+        if self._graces > MOST_GRACES:
+            return False
+        if passed >= PROGRESS:
+            return True
+        opened = self.transport.get_extra_info("socket")
+        if opened is None or opened.fileno() < 0:
+            return False
+        with selectors.DefaultSelector() as selector:
+            selector.register(opened.fileno(), event)
+            return bool(selector.select(0))
 
     def _end_with(self, error: ApiError) -> None:
         """Answer outside of the application, and close the connection."""

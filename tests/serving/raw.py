@@ -24,10 +24,10 @@ class Answer(NamedTuple):
 
 
 @contextmanager
-def connection(address: str) -> Iterator[socket.socket]:
-    """Yield a socket that is connected to a server."""
+def connection(address: str, timeout: float = TIMEOUT) -> Iterator[socket.socket]:
+    """Yield a socket that is connected to a server; its operations take ``timeout`` seconds at most."""
     url = urlsplit(address)
-    with socket.create_connection((url.hostname, url.port), timeout=TIMEOUT) as connected:
+    with socket.create_connection((url.hostname, url.port), timeout=timeout) as connected:
         yield connected
 
 
@@ -35,7 +35,7 @@ def read_answer(stream: BinaryIO) -> Answer:
     """Read one answer from ``connected.makefile("rb")``.
 
     Raises:
-        TimeoutError: nothing came for TIMEOUT.
+        TimeoutError: nothing came for the connection's timeout.
     """
     try:
         first = stream.readline()

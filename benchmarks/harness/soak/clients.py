@@ -17,7 +17,7 @@ KINDS = {"chat": 4, "stream": 4, "choices": 1, "long": 1, "leave early": 2, "lea
 
 WRONG: tuple[dict[str, Any], ...] = (
     {"messages": []},
-    {"messages": [{"role": "user", "content": "x" * 200_000}]},
+    {"messages": [{"role": "user", "content": "x " * 200_000}]},  # more tokens than any context
     {"temperature": "hot"},
     {"n": 10**9},
     {"stop": ["x"] * 1000},

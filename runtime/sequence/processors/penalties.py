@@ -5,12 +5,14 @@ import numpy as np
 from .base import Floats, Tokens
 
 SMALLEST = np.finfo(np.float32).tiny
+LARGEST = np.finfo(np.float32).max
 
 
 class RepetitionPenalty:
     """Divides the logits of tokens of prompt and continuation by the penalty, or multiplies them where negative.
 
-    N. S. Keskar et al., "CTRL", 2019; the negative case as in transformers.
+    N. S. Keskar et al., "CTRL", 2019; the negative case as in transformers. A quotient that float32 cannot express is
+    its largest number, so that a tiny penalty does not look like a damaged model.
     """
 
     def __init__(self, penalty: float) -> None:
@@ -19,7 +21,8 @@ class RepetitionPenalty:
     def __call__(self, tokens: Tokens, logits: Floats) -> Floats:
         scores = logits[tokens]
         with np.errstate(over="ignore"):
-            logits[tokens] = np.where(scores < 0, scores * self._penalty, scores / self._penalty)
+            penalized = np.where(scores < 0, scores * self._penalty, scores / self._penalty)
+        logits[tokens] = np.where(np.isfinite(scores), np.minimum(penalized, LARGEST), penalized)
         return logits
 
 

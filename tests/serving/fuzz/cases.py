@@ -13,6 +13,9 @@ HOST = "Host: localhost"
 METHODS = ("GET", "PUT", "DELETE", "PATCH", "TRACE", "OPTIONS", "X" * 1000)
 MEDIA_TYPES = ("", "text/plain", "multipart/form-data; boundary=a", "application/json; charset=utf-7", ";", "é")
 
+MOST_JSON = 16 << 20
+"""Bytes of the longest list in a body: twice what a server takes by default."""
+
 
 class Case(NamedTuple):
     """Bytes for a new connection, and how it goes on.
@@ -76,7 +79,7 @@ def special(endpoint: Endpoint, draw: random.Random) -> Case:
             {"response_format": form},
             {"response_format": {"type": "json_object", "json_schema": {}}},
             {"tools": [tool], "tool_choice": "required"},
-            {"tools": [tool] * 5000},
+            {"tools": many(tool, 5000)},
             {"tools": [tool], "tool_choice": {"type": "function", "function": {"name": "g"}}},
             {"regex": draw.choice(REGEXES)},
             {"guided_regex": draw.choice(REGEXES)},
@@ -101,6 +104,11 @@ def special(endpoint: Endpoint, draw: random.Random) -> Case:
         )
     )
     return of_body(f"special {'+'.join(more)}", endpoint, {**endpoint.good, **more}, False)
+
+
+def many(value: Any, count: int) -> list[Any]:
+    """Return a value so many times, or as often as fits into MOST_JSON: making more would stop the fuzzer for long."""
+    return [value] * min(count, max(1, MOST_JSON // len(json.dumps(value))))
 
 
 def text(endpoint: Endpoint, draw: random.Random) -> Case:

@@ -1,6 +1,7 @@
 """A server without models that has endpoints for the tests of HTTP."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -37,6 +38,26 @@ async def fails(request: Request) -> Response:
     raise RuntimeError("a secret of the server")
 
 
+LARGE = 40_000_000
+
+
+async def large(request: Request) -> Response:
+    return Response(b"x" * LARGE)
+
+
+async def busy(request: Request) -> Response:
+    """Stop the loop again and again for the next two seconds."""
+    loop, end = asyncio.get_running_loop(), time.monotonic() + 2
+
+    def stop() -> None:
+        time.sleep(0.08)
+        if time.monotonic() < end:
+            loop.call_soon(stop)
+
+    loop.call_soon(stop)
+    return Response()
+
+
 async def endless(request: Request) -> Response:
     """Send events until the client leaves."""
 
@@ -56,6 +77,8 @@ def http_app(**settings: Any) -> Starlette:
         Route("/echo", echo, methods=["POST"]),
         Route("/fails", fails),
         Route("/endless", endless),
+        Route("/large", large),
+        Route("/busy", busy, methods=["POST"]),
     ]
     return app
 

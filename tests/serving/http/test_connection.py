@@ -5,7 +5,7 @@ import time
 
 import httpx
 import pytest
-from intaglio.tests.serving.http.conftest import http_app, serve_http
+from intaglio.tests.serving.http.conftest import LARGE, http_app, serve_http
 from intaglio.tests.serving.live import live_app
 from intaglio.tests.serving.raw import TIMEOUT, connection, exchange, post, read_answer
 
@@ -49,6 +49,25 @@ def test_a_request_may_be_answered_for_longer_than_it_may_arrive() -> None:
     with serve_http(body_timeout=SHORT) as address, httpx.stream("GET", f"{address}/endless") as answer:
         end = time.monotonic() + 2 * SHORT
         assert any(time.monotonic() > end for _ in answer.iter_raw())
+
+
+def test_a_busy_server_does_not_refuse_what_has_come() -> None:
+    """The body takes many reads, between which the loop is busy: together longer than a request may take."""
+    with serve_http(body_timeout=SHORT) as address, connection(address) as connected:
+        httpx.post(f"{address}/busy")
+        connected.sendall(post("/echo", b'{"text": "%s"}' % (b"x" * 4_000_000)))
+        with connected.makefile("rb") as stream:
+            answer = read_answer(stream)
+    assert (answer.status, answer.body) == (200, b'{"length":4000000,"client":""}')
+
+
+def test_a_client_that_reads_what_a_busy_server_sends_is_not_left() -> None:
+    with serve_http(write_timeout=SHORT) as address, connection(address) as connected:
+        httpx.post(f"{address}/busy")
+        connected.sendall(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n")
+        with connected.makefile("rb") as stream:
+            answer = read_answer(stream)
+    assert (answer.status, len(answer.body)) == (200, LARGE)
 
 
 def test_a_client_that_does_not_read_is_left() -> None:
