@@ -24,10 +24,20 @@ INLINE __m256i stored(__m256i w) { return _mm256_xor_si256(w, _mm256_set1_epi8(-
 
 INLINE __m256i widened(__m256i pairs) { return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)); }
 
-INLINE __m256i dot(__m256i sum, __m256i w, __m256i x, const int bits) {
-  if (bits == 4) return _mm256_add_epi16(sum, _mm256_maddubs_epi16(w, x));
-  return _mm256_add_epi32(sum, widened(_mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w))));
+/* Return a sum that the compiler does not take apart: it would add the products of a step in another order, and have all of
+ * them in memory before. */
+INLINE __m256i whole_sum(__m256i sum) {
+  __asm__("" : "+x"(sum));
+  return sum;
 }
+
+INLINE __m256i dot(__m256i sum, __m256i w, __m256i x, const int bits) {
+  if (bits == 4) return whole_sum(_mm256_add_epi16(sum, _mm256_maddubs_epi16(w, x)));
+  const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
+  return whole_sum(_mm256_add_epi32(sum, widened(pairs)));
+}
+
+INLINE __m256i start_of(__m256i minus_zeros, __m256i pairs) { return _mm256_mullo_epi16(minus_zeros, pairs); }
 
 INLINE __m256i total(__m256i sum, const int bits) { return bits == 4 ? widened(sum) : sum; }
 

@@ -247,7 +247,7 @@ TARGET static void gate(const float *gates, float *y, int64_t count) {
 
 #include "matmul/loops.h"
 
-const Instructions avx512_vnni = {"AVX512-VNNI", supported,           pack,   quantize,         normalize, gate,
-                                  RANGES,        repacked_tile_bytes, repack, multiply_repacked};
+const Instructions avx512_vnni = {"AVX512-VNNI", supported,           pack,   quantize,          normalize, gate,
+                                  RANGES,        repacked_tile_bytes, repack, multiply_repacked, 0};
 
 #endif

@@ -22,6 +22,8 @@ INLINE __m256i dot(__m256i sum, __m256i w, __m256i x, const int bits) {
   return (void)bits, _mm256_dpbusd_avx_epi32(sum, w, x);
 }
 
+INLINE __m256i start_of(__m256i minus_zeros, __m256i pairs) { return _mm256_madd_epi16(minus_zeros, pairs); }
+
 INLINE __m256i total(__m256i sum, const int bits) { return (void)bits, sum; }
 
 #include "matmul/ymm.h"

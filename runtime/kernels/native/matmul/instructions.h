@@ -43,10 +43,13 @@ struct PackedWeights {
 
 /* The header of each `step` elements of a row of x. */
 typedef struct {
-  float scale;     /* of the elements; NaN if one is not finite, so that the results are NaN */
-  int32_t sum;     /* of the elements */
-  int32_t start;   /* -128 * sum: the start of sums with bytes whose zero point is 128 */
-  int32_t start_4; /* -8 * sum, for elements of 4 bits; only with AVX512 */
+  float scale;   /* of the elements; NaN if one is not finite, so that the results are NaN */
+  int32_t sum;   /* of the elements */
+  int32_t start; /* -128 * sum: the start of sums with bytes whose zero point is 128 */
+  union {
+    int32_t start_4;  /* -8 * sum, for elements of 4 bits; only with AVX512 */
+    int16_t pairs[2]; /* the sums of the elements 0 and 1, and 2 and 3, of each four; only with 256 bits */
+  };
 } StepHeader;
 
 /* x quantized: each `step` elements of a row are a StepHeader and int8 in [-127, 127]. */
@@ -85,10 +88,11 @@ struct Instructions {
                     float *to);
   void (*gate)(const float *gates, float *y, int64_t count); /* y *= silu(gates) */
   MultiplyTiles multiply[2][2][2]; /* of 4, 8 bits; in steps of 16, 32 elements; without, with zero points */
-  /* GEMM with weights of 4 bits repacked to int8 (repacked.h), or NULL. */
+  /* GEMM with weights of 4 bits in another form: unpacked (unpacked.h), or repacked to int8 (repacked.h). */
   size_t (*repacked_tile_bytes)(const PackedWeights *packed);
   void (*repack)(const PackedWeights *packed, int64_t from, int64_t to, uint8_t *memory);
   MultiplyTiles multiply_repacked; /* tiles from .. to, which are the tiles that were repacked */
+  int exact;                       /* 1 if that gives the same bits as `multiply` */
 };
 
 extern const Instructions avx512_vnni, avx_vnni, avx2;   /* of x86-64 */

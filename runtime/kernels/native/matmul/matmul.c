@@ -13,6 +13,7 @@
 
 enum {
   GEMV_ROWS = 12,     /* rows of x up to which reading the weights takes the time */
+  UNPACK_ROWS = 32,   /* rows of x from which on weights are brought into another form, if that changes no results */
   FORMATS = 2,        /* of quantized x: steps of 16 and of 32 elements */
   ROWS_IN_CACHE = 96, /* rows of y that are computed before they are gated or quantized */
   LONG_ROW = 2048,    /* elements of a row of W above which fewer rows of W stay in the cache */
@@ -24,14 +25,16 @@ static _Thread_local int64_t repack_rows = REPACK_ROWS;
 
 void matmul_repack_rows(int64_t rows) { repack_rows = smaller(larger(rows, REPACK_LEAST), REPACK_ROWS); }
 
-/* Return whether weights are repacked to int8 first, as those of 4 bits are for a long sequence. */
-static int is_repacked(const PackedWeights *w, int is_long) {
-  return w->shape.bits == 4 && w->with->repack != NULL && is_long;
+/* Return whether weights are brought into another form first: those of 4 bits for many rows of x, or for a long sequence if
+ * that changes the results. */
+static int is_repacked(const PackedWeights *w, int64_t m, int is_long) {
+  return w->shape.bits == 4 && w->with->repack != NULL && (w->with->exact ? m >= UNPACK_ROWS : is_long);
 }
 
 /* Return how many elements of x share a scale. */
 static int step_of(const PackedWeights *w, int is_long) {
-  return w->shape.block_size == 16 && !is_repacked(w, is_long) ? 16 : 32;
+  const int is_inexact = w->shape.bits == 4 && w->with->repack != NULL && !w->with->exact && is_long;
+  return w->shape.block_size == 16 && !is_inexact ? 16 : 32;
 }
 
 /* ---- x ------------------------------------------------------------------------------------------------------------ */
@@ -97,8 +100,8 @@ typedef struct {
   uint8_t *repacked; /* memory for repacked tiles, or NULL */
 } Operand;
 
-static size_t repacked_bytes(const PackedWeights *w, int is_long, int64_t tiles) {
-  return is_repacked(w, is_long) ? aligned(times(tiles, w->with->repacked_tile_bytes(w))) : 0;
+static size_t repacked_bytes(const PackedWeights *w, const MultiplyJob *job, int64_t tiles) {
+  return is_repacked(w, job->m, job->is_long) ? aligned(times(tiles, w->with->repacked_tile_bytes(w))) : 0;
 }
 
 /* Multiply rows first .. last with tiles from .. to. `y` points to the first row and column. */
@@ -119,8 +122,8 @@ static void multiply_tiles(MultiplyJob *job, int number, int64_t from, int64_t t
   const int64_t m = job->m, n = w->shape.n, tiles = ceil_div(n, LANES);
   const int64_t together = m > GEMV_ROWS ? smaller(tiles_in_cache(w), to - from) : to - from, width = together * LANES;
   const int64_t rows = gate == NULL && into == NULL ? m : smaller(m, ROWS_IN_CACHE); /* and the rest, if it is small */
-  const size_t own_repacked = repacked_bytes(w, job->is_long, together);
-  const size_t gate_repacked = gate == NULL ? 0 : repacked_bytes(gate, job->is_long, together);
+  const size_t own_repacked = repacked_bytes(w, job, together);
+  const size_t gate_repacked = gate == NULL ? 0 : repacked_bytes(gate, job, together);
   const size_t y_bytes = times(times(rows + GEMV_ROWS, width), sizeof(float));
   const size_t own_y = into == NULL ? 0 : y_bytes, gate_y = gate == NULL ? 0 : y_bytes;
   const size_t bytes = plus(plus(own_repacked, gate_repacked), plus(own_y, gate_y));

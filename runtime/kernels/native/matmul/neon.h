@@ -258,4 +258,4 @@ TARGET static void gate(const float *gates, float *y, int64_t count) {
 
 #include "matmul/loops.h"
 
-const Instructions NAME = {LABEL, supported, pack, quantize, normalize, gate, RANGES, NULL, NULL, NULL};
+const Instructions NAME = {LABEL, supported, pack, quantize, normalize, gate, RANGES, NULL, NULL, NULL, 0};

@@ -4,6 +4,8 @@
  *     stored(w)              weights of 8 bits as they are packed, w - OFFSET
  *     dot(sum, w, x, bits)   adds the linears of bytes of W, as they are packed, and signed bytes of x to a sum
  *     total(sum, bits)       that sum as 8 of 32 bits
+ *     start_of(minus_zeros, pairs)  the start of sums of weights of 4 bits: -zero_point, twice in 16 bits, multiplied by the sums of
+ *                            the elements 0 and 1, and 2 and 3, of each four of x
  */
 #include <immintrin.h>
 #include <math.h>
@@ -80,13 +82,12 @@ TARGET static void pack(const PackedWeights *packed, const uint8_t *const rows[L
 
 /* ---- x ------------------------------------------------------------------------------------------------------------ */
 
-/* Return the sum of the bytes of a vector. */
-INLINE int32_t sum_of(__m256i bytes) {
+/* Return two sums of 16 bits: of the bytes 0 and 1, and of the bytes 2 and 3, of each word of a vector. */
+INLINE uint32_t sums_of_pairs(__m256i bytes) {
   const __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes);
-  const __m256i v = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
-  __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-  sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4E));
-  return _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xB1)));
+  __m128i sum = _mm_add_epi16(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
+  sum = _mm_add_epi16(sum, _mm_shuffle_epi32(sum, 0x4E));
+  return (uint32_t)_mm_cvtsi128_si32(_mm_add_epi16(sum, _mm_shuffle_epi32(sum, 0xB1)));
 }
 
 INLINE float largest_of(__m256 v) {
@@ -122,8 +123,10 @@ TARGET static void quantize(const Quantized *to, int64_t row, int64_t column, co
     int8_t *first = (int8_t *)block + sizeof(StepHeader);
     if (step == 16) _mm_storeu_si128((__m128i *)first, _mm256_castsi256_si128(ordered));
     else _mm256_storeu_si256((__m256i *)first, ordered);
-    const int32_t sum = sum_of(bytes);
-    const StepHeader header = {largest / 127.0f, sum, -128 * sum, 0};
+    const uint32_t pairs = sums_of_pairs(bytes);
+    const int16_t first_pairs = (int16_t)pairs, second_pairs = (int16_t)(pairs >> 16);
+    const int32_t sum = first_pairs + second_pairs;
+    const StepHeader header = {largest / 127.0f, sum, -128 * sum, .pairs = {first_pairs, second_pairs}};
     memcpy(block, &header, sizeof header);
   }
 }
@@ -230,5 +233,7 @@ TARGET static void gate(const float *gates, float *y, int64_t count) {
 }
 
 #include "matmul/loops.h"
+#include "matmul/unpacked.h"
 
-const Instructions NAME = {LABEL, supported, pack, quantize, normalize, gate, RANGES, NULL, NULL, NULL};
+const Instructions NAME = {LABEL,  supported,           pack,   quantize,          normalize, gate,
+                           RANGES, unpacked_tile_bytes, unpack, multiply_unpacked, 1};
