@@ -77,6 +77,10 @@ class Decoder(Protocol):
         """
         ...
 
+    def can_return(self, read: int, length: int) -> bool:
+        """Return whether a slot that has read so many tokens can be rolled back to ``length``."""
+        ...
+
     def reversible(self, slot: int) -> int:
         """Return how many tokens can be read such that a rollback to any length after the first of them is exact."""
         ...

@@ -86,6 +86,9 @@ class GrowingDecoder:
             self._lengths[slot] = length
         return self._lengths[slot]
 
+    def can_return(self, read: int, length: int) -> bool:
+        return True
+
     def reversible(self, slot: int) -> int:
         return self._facts.context_length - self._lengths[slot]
 

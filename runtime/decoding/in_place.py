@@ -104,11 +104,13 @@ class InPlaceDecoder:
         return self._logits[:count]
 
     def rollback(self, slot: int, length: int) -> int:
-        now = int(self._lengths[slot])
+        now = self.length(slot)
         if length < now:
-            exact = all(now <= self._same_until(length, window) for window in self._windows)
-            self._set_length(slot, length if exact else 0)
+            self._set_length(slot, length if self.can_return(now, length) else 0)
         return self.length(slot)
+
+    def can_return(self, read: int, length: int) -> bool:
+        return all(read <= self._same_until(length, window) for window in self._windows)
 
     def reversible(self, slot: int) -> int:
         now = int(self._lengths[slot])

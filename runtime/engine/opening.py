@@ -43,7 +43,7 @@ def open_session(
         kernels: "auto" for intaglio's kernels where they are installed and fit the processor and the graph;
             "onnxruntime" for ONNX Runtime's.
         kv_cache: "auto" for the graph's element type; "int8" for a quarter of float32's memory, which needs intaglio's
-            attention. Sliding layers then keep all their keys and values.
+            attention.
         weight_cache: a folder for packed weights, which processes map and so share; None packs them into memory of
             this process. It is for quantized weights on intaglio's kernels, on Linux; others have no packed weights.
         disabled_optimizers: names of ONNX Runtime's graph optimizers to leave out. ONNX Runtime iterates over them
@@ -69,9 +69,9 @@ def open_session(
     count = threads if threads is not None else usable_cpus()
     gpu = None if device == "cpu" else gpu_memory()
     check_gpu_memory(folder, manifest, gpu)
-    windowed = windowed and not int8_cache and (can_be_windowed(manifest, device) or needs_windows(manifest, gpu))
+    windowed = windowed and (can_be_windowed(manifest, device) or needs_windows(manifest, gpu))
     opening = _Opening(ort, folder, manifest, device, count, arena, windowed, disabled_optimizers)
-    operators = replaceable(manifest, windowed, int8_cache) if kernels == "auto" and device == "cpu" else ()
+    operators = replaceable(manifest, int8_cache) if kernels == "auto" and device == "cpu" else ()
     weights = None
     if weight_cache is not None and "MatMulNBits" in operators:
         weights = packed_weights(weight_cache, folder / manifest.data)

@@ -20,8 +20,7 @@ def pass_dependence(session: Session) -> str | None:
     if "MatMulNBits" not in session.intaglio_kernels:
         return "its quantized weights are multiplied by ONNX Runtime's kernels"
     if not {"GroupQueryAttention", INT8_CACHE} & set(session.intaglio_kernels):
-        windows = ", as sliding-window layers are" if session.windowed else ""
-        return f"its attention is computed by ONNX Runtime's kernels{windows}"
+        return "its attention is computed by ONNX Runtime's kernels"
     kept = [name for name, entry in manifest.tensors.items() if _is_float_layer(name, entry.precision, entry.shape)]
     return f"{kept[0].removesuffix('.weight')} is not quantized" if kept else None
 

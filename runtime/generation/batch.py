@@ -134,10 +134,11 @@ class Batch:
         self._fill_slots()
         if joining.slot != len(self._slots):
             self._decoder.copy(joining.slot, len(self._slots))
+        prompt = int(sequence.prompt.size)
         if sequence.finish_reason is None:
             self._slots.append(sequence)
-        else:
-            self._prefixes.keep(joining.slot, sequence.prompt)
+        if sequence.finish_reason is not None or not decoder.can_return(prompt + sequence.limit, prompt):
+            self._prefixes.keep(joining.slot, sequence.prompt)  # now, since it may not be possible at the end
         return chunk
 
     def leave(self, sequence: ActiveSequence) -> None:

@@ -2,7 +2,8 @@
 
 What is copied has the bits that reading it again would give. So only the prompt of a slot counts, not what was
 generated after it, only long prompts share (``decoding/prefill.py``), and ``LEAST_PART`` tokens are always read. Where
-a model's layers slide, only what the decoder can still roll back to is taken.
+layers slide, only what a slot can be rolled back to is taken: a prompt may go on where another ends, or differ from it
+within its last positions.
 """
 
 from collections import OrderedDict
@@ -45,11 +46,13 @@ class PrefixCache:
         Args:
             running: the slots in use, with their prompts, all read.
         """
+        held = self._decoder.length
         in_memory = max(
-            ((self._shared(prompt, other), kept) for kept, other in (*running, *self._kept.items())), default=(0, 0)
+            ((self._shared(prompt, other, held(kept)), kept) for kept, other in (*running, *self._kept.items())),
+            default=(0, 0),
         )
         if self._files is not None:
-            on_disk = [(self._shared(prompt, stored.tokens), stored) for stored in self._files.prompts]
+            on_disk = [(self._shared(prompt, one.tokens, one.tokens.size), one) for one in self._files.prompts]
             length, stored = max(on_disk, key=lambda one: one[0], default=(0, None))
             worth = length >= in_memory[0] + WORTH_A_COPY
             if stored is not None and worth and self._files.restore(self._decoder, slot, stored):
@@ -63,11 +66,17 @@ class PrefixCache:
         return self._decoder.rollback(slot, length)
 
     def keep(self, slot: int, prompt: Tokens) -> None:
-        """Keep a copy of the prompt that a slot holds, unless it is too short or another one begins with it."""
+        """Keep a copy of the prompt that a slot holds, unless it is too short or another one begins with it.
+
+        Nor is it kept where the slot has read so much after it that it cannot be rolled back.
+        """
         if prompt.size < WORTH_KEEPING or not (self._free or self._kept):
             return
+        held, size = self._decoder.length, int(prompt.size)
+        if held(slot) < size or not self._decoder.can_return(held(slot), size):
+            return
         for kept, other in self._kept.items():
-            if begins(other, prompt):
+            if begins(other, prompt) and self._decoder.can_return(held(kept), size):
                 self._kept.move_to_end(kept)
                 return
         place = self._place(prompt)
@@ -75,9 +84,7 @@ class PrefixCache:
             return
         self._kept.pop(place, None)
         self._decoder.copy(slot, place)
-        if self._decoder.rollback(place, int(prompt.size)) != prompt.size:
-            self._free.append(place)
-            return
+        self._decoder.rollback(place, size)
         self._kept[place] = prompt
         if self._files is not None:
             self._written.add(place)
@@ -88,8 +95,10 @@ class PrefixCache:
         if self._files is not None:
             self._files.close()
 
-    def _shared(self, prompt: Tokens, other: Tokens) -> int:
-        return shared(prompt, other) // self._step * self._step
+    def _shared(self, prompt: Tokens, other: Tokens, held: int) -> int:
+        """Return how many tokens may be taken from a slot that has read ``held`` tokens, those of ``other`` first."""
+        length = shared(prompt, other) // self._step * self._step
+        return length if self._decoder.can_return(held, length) else 0
 
     def _place(self, prompt: Tokens) -> int | None:
         """Return a slot for a prompt: one with the beginning of it, a free one, or the least recently used one."""

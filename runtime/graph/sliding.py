@@ -11,17 +11,21 @@ from collections.abc import Sequence
 from ...artifact import ModelFacts
 from .graph import Graph
 
-LEAST_SLACK = 64
-SLACK_SHARE = 16
+DROPPED_SHARE = 16
+BLOCK = 64
+"""KEY_BLOCK in native/attention/query_tile.h."""
 
 
 def window_capacity(window: int) -> int:
-    """Return the capacity C for a window of W tokens: W and a slack of a sixteenth, at least 64.
+    """Return the capacity C for a window of W tokens: one less than W and a sixteenth of it.
 
-    When the buffer is full, the newest W positions are moved to its beginning; the slack is the number of tokens that
-    share that cost. At 131,072 tokens of EXAONE 4.0 32B (window 4,096 in 48 of 64 layers) it is 0.2 % of the cache.
+    A full buffer drops C - W + 1 positions at once, and the others are moved to its beginning; so many tokens share
+    that cost. At 131,072 tokens of EXAONE 4.0 32B (window 4,096 in 48 of 64 layers) it is 0.2 % of the cache.
+
+    What is dropped is a multiple of ``BLOCK``: intaglio's attention sums keys in blocks from the buffer's beginning,
+    which then are those of a buffer that keeps everything.
     """
-    return window + max(LEAST_SLACK, window // SLACK_SHARE)
+    return window + -(-max(window // DROPPED_SHARE, BLOCK) // BLOCK) * BLOCK - 1
 
 
 def first_kept(total: int, window: int) -> int:

@@ -14,7 +14,7 @@
       repacked                      GEMM for long sequences, with weights repacked to int8
     native/attention/
       operator.c                    GroupQueryAttention and GroupQueryAttentionInt8
-      append, cache.h               rotation, and the KV cache
+      append, cache.h, sliding.h    rotation, and the KV cache, also one that keeps a window
       attention                     the division of attention into tasks
       decode.c, prefill.c           attention with few queries, and with many
     native/common/                  memory, files of packed weights, sizes, processors, float16, vector helpers
@@ -126,13 +126,12 @@ def _function(path: Path | None, name: str, result: Any, *arguments: Any) -> Cal
     return cast(Callable[..., Any] | None, found)
 
 
-def replaceable(manifest: Manifest, windowed: bool, int8_cache: bool = False) -> tuple[str, ...]:
+def replaceable(manifest: Manifest, int8_cache: bool = False) -> tuple[str, ...]:
     """Return the operators of an artifact's graph that intaglio's kernels can run, attention last.
 
-    They compute in float32, and attention does not support a cache that has only the length of the window.
+    They compute in float32.
 
     Args:
-        windowed: The session keeps only the window of each sliding layer.
         int8_cache: The session keeps an int8 KV cache.
     """
     facts = manifest.model
@@ -141,7 +140,7 @@ def replaceable(manifest: Manifest, windowed: bool, int8_cache: bool = False) ->
     operators = []
     if manifest.precision in ("int8", "int4"):
         operators.append("MatMulNBits")
-    if not windowed and facts.head_dim % 16 == 0 and facts.head_dim <= 256:
+    if facts.head_dim % 16 == 0 and facts.head_dim <= 256:
         operators.append(INT8_CACHE if int8_cache else "GroupQueryAttention")
     return tuple(operators)
 

@@ -45,11 +45,11 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.mark.parametrize("seed", range(2))
-@pytest.mark.parametrize("slack", [1, 5, 64])
+@pytest.mark.parametrize("dropped", [1, 2, 6, 64])
 def test_random_operations_on_slots_give_the_logits_of_single_passes(
-    model: tuple[Session, Reference], seed: int, slack: int, monkeypatch: pytest.MonkeyPatch
+    model: tuple[Session, Reference], seed: int, dropped: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("intaglio.runtime.graph.sliding.LEAST_SLACK", slack)
+    monkeypatch.setattr("intaglio.runtime.graph.sliding.BLOCK", dropped)
     monkeypatch.setattr("intaglio.runtime.decoding.prefill.PREFILL_CHUNK", 7)
     monkeypatch.setattr("intaglio.runtime.decoding.in_place.MASK_STEP", 16)
     session, reference = model
@@ -75,11 +75,11 @@ def test_buffers_grow_once_memory_is_free(model: tuple[Session, Reference], monk
         operations.apply_one()
 
 
-@pytest.mark.parametrize("slack", [1, 5, 64])
+@pytest.mark.parametrize("dropped", [1, 2, 6, 64])
 def test_reversible_tokens_can_be_rolled_back_and_one_more_cannot(
-    tmp_path: Path, slack: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, dropped: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("intaglio.runtime.graph.sliding.LEAST_SLACK", slack)
+    monkeypatch.setattr("intaglio.runtime.graph.sliding.BLOCK", dropped)
     lm = text_generator(fakes.language_model(tmp_path / "lm", context_length=CONTEXT, layer_windows=(WINDOW, None)))
     decoder = open_decoder(lm.session, 1, 1, CONTEXT)
     for length in range(1, 130, 3):

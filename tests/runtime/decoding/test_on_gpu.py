@@ -66,7 +66,7 @@ def test_random_operations_on_slots_give_the_logits_of_single_passes(
     monkeypatch.setattr("intaglio.runtime.decoding.in_place.MASK_STEP", 16)
     monkeypatch.setattr("intaglio.runtime.decoding.cache.STEP", 4)
     monkeypatch.setattr("intaglio.runtime.decoding.cache.HEADROOM", 1)
-    monkeypatch.setattr("intaglio.runtime.graph.sliding.LEAST_SLACK", 5)
+    monkeypatch.setattr("intaglio.runtime.graph.sliding.BLOCK", 6)
     lm = on_gpu(folder, gpu)
     operations = RandomOperations(open_decoder(lm.session, SLOTS, 1, CONTEXT), reference, 0)
     gpu.forget()

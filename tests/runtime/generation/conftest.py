@@ -1,4 +1,4 @@
-"""An artifact of quantized weights, made once."""
+"""Artifacts of quantized weights, made once."""
 
 from pathlib import Path
 
@@ -8,9 +8,9 @@ from intaglio import QuantizeOptions, quantize
 CHECKPOINTS = Path(__file__).parents[2] / "checkpoints"
 
 
-@pytest.fixture(scope="session")
-def quantized(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """tiny-qwen2 in int4."""
-    folder = tmp_path_factory.mktemp("quantized") / "qwen2"
-    quantize(CHECKPOINTS / "tiny-qwen2", folder, options=QuantizeOptions(method="rtn"))
+@pytest.fixture(scope="session", params=["qwen2", "exaone4"])
+def quantized(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny checkpoint in int4; that of EXAONE 4.0 has layers with windows of 64 tokens."""
+    folder = tmp_path_factory.mktemp("quantized") / str(request.param)
+    quantize(CHECKPOINTS / f"tiny-{request.param}", folder, options=QuantizeOptions(method="rtn"))
     return folder

@@ -32,7 +32,7 @@ def test_every_turn_equals_a_call_without_a_cache(
     lm: TextGenerator, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The history is continued, cut, and changed in the middle."""
-    monkeypatch.setattr("intaglio.runtime.graph.sliding.LEAST_SLACK", 20)
+    monkeypatch.setattr("intaglio.runtime.graph.sliding.BLOCK", 21)
     random = np.random.default_rng(seed)
     history: list[int] = [5, 6, 7]
     conversation = lm.conversation()
@@ -75,7 +75,7 @@ def test_a_turn_reads_only_what_is_new(lm: TextGenerator) -> None:
 
 
 def test_a_prompt_outside_the_window_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("intaglio.runtime.graph.sliding.LEAST_SLACK", 10)
+    monkeypatch.setattr("intaglio.runtime.graph.sliding.BLOCK", 11)
     lm = text_generator(fakes.language_model(tmp_path / "lm", layer_windows=(6, None)))
     conversation = lm.conversation()
     text = list(range(10, 50))

@@ -64,7 +64,7 @@ def _room(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr("intaglio.runtime.decoding.cache.STEP", 8)
         monkeypatch.setattr("intaglio.runtime.decoding.cache.HEADROOM", 1)
         monkeypatch.setattr("intaglio.runtime.decoding.prefill.PREFILL_CHUNK", 5)
-        monkeypatch.setattr("intaglio.runtime.graph.sliding.LEAST_SLACK", 4)
+        monkeypatch.setattr("intaglio.runtime.graph.sliding.BLOCK", 5)
         monkeypatch.setattr("intaglio.runtime.decoding.in_place.MASK_STEP", 8)
 
 

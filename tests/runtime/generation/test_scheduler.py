@@ -317,15 +317,18 @@ def test_a_cancelled_request_leaves_the_queue_and_its_slot(lm: TextGenerator) ->
         assert not scheduler._cancelled
 
 
+@pytest.mark.parametrize("kv_cache", ["auto", "int8"])
 @pytest.mark.parametrize("prefill_tokens", [1, 20, 64])
-def test_chunks_and_kept_prompts_do_not_change_a_bit_of_quantized_weights(quantized: Path, prefill_tokens: int) -> None:
+def test_chunks_and_kept_prompts_do_not_change_a_bit_of_quantized_weights(
+    quantized: Path, prefill_tokens: int, kv_cache: Any
+) -> None:
     """Longer passes multiply by repacked weights; log-probabilities tell what tokens may not."""
     random = np.random.default_rng(3)
     system = random.integers(3, 4000, 130).tolist()
-    sizes = (0, 1, 40, 70, 100, 260)
+    sizes = (0, 1, 40, 50, 100, 260)
     prompts = [[5, 6, 7], *(system + random.integers(3, 4000, size).tolist() for size in sizes)]
     options: dict[str, Any] = {"max_new_tokens": 5, "eos_token_id": [], "temperature": 0.0, "logprobs": 2}
-    with load(quantized, task="text-generation", threads=1) as lm:
+    with load(quantized, task="text-generation", threads=1, kv_cache=kv_cache) as lm:
         alone = [lm.generate(prompt, speculate=False, **options) for prompt in prompts]
         cached = []
         with lm.scheduler(slots=3, max_length=450, kept_prompts=2, prefill_tokens=prefill_tokens) as scheduler:

@@ -72,7 +72,7 @@ def test_guesses_between_steps_of_a_batch_change_no_token(
     lm: TextGenerator, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Requests come while one runs alone, and some are cancelled, so that guesses and batches alternate."""
-    monkeypatch.setattr("intaglio.runtime.graph.sliding.LEAST_SLACK", 9)
+    monkeypatch.setattr("intaglio.runtime.graph.sliding.BLOCK", 10)
     random = np.random.default_rng(seed)
     prompts = [random.integers(3, 40, random.integers(1, 9)).tolist() * int(random.integers(1, 20)) for _ in range(12)]
     options: list[dict[str, Any]] = [

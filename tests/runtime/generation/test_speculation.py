@@ -51,7 +51,7 @@ class Oracle:
 def test_guesses_change_no_token(
     lm: TextGenerator, options: dict[str, Any], errors: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("intaglio.runtime.graph.sliding.LEAST_SLACK", 9)
+    monkeypatch.setattr("intaglio.runtime.graph.sliding.BLOCK", 10)
     options = {"eos_token_id": [], "max_new_tokens": 60, **options}
     for prompt in PROMPTS:
         plain = lm.generate(prompt, speculate=False, **options)

@@ -50,7 +50,8 @@ def buffer(capacity: int, window: int, lengths: Iterator[int]) -> Iterator[tuple
 @pytest.mark.parametrize("window", [1, 6, 64, 4096])
 def test_a_buffer_keeps_its_window(window: int) -> None:
     capacity = window_capacity(window)
-    assert capacity == window + max(64, window // 16)
+    assert capacity == window + max(64, window // 16) - 1
+    assert (capacity - window + 1) % 64 == 0
     for total, first in buffer(capacity, window, iter(range(1, 5 * capacity))):
         assert first_kept(total, window) == first, total
         last = same_until(total, window)
@@ -89,9 +90,9 @@ def test_a_file_that_is_not_a_graph(tmp_path: Path) -> None:
         text_generator(folder)
 
 
-@pytest.mark.parametrize("slack", [1, 3, 64])
-def test_windows_change_no_token_far_beyond_them(hybrid: Path, slack: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("intaglio.runtime.graph.sliding.LEAST_SLACK", slack)
+@pytest.mark.parametrize("dropped", [1, 2, 4, 64])
+def test_windows_change_no_token_far_beyond_them(hybrid: Path, dropped: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("intaglio.runtime.graph.sliding.BLOCK", dropped)
     monkeypatch.setattr("intaglio.runtime.decoding.prefill.PREFILL_CHUNK", 50)
     lm = text_generator(hybrid, threads=1)
     whole = TextGenerator(open_session(hybrid, lm.manifest, threads=1), lm.tokenizer, lm.defaults)
@@ -106,8 +107,8 @@ def test_windows_change_no_token_far_beyond_them(hybrid: Path, slack: int, monke
 def test_sliding_buffers_stay_as_large_as_their_window(hybrid: Path) -> None:
     lm = text_generator(hybrid)
     cache = InPlaceCache(lm.session, 2, 10, 500)
-    assert [buffer.capacity for buffer in cache._buffers] == [70] * 6 + [500] * 2
-    assert cache.bytes(500) == 2 * (3 * 70 + 500) * 2 * 2 * 16 * 4
+    assert [buffer.capacity for buffer in cache._buffers] == [69] * 6 + [500] * 2
+    assert cache.bytes(500) == 2 * (3 * 69 + 500) * 2 * 2 * 16 * 4
     assert cache.bytes(20) == 2 * (4 * 20) * 2 * 2 * 16 * 4
 
 

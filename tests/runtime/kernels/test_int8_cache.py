@@ -12,6 +12,7 @@ from intaglio.errors import UnsupportedError, UsageError
 from intaglio.exporter import QuantizeOptions, export, quantize
 from intaglio.runtime import TextGenerator, kernels, load
 from intaglio.runtime.decoding.cache import InPlaceCache
+from intaglio.runtime.engine.opening import open_session
 from intaglio.runtime.engine.sizes import cache_bytes
 from intaglio.runtime.kernels.edits.int8_cache import OPERATOR, SCALE_BYTES
 from intaglio.tests import tiny
@@ -316,15 +317,26 @@ def test_the_ways_to_generate_agree(artifact: Path, monkeypatch: pytest.MonkeyPa
 
 
 @needs_kernel
-def test_sliding_layers_keep_everything(tmp_path: Path) -> None:
+def test_sliding_layers_keep_their_window(tmp_path: Path) -> None:
     source = tiny.write(tmp_path / "source", tiny.config("exaone4", max_position_embeddings=512), tokenizer=True)
     export(source, tmp_path / "out")
     lm, small = generator(tmp_path / "out"), generator(tmp_path / "out", kv_cache="int8")
     assert lm.session.windowed
-    assert not small.session.windowed
-    prompt = list(range(5, 60))
+    assert small.session.windowed
+    prompt = [*range(5, 250), *range(5, 60)]
     wanted, found = (model.score(prompt).logprobs[1:] for model in (lm, small))
     assert np.abs(np.subtract(wanted, found, dtype=float)).max() < 0.2
+    facts = lm.manifest.model
+    row = facts.head_dim + SCALE_BYTES
+    kept = 3 * 69 + 300  # three of four layers have windows of 6
+    assert small.session.cache_bytes(300) == 2 * facts.num_key_value_heads * kept * row
+    whole = TextGenerator(
+        open_session(tmp_path / "out", small.manifest, kv_cache="int8"), small.tokenizer, small.defaults
+    )
+    assert not whole.session.windowed
+    assert whole.score(prompt).logprobs == small.score(prompt).logprobs
+    how: dict[str, Any] = {"max_new_tokens": 100, "temperature": 0, "eos_token_id": []}
+    assert small.generate(prompt[:200], **how).token_ids == whole.generate(prompt[:200], **how).token_ids
 
 
 @needs_kernel
