@@ -31,19 +31,30 @@ def usable_cpus(cgroup: Path = CGROUP) -> int:
 
 
 def available_memory(cgroup: Path = CGROUP, meminfo: Path = MEMINFO) -> int | None:
-    """Return the bytes that can be allocated without swapping, or None where the system has no figure."""
+    """Return the bytes that can be allocated without swapping, or None where the system has no figure.
+
+    A cgroup counts the page cache of files that its processes have read as used; what is inactive of it is given up
+    for an allocation, as Kubernetes reckons it too.
+    """
     free = []
     for line in _lines(meminfo):
         if line.startswith("MemAvailable:"):
             free.append(int(line.split()[1]) * 1024)
-    for limit, used in (
-        (cgroup / "memory.max", cgroup / "memory.current"),
-        (cgroup / "memory" / "memory.limit_in_bytes", cgroup / "memory" / "memory.usage_in_bytes"),
+    for folder, limit, used, cached in (
+        (cgroup, "memory.max", "memory.current", "inactive_file"),
+        (cgroup / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     ):
-        most, now = "".join(_words(limit)), "".join(_words(used))
+        most, now = "".join(_words(folder / limit)), "".join(_words(folder / used))
         if most.isdigit() and now.isdigit():
-            free.append(max(0, int(most) - int(now)))
+            needed = max(0, int(now) - _figure(folder / "memory.stat", cached))
+            free.append(max(0, int(most) - needed))
     return min(free, default=None)
+
+
+def _figure(path: Path, name: str) -> int:
+    """Return a number of a file of lines ``NAME NUMBER``; 0 where it has none."""
+    found = [line.split()[1] for line in _lines(path) if line.split()[:1] == [name]]
+    return int(found[0]) if found and found[0].isdigit() else 0
 
 
 class GpuMemory(NamedTuple):

@@ -1,9 +1,9 @@
 """A model of a task without generation: its calls take turns on a thread of its own."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from ...runtime.load import Model
@@ -14,13 +14,6 @@ from ..steps import Steps
 from .admission import Admission
 
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class Returned(Generic[Result]):
-    """What a generator has returned."""
-
-    value: Result
 
 
 class Worker:
@@ -63,40 +56,77 @@ class Worker:
         client = current().client if client is None else client
         self._admission.enter(1, client)
         loop = asyncio.get_running_loop()
-        ends = None if self._timeout is None else loop.time() + self._timeout
-        step: Future[Returned[Result] | None] | None = None
+        call = _Call(self._executor, steps)
+        result: asyncio.Future[Result] | None = None
         try:
-            while True:
-                step = self._submit(steps)
-                result = asyncio.wrap_future(step)
-                ended, _ = await asyncio.wait({result}, timeout=None if ends is None else max(ends - loop.time(), 0))
-                if not ended:
-                    raise timed_out(self.name, self._timeout)
-                if result.cancelled():
-                    raise shutting_down()
-                if (returned := result.result()) is not None:
-                    return returned.value
+            call.begin()
+            # The steps do not wait for the loop, which may be busy with others.
+            result = asyncio.wrap_future(call.result)
+            ended, _ = await asyncio.wait({result}, timeout=self._timeout)
+            if not ended:
+                raise timed_out(self.name, self._timeout)
+            return result.result()
         finally:
-            if step is None or step.cancel() or step.done():
+            if result is not None:
+                result.cancel()  # nobody waits for it any more, even for its error
+            if (step := call.stop()) is None:
                 self._admission.leave(client)
             else:
                 step.add_done_callback(lambda _: loop.call_soon_threadsafe(self._admission.leave, client))
-
-    def _submit(self, steps: Steps[Result]) -> "Future[Returned[Result] | None]":
-        try:
-            return self._executor.submit(_advance, steps)
-        except RuntimeError:  # it has been shut down
-            raise shutting_down() from None
 
     def close(self) -> None:
         """End the thread after the call that runs; those that wait are cancelled."""
         self._executor.shutdown(cancel_futures=True)
 
 
-def _advance(steps: Steps[Result]) -> Returned[Result] | None:
-    """Take a step; return what the generator returns, None where it has not ended."""
-    try:
-        next(steps)
-    except StopIteration as end:
-        return Returned(end.value)
-    return None
+class _Call(Generic[Result]):
+    """The steps of one call: each is queued when the one before has ended, behind those of the other calls.
+
+    Attributes:
+        result: what the generator returns or raises; an ApiError where the executor has been shut down.
+    """
+
+    def __init__(self, executor: ThreadPoolExecutor, steps: Steps[Result]) -> None:
+        self.result: Future[Result] = Future()
+        self.result.set_running_or_notify_cancel()
+        self._executor = executor
+        self._steps = steps
+        self._lock = threading.Lock()
+        self._stopped = False
+        self._step: Future[None] | None = None
+
+    def begin(self) -> None:
+        """Queue the first step."""
+        with self._lock:
+            self._queue()
+
+    def stop(self) -> "Future[None] | None":
+        """Take no further step; return the one that runs, None where none does."""
+        with self._lock:
+            self._stopped = True
+            step = self._step
+        return None if step is None or step.cancel() or step.done() else step
+
+    def _queue(self) -> None:
+        try:
+            self._step = self._executor.submit(self._advance)
+        except RuntimeError:  # it has been shut down
+            self.result.set_exception(shutting_down())
+        else:
+            self._step.add_done_callback(self._dropped)
+
+    def _dropped(self, step: "Future[None]") -> None:
+        if step.cancelled() and not self._stopped:  # the executor was shut down while the step waited
+            self.result.set_exception(shutting_down())
+
+    def _advance(self) -> None:
+        try:
+            next(self._steps)
+        except StopIteration as end:
+            self.result.set_result(end.value)
+        except BaseException as error:
+            self.result.set_exception(error)
+        else:
+            with self._lock:
+                if not self._stopped:
+                    self._queue()

@@ -77,7 +77,7 @@ def running(server: Server, room: Room, log: Path) -> Iterator[str]:
     Raises:
         SystemExit: it does not start; with the end of its log.
     """
-    port = _free_port()
+    port = free_port()
     address = f"http://127.0.0.1:{port}"
     variables = {"OMP_NUM_THREADS": str(room.threads), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     environment = process_environment(**variables, **server.variables)
@@ -109,7 +109,8 @@ def _wait(url: str, process: subprocess.Popen[bytes], name: str, log: Path) -> N
     raise SystemExit(f"{name} does not start:\n{log.read_text(errors='replace')[-2000:]}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of this machine on which nothing listens."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         return int(listening.getsockname()[1])
 

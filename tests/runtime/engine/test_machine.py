@@ -59,6 +59,19 @@ def test_available_memory_is_the_smallest_remaining_limit(tmp_path: Path) -> Non
     assert available_memory(first, meminfo) == 0
 
 
+def test_the_page_cache_that_a_cgroup_can_give_up_is_not_used(tmp_path: Path) -> None:
+    stat = "anon 9000\ninactive_file 6000\nactive_file 100\n"
+    second = write(tmp_path / "v2", memory_dot_max="40000", memory_dot_current="15000", memory_dot_stat=stat)
+    assert available_memory(second, tmp_path / "none") == 31000
+    old = write(
+        tmp_path / "v1",
+        memory__memory_dot_limit_in_bytes="500",
+        memory__memory_dot_usage_in_bytes="600",
+        memory__memory_dot_stat="inactive_file 1\ntotal_inactive_file 150\n",
+    )
+    assert available_memory(old, tmp_path / "none") == 50
+
+
 def test_memory_is_unknown_where_the_system_does_not_say(tmp_path: Path) -> None:
     assert available_memory(tmp_path, tmp_path / "none") is None
 
