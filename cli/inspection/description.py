@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ...contract import BITS
 from ..sizes import size
 from .quantized import StoredFormats
 from .weights import StoredWeight, describe_formats, rows_by_kind
@@ -61,7 +62,7 @@ class Description:
         memory_precision: the precision of the weights in memory.
         resident_bytes: the bytes of the weights in memory.
         cache_bits: the bits of one key or value element; None without a KV cache.
-        windowed: sliding layers keep only their window in the KV cache.
+        windowed: sliding layers keep only their window in the KV cache, which may be int8: target `ort`.
         details: facts that only a checkpoint or only an artifact has.
         weights: the weights of a quantized artifact.
         bits_per_weight: average over all parameters, with scales and zero points.
@@ -101,11 +102,24 @@ class Description:
         """Return the bytes of one sequence's KV cache; unless ``windowed``, every layer keeps all tokens."""
         if self.cache_bits is None:
             return None
+        width = self.architecture.head_dim * self.cache_bits // 8
+        return self._rows(tokens, windowed) * width
+
+    def int8_cache_bytes(self, tokens: int) -> int | None:
+        """Return the bytes of one sequence's KV cache with ``kv_cache="int8"``; None where there is none."""
+        from ...runtime.kernels.edits.int8_cache import fits, row_bytes
+
+        if not (self.windowed and self.cache_bits == BITS["fp32"] and fits(self.architecture)):
+            return None
+        return self._rows(tokens, windowed=True) * row_bytes(self.architecture)
+
+    def _rows(self, tokens: int, windowed: bool) -> int:
+        """Return the number of keys and values of one sequence, counted over heads and layers."""
         from ...runtime.graph.sliding import kept_positions
 
         layers = self.architecture.layer_windows
         positions = kept_positions(layers, tokens) if windowed else tokens * len(layers)
-        return 2 * positions * self.architecture.num_key_value_heads * self.architecture.head_dim * self.cache_bits // 8
+        return 2 * positions * self.architecture.num_key_value_heads
 
     def to_json(self, lengths: Sequence[int]) -> dict[str, Any]:
         """Return the description as JSON values, with the KV cache at these numbers of tokens."""
@@ -115,6 +129,7 @@ class Description:
                 "tokens": n,
                 "bytes": self.cache_bytes(n, windowed=self.windowed),
                 "bytes_without_windows": self.cache_bytes(n, windowed=False),
+                "bytes_as_int8": self.int8_cache_bytes(n),
             }
             for n in lengths
             if self.cache_bits is not None
@@ -183,8 +198,11 @@ class Description:
             cache, whole = (self.cache_bytes(tokens, windowed=windowed) for windowed in (self.windowed, False))
             if cache is not None and whole is not None:
                 total = size(cache + self.resident_bytes)
-                saved = f" ({cache / whole:.1%} of a cache without windows)" if cache < whole else ""
-                lines.append(("", f"+ {size(cache)} of KV cache at {tokens:,} tokens = {total}{saved}"))
+                notes = [f"{cache / whole:.1%} of one without windows"] if cache < whole else []
+                small = self.int8_cache_bytes(tokens)
+                notes += [f"{size(small)} as int8"] if small is not None else []
+                told = f" ({'; '.join(notes)})" if notes else ""
+                lines.append(("", f"+ {size(cache)} of KV cache at {tokens:,} tokens = {total}{told}"))
         if self.labels:
             lines.append(("labels", ", ".join(self.labels)))
         for name, value in self.details.items():

@@ -40,7 +40,7 @@ from ...artifact import Manifest
 from ...errors import IntaglioWarning
 from ..graph.graph import Change
 from .edits.int8_cache import OPERATOR as INT8_CACHE
-from .edits.int8_cache import use_int8_cache
+from .edits.int8_cache import fits, use_int8_cache
 from .edits.merged_matmuls import merge_matmuls
 from .edits.stored_scales import use_stored_scales
 from .weight_file import WeightFile, weight_file
@@ -140,7 +140,7 @@ def replaceable(manifest: Manifest, int8_cache: bool = False) -> tuple[str, ...]
     operators = []
     if manifest.precision in ("int8", "int4"):
         operators.append("MatMulNBits")
-    if facts.head_dim % 16 == 0 and facts.head_dim <= 256:
+    if fits(facts):
         operators.append(INT8_CACHE if int8_cache else "GroupQueryAttention")
     return tuple(operators)
 

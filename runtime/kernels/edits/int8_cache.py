@@ -2,7 +2,8 @@
 [B, K, C, E + SCALE_BYTES] (native/attention/cache.h), about a quarter of the memory.
 """
 
-from ....artifact import ModelFacts
+from typing import Protocol
+
 from ....contract import PAST, PRESENT
 from ...graph.graph import (
     FLOAT,
@@ -29,9 +30,21 @@ PAST_KEY, KEY_BIAS, KEY_NORM = 3, 9, 10  # inputs of the operator
 CACHES = (PAST.encode(), PRESENT.encode())
 
 
-def row_bytes(facts: ModelFacts) -> int:
+class Heads(Protocol):
+    """What the size of a row depends on."""
+
+    @property
+    def head_dim(self) -> int: ...
+
+
+def fits(heads: Heads) -> bool:
+    """Return whether intaglio's attention has heads of this size (native/attention/operator.c)."""
+    return heads.head_dim % 16 == 0 and heads.head_dim <= 256
+
+
+def row_bytes(heads: Heads) -> int:
     """Return the bytes of the key or the value of one token and head."""
-    return facts.head_dim + SCALE_BYTES
+    return heads.head_dim + SCALE_BYTES
 
 
 def use_int8_cache(graph: Graph) -> None:

@@ -17,7 +17,7 @@ def test_an_artifact(run: Run, make_artifact: MakeArtifact) -> None:
     result = run("inspect", folder)
     assert result.exit_code == 0
     # 4096 * 64 + 64 float32 and 3 int64: 1,048,856 bytes. A token's cache: 2 * 2 heads * 16 * 4 bytes in each of the
-    # 4 layers, of which the first three keep 32 + 64 tokens.
+    # 4 layers, of which the first three keep 32 + 63 tokens; as int8 it is 20/64 of that.
     assert result.stdout.splitlines() == [
         f"artifact    {folder}",
         "model       exaone4, text-generation",
@@ -29,9 +29,9 @@ def test_an_artifact(run: Run, make_artifact: MakeArtifact) -> None:
         "attention   window 32 in layers 0-2; global in layer 3",
         "context     8,192 tokens",
         "memory      1.05 MB of weights as fp32",
-        "            + 336 kB of KV cache at 1,024 tokens = 1.38 MB (32.0% of a cache without windows)",
-        "            + 1.12 MB of KV cache at 4,096 tokens = 2.17 MB (26.8% of a cache without windows)",
-        "            + 2.17 MB of KV cache at 8,192 tokens = 3.22 MB (25.9% of a cache without windows)",
+        "            + 335 kB of KV cache at 1,024 tokens = 1.38 MB (32.0% of one without windows; 105 kB as int8)",
+        "            + 1.12 MB of KV cache at 4,096 tokens = 2.17 MB (26.7% of one without windows; 350 kB as int8)",
+        "            + 2.17 MB of KV cache at 8,192 tokens = 3.22 MB (25.9% of one without windows; 678 kB as int8)",
         "target      ort",
         "operators   MatMul 12, com.microsoft::GroupQueryAttention 4",
         "tokenizer   none: no tokenizer.json, nor vocab.json with merges.txt; token ids only",
@@ -52,7 +52,7 @@ def test_an_artifact_as_json(run: Run, make_artifact: MakeArtifact) -> None:
     assert found["memory"] == {
         "precision": "fp32",
         "weight_bytes": 1048856,
-        "kv_cache": [{"tokens": 100, "bytes": 99328, "bytes_without_windows": 102400}],
+        "kv_cache": [{"tokens": 100, "bytes": 98560, "bytes_without_windows": 102400, "bytes_as_int8": 30800}],
     }
     assert found["operators"] == {"MatMul": 12, "com.microsoft::GroupQueryAttention": 4}
 
@@ -68,7 +68,27 @@ def test_an_artifact_without_a_cache(run: Run, make_artifact: MakeArtifact) -> N
 def test_half_precision_halves_the_cache(run: Run, make_artifact: MakeArtifact) -> None:
     folder = make_artifact(cache_dtype="bfloat16")
     found = json.loads(run("inspect", folder, "--json", "--context-length", "100").stdout)
-    assert found["memory"]["kv_cache"] == [{"tokens": 100, "bytes": 49664, "bytes_without_windows": 51200}]
+    (cache,) = found["memory"]["kv_cache"]
+    assert cache == {"tokens": 100, "bytes": 49280, "bytes_without_windows": 51200, "bytes_as_int8": None}
+
+
+def test_the_cache_of_the_32b_hybrid_as_int8(run: Run, make_artifact: MakeArtifact) -> None:
+    """64 layers, 8 key-value heads of 128; 48 layers keep 4,096 + 255 of 131,072 tokens; a row has 128 + 4 bytes."""
+    windows = tuple(None if layer % 4 == 3 else 4096 for layer in range(64))
+    folder = make_artifact(
+        layer_windows=windows,
+        num_hidden_layers=64,
+        num_key_value_heads=8,
+        num_attention_heads=40,
+        head_dim=128,
+        context_length=131_072,
+    )
+    found = json.loads(run("inspect", folder, "--json", "--context-length", "131072").stdout)
+    (cache,) = found["memory"]["kv_cache"]
+    positions = 16 * 131072 + 48 * 4351
+    assert cache["bytes"] == 2 * positions * 8 * 128 * 4
+    assert cache["bytes_as_int8"] == 2 * positions * 8 * 132
+    assert "4.87 GB as int8" in run("inspect", folder, "--context-length", "131072").stdout
 
 
 def write_checkpoint(folder: Path) -> None:
