@@ -11,12 +11,14 @@
       avx512.c, avx_vnni.c, avx2.c  the instruction sets of x86-64; ymm.h for 256 bits
       neon_i8mm.c, neon_dotprod.c, neon.c     those of 64-bit ARM; neon.h for all three
       loops.h, normalize.h          for all
-      repacked                      GEMM for long sequences, with weights repacked to int8
+      unpacked.h                    GEMM for many rows with 256 bits, with weights of 4 bits unpacked to bytes
+      repacked                      GEMM for long sequences with AVX512, with weights repacked to int8
     native/attention/
       operator.c                    GroupQueryAttention and GroupQueryAttentionInt8
       append, cache.h, sliding.h    rotation, and the KV cache, also one that keeps a window
       attention                     the division of attention into tasks
-      decode.c, prefill.c           attention with few queries, and with many
+      decode.h, prefill.h           attention with few queries, and with many, compiled for each instruction set:
+      avx512.c, avx2.c              on the vectors of common/simd512.h and simd256.h
     native/common/                  memory, files of packed weights, sizes, processors, float16, vector helpers
 
 The artifact needs no change: ONNX Runtime takes an operator's kernel from a registered library first. While a graph is

@@ -50,7 +50,7 @@ def draw(mode: str, seed: int, number: int) -> Case:
 
 
 def choose_instructions(number: int) -> None:
-    """Choose one of this processor's instruction sets for the matrix multiplications."""
+    """Choose one of this processor's instruction sets."""
     there = []
     for name in INSTRUCTIONS:
         os.environ["INTAGLIO_KERNELS"] = name
