@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+KEPT_OUTPUTS = 16_384
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -51,6 +53,14 @@ class Settings:
     preload: bool = False
     otlp_endpoint: str | None = None
     log_contents: bool = False
+
+    @property
+    def kept_outputs(self) -> int:
+        """How many tokens of earlier answers guesses for later ones may come from.
+
+        None where clients have different API keys: the time of an answer would tell that another one had it before.
+        """
+        return KEPT_OUTPUTS if len(self.api_keys) < 2 else 0
 
     def longest(self, context: int) -> int:
         """Return the most tokens of a request to a model with this context."""

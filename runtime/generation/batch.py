@@ -14,6 +14,9 @@ from .prefix_cache import PrefixCache
 from .prompt_files import PromptFiles
 from .speculation import Rounds
 
+RoundsOf = Callable[[ActiveSequence], Rounds | None]
+"""Returns the rounds of a sequence; None where it takes one token in each step."""
+
 
 class Advance(NamedTuple):
     """What a step made of a sequence: the text that is certain now, or the error that has ended it."""
@@ -164,25 +167,47 @@ class Batch:
         """Wait until the prompts that are kept on disk are written."""
         self._prefixes.close()
 
-    def step(self, rounds: Rounds | None = None) -> list[Advance]:
-        """Decode every sequence by one token, and remove those that end.
+    def step(self, rounds_of: RoundsOf = lambda _: None) -> list[Advance]:
+        """Decode every sequence by one token or more, and remove those that end.
 
-        Args:
-            rounds: those of the sequence that is ``alone``, which may be decoded by several tokens.
+        A sequence that is ``alone`` takes a round, with guesses. With others, it first reads the tokens that its
+        grammar forces in a pass of its own, where that costs less than further steps of the batch.
         """
         sequences = self._fill_slots()
         if not sequences:
             return []
-        if rounds is not None and self.alone is not None:
-            advances = [_attempt(sequences[0], lambda: "".join(rounds.next(self._decoder)))]
-        else:
-            last = np.array([sequence.token_ids[-1] for sequence in sequences], dtype=np.int64)
-            logits = self._decoder.step(last)
-            advances = [_attempt(one, partial(one.accept, logits[slot])) for slot, one in enumerate(sequences)]
-        for slot, advance in enumerate(advances):
-            if advance.error is not None or advance.sequence.finish_reason is not None:
-                self._end(slot)
+        if self.alone is not None and (rounds := rounds_of(self.alone)) is not None:
+            return [self._ended(0, _attempt(self.alone, lambda: "".join(rounds.next(self._decoder))))]
+        before = self._read_forced(sequences, rounds_of)
+        ended = [advance for advance in before if advance.error is not None or advance.sequence.finish_reason]
+        chunks = {id(sequence): chunk for sequence, chunk, _ in before}
+        sequences = self._fill_slots()
+        if not sequences:
+            return ended
+        try:
+            logits = self._decoder.step(np.array([sequence.token_ids[-1] for sequence in sequences], dtype=np.int64))
+        except Exception as error:  # whatever ONNX Runtime raises
+            if not ended:
+                raise
+            return ended + [Advance(sequence, "", error) for sequence in self.drop_running()]
+        advances = [_attempt(one, partial(one.accept, logits[slot])) for slot, one in enumerate(sequences)]
+        stepped = [self._ended(slot, advance) for slot, advance in enumerate(advances)]
+        return ended + [one._replace(chunk=chunks.get(id(one.sequence), "") + one.chunk) for one in stepped]
+
+    def _read_forced(self, sequences: list[ActiveSequence], rounds_of: RoundsOf) -> list[Advance]:
+        """Let sequences take the tokens that their grammars force; return the advances of those that did."""
+        advances = []
+        for slot, sequence in enumerate(sequences):
+            if (rounds := rounds_of(sequence)) is not None and (forced := rounds.forced(len(sequences))):
+                taken = _attempt(sequence, partial(rounds.read_forced, self._decoder, slot, forced))
+                advances.append(self._ended(slot, taken))
         return advances
+
+    def _ended(self, slot: int, advance: Advance) -> Advance:
+        """Empty the slot of a sequence that has ended; return its advance."""
+        if advance.error is not None or advance.sequence.finish_reason is not None:
+            self._end(slot)
+        return advance
 
     def _end(self, slot: int) -> None:
         """Empty a slot; its prompt is kept where there is room for it."""
@@ -206,13 +231,14 @@ class Batch:
         return [sequence for sequence in slots if sequence is not None]
 
 
-def run(batch: Batch, sequences: list[ActiveSequence]) -> None:
-    """Generate all sequences to their end, as many at once as the batch has slots."""
+def run(batch: Batch, sequences: list[tuple[ActiveSequence, Rounds]]) -> None:
+    """Generate all sequences to their end, as many at once as the batch has slots. No guesses are made."""
     waiting = sequences[::-1]
+    rounds = {id(sequence): its for sequence, its in sequences}
     while waiting or batch.running:
         while waiting and batch.free:
-            batch.join(waiting.pop())
-        for advance in batch.step():
+            batch.join(waiting.pop()[0])
+        for advance in batch.step(lambda sequence: rounds[id(sequence)]):
             if advance.error is not None:
                 raise advance.error
 

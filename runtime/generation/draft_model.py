@@ -8,12 +8,13 @@ import numpy as np
 from ...errors import UsageError
 from ..decoding.decoder import open_decoder
 from ..engine.session import Session
+from ..numerics import log_sum_exp
 from ..sequence.options import Drafter
 from ..text.tokenizer import Tokenizer
 
 
 class DraftModel:
-    """Proposes the greedy continuation of another model, which reads the history into a KV cache of its own.
+    """A ``Proposer`` of the greedy continuation of another model, which reads the history into a KV cache of its own.
 
     Args:
         prompt: the number of tokens of the prompt.
@@ -25,24 +26,59 @@ class DraftModel:
     def __init__(self, session: Session, prompt: int) -> None:
         self._context = session.manifest.model.context_length
         self._decoder = open_decoder(session, 1, min(prompt, self._context), self._context)
-        self._cached: list[int] = []  # the tokens in the cache: first of the history, then proposed ones
+        self._read: list[int] = []  # the tokens in the cache: first of the history, then proposed ones
         self._confirmed = 0  # how many of them are of the history
 
-    def propose(self, history: list[int], count: int) -> list[int]:
-        """Return at most ``count`` tokens; none where the history fills this model's context."""
-        count = min(count, self._context - len(history))
-        if count < 1:
-            return []
+    def begin(self, history: list[int]) -> "DraftProposal":
+        """As ``Proposer.begin``."""
         known = self._confirmed
-        known += sum(1 for _ in takewhile(bool, map(eq, self._cached[known:], history[known:-1])))
-        known = self._decoder.rollback(0, known)
-        logits = self._decoder.extend(0, np.array(history[known:], dtype=np.int64))[0]
-        self._confirmed = len(history)
-        guesses = [int(logits.argmax())]
-        while len(guesses) < count:
-            guesses.append(int(self._decoder.step(np.array(guesses[-1:]))[0].argmax()))
-        self._cached = history + guesses[:-1]
-        return guesses
+        known += sum(1 for _ in takewhile(bool, map(eq, self._read[known:], history[known:-1])))
+        known = self._decoder.rollback(0, min(known, self._decoder.length(0)))
+        del self._read[known:]
+        self._confirmed = known
+        return DraftProposal(self, history[known:], len(history) - known)
+
+    def choose(self, tokens: list[int], confirmed: int) -> tuple[int, float] | None:
+        """Read tokens, of which the first ``confirmed`` are of the history; return the likeliest next one, and its
+        probability. Return None where they fill this model's context.
+        """
+        if len(self._read) + len(tokens) >= self._context:
+            return None
+        if len(tokens) == 1:
+            logits = self._decoder.step(np.array(tokens))[0]
+        else:
+            logits = self._decoder.extend(0, np.array(tokens, dtype=np.int64))[0]
+        self._read += tokens
+        self._confirmed += confirmed
+        token = int(logits.argmax())
+        return token, float(np.exp(logits[token] - log_sum_exp(logits)))
+
+
+class DraftProposal:
+    """Guesses after one text; a ``Proposal``. The draft model reads a token only when a guess after it is asked for."""
+
+    def __init__(self, model: DraftModel, unread: list[int], confirmed: int) -> None:
+        self._model = model
+        self._unread = unread
+        self._confirmed = confirmed
+
+    def guess(self) -> tuple[int, float] | None:
+        found = self._model.choose(self._unread, self._confirmed)
+        self._unread, self._confirmed = [], 0
+        return found
+
+    def take(self, token: int) -> None:
+        self._unread.append(token)
+
+
+def draft_cost(session: Session, draft: Session) -> float:
+    """Return what a step of a draft costs in steps of a model: the bytes of its weights by those of the model's."""
+    return _weight_bytes(draft) / max(1, _weight_bytes(session))
+
+
+def _weight_bytes(session: Session) -> int:
+    entry = session.manifest.files.get(session.manifest.data)
+    return 0 if entry is None else entry.size
 
 
 def check_draft(session: Session, tokenizer: Tokenizer | None, draft: Drafter) -> None:

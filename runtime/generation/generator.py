@@ -24,11 +24,13 @@ from ..text.tokenizer import Tokenizer
 from .batch import Batch, run
 from .beam_search import BeamSearch, stream_beams
 from .conversation import Conversation
-from .draft_model import DraftModel, check_draft
+from .draft_model import DraftModel, check_draft, draft_cost
+from .pass_cost import pass_cost
 from .scheduler import Scheduler
 from .score import Score, score
 from .several import check_count, make_sequences, search_all
-from .speculation import PromptLookup, Speculation, decode, most_guesses
+from .speculation import Rounds, Speculation, decode
+from .suffix_lookup import EarlierTexts, SuffixLookup
 
 
 class Closable(Protocol):
@@ -146,10 +148,10 @@ class TextGenerator:
                 or JSON text), a regular expression, or a grammar in Lark's notation.
             constrain_after: text after which that begins to hold; before its first occurrence there may be any text.
             logprobs: compute log-probabilities of the generated tokens, and of so many most likely ones for each.
-            speculate: guess tokens from the text so far and check several in one pass. None does so where a prompt is
-                decoded alone and the results are the same (``speculation_note`` is None); False never does; True
-                always, and refuses where it is not possible: with target "standard", or rotary frequencies that depend
-                on the length.
+            speculate: guess tokens from the text so far and check several in one pass, and read tokens that a grammar
+                forces together. None does so where the results are the same (``speculation_note`` is None), with
+                guesses for a prompt that is decoded alone; False never does; True always, and refuses where it is not
+                possible: with target "standard", or rotary frequencies that depend on the length.
             draft: a smaller model of the same vocabulary, such as another ``TextGenerator``, which guesses instead.
 
         Raises:
@@ -180,7 +182,8 @@ class TextGenerator:
         else:
             if request.speculate or request.draft is not None:
                 raise UsageError("a batch does not speculate: leave out speculate and draft, or give batch_size=1")
-            run(Batch(self._open(sequences, size)), sequences)
+            batch = Batch(self._open(sequences, size))
+            run(batch, [(one, Rounds(one, self._speculation(request, one.prompt.size))) for one in sequences])
         results = [one.result() if isinstance(one, ActiveSequence) else one for one in made]
         return results if listed or num_return_sequences is not None else results[0]  # type: ignore[return-value]
 
@@ -267,6 +270,7 @@ class TextGenerator:
         prefill_tokens: int = 64,
         kept_prompts: int = 0,
         prompt_cache: str | Path | None = None,
+        kept_outputs: int = 16_384,
     ) -> Scheduler:
         """Return a scheduler for continuous batching: requests join and leave while others are decoded.
 
@@ -280,6 +284,9 @@ class TextGenerator:
                 Each takes the memory of a slot.
             prompt_cache: a folder for the kept prompts, so that a scheduler that is opened later has them. Their text
                 can be read from its files. It needs kept_prompts, and the CPU.
+            kept_outputs: how many tokens of earlier requests' texts stay in memory, from which guesses are made for
+                later ones (about 0.2 KB each). Results do not depend on them, but how fast they come does: 0 where a
+                request must not show in the time of another.
 
         Raises:
             UsageError: fewer than one slot, or a max_length beyond the context; prompt_cache without kept_prompts, or
@@ -294,6 +301,8 @@ class TextGenerator:
             raise UsageError(f"prefill_tokens must be at least 1, not {prefill_tokens}")
         if kept_prompts < 0:
             raise UsageError(f"kept_prompts must be at least 0, not {kept_prompts}")
+        if kept_outputs < 0:
+            raise UsageError(f"kept_outputs must be at least 0, not {kept_outputs}")
         if prompt_cache is not None and not kept_prompts:
             raise UsageError("prompt_cache is for kept prompts; give kept_prompts, how many there are in memory")
         if max_length is not None and not 2 <= max_length <= context:
@@ -307,6 +316,7 @@ class TextGenerator:
             prefill_tokens,
             kept_prompts,
             None if prompt_cache is None else Path(prompt_cache),
+            EarlierTexts(kept_outputs) if kept_outputs else None,
         )
         self._children.add(scheduler)
         return scheduler
@@ -406,8 +416,11 @@ class TextGenerator:
 
         return chunks()
 
-    def _speculation(self, request: Request, prompt: int) -> Speculation | None:
+    def _speculation(self, request: Request, prompt: int, earlier: EarlierTexts | None = None) -> Speculation | None:
         """Return how to speculate for a prompt of so many tokens that is decoded alone; None for not at all.
+
+        Args:
+            earlier: other texts that guesses may come from; None for none.
 
         Raises:
             UsageError: the request requires speculation and the artifact cannot, or the draft has another vocabulary.
@@ -425,9 +438,10 @@ class TextGenerator:
         if request.draft is None:
             if request.speculate is None and pass_dependence(session) is not None:
                 return None
-            return Speculation(PromptLookup(), most_guesses(session))
+            return Speculation(SuffixLookup(earlier), pass_cost(session))
         check_draft(session, self.tokenizer, request.draft)
-        return Speculation(DraftModel(request.draft.session, prompt), most_guesses(session))
+        cost = pass_cost(session, draft_cost(session, request.draft.session))
+        return Speculation(DraftModel(request.draft.session, prompt), cost)
 
 
 def _no_speculation(session: Session) -> str | None:

@@ -23,6 +23,7 @@ from .exclusive import ExclusiveUse
 from .pace import Pace
 from .prompt_files import PromptFiles
 from .speculation import Rounds, SpeculationFor
+from .suffix_lookup import CONTEXT, EarlierTexts
 
 
 class Scheduler:
@@ -45,6 +46,7 @@ class Scheduler:
         prefill_tokens: int,
         kept_prompts: int,
         prompt_cache: Path | None = None,
+        earlier: EarlierTexts | None = None,
     ) -> None:
         self._facts: ModelFacts = session.manifest.model
         self._cache_bytes = session.cache_bytes
@@ -59,6 +61,7 @@ class Scheduler:
         shares = not self._facts.length_dependent_rope
         self._step = prefill_step(session)
         self._batch: Batch | None = Batch(decoder, slots, shares, files, self._step)
+        self._earlier = earlier
         self._waiting: deque[Waiting] = deque()
         self._running: list[Waiting] = []
         self._numbers = count()
@@ -102,7 +105,7 @@ class Scheduler:
                 f"the prompt's {sequence.prompt.size:,} tokens and {sequence.limit:,} new ones are more than the "
                 f"{self._max_length:,} of a slot; give fewer max_new_tokens, or the scheduler a larger max_length"
             )
-        speculation = self._speculation_for(request, sequence.prompt.size)
+        speculation = self._speculation_for(request, sequence.prompt.size, self._earlier)
         return Waiting(next(self._numbers), sequence, Rounds(sequence, speculation) if speculation else None)
 
     def add(self, request: Waiting) -> int:
@@ -199,6 +202,7 @@ class Scheduler:
                 if not isinstance(error, Exception):
                     raise
                 events += [entry.failed(error) for entry in lost if entry.sequence.finish_reason is None]
+            self._keep_texts()
             self._running = [entry for entry in self._running if entry.sequence.finish_reason is None]
             return events
 
@@ -218,6 +222,15 @@ class Scheduler:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _keep_texts(self) -> None:
+        """Keep the texts that have ended, for the guesses of later requests, where guesses are made at all."""
+        if self._earlier is None:
+            return
+        for entry in self._running:
+            sequence = entry.sequence
+            if entry.rounds is not None and sequence.token_ids and sequence.finish_reason is not None:
+                self._earlier.add(sequence.prompt[-CONTEXT:].tolist(), sequence.token_ids)
 
     def _remove_cancelled(self, batch: Batch) -> None:
         """Remove the requests that have been cancelled, running or waiting."""
@@ -285,10 +298,9 @@ class Scheduler:
     def _decode(self, batch: Batch) -> list[Event]:
         entries = {id(entry.sequence): entry for entry in self._running}
         began, decoding = time.monotonic(), batch.running > 0
-        rounds = None if batch.alone is None else entries[id(batch.alone)].rounds
         events: list[Event] = []
         try:
-            for sequence, chunk, error in batch.step(rounds):
+            for sequence, chunk, error in batch.step(lambda sequence: entries[id(sequence)].rounds):
                 entry = entries[id(sequence)]
                 if error is None:
                     events += entry.event(chunk)

@@ -2,119 +2,134 @@
 
 The pass computes the logits after every guess. The sampler chooses from them in order, with the random numbers that it
 would have used without guesses. The first choice that differs from its guess ends the round, and the cache is rolled
-back to it. So the tokens are those of plain decoding, and only the number of passes differs (Leviathan et al. 2023;
-proposals from the text itself: Saxena 2023, "prompt lookup decoding").
+back to it. So the tokens are those of plain decoding, and only the number of passes differs (Leviathan et al. 2023).
+
+Tokens that are the only ones a grammar allows are not guessed: they are read like a part of a prompt. Their logits are
+computed only where something needs them.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from ..decoding.decoder import Decoder
-from ..engine.session import Device, Session
 from ..sequence.request import Request
 from ..sequence.sampler import Floats
 from ..sequence.sequence import ActiveSequence
-
-# The number of guesses rises while all are accepted, falls to the number that was accepted, and after several rounds
-# without any is 0 for some tokens.
-FIRST_GUESSES = 3
-LONGEST_PAUSE = 15
-
-CHEAP_PASS: Mapping[Device, Mapping[str, int]] = {"cpu": {}, "cuda": {"int8": 5}}
-"""The most tokens of a pass by device and precision of the weights, where a longer one costs much more; else any.
-
-On the CPU a pass over S tokens costs, in decode steps of an int4 0.5B on two cores: 1.0 for 2, 1.5 for 4, 2.4 for 8,
-4.2 for 16, and after 2,000 tokens 1.5 for 2. On CUDA weights of 8 bits are multiplied as they are stored with at most 5
-tokens (ONNX Runtime 1.30, ``TryMatMul8Bits`` in matmul_8bits.cu); with more, all of them are dequantized first. Those
-of 4 bits take 16 (``kSmallMMax`` in matmul_4bits.cu). What is said of CUDA was read in the source and not measured.
-"""
-LONGEST_PASS = 16
-
-LONG, SHORT = 5, 3
+from .pass_cost import LONGEST_FORCED, PassCost
+from .suffix_lookup import EarlierTexts
 
 
-class Proposer(Protocol):
-    """Guesses the next tokens."""
+class Proposal(Protocol):
+    """Guesses of the tokens after a text, one after the other."""
 
-    def propose(self, history: list[int], count: int) -> list[int]:
-        """Return at most ``count`` tokens that may follow ``history``: the list of the last call, with new tokens."""
+    def guess(self) -> tuple[int, float] | None:
+        """Return the likeliest next token, and how likely the model chooses it; None for no guess."""
+        ...
+
+    def take(self, token: int) -> None:
+        """Assume that ``token`` is the next one."""
         ...
 
 
-class PromptLookup:
-    """Proposes what followed the last occurrence of the last 5 tokens, or of the last 3."""
+class Proposer(Protocol):
+    """Guesses the next tokens of one text."""
 
-    def __init__(self) -> None:
-        self._followed: dict[tuple[int, ...], int] = {}  # from an n-gram to the position after its last occurrence
-        self._read = 0
-
-    def propose(self, history: list[int], count: int) -> list[int]:
-        # The n-gram at the end of the history is not entered yet: it would find itself.
-        for end in range(max(self._read, SHORT), len(history)):
-            for length in (LONG, SHORT):
-                if length <= end:
-                    self._followed[tuple(history[end - length : end])] = end
-        self._read = max(self._read, len(history))
-        for length in (LONG, SHORT):
-            position = self._followed.get(tuple(history[-length:]))
-            if position is not None:
-                return history[position : position + count]
-        return []
+    def begin(self, history: list[int]) -> Proposal:
+        """Return guesses of what follows ``history``: the list of the last call, with new tokens."""
+        ...
 
 
-def most_guesses(session: Session) -> int:
-    """Return how many guesses a pass may check: with the token before them, as many tokens as are cheap."""
-    cheap = CHEAP_PASS[session.device]
-    stored = {entry.precision for entry in session.manifest.tensors.values()}
-    return min([LONGEST_PASS, *(cheap[precision] for precision in stored & cheap.keys())]) - 1
+@dataclass(frozen=True)
+class Draft:
+    """Tokens that may come next. The first ``forced`` are certain, the others are guesses."""
+
+    tokens: list[int]
+    forced: int = 0
 
 
 class Speculation:
-    """A proposer, and the number of guesses that are worth their cost.
+    """A proposer, and the number of its guesses that are worth their cost.
 
-    The number depends only on how many were accepted, not on time, so a seed gives the same passes every time.
-
-    Args:
-        most: the most guesses of a pass.
+    The number depends on how likely they are and on ``PassCost``, not on time, so a seed gives the same passes every
+    time.
     """
 
-    def __init__(self, proposer: Proposer, most: int) -> None:
+    def __init__(self, proposer: Proposer, cost: PassCost) -> None:
+        self.cost = cost
         self._proposer = proposer
-        self._most = most
-        self._count = min(FIRST_GUESSES, most)
-        self._misses = 0
-        self._pause = 0
         self.proposed = 0
         self.accepted = 0
 
-    def guesses(self, history: list[int], most: int) -> list[int]:
-        """Return the guesses of the next round, at most ``most``."""
-        count = min(self._count, most)
-        if self._pause:
-            self._pause -= 1
-            count = 0
-        return self._proposer.propose(history, count) if count > 0 else []
+    def draft(self, sequence: ActiveSequence, history: list[int], most: int, reversible: int) -> Draft:
+        """Return the tokens with which a pass makes the most tokens for its cost.
+
+        Args:
+            history: the tokens of the sequence, prompt included.
+            most: the most tokens that may come before the sequence's last one.
+            reversible: the most tokens of a pass that can be rolled back.
+        """
+        ahead = sequence.ahead()
+        tokens = [] if ahead is None else ahead.forced(min(most, LONGEST_FORCED - 1))
+        forced = len(tokens)
+        room = min(most, self.cost.longest - 1, reversible - 1)
+        if forced >= room:
+            return Draft(tokens, forced)
+        proposal = self._proposer.begin(history)
+        for token in tokens:
+            proposal.take(token)
+        guesses, probability = 0, 1.0
+        expected = 1.0 + forced
+        chosen, rate = forced, expected / self.cost.of(1 + forced)
+        while len(tokens) < room:
+            if not self._may_pay(len(tokens), room, guesses + 1, expected, probability, rate):
+                break  # even where the next guess is certain: do not ask for it
+            if (found := proposal.guess()) is None:
+                break
+            token, likely = found
+            if sequence.ends_with(token) or (ahead is not None and not ahead.take(token)):
+                break
+            probability *= likely
+            guesses += 1
+            if not self._may_pay(len(tokens), room, guesses, expected, probability, rate):
+                break
+            proposal.take(token)
+            tokens.append(token)
+            expected += probability
+            for token in [] if ahead is None else ahead.forced(room - len(tokens)):
+                proposal.take(token)
+                tokens.append(token)
+                expected += probability
+            if (new := expected / self.cost.of(1 + len(tokens), guesses)) >= rate:
+                chosen, rate = len(tokens), new
+        return Draft(tokens[:chosen], forced)
 
     def update(self, proposed: int, accepted: int) -> None:
-        """Adapt the number of guesses to a round in which ``accepted`` of ``proposed`` were right."""
+        """Count the guesses of a round, of which ``accepted`` were right."""
         self.proposed += proposed
         self.accepted += accepted
-        self._count = min(2 * self._count + 1, self._most) if accepted == proposed else max(1, accepted)
-        self._misses = 0 if accepted else self._misses + 1
-        self._pause = min(max(0, 2 ** (self._misses - 1) - 1), LONGEST_PAUSE)
+
+    def _may_pay(self, tokens: int, room: int, guesses: int, expected: float, probability: float, rate: float) -> bool:
+        """Return True where a draft of more than ``tokens`` could have the rate, if all that follows were as likely."""
+        return any(
+            (expected + (size - tokens) * probability) >= rate * self.cost.of(1 + size, guesses)
+            for size in range(tokens + 1, room + 1)
+        )
 
 
-SpeculationFor = Callable[[Request, int], Speculation | None]
-"""Returns the speculation of a request whose prompt has so many tokens; None for none."""
+class SpeculationFor(Protocol):
+    """Returns the speculation of a request whose prompt has so many tokens; None for none."""
+
+    def __call__(self, request: Request, prompt: int, earlier: EarlierTexts | None = None, /) -> Speculation | None: ...
 
 
 class Rounds:
-    """The rounds of one sequence in slot 0 of a decoder. Between two rounds it may take part in steps of a batch.
+    """The rounds of one sequence of a decoder. Between two rounds it may take part in steps of a batch.
 
     Args:
-        speculation: None for rounds without guesses.
+        speculation: None for rounds of one token.
     """
 
     def __init__(self, sequence: ActiveSequence, speculation: Speculation | None) -> None:
@@ -123,23 +138,46 @@ class Rounds:
         self._history: list[int] = []
 
     def next(self, decoder: Decoder) -> list[str]:
-        """Read the last token, and guesses of the next ones where there are any; return the chunks of text.
+        """Read the last token, and others that may follow it; return the chunks of text. The sequence has slot 0.
 
-        Afterwards the decoder has read all tokens but the last, or, where guesses ended the sequence, some more.
+        Afterwards the decoder has read all tokens but the last, or, where others ended the sequence, some more.
         """
         sequence, speculation = self._sequence, self._speculation
-        guesses: list[int] = []
+        draft = Draft([])
         if speculation is not None:
             history = self._history or sequence.prompt.tolist()
             history.extend(sequence.token_ids[len(history) - sequence.prompt.size :])
             self._history = history
-            room = min(sequence.limit - len(sequence.token_ids), decoder.reversible(0))
-            guesses = speculation.guesses(history, room - 1)
-        if speculation is None or not guesses:
+            draft = speculation.draft(sequence, history, self._most, decoder.reversible(0))
+        if speculation is None or not draft.tokens:
             return [sequence.accept(decoder.step(np.array(sequence.token_ids[-1:]))[0])]
-        chunks, accepted = _round(decoder, sequence, guesses)
-        speculation.update(len(guesses), accepted)
+        chunks, accepted = _round(decoder, sequence, draft)
+        speculation.update(len(draft.tokens) - draft.forced, max(0, accepted - draft.forced))
         return chunks
+
+    def forced(self, sequences: int) -> list[int]:
+        """Return the tokens that must come next; none where a batch of so many sequences reads them at less cost."""
+        if self._speculation is None or (ahead := self._sequence.ahead()) is None:
+            return []
+        tokens = ahead.forced(min(self._most, LONGEST_FORCED))
+        return [] if tokens and self._speculation.cost.batch_is_cheaper(len(tokens), sequences) else tokens
+
+    def read_forced(self, decoder: Decoder, slot: int, tokens: list[int]) -> str:
+        """Take ``forced`` tokens, and read them up to the last but one; return their text."""
+        sequence = self._sequence
+        keep = len(tokens) if sequence.needs_logits else 1
+        logits = decoder.extend(slot, np.array([sequence.token_ids[-1], *tokens[:-1]]), keep=keep)
+        chunks = []
+        for index, token in enumerate(tokens):
+            chunks.append(sequence.accept(logits[index]) if sequence.needs_logits else sequence.push_forced(token))
+            if sequence.finish_reason is not None:
+                break
+        return "".join(chunks)
+
+    @property
+    def _most(self) -> int:
+        """The most tokens that may come before the last one."""
+        return self._sequence.limit - len(self._sequence.token_ids) - 1
 
 
 def decode(
@@ -159,15 +197,20 @@ def decode(
         yield from rounds.next(decoder)
 
 
-def _round(decoder: Decoder, sequence: ActiveSequence, guesses: list[int]) -> tuple[list[str], int]:
-    """Read the last token and the guesses in one pass; return the chunks of text, and how many guesses were right."""
+def _round(decoder: Decoder, sequence: ActiveSequence, draft: Draft) -> tuple[list[str], int]:
+    """Read the last token and a draft in one pass; return the chunks of text, and how many of the draft were right."""
     before = decoder.length(0)
-    logits = decoder.extend(0, np.array([sequence.token_ids[-1], *guesses]), keep=1 + len(guesses))
+    tokens = draft.tokens
+    without = 0 if sequence.needs_logits else draft.forced  # how many tokens are taken without their logits
+    logits = decoder.extend(0, np.array([sequence.token_ids[-1], *tokens]), keep=1 + len(tokens) - without)
     chunks = []
     accepted = 0
-    for index in range(1 + len(guesses)):
-        chunks.append(sequence.accept(logits[index]))
-        right = index < len(guesses) and sequence.token_ids[-1] == guesses[index]
+    for index in range(1 + len(tokens)):
+        if index < without:
+            chunks.append(sequence.push_forced(tokens[index]))
+        else:
+            chunks.append(sequence.accept(logits[index - without]))
+        right = index < len(tokens) and sequence.token_ids[-1] == tokens[index]
         if sequence.finish_reason is not None or not right:
             break
         accepted += 1

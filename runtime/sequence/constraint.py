@@ -36,6 +36,18 @@ _SCHEMA = re.compile(r"%json\s*\{")
 REASON = 500  # characters of llguidance's explanation; the state of its parser follows
 
 
+class Lookahead(Protocol):
+    """What a constraint allows after further tokens, which the sequence itself has not taken."""
+
+    def forced(self, most: int) -> list[int]:
+        """Take the next tokens that are the only ones allowed, at most ``most``; return them."""
+        ...
+
+    def take(self, token: int) -> bool:
+        """Take a token; return False where it is not allowed, or where it may end the text."""
+        ...
+
+
 class Constraint(Protocol):
     """The tokens that a sequence may take next, given those that it has taken."""
 
@@ -50,6 +62,10 @@ class Constraint(Protocol):
 
     def accept(self, token: int) -> None:
         """Take the token that was chosen; not called for the end token."""
+        ...
+
+    def ahead(self) -> Lookahead:
+        """Return what is allowed after further tokens."""
         ...
 
     def fresh(self) -> "Constraint":
@@ -193,6 +209,9 @@ class GrammarConstraint:
         self._count += 1
         self.finished = bool(self._matcher.is_stopped()) and bool(self._matcher.is_accepting())
 
+    def ahead(self) -> Lookahead:
+        return GrammarLookahead(self._matcher.deep_copy(), self._end, self._end_tokens, self._vocab_size)
+
     def _allowed(self) -> NDArray[np.bool_]:
         """Return the tokens that may come next, bool [V]."""
         bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
@@ -212,6 +231,39 @@ class GrammarConstraint:
         if not holds:
             where = f"no further than {self._count} tokens" if self._count else "no text at all"
             raise ConstraintError(f"{self._what} allows {where}: {_reason(reason)}; correct or simplify it")
+
+
+class GrammarLookahead:
+    """A ``Lookahead`` of a grammar. It ends where llguidance reaches a limit, without an error.
+
+    Args:
+        matcher: a copy of the sequence's.
+    """
+
+    def __init__(self, matcher: Any, end: int, end_tokens: NDArray[np.int64], vocab_size: int) -> None:
+        self._matcher = matcher
+        self._excluded = {end, *end_tokens.tolist()}
+        self._vocab_size = vocab_size
+
+    def forced(self, most: int) -> list[int]:
+        taken: list[int] = []
+        for token in self._matcher.compute_ff_tokens()[:most]:
+            # llguidance tokenizes the text that must follow; what counts is that its mask has no other token.
+            if not self._is_only(token) or not self.take(token):
+                break
+            taken.append(token)
+        return taken
+
+    def take(self, token: int) -> bool:
+        if token in self._excluded or token >= self._vocab_size or self._matcher.is_stopped():
+            return False
+        return bool(self._matcher.try_consume_tokens([token]) == 1)
+
+    def _is_only(self, token: int) -> bool:
+        """Return True where the mask of the next token has this one alone."""
+        bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+        byte, bit = divmod(token, 8)
+        return np.count_nonzero(bits) == 1 and byte < bits.size and int(bits[byte]) == 1 << bit
 
 
 def import_llguidance() -> Any:

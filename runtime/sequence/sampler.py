@@ -68,6 +68,11 @@ class Sampler:
             token = int(tokens[draw(weights, self._random.random())])
         return token
 
+    def skip(self) -> None:
+        """Draw as ``choose`` does, for a token that is the only one to choose."""
+        if self._settings.temperature != 0:
+            self._random.random()
+
 
 def distribution(logits: Floats, settings: SamplingSettings) -> tuple[Indices, NDArray[np.float64]]:
     """Return the tokens that may be drawn, and their weights (not normalized; the largest is 1)."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..representation import short_repr
 from ..text.detokenize import Detokenizer
 from ..text.tokenizer import Tokenizer
-from .constraint import Constraint
+from .constraint import Constraint, Lookahead
 from .logprobs import TokenLogprob, token_logprob
 from .processors.chain import Processors, check_choice
 from .sampler import Floats, Sampler
@@ -121,14 +121,27 @@ class ActiveSequence:
 
     def push(self, token: int, logits: Floats) -> str:
         """Take the token that was chosen after the model's logits [V]; return the text that is certain now."""
-        self.token_ids.append(token)
-        if self._processors is not None:
-            self._processors.push(token)
         if self.logprobs is not None:
             self.logprobs.append(token_logprob(logits, token, self._top_logprobs, self._tokenizer))
-        chunk = self._text_of(token)
-        self._chunks.append(chunk)
-        return chunk
+        return self._take(token)
+
+    def push_forced(self, token: int) -> str:
+        """Take the only token that the constraint allows, as ``accept`` would; not where that ``needs_logits``."""
+        self._sampler.skip()
+        return self._take(token)
+
+    @property
+    def needs_logits(self) -> bool:
+        """True where logits are used even if there is only one token to choose."""
+        return self.logprobs is not None or self._processors is not None
+
+    def ahead(self) -> Lookahead | None:
+        """Return what the constraint allows after further tokens; None without a constraint."""
+        return None if self._constraint is None else self._constraint.ahead()
+
+    def ends_with(self, token: int) -> bool:
+        """Return True for a token that ends the sequence."""
+        return token in self._end_tokens
 
     def expired(self) -> bool:
         """Return True, and end the sequence, where its time is over before its first token."""
@@ -158,6 +171,15 @@ class ActiveSequence:
             None if self.logprobs is None else tuple(self.logprobs),
             score,
         )
+
+    def _take(self, token: int) -> str:
+        """Add a token; return the text that is certain now."""
+        self.token_ids.append(token)
+        if self._processors is not None:
+            self._processors.push(token)
+        chunk = self._text_of(token)
+        self._chunks.append(chunk)
+        return chunk
 
     def _text_of(self, token: int) -> str:
         """Set ``finish_reason`` where the token ends the sequence; return the text that is certain now."""

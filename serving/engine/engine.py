@@ -70,6 +70,7 @@ class Engine:
             prefill_tokens=settings.prefill_tokens,
             kept_prompts=settings.kept_prompts,
             prompt_cache=settings.prompt_cache,
+            kept_outputs=settings.kept_outputs,
         )
         self._open: dict[int, _Open] = {}
         self._beside = Worker(name, generator, settings)

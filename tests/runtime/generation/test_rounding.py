@@ -13,7 +13,8 @@ from intaglio.runtime import Generation, TextGenerator
 from intaglio.runtime.engine.opening import open_session
 from intaglio.runtime.engine.rounding import pass_dependence
 from intaglio.runtime.engine.session import KVCache, Session
-from intaglio.runtime.generation import speculation
+from intaglio.runtime.generation import generator, speculation
+from intaglio.runtime.generation.speculation import Draft
 from intaglio.tests.runtime import fakes
 from intaglio.tests.runtime.fakes import text_generator
 
@@ -28,11 +29,12 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     found: list[int] = []
     original = speculation._round
 
-    def counted(decoder: Any, sequence: Any, guesses: list[int]) -> Any:
-        found.append(len(guesses))
-        return original(decoder, sequence, guesses)
+    def counted(decoder: Any, sequence: Any, draft: Draft) -> Any:
+        found.append(len(draft.tokens))
+        return original(decoder, sequence, draft)
 
     monkeypatch.setattr(speculation, "_round", counted)
+    monkeypatch.setattr(generator, "draft_cost", lambda *_: 0.1)  # drafts of the same size are of no use
     return found
 
 

@@ -1,18 +1,20 @@
 """Speculation: the same tokens from fewer passes, with any proposer and any guesses."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from intaglio.artifact import Precision, TensorEntry
+from intaglio.artifact import FileEntry, Precision, TensorEntry
 from intaglio.errors import UsageError
 from intaglio.runtime import TextGenerator
 from intaglio.runtime.decoding.in_place import InPlaceDecoder
-from intaglio.runtime.engine.session import Device
-from intaglio.runtime.generation.speculation import LONGEST_PASS, PromptLookup, Speculation, most_guesses
+from intaglio.runtime.engine.session import Device, Session
+from intaglio.runtime.generation.draft_model import draft_cost
+from intaglio.runtime.generation.pass_cost import LONGEST_PASS, PassCost, pass_cost
+from intaglio.runtime.generation.speculation import Speculation
 from intaglio.tests.runtime import fakes
 from intaglio.tests.runtime.fakes import logprobs_of, text_generator, tokenizer_of
 
@@ -32,9 +34,22 @@ class Oracle:
         self.tokens, self.prompt, self.errors = tokens, prompt, errors
         self.random = np.random.default_rng(0)
 
-    def propose(self, history: list[int], count: int) -> list[int]:
-        made = len(history) - self.prompt
-        return [3 if self.random.random() < self.errors else t for t in self.tokens[made : made + count]]
+    def begin(self, history: list[int]) -> "Certain":
+        left = self.tokens[len(history) - self.prompt :]
+        return Certain([3 if self.random.random() < self.errors else token for token in left])
+
+
+class Certain:
+    """Proposes tokens one by one, each as certain as is said."""
+
+    def __init__(self, tokens: list[int], likely: float = 0.999) -> None:
+        self.tokens, self.likely, self.taken = tokens, likely, 0
+
+    def guess(self) -> tuple[int, float] | None:
+        return (self.tokens[self.taken], self.likely) if self.taken < len(self.tokens) else None
+
+    def take(self, token: int) -> None:
+        self.taken += 1
 
 
 @pytest.mark.parametrize("errors", [0.0, 0.2, 1.0])
@@ -55,7 +70,7 @@ def test_guesses_change_no_token(
     options = {"eos_token_id": [], "max_new_tokens": 60, **options}
     for prompt in PROMPTS:
         plain = lm.generate(prompt, speculate=False, **options)
-        oracle = Speculation(Oracle(plain.token_ids, len(prompt), errors), 15)
+        oracle = Speculation(Oracle(plain.token_ids, len(prompt), errors), PassCost())
         with monkeypatch.context() as patch:
             patch.setattr("intaglio.runtime.generation.generator.Speculation", lambda *_, known=oracle: known)
             assert lm.generate(prompt, **options) == plain
@@ -97,13 +112,14 @@ def test_accepted_guesses_save_passes(lm: TextGenerator, monkeypatch: pytest.Mon
         monkeypatch.setattr(InPlaceDecoder, name, counted(getattr(InPlaceDecoder, name)))
     plain = lm.generate([5, 6, 7], max_new_tokens=61, speculate=False, eos_token_id=[])
     assert len(passes) == 61
-    oracle = Speculation(Oracle(plain.token_ids, 3, errors=0.0), 15)
+    oracle = Speculation(Oracle(plain.token_ids, 3, errors=0.0), PassCost())
     monkeypatch.setattr("intaglio.runtime.generation.generator.Speculation", lambda *_: oracle)
     assert lm.generate([5, 6, 7], max_new_tokens=61, eos_token_id=[]) == plain
-    assert len(passes) - 61 == 6  # of 1 token, 4, 8, 16, 16 and 16
+    assert len(passes) - 61 == 5  # the prompt, and four of 16, 16, 16 and 12 tokens
 
 
-def test_a_draft_model_guesses(lm: TextGenerator, tmp_path: Path) -> None:
+def test_a_draft_model_guesses(lm: TextGenerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("intaglio.runtime.generation.generator.draft_cost", lambda *_: 0.1)
     prompt = [5, 6, 7] * 5
     plain = lm.generate(prompt, max_new_tokens=60, eos_token_id=[])
     twin = text_generator(fakes.language_model(tmp_path / "twin"))
@@ -122,10 +138,22 @@ def test_a_draft_model_guesses(lm: TextGenerator, tmp_path: Path) -> None:
 def test_a_draft_of_the_same_weights_is_always_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lm = text_generator(fakes.language_model(tmp_path / "lm"))
     updates = []
+    monkeypatch.setattr("intaglio.runtime.generation.generator.draft_cost", lambda *_: 0.05)
     monkeypatch.setattr(Speculation, "update", lambda self, proposed, accepted: updates.append((proposed, accepted)))
     lm.generate([9, 8, 7], max_new_tokens=60, eos_token_id=[], draft=lm)
     assert all(proposed == accepted for proposed, accepted in updates)
     assert len(updates) >= 15
+
+
+def test_a_draft_costs_the_bytes_of_its_weights(lm: TextGenerator) -> None:
+    def sized(size: int) -> Session:
+        manifest = lm.session.manifest
+        return replace(
+            lm.session, manifest=replace(manifest, files=manifest.files | {manifest.data: FileEntry("", size)})
+        )
+
+    assert draft_cost(sized(4000), sized(1000)) == 0.25
+    assert draft_cost(sized(4000), sized(4000)) == 1
 
 
 def test_arguments_that_speculation_refuses(lm: TextGenerator, tmp_path: Path) -> None:
@@ -160,97 +188,85 @@ def test_a_draft_with_another_vocabulary(lm: TextGenerator, tmp_path: Path) -> N
         lm.generate([5], draft=other)
 
 
-class TestLookup:
-    """Prompt lookup proposes the tokens after an earlier occurrence of the last tokens."""
+class Plain:
+    """A sequence without a constraint and without end tokens."""
 
-    def test_the_longer_match_wins_then_the_later(self) -> None:
-        lookup = PromptLookup()
-        text = [1, 2, 3, 4, 5, 60, 9, 3, 4, 5, 70, 9, 1, 2, 3, 4, 5]
-        assert lookup.propose(text, 2) == [60, 9]
-        assert lookup.propose([*text, 0, 3, 4, 5], 3) == [0, 3, 4]
+    def ahead(self) -> None:
+        return None
 
-    def test_new_tokens_are_indexed_from_call_to_call(self) -> None:
-        lookup = PromptLookup()
-        history = [1, 2]
-        assert lookup.propose(history, 4) == []
-        for token in (3, 4, 1, 2):
-            history.append(token)
-            assert lookup.propose(history, 4) == []
-        history.append(3)
-        assert lookup.propose(history, 4) == [4, 1, 2, 3]
-        history += [4, 1]
-        assert lookup.propose(history, 1) == [2]
-
-    def test_a_match_is_not_the_end_itself(self) -> None:
-        assert PromptLookup().propose([1, 2, 3], 4) == []
-        assert PromptLookup().propose([7, 7, 7, 7], 4) == [7]
+    def ends_with(self, token: int) -> bool:
+        return token == 2
 
 
-def test_the_number_of_guesses_follows_the_number_accepted() -> None:
-    asked = []
+class Fixed:
+    """A proposer of the same tokens every time."""
 
-    class Counts:
-        def propose(self, history: list[int], count: int) -> list[int]:
-            asked.append(count)
-            return [0] * count
+    def __init__(self, tokens: list[int], likely: float) -> None:
+        self.tokens, self.likely = tokens, likely
 
-    speculation = Speculation(Counts(), LONGEST_PASS - 1)
-    for accepted in (3, 7, 15, 15, 4, 0, 1, 3, 2):
-        guesses = speculation.guesses([1], 99)
-        speculation.update(len(guesses), accepted)
-    assert asked == [3, 7, 15, 15, 15, 4, 1, 3, 7]
-    assert speculation.guesses([1], 2) == [0, 0]
-    assert speculation.guesses([1], 0) == []
-    assert max(asked) == LONGEST_PASS - 1
+    def begin(self, history: list[int]) -> Certain:
+        return Certain(self.tokens, self.likely)
 
 
-def test_speculation_pauses_after_misses_in_a_row() -> None:
-    class Wrong:
-        def propose(self, history: list[int], count: int) -> list[int]:
-            return [0] * count
+def guesses(likely: float, cost: PassCost | None = None, room: int = 99, tokens: Sequence[int] = range(3, 40)) -> int:
+    """Return how many guesses of a probability are made."""
+    speculation = Speculation(Fixed(list(tokens), likely), cost or PassCost())
+    plain: Any = Plain()
+    return len(speculation.draft(plain, [1], room, room).tokens)
 
-    speculation = Speculation(Wrong(), 15)
-    tried = []
-    for step in range(60):
-        if guesses := speculation.guesses([1], 9):
-            tried.append((step, len(guesses)))
-            speculation.update(len(guesses), 0)
-    assert tried == [(0, 3), (1, 1), (3, 1), (7, 1), (15, 1), (31, 1), (47, 1)]
-    speculation.guesses([1], 9)
-    for _ in range(20):
-        if guesses := speculation.guesses([1], 9):
-            speculation.update(len(guesses), len(guesses))
-            break
-    assert speculation.guesses([1], 9) == [0, 0, 0]
+
+def test_one_guess_is_free_and_likely_ones_are_more() -> None:
+    counts = [guesses(likely) for likely in (0.01, 0.3, 0.6, 0.8, 0.9, 0.999)]
+    assert counts[0] == 1
+    assert counts == sorted(counts)
+    assert counts[-1] == LONGEST_PASS - 1
+    assert guesses(0.999, room=5) == 4  # with the last token, five can be rolled back
+    assert guesses(0.99, room=1) == 0
+    assert guesses(0.99, tokens=[]) == 0
+    assert guesses(0.99, tokens=[5, 6, 2, 7]) == 2  # not the end token: nothing comes after it
+
+
+def test_the_number_of_guesses_makes_the_most_tokens_for_the_cost() -> None:
+    """Against every number of guesses, with the sums written out."""
+    for likely in np.linspace(0.02, 0.99, 25):
+        for cost in (PassCost(), PassCost(guess=0.1), PassCost(guess=0.4)):
+            rates = [sum(likely**i for i in range(n + 1)) / cost.of(n + 1, n) for n in range(LONGEST_PASS)]
+            assert rates[guesses(likely, cost)] == pytest.approx(max(rates))
+
+
+def test_a_draft_model_that_costs_as_much_as_the_model_proposes_next_to_nothing() -> None:
+    assert guesses(0.9, PassCost(guess=1.0)) == 0
+    assert guesses(0.99, PassCost(guess=0.2)) > 4
+
+
+def test_what_a_pass_costs() -> None:
+    cost = PassCost()
+    costs = [cost.of(tokens) for tokens in range(1, 64)]
+    assert costs[0] == costs[1] == 1.0
+    assert costs == sorted(costs)
+    assert all(one / (n + 1) <= 1 for n, one in enumerate(costs))
+    assert cost.of(6) == pytest.approx((cost.of(4) + cost.of(8)) / 2)
+    assert cost.of(5, 2) == cost.of(5)
+    assert PassCost(guess=0.5).of(5, 2) == cost.of(5) + 1
+    # Alone any tokens are worth a pass; beside seven others a step costs each of them as little.
+    assert not cost.batch_is_cheaper(2, 1)
+    assert cost.batch_is_cheaper(2, 8)
+    assert cost.batch_is_cheaper(2, 2)
+    assert not cost.batch_is_cheaper(8, 4)
 
 
 @pytest.mark.parametrize(
-    ("device", "precisions", "most"),
-    [("cpu", ("int8", "int4"), 15), ("cuda", ("int4", "fp16"), 15), ("cuda", ("int8", "int4"), 4), ("cuda", (), 15)],
+    ("device", "precisions", "longest"),
+    [("cpu", ("int8", "int4"), 16), ("cuda", ("int4", "fp16"), 16), ("cuda", ("int8", "int4"), 5), ("cuda", (), 16)],
 )
-def test_the_most_guesses_are_those_of_the_device(
-    tmp_path: Path, device: Device, precisions: tuple[Precision, ...], most: int
+def test_the_longest_pass_is_that_of_the_device(
+    tmp_path: Path, device: Device, precisions: tuple[Precision, ...], longest: int
 ) -> None:
     """On CUDA weights of 8 bits are multiplied as they are with at most 5 tokens (``m > 5`` in matmul_8bits.cu)."""
     session = text_generator(fakes.language_model(tmp_path / "lm")).session
     tensors = {f"w{index}": TensorEntry(one, (1,), ()) for index, one in enumerate(precisions)}
     session = replace(session, device=device, manifest=replace(session.manifest, tensors=tensors))
-    assert most_guesses(session) == most
-
-
-def test_few_guesses_stay_few() -> None:
-    asked: list[int] = []
-
-    class Right:
-        def propose(self, history: list[int], count: int) -> list[int]:
-            asked.append(count)
-            return [1] * count
-
-    speculation = Speculation(Right(), 2)
-    for _ in range(5):
-        guesses = speculation.guesses([1], 100)
-        speculation.update(len(guesses), len(guesses))
-    assert asked == [2] * 5
+    assert pass_cost(session).longest == longest
 
 
 def test_half_precision_does_not_speculate_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
