@@ -9,7 +9,7 @@ import pytest
 from intaglio import load
 from intaglio.errors import PromptError, UsageError
 from intaglio.runtime import Event, Generation, Scheduler, TextGenerator
-from intaglio.runtime.generation.batch import Advance, Batch
+from intaglio.runtime.generation.batch import Advance, Batch, RoundsOf
 from intaglio.runtime.sequence.sequence import ActiveSequence
 from intaglio.tests.runtime import fakes
 from intaglio.tests.runtime.fakes import text_generator
@@ -69,9 +69,9 @@ def test_a_list_of_prompts_fills_the_slots_that_become_free(lm: TextGenerator, m
     together = []
     step = Batch.step
 
-    def recorded(batch: Batch) -> list[Advance]:
+    def recorded(batch: Batch, rounds_of: RoundsOf) -> list[Advance]:
         together.append(batch.running)
-        return step(batch)
+        return step(batch, rounds_of)
 
     monkeypatch.setattr(Batch, "step", recorded)
     free = lm.generate(prompts, max_new_tokens=8, batch_size=3)
