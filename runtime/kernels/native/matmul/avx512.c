@@ -20,7 +20,8 @@
 
 #define TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")))
 #define INLINE TARGET ALWAYS_INLINE
-#define MAX_ROWS 12 /* of x for one load of W: their sums and totals fill the registers */
+#define AHEAD 2048 /* bytes of W that are prefetched: the processor does so by itself within a page alone */
+#define MAX_ROWS 8 /* of x for one load of W: their sums fill the registers with two tiles */
 
 #include "common/exponential.h"
 #include "common/transpose.h"
@@ -169,61 +170,91 @@ INLINE __m512i in_every_lane(const uint8_t *at) {
   return _mm512_set1_epi32(word);
 }
 
-/* Compute y[row .. row + rows, 16 columns of a tile]. The sums of all rows are computed side by side, since those of one row
- * wait for each other; and a pointer moves through the tile, since computing its place takes as long as half a row. */
-INLINE void multiply(const Job *job, int64_t tile, int64_t row, const int rows, const int bits, const int step,
-                     const int asymmetric) {
+/* Compute y[row .. row + rows, 16 columns of each tile] for one or two tiles. The sums of all rows and tiles are computed side
+ * by side, since those of one wait for each other; and a pointer moves through the tile, since computing its place takes as long
+ * as half a row. */
+INLINE void multiply_tiles(const Job *job, int64_t tile, const int tiles, int64_t row, const int rows, const int bits,
+                           const int step, const int asymmetric) {
   const PackedWeights *w = job->w;
-  const uint8_t *at = w->tiles + tile * w->tile_bytes, *scales = at, *zero_points = at;
+  const size_t next = w->tile_bytes; /* from a place in the first tile to that in the second */
+  const uint8_t *at = w->tiles + tile * next, *scales = at, *zero_points = at;
   const int64_t row_stride = row_bytes(job->x->padded, step);
   const uint8_t *x = job->x->rows + row * row_stride;
   const __m512i half = _mm512_set1_epi8(15);
   const int64_t block_size = w->shape.block_size, blocks = w->shape.blocks;
   const int wide = w->wide;
   int64_t left = w->shape.k;
-  __m512 total[MAX_ROWS];
-  UNROLL for (int r = 0; r < rows; r++) total[r] = _mm512_setzero_ps();
+  __m512 total[2][MAX_ROWS];
+  UNROLL for (int t = 0; t < tiles; t++) UNROLL for (int r = 0; r < rows; r++) total[t][r] = _mm512_setzero_ps();
   for (int64_t block = 0; block < blocks; block++) {
     if (asymmetric && block % 4 == 0) zero_points = at, at += LINE;
     if (wide || block % 2 == 0) scales = at, at += LINE;
-    const __m512 scale = wide ? _mm512_load_ps(scales) : _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)scales));
-    scales += LANES * sizeof(uint16_t);
-    __m512i zero;
-    if (asymmetric) {
-      const __m128i zeros = _mm_load_si128((const __m128i *)zero_points);
-      zero_points += LANES;
-      zero = _mm512_sub_epi16(_mm512_setzero_si512(), _mm512_cvtepu8_epi32(zeros)); /* the upper 16 bits are 0 */
+    __m512 scale[2];
+    __m512i zero[2];
+    UNROLL for (int t = 0; t < tiles; t++) {
+      scale[t] = wide ? _mm512_load_ps(scales + t * next)
+                      : _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)(scales + t * next)));
+      if (asymmetric) {
+        const __m128i zeros = _mm_load_si128((const __m128i *)(zero_points + t * next));
+        zero[t] = _mm512_sub_epi16(_mm512_setzero_si512(), _mm512_cvtepu8_epi32(zeros)); /* the upper 16 bits are 0 */
+      }
     }
+    scales += LANES * sizeof(uint16_t);
+    if (asymmetric) zero_points += LANES;
     const int64_t size = smaller(block_size, left);
     left -= size;
     for (int64_t k = 0; k < size; k += step, at += step * LANES * bits / 8, x += row_bytes(step, step)) {
-      __m512i sum[MAX_ROWS];
+      __m512i sum[2][MAX_ROWS];
       UNROLL for (int r = 0; r < rows; r++) {
         const uint8_t *header = x + r * row_stride;
-        if (asymmetric) sum[r] = _mm512_madd_epi16(in_every_lane(header + offsetof(StepHeader, sum)), zero);
-        else sum[r] = in_every_lane(header + (bits == 4 ? offsetof(StepHeader, start_4) : offsetof(StepHeader, start)));
+        UNROLL for (int t = 0; t < tiles; t++) {
+          if (asymmetric) sum[t][r] = _mm512_madd_epi16(in_every_lane(header + offsetof(StepHeader, sum)), zero[t]);
+          else
+            sum[t][r] =
+                in_every_lane(header + (bits == 4 ? offsetof(StepHeader, start_4) : offsetof(StepHeader, start)));
+        }
       }
       UNROLL for (int i = 0; i < step / 4; i += 8 / bits) {
-        const __m512i words = _mm512_load_si512(at + i * LANES * bits / 2);
-        __m512i v[2] = {words, words};
-        if (bits == 4) {
-          v[0] = _mm512_and_si512(words, half);
-          v[1] = _mm512_and_si512(_mm512_srli_epi16(words, 4), half);
+        __m512i v[2][2]; /* [tile][first, second four elements] */
+        UNROLL for (int t = 0; t < tiles; t++) {
+          _mm_prefetch((const char *)at + t * next + i * LANES * bits / 2 + AHEAD, _MM_HINT_T0);
+          const __m512i words = _mm512_load_si512(at + t * next + i * LANES * bits / 2);
+          v[t][0] = v[t][1] = words;
+          if (bits == 4) {
+            v[t][0] = _mm512_and_si512(words, half);
+            v[t][1] = _mm512_and_si512(_mm512_srli_epi16(words, 4), half);
+          }
         }
-        UNROLL for (int j = 0; j < 8 / bits; j++) UNROLL for (int r = 0; r < rows; r++) sum[r] =
-            _mm512_dpbusd_epi32(sum[r], v[j], in_every_lane(x + r * row_stride + sizeof(StepHeader) + 4 * (i + j)));
+        UNROLL for (int j = 0; j < 8 / bits; j++) UNROLL for (int r = 0; r < rows; r++) {
+          const __m512i four = in_every_lane(x + r * row_stride + sizeof(StepHeader) + 4 * (i + j));
+          UNROLL for (int t = 0; t < tiles; t++) sum[t][r] = _mm512_dpbusd_epi32(sum[t][r], v[t][j], four);
+        }
       }
       UNROLL for (int r = 0; r < rows; r++) {
         const __m512 x_scale = _mm512_castsi512_ps(in_every_lane(x + r * row_stride));
-        total[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[r]), _mm512_mul_ps(scale, x_scale), total[r]);
+        UNROLL for (int t = 0; t < tiles; t++) total[t][r] =
+            _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[t][r]), _mm512_mul_ps(scale[t], x_scale), total[t][r]);
       }
     }
   }
-  const int64_t n = tile * LANES;
-  const __mmask16 mask = first_lanes(w->shape.n - n);
-  const __m512 bias = job->bias ? _mm512_maskz_loadu_ps(mask, job->bias + n) : _mm512_setzero_ps();
-  UNROLL for (int r = 0; r < rows; r++) _mm512_mask_storeu_ps(
-      job->y + (row + r - job->first_row) * job->stride + n - job->first_column, mask, _mm512_add_ps(total[r], bias));
+  UNROLL for (int t = 0; t < tiles; t++) {
+    const int64_t n = (tile + t) * LANES;
+    const __mmask16 mask = first_lanes(w->shape.n - n);
+    const __m512 bias = job->bias ? _mm512_maskz_loadu_ps(mask, job->bias + n) : _mm512_setzero_ps();
+    UNROLL for (int r = 0; r < rows; r++)
+        _mm512_mask_storeu_ps(job->y + (row + r - job->first_row) * job->stride + n - job->first_column, mask,
+                              _mm512_add_ps(total[t][r], bias));
+  }
+}
+
+INLINE void multiply(const Job *job, int64_t tile, int64_t row, const int rows, const int bits, const int step,
+                     const int zeros) {
+  multiply_tiles(job, tile, 1, row, rows, bits, step, zeros);
+}
+
+INLINE void multiply_pair(const Job *job, int64_t tile, int64_t row, const int rows, const int bits, const int step,
+                          const int zeros) {
+  multiply_tiles(job, tile, 2, row, rows, bits, step, zeros);
 }
 
 /* g / (1 + e^-g). */
