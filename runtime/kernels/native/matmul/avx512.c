@@ -22,6 +22,7 @@
 #define INLINE TARGET ALWAYS_INLINE
 #define AHEAD 2048 /* bytes of W that are prefetched: the processor does so by itself within a page alone */
 #define MAX_ROWS 8 /* of x for one load of W: their sums fill the registers with two tiles */
+#define PAIR_OF_TILES
 
 #include "common/exponential.h"
 #include "common/transpose.h"

@@ -4,7 +4,7 @@
  *
  *     multiply(job, tile, row, rows, bits, step, zeros): y[row .. row + rows, 16 columns of a tile]
  *
- * whose last four arguments are constants wherever it is inlined. Where MAX_ROWS is 8, it also defines multiply_pair, which
+ * whose last four arguments are constants wherever it is inlined. It may define PAIR_OF_TILES and multiply_pair, which
  * computes two tiles, so that each load of x serves both.
  */
 
@@ -37,7 +37,7 @@ INLINE void multiply_group(const Job *job, int64_t first, int64_t last, const in
     const int64_t left = job->last_row - row;
     int64_t tile = first;
     rows = ceil_div(left, ceil_div(left, MAX_ROWS));
-#if MAX_ROWS > 4
+#ifdef PAIR_OF_TILES
     /* One row is read in order, since memory takes all of its time. */
     for (; tile + 1 < last && rows > 1; tile += 2) BY_ROWS(multiply_pair)
 #endif
