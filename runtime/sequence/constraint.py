@@ -9,9 +9,11 @@ import re
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from copy import copy
+from hashlib import sha256
 from importlib import import_module
 from threading import Lock
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,13 +83,14 @@ class Grammars:
     """Makes constraints for the vocabulary of one model; several threads may use it.
 
     The first constraint prepares the vocabulary for llguidance, which takes about a second for 150,000 tokens and holds
-    the interpreter's lock; ``prepare`` does so before. The last constraints are kept: one schema serves many requests.
+    the interpreter's lock; ``prepare`` does so before. Models with the same tokenizer share what is prepared, some 100
+    MB, as long as one of them is there. The last constraints are kept: one schema serves many requests.
     """
 
     def __init__(self, tokenizer: Tokenizer | None, vocab_size: int) -> None:
         self._tokenizer = tokenizer
         self._vocab_size = vocab_size
-        self._prepared: Any = None
+        self._prepared: _Vocabulary | None = None
         self._made: dict[tuple[str, frozenset[int]], GrammarConstraint] = {}
         self._lock = Lock()
 
@@ -133,10 +136,11 @@ class Grammars:
             key = source, frozenset(end_tokens)
             if (made := self._made.get(key)) is not None:
                 return made.fresh()
-            matcher = library.LLMatcher(self._prepare(library, self._tokenizer), source, log_level=0)
+            vocabulary = self._prepare(library, self._tokenizer)
+            matcher = library.LLMatcher(vocabulary, source, log_level=0)
         if matcher.is_error():
             raise ConstraintError(f"{what} cannot be used: {_reason(matcher.get_error())}")
-        constraint = GrammarConstraint(matcher, what, self._prepared.eos_token, end_tokens, self._vocab_size)
+        constraint = GrammarConstraint(matcher, what, vocabulary.eos_token, end_tokens, self._vocab_size)
         constraint.check()
         with self._lock:
             if len(self._made) >= MOST_KEPT:
@@ -147,15 +151,38 @@ class Grammars:
     def _prepare(self, library: Any, tokenizer: Tokenizer) -> Any:
         with self._lock:
             if self._prepared is None:
-                try:
-                    # Any special token can be llguidance's own end of text: it only signals that the text may end.
-                    self._prepared = library.LLTokenizer(tokenizer.backend.to_str(), eos_token=tokenizer.eos_token_id)
-                except Exception as error:  # ValueError, and the errors of its reader of tokenizer.json
-                    raise UnsupportedError(
-                        f"tokenizer.json is of a kind that llguidance cannot constrain ({_reason(str(error))}); "
-                        "generate without json_schema, regex and grammar"
-                    ) from None
-            return self._prepared
+                self._prepared = _vocabulary(library, tokenizer)
+            return self._prepared.prepared
+
+
+class _Vocabulary:
+    """A ``llguidance.LLTokenizer``, which cannot be referred to weakly itself."""
+
+    def __init__(self, prepared: Any) -> None:
+        self.prepared = prepared
+
+
+_vocabularies: WeakValueDictionary[tuple[bytes, int | None], _Vocabulary] = WeakValueDictionary()
+_one_vocabulary = Lock()
+
+
+def _vocabulary(library: Any, tokenizer: Tokenizer) -> _Vocabulary:
+    """Return the vocabulary of a tokenizer, prepared; that of another model with the same one where there is one."""
+    text = tokenizer.backend.to_str()
+    key = sha256(text.encode("utf-8")).digest(), tokenizer.eos_token_id
+    with _one_vocabulary:
+        found = _vocabularies.get(key)
+        if found is None:
+            try:
+                # Any special token can be llguidance's own end of text: it only signals that the text may end.
+                found = _Vocabulary(library.LLTokenizer(text, eos_token=tokenizer.eos_token_id))
+            except Exception as error:  # ValueError, and the errors of its reader of tokenizer.json
+                raise UnsupportedError(
+                    f"tokenizer.json is of a kind that llguidance cannot constrain ({_reason(str(error))}); "
+                    "generate without json_schema, regex and grammar"
+                ) from None
+            _vocabularies[key] = found
+        return found
 
 
 class GrammarConstraint:

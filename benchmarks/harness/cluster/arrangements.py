@@ -59,7 +59,14 @@ def running(name: str, artifact: Path, room: servers.Room, python: Path, log: Pa
         return
     port = servers.free_port()
     command = [str(python), "-m", "intaglio.benchmarks.harness.cluster.ray_process", str(port)]
-    variables = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+    variables = {
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # Ray gives up what a busy machine has not started by then.
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+        "RAY_raylet_start_wait_time_s": "120",
+    }
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as stream:
         process = subprocess.Popen(

@@ -1,8 +1,10 @@
 """Structured output: every text matches its schema, regex or grammar, and ends where that allows it."""
 
+import gc
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -406,6 +408,30 @@ def test_the_vocabulary_may_be_larger_or_smaller_than_the_tokenizers(lm: TextGen
         assert allowed.size == size
         assert allowed[:95].sum() > 50
         assert not allowed[288:].any()
+
+
+def test_models_with_one_tokenizer_share_its_vocabulary(lm: TextGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
+    import llguidance
+
+    made: list[str] = []
+
+    def counting(text: str, eos_token: int) -> Any:
+        made.append(text)
+        return real(text, eos_token=eos_token)
+
+    real = llguidance.LLTokenizer
+    monkeypatch.setattr(llguidance, "LLTokenizer", counting)
+    assert lm.tokenizer is not None
+    tokenizer = replace(lm.tokenizer, eos_token_id=7)  # so that no other test has made its vocabulary
+    first, second = Grammars(tokenizer, 300), Grammars(replace(tokenizer), 200)
+    first.prepare()
+    second.prepare()
+    assert second.constraint({0}, regex="[a-z]+") is not None
+    assert len(made) == 1
+    del first, second
+    gc.collect()
+    Grammars(tokenizer, 300).prepare()
+    assert len(made) == 2
 
 
 def test_an_artifact_without_a_tokenizer(tmp_path: Path) -> None:
