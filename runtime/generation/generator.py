@@ -25,6 +25,7 @@ from .batch import Batch, run
 from .beam_search import BeamSearch, stream_beams
 from .conversation import Conversation
 from .draft_model import DraftModel, check_draft, draft_cost
+from .limits import check_limits
 from .pass_cost import pass_cost
 from .scheduler import Scheduler
 from .score import Score, score
@@ -295,18 +296,15 @@ class TextGenerator:
             PromptError: there is not enough memory for the KV cache.
         """
         context = self.manifest.model.context_length
-        if slots < 1:
-            raise UsageError(f"slots must be at least 1, not {slots}")
-        if prefill_tokens < 1:
-            raise UsageError(f"prefill_tokens must be at least 1, not {prefill_tokens}")
-        if kept_prompts < 0:
-            raise UsageError(f"kept_prompts must be at least 0, not {kept_prompts}")
-        if kept_outputs < 0:
-            raise UsageError(f"kept_outputs must be at least 0, not {kept_outputs}")
-        if prompt_cache is not None and not kept_prompts:
-            raise UsageError("prompt_cache is for kept prompts; give kept_prompts, how many there are in memory")
-        if max_length is not None and not 2 <= max_length <= context:
-            raise UsageError(f"max_length must be between 2 and the model's context of {context:,}, not {max_length}")
+        check_limits(
+            context,
+            slots=slots,
+            max_length=max_length,
+            prefill_tokens=prefill_tokens,
+            kept_prompts=kept_prompts,
+            kept_outputs=kept_outputs,
+            prompt_cache=prompt_cache,
+        )
         scheduler = Scheduler(
             self.session,
             self._requests,

@@ -63,9 +63,7 @@ def running(name: str, artifact: Path, room: servers.Room, python: Path, log: Pa
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
-        # Ray gives up what a busy machine has not started by then.
-        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
-        "RAY_raylet_start_wait_time_s": "120",
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # Ray ends a proxy that a busy machine has not started by then
     }
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as stream:
