@@ -10,6 +10,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -378,6 +379,12 @@ def _check(manifest: Manifest, where: str) -> None:
         raise ArtifactError(f"{where}: {wrong}; export the model again")
 
 
+@cache
+def _field_types(kind: type) -> dict[str, Any]:
+    """Return the types of a dataclass's fields; a manifest has hundreds of objects of one class."""
+    return typing.get_type_hints(kind)
+
+
 def _parse(kind: Any, value: Any, where: str) -> Any:
     """Convert ``value`` from JSON to the annotated type ``kind``; an ArtifactError names the field at fault."""
     if isinstance(kind, type) and is_dataclass(kind):
@@ -388,7 +395,7 @@ def _parse(kind: Any, value: Any, where: str) -> Any:
             raise ArtifactError(f"{where}: unknown field {sorted(unknown)[0]!r}; export the model again")
         if missing := [key for key in keys.values() if key not in value and key not in OPTIONAL]:
             raise ArtifactError(f"{where}: field {missing[0]!r} is missing; export the model again")
-        hints = typing.get_type_hints(kind)
+        hints = _field_types(kind)
         given = {name: key for name, key in keys.items() if key in value}
         return kind(**{name: _parse(hints[name], value[key], f"{where}: {key}") for name, key in given.items()})
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)

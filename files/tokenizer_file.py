@@ -97,7 +97,7 @@ def special_contents(folder: Path) -> set[str]:
 def _from_file(path: Path) -> Tokenizer:
     data = read_regular(path, MAX_BYTES)
     with library_errors(lambda reason: ValueError(f"{path} cannot be read ({reason})")):
-        return Tokenizer.from_str(data.decode())
+        return Tokenizer.from_buffer(data)
 
 
 def _from_vocabulary(folder: Path, config: dict[str, Any]) -> Tokenizer:

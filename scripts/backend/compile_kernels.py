@@ -1,12 +1,14 @@
 """Compile the library of kernels: every C file under runtime/kernels/native/ becomes one shared library.
 
-    python scripts/backend/compile_kernels.py     builds it in the source tree, beside runtime/kernels/__init__.py
+    python scripts/backend/compile_kernels.py                  in the source tree, beside runtime/kernels/__init__.py
+    python scripts/backend/compile_kernels.py --target NAME    for another platform (targets.py), in build/kernels/NAME/
 
 The library uses no symbol of Python, so one file serves every version of it. The C compiler is the one that the
 environment variable CC names, or the first of cc, gcc and clang that is found. It must take GCC's options, as GCC and
-Clang do. CFLAGS, LDFLAGS and, on macOS, ARCHFLAGS are passed on.
+Clang do. For another platform it is Zig's, unless CC names one. CFLAGS, LDFLAGS and, on macOS, ARCHFLAGS are passed on.
 """
 
+import argparse
 import os
 import platform
 import shlex
@@ -18,6 +20,12 @@ import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING or __package__:
+    from .targets import TARGETS, Target
+else:  # a script, or the build backend's neighbour
+    from targets import TARGETS, Target
 
 KERNELS = Path(__file__).parents[2] / "runtime" / "kernels"
 NATIVE = KERNELS / "native"
@@ -66,6 +74,23 @@ def find_compiler() -> list[str]:
     )
 
 
+def find_cross_compiler(target: Target) -> list[str]:
+    """Return the command of the C compiler for another platform.
+
+    Raises:
+        CompileError: there is none.
+    """
+    if os.environ.get("CC"):
+        return find_compiler()
+    found = target.compiler()
+    if found is None:
+        raise CompileError(
+            f"no C compiler for {target.name} was found; install Zig (pip install ziglang), or name one in the "
+            "environment variable CC"
+        )
+    return found
+
+
 def compile_library(target: Path, compiler: Sequence[str] | None = None, system: str = sys.platform) -> None:
     """Compile the library.
 
@@ -85,14 +110,14 @@ def compile_library(target: Path, compiler: Sequence[str] | None = None, system:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(lambda path: _run([*command, *flags, "-c", str(path), "-o", str(objects[path])]), objects))
         made = Path(folder, target.name)
-        link = ["-shared", *map(str, objects.values()), "-o", str(made), *_link_options(system)]
+        link = ["-shared", *map(str, objects.values()), "-o", str(made), *_link_options(system, command[0])]
         _run([*command, *link, *shlex.split(os.environ.get("LDFLAGS", ""))])
         made.replace(target)
 
 
 def _machine_options(system: str) -> list[str]:
     """Return the options that choose the processor: on macOS those that the wheel's tag promises."""
-    if system != "darwin":
+    if system != "darwin" or sys.platform != "darwin":
         return []
     if "ARCHFLAGS" in os.environ:
         return shlex.split(os.environ["ARCHFLAGS"])
@@ -104,11 +129,18 @@ def _system_options(system: str, compiler: str) -> list[str]:
     if system != "win32":
         return ["-fPIC", "-pthread"]
     # GCC does not align vectors on the stack on Windows (GCC bug 54412), so they are moved as unaligned ones.
-    return ["-Wa,-muse-unaligned-vector-move"] if "gcc" in Path(compiler).name else []
+    return ["-Wa,-muse-unaligned-vector-move"] if _is_gcc(compiler) else []
 
 
-def _link_options(system: str) -> list[str]:
-    return [] if system == "win32" else ["-pthread", "-lm"]
+def _link_options(system: str, compiler: str) -> list[str]:
+    strip = ["-s"] if Path(compiler).stem == "zig" else []  # it adds what debuggers read
+    if system != "win32":
+        return ["-pthread", "-lm", *strip]
+    return ["-static-libgcc"] if _is_gcc(compiler) else strip  # Windows has no library of GCC's
+
+
+def _is_gcc(compiler: str) -> bool:
+    return Path(compiler).stem.endswith("gcc")
 
 
 def _run(command: Sequence[str]) -> None:
@@ -121,10 +153,22 @@ def _run(command: Sequence[str]) -> None:
     sys.stderr.write(done.stderr)  # warnings
 
 
-if __name__ == "__main__":
-    library = KERNELS / library_name()
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Compile the library of kernels.")
+    parser.add_argument("--target", choices=TARGETS, help="another platform")
+    name = parser.parse_args().target
     try:
-        compile_library(library)
+        if name is None:
+            library = KERNELS / library_name()
+            compile_library(library)
+        else:
+            target = TARGETS[name]
+            library = KERNELS.parents[1] / "build" / "kernels" / name / library_name(target.system)
+            compile_library(library, find_cross_compiler(target), target.system)
     except CompileError as error:
         sys.exit(f"compile_kernels: {error}")
     print(library)
+
+
+if __name__ == "__main__":
+    main()

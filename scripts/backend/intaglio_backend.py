@@ -2,7 +2,8 @@
 
 A wheel with the library is tagged py3-none-<platform>: any Python 3, one system and processor. Where the library cannot
 be compiled, the wheel is tagged py3-none-any, the build logs the reason, and ONNX Runtime's kernels run instead. With
-INTAGLIO_REQUIRE_KERNELS=1 in the environment, as for a release, that is an error.
+INTAGLIO_REQUIRE_KERNELS=1 in the environment, as for a release, that is an error. INTAGLIO_TARGET names another
+platform (targets.py) to make the wheel for.
 """
 
 import logging
@@ -14,7 +15,15 @@ import setuptools
 import setuptools.build_meta
 import setuptools.command.bdist_wheel
 import setuptools.command.build
-from compile_kernels import KERNELS, CompileError, compile_library, headers, library_name, sources
+from compile_kernels import (
+    KERNELS,
+    CompileError,
+    compile_library,
+    find_cross_compiler,
+    headers,
+    library_name,
+    sources,
+)
 from setuptools.build_meta import (
     build_editable,
     build_sdist,
@@ -25,6 +34,7 @@ from setuptools.build_meta import (
     prepare_metadata_for_build_editable,
     prepare_metadata_for_build_wheel,
 )
+from targets import TARGETS, Target
 
 __all__ = [
     "build_editable",
@@ -39,6 +49,18 @@ __all__ = [
 
 ROOT: Path = KERNELS.parents[1]
 REQUIRED = "INTAGLIO_REQUIRE_KERNELS"
+
+
+def target() -> Target | None:
+    """Return the platform that INTAGLIO_TARGET names; None for this one.
+
+    Raises:
+        SystemExit: there is no such platform.
+    """
+    name = os.environ.get("INTAGLIO_TARGET")
+    if name and name not in TARGETS:
+        raise SystemExit(f"intaglio: INTAGLIO_TARGET is {name}; use one of {', '.join(TARGETS)}")
+    return TARGETS[name] if name else None
 
 
 class Build(setuptools.command.build.build):
@@ -64,12 +86,17 @@ class BuildKernels(setuptools.Command):
     def library(self) -> Path:
         """The file to compile."""
         package = ROOT if self.editable_mode else Path(str(self.build_lib), "intaglio")
-        return package / "runtime" / "kernels" / str(library_name())
+        other = target()
+        return package / "runtime" / "kernels" / str(library_name() if other is None else library_name(other.system))
 
     def run(self) -> None:
         self.library.unlink(missing_ok=True)  # of an earlier build
         try:
-            compile_library(self.library)
+            other = target()
+            if other is None:
+                compile_library(self.library)
+            else:
+                compile_library(self.library, find_cross_compiler(other), other.system)
         except CompileError as error:
             if os.environ.get(REQUIRED, "0") not in ("", "0"):
                 raise SystemExit(f"intaglio: the kernels cannot be compiled: {error}") from error
@@ -101,4 +128,5 @@ class BdistWheel(setuptools.command.bdist_wheel.bdist_wheel):
         super().run()
 
     def get_tag(self) -> tuple[str, str, str]:
-        return "py3", "none", super().get_tag()[2]
+        found, other = super().get_tag()[2], target()
+        return "py3", "none", found if other is None or found == "any" else other.wheel
