@@ -1,7 +1,10 @@
 """The sizes of heads and bodies, hosts, and the headers of every answer."""
 
+import threading
+
 import httpx
 import pytest
+from intaglio.serving.http import body_limit
 from intaglio.tests.serving.http.conftest import serve_http
 from intaglio.tests.serving.raw import connection, exchange, post, read_answer
 
@@ -107,3 +110,13 @@ def test_no_origin_is_allowed_unless_it_is_named(plain: str) -> None:
         assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, "https://a.example")
         other = httpx.options(f"{address}/echo", headers={**asks, "Origin": "https://b.example"})
         assert "access-control-allow-origin" not in other.headers
+
+
+def test_after_a_long_body_freed_memory_is_returned(monkeypatch: pytest.MonkeyPatch) -> None:
+    returned = threading.Semaphore(0)
+    monkeypatch.setattr(body_limit, "give_back_memory", returned.release)
+    with serve_http() as address, httpx.Client(base_url=address) as client:
+        assert client.post("/echo", json={"text": "short"}).status_code == 200
+        assert not returned.acquire(timeout=0.1)
+        assert client.post("/echo", json={"text": "x" * 100_000}).status_code == 200
+        assert returned.acquire(timeout=60)
