@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from ..harness.measurements import INT8_CACHE
-from ..harness.records import Records
+from ..harness.records import Record, Records
 from .numbers import markdown, middle, percent, shown
 
 SMALL = 0.01  # of a pass; kernels below are summed up
@@ -51,7 +51,44 @@ def speculation(records: Records) -> str:
         rows.append([*cells, "yes" if same else "**no**"])
     head = ["", "prompt", "new tokens", "without, s", "with, s", "default, s", "× with", "× default"]
     head += ["decode alone × with", "× default", "same tokens"]
-    return markdown(head, rows)
+    return "\n\n".join([markdown(head, rows), *_repeated(found), *_structured(found), *_costs(found)])
+
+
+def _repeated(found: list[Record]) -> list[str]:
+    """Return a sentence on a request that comes again, where it was measured."""
+    if (second := middle(found, "again.second")) is None:
+        return []
+    same = all(record["again"]["same"] for record in found if "again" in record)
+    return [
+        f"The free text once more, as a second request to the same scheduler: {second:.1f} s instead of "
+        f"{middle(found, 'again.first') or 0.0:.1f} ({'the same tokens' if same else '**other tokens**'})."
+    ]
+
+
+def _structured(found: list[Record]) -> list[str]:
+    """Return a sentence on structured output, where it was measured."""
+    if (auto := middle(found, "structured.seconds.auto")) is None:
+        return []
+    same = all(record["structured"]["same"] for record in found if "structured" in record)
+    new, plain = (middle(found, f"structured.{name}") or 0.0 for name in ("new", "seconds.without"))
+    return [
+        f"Four records by a JSON schema, {new:.0f} tokens, sampled: {auto:.1f} s with guesses and forced tokens read "
+        f"together, {plain:.1f} s one by one ({'the same tokens' if same else '**other tokens**'})."
+    ]
+
+
+def _costs(found: list[Record]) -> list[str]:
+    """Return a table of what a pass costs in decode steps, where it was measured."""
+    contexts = sorted({int(length) for record in found for length in record.get("costs", {})})
+    counts = sorted(
+        {int(n) for record in found for row in record.get("costs", {}).values() for n in row if n.isdigit()}
+    )
+    rows = []
+    for length in contexts:
+        cells = [shown(middle(found, f"costs.{length}.{count}"), ".2f") for count in counts]
+        rows.append([f"{length:,}", shown(middle(found, f"costs.{length}.step"), ".1f"), *cells])
+    head = ["context", "step ms", *(f"steps for {count} tokens" for count in counts)]
+    return [markdown(head, rows)] if rows else []
 
 
 def share(records: Records) -> str:

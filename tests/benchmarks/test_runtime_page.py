@@ -100,6 +100,16 @@ def test_the_tables_of_growth_share_and_speculation(records: Records) -> None:
     table = own_tables.speculation(records)
     assert "| 1,258 | 512 | 9.0 | 3.0 | 3.0 | 3.00 | 3.00 | 4.00 | 4.00 | yes |" in table
     assert "| **no** |" in table
+    assert "scheduler" not in table
+    both["again"] = {"new": 512, "first": 9.0, "second": 1.5, "same": True}
+    both["structured"] = {"new": 180, "seconds": {"without": 4.0, "with": 2.0, "auto": 2.5}, "same": True}
+    both["costs"] = {"128": {"step": 10.0, "2": 1.01, "8": 1.5}, "2048": {"step": 11.0, "2": 1.1, "8": 1.8}}
+    records.add(Key("speculation", "int4", "", 1), both)
+    table = own_tables.speculation(records)
+    assert "a second request to the same scheduler: 1.5 s instead of 9.0 (the same tokens)." in table
+    assert "Four records by a JSON schema, 180 tokens, sampled: 2.5 s with guesses and forced tokens read" in table
+    assert "| context | step ms | steps for 2 tokens | steps for 8 tokens |" in table
+    assert "| 2,048 | 11.0 | 1.10 | 1.80 |" in table
 
 
 def test_a_profile_sums_up_the_last_passes_by_module(records: Records) -> None:
