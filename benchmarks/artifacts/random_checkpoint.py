@@ -23,6 +23,14 @@ SHAPES: dict[str, dict[str, object]] = {
     "qwen2-7b": _QWEN2
     | {"vocab_size": 152064, "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28}
     | {"num_attention_heads": 28, "num_key_value_heads": 4, "tie_word_embeddings": False, "rope_theta": 1e6},
+    "exaone4-1.2b-hybrid": _EXAONE4  # the sizes of the 1.2B, whose published layers are all global
+    | {"vocab_size": 102400, "hidden_size": 2048, "intermediate_size": 4096, "num_hidden_layers": 30}
+    | {"num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64, "tie_word_embeddings": True}
+    | {"sliding_window": 4096, "sliding_window_pattern": "LLLG", "rope_theta": 1e6},
+    "exaone4-tiny-hybrid": _EXAONE4
+    | {"vocab_size": 512, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 4}
+    | {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32, "tie_word_embeddings": True}
+    | {"sliding_window": 256, "sliding_window_pattern": "LLLG", "rope_theta": 1e6},
     "exaone4-32b": _EXAONE4
     | {"vocab_size": 102400, "hidden_size": 5120, "intermediate_size": 27392, "num_hidden_layers": 64}
     | {"num_attention_heads": 40, "num_key_value_heads": 8, "head_dim": 128, "tie_word_embeddings": False}
