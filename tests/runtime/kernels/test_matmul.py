@@ -195,12 +195,16 @@ def test_every_number_of_rows_gives_the_bits_of_one_row(bits: int, block: int, z
 
 
 @needs_kernels
+@pytest.mark.parametrize("block", [16, 64])
 @pytest.mark.parametrize("bits", [4, 8])
-def test_all_instructions_give_the_same_bits(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Include the extremes of the weights and of x, where 16-bit sums are closest to overflow."""
-    case = Case(21, 128, bits, 64, zero_points=True, bias=True)
-    case.values[0], case.values[1], case.values[2, ::2] = 2**bits - 1, 0, 0
-    x = np.random.default_rng(0).normal(size=(1, 31, 128)).astype(np.float32)
+def test_all_instructions_give_the_same_bits(bits: int, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Include the extremes of weights, zero points and x, where 16-bit sums are closest to overflow, and many rows."""
+    case = Case(21, 128, bits, block, zero_points=True, bias=True)
+    assert case.zero_points is not None
+    largest = 2**bits - 1
+    case.values[0], case.values[1], case.values[2, ::2] = largest, 0, 0
+    case.zero_points[0], case.zero_points[1] = 0, largest
+    x = np.random.default_rng(0).normal(size=(1, 45, 128)).astype(np.float32)
     x[0, 0], x[0, 1], x[0, 2, 1::2] = 1, -1, -9
     found = {}
     for name in NAMES:
@@ -209,10 +213,8 @@ def test_all_instructions_give_the_same_bits(bits: int, monkeypatch: pytest.Monk
             found[name] = run_session(session(case.model()), {"x": x})[0]
     first = next(iter(found.values()))
     assert all(np.array_equal(first, other) for other in found.values())
-    assert case.zero_points is not None
-    case.weights = (
-        (case.values.astype(np.float32) - np.repeat(case.zero_points, 64, axis=1)) * np.repeat(case.scales, 64, axis=1)
-    )[:, :128]
+    codes = case.values.astype(np.float32) - np.repeat(case.zero_points, block, axis=1)
+    case.weights = (codes * np.repeat(case.scales, block, axis=1))[:, :128]
     np.testing.assert_allclose(first, case.expected(x), rtol=1e-4, atol=1e-3)
 
 
