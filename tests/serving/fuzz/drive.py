@@ -98,6 +98,7 @@ def fuzz(
                     if problem := judge(case, outcome):
                         report.findings.append(f"case {index} ({case.name}): {problem}\n    {case.shown[:400]}")
                     report_progress(report)
+        assert report.before is not None
         report.after = settled(process, address, report.before)
         report.findings += differences(report.before, report.after)
         for endpoint, answer in zip(found, good, strict=True):
