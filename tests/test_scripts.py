@@ -107,7 +107,7 @@ def test_no_interpreter_at_all(tmp_path: Path) -> None:
     assert "no Python 3.11, 3.12 or 3.13 with venv was found; install one" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["_env.sh", "demo", "docs", "lint", "test"])
+@pytest.mark.parametrize("name", ["_env.sh", "demo", "docs", "lint", "test", "test-arm"])
 def test_scripts_are_sound_bash(name: str) -> None:
     subprocess.run(["bash", "-n", ROOT / "scripts" / name], check=True)
     assert os.access(ROOT / "scripts" / name, os.X_OK) == (name != "_env.sh")

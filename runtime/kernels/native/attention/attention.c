@@ -1,7 +1,7 @@
 #include "attention/attention.h"
 #include "common/processor.h"
 
-#if HAVE_X86
+#if HAVE_KERNELS
 
 #include <math.h>
 #include <string.h>
@@ -16,10 +16,17 @@
 enum { PART_KEYS = 512 };
 
 /* The fastest first. */
-static const AttentionFunctions *const known[] = {&avx512_attention, &avx2_attention};
+static const AttentionFunctions *const known[] = {
+#if HAVE_X86
+    &avx512_attention,
+    &avx2_attention,
+#else
+    &neon_attention,
+#endif
+};
 
 static int is_allowed(const AttentionFunctions *functions) {
-  for (int i = 0; i < 2; i++)
+  for (int i = 0; i < MAX_NAMES; i++)
     if (functions->names[i] != NULL && instruction_set_allowed(functions->names[i])) return 1;
   return 0;
 }

@@ -32,16 +32,18 @@ typedef struct {
   float maxima[MAX_ROWS], totals[MAX_ROWS];
 } QueryTile;
 
+enum { MAX_NAMES = 3 };
+
 /* The functions of one instruction set. All return the same bits. */
 struct AttentionFunctions {
-  const char
-      *names[2]; /* of INTAGLIO_KERNELS' instruction sets, any of which stands for this one; the second may be NULL */
+  const char *names[MAX_NAMES]; /* of INTAGLIO_KERNELS' instruction sets, any of which stands for this one; or NULL */
   int (*supported)(void);
   /* Fill the results; return 0, or -1 if there is not enough memory. */
   int (*decode)(QueryTile *queries);
   int (*prefill)(QueryTile *queries);
 };
 
-extern const AttentionFunctions avx512_attention, avx2_attention;
+extern const AttentionFunctions avx512_attention, avx2_attention; /* of x86-64 */
+extern const AttentionFunctions neon_attention;                   /* of 64-bit ARM */
 
 #endif

@@ -109,7 +109,7 @@ INLINE void quantize_in_steps(const Quantized *to, int64_t row, int64_t column, 
       vst1q_s8((int8_t *)block + sizeof(StepHeader) + WIDTH * i, bytes);
       sum += vaddlvq_s8(bytes);
     }
-    const StepHeader header = {largest / 127.0f, sum, -128 * sum, 0};
+    const StepHeader header = {.scale = largest / 127.0f, .sum = sum, .start = -128 * sum};
     memcpy(block, &header, sizeof header);
   }
 }
@@ -124,9 +124,9 @@ TARGET static void quantize(const Quantized *to, int64_t row, int64_t column, co
 
 /* What the 16 rows of a block share: a register's scales, and its zero points as the weights are packed. */
 INLINE float32x4_t scales_of(const uint8_t *base, const PackedWeights *w, int64_t block, int number) {
-  const uint8_t *at = base + scales_at(w, block);
-  if (w->wide) return vld1q_f32((const float *)at + number * WIDTH);
-  return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(at + number * WIDTH * sizeof(uint16_t))));
+  const uint8_t *scales = base + scales_at(w, block);
+  if (w->wide) return vld1q_f32((const float *)scales + number * WIDTH);
+  return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(scales + number * WIDTH * sizeof(uint16_t))));
 }
 
 INLINE int32x4_t zero_points_of(const uint8_t *base, const PackedWeights *w, int64_t block, int number,
@@ -229,12 +229,9 @@ INLINE void multiply_dots(const Job *job, int64_t tile, int64_t row, const int r
 /* Compute y[row .. row + rows, 16 columns of a tile]: with several rows, half of the columns fill the registers. */
 INLINE void multiply(const Job *job, int64_t tile, int64_t row, const int rows, const int bits, const int step,
                      const int asymmetric) {
-  if (rows <= 2) {
-    multiply_dots(job, tile, row, rows, bits, step, asymmetric, 0, REGISTERS);
-    return;
-  }
-  multiply_dots(job, tile, row, rows, bits, step, asymmetric, 0, REGISTERS / 2);
-  multiply_dots(job, tile, row, rows, bits, step, asymmetric, REGISTERS / 2, REGISTERS / 2);
+  const int together = rows > 2 ? REGISTERS / 2 : REGISTERS;
+  for (int first = 0; first < REGISTERS; first += together)
+    multiply_dots(job, tile, row, rows, bits, step, asymmetric, first, together);
 }
 #endif
 

@@ -56,15 +56,15 @@ INLINE void add_products(int32x4_t sum[REGISTERS][PAIRS][2], const uint8_t *w, c
   }
 }
 
-/* Compute y[row .. row + rows, the columns of `count` registers of a tile from `first` on]. */
-INLINE void multiply_products(const Job *job, int64_t tile, int64_t row, const int rows, const int bits, const int step,
-                              const int asymmetric, const int first, const int count) {
+/* Compute y[row .. row + rows, the columns of `count` registers of a tile from `first` on], where `rows` is 2 * pairs or one
+ * less. */
+INLINE void multiply_products(const Job *job, int64_t tile, int64_t row, int64_t rows, const int first, const int count,
+                              const int pairs, const int bits, const int step, const int asymmetric) {
   const PackedWeights *w = job->w;
-  const int pairs = (rows + 1) / 2;
   const int64_t row_stride = row_bytes(job->x->padded, step), block_size = w->shape.block_size;
   const uint8_t *base = w->tiles + tile * w->tile_bytes;
   const uint8_t *x[MAX_ROWS]; /* the last row repeated if their number is odd */
-  UNROLL for (int r = 0; r < 2 * pairs; r++) x[r] = job->x->rows + (row + (r < rows ? r : rows - 1)) * row_stride;
+  UNROLL for (int r = 0; r < 2 * pairs; r++) x[r] = job->x->rows + (row + smaller(r, rows - 1)) * row_stride;
   int64_t x_at = 0;
   float32x4_t y[REGISTERS][MAX_ROWS];
   UNROLL for (int i = 0; i < count; i++) UNROLL for (int r = 0; r < 2 * pairs; r++) y[i][r] = vdupq_n_f32(0.0f);
@@ -96,21 +96,46 @@ INLINE void multiply_products(const Job *job, int64_t tile, int64_t row, const i
       }
     }
   }
-  UNROLL for (int r = 0; r < rows; r++) UNROLL for (int i = 0; i < count; i++)
+  UNROLL for (int r = 0; r < 2 * pairs; r++) UNROLL for (int i = 0; i < count; i++) if (r < rows)
       store_columns(job, row + r, tile * LANES + (first + i) * WIDTH, y[i][r]);
 }
 
-/* Compute y[row .. row + rows, 16 columns of a tile]: with several rows, half of the columns fill the registers. */
+typedef void (*MultiplyRows)(const Job *job, int64_t tile, int64_t row, int64_t rows);
+
+/* With several pairs of rows, half of the columns fill the registers. */
+#define PRODUCTS(COUNT, BITS, STEP, ZEROS) \
+  TARGET static void products_##COUNT##_##BITS##_##STEP##_##ZEROS(const Job *job, int64_t tile, int64_t row, \
+                                                                  int64_t rows) { \
+    const int together = COUNT > 1 ? REGISTERS / 2 : REGISTERS; \
+    for (int first = 0; first < REGISTERS; first += together) \
+      multiply_products(job, tile, row, rows, first, together, COUNT, BITS, STEP, ZEROS); \
+  }
+#define EACH_PAIRS(BITS, STEP, ZEROS) \
+  PRODUCTS(1, BITS, STEP, ZEROS) \
+  PRODUCTS(2, BITS, STEP, ZEROS) \
+  PRODUCTS(3, BITS, STEP, ZEROS) \
+  PRODUCTS(4, BITS, STEP, ZEROS) \
+  static const MultiplyRows products_##BITS##_##STEP##_##ZEROS[PAIRS] = { \
+      products_1_##BITS##_##STEP##_##ZEROS, products_2_##BITS##_##STEP##_##ZEROS, \
+      products_3_##BITS##_##STEP##_##ZEROS, products_4_##BITS##_##STEP##_##ZEROS};
+
+EACH_PAIRS(4, 16, 0)
+EACH_PAIRS(4, 16, 1)
+EACH_PAIRS(4, 32, 0)
+EACH_PAIRS(4, 32, 1)
+EACH_PAIRS(8, 16, 0)
+EACH_PAIRS(8, 16, 1)
+EACH_PAIRS(8, 32, 0)
+EACH_PAIRS(8, 32, 1)
+
+static const MultiplyRows *const products[2][2][2] = {
+    {{products_4_16_0, products_4_16_1}, {products_4_32_0, products_4_32_1}},
+    {{products_8_16_0, products_8_16_1}, {products_8_32_0, products_8_32_1}},
+};
+
+/* Compute y[row .. row + rows, 16 columns of a tile]. */
 INLINE void multiply(const Job *job, int64_t tile, int64_t row, const int rows, const int bits, const int step,
                      const int asymmetric) {
-  if (rows == 1) {
-    multiply_dots(job, tile, row, 1, bits, step, asymmetric, 0, REGISTERS);
-    return;
-  }
-  if (rows == 2) {
-    multiply_products(job, tile, row, rows, bits, step, asymmetric, 0, REGISTERS);
-    return;
-  }
-  multiply_products(job, tile, row, rows, bits, step, asymmetric, 0, REGISTERS / 2);
-  multiply_products(job, tile, row, rows, bits, step, asymmetric, REGISTERS / 2, REGISTERS / 2);
+  if (rows == 1) multiply_dots(job, tile, row, 1, bits, step, asymmetric, 0, REGISTERS);
+  else products[bits == 8][step == 32][asymmetric][(rows - 1) / 2](job, tile, row, rows);
 }
