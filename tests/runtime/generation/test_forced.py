@@ -101,7 +101,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.mark.parametrize(("form", "settings"), CASES)
 def test_alone_and_in_batches(lm: TextGenerator, form: str, settings: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("intaglio.runtime.graph.sliding.LEAST_SLACK", 9)
+    monkeypatch.setattr("intaglio.runtime.graph.sliding.BLOCK", 10)
     options: dict[str, Any] = {"max_new_tokens": 70, **FORMS[form], **SETTINGS[settings]}
     expected = [lm.generate([prompt], speculate=False, **options)[0] for prompt in PROMPTS]
     for index, prompt in enumerate(PROMPTS):
