@@ -1,9 +1,9 @@
 /* The part of ONNX Runtime's C interface that the library needs, declared here so that no header file is needed to build it.
  *
  * OrtApi is a table of functions that grows at its end only, so the index of a function is a constant of the interface: each
- * SLOT line below checks a member's. tests/runtime/kernels/test_ort_abi.py compares them with onnxruntime_c_api.h. OrtCustomOp
- * grows at its end as well; `version` tells ONNX Runtime which members are filled in. On 64-bit Windows ORT_API_CALL, which is
- * left out here, changes nothing.
+ * SLOT line below checks a member's, and tests/runtime/kernels/library/test_ort_abi.py compares them with ONNX Runtime's
+ * header. OrtCustomOp grows at its end as well; `version` tells ONNX Runtime which members are filled in. On 64-bit Windows
+ * ORT_API_CALL, which is left out here, changes nothing.
  */
 #ifndef INTAGLIO_ORT_ABI_H
 #define INTAGLIO_ORT_ABI_H

@@ -15,7 +15,7 @@ from typing import Any
 import onnxruntime
 import pytest
 
-OURS = Path(__file__).parents[3] / "runtime" / "kernels" / "native" / "ort" / "ort_abi.h"
+OURS = Path(__file__).parents[4] / "runtime" / "kernels" / "native" / "ort" / "ort_abi.h"
 RECORD = json.loads(Path(__file__).with_name("ort_slots.json").read_text())
 HEADERS = ("/usr/include/onnxruntime/onnxruntime_c_api.h", "/usr/local/include/onnxruntime/onnxruntime_c_api.h")
 INVALID_ARGUMENT = 2
