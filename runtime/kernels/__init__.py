@@ -79,7 +79,7 @@ def _warn_once() -> None:
 def instructions() -> str | None:
     """Return the instruction set of the matrix multiplications.
 
-    It is "AVX512-VNNI", "AVX-VNNI" or "AVX2"; on ARM "NEON-I8MM", "NEON-DotProd" or "NEON".
+    It is "AMX", "AVX512-VNNI", "AVX-VNNI" or "AVX2"; on ARM "NEON-I8MM", "NEON-DotProd" or "NEON".
     All return the same bits, except for long sequences (native/matmul/matmul.h). The environment variable
     INTAGLIO_KERNELS names the only one that may be used. Return None if there is no library, if it is for another
     machine, or if the processor has none of them.

@@ -14,7 +14,7 @@ from intaglio.runtime import kernels
 from intaglio.runtime.graph.graph import Change, Graph
 from numpy.typing import NDArray
 
-X86, ARM = ("AVX512-VNNI", "AVX-VNNI", "AVX2"), ("NEON-I8MM", "NEON-DotProd", "NEON")
+X86, ARM = ("AMX", "AVX512-VNNI", "AVX-VNNI", "AVX2"), ("NEON-I8MM", "NEON-DotProd", "NEON")
 NAMES = ARM if platform.machine().lower() in ("aarch64", "arm64") else X86  # that the kernels are compiled for
 
 

@@ -25,6 +25,7 @@ from ..conftest import NAMES, run_session
 
 Floats = NDArray[np.float32]
 LONG, SPAN = 64, 128  # COARSE_ROWS, and how many weights of a row share a scale then
+REPACKING = ("AMX", "AVX512-VNNI")
 CHECKPOINT = Path(__file__).parents[2] / "checkpoints" / "tiny-qwen2"
 
 
@@ -87,10 +88,12 @@ class Case:
     def expected(self, x: Floats) -> Floats:
         """Return the product with x rounded to int8 in blocks of 32, or of 16 where the weights' blocks have 16.
 
-        A long text is multiplied with bytes, and x is in blocks of 32 then.
+        A long text is multiplied with int8 weights where there are such kernels, and x is in blocks of 64 then.
         """
-        repacked = self.bits == 4 and x.shape[1] >= LONG and kernels.instructions() == "AVX512-VNNI"
-        step, weights = (32, self.repacked()) if repacked else (min(self.block, 32), self.weights)
+        as_stored = self.bits == 8 and self.block >= SPAN and self.zero_points is None
+        long = x.shape[1] >= LONG and kernels.instructions() in REPACKING and (self.bits == 4 or as_stored)
+        step = 64 if long else min(self.block, 32)
+        weights = self.repacked() if long and self.bits == 4 else self.weights
         padded = np.pad(x, [(0, 0), (0, 0), (0, -self.k % step)]).reshape(*x.shape[:2], -1, step)
         scale = np.abs(padded).max(axis=-1, keepdims=True) / np.float32(127)
         rounded = np.rint(np.divide(padded, scale, out=np.zeros_like(padded), where=scale > 0)) * scale
@@ -216,6 +219,28 @@ def test_all_instructions_give_the_same_bits(bits: int, block: int, monkeypatch:
     codes = case.values.astype(np.float32) - np.repeat(case.zero_points, block, axis=1)
     case.weights = (codes * np.repeat(case.scales, block, axis=1))[:, :128]
     np.testing.assert_allclose(first, case.expected(x), rtol=1e-4, atol=1e-3)
+
+
+@needs_kernels
+@pytest.mark.parametrize(("bits", "block"), [(4, 32), (4, 256), (8, 128), (8, 256)])
+@pytest.mark.parametrize("outputs", [16, 37, 160])
+def test_long_sequences_have_the_same_bits_with_all_instructions_that_repack(
+    outputs: int, bits: int, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of more elements than are multiplied at once, and numbers of rows that leave some of a panel over."""
+    case = Case(outputs, 2250, bits, block, zero_points=bits == 4, bias=True)
+    x = np.random.default_rng(1).normal(size=(1, 177, 2250)).astype(np.float32)
+    x[0, 5, 2249], x[0, 6] = np.nan, 0
+    found = {}
+    for name in REPACKING:
+        monkeypatch.setenv("INTAGLIO_KERNELS", name)
+        if kernels.instructions() == name:
+            run = session(case.model())
+            found[name] = [run_session(run, {"x": x[:, :rows]})[0] for rows in (64, 65, 96, 113, 177)]
+    if len(found) < 2:
+        pytest.skip("this processor has only one of them")
+    for one, other in zip(*found.values(), strict=True):
+        assert np.array_equal(one, other, equal_nan=True)
 
 
 def test_unknown_instructions_select_no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,6 @@
 
 static int supported(void) { return (instruction_sets() & HAS_AVX512) != 0; }
 
-const AttentionFunctions avx512_attention = {{"AVX512-VNNI"}, supported, attend_decode, attend_prefill};
+const AttentionFunctions avx512_attention = {{"AVX512-VNNI", "AMX"}, supported, attend_decode, attend_prefill};
 
 #endif

@@ -10,6 +10,13 @@
 #define HAVE_X86 0
 #endif
 
+/* Compilers know AMX's instructions since GCC 11 and Clang 12, and only Linux is asked for their registers. */
+#if HAVE_X86 && defined(__linux__) && (defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11)
+#define HAVE_AMX 1
+#else
+#define HAVE_AMX 0
+#endif
+
 #if defined(__aarch64__) && !defined(__AARCH64EB__) && (defined(__GNUC__) || defined(__clang__))
 #define HAVE_NEON 1
 #else
@@ -23,9 +30,10 @@ enum {
   HAS_AVX_VNNI = 2,
   HAS_AVX512 = 4, /* F, BW, DQ and VL */
   HAS_AVX512_VNNI = 8,
-  HAS_NEON = 16,    /* every 64-bit ARM processor */
-  HAS_DOTPROD = 32, /* FEAT_DotProd: SDOT */
-  HAS_I8MM = 64,    /* FEAT_I8MM: USDOT, SMMLA and USMMLA */
+  HAS_AMX_INT8 = 128, /* whether a process may use it, Linux is asked separately */
+  HAS_NEON = 16,      /* every 64-bit ARM processor */
+  HAS_DOTPROD = 32,   /* FEAT_DotProd: SDOT */
+  HAS_I8MM = 64,      /* FEAT_I8MM: USDOT, SMMLA and USMMLA */
 };
 
 /* Return the instruction sets that both the processor and the operating system support.

@@ -279,7 +279,11 @@ TARGET static void gate(const float *gates, float *y, int64_t count) {
 
 #include "matmul/loops.h"
 
-const Instructions avx512_vnni = {"AVX512-VNNI", supported,           pack,   quantize,          normalize, gate,
-                                  RANGES,        repacked_tile_bytes, repack, multiply_repacked, 0};
+const Instructions avx512_vnni = {"AVX512-VNNI", supported,           pack,   quantize,          normalize,      gate,
+                                  RANGES,        repacked_tile_bytes, repack, multiply_repacked, quantize_panels};
+
+/* What is not a GEMM with repacked weights is that of AVX512-VNNI. */
+const Instructions amx_int8 = {"AMX",  amx_supported,       pack,          quantize,     normalize,      gate,
+                               RANGES, repacked_tile_bytes, repack_signed, multiply_amx, quantize_panels};
 
 #endif

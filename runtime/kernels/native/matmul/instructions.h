@@ -52,10 +52,10 @@ typedef struct {
   };
 } StepHeader;
 
-/* x quantized: each `step` elements of a row are a StepHeader and int8 in [-127, 127]. */
+/* x quantized: each `step` elements of a row are a StepHeader and int8 in [-127, 127]; or panels (repacked.h). */
 typedef struct {
   int64_t padded; /* elements of a row, a multiple of CHUNK */
-  int step;       /* 16 or 32 */
+  int step;       /* 16 or 32, or REPACK_STEP for panels */
   uint8_t *rows;  /* [M, padded / step, sizeof(StepHeader) + step] */
 } Quantized;
 
@@ -88,15 +88,16 @@ struct Instructions {
                     float *to);
   void (*gate)(const float *gates, float *y, int64_t count); /* y *= silu(gates) */
   MultiplyTiles multiply[2][2][2]; /* of 4, 8 bits; in steps of 16, 32 elements; without, with zero points */
-  /* GEMM with weights of 4 bits in another form: unpacked (unpacked.h), or repacked to int8 (repacked.h). */
+  /* GEMM with weights in another form: of 4 bits and unpacked (unpacked.h), or repacked to int8 (repacked.h); or NULL. */
   size_t (*repacked_tile_bytes)(const PackedWeights *packed);
   void (*repack)(const PackedWeights *packed, int64_t from, int64_t to, uint8_t *memory);
   MultiplyTiles multiply_repacked; /* tiles from .. to, which are the tiles that were repacked */
-  int exact;                       /* 1 if that gives the same bits as `multiply` */
+  /* Quantize x for repacked weights; NULL if the other form takes x as `quantize` stores it, and gives the same bits. */
+  void (*quantize_panels)(const Quantized *to, int64_t row, int64_t column, const float *x, int64_t count, int64_t end);
 };
 
-extern const Instructions avx512_vnni, avx_vnni, avx2;   /* of x86-64 */
-extern const Instructions neon_i8mm, neon_dotprod, neon; /* of 64-bit ARM */
+extern const Instructions amx_int8, avx512_vnni, avx_vnni, avx2; /* of x86-64 */
+extern const Instructions neon_i8mm, neon_dotprod, neon;         /* of 64-bit ARM */
 
 ALWAYS_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 ALWAYS_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }

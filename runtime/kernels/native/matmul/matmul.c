@@ -13,8 +13,8 @@
 
 enum {
   GEMV_ROWS = 12,     /* rows of x up to which reading the weights takes the time */
-  UNPACK_ROWS = 32,   /* rows of x from which on weights are brought into another form, if that changes no results */
-  FORMATS = 2,        /* of quantized x: steps of 16 and of 32 elements */
+  UNPACK_ROWS = 32,   /* rows of x from which on weights are unpacked */
+  FORMATS = 3,        /* of quantized x: steps of 16, 32 and REPACK_STEP elements */
   ROWS_IN_CACHE = 96, /* rows of y that are computed before they are gated or quantized */
   LONG_ROW = 2048,    /* elements of a row of W above which fewer rows of W stay in the cache */
 };
@@ -25,22 +25,34 @@ static _Thread_local int64_t repack_rows = REPACK_ROWS;
 
 void matmul_repack_rows(int64_t rows) { repack_rows = smaller(larger(rows, REPACK_LEAST), REPACK_ROWS); }
 
-/* Return whether weights are brought into another form first: those of 4 bits for many rows of x, or for a long sequence if
- * that changes the results. */
-static int is_repacked(const PackedWeights *w, int64_t m, int is_long) {
-  return w->shape.bits == 4 && w->with->repack != NULL && (w->with->exact ? m >= UNPACK_ROWS : is_long);
+/* Return whether weights are repacked to int8, for a long sequence: those of 4 bits, and those of 8 bits that are multiplied as
+ * they are. */
+static int is_repacked(const PackedWeights *w, int is_long) {
+  const int fits = w->shape.bits == 4 || (w->shape.block_size >= SPAN && !w->asymmetric);
+  return fits && w->with->quantize_panels != NULL && is_long;
+}
+
+/* Return whether weights are brought into another form first: repacked, or unpacked for many rows of x. */
+static int is_transformed(const PackedWeights *w, int64_t m, int is_long) {
+  if (w->with->quantize_panels != NULL) return is_repacked(w, is_long);
+  return w->shape.bits == 4 && w->with->repack != NULL && m >= UNPACK_ROWS;
 }
 
 /* Return how many elements of x share a scale. */
 static int step_of(const PackedWeights *w, int is_long) {
-  const int is_inexact = w->shape.bits == 4 && w->with->repack != NULL && !w->with->exact && is_long;
-  return w->shape.block_size == 16 && !is_inexact ? 16 : 32;
+  return is_repacked(w, is_long) ? REPACK_STEP : w->shape.block_size == 16 ? 16 : 32;
 }
+
+static int format_of(int step) { return step == REPACK_STEP ? 2 : step == 32 ? 1 : 0; }
+
+static int step_of_format(int format) { return format == 2 ? REPACK_STEP : 16 << format; }
 
 /* ---- x ------------------------------------------------------------------------------------------------------------ */
 
 static size_t quantized_bytes(int64_t m, int64_t k, int step) {
-  return aligned(times(m, row_bytes(ceil_div(k, CHUNK) * CHUNK, step)));
+  const int64_t padded = ceil_div(k, CHUNK) * CHUNK;
+  if (step == REPACK_STEP) return times(ceil_div(m, PANEL), panel_bytes(padded));
+  return aligned(times(m, row_bytes(padded, step)));
 }
 
 /* Place m rows of k elements at *memory, and move *memory past them. */
@@ -48,6 +60,11 @@ static Quantized place_rows(uint8_t **memory, int64_t m, int64_t k, int step) {
   const Quantized x = {ceil_div(k, CHUNK) * CHUNK, step, *memory};
   *memory += quantized_bytes(m, k, step);
   return x;
+}
+
+static void quantize(const Instructions *with, const Quantized *to, int64_t row, int64_t column, const float *x,
+                     int64_t count, int64_t end) {
+  (to->step == REPACK_STEP ? with->quantize_panels : with->quantize)(to, row, column, x, count, end);
 }
 
 typedef struct {
@@ -70,7 +87,7 @@ static void quantize_part(void *data, size_t task) {
                            source->sum == NULL ? NULL : source->sum + row * k, made);
       x = made;
     }
-    for (int i = 0; i < job->formats; i++) job->with->quantize(job->to[i], row, 0, x, k, job->to[i]->padded);
+    for (int i = 0; i < job->formats; i++) quantize(job->with, job->to[i], row, 0, x, k, job->to[i]->padded);
   }
 }
 
@@ -86,11 +103,17 @@ typedef struct {
   int failed;
 } MultiplyJob;
 
-/* Return how many tiles are not divided: two if they are multiplied together (repacked.c), or y is quantized. */
-static int64_t tiles_per_unit(const MultiplyJob *job) { return job->is_long || job->into != NULL ? 2 : 1; }
+/* Return how many tiles are not divided: two if they are multiplied together (repacked.c); those of a step if y is
+ * quantized. */
+static int64_t tiles_per_unit(const MultiplyJob *job) {
+  const int64_t quantized = job->into == NULL ? 1 : ceil_div(job->into->step, LANES);
+  return larger(quantized, job->is_long || job->into != NULL ? 2 : 1);
+}
 
 /* Return how many tiles of W are multiplied with all rows before the next tiles. */
-static int64_t tiles_in_cache(const PackedWeights *w) { return w->shape.k <= LONG_ROW ? 2 * TILES : TILES; }
+static int64_t tiles_in_cache(const MultiplyJob *job, const PackedWeights *w) {
+  return larger(w->shape.k <= LONG_ROW ? 2 * TILES : TILES, tiles_per_unit(job));
+}
 
 /* W, and x in the format that it needs. */
 typedef struct {
@@ -101,7 +124,7 @@ typedef struct {
 } Operand;
 
 static size_t repacked_bytes(const PackedWeights *w, const MultiplyJob *job, int64_t tiles) {
-  return is_repacked(w, job->m, job->is_long) ? aligned(times(tiles, w->with->repacked_tile_bytes(w))) : 0;
+  return is_transformed(w, job->m, job->is_long) ? aligned(times(tiles, w->with->repacked_tile_bytes(w))) : 0;
 }
 
 /* Multiply rows first .. last with tiles from .. to. `y` points to the first row and column. */
@@ -120,7 +143,8 @@ static void multiply_tiles(MultiplyJob *job, int number, int64_t from, int64_t t
   const PackedWeights *w = linear->weights, *gate = linear->gate == NULL ? NULL : linear->gate->weights;
   const Quantized *into = job->into;
   const int64_t m = job->m, n = w->shape.n, tiles = ceil_div(n, LANES);
-  const int64_t together = m > GEMV_ROWS ? smaller(tiles_in_cache(w), to - from) : to - from, width = together * LANES;
+  const int64_t together = m > GEMV_ROWS ? smaller(tiles_in_cache(job, w), to - from) : to - from,
+                width = together * LANES;
   const int64_t rows = gate == NULL && into == NULL ? m : smaller(m, ROWS_IN_CACHE); /* and the rest, if it is small */
   const size_t own_repacked = repacked_bytes(w, job, together);
   const size_t gate_repacked = gate == NULL ? 0 : repacked_bytes(gate, job, together);
@@ -150,7 +174,7 @@ static void multiply_tiles(MultiplyJob *job, int number, int64_t from, int64_t t
       for (int64_t row = top; row < end && (gate != NULL || into != NULL); row++, y += stride) {
         if (gate != NULL) w->with->gate(gates + (row - top) * width, y, count);
         /* Pad with zeros after the last column. */
-        if (into != NULL) w->with->quantize(into, row, column, y, count, last == tiles ? into->padded - column : count);
+        if (into != NULL) quantize(w->with, into, row, column, y, count, last == tiles ? into->padded - column : count);
       }
     }
   }
@@ -200,21 +224,21 @@ int matmul(const Input *source, const Linear *linears, int count, ParallelFor pa
   Quantized formats[FORMATS], hidden;
   int used[FORMATS] = {0};
   for (int i = 0; i < count; i++) {
-    used[step_of(linears[i].weights, is_long) == 32] = 1;
-    if (linears[i].gate != NULL) used[step_of(linears[i].gate->weights, is_long) == 32] = 1;
+    used[format_of(step_of(linears[i].weights, is_long))] = 1;
+    if (linears[i].gate != NULL) used[format_of(step_of(linears[i].gate->weights, is_long))] = 1;
   }
   const int then_step = then == NULL ? 0 : step_of(then->weights, is_long);
   const int64_t then_k = then == NULL ? 0 : then->weights->shape.k;
   size_t bytes = source->norm == NULL ? 0 : aligned(times(times(ceil_div(m, GEMV_ROWS), source->k), sizeof(float)));
   for (int f = 0; f < FORMATS; f++)
-    if (used[f]) bytes = plus(bytes, quantized_bytes(m, source->k, 16 << f));
+    if (used[f]) bytes = plus(bytes, quantized_bytes(m, source->k, step_of_format(f)));
   if (then != NULL) bytes = plus(bytes, quantized_bytes(m, then_k, then_step));
   uint8_t *memory = allocate_aligned(bytes), *at = memory;
   if (memory == NULL) return -1;
   QuantizeJob first = {.source = source, .with = with};
   for (int f = 0; f < FORMATS; f++) {
     if (!used[f]) continue;
-    formats[f] = place_rows(&at, m, source->k, 16 << f);
+    formats[f] = place_rows(&at, m, source->k, step_of_format(f));
     first.to[first.formats++] = &formats[f];
   }
   if (then != NULL) hidden = place_rows(&at, m, then_k, then_step);
@@ -223,8 +247,8 @@ int matmul(const Input *source, const Linear *linears, int count, ParallelFor pa
   else parallel(context, quantize_part, ceil_div(m, GEMV_ROWS), &first);
   MultiplyJob job = {.linears = linears, .count = count, .m = m, .is_long = is_long};
   for (int i = 0; i < count; i++) {
-    job.x[i] = &formats[step_of(linears[i].weights, is_long) == 32];
-    if (linears[i].gate != NULL) job.gate_x[i] = &formats[step_of(linears[i].gate->weights, is_long) == 32];
+    job.x[i] = &formats[format_of(step_of(linears[i].weights, is_long))];
+    if (linears[i].gate != NULL) job.gate_x[i] = &formats[format_of(step_of(linears[i].gate->weights, is_long))];
   }
   if (then != NULL) job.into = &hidden;
   multiply_all(&job, parallel, context);

@@ -255,4 +255,4 @@ TARGET static void gate(const float *gates, float *y, int64_t count) {
 
 #include "matmul/loops.h"
 
-const Instructions NAME = {LABEL, supported, pack, quantize, normalize, gate, RANGES, NULL, NULL, NULL, 0};
+const Instructions NAME = {LABEL, supported, pack, quantize, normalize, gate, RANGES, NULL, NULL, NULL, NULL};

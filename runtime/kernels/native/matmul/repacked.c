@@ -16,19 +16,65 @@
 #define INLINE TARGET ALWAYS_INLINE
 #define UNROLL _Pragma("GCC unroll 16")
 
-enum {
-  SPAN = 128, /* elements of a row of W that share a scale */
-  STEP = REPACK_STEP,
-  ROWS = 6, /* of x for one load of two tiles: their sums and those of a span fill the registers */
-};
+enum { ROWS = 6 /* of x for one load of two tiles: their sums and those of a span fill the registers */ };
 
 #define LEAST_SPAN 0x1p-100f /* a span whose numbers are all below this is 0, since its factor would be infinite */
 
-/* A repacked tile is [K / 4][16 lanes] words of four elements, K a multiple of CHUNK, followed by the scales, [spans][16
- * lanes] float32. */
 size_t repacked_tile_bytes(const PackedWeights *w) {
   return w->padded * LANES + ceil_div(w->padded, SPAN) * LANES * sizeof(float);
 }
+
+INLINE __mmask16 first_lanes(int64_t count) {
+  return count >= 16 ? 0xFFFF : count <= 0 ? 0 : (__mmask16)((1u << count) - 1);
+}
+
+/* ---- x ------------------------------------------------------------------------------------------------------------ */
+
+/* Return the 64 numbers of four vectors as bytes. */
+INLINE __m512i to_bytes(const __m512i q[4]) {
+  const __m512i bytes = _mm512_packs_epi16(_mm512_packs_epi32(q[0], q[1]), _mm512_packs_epi32(q[2], q[3]));
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  return _mm512_permutexvar_epi32(order, bytes); /* packing works within quarters of a register */
+}
+
+/* Quantize one step, a chunk, of which `count` elements exist and the others are 0. */
+INLINE void quantize_step(const float *x, int64_t count, uint8_t *to, float *scale_to, int32_t *start_to) {
+  const __m512i infinity = _mm512_set1_epi32(0x7F800000), size = _mm512_set1_epi32(0x7FFFFFFF);
+  __m512 v[4];
+  __m512i whole[4], most = _mm512_setzero_si512();
+  if (count >= REPACK_STEP) {
+    UNROLL for (int i = 0; i < 4; i++) v[i] = _mm512_loadu_ps(x + 16 * i);
+  } else {
+    UNROLL for (int i = 0; i < 4; i++) v[i] = _mm512_maskz_loadu_ps(first_lanes(count - 16 * i), x + 16 * i);
+  }
+  /* As integers, absolute values of floats have the same order, and those not finite are the largest. */
+  UNROLL for (int i = 0; i < 4; i++) most = _mm512_max_epi32(most, _mm512_and_si512(_mm512_castps_si512(v[i]), size));
+  most = _mm512_max_epi32(most, _mm512_shuffle_i64x2(most, most, 0x4E));
+  most = _mm512_max_epi32(most, _mm512_shuffle_i64x2(most, most, 0xB1));
+  most = _mm512_max_epi32(most, _mm512_shuffle_epi32(most, 0x4E));
+  most = _mm512_max_epi32(most, _mm512_shuffle_epi32(most, 0xB1));
+  const __mmask16 bad = _mm512_cmpge_epi32_mask(most, infinity);
+  const __m512 largest = _mm512_castsi512_ps(_mm512_mask_mov_epi32(most, bad, _mm512_set1_epi32(0x7FC00000)));
+  const __m128 one = _mm512_castps512_ps128(largest);
+  const __mmask8 some = _mm_cmp_ss_mask(one, _mm_set_ss(LEAST), _CMP_GT_OQ);
+  const __m512 factor = _mm512_broadcastss_ps(_mm_maskz_div_ss(some, _mm_set_ss(127.0f), one));
+  UNROLL for (int i = 0; i < 4; i++) whole[i] = _mm512_cvtps_epi32(_mm512_mul_ps(v[i], factor));
+  const __m512i bytes = to_bytes(whole);
+  _mm512_store_si512(to, bytes);
+  _mm_store_ss(scale_to, _mm_div_ss(one, _mm_set_ss(127.0f)));
+  *start_to = -128 * _mm512_reduce_add_epi32(_mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_set1_epi8(1), bytes));
+}
+
+TARGET void quantize_panels(const Quantized *to, int64_t row, int64_t column, const float *x, int64_t count,
+                            int64_t end) {
+  uint8_t *panel = panel_of(to, row), *bytes = panel + column * PANEL + row % PANEL * CHUNK;
+  float *scales = panel_scales(to, panel) + column / REPACK_STEP * PANEL + row % PANEL;
+  int32_t *starts = panel_starts(to, panel) + column / REPACK_STEP * PANEL + row % PANEL;
+  for (int64_t at = 0; at < end; at += REPACK_STEP, bytes += CHUNK * PANEL, scales += PANEL, starts += PANEL)
+    quantize_step(x + at, count - at, bytes, scales, starts);
+}
+
+/* ---- weights ------------------------------------------------------------------------------------------------------- */
 
 INLINE __m512 scales_of(const PackedWeights *w, const uint8_t *tile, int64_t block) {
   const uint8_t *scales = tile + scales_at(w, block);
@@ -40,9 +86,9 @@ INLINE __m512i zero_points_of(const PackedWeights *w, const uint8_t *tile, int64
   return _mm512_cvtepu8_epi32(_mm_load_si128((const __m128i *)(tile + zero_points_at(w, block))));
 }
 
-/* Repack one span of a tile: its scales, and its elements plus 128. */
+/* Repack one span of a tile of 4 bits: its scales, and its elements plus 128, all bits of `offset` inverted. */
 INLINE void repack_span(const PackedWeights *w, const uint8_t *tile, int64_t from, int64_t to, float *scales,
-                        uint8_t *bytes) {
+                        uint8_t *bytes, __m512i offset) {
   const int64_t size = w->shape.block_size, first = from / size, last = (to - 1) / size;
   const __m512i top = _mm512_set1_epi32(15), low_half = _mm512_set1_epi32(0xFFFF), to_both = _mm512_set1_epi32(0x10001);
   __m512 most = _mm512_setzero_ps();
@@ -74,79 +120,112 @@ INLINE void repack_span(const PackedWeights *w, const uint8_t *tile, int64_t fro
       const __m512i d = MADE(_mm512_srli_epi16(codes, 12));
 #undef MADE
       uint8_t *to_words = bytes + (k - from) * LANES;
-      _mm512_store_si512(to_words, _mm512_or_si512(_mm512_srli_epi16(a, 8), _mm512_and_si512(b, upper)));
-      _mm512_store_si512(to_words + LINE, _mm512_or_si512(_mm512_srli_epi16(c, 8), _mm512_and_si512(d, upper)));
+      _mm512_store_si512(
+          to_words, _mm512_xor_si512(offset, _mm512_or_si512(_mm512_srli_epi16(a, 8), _mm512_and_si512(b, upper))));
+      _mm512_store_si512(to_words + LINE, _mm512_xor_si512(offset, _mm512_or_si512(_mm512_srli_epi16(c, 8),
+                                                                                   _mm512_and_si512(d, upper))));
+    }
+  }
+}
+
+/* Copy one span of a tile of 8 bits, whose elements have one scale and the zero point 128. */
+INLINE void copy_span(const PackedWeights *w, const uint8_t *tile, int64_t from, int64_t to, float *scales,
+                      uint8_t *bytes, __m512i offset) {
+  _mm512_store_ps(scales, scales_of(w, tile, from / w->shape.block_size));
+  const uint8_t *words = tile + word_at(w, from);
+  for (int64_t k = from; k < to; k += 4, bytes += LINE, words += LINE)
+    _mm512_store_si512(bytes, _mm512_xor_si512(offset, _mm512_load_si512(words)));
+}
+
+INLINE void repack_tiles(const PackedWeights *w, int64_t from, int64_t to, uint8_t *memory, __m512i offset) {
+  for (int64_t tile = from; tile < to; tile++, memory += repacked_tile_bytes(w)) {
+    const uint8_t *source = w->tiles + tile * w->tile_bytes;
+    float *scales = (float *)(memory + w->padded * LANES);
+    for (int64_t k = 0; k < w->shape.k; k += SPAN, scales += LANES) {
+      const int64_t end = smaller(k + SPAN, w->shape.k);
+      if (w->shape.bits == 8) copy_span(w, source, k, end, scales, memory + k * LANES, offset);
+      else repack_span(w, source, k, end, scales, memory + k * LANES, offset);
     }
   }
 }
 
 TARGET void repack(const PackedWeights *w, int64_t from, int64_t to, uint8_t *memory) {
-  for (int64_t tile = from; tile < to; tile++, memory += repacked_tile_bytes(w)) {
-    float *scales = (float *)(memory + w->padded * LANES);
-    for (int64_t k = 0; k < w->shape.k; k += SPAN, scales += LANES)
-      repack_span(w, w->tiles + tile * w->tile_bytes, k, smaller(k + SPAN, w->shape.k), scales, memory + k * LANES);
-  }
+  repack_tiles(w, from, to, memory, _mm512_setzero_si512());
 }
 
-INLINE __mmask16 first_lanes(int64_t count) {
-  return count >= 16 ? 0xFFFF : count <= 0 ? 0 : (__mmask16)((1u << count) - 1);
+TARGET void repack_signed(const PackedWeights *w, int64_t from, int64_t to, uint8_t *memory) {
+  repack_tiles(w, from, to, memory, _mm512_set1_epi8((char)0x80));
 }
 
-/* Multiply ROWS rows of x with two tiles. */
-INLINE void multiply_pair(const Job *job, const int64_t tiles[2], const uint8_t *const bytes[2], int64_t row) {
-  const int64_t row_stride = row_bytes(job->x->padded, STEP), all = job->x->padded;
+/* ---- multiplication ------------------------------------------------------------------------------------------------ */
+
+/* Multiply `rows` rows of x, at most ROWS, with two tiles, elements from .. to of them: y is the start of the sums unless
+ * from is 0, and the bias is added at the end. */
+INLINE void multiply_pair(const Job *job, const int64_t tiles[2], const uint8_t *const bytes[2], int64_t row, int rows,
+                          int64_t from, int64_t to) {
   const uint8_t *x[ROWS];
-  UNROLL for (int r = 0; r < ROWS; r++) x[r] = job->x->rows + (row + r) * row_stride;
+  const float *x_scales[ROWS];
+  const int32_t *x_starts[ROWS];
+  float *y[ROWS]; /* the last row repeated if there are fewer */
+  UNROLL for (int r = 0; r < ROWS; r++) {
+    const int64_t at = row + smaller(r, rows - 1);
+    uint8_t *panel = panel_of(job->x, at);
+    x[r] = panel + at % PANEL * CHUNK;
+    x_scales[r] = panel_scales(job->x, panel) + at % PANEL;
+    x_starts[r] = panel_starts(job->x, panel) + at % PANEL;
+    y[r] = job->y + (at - job->first_row) * job->stride - job->first_column;
+  }
+  const int64_t n[2] = {tiles[0] * LANES, tiles[1] * LANES};
+  const __mmask16 mask[2] = {first_lanes(job->w->shape.n - n[0]), first_lanes(job->w->shape.n - n[1])};
   __m512 total[2][ROWS]; /* most of it spills to memory, outside of the inner loop */
-  UNROLL for (int t = 0; t < 2; t++) UNROLL for (int r = 0; r < ROWS; r++) total[t][r] = _mm512_setzero_ps();
-  for (int64_t first = 0; first < all; first += SPAN) {
-    const int64_t end = smaller(first + SPAN, all);
+  UNROLL for (int t = 0; t < 2; t++) UNROLL for (int r = 0; r < ROWS; r++) total[t][r] =
+      from == 0 ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(mask[t], y[r] + n[t]);
+  for (int64_t first = from; first < to; first += SPAN) {
+    const int64_t end = smaller(first + SPAN, to);
     __m512 part[2][ROWS];
     UNROLL for (int t = 0; t < 2; t++) UNROLL for (int r = 0; r < ROWS; r++) part[t][r] = _mm512_setzero_ps();
-    for (int64_t k = first; k < end; k += STEP) {
-      const int64_t at = row_bytes(k, STEP);
+    for (int64_t k = first; k < end; k += REPACK_STEP) {
+      const uint8_t *w0 = bytes[0] + k * LANES, *w1 = bytes[1] + k * LANES;
+      const int64_t at = k * PANEL, step = k / REPACK_STEP * PANEL;
       __m512i sum[2][ROWS];
-      UNROLL for (int r = 0; r < ROWS; r++) sum[0][r] = sum[1][r] =
-          _mm512_set1_epi32(((const StepHeader *)(x[r] + at))->start);
-      UNROLL for (int i = 0; i < STEP / 4; i++) {
-        const __m512i w0 = _mm512_load_si512(bytes[0] + (k + 4 * i) * LANES);
-        const __m512i w1 = _mm512_load_si512(bytes[1] + (k + 4 * i) * LANES);
+      UNROLL for (int r = 0; r < ROWS; r++) sum[0][r] = sum[1][r] = _mm512_set1_epi32(x_starts[r][step]);
+      UNROLL for (int i = 0; i < REPACK_STEP / 4; i++) {
+        const __m512i a = _mm512_load_si512(w0 + i * LINE), b = _mm512_load_si512(w1 + i * LINE);
         UNROLL for (int r = 0; r < ROWS; r++) {
-          const __m512i four = _mm512_set1_epi32(((const int32_t *)(x[r] + at + sizeof(StepHeader)))[i]);
-          sum[0][r] = _mm512_dpbusd_epi32(sum[0][r], w0, four);
-          sum[1][r] = _mm512_dpbusd_epi32(sum[1][r], w1, four);
+          const __m512i four = _mm512_set1_epi32(((const int32_t *)(x[r] + at))[i]);
+          sum[0][r] = _mm512_dpbusd_epi32(sum[0][r], a, four);
+          sum[1][r] = _mm512_dpbusd_epi32(sum[1][r], b, four);
         }
       }
       UNROLL for (int r = 0; r < ROWS; r++) {
-        const __m512 x_scale = _mm512_set1_ps(((const StepHeader *)(x[r] + at))->scale);
+        const __m512 x_scale = _mm512_set1_ps(x_scales[r][step]);
         UNROLL for (int t = 0; t < 2; t++) part[t][r] =
             _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[t][r]), x_scale, part[t][r]);
       }
     }
     UNROLL for (int t = 0; t < 2; t++) {
-      const __m512 scale = _mm512_load_ps((const float *)(bytes[t] + all * LANES) + first / SPAN * LANES);
+      const __m512 scale = _mm512_load_ps(tile_scales(job->w, bytes[t]) + first / SPAN * LANES);
       UNROLL for (int r = 0; r < ROWS; r++) total[t][r] = _mm512_fmadd_ps(part[t][r], scale, total[t][r]);
     }
   }
   UNROLL for (int t = 0; t < 2; t++) {
-    const int64_t n = tiles[t] * LANES;
-    const __mmask16 mask = first_lanes(job->w->shape.n - n);
-    const __m512 bias = job->bias ? _mm512_maskz_loadu_ps(mask, job->bias + n) : _mm512_setzero_ps();
-    UNROLL for (int r = 0; r < ROWS; r++)
-        _mm512_mask_storeu_ps(job->y + (row + r - job->first_row) * job->stride + n - job->first_column, mask,
-                              _mm512_add_ps(total[t][r], bias));
+    const int add = to == job->x->padded && job->bias != NULL;
+    const __m512 bias = add ? _mm512_maskz_loadu_ps(mask[t], job->bias + n[t]) : _mm512_setzero_ps();
+    UNROLL for (int r = 0; r < ROWS; r++) _mm512_mask_storeu_ps(y[r] + n[t], mask[t], _mm512_add_ps(total[t][r], bias));
   }
 }
 
 TARGET void multiply_repacked(const Job *job, int64_t from, int64_t to) {
   const size_t each = repacked_tile_bytes(job->w);
-  /* If rows or tiles are left over, some are computed twice, with the same result. */
-  for (int64_t row = job->first_row; row < job->last_row; row += ROWS) {
+  const int64_t all = job->x->padded;
+  for (int64_t k = 0; k < all; k += DEPTH) {
     for (int64_t tile = from; tile < to; tile += 2) {
-      const int64_t tiles[2] = {tile, smaller(tile + 1, to - 1)};
+      const int64_t tiles[2] = {tile,
+                                smaller(tile + 1, to - 1)}; /* the last one is computed twice if it has no other */
       const uint8_t *const bytes[2] = {job->repacked + (tiles[0] - from) * each,
                                        job->repacked + (tiles[1] - from) * each};
-      multiply_pair(job, tiles, bytes, smaller(row, job->last_row - ROWS));
+      for (int64_t row = job->first_row; row < job->last_row; row += ROWS)
+        multiply_pair(job, tiles, bytes, row, (int)smaller(ROWS, job->last_row - row), k, smaller(k + DEPTH, all));
     }
   }
 }

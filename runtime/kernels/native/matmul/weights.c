@@ -25,6 +25,7 @@ enum {
 /* The fastest first. */
 static const Instructions *const known[] = {
 #if HAVE_X86
+    &amx_int8,
     &avx512_vnni,
     &avx_vnni,
     &avx2,

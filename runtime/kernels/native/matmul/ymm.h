@@ -236,4 +236,4 @@ TARGET static void gate(const float *gates, float *y, int64_t count) {
 #include "matmul/unpacked.h"
 
 const Instructions NAME = {LABEL,  supported,           pack,   quantize,          normalize, gate,
-                           RANGES, unpacked_tile_bytes, unpack, multiply_unpacked, 1};
+                           RANGES, unpacked_tile_bytes, unpack, multiply_unpacked, NULL};

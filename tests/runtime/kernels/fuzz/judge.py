@@ -14,7 +14,7 @@ from .case import Array, Case, InvalidError, WrongError
 from .mutations import mutated
 
 Outputs = list[Array | None]
-INSTRUCTIONS = ("AVX512-VNNI", "AVX-VNNI", "AVX2", "NEON-I8MM", "NEON-DotProd", "NEON")
+INSTRUCTIONS = ("AMX", "AVX512-VNNI", "AVX-VNNI", "AVX2", "NEON-I8MM", "NEON-DotProd", "NEON")
 RIGHT, REFUSED = "right", "refused"
 WRONG = "wrong"
 ACCEPTED = "accepted what the specification excludes"

@@ -16,6 +16,8 @@ LEAST = 2.0**-120  # of a step of x
 LEAST_SPAN = 2.0**-100
 MOST = 1e30  # of a gate: beyond 2^126, silu of its negative is no 0
 MOST_SQUARED = 1e18  # a number whose square float32 does not overflow with
+REPACKING = ("AMX", "AVX512-VNNI")  # the instructions with kernels for it
+STEP = 64  # elements of x that share a scale then
 LONG = 64  # rows of a sequence from which on weights are repacked
 
 
@@ -149,7 +151,10 @@ def read_matrix(case: Case, suffix: str, first: int, bias: int) -> Matrix:
     factor = scales.reshape(n, blocks).astype(np.float64)
     signed = wide.astype(np.int64) - np.repeat(middle.astype(np.int64), block, axis=1)
     weights = (signed * np.repeat(factor, block, axis=1))[:, :k]
-    return Matrix(weights, _repacked(signed, middle, factor, k, block) if bits == 4 else None, added, block)
+    repacked = weights if bits == 8 and block >= SPAN and zeros is None else None
+    if bits == 4:
+        repacked = _repacked(signed, middle, factor, k, block)
+    return Matrix(weights, repacked, added, block)
 
 
 def _repacked(codes: Array, zeros: Array, scales: Array, k: int, block: int) -> Array:
@@ -174,8 +179,8 @@ def multiply(x: Array, matrix: Matrix, sequence: int, given: Array | float = 0.0
         sequence: rows of one sequence.
         given: the error that x itself may have, [M, K].
     """
-    repacked = matrix.repacked if sequence >= LONG and kernels.instructions() == "AVX512-VNNI" else None
-    weights, step = (matrix.weights, min(matrix.block, 32)) if repacked is None else (repacked, 32)
+    repacked = matrix.repacked if sequence >= LONG and kernels.instructions() in REPACKING else None
+    weights, step = (matrix.weights, min(matrix.block, 32)) if repacked is None else (repacked, STEP)
     k = x.shape[1]
     steps = np.pad(x.astype(np.float32), ((0, 0), (0, -k % step))).reshape(len(x), -(-k // step), step)
     most = np.abs(steps).max(axis=2, keepdims=True) if steps.size else np.zeros((len(x), 1, 1), np.float32)
