@@ -12,7 +12,7 @@
       neon_i8mm.c, neon_dotprod.c, neon.c     those of 64-bit ARM; neon.h for all three
       loops.h, normalize.h          for all
       unpacked.h                    GEMM for many rows with 256 bits, with weights of 4 bits unpacked to bytes
-      repacked                      GEMM for long sequences with AVX512, with weights repacked to int8
+      repacked, amx                 GEMM for long sequences with AVX512 and AMX, with weights repacked to int8
     native/attention/
       operator.c                    GroupQueryAttention and GroupQueryAttentionInt8
       append, cache.h, sliding.h    rotation, and the KV cache, also one that keeps a window

@@ -2,8 +2,8 @@
  *
  * x is quantized to int8 with one scale for every 32 elements of a row, 16 where the weights' blocks are of 16, as
  * accuracy_level 4 allows, and multiplied in integers. A row's y depends on no other row, and all instruction sets return the
- * same bits; except that with AVX512-VNNI, for sequences of REPACK_ROWS and more, weights of 4 bits are rounded to int8 with
- * other scales (repacked.h).
+ * same bits; except that with AVX512-VNNI and AMX, for sequences of REPACK_ROWS and more, weights of 4 bits are rounded to int8
+ * with other scales, and x has one scale for REPACK_STEP elements (repacked.h).
  */
 #ifndef INTAGLIO_MATMUL_H
 #define INTAGLIO_MATMUL_H
