@@ -10,7 +10,7 @@ from intaglio.runtime import kernels
 from intaglio.runtime.kernels.edits.int8_cache import SCALE_BYTES
 from numpy.typing import NDArray
 
-from ..conftest import NAMES, run_session
+from ...conftest import NAMES, run_session
 from . import test_int8_cache as int8
 from .test_attention import Shape, session, supported
 

@@ -12,7 +12,7 @@ from intaglio.runtime.kernels.edits.int8_cache import OPERATOR, SCALE_BYTES
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from .one_node import open_session
+from ..one_node import open_session
 from .test_attention import supported
 
 Floats = NDArray[np.float32]

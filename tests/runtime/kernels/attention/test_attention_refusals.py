@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from .one_node import WRAPS, OneNode, at_odd_address, ones
+from ..one_node import WRAPS, OneNode, at_odd_address, ones
 from .test_attention import supported
 
 # ---- GroupQueryAttention ------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from intaglio.runtime import kernels
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from ..conftest import run_session
+from ...conftest import run_session
 
 Floats = NDArray[np.float32]
 POSITIONS = 2048

@@ -21,10 +21,10 @@ from intaglio.tests.runtime import fakes
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from ..conftest import run_session
+from ...conftest import run_session
 
 Floats = NDArray[np.float32]
-CHECKPOINTS = Path(__file__).parents[2] / "checkpoints"
+CHECKPOINTS = Path(__file__).parents[3] / "checkpoints"
 FLOAT, INT8, INT32 = TensorProto.FLOAT, TensorProto.INT8, TensorProto.INT32
 
 
