@@ -68,7 +68,7 @@ def running(name: str, artifact: Path, room: servers.Room, python: Path, log: Pa
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as stream:
         process = subprocess.Popen(
-            [*command, json.dumps(declaration(name, artifact, room))],
+            [*command, json.dumps(declaration(name, artifact, room, log.parent / "weights"))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stream,
@@ -86,12 +86,13 @@ def running(name: str, artifact: Path, room: servers.Room, python: Path, log: Pa
             _end(process, started)
 
 
-def declaration(name: str, artifact: Path, room: servers.Room) -> dict[str, Any]:
-    """Return the ``ClusterConfig`` of an arrangement on Ray."""
+def declaration(name: str, artifact: Path, room: servers.Room, weights: Path) -> dict[str, Any]:
+    """Return the ``ClusterConfig`` of an arrangement on Ray; its replicas map their packed weights from ``weights``."""
     replicas = 1 if name == ONE else 2
     return {
         "artifacts": {"model": str(artifact)},
         "settings": {"slots": room.slots // replicas, "max_length": room.max_length},
+        "load": {"weight_cache": str(weights)},
         "replicas": replicas,
         "cpus": room.threads // replicas,
         "affinity": name != RANDOM,

@@ -24,7 +24,7 @@ def test_each_turn_of_a_conversation_continues_the_one_before() -> None:
 
 def test_the_arrangements_share_slots_and_threads() -> None:
     for name, replicas in ((ONE, 1), (TWO, 2), (RANDOM, 2)):
-        config = ClusterConfig.model_validate(declaration(name, Path("model"), Room(8, 2048, 2)))
+        config = ClusterConfig.model_validate(declaration(name, Path("model"), Room(8, 2048, 2), Path("weights")))
         assert (config.replicas, config.affinity) == (replicas, name != RANDOM)
         assert config.replicas * config.settings.slots == 8
         assert config.replicas * int(config.cpus) == 2
