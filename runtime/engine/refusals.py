@@ -63,9 +63,9 @@ def check_int8_cache(folder: Path, manifest: Manifest, device: Device, kernels: 
 def no_int8_kernel(folder: Path) -> UnsupportedError:
     """Return the error for a machine on which intaglio's attention cannot run."""
     return UnsupportedError(
-        f"{folder}: an int8 KV cache needs intaglio's own attention, which needs a processor with AVX-512 and a C "
-        "compiler when intaglio is installed, and a head_dim that is a multiple of 16 up to 256; load the model "
-        "without it"
+        f"{folder}: an int8 KV cache needs intaglio's own attention, which needs a processor with AVX2, AVX-512 or "
+        "NEON and a C compiler when intaglio is installed, and a head_dim that is a multiple of 16 up to 256; load the "
+        "model without it"
     )
 
 
