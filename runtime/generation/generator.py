@@ -25,13 +25,13 @@ from .batch import Batch, run
 from .beam_search import BeamSearch, stream_beams
 from .conversation import Conversation
 from .draft_model import DraftModel, check_draft, draft_cost
+from .guesses.pass_cost import pass_cost
+from .guesses.suffix_lookup import EarlierTexts, SuffixLookup
 from .limits import check_limits
-from .pass_cost import pass_cost
 from .scheduler import Scheduler
 from .score import Score, score
 from .several import check_count, make_sequences, search_all
 from .speculation import Rounds, Speculation, decode
-from .suffix_lookup import EarlierTexts, SuffixLookup
 
 
 class Closable(Protocol):

@@ -20,10 +20,10 @@ from ..text.prompts import Prompt
 from .batch import Batch
 from .events import Event, Waiting
 from .exclusive import ExclusiveUse
+from .guesses.suffix_lookup import CONTEXT, EarlierTexts
 from .pace import Pace
 from .prompt_files import PromptFiles
 from .speculation import Rounds, SpeculationFor
-from .suffix_lookup import CONTEXT, EarlierTexts
 
 
 class Scheduler:

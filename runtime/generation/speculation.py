@@ -18,8 +18,8 @@ from ..decoding.decoder import Decoder
 from ..sequence.request import Request
 from ..sequence.sampler import Floats
 from ..sequence.sequence import ActiveSequence
-from .pass_cost import LONGEST_FORCED, PassCost
-from .suffix_lookup import EarlierTexts
+from .guesses.pass_cost import LONGEST_FORCED, PassCost
+from .guesses.suffix_lookup import EarlierTexts
 
 
 class Proposal(Protocol):

@@ -3,7 +3,7 @@
 ``edit`` mostly copies its prompt, greedily; ``free`` is free text, sampled as the checkpoint's generation_config.json
 says with one seed. Every mode runs the same prompt; ``auto`` is ``generate``'s default. ``again`` is a request that a
 scheduler gets twice, ``structured`` a list of records by a JSON schema, and ``costs`` are those of
-``runtime/generation/pass_cost.py``.
+``runtime/generation/guesses/pass_cost.py``.
 """
 
 import statistics

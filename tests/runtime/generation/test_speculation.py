@@ -13,7 +13,7 @@ from intaglio.runtime import TextGenerator
 from intaglio.runtime.decoding.in_place import InPlaceDecoder
 from intaglio.runtime.engine.session import Device, Session
 from intaglio.runtime.generation.draft_model import draft_cost
-from intaglio.runtime.generation.pass_cost import LONGEST_PASS, PassCost, pass_cost
+from intaglio.runtime.generation.guesses.pass_cost import LONGEST_PASS, PassCost, pass_cost
 from intaglio.runtime.generation.speculation import Speculation
 from intaglio.tests.runtime import fakes
 from intaglio.tests.runtime.fakes import logprobs_of, text_generator, tokenizer_of

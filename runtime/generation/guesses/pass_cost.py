@@ -6,8 +6,8 @@ time.
 
 from collections.abc import Mapping
 
-from ..engine.session import Device, Session
-from ..kernels import LONG_SEQUENCE
+from ...engine.session import Device, Session
+from ...kernels import LONG_SEQUENCE
 
 LONGEST_PASS = 16
 """The most tokens of a pass with guesses."""

@@ -11,13 +11,13 @@ from intaglio import load
 from intaglio.exporter import export
 from intaglio.runtime import Generation, TextGenerator
 from intaglio.runtime.decoding.in_place import InPlaceDecoder
-from intaglio.runtime.generation.pass_cost import PassCost
+from intaglio.runtime.generation.guesses.pass_cost import PassCost
 from intaglio.runtime.generation.speculation import Speculation
 from intaglio.runtime.sequence.constraint import Grammars
 from intaglio.tests.runtime import fakes
 from intaglio.tests.runtime.fakes import logprobs_of, text_generator, tokenizer_of
 
-CHECKPOINTS = Path(__file__).parents[2] / "checkpoints"
+CHECKPOINTS = Path(__file__).parents[3] / "checkpoints"
 RECORD: dict[str, Any] = {
     "type": "object",
     "properties": {

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from intaglio.errors import UsageError
 from intaglio.runtime import Generation, Scheduler
-from intaglio.runtime.generation.suffix_lookup import EarlierTexts, SuffixLookup
+from intaglio.runtime.generation.guesses.suffix_lookup import EarlierTexts, SuffixLookup
 from intaglio.tests.runtime import fakes
 from intaglio.tests.runtime.fakes import text_generator
 

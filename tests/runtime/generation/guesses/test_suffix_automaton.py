@@ -4,8 +4,8 @@ import random
 from itertools import count
 
 import pytest
-from intaglio.runtime.generation import suffix_automaton
-from intaglio.runtime.generation.suffix_automaton import EMPTY, SEPARATOR, Match, SuffixAutomaton
+from intaglio.runtime.generation.guesses import suffix_automaton
+from intaglio.runtime.generation.guesses.suffix_automaton import EMPTY, SEPARATOR, Match, SuffixAutomaton
 
 
 def longest_repeated_end(text: list[int]) -> int:

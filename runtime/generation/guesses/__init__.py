@@ -1,0 +1,1 @@
+"""Where guesses of the next tokens come from, and how many are worth their cost."""
