@@ -28,11 +28,20 @@ def planned(section: str, checkpoint: Path, names: tuple[str, ...] = DEFAULT) ->
 
 def test_speed_measures_the_machine_too_and_other_sections_choose_variants(checkpoint: Path) -> None:
     found = [one.key(0) for one in planned("speed", checkpoint)]
-    assert [key.name for key in found] == ["machine", *DEFAULT]
+    assert [key.name for key in found] == ["machine", *(name for name in DEFAULT if not ALL[name].instructions)]
     assert found[0].section == "bandwidth"
     assert all(one.settings["long"] == [512, 2048] for one in planned("speed", checkpoint)[1:])
     assert {one.variant.name for one in planned("share", checkpoint)} == {"int4"}
     assert "transformers-fp32" not in {one.variant.name for one in planned("quality", checkpoint)}
+
+
+def test_variants_with_limited_instructions_have_a_section_of_their_own(checkpoint: Path) -> None:
+    found = planned("limited", checkpoint)
+    assert {one.variant.name for one in found} >= {"int4-avx2", "ik-llama-q4-0-avx2", "llama-q4-0-avx2"}
+    assert {one.variant.instructions for one in found} == {"AVX2"}
+    own = next(one.variant for one in found if one.variant.tool == "intaglio")
+    assert own.variables == {"INTAGLIO_KERNELS": "avx2"}
+    assert own.artifact == "int4"
 
 
 def test_contexts_are_limited_by_the_models_positions(checkpoint: Path) -> None:

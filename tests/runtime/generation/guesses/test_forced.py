@@ -12,8 +12,9 @@ from intaglio.exporter import export
 from intaglio.runtime import Generation, TextGenerator
 from intaglio.runtime.decoding.in_place import InPlaceDecoder
 from intaglio.runtime.generation.guesses.pass_cost import PassCost
-from intaglio.runtime.generation.speculation import Speculation
+from intaglio.runtime.generation.speculation import Draft, Speculation
 from intaglio.runtime.sequence.constraint import Grammars
+from intaglio.runtime.sequence.sequence import ActiveSequence
 from intaglio.tests.runtime import fakes
 from intaglio.tests.runtime.fakes import logprobs_of, text_generator, tokenizer_of
 
@@ -229,8 +230,8 @@ def test_guesses_that_a_grammar_forbids_are_not_made(lm: TextGenerator, monkeypa
             pass
 
     class Recorded(Speculation):
-        def draft(self, *arguments: Any) -> Any:
-            drafts.append(super().draft(*arguments))
+        def draft(self, sequence: ActiveSequence, history: list[int], most: int, reversible: int) -> Draft:
+            drafts.append(super().draft(sequence, history, most, reversible))
             return drafts[-1]
 
     plain = lm.generate("The album was", speculate=False, json_schema=RECORD, max_new_tokens=90)
