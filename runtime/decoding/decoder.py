@@ -63,7 +63,8 @@ class Decoder(Protocol):
     def step(self, tokens: Tokens, active: NDArray[np.bool_] | None = None) -> Floats:
         """Read one token into each of the first n slots, int64 [n]; return logits [n, V], valid until the next call.
 
-        Slots that are not ``active`` stay as they are, and their logits have no meaning.
+        Slots that are not ``active`` have ended: they keep their length, but what they have read may be overwritten,
+        and their logits have no meaning.
 
         Raises:
             PromptError: there is not enough memory.
