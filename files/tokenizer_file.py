@@ -17,6 +17,9 @@ from .special_tokens import CONFIG, GPT2, QWEN2, class_of, read_special_tokens
 MAX_BYTES = 1 << 28
 """The most bytes of tokenizer.json and merges.txt; the longest published ones have 35 MB."""
 
+BUFFER = "Cannot instantiate Tokenizer from buffer: "
+"""What tokenizers says before what is wrong with a tokenizer.json."""
+
 FILE = "tokenizer.json"
 VOCABULARY = ("vocab.json", "merges.txt")
 """The files of a byte-level BPE model that are read where there is no tokenizer.json."""
@@ -96,8 +99,8 @@ def special_contents(folder: Path) -> set[str]:
 
 def _from_file(path: Path) -> Tokenizer:
     data = read_regular(path, MAX_BYTES)
-    with library_errors(lambda reason: ValueError(f"{path} cannot be read ({reason})")):
-        return Tokenizer.from_buffer(data)
+    with library_errors(lambda reason: ValueError(f"{path} cannot be read ({reason.removeprefix(BUFFER)})")):
+        return Tokenizer.from_buffer(data)  # it decodes the file itself
 
 
 def _from_vocabulary(folder: Path, config: dict[str, Any]) -> Tokenizer:

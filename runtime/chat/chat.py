@@ -86,7 +86,8 @@ class ChatParser:
     ) -> None:
         self._reasoning = ReasoningParser(opened=opened)
         self._calls = ToolCallParser(schemas, bare=bare_calls) if schemas else None
-        self._constrained = bare_calls != "all"
+        self.constrained = bare_calls != "all"
+        """A ``call_grammar`` makes calls fit their schemas."""
         self._continued_text = continued_text
         self._continued_thought = continued_thought
 
@@ -108,7 +109,7 @@ class ChatParser:
     @property
     def certain_call(self) -> str | None:
         """The text so far of a call that is being written and will fit its schema; None where there is none."""
-        return self._calls.open_call if self._calls is not None and self._constrained else None
+        return self._calls.open_call if self._calls is not None and self.constrained else None
 
     def push(self, chunk: str) -> list[ChatEvent]:
         """Add a chunk of text; return the events that are certain now."""

@@ -55,7 +55,7 @@ def test_an_option_that_does_not_exist(call: Callable[..., Any], option: str, me
 
 
 def test_all_options_are_named_where_none_is_near() -> None:
-    options = "slots, max_length, prefill_tokens, kept_prompts, prompt_cache"
+    options = "slots, max_length, prefill_tokens, kept_prompts, prompt_cache, kept_outputs"
     with pytest.raises(UsageError, match=rf"^scheduler has no option 'do_sample'; its options are: {options}$"):
         GENERATOR.scheduler(object(), do_sample=True)  # type: ignore[call-arg, arg-type]
 

@@ -136,7 +136,7 @@ class Choice:
 
     def _whole_call(self, call: ToolCall) -> list[Piece]:
         self._complete += 1
-        if self._open.name is not None:
+        if self.parser.constrained:  # as it is written, in however many chunks it comes
             pieces, self._open = self._call(call.text), OpenCall()
             return pieces
         return [*self._begin(call.name), self._arguments(json.dumps(call.arguments, ensure_ascii=False))]

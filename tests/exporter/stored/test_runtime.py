@@ -49,24 +49,22 @@ def test_heads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, tas
 
 @pytest.mark.skipif(kernels.instructions() is None, reason="no compiled kernels for this processor")
 @pytest.mark.parametrize(
-    ("kind", "multiplied"),
+    "kind",
     [
-        (Kind(block_size=64, zeros="any", ordered=True), True),
-        (Kind(zeros="least", offsets="any"), True),
-        (Kind(6, 16, scales="single"), False),  # intaglio's kernels take scales that float16 holds
+        Kind(block_size=64, zeros="any", ordered=True),
+        Kind(zeros="least", offsets="any"),
+        Kind(6, 16, scales="single"),  # scales that float16 does not hold
     ],
     ids=str,
 )
-def test_kernels_compute_nearly_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind, multiplied: bool
-) -> None:
+def test_kernels_compute_nearly_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind) -> None:
     install(monkeypatch, by_end(dict.fromkeys(EVERY, kind)))
     folder = write(tmp_path / "checkpoint", "qwen2", tokenizer=True, tie_word_embeddings=True)
     export(folder, tmp_path / "out")
     ours, theirs = load(tmp_path / "out", threads=1), load(tmp_path / "out", threads=1, kernels="onnxruntime")
     assert isinstance(ours, TextGenerator)
     assert isinstance(theirs, TextGenerator)
-    assert ("MatMulNBits" in ours.session.intaglio_kernels) == multiplied
+    assert "MatMulNBits" in ours.session.intaglio_kernels
     tokens = drive.ids(288, 40)
     found, wanted = logits(ours, tokens.numpy()), logits(theirs, tokens.numpy())
     with torch.inference_mode():

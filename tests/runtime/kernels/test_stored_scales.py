@@ -196,7 +196,7 @@ def test_windows_and_stored_scales_go_together(tmp_path: Path) -> None:
     assert isinstance(ours, TextGenerator)
     assert isinstance(theirs, TextGenerator)
     assert ours.session.windowed
-    assert ours.session.intaglio_kernels == ("MatMulNBits",)
+    assert ours.session.intaglio_kernels == ("MatMulNBits", "GroupQueryAttention")
     prompt = list(range(5, 40))
     assert ours.generate(prompt, max_new_tokens=1).token_ids == theirs.generate(prompt, max_new_tokens=1).token_ids
 

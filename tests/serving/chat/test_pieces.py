@@ -49,6 +49,13 @@ def summary(pieces: Sequence[Piece]) -> tuple[Any, ...]:
     return whole.get("reasoning_content"), whole["content"], calls, pieces[-1].reason
 
 
+@pytest.mark.parametrize("step", [1, 2, 7, 50, 1000])
+def test_arguments_under_a_grammar_are_as_they_are_written(step: int) -> None:
+    calls = [CLOCK.replace("{}", "{ }"), WEATHER.replace('"city": ', '"city" :\n')]
+    found = summary(turn("\n".join(calls), step=step, schemas=TOOLS, bare_calls="none"))
+    assert found == (None, None, [("clock", "{ }"), ("weather", '{"city" :\n"서울 }"}')], "tool_calls")
+
+
 @pytest.mark.parametrize("step", [1, 2, 7, 1000])
 @pytest.mark.parametrize(
     ("text", "parser", "expected"),
