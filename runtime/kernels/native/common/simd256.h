@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "common/exponential.h"
+#include "common/lanes256.h"
 
 enum { WIDTH = 8 /* floats of a vector */ };
 
@@ -67,22 +68,10 @@ INLINE float max_of_16(const Vector *v) {
 }
 
 INLINE void vector_transpose(Vector r[WIDTH]) {
-  Vector t[WIDTH];
-  UNROLL for (int i = 0; i < 4; i++) {
-    t[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
-    t[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
-  }
-  UNROLL for (int i = 0; i < 2; i++) {
-    r[4 * i] = _mm256_shuffle_ps(t[4 * i], t[4 * i + 2], 0x44);
-    r[4 * i + 1] = _mm256_shuffle_ps(t[4 * i], t[4 * i + 2], 0xEE);
-    r[4 * i + 2] = _mm256_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0x44);
-    r[4 * i + 3] = _mm256_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0xEE);
-  }
-  UNROLL for (int i = 0; i < 4; i++) t[i] = r[i];
-  UNROLL for (int i = 0; i < 4; i++) {
-    r[i] = _mm256_permute2f128_ps(t[i], r[4 + i], 0x20);
-    r[4 + i] = _mm256_permute2f128_ps(t[i], r[4 + i], 0x31);
-  }
+  __m256i words[WIDTH];
+  UNROLL for (int i = 0; i < WIDTH; i++) words[i] = _mm256_castps_si256(r[i]);
+  transpose_words(words);
+  UNROLL for (int i = 0; i < WIDTH; i++) r[i] = _mm256_castsi256_ps(words[i]);
 }
 
 #endif

@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 #include "common/exponential.h"
-#include "common/transpose.h"
+#include "common/lanes512.h"
 
 enum { WIDTH = 16 /* floats of a vector */ };
 

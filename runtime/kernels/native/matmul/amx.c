@@ -23,6 +23,8 @@
 #define UNROLL _Pragma("GCC unroll 16")
 #define FENCE __asm__ volatile("" ::: "memory") /* GCC does not know that instructions on tiles read memory */
 
+#include "common/lanes512.h"
+
 enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 }; /* ARCH_REQ_XCOMP_PERM and XFEATURE_XTILEDATA */
 
 /* Linux gives the tile registers to a process that asks for them, and to all its threads. */
@@ -57,20 +59,15 @@ INLINE void add_sums(Block *block, int panel, const float *x_scales, const __m51
   }
 }
 
-INLINE __mmask16 first_lanes(int64_t count) {
-  return count >= 16 ? 0xFFFF : count <= 0 ? 0 : (__mmask16)((1u << count) - 1);
-}
-
-/* Multiply one or two panels of x with two tiles. */
-INLINE void multiply_block(const Job *job, const int64_t tiles[2], const uint8_t *const bytes[2], int64_t row,
-                           const int panels, int64_t from, int64_t to, Block *block) {
+/* Multiply the rows of one or two panels of x with two tiles, as a MultiplyPair. */
+INLINE void multiply_panels(const Job *job, const int64_t tiles[2], const uint8_t *const bytes[2], int64_t row,
+                            int64_t rows, const int panels, int64_t from, int64_t to, Block *block) {
   uint8_t *x[2];
   const float *x_scales[2];
   for (int p = 0; p < panels; p++) {
     x[p] = panel_of(job->x, row + p * PANEL);
     x_scales[p] = panel_scales(job->x, x[p]);
   }
-  const int64_t rows = smaller(panels * PANEL, job->last_row - row);
   const int64_t n[2] = {tiles[0] * LANES, tiles[1] * LANES};
   const __mmask16 mask[2] = {first_lanes(job->w->shape.n - n[0]), first_lanes(job->w->shape.n - n[1])};
   float *y = job->y + (row - job->first_row) * job->stride - job->first_column;
@@ -112,30 +109,22 @@ INLINE void multiply_block(const Job *job, const int64_t tiles[2], const uint8_t
   }
 }
 
+INLINE void multiply_pair(const Job *job, const int64_t tiles[2], const uint8_t *const bytes[2], int64_t row,
+                          int64_t rows, int64_t from, int64_t to) {
+  Block block;
+  if (rows > PANEL) multiply_panels(job, tiles, bytes, row, rows, 2, from, to, &block);
+  else multiply_panels(job, tiles, bytes, row, rows, 1, from, to, &block);
+}
+
 TARGET void multiply_amx(const Job *job, int64_t from, int64_t to) {
-  const size_t each = repacked_tile_bytes(job->w);
   TileConfiguration configuration = {.palette = 1};
   for (int tile = 0; tile < 8; tile++) {
     configuration.row_bytes[tile] = LINE;
     configuration.rows[tile] = PANEL;
   }
-  Block block;
   FENCE;
   _tile_loadconfig(&configuration);
-  const int64_t all = job->x->padded;
-  for (int64_t k = 0; k < all; k += DEPTH) {
-    for (int64_t tile = from; tile < to; tile += 2) {
-      const int64_t tiles[2] = {tile,
-                                smaller(tile + 1, to - 1)}; /* the last one is computed twice if it has no other */
-      const uint8_t *const bytes[2] = {job->repacked + (tiles[0] - from) * each,
-                                       job->repacked + (tiles[1] - from) * each};
-      for (int64_t row = job->first_row; row < job->last_row; row += 2 * PANEL) {
-        const int64_t end = smaller(k + DEPTH, all);
-        if (job->last_row - row > PANEL) multiply_block(job, tiles, bytes, row, 2, k, end, &block);
-        else multiply_block(job, tiles, bytes, row, 1, k, end, &block);
-      }
-    }
-  }
+  multiply_pairs(job, from, to, 2 * PANEL, repacked_tile_bytes(job->w), multiply_pair);
   _tile_release();
 }
 

@@ -25,7 +25,7 @@
 #define PAIR_OF_TILES
 
 #include "common/exponential.h"
-#include "common/transpose.h"
+#include "common/lanes512.h"
 #include "matmul/normalize.h"
 
 static int supported(void) { return (instruction_sets() & HAS_AVX512_VNNI) != 0; }
@@ -59,10 +59,6 @@ TARGET static void pack(const PackedWeights *packed, const uint8_t *const rows[L
 
 /* Loops over registers must be unrolled, or their values are in memory. */
 #define UNROLL _Pragma("GCC unroll 16")
-
-INLINE __mmask16 first_lanes(int64_t count) {
-  return count >= 16 ? 0xFFFF : count <= 0 ? 0 : (__mmask16)((1u << count) - 1);
-}
 
 /* Return the maximum lane of each of four vectors of non-negative integers, r[0] to r[3], repeated four times. */
 INLINE __m512i largest_lanes(const __m512i r[4]) {

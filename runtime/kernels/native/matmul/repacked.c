@@ -16,16 +16,14 @@
 #define INLINE TARGET ALWAYS_INLINE
 #define UNROLL _Pragma("GCC unroll 16")
 
+#include "common/lanes512.h"
+
 enum { ROWS = 6 /* of x for one load of two tiles: their sums and those of a span fill the registers */ };
 
 #define LEAST_SPAN 0x1p-100f /* a span whose numbers are all below this is 0, since its factor would be infinite */
 
 size_t repacked_tile_bytes(const PackedWeights *w) {
   return w->padded * LANES + ceil_div(w->padded, SPAN) * LANES * sizeof(float);
-}
-
-INLINE __mmask16 first_lanes(int64_t count) {
-  return count >= 16 ? 0xFFFF : count <= 0 ? 0 : (__mmask16)((1u << count) - 1);
 }
 
 /* ---- x ------------------------------------------------------------------------------------------------------------ */
@@ -159,10 +157,9 @@ TARGET void repack_signed(const PackedWeights *w, int64_t from, int64_t to, uint
 
 /* ---- multiplication ------------------------------------------------------------------------------------------------ */
 
-/* Multiply `rows` rows of x, at most ROWS, with two tiles, elements from .. to of them: y is the start of the sums unless
- * from is 0, and the bias is added at the end. */
-INLINE void multiply_pair(const Job *job, const int64_t tiles[2], const uint8_t *const bytes[2], int64_t row, int rows,
-                          int64_t from, int64_t to) {
+/* A MultiplyPair of at most ROWS rows. */
+INLINE void multiply_pair(const Job *job, const int64_t tiles[2], const uint8_t *const bytes[2], int64_t row,
+                          int64_t rows, int64_t from, int64_t to) {
   const uint8_t *x[ROWS];
   const float *x_scales[ROWS];
   const int32_t *x_starts[ROWS];
@@ -216,18 +213,7 @@ INLINE void multiply_pair(const Job *job, const int64_t tiles[2], const uint8_t 
 }
 
 TARGET void multiply_repacked(const Job *job, int64_t from, int64_t to) {
-  const size_t each = repacked_tile_bytes(job->w);
-  const int64_t all = job->x->padded;
-  for (int64_t k = 0; k < all; k += DEPTH) {
-    for (int64_t tile = from; tile < to; tile += 2) {
-      const int64_t tiles[2] = {tile,
-                                smaller(tile + 1, to - 1)}; /* the last one is computed twice if it has no other */
-      const uint8_t *const bytes[2] = {job->repacked + (tiles[0] - from) * each,
-                                       job->repacked + (tiles[1] - from) * each};
-      for (int64_t row = job->first_row; row < job->last_row; row += ROWS)
-        multiply_pair(job, tiles, bytes, row, (int)smaller(ROWS, job->last_row - row), k, smaller(k + DEPTH, all));
-    }
-  }
+  multiply_pairs(job, from, to, ROWS, repacked_tile_bytes(job->w), multiply_pair);
 }
 
 #endif

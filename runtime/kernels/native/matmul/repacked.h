@@ -42,6 +42,26 @@ ALWAYS_INLINE const float *tile_scales(const PackedWeights *w, const uint8_t *ti
   return (const float *)(tile + w->padded * LANES);
 }
 
+/* Multiply `rows` rows of x with two tiles, whose repacked `bytes` are given, elements from .. to of them: y is the start of
+ * the sums unless from is 0, and the bias is added at the end. */
+typedef void (*MultiplyPair)(const Job *job, const int64_t tiles[2], const uint8_t *const bytes[2], int64_t row,
+                             int64_t rows, int64_t from, int64_t to);
+
+/* Multiply with tiles from .. to, two at a time, at most `most` rows of x and DEPTH elements at a time. */
+ALWAYS_INLINE void multiply_pairs(const Job *job, int64_t from, int64_t to, int64_t most, size_t tile_bytes,
+                                  MultiplyPair multiply) {
+  const int64_t all = job->x->padded;
+  for (int64_t k = 0; k < all; k += DEPTH) {
+    for (int64_t tile = from; tile < to; tile += 2) {
+      const int64_t tiles[2] = {tile, smaller(tile + 1, to - 1)}; /* the last is computed twice if it has no other */
+      const uint8_t *const bytes[2] = {job->repacked + (tiles[0] - from) * tile_bytes,
+                                       job->repacked + (tiles[1] - from) * tile_bytes};
+      for (int64_t row = job->first_row; row < job->last_row; row += most)
+        multiply(job, tiles, bytes, row, smaller(most, job->last_row - row), k, smaller(k + DEPTH, all));
+    }
+  }
+}
+
 /* Members of Instructions. */
 void quantize_panels(const Quantized *to, int64_t row, int64_t column, const float *x, int64_t count, int64_t end);
 size_t repacked_tile_bytes(const PackedWeights *w);

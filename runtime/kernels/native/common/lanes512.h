@@ -1,7 +1,16 @@
-/* Transpose 16 rows of 16 words of 32 bits. A file defines INLINE before it includes this. */
-#ifndef INTAGLIO_TRANSPOSE_H
-#define INTAGLIO_TRANSPOSE_H
+/* Lanes of 32 bits in registers of 512. A file defines INLINE before it includes this. */
+#ifndef INTAGLIO_LANES512_H
+#define INTAGLIO_LANES512_H
 
+#include <immintrin.h>
+#include <stdint.h>
+
+/* Return the mask of the first `count` lanes. */
+INLINE __mmask16 first_lanes(int64_t count) {
+  return count >= 16 ? 0xFFFF : count <= 0 ? 0 : (__mmask16)((1u << count) - 1);
+}
+
+/* Transpose 16 rows of 16 words. */
 INLINE void transpose_words(__m512i r[16]) {
   __m512i t[16];
   for (int i = 0; i < 8; i++) {
