@@ -1,15 +1,14 @@
 """From a config to a graph: the native module is traced without weights, and only one layer of each kind.
 
-Layers of the same kind (window, rotation) differ only in the names of their weights, so the traced graph has one layer
-of each kind, and ``instantiate`` repeats each kind's nodes to the full depth. The module is built from fake tensors:
-nothing of the size of a weight is ever allocated.
+Layers of the same kind (window, rotation, experts) differ only in the names of their weights, so the traced graph has
+one layer of each kind, and ``instantiate`` repeats each kind's nodes to the full depth. The module is built from fake
+tensors: nothing of the size of a weight is ever allocated.
 """
 
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 
 import onnx_ir as ir
 import torch
@@ -74,11 +73,9 @@ def trace(config: ModelConfig, task: Task, target: Target, dtype: torch.dtype, f
 
 def _shallow(config: ModelConfig) -> tuple[ModelConfig, list[int]]:
     """Return a config with one layer of each kind, and for each layer of the model the index of its kind."""
-    kinds = list(zip(config.layer_windows, config.layer_rotary, strict=True))
+    kinds = [config.layer_kind(index) for index in range(config.num_hidden_layers)]
     traced = list(dict.fromkeys(kinds))
-    windows, rotary = zip(*traced, strict=True)
-    shallow = replace(config, num_hidden_layers=len(traced), layer_windows=windows, layer_rotary=rotary)
-    return shallow, [traced.index(kind) for kind in kinds]
+    return config.with_layers([kinds.index(kind) for kind in traced]), [traced.index(kind) for kind in kinds]
 
 
 def _export(config: ModelConfig, task: Task, target: Target, dtype: torch.dtype, form: GraphForm) -> ir.Model:

@@ -4,8 +4,8 @@ Both spellings are read: transformers 4 (``rope_theta`` and ``rope_scaling``) an
 keys and unsupported values are refused by name: to ignore one could silently change the result.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +27,9 @@ MOST: Mapping[str, int] = {
     "vocab_size": 2**24,
     "head_dim": 2**14,
     "num_labels": 2**20,
+    "num_experts": 2**12,
+    "moe_intermediate_size": 2**22,
+    "shared_expert_intermediate_size": 2**22,
 }
 """The largest values that are read, several times those of any published model: they bound the work of describing a
 checkpoint, which may come from anyone."""
@@ -40,6 +43,31 @@ _READ = frozenset(
 
 
 @dataclass(frozen=True)
+class Experts:
+    """The mixtures of experts of a model, as its config has them.
+
+    Args:
+        count: experts of a mixture.
+        per_token: experts that compute each token.
+        size: the intermediate size of an expert.
+        shared_size: the intermediate size of the expert that computes every token.
+        normalized: the weights of a token's experts are scaled to the sum 1.
+        layers: per layer whether its MLP is a mixture.
+        loss_factor: the factor of the load-balancing loss in a loss.
+        output_router_logits: router logits and the load-balancing loss are returned unless a call says otherwise.
+    """
+
+    count: int
+    per_token: int
+    size: int
+    shared_size: int
+    normalized: bool
+    layers: tuple[bool, ...]
+    loss_factor: float = 0.0
+    output_router_logits: bool = False
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """The computation of a model, in whichever spelling its config has it.
 
@@ -49,6 +77,7 @@ class ModelConfig:
     ``hidden_act``: the key of ACTIVATIONS for the gated MLP.
     ``attention_bias``: Qwen2's q, k and v projections have biases.
     ``dual_chunk_length``: the longest sequence for which the model's dual chunk attention equals plain attention.
+    ``experts``: None for a model without mixtures of experts.
     """
 
     family: str
@@ -72,6 +101,25 @@ class ModelConfig:
     hidden_act: str = SILU
     attention_bias: bool = True
     dual_chunk_length: int | None = None
+    experts: Experts | None = None
+
+    def layer_kind(self, index: int) -> tuple[object, ...]:
+        """Return what layer ``index`` computes, but for its weights: layers of one kind have equal graphs."""
+        mixes = self.experts is not None and self.experts.layers[index]
+        return self.layer_windows[index], self.layer_rotary[index], mixes
+
+    def with_layers(self, indices: Sequence[int]) -> "ModelConfig":
+        """Return the config of a model that has these layers only."""
+        experts = self.experts
+        if experts is not None:
+            experts = replace(experts, layers=tuple(experts.layers[index] for index in indices))
+        return replace(
+            self,
+            num_hidden_layers=len(indices),
+            layer_windows=tuple(self.layer_windows[index] for index in indices),
+            layer_rotary=tuple(self.layer_rotary[index] for index in indices),
+            experts=experts,
+        )
 
     @property
     def causal(self) -> bool:

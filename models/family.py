@@ -10,7 +10,7 @@ from typing import Any
 
 from ..artifact import Task
 from ..errors import UsageError
-from . import exaone4, qwen2
+from . import exaone4, qwen2, qwen2_moe
 from .config import ConfigReader, ModelConfig
 from .layers import Decoder
 
@@ -98,6 +98,16 @@ _RECORDS = (
         norm_after_attention="post_attention_layernorm",
         norm_after_mlp="post_feedforward_layernorm",
         head_norms=True,
+    ),
+    Family(
+        name="qwen2_moe",
+        title="Qwen2-MoE",
+        class_prefix="Qwen2Moe",
+        parse=qwen2_moe.parse,
+        defaults=qwen2_moe.DEFAULTS,
+        trunk=qwen2_moe.Qwen2MoeModel,
+        norm_before_attention="input_layernorm",
+        norm_before_mlp="post_attention_layernorm",
     ),
 )
 FAMILIES: dict[str, Family] = {family.name: family for family in _RECORDS}

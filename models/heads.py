@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from ..artifact import Task
 from ..errors import UnsupportedError, UsageError
 from . import ops
-from .config import ModelConfig
+from .config import Experts, ModelConfig
 from .family import CLASS_SUFFIXES, FAMILIES
 from .forward.cache import Past
-from .forward.outputs import AnswerOutput, DecoderOutput, HeadOutput, TrunkOptions
-from .layers import Decoder, RMSNorm
+from .forward.load_balance import load_balancing_loss
+from .forward.outputs import AnswerOutput, DecoderOutput, HeadOutput, RoutedOutput, TrunkOptions
+from .layers import Decoder, RMSNorm, Switch
 
 IGNORED = -100
 """The label of a position that the loss leaves out."""
@@ -71,7 +72,7 @@ class CausalLM(Head):
         logits_to_keep: int | Tensor = 0,
         return_dict: bool | None = None,
         **options: Unpack[TrunkOptions],
-    ) -> HeadOutput | tuple[Any, ...]:
+    ) -> HeadOutput | RoutedOutput | tuple[Any, ...]:
         """Compute next-token logits.
 
         Args:
@@ -88,8 +89,22 @@ class CausalLM(Head):
         if labels is not None:
             predicted, wanted = logits[:, :-1], labels[:, 1:]
             loss = F.cross_entropy(predicted.flatten(0, 1).float(), wanted.flatten(), ignore_index=IGNORED)
+        if self.config.experts is not None:
+            routed = self._with_router_logits(output, logits, loss, attention_mask, self.config.experts)
+            return routed.to_tuple() if return_dict is False else routed
         head = HeadOutput(loss, logits, output.past_key_values, output.hidden_states, output.attentions)
         return head.to_tuple() if return_dict is False else head
+
+    def _with_router_logits(
+        self, output: DecoderOutput, logits: Tensor, loss: Tensor | None, mask: Tensor | None, experts: Experts
+    ) -> RoutedOutput:
+        """Return the output with the load-balancing loss, where there are router logits."""
+        balance = None
+        if output.router_logits:
+            balance = load_balancing_loss(output.router_logits, experts.per_token, mask)
+            loss = None if loss is None else loss + experts.loss_factor * balance
+        past, states = output.past_key_values, output.hidden_states
+        return RoutedOutput(loss, balance, logits, past, states, output.attentions, output.router_logits)
 
 
 class SequenceClassification(Head):
@@ -296,6 +311,8 @@ def create(
             nn.init.normal_(part.weight, 0.0, initializer_range)
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
+        elif isinstance(part, Switch):
+            nn.init.normal_(part.weight, 0.0, initializer_range)
         elif isinstance(part, RMSNorm):
             nn.init.ones_(part.weight)
     embedding = trunk(module).embed_tokens.weight  # last: a tied LM head is the same matrix

@@ -38,18 +38,37 @@ class HeadNorm(RMSNorm):
 
 
 class MLP(nn.Module):
-    """down(act(gate(x)) * up(x)), with silu the SwiGLU of Shazeer (2020); x [B, S, D]."""
+    """down(act(gate(x)) * up(x)), with silu the SwiGLU of Shazeer (2020); x [..., D].
 
-    def __init__(self, config: ModelConfig) -> None:
+    Args:
+        size: of the layer in between; None for the config's ``intermediate_size``.
+    """
+
+    def __init__(self, config: ModelConfig, size: int | None = None) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        size = config.intermediate_size if size is None else size
+        self.gate_proj = nn.Linear(config.hidden_size, size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, size, bias=False)
+        self.down_proj = nn.Linear(size, config.hidden_size, bias=False)
         self.act = ACTIVATIONS[config.hidden_act]
 
     def forward(self, x: Tensor) -> Tensor:
         output: Tensor = self.down_proj(self.act(self.gate_proj(x)) * self.up_proj(x))
         return output
+
+
+class Switch(nn.Module):
+    """A linear map without bias to a few values that choose or scale whole branches, x [..., D] to [..., N].
+
+    It is not an ``nn.Linear``, so that nothing quantizes it: it is small, and its error would move tokens elsewhere.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(outputs, inputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(x, self.weight)
 
 
 class Decoder(nn.Module):
@@ -77,6 +96,7 @@ class Decoder(nn.Module):
         cache_position: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
+        output_router_logits: bool | None = None,
         return_dict: bool | None = None,
     ) -> DecoderOutput | tuple[Any, ...]:
         """Run the new tokens after the past.
@@ -94,10 +114,13 @@ class Decoder(nn.Module):
             cache_position: [S], the slots that the new tokens take, which can only be P to P + S - 1.
             output_attentions: also return the attention weights.
             output_hidden_states: also return the embeddings and every layer's output.
+            output_router_logits: also return the router logits of each mixture of experts; None for what the config
+                says.
             return_dict: false for a tuple of what is not None.
 
         Raises:
-            UsageError: not exactly one of ``input_ids`` and ``inputs_embeds``, or shapes that contradict each other.
+            UsageError: not exactly one of ``input_ids`` and ``inputs_embeds``, shapes that contradict each other, or
+                router logits of a model without experts.
             UnsupportedError: a cache object that has dropped tokens.
         """
         if (input_ids is None) == (inputs_embeds is None):
@@ -116,6 +139,9 @@ class Decoder(nn.Module):
             plan = ops.at_positions(plan, position_ids, self.rotary_emb, packed)
         if output_attentions:
             plan = ops.with_attentions(plan)
+        routed = self._returns_router_logits(output_router_logits)
+        if routed:
+            plan = ops.with_router_logits(plan)
         hidden = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         states, present = [hidden], []
         for index, layer in enumerate(self.layers):
@@ -128,8 +154,17 @@ class Decoder(nn.Module):
             returned(past_key_values, tuple(present), inputs.shape[1]) if use_cache else None,
             tuple(states) if output_hidden_states else None,
             tuple(plan.attentions) if output_attentions else None,
+            tuple(plan.router_logits) if routed else None,
         )
         return output.to_tuple() if return_dict is False else output
+
+    def _returns_router_logits(self, asked: bool | None) -> bool:
+        experts = self.config.experts
+        if experts is None and asked:
+            raise UsageError("output_router_logits is true, and the model has no experts; leave it out")
+        if experts is None or ops.lowering():
+            return False
+        return experts.output_router_logits if asked is None else asked
 
 
 def _check_shapes(

@@ -5,7 +5,7 @@ In eager mode a call runs the reference below. While the exporter traces, it ins
 ([B, S, H*E]) between operators, as the ONNX operators take them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import UsageError
 from .rope import RotaryEmbedding
@@ -58,6 +58,10 @@ class FusedOps(Protocol):
         window: int | None,
         rotate: bool,
     ) -> tuple[Tensor, KeyValue]: ...
+
+    def experts(
+        self, x: Tensor, router_logits: Tensor, mlps: Sequence[nn.Module], plan: Any, top_k: int, normalize: bool
+    ) -> Tensor: ...
 
     def keep(self, hidden: Tensor, positions: int | Tensor) -> Tensor: ...
 
@@ -120,6 +124,25 @@ def attention(
     return _ops.get().attention(query, key, value, past, plan, heads, window, rotate)
 
 
+def experts(
+    x: Tensor, router_logits: Tensor, mlps: Sequence[nn.Module], plan: Any, *, top_k: int, normalize: bool
+) -> Tensor:
+    """Compute a mixture of experts (Shazeer et al., 2017): for each token the weighted sum of ``top_k`` outputs.
+
+    The weights are the softmax in float32 over all X experts, of which the ``top_k`` largest are taken.
+
+    Args:
+        x: [B, S, D].
+        router_logits: [B, S, X].
+        mlps: the X experts, each ``layers.MLP`` with ``gate_proj`` [F, D], ``up_proj`` [F, D] and ``down_proj`` [D, F].
+        normalize: scale the weights of each token to the sum 1.
+
+    Returns:
+        [B, S, D].
+    """
+    return _ops.get().experts(x, router_logits, mlps, plan, top_k, normalize)
+
+
 def at_positions(plan: Any, position_ids: Tensor, rotary: RotaryEmbedding, packed: bool) -> Any:
     """Return the plan with the new tokens at given positions, which rotate them; not while the exporter traces.
 
@@ -144,6 +167,12 @@ def with_attentions(plan: Any) -> Any:
     """Return the plan with ``attentions``, to which each layer adds its weights; not while the exporter traces."""
     assert isinstance(plan, ReferencePlan)
     return replace(plan, attentions=[])
+
+
+def with_router_logits(plan: Any) -> Any:
+    """Return the plan with ``router_logits``, to which each mixture adds its own; not while the exporter traces."""
+    assert isinstance(plan, ReferencePlan)
+    return replace(plan, router_logits=[])
 
 
 def keep(hidden: Tensor, positions: int | Tensor) -> Tensor:
@@ -187,6 +216,7 @@ class ReferencePlan:
     Unless ``causal``, a token attends to later ones too; such layers have no window.
     ``sequences``: [B, S], tokens attend to those with the same number only; None for one sequence in each row.
     ``attentions``: where each layer adds its weights [B, H, S, T]; None where they are not asked for.
+    ``router_logits``: where each mixture of experts adds its own [B*S, X]; None where they are not asked for.
     """
 
     positions_BT: Tensor
@@ -198,6 +228,7 @@ class ReferencePlan:
     causal: bool = True
     sequences: Tensor | None = None
     attentions: list[Tensor] | None = None
+    router_logits: list[Tensor] | None = None
 
     def mask(self, window: int | None) -> Tensor:
         """Return the attention mask, bool [B, 1, S, T], true where a new token attends."""
@@ -270,6 +301,29 @@ class ReferenceOps:
             output, weights = _weighted(query_BHSE, key_BKSE, value_BKSE, plan.mask(window))
             plan.attentions.append(weights)
         return output.transpose(1, 2).flatten(-2), (key_BKSE, value_BKSE)
+
+    def experts(
+        self,
+        x: Tensor,
+        router_logits: Tensor,
+        mlps: Sequence[nn.Module],
+        plan: ReferencePlan,
+        top_k: int,
+        normalize: bool,
+    ) -> Tensor:
+        tokens, logits = x.flatten(0, -2), router_logits.flatten(0, -2)
+        if plan.router_logits is not None:
+            plan.router_logits.append(logits)
+        weights, chosen = logits.softmax(-1, dtype=torch.float32).topk(top_k, -1)
+        if normalize:
+            weights = weights / weights.sum(-1, keepdim=True)
+        weights = weights.to(logits.dtype)
+        output = torch.zeros_like(tokens)
+        for index, mlp in enumerate(mlps):
+            token, rank = torch.where(chosen == index)
+            if len(token):
+                output.index_add_(0, token, (mlp(tokens[token]) * weights[token, rank, None]).to(output.dtype))
+        return output.view_as(x)
 
     def keep(self, hidden: Tensor, positions: int | Tensor) -> Tensor:
         if not isinstance(positions, Tensor):

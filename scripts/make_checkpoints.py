@@ -4,7 +4,7 @@
 
 DATA has wikitext2-valid.txt, wikitext2-test.txt and sst2-train.tsv, the training text except for a few articles of
 each, and sst2-dev.tsv, which is held out. Seeds are fixed; another number of threads or another device rounds
-differently. On one core of a CPU all three take about two hours.
+differently. On one core of a CPU all of them take about three hours.
 """
 
 import argparse
@@ -23,7 +23,8 @@ from .training import folder, language, repetition, sentiment, text
 from .training.check import agreement
 from .training.vocabulary import EXAONE4, QWEN2, Vocabulary
 
-NAMES = ("tiny-qwen2", "tiny-exaone4", "tiny-qwen2-sst2")
+NAMES = ("tiny-qwen2", "tiny-exaone4", "tiny-qwen2-sst2", "tiny-qwen2-moe")
+CONFIGS = {"tiny-qwen2": folder.qwen2, "tiny-exaone4": folder.exaone4, "tiny-qwen2-moe": folder.qwen2_moe}
 # Articles at the end of each file that are not trained on: the validation text's say when to stop, the test text's are
 # measured.
 HELD_OUT = 3
@@ -34,7 +35,7 @@ STAGES = (
     language.Stage(3e-4, decay=0.3, known_words=True, repetition=1.0),
 )
 # What the committed ones had of each stage; in the last two it was the clock that ended them (--minutes).
-STEPS = {"tiny-qwen2": (2000, 1200, 3152, 187), "tiny-exaone4": (2000, 1200, 2039, 121)}
+STEPS = {"tiny-qwen2": (2000, 1200, 3152, 187), "tiny-exaone4": (2000, 1200, 2039, 121), "tiny-qwen2-moe": (2000, 1200, 2000, 120)}
 SENTIMENT_STEPS = 800
 PROMPTS = ("The album was", "In 1942, the ship", "The city of", "The film is", "A story about")
 SENTENCES = ("A warm, funny and beautifully acted film.", "Two hours of my life that I will never get back.")
@@ -47,7 +48,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--steps", type=int, help="fewer steps, to try the script")
     parser.add_argument(
-        "--only", choices=NAMES, action="append", help="one of the three (the classifier needs the first)"
+        "--only", choices=NAMES, action="append", help="one of them (the classifier needs the first)"
     )
     parser.add_argument("--stage", type=int, default=1, help="where to begin; OUT holds what the stage before made")
     parser.add_argument("--last-stage", type=int, default=len(STAGES), help="where to end")
@@ -79,13 +80,14 @@ def make(name: str, arguments: argparse.Namespace) -> None:
         folder.save(target, values, vocabulary, model)
         report_classifier(target, vocabulary, text.reviews(data / "sst2-dev.tsv"))
     else:
-        values = folder.exaone4(vocabulary) if name == "tiny-exaone4" else folder.qwen2(vocabulary)
+        values = CONFIGS[name](vocabulary)
         for number in range(arguments.stage, arguments.last_stage + 1):
             stage = STAGES[number - 1]
             model = Checkpoint(target).load() if number > 1 else new(values)
             assert isinstance(model, CausalLM)
             if number == 1:
                 language.initialize(model)
+            language.balance_experts(model)
             language.train(
                 model.to(device),
                 vocabulary,

@@ -24,7 +24,7 @@ class _Absent:
 ABSENT = _Absent()
 """As a value in ``config(...)``: leave the key out."""
 
-CLASSES = {"qwen2": "Qwen2", "exaone4": "Exaone4"}
+CLASSES = {"qwen2": "Qwen2", "exaone4": "Exaone4", "qwen2_moe": "Qwen2Moe"}
 SUFFIXES = {
     "text-generation": "ForCausalLM",
     "feature-extraction": "Model",
@@ -56,6 +56,22 @@ _FAMILY: dict[str, dict[str, Any]] = {
         "sliding_window_pattern": 4,
         "layer_types": ["sliding_attention"] * 3 + ["full_attention"],
     },
+    "qwen2_moe": {
+        "rms_norm_eps": 1e-6,
+        "use_sliding_window": False,
+        "sliding_window": 6,
+        "max_window_layers": 2,
+        "num_experts": 6,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 32,
+        "shared_expert_intermediate_size": 48,
+        "norm_topk_prob": False,
+        "decoder_sparse_step": 1,
+        "mlp_only_layers": [1],
+        "router_aux_loss_coef": 0.01,
+        "output_router_logits": False,
+        "qkv_bias": True,
+    },
 }
 _LABELS = {"id2label": {"0": "bad", "1": "fair", "2": "good"}, "label2id": {"bad": 0, "fair": 1, "good": 2}}
 
@@ -68,7 +84,8 @@ def config(
     rope: Mapping[str, Any] | None = None,
     **changes: Any,
 ) -> dict[str, Any]:
-    """A ``config.json``: Qwen2 without windows, EXAONE 4.0 as a hybrid (LLLG, window 6), head_dim 16.
+    """A ``config.json``: Qwen2 without windows, EXAONE 4.0 as a hybrid (LLLG, window 6), Qwen2-MoE with one MLP that is
+    no mixture; head_dim 16.
 
     Args:
         spelling: "5" writes ``rope_parameters``; "4" writes ``rope_theta`` and ``rope_scaling`` with a ``rope_type``;
@@ -105,7 +122,8 @@ def shapes(values: Mapping[str, Any], prefix: str | None = None) -> dict[str, tu
     """Return the checkpoint's tensors, name to shape; ``prefix`` is the trunk's where it is not the usual one."""
     task = task_of(values)
     family = values["model_type"]
-    prefix = PREFIXES[task] if prefix is None else prefix
+    if prefix is None:  # transformers spells the prefix of question answering differently in this family
+        prefix = "model." if (family, task) == ("qwen2_moe", "question-answering") else PREFIXES[task]
     hidden, inner = values["hidden_size"], values["intermediate_size"]
     heads, key_value = values["num_attention_heads"], values.get("num_key_value_heads") or values["num_attention_heads"]
     head_dim = values.get("head_dim") or hidden // heads
@@ -117,14 +135,18 @@ def shapes(values: Mapping[str, Any], prefix: str | None = None) -> dict[str, tu
         layer = f"layers.{index}."
         for name, rows in (("q", heads), ("k", key_value), ("v", key_value)):
             found[f"{layer}self_attn.{name}_proj.weight"] = (rows * head_dim, hidden)
-            if family == "qwen2":
+            if family == "qwen2" or (family == "qwen2_moe" and values.get("qkv_bias", True)):
                 found[f"{layer}self_attn.{name}_proj.bias"] = (rows * head_dim,)
         found[f"{layer}self_attn.o_proj.weight"] = (hidden, heads * head_dim)
         if family == "exaone4":
             found[f"{layer}self_attn.q_norm.weight"] = found[f"{layer}self_attn.k_norm.weight"] = (head_dim,)
-        found[f"{layer}mlp.gate_proj.weight"] = found[f"{layer}mlp.up_proj.weight"] = (inner, hidden)
-        found[f"{layer}mlp.down_proj.weight"] = (hidden, inner)
-        first = "input_layernorm" if family == "qwen2" else "post_feedforward_layernorm"
+        for name, size in _mlps(values, index, inner).items():
+            found[f"{layer}{name}.gate_proj.weight"] = found[f"{layer}{name}.up_proj.weight"] = (size, hidden)
+            found[f"{layer}{name}.down_proj.weight"] = (hidden, size)
+        if "mlp" not in _mlps(values, index, inner):
+            found[f"{layer}mlp.gate.weight"] = (values["num_experts"], hidden)
+            found[f"{layer}mlp.shared_expert_gate.weight"] = (1, hidden)
+        first = "post_feedforward_layernorm" if family == "exaone4" else "input_layernorm"
         found[f"{layer}{first}.weight"] = found[f"{layer}post_attention_layernorm.weight"] = (hidden,)
     found = {prefix + name: shape for name, shape in found.items()}
     labels = len(values.get("id2label") or range(values.get("num_labels", 2)))
@@ -137,6 +159,16 @@ def shapes(values: Mapping[str, Any], prefix: str | None = None) -> dict[str, tu
     if task == "question-answering":
         found |= {"qa_outputs.weight": (2, hidden), "qa_outputs.bias": (2,)}
     return found
+
+
+def _mlps(values: Mapping[str, Any], index: int, inner: int) -> dict[str, int]:
+    """Return a layer's MLPs and their intermediate sizes: one, or the experts of a mixture."""
+    dense = values.get("mlp_only_layers") or []
+    sparse = values.get("num_experts", 0) and (index + 1) % values.get("decoder_sparse_step", 1) == 0
+    if not sparse or index in dense:
+        return {"mlp": inner}
+    size, shared = values["moe_intermediate_size"], values["shared_expert_intermediate_size"]
+    return {f"mlp.experts.{i}": size for i in range(values["num_experts"])} | {"mlp.shared_expert": shared}
 
 
 def weights(values: Mapping[str, Any], *, seed: int = 0, prefix: str | None = None) -> dict[str, Tensor]:

@@ -23,12 +23,14 @@ class Output:
 class DecoderOutput(Output):
     """``last_hidden_state`` [B, S, D] after the final norm; the new past, one pair [B, K, T, E] per layer or the cache
     object that was given; and, on request, the embeddings and each layer's output as transformers gives them (the last
-    one after the final norm), and each layer's attention weights [B, H, S, T]."""
+    one after the final norm), each layer's attention weights [B, H, S, T], and the router logits [B*S, X] of each
+    mixture of X experts."""
 
     last_hidden_state: Tensor
     past_key_values: tuple[KeyValue, ...] | Cache | None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
+    router_logits: tuple[Tensor, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,22 @@ class HeadOutput(Output):
     past_key_values: tuple[KeyValue, ...] | Cache | None
     hidden_states: tuple[Tensor, ...] | None
     attentions: tuple[Tensor, ...] | None
+
+
+@dataclass(frozen=True)
+class RoutedOutput(Output):
+    """``logits`` [B, kept, V] of a causal LM with experts; ``aux_loss`` is the load-balancing loss, without its factor.
+
+    ``loss`` includes the load-balancing loss where that is returned.
+    """
+
+    loss: Tensor | None
+    aux_loss: Tensor | None
+    logits: Tensor
+    past_key_values: tuple[KeyValue, ...] | Cache | None
+    hidden_states: tuple[Tensor, ...] | None
+    attentions: tuple[Tensor, ...] | None
+    router_logits: tuple[Tensor, ...] | None
 
 
 @dataclass(frozen=True)
@@ -63,3 +81,4 @@ class TrunkOptions(TypedDict, total=False):
     cache_position: Tensor | None
     output_attentions: bool | None
     output_hidden_states: bool | None
+    output_router_logits: bool | None

@@ -55,6 +55,27 @@ def qwen2_classifier(vocabulary: Vocabulary) -> dict[str, Any]:
     }
 
 
+def qwen2_moe(vocabulary: Vocabulary) -> dict[str, Any]:
+    """Return the config in the format of transformers 4; the first layer is no mixture."""
+    return {
+        **qwen2(vocabulary),
+        "architectures": ["Qwen2MoeForCausalLM"],
+        "decoder_sparse_step": 1,
+        "max_window_layers": 5,
+        "mlp_only_layers": [0],
+        "model_type": "qwen2_moe",
+        "moe_intermediate_size": 96,
+        "norm_topk_prob": False,
+        "num_experts": 12,
+        "num_experts_per_tok": 3,
+        "num_hidden_layers": 5,
+        "output_router_logits": False,
+        "qkv_bias": True,
+        "router_aux_loss_coef": 0.01,
+        "shared_expert_intermediate_size": 192,
+    }
+
+
 def exaone4(vocabulary: Vocabulary) -> dict[str, Any]:
     """Return the config in the format of transformers 5, with both layer pattern and layer types."""
     return {

@@ -5,7 +5,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -41,6 +41,14 @@ def initialize(model: nn.Module) -> None:
                 weight.fill_(branch)
             elif weight.dim() == 2:
                 weight.normal_(std=0.02)
+
+
+def balance_experts(model: CausalLM) -> None:
+    """Let the losses of a model with experts include the load-balancing loss, whatever its config.json says."""
+    config = model.config
+    if config.experts is not None:
+        config = replace(config, experts=replace(config.experts, output_router_logits=True))
+        model.config = model.trunk.config = config
 
 
 def stream(vocabulary: Vocabulary, texts: Iterable[str]) -> Tensor:
@@ -203,7 +211,7 @@ def evaluate(model: CausalLM, ids: Tensor, labels: Tensor) -> float:
     whole = len(ids) // LENGTH * LENGTH
     rows, wanted = ids[:whole].view(-1, LENGTH), labels[:whole].view(-1, LENGTH)
     for inputs, label in zip(torch.split(rows, 16), torch.split(wanted, 16), strict=True):
-        loss = model(inputs.to(device), labels=label.to(device)).loss
+        loss = model(inputs.to(device), labels=label.to(device), output_router_logits=False).loss
         assert loss is not None
         predicted = int((label[:, 1:] != IGNORED).sum())
         total, count = total + float(loss) * predicted, count + predicted

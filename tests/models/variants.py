@@ -146,6 +146,29 @@ EXAONE4_WINDOWS = [
     Variant("hybrid-longrope", "exaone4", {"num_key_value_heads": 4}, rope=LONGROPE | {"factor": 2.0}),
 ]
 
+# Attention is Qwen2's: of its variants, only those that this family reads by itself.
+QWEN2_MOE = [
+    Variant("plain", "qwen2_moe"),
+    Variant("v4", "qwen2_moe", {"mlp_only_layers": []}, spelling="4"),
+    Variant("all-mix", "qwen2_moe", {"mlp_only_layers": None}),
+    Variant("mqa-tied", "qwen2_moe", {"num_key_value_heads": 1, "tie_word_embeddings": True}),
+    Variant("no-bias", "qwen2_moe", {"qkv_bias": False}),
+    Variant("normalized", "qwen2_moe", {"norm_topk_prob": True, "num_experts_per_tok": 3}),
+    Variant("top-1", "qwen2_moe", {"num_experts_per_tok": 1, "norm_topk_prob": True}),
+    Variant("every-expert", "qwen2_moe", {"num_experts_per_tok": 6, "mlp_only_layers": [0, 2]}),
+    Variant("sparse-step", "qwen2_moe", {"decoder_sparse_step": 2, "mlp_only_layers": []}),
+    Variant("step-and-list", "qwen2_moe", {"decoder_sparse_step": 2, "mlp_only_layers": [3, 9]}),
+    Variant("no-experts", "qwen2_moe", {"num_experts": 0}),
+    Variant("gelu", "qwen2_moe", {"hidden_act": "gelu"}),
+    Variant("max-window-layers", "qwen2_moe", {"use_sliding_window": True, "max_window_layers": 4}),
+    Variant("one-slides", "qwen2_moe", {"use_sliding_window": True, "max_window_layers": 2}, spelling="4"),
+    Variant("none-slide", "qwen2_moe", {"use_sliding_window": True, "max_window_layers": 0}),
+    Variant("layer-types", "qwen2_moe", {"use_sliding_window": True, "layer_types": [F, S, S, F]}),
+    Variant("window-unused", "qwen2_moe", {"sliding_window": 0, "max_window_layers": 4}),
+    Variant("rope-yarn", "qwen2_moe", rope=YARN | {"rope_theta": 80.0}),
+    Variant("rope-dynamic", "qwen2_moe", {"max_position_embeddings": ORIGINAL}, rope=dict(ROPES[4][1])),
+]
+
 VARIANTS = [
     *_geometry("qwen2"),
     *QWEN2_WINDOWS,
@@ -153,6 +176,7 @@ VARIANTS = [
     *_geometry("exaone4"),
     *EXAONE4_WINDOWS,
     *_ropes("exaone4", GLOBAL),
+    *QWEN2_MOE,
 ]
 BY_NAME = {str(variant): variant for variant in VARIANTS}
 
@@ -175,5 +199,7 @@ HEAD_VARIANTS = [
         "exaone4-pattern-LLLG",
         "exaone4-rope-llama3",
         "exaone4-hybrid-longrope",
+        "qwen2_moe-plain",
+        "qwen2_moe-max-window-layers",
     )
 ]
