@@ -25,6 +25,20 @@ KERNELS = "runtime/kernels/native"
 BROKEN = "#!/bin/bash\necho 'pyenv: command not found' >&2\nexit 127\n"
 
 
+TOOL = r"""#!/bin/bash
+# Stands in for ruff, mypy or pyright; mypy and pyright each end only once the other has started.
+name=$(basename "$0")
+touch "$NOTES.$name"
+case $name in mypy) other=pyright ;; pyright) other=mypy ;; *) other=ruff ;; esac
+for _ in {1..100}; do
+    [ -e "$NOTES.$other" ] && break
+    sleep 0.1
+done
+echo "report of $name $*"
+[ -e "$NOTES.$other" ] && [[ ! "$name $*" =~ $FAILING ]]
+"""
+
+
 class Workshop:
     """A copy of the scripts in a folder of their own, with stand-ins first on the PATH."""
 
@@ -47,6 +61,16 @@ class Workshop:
             capture_output=True,
             text=True,
             check=False,
+        )
+
+    def lint(self, failing: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run scripts/lint; the commands that match the expression ``failing`` fail."""
+        for name in ("ruff", "mypy", "pyright"):
+            (self.root / ".venv" / "bin" / name).write_text(TOOL)
+            (self.root / ".venv" / "bin" / name).chmod(0o755)
+        environment = {"PATH": "/usr/bin:/bin", "NOTES": str(self.notes), "FAILING": failing, "REFUSED": ""}
+        return subprocess.run(
+            [self.root / "scripts" / "lint", *arguments], env=environment, capture_output=True, text=True, check=False
         )
 
     def asked_of_pip(self) -> list[str]:
@@ -92,6 +116,24 @@ def test_other_sources_of_torch_are_tried_in_turn(workshop: Workshop) -> None:
     (workshop.notes.parent / "notes.torch").unlink()
     workshop.set_up(refused="torch==|index-url")
     assert workshop.asked_of_pip()[0] == "torch>=2.9"
+
+
+@pytest.mark.parametrize(
+    ("failing", "said"),
+    [
+        ("never", ""),
+        ("^ruff check", "lint failed: ruff check\n"),
+        ("^mypy", "lint failed: mypy\n"),
+        ("^pyright", "lint failed: pyright\n"),
+        ("^(ruff format|mypy|pyright)", "lint failed: ruff format,mypy,pyright\n"),
+    ],
+)
+def test_lint_checks_types_side_by_side_and_says_which_tool_failed(workshop: Workshop, failing: str, said: str) -> None:
+    workshop.set_up()
+    done = workshop.lint(failing)
+    assert (done.returncode, done.stderr) == (1 if said else 0, said)
+    ran = [line.partition("report of ")[2].strip() for line in done.stdout.splitlines()]
+    assert ran == ["ruff check .", "ruff format --check .", "mypy", "pyright"]
 
 
 def test_an_installation_that_fails_is_tried_again(workshop: Workshop) -> None:
