@@ -31,6 +31,7 @@ class GraphForm:
         folded_bias: a quantized multiplication adds its bias; else an Add does.
         half_scales: scales are stored in float16 and widened when the graph is loaded; else stored as they are used.
         optional_logits_to_keep: the input ``logits_to_keep`` has a default.
+        fused_experts: the experts of a layer are one MoE or QMoE, whose forms here are those of the CPU's kernels.
     """
 
     opset: int | None = None
@@ -41,6 +42,7 @@ class GraphForm:
     folded_bias: bool = True
     half_scales: bool = True
     optional_logits_to_keep: bool = True
+    fused_experts: bool = True
 
 
 USUAL = GraphForm()
@@ -64,17 +66,19 @@ class Preset:
 
 
 PRESETS: Mapping[DeviceName, Preset] = {
-    "cuda": Preset(activations="fp16", form=GraphForm(folded_bias=False)),
-    "webgpu": Preset(activations="fp16", accuracy_level=4),
+    "cuda": Preset(activations="fp16", form=GraphForm(folded_bias=False, fused_experts=False)),
+    "webgpu": Preset(activations="fp16", accuracy_level=4, form=GraphForm(fused_experts=False)),
     "directml": Preset(
         activations="fp16",
-        form=GraphForm(opset=21, packed_qkv=False, rotates_inside=False, folded_bias=False),
+        form=GraphForm(opset=21, packed_qkv=False, rotates_inside=False, folded_bias=False, fused_experts=False),
     ),
     "qnn": Preset(
         symmetric=True,
-        form=GraphForm(norm="RMSNormalization", fused_norms=False, folded_bias=False, half_scales=False),
+        form=GraphForm(
+            norm="RMSNormalization", fused_norms=False, folded_bias=False, half_scales=False, fused_experts=False
+        ),
     ),
-    "openvino": Preset(form=GraphForm(half_scales=False, optional_logits_to_keep=False)),
+    "openvino": Preset(form=GraphForm(half_scales=False, optional_logits_to_keep=False, fused_experts=False)),
 }
 
 

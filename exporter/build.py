@@ -1,5 +1,7 @@
 """From a checkpoint's config to the finished graph: trace, rewrite, and a recipe for each weight."""
 
+from dataclasses import replace
+
 import onnx_ir as ir
 import torch
 
@@ -13,6 +15,7 @@ from ..models.rope import RotaryEmbedding
 from ..models.weight_source import WeightSource
 from .graph import ExportGraph
 from .passes.fold_transpose import fold_transpose
+from .passes.fuse_experts import can_fuse, fuse_experts
 from .passes.fuse_skip_norm import fuse_skip_norm
 from .passes.pack_qkv import pack_qkv
 from .passes.quantize_dynamic import quantize_dynamic
@@ -51,6 +54,9 @@ def build_graph(
         module = build(config, task)
     check_parameters(checkpoint, task, module)
     report("graph", 0, 2)
+    blocks = None if quantizer is None else quantizer.blocks
+    fuses = target == "ort" and config.causal and form.fused_experts and can_fuse(checkpoint, blocks)
+    form = replace(form, fused_experts=fuses)
     model = trace(config, task, target, TORCH_DTYPES[precision], form)
     report("graph", 1, 2)
     graph = ExportGraph(model)
@@ -61,6 +67,8 @@ def build_graph(
             value.name = tied.get(name, name)
             graph.streams[value.name] = _recipe(checkpoint, task, value).stream
     fold_transpose(graph)
+    if form.fused_experts:
+        fuse_experts(graph, blocks)
     if target == "ort":
         if form.packed_qkv:
             pack_qkv(graph, quantizer.alike if quantizer else lambda tensors: True)

@@ -67,7 +67,8 @@ def trace(config: ModelConfig, task: Task, target: Target, dtype: torch.dtype, f
     if target == "ort" and config.causal:
         refuse_inexpressible(config)
     shallow, templates = _shallow(config)
-    traced = GraphForm(opset=form.opset, rotates_inside=form.rotates_inside)  # passes make the rest
+    # Passes make the rest.
+    traced = GraphForm(opset=form.opset, rotates_inside=form.rotates_inside, fused_experts=form.fused_experts)
     return instantiate(_export(shallow, task, target, dtype, traced), templates)
 
 
@@ -117,6 +118,7 @@ def _export(config: ModelConfig, task: Task, target: Target, dtype: torch.dtype,
     model = program.model
     model.ir_version = ops.ir_version
     _tidy_interface(model, config, generates)
+    _forget_routed_shapes(model.graph)
     for value in model.graph.initializers.values():
         if value.name != LOGITS_TO_KEEP:
             value.const_value = None  # fake: the values come from the checkpoint
@@ -173,6 +175,16 @@ def _forget_shapes(value: ir.Value) -> None:
         for output in node.outputs:
             output.shape = None
             _forget_shapes(output)
+
+
+def _forget_routed_shapes(graph: ir.Graph) -> None:
+    """Drop the shapes of what one expert computes: torch took every token to choose it."""
+    routed: set[ir.Value] = set()
+    for node in graph:
+        if node.op_type == "NonZero" or (node.op_type != "ScatterND" and not routed.isdisjoint(node.inputs)):
+            for output in node.outputs:
+                output.shape = None
+            routed.update(node.outputs)
 
 
 @contextmanager

@@ -116,6 +116,27 @@ class Stacked(_OneStream):
 
 
 @dataclass(frozen=True)
+class InTurn(_OneStream):
+    """The weights of experts, one after the other: in each group, weights of one shape whose rows alternate."""
+
+    groups: tuple[tuple[Stored, ...], ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        rows, columns = self.groups[0][0].shape
+        return (len(self.groups), len(self.groups[0]) * rows, columns)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return tuple(part.name for group in self.groups for part in group)
+
+    def pieces(self, checkpoint: WeightSource) -> Iterator[Tensor]:
+        for group in self.groups:
+            for parts in zip(*(part.pieces(checkpoint) for part in group), strict=True):
+                yield parts[0] if len(parts) == 1 else torch.stack(parts, 1).flatten(0, 1)
+
+
+@dataclass(frozen=True)
 class Transposed(_OneStream):
     """A matrix [N, K] as [K, N], the layout that MatMul takes; read a range of columns at a time."""
 

@@ -19,7 +19,7 @@ from intaglio.models.family import FAMILIES
 from intaglio.models.heads import CausalLM, SequenceClassification, build
 from torch import nn
 
-from .training import folder, language, repetition, sentiment, text
+from .training import folder, language, mixture, repetition, sentiment, text
 from .training.check import agreement
 from .training.vocabulary import EXAONE4, QWEN2, Vocabulary
 
@@ -35,7 +35,11 @@ STAGES = (
     language.Stage(3e-4, decay=0.3, known_words=True, repetition=1.0),
 )
 # What the committed ones had of each stage; in the last two it was the clock that ended them (--minutes).
-STEPS = {"tiny-qwen2": (2000, 1200, 3152, 187), "tiny-exaone4": (2000, 1200, 2039, 121), "tiny-qwen2-moe": (2000, 1200, 2000, 120)}
+STEPS = {
+    "tiny-qwen2": (2000, 1200, 3152, 187),
+    "tiny-exaone4": (2000, 1200, 2039, 121),
+    "tiny-qwen2-moe": (0, 0, 600, 60),  # it begins with the weights of tiny-qwen2
+}
 SENTIMENT_STEPS = 800
 PROMPTS = ("The album was", "In 1942, the ship", "The city of", "The film is", "A story about")
 SENTENCES = ("A warm, funny and beautifully acted film.", "Two hours of my life that I will never get back.")
@@ -48,7 +52,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--steps", type=int, help="fewer steps, to try the script")
     parser.add_argument(
-        "--only", choices=NAMES, action="append", help="one of them (the classifier needs the first)"
+        "--only", choices=NAMES, action="append", help="one of them (the classifier and the mixture need the first)"
     )
     parser.add_argument("--stage", type=int, default=1, help="where to begin; OUT holds what the stage before made")
     parser.add_argument("--last-stage", type=int, default=len(STAGES), help="where to end")
@@ -81,13 +85,19 @@ def make(name: str, arguments: argparse.Namespace) -> None:
         report_classifier(target, vocabulary, text.reviews(data / "sst2-dev.tsv"))
     else:
         values = CONFIGS[name](vocabulary)
-        for number in range(arguments.stage, arguments.last_stage + 1):
+        first = next(number for number, steps in enumerate(STEPS[name], 1) if steps)
+        for number in range(max(first, arguments.stage), arguments.last_stage + 1):
             stage = STAGES[number - 1]
-            model = Checkpoint(target).load() if number > 1 else new(values)
+            model = Checkpoint(target).load() if number > first else new(values)
             assert isinstance(model, CausalLM)
-            if number == 1:
+            if number == first:
                 language.initialize(model)
-            language.balance_experts(model)
+            if name == "tiny-qwen2-moe":
+                if number == first:
+                    base = Checkpoint(out / "tiny-qwen2").load()
+                    assert isinstance(base, CausalLM)
+                    mixture.start(model, base)
+                mixture.balance(model)
             language.train(
                 model.to(device),
                 vocabulary,

@@ -28,7 +28,7 @@ def write(folder: Path, config: Mapping[str, Any]) -> None:
 
     The vocabulary has at most ``vocab_size`` entries: the special tokens, the 256 bytes, and some merges.
     """
-    family = config["model_type"]
+    family = "qwen2" if config["model_type"] == "qwen2_moe" else config["model_type"]
     special = _SPECIAL[family]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

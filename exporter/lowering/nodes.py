@@ -22,7 +22,7 @@ def node(
     dtype: torch.dtype,
     shape: Shape,
     name: str | None = None,
-    **attributes: int | float | list[int],
+    **attributes: int | float | str | list[int],
 ) -> Tensor:
     """Write a node ``domain::Op`` (or ``Op`` of ai.onnx) with one output of the given dtype and shape.
 

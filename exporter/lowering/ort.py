@@ -6,10 +6,11 @@ not ones and then zeros therefore fails in a node of its own, before the first l
 decode step, one that does not begin with a one.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...contract import MASK_CHECK
 from ...devices.presets import USUAL, GraphForm
@@ -17,6 +18,7 @@ from ...errors import UnsupportedError
 from ...models.config import ModelConfig
 from ...models.ops import Heads, KeyValue
 from ...models.rope import RotaryEmbedding
+from .experts import fused_experts, separate_experts
 from .nodes import SharedOps, ints, node, nodes, rotary_embedding, scalar
 from .standard import StandardOps
 
@@ -53,6 +55,7 @@ class OrtOps(SharedOps):
         self.table_rows = table_rows
         self.opset = form.opset or self.opset
         self.rotates_inside = form.rotates_inside and table_rows is not None
+        self.fuses_experts = form.fused_experts
 
     def plan(
         self,
@@ -129,6 +132,12 @@ class OrtOps(SharedOps):
             local_window_size=-1 if window is None else window,
         )
         return output, (present_key, present_value)
+
+    def experts(
+        self, x: Tensor, router_logits: Tensor, mlps: Sequence[nn.Module], plan: OrtPlan, top_k: int, normalize: bool
+    ) -> Tensor:
+        write = fused_experts if self.fuses_experts else separate_experts
+        return write(x, router_logits, mlps, top_k, normalize)
 
     def unembed(self, hidden: Tensor, weight: Tensor) -> Tensor:
         # The weight as it is stored, [V, D], so that one copy serves as the embedding too.

@@ -4,14 +4,15 @@ Attention concatenates the past and takes any pattern of padding: the graph comp
 as the reference does.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...models.ops import Heads, KeyValue, ReferenceOps, ReferencePlan
 from ...models.rope import RotaryEmbedding
+from .experts import separate_experts
 from .nodes import SharedOps, ints, node, nodes, rotary_embedding
 
 
@@ -71,6 +72,17 @@ class StandardOps(SharedOps):
             kv_num_heads=heads.key_value,
         )
         return output, (present_key, present_value)
+
+    def experts(
+        self,
+        x: Tensor,
+        router_logits: Tensor,
+        mlps: Sequence[nn.Module],
+        plan: ReferencePlan,
+        top_k: int,
+        normalize: bool,
+    ) -> Tensor:
+        return separate_experts(x, router_logits, mlps, top_k, normalize)
 
     def unembed(self, hidden: Tensor, weight: Tensor) -> Tensor:
         # Gemm takes the weight as it is stored, [V, D], so that one copy serves as the embedding too.

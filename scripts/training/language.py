@@ -5,7 +5,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -41,14 +41,6 @@ def initialize(model: nn.Module) -> None:
                 weight.fill_(branch)
             elif weight.dim() == 2:
                 weight.normal_(std=0.02)
-
-
-def balance_experts(model: CausalLM) -> None:
-    """Let the losses of a model with experts include the load-balancing loss, whatever its config.json says."""
-    config = model.config
-    if config.experts is not None:
-        config = replace(config, experts=replace(config.experts, output_router_logits=True))
-        model.config = model.trunk.config = config
 
 
 def stream(vocabulary: Vocabulary, texts: Iterable[str]) -> Tensor:

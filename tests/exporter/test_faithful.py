@@ -23,9 +23,15 @@ QUICK: dict[Target, set[str]] = {
     "ort": {
         *("qwen2-plain", "qwen2-mqa", "qwen2-tied", "qwen2-max-window-layers", "qwen2-rope-dynamic"),
         *("qwen2-rope-longrope", "qwen2-rope-yarn", "exaone4-plain", "exaone4-mha"),
-        *("exaone4-pattern-LLLG", "exaone4-rope-llama3", "exaone4-global"),
+        *("exaone4-pattern-LLLG", "exaone4-rope-llama3", "exaone4-global", "qwen2_moe-plain"),
     },
-    "standard": {"qwen2-max-window-layers", "qwen2-rope-longrope", "exaone4-plain", "exaone4-rope-llama3"},
+    "standard": {
+        "qwen2-max-window-layers",
+        "qwen2-rope-longrope",
+        "exaone4-plain",
+        "exaone4-rope-llama3",
+        "qwen2_moe-one-slides",
+    },
 }
 CASES = [
     pytest.param(v, target, id=f"{v}-{target}", marks=() if str(v) in QUICK[target] else pytest.mark.slow)

@@ -42,6 +42,12 @@ class Candidate:
         return self.looked_up or self.paths == ("lm_head",)
 
     @property
+    def mixture(self) -> str | None:
+        """The mixture of experts that it belongs to, by its path in the checkpoint; None for other weights."""
+        mixture, experts, _ = self.tensor.rpartition(".experts.")
+        return mixture if experts else None
+
+    @property
     def size(self) -> int:
         return self.shape[0] * self.shape[1]
 

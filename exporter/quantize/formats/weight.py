@@ -6,6 +6,7 @@ DequantizeLinear, ``channels`` for MatMulIntegerToFloat.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from math import prod
 from typing import Protocol
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from ....artifact import Quantization, TensorEntry
 from ....models.weight_source import WeightSource
-from ...weights import Stacked, Stored, Stream, Write
+from ...weights import InTurn, Stacked, Stored, Stream, Write
 from .blocks import QuantizedRows
 from .scheme import Scheme
 
@@ -27,7 +28,7 @@ class RowSource(Protocol):
     """The quantized rows of a weight [N, K]."""
 
     @property
-    def inner(self) -> Stored | Stacked: ...
+    def inner(self) -> Stored | Stacked | InTurn: ...
 
     @property
     def scheme(self) -> Scheme: ...
@@ -45,10 +46,10 @@ class QuantizedWeight(ABC):
     """
 
     def __init__(self, source: RowSource) -> None:
-        rows, columns = source.inner.shape
+        *rows, columns = source.inner.shape
         self.source = source
         self.format = source.scheme.format
-        self.shape = (rows, columns)
+        self.shape = (prod(rows), columns)
         self.blocks = self.format.blocks(columns)
 
     @property

@@ -1,0 +1,117 @@
+"""Mixtures of experts: one operator for ONNX Runtime where it computes them, nodes for each expert otherwise."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from intaglio.artifact import Target, read_manifest
+from intaglio.exporter import QuantizeOptions, export, quantize
+from intaglio.exporter.quantize.options import Kept, QuantizedPrecision
+from intaglio.models.checkpoint import Checkpoint
+from intaglio.tests import tiny
+from intaglio.tests.files.artifact_files import graph_of
+from numpy.typing import NDArray
+
+from . import drive
+
+TOLERANCE = 1e-4
+PATH = "model.layers.0.mlp.experts"
+
+
+def source(folder: Path, **changes: Any) -> Path:
+    """Write a checkpoint of one layer, a mixture of six experts."""
+    return tiny.write(folder, tiny.config("qwen2_moe", num_hidden_layers=1, mlp_only_layers=[], **changes))
+
+
+def operators(folder: Path) -> Counter[str]:
+    return Counter(node.op_type for node in onnx.load(graph_of(folder), load_external_data=False).graph.node)
+
+
+def initializers(folder: Path) -> dict[str, NDArray[Any]]:
+    graph = onnx.load(graph_of(folder)).graph
+    return {tensor.name: onnx.numpy_helper.to_array(tensor, str(folder)) for tensor in graph.initializer}
+
+
+def largest_difference(folder: Path, native: torch.nn.Module) -> drive.Difference:
+    tokens = drive.ids(288, 22)
+    return drive.chunked(drive.CachedGraph(folder), native, tokens, [9, 1, 1, 11])
+
+
+CASES: list[tuple[dict[str, Any], Target, str]] = [
+    ({"norm_topk_prob": True, "num_experts_per_tok": 3}, "ort", "MoE"),
+    ({"hidden_act": "gelu"}, "ort", "ScatterND"),  # MoE has no gelu with a gate
+    ({"norm_topk_prob": True}, "standard", "ScatterND"),
+]
+
+
+@pytest.mark.parametrize(("changes", "target", "operator"), CASES, ids=str)
+def test_float_experts(tmp_path: Path, changes: dict[str, Any], target: Target, operator: str) -> None:
+    folder = source(tmp_path / "source", **changes)
+    export(folder, tmp_path / "out", target=target)
+    assert operators(tmp_path / "out")[operator] == (1 if operator == "MoE" else 6)
+    difference = largest_difference(tmp_path / "out", Checkpoint(folder).load())
+    assert difference.largest <= TOLERANCE
+    assert difference.agree
+
+
+def dequantized(arrays: dict[str, NDArray[Any]], name: str, bits: int) -> NDArray[np.float64]:
+    """Return [X, N, K] as QMoE specifies it: blocks of 32 along K, the first of two codes is the low half."""
+    codes = arrays[f"{PATH}.{name}.codes"]
+    scales = arrays[f"{PATH}.{name}.scales"].astype(np.float64)
+    zeros = np.full(scales.shape, 2 ** (bits - 1))
+    if bits == 4:
+        codes = np.stack((codes & 15, codes >> 4), -1).reshape(*codes.shape[:2], -1)
+        points = arrays[f"{PATH}.{name}.zero_points"]
+        zeros = np.stack((points & 15, points >> 4), -1).reshape(*points.shape[:2], -1)[..., : scales.shape[-1]]
+    blocks = codes.reshape(*scales.shape, -1).astype(np.float64)
+    values: NDArray[np.float64] = ((blocks - zeros[..., None]) * scales[..., None]).reshape(codes.shape)
+    return values
+
+
+@pytest.mark.parametrize(("precision", "bits"), [("int4", 4), ("int8", 8)])
+def test_quantized_experts(tmp_path: Path, precision: QuantizedPrecision, bits: int) -> None:
+    """Gate and up alternate; the graph computes what the dequantized numbers give."""
+    folder = source(tmp_path / "source")
+    options = QuantizeOptions(method="rtn", accuracy_level=0)
+    quantize(folder, tmp_path / "out", precision=precision, options=options)
+    assert operators(tmp_path / "out")["QMoE"] == 1
+    arrays = initializers(tmp_path / "out")
+    stored = tiny.weights(tiny.config("qwen2_moe", num_hidden_layers=1, mlp_only_layers=[]))
+    both, down = (dequantized(arrays, name, bits) for name in ("gate_up_proj", "down_proj"))
+    for expert in range(6):
+        for rows, name in ((both[expert, ::2], "gate"), (both[expert, 1::2], "up"), (down[expert], "down")):
+            weight = stored[f"{PATH}.{expert}.{name}_proj.weight"].double().numpy()
+            step = np.ptp(weight.reshape(len(weight), -1, 32), axis=-1).max() / (2**bits - 1)
+            assert rows.shape == weight.shape
+            assert abs(rows - weight).max() <= 1.01 * step  # a block's range begins or ends at zero
+    entry = read_manifest(tmp_path / "out").tensors[f"{PATH}.gate_up_proj.codes"]
+    assert entry.shape == (6 * 64, 64)
+    assert entry.sources[:3] == (
+        f"{PATH}.0.gate_proj.weight",
+        f"{PATH}.0.up_proj.weight",
+        f"{PATH}.1.gate_proj.weight",
+    )
+
+
+@pytest.mark.parametrize(
+    ("keep", "operators_found"),
+    [({}, (1, 0)), pytest.param({"*.experts.2.*": "float"}, (0, 6), marks=pytest.mark.slow)],
+    ids=["alike", "one in float"],
+)
+def test_one_operator_and_separate_ones_agree(
+    tmp_path: Path, keep: dict[str, Kept], operators_found: tuple[int, int]
+) -> None:
+    """QMoE, and MatMulNBits where formats differ, compute what ONNX Runtime makes of DequantizeLinear and MatMul."""
+    folder = source(tmp_path / "source", norm_topk_prob=True)
+    options = QuantizeOptions(method="rtn", keep=keep)
+    for target in ("ort", "standard"):
+        quantize(folder, tmp_path / target, precision="int4", target=target, options=options)  # type: ignore[arg-type]
+    found = operators(tmp_path / "ort")
+    assert (found["QMoE"], found["ScatterND"]) == operators_found
+    tokens = drive.ids(288, 20)
+    both = [drive.CachedGraph(tmp_path / name)(tokens, torch.ones_like(tokens)) for name in ("ort", "standard")]
+    assert (both[0] - both[1]).abs().max() <= 1e-2 * both[1].abs().max()
