@@ -6,13 +6,16 @@
     native/matmul/
       operator.c, merged_operator.c, gather_operator.c    MatMulNBits, MergedMatMulNBits, GatherBlockQuantized
       weight_inputs, weights        quantized weights of an operator, and how they are packed
-      matmul                        the division of a multiplication into tasks
+      matmul, operand.h             the division of a multiplication into tasks
       instructions.h                what each instruction set implements, and the memory layout
       avx512.c, avx_vnni.c, avx2.c  the instruction sets of x86-64; ymm.h for 256 bits
       neon_i8mm.c, neon_dotprod.c, neon.c     those of 64-bit ARM; neon.h for all three
       loops.h, normalize.h          for all
       unpacked.h                    GEMM for many rows with 256 bits, with weights of 4 bits unpacked to bytes
       repacked, amx                 GEMM for long sequences with AVX512 and AMX, with weights repacked to int8
+    native/experts/
+      operator.c                    QMoE
+      routing, experts              the choice of each token's experts, and their division into tasks
     native/attention/
       operator.c                    GroupQueryAttention and GroupQueryAttentionInt8
       append, cache.h, sliding.h    rotation, and the KV cache, also one that keeps a window

@@ -56,6 +56,7 @@ EXPORTED OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBa
     status = add(api, options, domain, "intaglio.MatMulNBits", &matmul_nbits, matmul_instructions() != NULL);
   if (status == NULL) status = add(api, options, domain, "intaglio.MatMulNBits", &merged_matmul_nbits, 1);
   if (status == NULL) status = add(api, options, domain, "intaglio.MatMulNBits", &gather_block_quantized, 1);
+  if (status == NULL) status = add(api, options, domain, "intaglio.MatMulNBits", &qmoe, 1);
   if (status == NULL)
     status = add(api, options, domain, "intaglio.GroupQueryAttention", &group_query_attention,
                  attention_functions() != NULL);

@@ -7,65 +7,20 @@
 #include <stdlib.h>
 
 #include "common/memory.h"
-#include "common/sizes.h"
 #include "common/threads.h"
-#include "matmul/repacked.h"
+#include "matmul/operand.h"
 
-enum {
-  GEMV_ROWS = 12,     /* rows of x up to which reading the weights takes the time */
-  UNPACK_ROWS = 32,   /* rows of x from which on weights are unpacked */
-  FORMATS = 3,        /* of quantized x: steps of 16, 32 and REPACK_STEP elements */
-  ROWS_IN_CACHE = 96, /* rows of y that are computed before they are gated or quantized */
-  LONG_ROW = 2048,    /* elements of a row of W above which fewer rows of W stay in the cache */
-};
-
-static size_t aligned(size_t bytes) { return plus(bytes, 63) / 64 * 64; }
+enum { FORMATS = 3 /* of quantized x: steps of 16, 32 and REPACK_STEP elements */ };
 
 static _Thread_local int64_t repack_rows = REPACK_ROWS;
 
 void matmul_repack_rows(int64_t rows) { repack_rows = smaller(larger(rows, REPACK_LEAST), REPACK_ROWS); }
-
-/* Return whether weights are repacked to int8, for a long sequence: those of 4 bits, and those of 8 bits that are multiplied as
- * they are. */
-static int is_repacked(const PackedWeights *w, int is_long) {
-  const int fits = w->shape.bits == 4 || (w->shape.block_size >= SPAN && !w->asymmetric);
-  return fits && w->with->quantize_panels != NULL && is_long;
-}
-
-/* Return whether weights are brought into another form first: repacked, or unpacked for many rows of x. */
-static int is_transformed(const PackedWeights *w, int64_t m, int is_long) {
-  if (w->with->quantize_panels != NULL) return is_repacked(w, is_long);
-  return w->shape.bits == 4 && w->with->repack != NULL && m >= UNPACK_ROWS;
-}
-
-/* Return how many elements of x share a scale. */
-static int step_of(const PackedWeights *w, int is_long) {
-  return is_repacked(w, is_long) ? REPACK_STEP : w->shape.block_size == 16 ? 16 : 32;
-}
 
 static int format_of(int step) { return step == REPACK_STEP ? 2 : step == 32 ? 1 : 0; }
 
 static int step_of_format(int format) { return format == 2 ? REPACK_STEP : 16 << format; }
 
 /* ---- x ------------------------------------------------------------------------------------------------------------ */
-
-static size_t quantized_bytes(int64_t m, int64_t k, int step) {
-  const int64_t padded = ceil_div(k, CHUNK) * CHUNK;
-  if (step == REPACK_STEP) return times(ceil_div(m, PANEL), panel_bytes(padded));
-  return aligned(times(m, row_bytes(padded, step)));
-}
-
-/* Place m rows of k elements at *memory, and move *memory past them. */
-static Quantized place_rows(uint8_t **memory, int64_t m, int64_t k, int step) {
-  const Quantized x = {ceil_div(k, CHUNK) * CHUNK, step, *memory};
-  *memory += quantized_bytes(m, k, step);
-  return x;
-}
-
-static void quantize(const Instructions *with, const Quantized *to, int64_t row, int64_t column, const float *x,
-                     int64_t count, int64_t end) {
-  (to->step == REPACK_STEP ? with->quantize_panels : with->quantize)(to, row, column, x, count, end);
-}
 
 typedef struct {
   const Input *source;
@@ -112,28 +67,7 @@ static int64_t tiles_per_unit(const MultiplyJob *job) {
 
 /* Return how many tiles of W are multiplied with all rows before the next tiles. */
 static int64_t tiles_in_cache(const MultiplyJob *job, const PackedWeights *w) {
-  return larger(w->shape.k <= LONG_ROW ? 2 * TILES : TILES, tiles_per_unit(job));
-}
-
-/* W, and x in the format that it needs. */
-typedef struct {
-  const PackedWeights *w;
-  const Quantized *x;
-  const float *bias;
-  uint8_t *repacked; /* memory for repacked tiles, or NULL */
-} Operand;
-
-static size_t repacked_bytes(const PackedWeights *w, const MultiplyJob *job, int64_t tiles) {
-  return is_transformed(w, job->m, job->is_long) ? aligned(times(tiles, w->with->repacked_tile_bytes(w))) : 0;
-}
-
-/* Multiply rows first .. last with tiles from .. to. `y` points to the first row and column. */
-static void multiply(const Operand *operand, int64_t first, int64_t last, int64_t from, int64_t to, float *y,
-                     int64_t stride) {
-  const PackedWeights *w = operand->w;
-  const Job job = {w, operand->x, operand->bias, operand->repacked, y, stride, from * LANES, first, last};
-  if (operand->repacked != NULL) w->with->multiply_repacked(&job, from, to);
-  else w->with->multiply[w->shape.bits == 8][w->shape.block_size > 16][w->asymmetric](&job, from, to);
+  return larger(tiles_at_once(w), tiles_per_unit(job));
 }
 
 /* Multiply with tiles from .. to, then gate and quantize y: some tiles and rows at a time, so that intermediate values stay in
@@ -146,8 +80,8 @@ static void multiply_tiles(MultiplyJob *job, int number, int64_t from, int64_t t
   const int64_t together = m > GEMV_ROWS ? smaller(tiles_in_cache(job, w), to - from) : to - from,
                 width = together * LANES;
   const int64_t rows = gate == NULL && into == NULL ? m : smaller(m, ROWS_IN_CACHE); /* and the rest, if it is small */
-  const size_t own_repacked = repacked_bytes(w, job, together);
-  const size_t gate_repacked = gate == NULL ? 0 : repacked_bytes(gate, job, together);
+  const size_t own_repacked = repacked_bytes(w, m, job->is_long, together);
+  const size_t gate_repacked = gate == NULL ? 0 : repacked_bytes(gate, m, job->is_long, together);
   const size_t y_bytes = times(times(rows + GEMV_ROWS, width), sizeof(float));
   const size_t own_y = into == NULL ? 0 : y_bytes, gate_y = gate == NULL ? 0 : y_bytes;
   const size_t bytes = plus(plus(own_repacked, gate_repacked), plus(own_y, gate_y));

@@ -8,7 +8,11 @@
 #include "common/sizes.h"
 #include "ort/ort.h"
 
-enum { MESSAGE_BYTES = 512, SHAPE_BYTES = 224 /* MAX_RANK numbers of 20 digits */ };
+enum {
+  MESSAGE_BYTES = 512,
+  SHAPE_BYTES = 224, /* MAX_RANK numbers of 20 digits */
+  TEXT_BYTES = 64,   /* of an attribute, in a message */
+};
 
 /* ---- refusals ----------------------------------------------------------------------------------------------------- */
 
@@ -189,6 +193,21 @@ float float_attribute(Node *node, const char *name, float absent) {
   if (node->status == NULL && !get_float(node->api, node->info, name, &value))
     refuse(node, ORT_INVALID_ARGUMENT, "attribute %s is not a float", name);
   return value;
+}
+
+void check_text_attribute(Node *node, const char *name, const char *absent, const char *wanted) {
+  char value[TEXT_BYTES];
+  snprintf(value, sizeof value, "%s", absent);
+  if (node->status == NULL && !get_text(node->api, node->info, name, value, sizeof value))
+    refuse(node, ORT_INVALID_ARGUMENT, "attribute %s is not a text", name);
+  if (strcmp(value, wanted) != 0)
+    refuse(node, ORT_NOT_IMPLEMENTED, "attribute %s is \"%s\"; it must be \"%s\"", name, value, wanted);
+}
+
+void check_float_attribute(Node *node, const char *name, float absent, float wanted) {
+  const float value = float_attribute(node, name, absent);
+  if (value != wanted)
+    refuse(node, ORT_NOT_IMPLEMENTED, "attribute %s is %g; it must be %g", name, (double)value, (double)wanted);
 }
 
 /* ---- nodes -------------------------------------------------------------------------------------------------------- */

@@ -70,6 +70,11 @@ int64_t integer_attribute(Node *node, const char *name, int64_t absent, int64_t 
 /* Return a float attribute, or `absent` if the node does not have it. */
 float float_attribute(Node *node, const char *name, float absent);
 
+/* Check that a text attribute, or a float attribute, is the only one that is supported; it is `absent` if the node does not have
+ * it. */
+void check_text_attribute(Node *node, const char *name, const char *absent, const char *wanted);
+void check_float_attribute(Node *node, const char *name, float absent, float wanted);
+
 /* Return whether the node has an input or output. */
 int has_input(Node *node, size_t index);
 int has_output(Node *node, size_t index);

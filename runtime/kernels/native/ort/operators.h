@@ -1,4 +1,4 @@
-/* The operators of the library, each defined in an operator file of attention/ or matmul/. */
+/* The operators of the library, each defined in an operator file of attention/, experts/ or matmul/. */
 #ifndef INTAGLIO_OPERATORS_H
 #define INTAGLIO_OPERATORS_H
 
@@ -7,6 +7,7 @@
 extern const OrtCustomOp matmul_nbits;
 extern const OrtCustomOp merged_matmul_nbits;
 extern const OrtCustomOp gather_block_quantized;
+extern const OrtCustomOp qmoe;
 extern const OrtCustomOp group_query_attention;
 extern const OrtCustomOp group_query_attention_int8;
 

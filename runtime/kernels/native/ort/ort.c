@@ -1,5 +1,7 @@
 #include "ort/ort.h"
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 OrtStatus *fail(const OrtApi *api, int code, const char *message) { return api->CreateStatus(code, message); }
@@ -31,6 +33,18 @@ int get_float(const OrtApi *api, const OrtKernelInfo *info, const char *name, fl
   float found = *value;
   OrtStatus *status = api->KernelInfoGetAttribute_float(info, name, &found);
   if (status == NULL) *value = found;
+  return has_type(api, status);
+}
+
+int get_text(const OrtApi *api, const OrtKernelInfo *info, const char *name, char *value, size_t bytes) {
+  size_t needed = 0; /* with the zero after it */
+  OrtStatus *status = api->KernelInfoGetAttribute_string(info, name, NULL, &needed);
+  if (status != NULL) return has_type(api, status);
+  char *whole = malloc(needed > 0 ? needed : 1);
+  if (whole == NULL) return 0;
+  status = api->KernelInfoGetAttribute_string(info, name, whole, &needed);
+  if (status == NULL) snprintf(value, bytes, "%s", whole);
+  free(whole);
   return has_type(api, status);
 }
 

@@ -17,6 +17,9 @@ OrtStatus *fail(const OrtApi *api, int code, const char *message);
 int get_integer(const OrtApi *api, const OrtKernelInfo *info, const char *name, int64_t *value);
 int get_float(const OrtApi *api, const OrtKernelInfo *info, const char *name, float *value);
 
+/* Set `value` to a text, or to its beginning if it has `bytes` bytes and more; otherwise as the functions above. */
+int get_text(const OrtApi *api, const OrtKernelInfo *info, const char *name, char *value, size_t bytes);
+
 /* Return whether a node has an input, or an output: a value with a name. */
 int is_connected(const OrtApi *api, const OrtKernelInfo *info, int input, size_t index);
 

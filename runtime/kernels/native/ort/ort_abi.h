@@ -52,7 +52,7 @@ struct OrtApi {
   void *from_66[19];
   OrtStatus *(*KernelInfoGetAttribute_float)(const OrtKernelInfo *, const char *name, float *);
   OrtStatus *(*KernelInfoGetAttribute_int64)(const OrtKernelInfo *, const char *name, int64_t *);
-  void *from_87[1];
+  OrtStatus *(*KernelInfoGetAttribute_string)(const OrtKernelInfo *, const char *name, char *to, size_t *bytes);
   OrtStatus *(*KernelContext_GetInputCount)(const OrtKernelContext *, size_t *);
   void *from_89[1];
   OrtStatus *(*KernelContext_GetInput)(const OrtKernelContext *, size_t index, const OrtValue **);
@@ -91,6 +91,7 @@ SLOT(62, GetDimensions);
 SLOT(65, GetTensorTypeAndShape);
 SLOT(85, KernelInfoGetAttribute_float);
 SLOT(86, KernelInfoGetAttribute_int64);
+SLOT(87, KernelInfoGetAttribute_string);
 SLOT(88, KernelContext_GetInputCount);
 SLOT(90, KernelContext_GetInput);
 SLOT(91, KernelContext_GetOutput);
