@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 from ..artifact import Precision, Task
 from ..errors import UsageError
 
@@ -29,7 +31,7 @@ class Loading:
     device: "Device"
     threads: int | None
     revision: str | None
-    kv_cache: "KVCache" = "auto"
+    kv_cache: "KVCache" = "exact"
     generation_config: Path | None = None
     precision: Precision | None = None
 
@@ -86,8 +88,11 @@ def name_artifacts(given: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def load_generator(artifact: str, loading: Loading) -> "TextGenerator":
-    """Load a text-generation artifact.
+def load_generator(artifact: str, loading: Loading, max_length: int | None = None) -> "TextGenerator":
+    """Load a text-generation artifact; print on standard error which KV cache ``auto`` chose.
+
+    Args:
+        max_length: the most tokens of a text, for ``--kv-cache auto``; None for the model's context.
 
     Raises:
         UsageError, ArtifactError, HubError: as ``find_artifact``.
@@ -96,9 +101,15 @@ def load_generator(artifact: str, loading: Loading) -> "TextGenerator":
     from ..runtime import load
 
     folder = find_artifact(artifact, "text-generation", loading)
-    return load(folder, task="text-generation", **loading.options())
+    options = loading.options()
+    if loading.kv_cache == "auto":
+        options["max_length"] = max_length
+    model = load(folder, task="text-generation", **options)
+    if loading.kv_cache == "auto":
+        click.echo(f"KV cache: {model.session.cache_dtype}, for {model.session.kv_cache_reason}", err=True)
+    return model
 
 
-def load_draft(artifact: str, loading: Loading) -> "TextGenerator":
+def load_draft(artifact: str, loading: Loading, max_length: int | None = None) -> "TextGenerator":
     """Load a draft model with the options of the model that it drafts for; a hub id at its default revision."""
-    return load_generator(artifact, Loading(loading.device, loading.threads, None, loading.kv_cache))
+    return load_generator(artifact, Loading(loading.device, loading.threads, None, loading.kv_cache), max_length)

@@ -56,10 +56,11 @@ threads_option = click.option(
 
 kv_cache_option = click.option(
     "--kv-cache",
-    type=click.Choice(["auto", "int8"]),
-    default="auto",
+    type=click.Choice(["exact", "int8", "auto"]),
+    default="exact",
     show_default=True,
-    help="`int8`: a quarter of the memory for keys and values, slightly less exact.",
+    help="`exact`: ARTIFACT's own type; `int8`: a quarter of the memory for keys and values, slightly less exact; "
+    "`auto`: int8 for texts of 8,192 tokens or more, or where memory is short.",
 )
 
 
@@ -249,7 +250,7 @@ def loading_options(function: Function) -> Function:
         threads: int | None,
         revision: str | None,
         precision: Precision | None,
-        kv_cache: "KVCache" = "auto",
+        kv_cache: "KVCache" = "exact",
         generation_config: Path | None = None,
         **others: Any,
     ) -> Any:

@@ -37,6 +37,8 @@ class LoadOptions(TypedDict, total=False):
     precision: Precision | None
     kernels: Kernels
     kv_cache: KVCache
+    max_length: int | None
+    slots: int | None
     weight_cache: str | Path | None
     generation_config: Override | None
 
@@ -69,7 +71,9 @@ def load(
     revision: str | None = None,
     precision: Precision | None = None,
     kernels: Kernels = "auto",
-    kv_cache: KVCache = "auto",
+    kv_cache: KVCache = "exact",
+    max_length: int | None = None,
+    slots: int | None = None,
     weight_cache: str | Path | None = None,
     generation_config: Override | None = None,
 ) -> Model:
@@ -86,8 +90,12 @@ def load(
         precision: which artifact, where the folder or the repository holds several; None for its default. Of a
             repository only the files of this one are fetched.
         kernels: "auto" for intaglio's kernels where they can run; "onnxruntime" for ONNX Runtime's.
-        kv_cache: for text generation: "auto" for the artifact's element type; "int8" for a quarter of float32's memory
-            and faster steps in long texts, which needs intaglio's attention on the CPU.
+        kv_cache: for text generation: "exact" for the artifact's element type; "int8" for a quarter of float32's memory
+            and faster steps in long texts, which needs intaglio's attention on the CPU; "auto" for int8 where it is
+            possible and texts have 8,192 tokens or more, or do not fit into free memory as float32, and the
+            artifact's type otherwise. ``session.cache_dtype`` and ``session.kv_cache_reason`` say what was chosen.
+        max_length: for kv_cache="auto": the most tokens of a text; None for the model's context.
+        slots: for kv_cache="auto": how many texts of this length are in memory at once; None for one.
         weight_cache: a folder of yours for quantized weights as intaglio's kernels read them, on Linux: processes that
             load the same artifact share their memory, and all but the first start sooner. None: each process has its
             own copy.
@@ -123,6 +131,8 @@ def load(
             threads=threads,
             kernels=kernels,
             kv_cache=kv_cache,
+            max_length=max_length,
+            slots=slots,
             weight_cache=None if weight_cache is None else Path(weight_cache),
         )
         return _opened(folder, manifest, opening, generation_config)

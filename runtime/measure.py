@@ -77,14 +77,23 @@ def timed_load(
     device: Device,
     threads: int | None,
     kernels: Kernels,
-    kv_cache: KVCache = "auto",
+    kv_cache: KVCache = "exact",
+    max_length: int | None = None,
     precision: Precision | None = None,
     clock: Clock = time.perf_counter,
 ) -> tuple[Model, float]:
     """Return the model and the seconds of loading it, without those of importing onnxruntime; errors as ``load``."""
     import_onnxruntime()
     began = clock()
-    model = load(folder, device=device, threads=threads, kernels=kernels, kv_cache=kv_cache, precision=precision)
+    model = load(
+        folder,
+        device=device,
+        threads=threads,
+        kernels=kernels,
+        kv_cache=kv_cache,
+        max_length=max_length,
+        precision=precision,
+    )
     return model, clock() - began
 
 

@@ -110,6 +110,7 @@ def command(
             threads=loading.threads,
             kernels=kernels,
             kv_cache=loading.kv_cache,
+            max_length=_longest(manifest, prompt_tokens, new_tokens) if loading.kv_cache == "auto" else None,
             precision=loading.precision,
         )
         times: GenerationTimes | HeadTimes
@@ -129,6 +130,7 @@ def command(
         "threads": session.threads,
         "own_kernels": list(session.intaglio_kernels),
         "kv_cache": session.cache_dtype,
+        "kv_cache_reason": session.kv_cache_reason,
         "instructions": instructions() if MATMUL in session.intaglio_kernels else None,
         "repeats": repeats,
         "load_seconds": seconds,
@@ -140,6 +142,14 @@ def command(
         print_json(document)
     else:
         print_facts(_facts(document))
+
+
+def _longest(manifest: Manifest, prompt_tokens: int | None, new_tokens: int | None) -> int:
+    """Return the tokens of a run, prompt and continuation together."""
+    from ...runtime.measure import NEW, PROMPT
+
+    wanted = (PROMPT if prompt_tokens is None else prompt_tokens) + (NEW if new_tokens is None else new_tokens)
+    return min(wanted, manifest.model.context_length)
 
 
 def _model(manifest: Manifest) -> dict[str, str]:
@@ -181,6 +191,8 @@ def _facts(document: dict[str, Any]) -> list[tuple[str, str]]:
         ("kernels", _kernels(document["own_kernels"], document["instructions"])),
         ("load", f"{document['load_seconds']:.2f} s"),
     ]
+    if document.get("kv_cache_reason") is not None:
+        facts.append(("KV cache", f"{document['kv_cache']}, for {document['kv_cache_reason']}"))
     if document["task"] == "text-generation":
         prefill = _format(document["prefill_tokens_per_second"], "tokens/s")
         decode = _format(document["decode_tokens_per_second"], "tokens/s")

@@ -88,9 +88,12 @@ def command(
         "logprobs": logprobs,
     }
     text = read_text(prompt)
-    model = load_generator(artifact, loading)
+    new_tokens = settings["max_new_tokens"]
+    # A token of these models' tokenizers is one byte or more.
+    longest = None if new_tokens is None else len(text.encode()) + new_tokens
+    model = load_generator(artifact, loading, longest)
     if draft is not None:
-        settings["draft"] = load_draft(draft, loading)
+        settings["draft"] = load_draft(draft, loading, longest)
     if as_json:
         if num_return_sequences is None:
             print_json(_document(model.generate(text, **settings)))

@@ -14,6 +14,7 @@ from ..graph.sliding import has_windows, with_window_caches
 from ..kernels import changes_for, packed_weights, replaceable, session_on_intaglio_kernels, warn_without_library
 from ..kernels.edits.int8_cache import OPERATOR as INT8_CACHE
 from ..kernels.weight_file import WeightFile
+from .cache_choice import NO_ATTENTION, CacheChoice, choose_cache
 from .onnxruntime import PROVIDERS, import_onnxruntime, is_out_of_memory, provider, session_options
 from .refusals import check_choices, check_int8_cache, check_precision, check_provider, no_int8_kernel
 from .session import Device, Kernels, KVCache, Session
@@ -29,7 +30,9 @@ def open_session(
     arena: bool = True,
     windowed: bool = False,
     kernels: Kernels = "auto",
-    kv_cache: KVCache = "auto",
+    kv_cache: KVCache = "exact",
+    max_length: int | None = None,
+    slots: int | None = None,
     weight_cache: Path | None = None,
     disabled_optimizers: Iterable[str] = (),
 ) -> Session:
@@ -42,8 +45,8 @@ def open_session(
             cache of the longest text would not fit otherwise.
         kernels: "auto" for intaglio's kernels where they are installed and fit the processor and the graph;
             "onnxruntime" for ONNX Runtime's.
-        kv_cache: "auto" for the graph's element type; "int8" for a quarter of float32's memory, which needs intaglio's
-            attention.
+        kv_cache: "exact" for the graph's element type; "int8" for a quarter of float32's memory, which needs intaglio's
+            attention; "auto" for what ``choose_cache`` chooses for ``slots`` texts of ``max_length`` tokens.
         weight_cache: a folder for packed weights, which processes map and so share; None packs them into memory of
             this process. It is for quantized weights on intaglio's kernels, on Linux; others have no packed weights.
         disabled_optimizers: names of ONNX Runtime's graph optimizers to leave out. ONNX Runtime iterates over them
@@ -59,9 +62,8 @@ def open_session(
         ArtifactError: ONNX Runtime refuses the graph, the graph lacks the inputs of its task, or memory does not
             suffice for the weights.
     """
-    check_choices(device, threads, kernels, kv_cache)
-    int8_cache = kv_cache == "int8"
-    if int8_cache:
+    check_choices(device, threads, kernels, kv_cache, max_length, slots)
+    if kv_cache == "int8":
         check_int8_cache(folder, manifest, device, kernels)
     check_precision(folder, manifest, device)
     ort = import_onnxruntime()
@@ -70,6 +72,10 @@ def open_session(
     gpu = None if device == "cpu" else gpu_memory()
     check_gpu_memory(folder, manifest, gpu)
     windowed = windowed and (can_be_windowed(manifest, device) or needs_windows(manifest, gpu))
+    choice = None
+    if kv_cache == "auto":
+        choice = choose_cache(manifest, device, kernels, max_length=max_length, slots=slots or 1, windowed=windowed)
+    int8_cache = kv_cache == "int8" or (choice is not None and choice.int8)
     opening = _Opening(ort, folder, manifest, device, count, arena, windowed, disabled_optimizers)
     operators = replaceable(manifest, int8_cache) if kernels == "auto" and device == "cpu" else ()
     weights = None
@@ -77,7 +83,11 @@ def open_session(
         weights = packed_weights(weight_cache, folder / manifest.data)
     raw, replaced = _on_intaglio_kernels(opening, operators, weights, attention_required=int8_cache)
     if int8_cache and INT8_CACHE not in replaced:
-        raise no_int8_kernel(folder)
+        if choice is None:
+            raise no_int8_kernel(folder)
+        choice = CacheChoice(False, f"an int8 cache is not possible: {NO_ATTENTION}")
+        operators = replaceable(manifest)
+        raw, replaced = _on_intaglio_kernels(opening, operators, weights, attention_required=False)
     if raw is None:
         raw = _on_onnxruntime_kernels(opening)
         if operators:
@@ -89,7 +99,8 @@ def open_session(
             ", or use the CPU"
         )
     _check_names(raw, folder, manifest)
-    return Session(folder, manifest, device, count, ort, raw, windowed, replaced)
+    reason = None if choice is None else choice.reason
+    return Session(folder, manifest, device, count, ort, raw, windowed, replaced, reason)
 
 
 def _check_names(raw: Any, folder: Path, manifest: Manifest) -> None:

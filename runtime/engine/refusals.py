@@ -10,18 +10,31 @@ from .onnxruntime import PROVIDERS
 from .session import Device, Kernels, KVCache
 
 
-def check_choices(device: Device, threads: int | None, kernels: Kernels, kv_cache: KVCache) -> None:
+def check_choices(
+    device: Device,
+    threads: int | None,
+    kernels: Kernels,
+    kv_cache: KVCache,
+    max_length: int | None,
+    slots: int | None,
+) -> None:
     """Check the choices that mean the same for every artifact.
 
     Raises:
-        UsageError: an unknown device, choice of kernels or of cache, or fewer than one thread.
+        UsageError: an unknown device, choice of kernels or of cache, fewer than one thread, token or slot, or a
+            length or a number of slots although the cache is not to be chosen.
     """
     if device not in PROVIDERS:
         raise UsageError(f"unknown device {device!r}; use 'cpu' or 'cuda'")
     if kernels not in ("auto", "onnxruntime"):
         raise UsageError(f"unknown kernels {kernels!r}; use 'auto' or 'onnxruntime'")
-    if kv_cache not in ("auto", "int8"):
-        raise UsageError(f"unknown KV cache {kv_cache!r}; use 'auto' or 'int8'")
+    if kv_cache not in ("exact", "int8", "auto"):
+        raise UsageError(f"unknown KV cache {kv_cache!r}; use 'exact', 'int8' or 'auto'")
+    for name, value in (("max_length", max_length), ("slots", slots)):
+        if value is not None and kv_cache != "auto":
+            raise UsageError(f"{name} is for kv_cache='auto', not for kv_cache={kv_cache!r}; leave it out")
+        if value is not None and value < 1:
+            raise UsageError(f"{name} must be at least 1, not {value}")
     if threads is not None and threads < 1:
         raise UsageError(f"threads must be at least 1, not {threads}")
 

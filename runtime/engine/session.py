@@ -21,7 +21,7 @@ from .small_graphs import SmallGraphs
 
 Device = Literal["cpu", "cuda"]
 Kernels = Literal["auto", "onnxruntime"]
-KVCache = Literal["auto", "int8"]
+KVCache = Literal["exact", "int8", "auto"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Session:
         raw: the ``onnxruntime.InferenceSession``.
         windowed: sliding layers take buffers of exactly ``graph.sliding.window_capacity``; their past cannot grow.
         intaglio_kernels: the operators that intaglio's kernels compute; ONNX Runtime's compute all others.
+        kv_cache_reason: why the KV cache has its element type, where ``kv_cache="auto"`` chose it; None otherwise.
 
     Running raises PromptError where memory does not suffice, UnsupportedError where target ``ort`` is given a mask that
     is not padded on the right, and ArtifactError where ONNX Runtime refuses the graph.
@@ -46,6 +47,7 @@ class Session:
     raw: Any
     windowed: bool = False
     intaglio_kernels: tuple[str, ...] = ()
+    kv_cache_reason: str | None = None
 
     def __repr__(self) -> str:
         return f"<Session {self.description}>"

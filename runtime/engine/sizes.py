@@ -9,6 +9,8 @@ from ..graph.sliding import has_windows, kept_positions
 from ..kernels.edits.int8_cache import row_bytes
 
 CACHE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+RESERVE = 128 << 20
+"""Bytes that stay free, for the activations of a pass and for the program itself."""
 
 
 def cache_bytes(facts: ModelFacts, tokens: int, *, windowed: bool, int8: bool = False) -> int:
@@ -29,7 +31,7 @@ def check_gpu_memory(folder: Path, manifest: Manifest, found: GpuMemory | None) 
     Raises:
         ArtifactError: they do not.
     """
-    weights = _weights(manifest)
+    weights = weight_bytes(manifest)
     if found is not None and weights > found.free:
         raise ArtifactError(
             f"{folder}: the weights take {weights / 1e6:,.0f} MB, and {found.free / 1e6:,.0f} MB of memory on "
@@ -46,9 +48,10 @@ def needs_windows(manifest: Manifest, found: GpuMemory | None) -> bool:
     facts = manifest.model
     if found is None or manifest.target != "ort" or not has_windows(facts):
         return False
-    return _weights(manifest) + cache_bytes(facts, facts.context_length, windowed=False) > found.free
+    return weight_bytes(manifest) + cache_bytes(facts, facts.context_length, windowed=False) > found.free
 
 
-def _weights(manifest: Manifest) -> int:
+def weight_bytes(manifest: Manifest) -> int:
+    """Return the bytes of an artifact's weights in its file."""
     entry = manifest.files.get(manifest.data)
     return 0 if entry is None else entry.size

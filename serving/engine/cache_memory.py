@@ -11,13 +11,11 @@ from functools import partial
 from ...errors import UsageError
 from ...machine import available_memory
 from ...runtime.engine.session import Session
+from ...runtime.engine.sizes import RESERVE
 from ...runtime.generation.events import Waiting
 from ...runtime.generation.scheduler import Scheduler
 from ..errors import no_memory
 from ..settings import Settings
-
-RESERVE = 128 << 20
-"""Bytes that stay free, for the activations of a pass and for the server itself."""
 
 
 class CacheMemory:

@@ -79,7 +79,9 @@ def open_model(
         ApiError: 503 where it cannot be loaded; the log has the reason.
     """
     try:
-        model = load(served.folder, **options)
+        model = load(served.folder, **_for_slots(served, options, settings))
+        if model.session.kv_cache_reason is not None and isinstance(model, TextGenerator):
+            log.info("%s: KV cache %s, for %s", served.name, model.session.cache_dtype, model.session.kv_cache_reason)
         try:
             if isinstance(model, TextGenerator):
                 _prepare_constraints(served.name, model)
@@ -98,6 +100,14 @@ def open_model(
             code="model_not_loaded",
             retry_after=10,
         ) from error
+
+
+def _for_slots(served: ServedModel, options: LoadOptions, settings: Settings) -> LoadOptions:
+    """Return the options with the texts that the KV cache must hold, where it is to be chosen by them."""
+    if options.get("kv_cache") != "auto":
+        return options
+    longest = settings.longest(served.manifest.model.context_length)
+    return {**options, "max_length": longest, "slots": settings.slots + settings.kept_prompts}
 
 
 def _prepare_constraints(name: str, model: TextGenerator) -> None:

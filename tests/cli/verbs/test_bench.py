@@ -1,6 +1,7 @@
 """``intaglio bench``: its measurements and its output."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -143,3 +144,11 @@ def test_an_int8_kv_cache(run: Run, int4: Path) -> None:
     assert printed["kv_cache"] == "float32"
     printed = json.loads(run("bench", int4, *SHORT, "--kv-cache", "int8", "--json").stdout)
     assert (printed["kv_cache"], printed["own_kernels"]) == ("int8", ["MatMulNBits", "GroupQueryAttentionInt8"])
+
+
+def test_a_kv_cache_that_is_chosen(run: Run, int4: Path) -> None:
+    printed = run("bench", int4, *SHORT, "--kv-cache", "auto").stdout
+    if "GroupQueryAttention" not in printed:
+        pytest.skip("no compiled kernels for this processor")
+    (line,) = (line for line in printed.splitlines() if line.startswith("KV cache"))
+    assert re.fullmatch(r"KV cache +float32, for 1 text of \d+ tokens fit into memory, and int8 is .*", line)

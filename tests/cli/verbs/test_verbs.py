@@ -84,7 +84,27 @@ def test_generate_streams(run: Run, load_mock: LoadMock) -> None:
     assert (result.exit_code, result.stdout, result.stderr) == (0, " of the\ncity\n", "")
     model.stream.assert_called_once_with("The history", **UNSET)
     load.assert_called_once_with(
-        folder, task="text-generation", device="cpu", threads=None, kv_cache="auto", precision=None
+        folder, task="text-generation", device="cpu", threads=None, kv_cache="exact", precision=None
+    )
+
+
+@pytest.mark.parametrize(("options", "longest"), [(("--max-new-tokens", 100), 103), ((), None)])
+def test_generate_says_which_kv_cache_was_chosen(
+    run: Run, load_mock: LoadMock, options: tuple[object, ...], longest: int | None
+) -> None:
+    folder, model, load = load_mock("text-generation")
+    model.stream.return_value = iter(["x"])
+    model.session.cache_dtype, model.session.kv_cache_reason = "float32", "this reason"
+    result = run("generate", folder, "abc", "--kv-cache", "auto", *options)
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "x\n", "KV cache: float32, for this reason\n")
+    load.assert_called_once_with(
+        folder,
+        task="text-generation",
+        device="cpu",
+        threads=None,
+        kv_cache="auto",
+        precision=None,
+        max_length=longest,
     )
 
 
@@ -151,7 +171,7 @@ def test_generate_returns_several_as_json(run: Run, load_mock: LoadMock, tmp_pat
         task="text-generation",
         device="cpu",
         threads=None,
-        kv_cache="auto",
+        kv_cache="exact",
         precision=None,
         generation_config=settings,
     )
@@ -164,7 +184,7 @@ def test_generate_speculates_with_a_draft_or_without(run: Run, load_mock: LoadMo
     model.stream.assert_called_with("x", **UNSET | {"draft": model})
     assert (
         load.mock_calls
-        == [call(folder, task="text-generation", device="cpu", threads=3, kv_cache="auto", precision=None)] * 2
+        == [call(folder, task="text-generation", device="cpu", threads=3, kv_cache="exact", precision=None)] * 2
     )
     for option, value in (("--speculate", True), ("--no-speculate", False)):
         assert run("generate", folder, "x", option).exit_code == 0

@@ -15,7 +15,7 @@ CONTEXT, SLOTS = 160, 3
 Reference = Callable[[list[int]], np.ndarray]
 
 
-def reference_of(folder: Path, kv_cache: KVCache = "auto") -> Reference:
+def reference_of(folder: Path, kv_cache: KVCache = "exact") -> Reference:
     """Return a function that computes logits [S, V] in one pass without a past, by the unchanged graph."""
     lm = text_generator(folder)
     session, model = open_session(folder, lm.manifest, kv_cache=kv_cache), lm.manifest.model

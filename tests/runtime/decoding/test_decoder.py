@@ -35,7 +35,7 @@ KINDS: dict[str, dict[str, Any]] = {
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Session, Reference]:
     folder = tmp_path_factory.mktemp("decoder") / "lm"
     fakes.language_model(folder, context_length=CONTEXT, **KINDS[request.param])
-    kv_cache: KVCache = "int8" if request.param == "int8 cache" else "auto"
+    kv_cache: KVCache = "int8" if request.param == "int8 cache" else "exact"
     try:
         lm = text_generator(folder, kv_cache=kv_cache)
     except UnsupportedError as error:

@@ -70,7 +70,7 @@ def test_a_prompt_is_there_after_a_restart(lm: TextGenerator, tmp_path: Path) ->
     assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == 0o700
 
 
-@pytest.mark.parametrize("kv_cache", ["auto", "int8"])
+@pytest.mark.parametrize("kv_cache", ["exact", "int8"])
 def test_bits_are_those_of_reading_with_quantized_weights(quantized: Path, tmp_path: Path, kv_cache: Any) -> None:
     system = [int(token) for token in np.random.default_rng(0).integers(3, 4000, 200)]
     prompts = [[*system, *range(10 + seed, 55 + seed)] for seed in range(2)]  # a window keeps what they share

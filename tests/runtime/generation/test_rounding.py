@@ -72,7 +72,7 @@ def test_on_onnxruntimes_kernels_they_do_not_speculate_by_themselves(windowed: P
         assert passes != []
 
 
-each_cache = pytest.mark.parametrize("kv_cache", ["auto", "int8"])
+each_cache = pytest.mark.parametrize("kv_cache", ["exact", "int8"])
 
 
 def on_intaglios_kernels(folder: Path, kv_cache: KVCache) -> TextGenerator:

@@ -317,7 +317,7 @@ def test_a_cancelled_request_leaves_the_queue_and_its_slot(lm: TextGenerator) ->
         assert not scheduler._cancelled
 
 
-@pytest.mark.parametrize("kv_cache", ["auto", "int8"])
+@pytest.mark.parametrize("kv_cache", ["exact", "int8"])
 @pytest.mark.parametrize("prefill_tokens", [1, 20, 64])
 def test_chunks_and_kept_prompts_do_not_change_a_bit_of_quantized_weights(
     quantized: Path, prefill_tokens: int, kv_cache: Any

@@ -7,8 +7,13 @@ from typing import Any
 import pytest
 from intaglio.errors import PromptError, UsageError
 from intaglio.runtime import Scheduler, TextGenerator
+from intaglio.runtime.engine.sizes import RESERVE
 from intaglio.runtime.generation.batch import Batch
-from intaglio.serving.engine.cache_memory import RESERVE, CacheMemory
+from intaglio.runtime.kernels import instructions
+from intaglio.runtime.load import LoadOptions
+from intaglio.serving.engine.cache_memory import CacheMemory
+from intaglio.serving.engine.loaded import open_model
+from intaglio.serving.engine.models import named_models
 from intaglio.serving.errors import ApiError
 from intaglio.serving.settings import Settings
 from intaglio.tests.runtime import fakes
@@ -115,3 +120,25 @@ def test_the_memory_that_requests_may_still_take(tmp_path: Path, options: dict[s
         if lm.manifest.target == "ort":  # the memory is kept; long's prompt as well, unless its window has moved
             assert scheduler.memory_needed([again]) == needs(150) - needs(scheduler.kept_prompts * 150)
     assert scheduler.memory_needed([again]) == 0
+
+
+@pytest.mark.skipif(instructions() is None, reason="intaglio's attention does not run on this processor")
+@pytest.mark.parametrize(("slots", "chosen"), [(7, "float32"), (8, "int8")])
+def test_with_auto_the_slots_decide_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, slots: int, chosen: str
+) -> None:
+    folder = fakes.language_model(tmp_path / "lm")
+    served = named_models({"lm": folder})["lm"]
+    row = 2 * fakes.LAYERS * fakes.KV_HEADS * fakes.HEAD_DIM * 4  # keys and values of a token
+    monkeypatch.setattr("intaglio.runtime.engine.cache_choice.available_memory", lambda: RESERVE + 9 * 100 * row)
+    settings, options = Settings(slots=slots, kept_prompts=2, max_length=100), LoadOptions(kv_cache="auto", threads=1)
+
+    async def chosen_by_server() -> str:
+        loaded = open_model(served, options, settings, None, asyncio.get_running_loop())
+        found = loaded.model.session.cache_dtype
+        await asyncio.to_thread(loaded.close)
+        return found
+
+    with caplog.at_level("INFO", "intaglio"):
+        assert asyncio.run(chosen_by_server()) == chosen
+    assert f"lm: KV cache {chosen}, for {slots + 2} texts of 100 tokens " in caplog.text

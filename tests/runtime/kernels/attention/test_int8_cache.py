@@ -366,7 +366,7 @@ def test_conflicting_options_are_refused(tmp_path: Path, how: dict[str, Any], me
     folder = fakes.language_model(tmp_path / "lm")
     with pytest.raises(UsageError, match=message):
         load(folder, kv_cache="int8", **how)
-    with pytest.raises(UsageError, match="unknown KV cache 'int4'; use 'auto' or 'int8'"):
+    with pytest.raises(UsageError, match="unknown KV cache 'int4'; use 'exact', 'int8' or 'auto'"):
         load(folder, kv_cache="int4")  # type: ignore[call-overload]
 
 
