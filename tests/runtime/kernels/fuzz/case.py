@@ -48,7 +48,7 @@ class Case:
     """A node and the values of its inputs; a None is an input that the node does not have."""
 
     operator: str
-    attributes: Mapping[str, int | float]
+    attributes: Mapping[str, int | float | str]
     inputs: tuple[Value | None, ...]
     outputs: tuple[bool, ...]  # those that the node has
     shared: bool = False  # the cache is appended to in place

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from intaglio.runtime import kernels
 
-from . import attention, gather, matmul
+from . import attention, experts, gather, matmul
 from .case import Array, Case, InvalidError, WrongError
 from .mutations import mutated
 
@@ -38,6 +38,7 @@ OPERATORS = {
     "GatherBlockQuantized": Operator(gather.draw, gather.check, gather.with_float_scales, gather.compare),
     "GroupQueryAttention": Operator(attention.draw, attention.check, attention.theirs, attention.compare),
     "GroupQueryAttentionInt8": Operator(attention.draw_int8, attention.check),
+    "QMoE": Operator(experts.draw, experts.check, experts.theirs, experts.compare),
 }
 NAMES = tuple(OPERATORS)
 

@@ -9,6 +9,7 @@ from .case import Array, Case, Value
 MOST_ELEMENTS = 1 << 20  # of an input after a change
 TYPES = (np.float32, np.float16, np.float64, np.int8, np.uint8, np.int32, np.int64, np.bool_)
 INTEGERS = (0, -1, 1, 2, 3, 5, 16, 2**15, 2**30, 2**31 - 1, 2**31, 2**32, 2**62, 2**63 - 1, -(2**63), (2**64 + 2) // 3)
+TEXTS = ("swiglu", "silu", "relu", "int", "fp4", "", "x" * 100)
 NUMBERS = (0.0, -1.0, 1e38, 1e-40, float("nan"), float("inf"), -float("inf"))
 MORE_ATTRIBUTES = (
     "rotary_interleaved",
@@ -25,6 +26,12 @@ MORE_ATTRIBUTES = (
     "epsilon",
     "accuracy_level",
     "N2",
+    "swiglu_fusion",
+    "swiglu_limit",
+    "use_sparse_mixer",
+    "weights_prepacked",
+    "fc2_expert_weight_bits",
+    "quant_type",
     "unknown",
 )
 
@@ -37,9 +44,9 @@ def mutated(case: Case, random: np.random.Generator) -> Case:
     return case
 
 
-def _integer(random: np.random.Generator, before: int | float) -> int:
+def _integer(random: np.random.Generator, before: int | float | str) -> int:
     """Return an integer near the one before, or far from it; it fits 64 bits."""
-    if isinstance(before, float) or random.random() < 0.5:
+    if not isinstance(before, int) or random.random() < 0.5:
         return int(INTEGERS[int(random.integers(len(INTEGERS)))])
     near = (before + 1, before - 1, 2 * before, before // 2, before + 16, before + 2**32, -before)
     return min(near[int(random.integers(len(near)))], 2**63 - 1)
@@ -52,6 +59,8 @@ def _attribute(case: Case, random: np.random.Generator) -> Case:
     before, way = attributes.get(name, 1), random.random()
     if way < 0.1:
         attributes.pop(name, None)
+    elif isinstance(before, str) and way < 0.8:
+        attributes[name] = TEXTS[int(random.integers(len(TEXTS)))]
     elif isinstance(before, float) != (way < 0.2):
         attributes[name] = NUMBERS[int(random.integers(len(NUMBERS)))]
     else:
