@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
-from intaglio.runtime import kernels
+from intaglio.exporter import QuantizeOptions, quantize
+from intaglio.exporter.quantize.options import QuantizedPrecision
+from intaglio.runtime import TextGenerator, kernels, load
 from intaglio.runtime.kernels.weight_file import WeightFile
+from intaglio.tests import tiny
 
 from ...conftest import NAMES
 from ..one_node import open_session
@@ -200,3 +203,22 @@ def test_packed_experts_are_shared_by_a_file(tmp_path: Path) -> None:
         size = file.path.stat().st_size
     packed = 12 * 3 * 96 * 64 * (4 / 8 + 2 / 32 + 1 / 32)
     assert packed < size < 1.5 * packed + 12 * 2 * 64
+
+
+@needs_kernels
+@pytest.mark.parametrize("precision", ["int4", "int8"])
+def test_a_quantized_mixture_of_experts_runs_on_these_kernels(tmp_path: Path, precision: QuantizedPrecision) -> None:
+    """Check that scores are near ONNX Runtime's, and that a sequence's tokens do not depend on its batch."""
+    source = tiny.write(tmp_path / "source", tiny.config("qwen2_moe"))
+    quantize(source, tmp_path / "out", precision=precision, options=QuantizeOptions(method="rtn"))
+    prompts = [[5, 9, 33, 101, 7, 8], [44, 2, 3], [250, 17, 4, 9, 1, 1, 2, 3, 77]]
+    with load(tmp_path / "out") as ours, load(tmp_path / "out", kernels="onnxruntime") as theirs:
+        assert isinstance(ours, TextGenerator)
+        assert isinstance(theirs, TextGenerator)
+        assert "MatMulNBits" in ours.session.intaglio_kernels
+        assert theirs.session.intaglio_kernels == ()
+        together = ours.generate(prompts, max_new_tokens=8, temperature=0.0)
+        alone = [ours.generate(prompt, max_new_tokens=8, temperature=0.0) for prompt in prompts]
+        assert [one.token_ids for one in together] == [one.token_ids for one in alone]
+        scores = [model.score(list(range(40))).logprobs for model in (ours, theirs)]
+        np.testing.assert_allclose(scores[0], scores[1], atol=0.1)
