@@ -31,7 +31,9 @@ void route(const Routing *routing, const float *logits, const float *weights, in
   const float most = factors[0];
   float sum = 0;
   for (int64_t i = 0; i < count; i++) {
-    factors[i] = bad ? NAN : weights != NULL ? weights[to[i]] : expf(factors[i] - most);
+    /* A float is the same from every library's double exponential. */
+    const float given = weights != NULL ? weights[to[i]] : (float)exp((double)(factors[i] - most));
+    factors[i] = bad ? NAN : given;
     sum += factors[i];
   }
   if (weights != NULL && !routing->normalized) return;
