@@ -1,4 +1,4 @@
-"""Export Qwen2 and EXAONE 4.0 checkpoints to ONNX, quantize them, run them without torch, and check the copy.
+"""Export Qwen2, Qwen2-MoE and EXAONE 4.0 to ONNX, quantize them, run them without torch, and check the copy.
 
     checkpoint -> models -> exporter -> artifact folder -> runtime -> text, labels, spans
 

@@ -162,6 +162,8 @@ def export(
                 options = options or QuantizeOptions()
                 scratch = stack.enter_context(scratch_folder(out, resume=options.resume))
                 quantizer = prepare(checkpoint, chosen, target, precision, options, scratch, report, device)
+            if isinstance(quantizer, Quantizer):
+                notes = (*notes, *quantizer.notes)
             graph = build_graph(checkpoint, chosen, target, activations, report, quantizer, form_for(device))
             total = weight_bytes(graph)
             check_space(folder, total)

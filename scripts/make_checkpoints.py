@@ -38,7 +38,7 @@ STAGES = (
 STEPS = {
     "tiny-qwen2": (2000, 1200, 3152, 187),
     "tiny-exaone4": (2000, 1200, 2039, 121),
-    "tiny-qwen2-moe": (0, 0, 600, 60),  # it begins with the weights of tiny-qwen2
+    "tiny-qwen2-moe": (0, 0, 197, 13),  # it begins with the weights of tiny-qwen2
 }
 SENTIMENT_STEPS = 800
 PROMPTS = ("The album was", "In 1942, the ship", "The city of", "The film is", "A story about")

@@ -38,6 +38,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         "quantized.weights storage.store storage.safetensors_files",
         "gguf quantized storage",
         "exaone4 qwen2",
+        "qwen2_moe",
         "family",
         "adapters heads",
         "layerwise parameters",

@@ -26,8 +26,14 @@ TEXTS = [
 ]
 
 
-@pytest.mark.parametrize("target", ["ort", "standard"])
-@pytest.mark.parametrize("name", ["tiny-qwen2", "tiny-exaone4"])
+@pytest.mark.parametrize(
+    ("name", "target"),
+    [
+        *((name, target) for name in ("tiny-qwen2", "tiny-exaone4") for target in ("ort", "standard")),
+        ("tiny-qwen2-moe", "ort"),
+        pytest.param("tiny-qwen2-moe", "standard", marks=pytest.mark.slow),
+    ],
+)
 def test_text_equals_transformers(tmp_path: Path, name: str, target: Target) -> None:
     folder = CHECKPOINTS / name
     export(folder, tmp_path / "out", target=target)

@@ -59,11 +59,26 @@ def describe_checkpoint(path: Path, adapters: Sequence[str] = ()) -> Description
             **({"adapters": ", ".join(f"{one.id} x {one.weight:g}" for one in merged)} if merged else {}),
             "embeddings": "tied" if config.tie_word_embeddings else "untied",
             "rope": config.rope.type,
+            **({"experts": _experts(checkpoint)} if config.experts is not None else {}),
             **text_facts(checkpoint.text_folder, checkpoint.task),
         },
         notes=[note for note in (*checkpoint.notes, note_on_left_out(checkpoint, checkpoint.task)) if note is not None],
         stored=stored,
     )
+
+
+def _experts(checkpoint: "Checkpoint") -> dict[str, int]:
+    """Return the sizes of the mixtures, and how many parameters compute a token."""
+    experts = checkpoint.config.experts
+    assert experts is not None
+    sizes = {name: prod(info.shape) for name, info in checkpoint.tensors.items()}
+    routed = sum(size for name, size in sizes.items() if ".mlp.experts." in name)
+    return {
+        "layers with experts": sum(experts.layers),
+        "experts of a layer": experts.count,
+        "experts of a token": experts.per_token,
+        "active parameters": sum(sizes.values()) - routed + routed * experts.per_token // experts.count,
+    }
 
 
 def _tensors(checkpoint: "Checkpoint") -> Iterator[tuple[str, int, int]]:

@@ -207,7 +207,7 @@ class Description:
             lines.append(("labels", ", ".join(self.labels)))
         for name, value in self.details.items():
             # A no-break space keeps a name and its value on the same line.
-            pairs = [f"{k}\u00a0{v}" for k, v in value.items()] if isinstance(value, Mapping) else [str(value)]
+            pairs = [f"{k}\u00a0{_shown(v)}" for k, v in value.items()] if isinstance(value, Mapping) else [str(value)]
             first, *rest = textwrap.wrap(", ".join(pairs), 90, break_on_hyphens=False) or [""]
             lines += [(name, first), *(("", line) for line in rest)]
         for note in self.notes:
@@ -253,6 +253,10 @@ def _support_to_text(support: "Support") -> str:
     if len(support.reasons) > 1:
         text += f" (and {len(support.reasons) - 1} more; --json lists them)"
     return text
+
+
+def _shown(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _plural(number: int, thing: str) -> str:

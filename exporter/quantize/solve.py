@@ -46,6 +46,20 @@ class Quantizer:
         """Return true if the tensors can be stored as one: they have the same scheme, or all stay in float."""
         return all(self.schemes.get(name) == self.schemes.get(tensors[0]) for name in tensors)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Say which experts are rounded to the nearest among others that GPTQ solved: the text does not reach them."""
+        experts = {name: one for name, one in self.schemes.items() if ".experts." in name}
+        solved = {(_mixture(name), one.format) for name, one in experts.items() if one.method == "gptq"}
+        rounded = [
+            name for name, one in experts.items() if one.method == "rtn" and (_mixture(name), one.format) in solved
+        ]
+        names = dict.fromkeys(name.rsplit(".", 2)[0] for name in rounded)
+        if not names:
+            return ()
+        count = "1 expert is" if len(names) == 1 else f"{len(names)} experts are"
+        return (f"{count} rounded to the nearest, since the calibration text does not reach: {', '.join(names)}",)
+
     def blocks(self, weight: Stored | Stacked) -> RowSource | None:
         """Return the rows of a weight in blocks; None for one in float or of an integer matrix multiplication."""
         scheme = self._scheme(weight)
@@ -70,6 +84,10 @@ class Quantizer:
         estimates = [self.schemes[name].kl_estimate for name in weight.sources]
         total = sum(kl for kl in estimates if kl is not None) if None not in estimates else None
         return replace(first, kl_estimate=total)
+
+
+def _mixture(tensor: str) -> str:
+    return tensor.rpartition(".experts.")[0]
 
 
 @torch.no_grad()

@@ -131,7 +131,8 @@ class _Audit:
         """Check that the node that uses a weight carries the path of the weight's own module."""
         path, own = node.metadata_props.get(MODULE_KEY, ""), module_of(name)
         tied = self.checkpoint.config.tie_word_embeddings and own.endswith("embed_tokens")
-        if path in ("", own) or (tied and path == "lm_head"):
+        experts = node.op_type in ("MoE", "QMoE") and own.startswith(f"{path}.experts.")
+        if path in ("", own) or (tied and path == "lm_head") or experts:
             return
         self.faults[name] = f"it is the weight of {own}, and {path} uses it"
 

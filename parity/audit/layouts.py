@@ -22,7 +22,7 @@ from .operands import (
     spread_order,
     within_module,
 )
-from .stored import FOUR_BITS, BlockWeight, FloatWeight, MatrixView, StoredArray
+from .stored import FOUR_BITS, AlternatingView, BlockWeight, FloatWeight, MatrixView, StoredArray
 
 Weight = FloatWeight | BlockWeight | QuantizedEmbedding
 
@@ -61,6 +61,10 @@ def _weight_of_use(node: ir.Node, index: int, array: StoredArray, folder: Path, 
         return _gather_block_quantized(node, array, folder)
     if kind == "MatMulIntegerToFloat" and index == 1:
         return _matmul_integer_to_float(node, array, folder)
+    if kind == "MoE" and index in (2, 4):
+        return FloatWeight(_experts_view(_experts(array), alternate=index == 2))
+    if kind == "QMoE" and index in (2, 5):
+        return _qmoe(node, index, array, folder)
     if kind == "Gather" and index == 0:
         if array.type in (*FOUR_BITS, ir.DataType.UINT8, ir.DataType.INT8):
             return _embedding_by_arithmetic(node, array, folder)
@@ -110,6 +114,38 @@ def _matmul_nbits(node: ir.Node, array: StoredArray, folder: Path) -> BlockWeigh
     offsets = added_offsets(node.outputs[0], node.inputs[0], rows, blocks, folder)
     middle = 2.0 ** (bits - 1)
     return BlockWeight(codes, scale_matrix, zero_points, middle, bits, size, columns, offsets, order)
+
+
+def _experts(array: StoredArray) -> MatrixView:
+    """Return the weights [X, N, K] of experts as one matrix [X * N, K]."""
+    if len(array.shape) != 3:
+        raise UnsupportedUse(f"it has the shape {array.shape}, and the weights of experts have three dimensions")
+    experts, rows, columns = array.shape
+    return MatrixView(array, experts * rows, columns, columns)
+
+
+def _experts_view(view: MatrixView, *, alternate: bool) -> MatrixView:
+    """Return the rows of gate and up, which alternate, as those of gate and then those of up, for each expert."""
+    if not alternate:
+        return view
+    run = view.array.shape[1] // 2
+    return AlternatingView(view.array, view.rows, view.columns, view.stride, as_type=view.as_type, run=run)
+
+
+def _qmoe(node: ir.Node, index: int, array: StoredArray, folder: Path) -> BlockWeight:
+    """Read com.microsoft.QMoE: codes [X, N, K * bits / 8], scales [X, N, KB], zero points [X, N, bytes of KB]."""
+    bits, size = attribute(node, "expert_weight_bits", 4), attribute(node, "block_size")
+    stored = _experts(array)
+    rows, columns = stored.rows, stored.columns * 8 // bits
+    blocks = -(-columns // size)
+    scales = operand(node, index + 1, folder)
+    check_count(scales, rows * blocks, "scales")
+    zero_points = _zero_points(node, 11 if index == 2 else 12, folder, rows, blocks, bits)
+    views = (_packed(array, rows, columns, bits), MatrixView(scales, rows, blocks, blocks), zero_points)
+    codes, scale_view, points = (None if view is None else _experts_view(view, alternate=index == 2) for view in views)
+    assert codes is not None
+    assert scale_view is not None
+    return BlockWeight(codes, scale_view, points, 2.0 ** (bits - 1), bits, size, columns)
 
 
 def _gather_block_quantized(node: ir.Node, array: StoredArray, folder: Path) -> BlockWeight:

@@ -144,6 +144,27 @@ class MatrixView:
 
 
 @dataclass(frozen=True)
+class AlternatingView(MatrixView):
+    """Pairs of matrices of ``run`` rows each, one pair after the other; in the array their rows alternate."""
+
+    run: int = 0
+
+    def read(self, rows: range, columns: range) -> Tensor:
+        """Return part of the matrix that has the first of a pair, then the second: float32 [rows, columns]."""
+        parts, start = [], rows.start
+        while start < rows.stop:
+            matrix, row = divmod(start, self.run)
+            stop = min(rows.stop, (matrix + 1) * self.run)
+            pair, second = divmod(matrix, 2)
+            first = 2 * (pair * self.run + row) + second
+            last = first + 2 * (stop - start - 1)
+            flat = self.array.read(first * self.stride, last * self.stride + columns.stop, self.as_type)
+            parts.append(flat.as_strided((stop - start, len(columns)), (2 * self.stride, 1), columns.start))
+            start = stop
+        return torch.cat(parts)
+
+
+@dataclass(frozen=True)
 class WeightPart:
     """Part of a weight: ``values`` float32 [n, k], as the graph computes with them."""
 

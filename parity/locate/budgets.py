@@ -85,6 +85,14 @@ def matmul_budget(
     return base * max(1.0, even) + MARGIN * (quantization.error * even + activations)
 
 
+def mixture_budget(base: float, quantization: Quantization | None) -> float:
+    """Return the budget of a mixture of experts: three products, one after the other, have the errors of one each.
+
+    The router is computed in float from the source's activations, so that it chooses the same experts.
+    """
+    return base if quantization is None else base + MARGIN * math.sqrt(3) * (quantization.error + 1 / INT8_MAX)
+
+
 def attention_budget(base: float, unit: float, query: Tensor, key: Tensor, head_dim: int) -> float:
     """Return the budget of softmax(q k) v, where the error grows with the size of the scores.
 

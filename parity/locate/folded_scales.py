@@ -39,7 +39,10 @@ class FoldedScales:
     def fit(self, outputs: Mapping[str, Tensor], layer_run: LayerRun) -> None:
         """Fit each channel's scale to the artifact's ``outputs``, by least squares."""
         mask = layer_run.scenario.unpadded
+        mixes = "mlp.up_proj" not in layer_run.activations  # then "mlp" adds to the residual stream, and has no scales
         for key in (*self.family.feeding_norms, *SCALED_TAPS):
+            if key == "mlp" and mixes:
+                continue
             if key in outputs and outputs[key].shape == layer_run.activations[key].shape:
                 source, artifact = layer_run.activations[key][mask].double(), outputs[key][mask].double()
                 squares = source.square().sum(0)

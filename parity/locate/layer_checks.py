@@ -18,7 +18,15 @@ from ...models.ops import Heads
 from ...models.quantized.weights import BlockGrid
 from ...models.rope import RotaryEmbedding
 from .artifact_graph import ArtifactGraph, Subgraph
-from .budgets import UNIT, attention_budget, matmul_budget, quantization_of, relative_error, squared_column_norms
+from .budgets import (
+    UNIT,
+    attention_budget,
+    matmul_budget,
+    mixture_budget,
+    quantization_of,
+    relative_error,
+    squared_column_norms,
+)
 from .findings import Check
 from .folded_scales import FoldedScales, may_be_folded
 from .graph_inputs import graph_inputs
@@ -48,7 +56,7 @@ class LayerChecks:
         """
         self.artifact, self.source, self.index, self.layer, self.base = artifact, source, index, layer, base
         self.graph_taps = artifact.tap_map.layers[index]
-        self.taps = [tap for tap in artifact.tap_map.taps if tap.key in self.graph_taps]
+        self.taps = [tap for tap in artifact.tap_map.taps(index) if tap.key in self.graph_taps]
         self.present = [tap for tap in self.taps if not self.graph_taps[tap.key].missing]
         self.weights = {tap.key: self._weights_of(tap) for tap in self.taps}
         self.cache = self._cache_outputs()
@@ -97,7 +105,7 @@ class LayerChecks:
 
     def _weights_of(self, tap: Tap) -> tuple[str, ...]:
         """Return the stored tensors of a tap's own operators."""
-        if tap.kind not in ("norm", "projection") or self.graph_taps[tap.key].missing:
+        if tap.kind not in ("norm", "projection", "mixture") or self.graph_taps[tap.key].missing:
             return ()
         cuts = {other.value for other in self.graph_taps.values()}
         return tensors_of(self.graph_taps[tap.key].value, cuts, self.artifact.manifest)
@@ -240,6 +248,8 @@ class LayerChecks:
                 self._squared_norms[tap.key] = squared_column_norms(module.weight)
             columns, expected = self._squared_norms[tap.key], layer_run.activations[tap.key][mask]
             return matmul_budget(self.base, columns, inputs[mask], expected, quantization)
+        if tap.kind == "mixture":
+            return mixture_budget(self.base, quantization_of(self.weights[tap.key], self.artifact.manifest))
         if tap.kind == "attention":
             query, key = (self.folded.activation(key, layer_run)[mask] for key in tap.inputs[:2])
             unit = UNIT[self.artifact.manifest.model.cache_dtype]

@@ -66,7 +66,7 @@ def locate(
     checks: list[Check] = [*outer.embedding(tokens[:, :PROMPT])]
     for index in range(config.num_hidden_layers):
         layer = source.layer(index)
-        layer_runs = [run.advance(layer, artifact.tap_map.taps) for run in runs]
+        layer_runs = [run.advance(layer, artifact.tap_map.taps(index)) for run in runs]
         layer_checks = LayerChecks(artifact, source, index, layer, base)
         # A cause needs the layer's weights, so it is found before they are released.
         checks += [check.resolved() for check in layer_checks.run(layer_runs, rotary)]

@@ -14,7 +14,7 @@ from ...contract import INPUT_IDS, MODULE_KEY
 from ...models.config import ModelConfig
 from ...models.family import FAMILIES
 from ...models.heads import trunk_path
-from .taps import HIDDEN, MIDDLE, OUT, residual_sums, taps_of
+from .taps import HIDDEN, MIDDLE, OUT, Tap, residual_sums, taps_of
 
 SUM = ":sum"
 """Suffix of the node that adds to the residual stream, where a fused norm was split into a sum and a norm."""
@@ -43,7 +43,6 @@ class TapMap:
 
     def __init__(self, graph: ir.Graph, config: ModelConfig, task: Task) -> None:
         self.config = config
-        self.taps = taps_of(FAMILIES[config.family])
         self._sum_of = residual_sums(FAMILIES[config.family])
         self.trunk = trunk_path(task)
         self._nodes: dict[str, list[ir.Node]] = {}
@@ -57,6 +56,11 @@ class TapMap:
             self.layers.append(self._find_layer(layer, hidden, sums))
             hidden = self.layers[-1].get(OUT)
         self.norm = self._output_of(f"{self.trunk}norm")
+
+    def taps(self, layer: int) -> tuple[Tap, ...]:
+        """Return the taps of a layer in the order of execution."""
+        experts = self.config.experts
+        return taps_of(FAMILIES[self.config.family], mixes=experts is not None and experts.layers[layer])
 
     def path(self, layer: int, key: str = "") -> str:
         """Return the module path of a tap in the native definition."""
@@ -85,7 +89,7 @@ class TapMap:
         self, layer: int, hidden: GraphTap | None, sums: Mapping[tuple[int, str], GraphTap]
     ) -> dict[str, GraphTap]:
         found = {} if hidden is None else {HIDDEN: hidden}
-        for tap in self.taps:
+        for tap in self.taps(layer):
             if tap.kind == "residual":
                 graph_tap = sums.get((layer, tap.key))
             else:

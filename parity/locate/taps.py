@@ -8,7 +8,7 @@ from typing import Literal
 
 from ...models.family import GATE_UP, QKV, Family
 
-Kind = Literal["norm", "projection", "attention", "activation", "residual"]
+Kind = Literal["norm", "projection", "attention", "activation", "mixture", "residual"]
 HIDDEN, MIDDLE, OUT = "hidden", "middle", "out"
 """Keys of the residual stream: before a layer, after its attention, and after the layer."""
 
@@ -38,7 +38,9 @@ def _module(kind: Kind, key: str, *inputs: str) -> Tap:
     return Tap(key, inputs, kind, ("output", key))
 
 
-def _mlp(hidden: str) -> tuple[Tap, ...]:
+def _mlp(hidden: str, mixes: bool) -> tuple[Tap, ...]:
+    if mixes:
+        return (_module("mixture", "mlp", hidden),)
     return (
         *(_module("projection", name, hidden) for name in GATE_UP),
         Tap("mlp", GATE_UP, "activation", ("input", "mlp.down_proj")),
@@ -64,19 +66,24 @@ def _norm(name: str | None, input_key: str) -> tuple[Tap, ...]:
     return () if name is None else (_module("norm", name, input_key),)
 
 
-def taps_of(family: Family) -> tuple[Tap, ...]:
-    """Return the taps of a family's layer in the order of execution."""
+def taps_of(family: Family, *, mixes: bool = False) -> tuple[Tap, ...]:
+    """Return the taps of a family's layer in the order of execution.
+
+    Args:
+        mixes: the layer's MLP is a mixture of experts.
+    """
     attention_output = family.norm_after_attention or "self_attn.o_proj"
-    mlp_output = family.norm_after_mlp or "mlp.down_proj"
-    reader_of_middle = family.norm_before_mlp or GATE_UP[0]
+    last = "mlp" if mixes else "mlp.down_proj"
+    mlp_output = family.norm_after_mlp or last
+    reader_of_middle = family.norm_before_mlp or ("mlp" if mixes else GATE_UP[0])
     return (
         *_norm(family.norm_before_attention, HIDDEN),
         *_attention(family.norm_before_attention or HIDDEN, family.head_norms),
         *_norm(family.norm_after_attention, "self_attn.o_proj"),
         Tap(MIDDLE, (HIDDEN, attention_output), "residual", ("input", reader_of_middle)),
         *_norm(family.norm_before_mlp, MIDDLE),
-        *_mlp(family.norm_before_mlp or MIDDLE),
-        *_norm(family.norm_after_mlp, "mlp.down_proj"),
+        *_mlp(family.norm_before_mlp or MIDDLE, mixes),
+        *_norm(family.norm_after_mlp, last),
         Tap(OUT, (MIDDLE, mlp_output), "residual", ("output", "")),
     )
 

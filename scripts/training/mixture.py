@@ -29,8 +29,9 @@ def start(model: CausalLM, base: CausalLM) -> None:
         _cut(mixture.shared_expert, mlp, slice(0, first), 2.0)  # its gate begins at one half
         mixture.shared_expert_gate.weight.zero_()
         mixture.gate.weight.normal_(std=0.2)
-        count = len(mixture.experts)
-        size = mixture.experts[0].get_submodule("down_proj").weight.shape[1]
+        count, one = len(mixture.experts), mixture.experts[0]
+        assert isinstance(one, MLP)
+        size = one.down_proj.in_features
         slices = (mlp.down_proj.in_features - first) // size
         for index, expert in enumerate(mixture.experts):
             assert isinstance(expert, MLP)

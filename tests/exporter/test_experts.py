@@ -10,8 +10,10 @@ import pytest
 import torch
 from intaglio.artifact import Target, read_manifest
 from intaglio.exporter import QuantizeOptions, export, quantize
+from intaglio.exporter.quantize.calibration import Calibration, read_windows
 from intaglio.exporter.quantize.options import Kept, QuantizedPrecision
 from intaglio.models.checkpoint import Checkpoint
+from intaglio.models.layerwise import Layerwise
 from intaglio.tests import tiny
 from intaglio.tests.files.artifact_files import graph_of
 from numpy.typing import NDArray
@@ -109,9 +111,54 @@ def test_one_operator_and_separate_ones_agree(
     folder = source(tmp_path / "source", norm_topk_prob=True)
     options = QuantizeOptions(method="rtn", keep=keep)
     for target in ("ort", "standard"):
-        quantize(folder, tmp_path / target, precision="int4", target=target, options=options)  # type: ignore[arg-type]
+        quantize(folder, tmp_path / target, precision="int4", target=target, options=options)
     found = operators(tmp_path / "ort")
     assert (found["QMoE"], found["ScatterND"]) == operators_found
     tokens = drive.ids(288, 20)
     both = [drive.CachedGraph(tmp_path / name)(tokens, torch.ones_like(tokens)) for name in ("ort", "standard")]
     assert (both[0] - both[1]).abs().max() <= 1e-2 * both[1].abs().max()
+
+
+def unreachable(folder: Path) -> Path:
+    """Write a checkpoint whose router never chooses the last expert: its logit is the mean of two others."""
+    values = tiny.config("qwen2_moe", num_hidden_layers=1, mlp_only_layers=[], num_experts_per_tok=1)
+    tensors = tiny.weights(values)
+    router = tensors["model.layers.0.mlp.gate.weight"]
+    router[5] = (router[0] + router[1]) / 2
+    return tiny.write(folder, values, tensors=tensors, tokenizer=True)
+
+
+def test_experts_that_the_text_does_not_reach_are_rounded(tmp_path: Path) -> None:
+    """GPTQ solves the others on the tokens that they get, with less error in their outputs than rounding."""
+    folder = unreachable(tmp_path / "source")
+    manifest = quantize(folder, tmp_path / "out", precision="int4", options=QuantizeOptions(method="gptq", windows=2))
+    assert operators(tmp_path / "out")["QMoE"] == 1
+    note = f"1 expert is rounded to the nearest, since the calibration text does not reach: {PATH}.5"
+    assert note in manifest.notes
+    quantize(folder, tmp_path / "rtn", precision="int4", options=QuantizeOptions(method="rtn"))
+    solved, rounded = (dequantized(initializers(tmp_path / name), "gate_up_proj", 4) for name in ("out", "rtn"))
+    assert (solved[5] == rounded[5]).all()
+    stored = tiny.weights(tiny.config("qwen2_moe", num_hidden_layers=1, mlp_only_layers=[], num_experts_per_tok=1))
+    checkpoint = Checkpoint(folder)
+    layer = checkpoint.load().get_submodule("model.layers.0")
+    taken: list[torch.Tensor] = []
+    layer.get_submodule("mlp.experts.0.gate_proj").register_forward_pre_hook(lambda _, given: taken.append(given[0]))
+    windows = read_windows(folder, Calibration(windows=2), checkpoint.config.context_length)
+    stream = Layerwise(checkpoint)
+    with torch.no_grad():
+        layer(stream.embed(windows), None, stream.plan(*windows.shape))
+    inputs = torch.cat(taken).double().numpy()
+    weight = stored[f"{PATH}.0.gate_proj.weight"].double().numpy()
+    errors = [np.square(inputs @ (found[0, ::2] - weight).T).sum() for found in (solved, rounded)]
+    assert errors[0] < 0.8 * errors[1]
+
+
+@pytest.mark.slow
+def test_a_mix_gives_the_experts_of_a_layer_one_format(tmp_path: Path) -> None:
+    folder = tiny.write(tmp_path / "source", tiny.config("qwen2_moe", num_hidden_layers=3), tokenizer=True)
+    manifest = quantize(folder, tmp_path / "out", precision="int4", options=QuantizeOptions(windows=2))
+    assert operators(tmp_path / "out")["QMoE"] == 2
+    found = {name: entry.quantization for name, entry in manifest.tensors.items() if "experts" in name}
+    for layer in (0, 2):
+        formats = {(one.bits, one.block_size) for name, one in found.items() if one and f"layers.{layer}." in name}
+        assert len(formats) == 1

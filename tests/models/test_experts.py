@@ -9,6 +9,7 @@ from intaglio.errors import CheckpointError, UsageError
 from intaglio.models import ops
 from intaglio.models.config import ConfigReader
 from intaglio.models.family import FAMILIES
+from intaglio.models.heads import trunk
 from intaglio.tests import tiny
 from torch import Tensor
 
@@ -95,16 +96,18 @@ def test_gradients(pair: Callable[..., Pair], name: str) -> None:
 def test_in_bfloat16_the_softmax_is_in_float32(pair: Callable[..., Pair]) -> None:
     """Both multiply in bfloat16 and weigh in float32; with one expert they round alike."""
     both = pair(BY_NAME["qwen2_moe-normalized"])
-    block, theirs = (model.model.layers[0].mlp for model in (both.ours, both.theirs))
+    block, theirs = (model.get_submodule("model.layers.0.mlp") for model in (both.ours, both.theirs))
     x = torch.randn(2, 7, 64, generator=torch.Generator().manual_seed(3)).bfloat16()
     ids = torch.zeros(2, 7, dtype=torch.int64)
     try:
-        plan = ops.plan(ids, None, 0, both.ours.model.rotary_emb)
-        block.bfloat16(), theirs.bfloat16()
+        plan = ops.plan(ids, None, 0, trunk(both.ours).rotary_emb)
+        for module in (block, theirs):
+            module.bfloat16()
         with torch.no_grad():
             assert difference(block(x, plan).float(), theirs(x).float()) <= 2e-2
     finally:
-        block.float(), theirs.float()
+        for module in (block, theirs):
+            module.float()
 
 
 def test_a_model_without_experts_has_no_router_logits(pair: Callable[..., Pair]) -> None:

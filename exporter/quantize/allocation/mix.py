@@ -14,6 +14,8 @@ SCALE_BYTES = 2
 BITS_PER_WEIGHT = 4.9
 """The default size of an int4 mix."""
 
+Costs = list[FormatCost[BlockFormat]]
+
 MIXED_BLOCKS = (16, 32, 64, 128)
 EIGHT_BITS_GAIN = 256.0
 """The ratio of the KL estimates of 4 and 8 bits on the same blocks: the step is a sixteenth, and its square counts."""
@@ -31,11 +33,13 @@ def mixed(found: list[Candidate], estimates: KlEstimates, options: QuantizeOptio
     special = kept(found, options.keep)
     floats = _float_bytes(found, special)
     gain = GPTQ_GAIN if method == "gptq" else 1.0
-    costs = {
+    each = {
         c.tensor: _costs(c, estimates[c.tensor], special.get(c.tensor), gain, options)
         for c in found
         if special.get(c.tensor) != "float"
     }
+    together = _together(found, special)
+    costs = _joined(each, together, found)
     size = options.target_size
     if size is None and options.target_kl is None:
         # Kept weights do not reduce the budget of the others.
@@ -49,7 +53,39 @@ def mixed(found: list[Candidate], estimates: KlEstimates, options: QuantizeOptio
             f"target KL is {options.target_kl:g} nats per token, and the best mix is estimated at {kl:.3g}; "
             "ask for more than that, or for --precision int8"
         )
-    return {name: _scheme(taken[name], method) for name in (c.tensor for c in found) if name in taken}
+    chosen = {
+        name: next(cost for cost in own if cost.format == taken[together.get(name, name)].format)
+        for name, own in each.items()
+    }
+    return {name: _scheme(chosen[name], method) for name in (c.tensor for c in found) if name in chosen}
+
+
+def _together(found: list[Candidate], special: Mapping[str, Kept]) -> dict[str, str]:
+    """Return the mixture of each weight that has the format of the others in its mixture, as QMoE wants it."""
+    return {c.tensor: c.mixture for c in found if c.mixture is not None and c.tensor not in special}
+
+
+def _joined(each: Mapping[str, Costs], together: Mapping[str, str], found: list[Candidate]) -> dict[str, Costs]:
+    """Return the costs with those of a mixture's weights added up; blocks that do not divide its rows are left out."""
+    joined: dict[str, Costs] = {}
+    columns: dict[str, list[int]] = {}
+    for candidate in found:
+        if candidate.tensor not in each:
+            continue
+        name = together.get(candidate.tensor, candidate.tensor)
+        columns.setdefault(name, []).append(candidate.shape[1])
+        own = each[candidate.tensor]
+        before = joined.get(name)
+        joined[name] = own if before is None else [_sum(a, b) for a, b in zip(before, own, strict=True)]
+    for name in set(together.values()) & joined.keys():
+        whole = [cost for cost in joined[name] if all(n % cost.format.block_size == 0 for n in columns[name])]
+        joined[name] = whole or joined[name]
+    return joined
+
+
+def _sum(one: FormatCost[BlockFormat], other: FormatCost[BlockFormat]) -> FormatCost[BlockFormat]:
+    assert one.format == other.format
+    return FormatCost(one.format, one.bytes + other.bytes, one.kl_estimate + other.kl_estimate)
 
 
 def check_target_size(found: list[Candidate], options: QuantizeOptions) -> None:
@@ -97,7 +133,7 @@ def _costs(
     only: Kept | None,
     gain: float,
     options: QuantizeOptions,
-) -> list[FormatCost[BlockFormat]]:
+) -> Costs:
     costs = []
     for format in _formats(candidate, only, options):
         kl = estimates[candidate.format(4, format.block_size)] / (EIGHT_BITS_GAIN if format.bits == 8 else gain)

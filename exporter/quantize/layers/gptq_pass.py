@@ -23,6 +23,7 @@ from ..methods.finite import check_quantizable
 from ..methods.gptq import Hessian, gptq
 from ..methods.row_sources import save_solved
 from ..methods.rtn import round_to_nearest
+from .experts import expert_stages, solve_experts
 from .hessian import mean_outer_product
 from .stream import LayerStream, Stage
 
@@ -52,19 +53,21 @@ def solve_gptq(
         progress: called with (tokens done, tokens in all); tokens count once for each stage of each layer.
 
     Returns:
-        the schemes, with accuracy levels that follow from the activations' own error.
+        the schemes, with accuracy levels that follow from the activations' own error; experts that the text does not
+        reach are rounded.
     """
     folder.mkdir(exist_ok=True)
     fingerprint = _fingerprint(checkpoint, schemes, windows)
     stream = LayerStream(checkpoint, windows)
-    first, levels = _resume(folder, fingerprint, stream)
+    first, levels, unreached = _resume(folder, fingerprint, stream)
     depth, tokens = checkpoint.config.num_hidden_layers, windows.numel()
     for index in range(first, depth):
         layer = stream.load(index)
         prefix = f"{checkpoint.trunk_prefix}layers.{index}."
-        stages = stream.stages(layer)
-        total = depth * (len(stages) + 1) * tokens
-        done = index * (len(stages) + 1) * tokens
+        stages, routed = stream.stages(layer), expert_stages(layer)
+        passes = len(stages) + len(routed) + 1
+        total = depth * passes * tokens
+        done = index * passes * tokens
 
         def advance(count: int) -> None:
             nonlocal done
@@ -76,12 +79,16 @@ def solve_gptq(
                 levels |= _stage(stream, layer, stage, prefix, schemes, folder, advance)
             else:
                 advance(tokens)
+        if routed:
+            unreached += solve_experts(stream, layer, prefix, schemes, folder, advance)
         stream.advance(layer, lambda count: advance(count * windows.shape[1]))
-        _save_state(folder, stream.hidden, {"fingerprint": fingerprint, "layers": index + 1, "levels": levels})
+        state = {"fingerprint": fingerprint, "layers": index + 1, "levels": levels, "unreached": unreached}
+        _save_state(folder, stream.hidden, state)
     for name, scheme in schemes.items():
         if scheme.method == "gptq" and not name.startswith(f"{checkpoint.trunk_prefix}layers."):
             _vocabulary(stream, name, scheme, embedding, folder)
-    return {name: replace(s, accuracy_level=levels.get(name, s.accuracy_level)) for name, s in schemes.items()}
+    found = {name: replace(s, accuracy_level=levels.get(name, s.accuracy_level)) for name, s in schemes.items()}
+    return found | {name: replace(found[name], method="rtn") for name in unreached}
 
 
 def _stage(
@@ -188,13 +195,16 @@ def _save_state(folder: Path, hidden: Tensor, state: Mapping[str, object]) -> No
     new.rename(folder / HIDDEN)
 
 
-def _resume(folder: Path, fingerprint: str, stream: LayerStream) -> tuple[int, dict[str, int]]:
-    """Return the number of finished layers and their accuracy levels; load their hidden states into the stream."""
+def _resume(folder: Path, fingerprint: str, stream: LayerStream) -> tuple[int, dict[str, int], list[str]]:
+    """Return the number of finished layers, their accuracy levels, and the weights of experts without a token.
+
+    Their hidden states are loaded into the stream.
+    """
     if not (folder / HIDDEN).is_file():
-        return 0, {}
+        return 0, {}, []
     with safe_open(folder / HIDDEN, "pt") as file:
         state = parse_json(file.metadata()[STATE])
         if state["fingerprint"] != fingerprint:
-            return 0, {}
+            return 0, {}, []
         stream.hidden = file.get_tensor(HIDDEN_STATES)
-    return state["layers"], state["levels"]
+    return state["layers"], state["levels"], state["unreached"]

@@ -95,12 +95,13 @@ def _through_layer(
     layer = stream.load(index)
     linears = {name: module for name, module in layer.named_modules() if isinstance(module, nn.Linear)}
     inputs: dict[str, list[Tensor]] = {name: [] for name in linears}
-    outputs: dict[str, list[Tensor]] = {name: [] for name in linears}
+    gradients: dict[str, list[Tensor]] = {name: [] for name in linears}
+    outputs: dict[str, Tensor] = {}  # of one window; an expert that no token of it chose has none
 
     def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def note(_: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
-            inputs[name].append(arguments[0].detach()[0])
-            outputs[name].append(output)
+            inputs[name].append(arguments[0].detach().flatten(0, -2))
+            outputs[name] = output
             output.retain_grad()
 
         return note
@@ -114,17 +115,22 @@ def _through_layer(
         torch.autograd.backward(output, gradient[row : row + 1])
         assert leaf.grad is not None
         back[row] = leaf.grad[0]
-        for rows in outputs.values():
-            grad = rows[row].grad
-            assert grad is not None
-            rows[row] = grad[0]  # replaces the output, so that autograd's graph is freed
+        for name, rows in outputs.items():
+            assert rows.grad is not None
+            gradients[name].append(rows.grad.flatten(0, -2))
+        outputs.clear()  # frees autograd's graph
     for hook in hooks:
         hook.remove()
     prefix = f"{stream.checkpoint.trunk_prefix}layers.{index}."
     for name, module in linears.items():
-        taken, gradients = torch.cat(inputs.pop(name)), torch.cat(outputs.pop(name))
-        tensor = f"{prefix}{name}.weight"
-        estimates[tensor] = {f: _kl_estimate(module.weight, f, taken, gradients) for f in formats.get(tensor, ())}
+        wanted = formats.get(tensor := f"{prefix}{name}.weight", ())
+        if not inputs[name]:
+            estimates[tensor] = dict.fromkeys(wanted, 0.0)
+            continue
+        taken, gradient_rows = torch.cat(inputs.pop(name)), torch.cat(gradients.pop(name))
+        # An expert counts as often as it is read.
+        share = len(taken) / (hidden.shape[0] * hidden.shape[1])
+        estimates[tensor] = {f: share * _kl_estimate(module.weight, f, taken, gradient_rows) for f in wanted}
     return back
 
 

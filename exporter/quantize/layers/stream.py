@@ -68,7 +68,7 @@ class LayerStream:
         return layer
 
     def stages(self, layer: nn.Module) -> list[Stage]:
-        """Return the layer's stages in the order in which they run."""
+        """Return the layer's stages in the order in which they run, but for those of experts (``experts.py``)."""
         names = {module: name for name, module in layer.named_modules()}
         seen: list[tuple[Tensor, list[nn.Linear]]] = []
 
@@ -80,7 +80,8 @@ class LayerStream:
                     return
             seen.append((inputs[0], [module]))
 
-        hooks = [m.register_forward_pre_hook(note) for m in layer.modules() if isinstance(m, nn.Linear)]
+        linears = [module for module in names if isinstance(module, nn.Linear) and ".experts." not in names[module]]
+        hooks = [module.register_forward_pre_hook(note) for module in linears]
         try:
             self._run(layer, self.hidden[:1, :2])
         finally:
@@ -105,6 +106,12 @@ class LayerStream:
                     yield taken.pop()
         finally:
             hook.remove()
+
+    def run_batches(self, layer: nn.Module) -> Iterator[int]:
+        """Run the layer on the hidden states, a few windows at a time, and yield how many tokens that were."""
+        for batch in torch.split(self.hidden, ROWS):
+            self._run(layer, batch)
+            yield batch.shape[0] * batch.shape[1]
 
     def advance(self, layer: nn.Module, progress: Callable[[int], None] = lambda _: None) -> None:
         """Run the layer, as it is now, on the hidden states; call ``progress`` with the windows of each batch."""

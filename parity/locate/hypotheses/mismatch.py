@@ -20,6 +20,7 @@ OPERATORS: Mapping[Kind, str] = {
     "projection": "the projection",
     "attention": "the attention operator",
     "activation": "the activation function",
+    "mixture": "the mixture of experts",
     "residual": "the residual sum",
 }
 

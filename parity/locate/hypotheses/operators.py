@@ -27,6 +27,7 @@ from .mismatch import (
     split_heads,
     unexplained,
 )
+from .mixture import mixture_hypotheses
 from .rope import last_correct_position
 
 EPSILONS = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-12, 0.0)
@@ -52,6 +53,7 @@ def diagnose(mismatch: Mismatch) -> Cause:
         "norm": norm_hypotheses,
         "projection": projection_hypotheses,
         "activation": activation_hypotheses,
+        "mixture": mixture_hypotheses,
         "residual": residual_hypotheses,
         "attention": attention_hypotheses,
     }

@@ -88,7 +88,7 @@ def test_every_tap_is_found(shelf: Shelf, family: str, task: str, target: str) -
     tap_map = artifact.tap_map
     assert len(tap_map.layers) == source.config.num_hidden_layers
     for index, layer in enumerate(tap_map.layers):
-        assert set(layer) == {HIDDEN, *(tap.key for tap in tap_map.taps)}
+        assert set(layer) == {HIDDEN, *(tap.key for tap in tap_map.taps(index))}
         assert not any(graph_tap.missing for graph_tap in layer.values())
         for key, graph_tap in layer.items():
             known = (tap_map.path(index, key), tap_map.path(index, "self_attn.qkv_proj"), tap_map.trunk)
@@ -102,7 +102,7 @@ def test_a_subgraph_of_one_layer(shelf: Shelf, family: str, target: str) -> None
     """Given a layer's input, its taps are the source's, and no weights of other layers are read."""
     artifact, source = opened(shelf.pair(Base(family, target=target)))
     graph_taps = artifact.tap_map.layers[2]
-    taps = [tap for tap in artifact.tap_map.taps if graph_taps[tap.key].columns is None]
+    taps = [tap for tap in artifact.tap_map.taps(2) if graph_taps[tap.key].columns is None]
     wanted = list(dict.fromkeys(graph_taps[tap.key].value for tap in taps))
     subgraph = artifact.subgraph(wanted, [graph_taps[HIDDEN].value])
     assert f"{CUT}{graph_taps[HIDDEN].value.name}" in subgraph.inputs
@@ -113,7 +113,7 @@ def test_a_subgraph_of_one_layer(shelf: Shelf, family: str, target: str) -> None
         for scenario in scenarios(TOKENS, artifact.manifest):
             past_hidden, hidden = (torch.randn(*ids.shape, 64) for ids in (scenario.past_ids, scenario.ids))
             run = SourceRun(scenario, rotary, past_hidden, hidden)
-            layer_run = run.advance(layer, artifact.tap_map.taps)
+            layer_run = run.advance(layer, artifact.tap_map.taps(2))
             inputs = graph_inputs(scenario, artifact.manifest, {2: layer_run.past})
             results = subgraph.run(inputs, {graph_taps[HIDDEN].value: layer_run.hidden}, wanted)
             for tap in taps:
