@@ -127,7 +127,7 @@ def _check(
     layers = layer_errors(folder, manifest, model.model, probe, threads=threads)
     advance = _stage(report, "operators")
     findings = locate(folder, manifest, model.model, probe, tensors=tensors, threads=threads, advance=advance)
-    verdict, reasons = overall(results, findings, tensors)
+    verdict, reasons = overall(results, findings, tensors, limits)
     generates = manifest.task == "text-generation"
     return Report(
         verdict=verdict,

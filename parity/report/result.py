@@ -4,8 +4,8 @@ Differences are differences of logits unless stated otherwise. Divergences are K
 token's distribution from the source's, in nats.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 Verdict = Literal["faithful", "drifted", "broken"]
@@ -25,7 +25,8 @@ class Figures:
     most likely token among the artifact's five. ``flips`` counts positions where the most likely token differs although
     the source prefers its own by more than the noise of the precision, ``near_ties`` those where it differs within that
     noise. Perplexities are over the same text; None if the case has no next tokens. For the other tasks, ``top1`` is
-    the share of labels (tags, spans) that agree; embeddings have no ``top1``.
+    the share of labels (tags, spans) that agree; embeddings have no ``top1``. ``standard_errors`` are those of
+    ``relative_error``, ``kl_mean`` and the share of ``flips``, as if positions were drawn independently of each other.
     """
 
     positions: int
@@ -41,6 +42,7 @@ class Figures:
     kl_max: float | None = None
     perplexity: float | None = None
     source_perplexity: float | None = None
+    standard_errors: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -181,9 +183,14 @@ class Reference:
 
 @dataclass(frozen=True)
 class Limit:
-    """The limits of a measure: up to ``faithful`` a copy is faithful, up to ``drifted`` it has drifted."""
+    """The limits of a measure: up to ``faithful`` a copy is faithful, up to ``drifted`` it has drifted.
+
+    ``positions`` is the number of positions that a figure must cover before ``faithful`` applies to it, where the
+    figure is a mean that varies with the text; 0 where it does not, so that every figure counts.
+    """
 
     measure: str
     faithful: float
     drifted: float
     reason: str
+    positions: int = 0

@@ -1,5 +1,6 @@
 """Figures from the outputs of source and artifact: differences, divergences, agreement of the most likely tokens."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -63,8 +64,8 @@ class Tally:
     positions: int = 0
     _largest: float = 0.0
     _absolute: float = 0.0
-    _squares: float = 0.0
-    _spread: float = 0.0
+    _squares: list[Floats] = field(default_factory=list)
+    _spread: list[Floats] = field(default_factory=list)
     _numbers: int = 0
     _agree: int = 0
     _in_five: int = 0
@@ -101,9 +102,10 @@ class Tally:
         self.positions += len(source)
         self._largest = max(self._largest, float(difference.max()))
         self._absolute += float(difference.sum(dtype=np.float64))
-        self._squares += float(np.vdot(difference, difference))
+        self._squares.append(np.square(difference).reshape(len(source), -1).sum(-1, dtype=np.float64))
         spread = _spread(source) if self.kind == "distribution" else source
-        self._spread += float(np.vdot(spread, spread)) * source.size / spread.size
+        variance = np.square(spread).reshape(len(source), -1).mean(-1, dtype=np.float64)
+        self._spread.append(variance * (source.size / len(source)))
         self._numbers += source.size
         self._pair(source, artifact)
         if self.kind == "values":
@@ -168,21 +170,38 @@ class Tally:
         """Return the figures of all rows so far."""
         kl = np.concatenate(self.kl) if self.kl else None
         choice = self.kind == "distribution"
+        flips = self.positions - self._agree - self._near if self.kind != "values" else 0
+        relative_error, errors = _relative_error(np.concatenate(self._squares), np.concatenate(self._spread))
+        share = flips / self.positions
+        standard_errors = {"relative_error": errors, "flips": math.sqrt(share * (1 - share) / self.positions)}
+        if kl is not None:
+            standard_errors["kl_mean"] = float(kl.std()) / math.sqrt(len(kl))
         return Figures(
             positions=self.positions,
             max_difference=self._largest,
             mean_difference=self._absolute / max(1, self._numbers),
-            relative_error=float(np.sqrt(self._squares / max(self._spread, 1e-30))),
+            relative_error=relative_error,
             top1=self._agree / self.positions if self.kind != "values" else None,
             top5=self._in_five / self.positions if choice and self._in_five else None,
-            flips=self.positions - self._agree - self._near if self.kind != "values" else 0,
+            flips=flips,
             near_ties=self._near,
             kl_mean=float(kl.mean()) if kl is not None else None,
             kl_p99=float(np.quantile(kl, 0.99)) if kl is not None else None,
             kl_max=float(kl.max()) if kl is not None else None,
             perplexity=_perplexity(self._loss),
             source_perplexity=_perplexity(self._source_loss),
+            standard_errors=standard_errors,
         )
+
+
+def _relative_error(squares: Floats, spread: Floats) -> tuple[float, float]:
+    """Return the root of a ratio of two sums over positions, and its standard error (Cochran, 1977, section 2.11)."""
+    total = max(float(spread.sum()), 1e-30)
+    ratio = float(squares.sum()) / total
+    if ratio == 0:
+        return 0.0, 0.0
+    error = math.sqrt(float(np.square(squares - ratio * spread).sum())) / total
+    return math.sqrt(ratio), error / (2 * math.sqrt(ratio))
 
 
 def _spread(rows: Floats) -> Floats:

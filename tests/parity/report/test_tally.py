@@ -42,6 +42,20 @@ def test_divergence_and_perplexity_are_the_textbook_s() -> None:
     assert figures.max_difference == pytest.approx(np.abs(artifact - source).max())
 
 
+def test_standard_errors_are_the_spread_of_repeated_samples() -> None:
+    """Compare with the spread of the figures over many draws of as many positions."""
+    draws = []
+    for seed in range(300):
+        source = logits(seed=2 * seed)
+        noise = np.random.default_rng(seed).exponential(0.1, (len(source), 1)).astype(np.float32)
+        draws.append(tally(source, source + logits(seed=2 * seed + 1) * noise).figures())
+    for name in ("relative_error", "kl_mean"):
+        spread = np.std([getattr(found, name) for found in draws])
+        assert np.median([found.standard_errors[name] for found in draws]) == pytest.approx(spread, rel=0.25)
+    shares = [found.flips / found.positions for found in draws]
+    assert np.mean([found.standard_errors["flips"] for found in draws]) == pytest.approx(np.std(shares), rel=0.25)
+
+
 def test_a_near_tie_is_no_flip() -> None:
     source = np.zeros((3, 10), dtype=np.float32)
     source[:, 0], source[:, 1], source[:, 2] = 5.0, 4.9999, 4.0
