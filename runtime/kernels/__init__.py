@@ -87,7 +87,17 @@ def instructions() -> str | None:
     INTAGLIO_KERNELS names the only one that may be used. Return None if there is no library, if it is for another
     machine, or if the processor has none of them.
     """
-    name = _function(library(), "intaglio_instructions", ctypes.c_char_p)
+    return _name("intaglio_instructions")
+
+
+def packed_layout() -> str | None:
+    """Return the name of the layout of packed weights: AMX packs as AVX512-VNNI; None as ``instructions``."""
+    return _name("intaglio_layout")
+
+
+def _name(function: str) -> str | None:
+    """Return the name that a function of the library returns; None if it returns none, or there is no library."""
+    name = _function(library(), function, ctypes.c_char_p)
     found: bytes | None = None if name is None else name()
     return found.decode("ascii") if found else None
 
@@ -164,8 +174,8 @@ def packed_weights(folder: Path, data: Path) -> WeightFile | None:
     Raises:
         UnsupportedError, OutputError: as ``weight_file``.
     """
-    path, found = library(), instructions()
-    return None if path is None or found is None else weight_file(folder, path, data, found)
+    path, layout = library(), packed_layout()
+    return None if path is None or layout is None else weight_file(folder, path, data, layout)
 
 
 def session_on_intaglio_kernels(

@@ -2,7 +2,8 @@
 
 The kernels pack quantized weights while a graph is loaded. With a folder for such files the first process packs them
 into a file there (native/common/weight_file.h), and the others map it. A file is named by the artifact's data file, as
-it is on the disk, and by the instruction set; each weight in it is found by a hash of what the artifact stores.
+it is on the disk, and by the layout of packed weights, which AMX and AVX512-VNNI share; each weight in it is found by a
+hash of what the artifact stores.
 """
 
 import ctypes
@@ -97,12 +98,12 @@ class WeightFile:
         )
 
 
-def weight_file(folder: Path, library: Path, data: Path, instructions: str) -> WeightFile:
+def weight_file(folder: Path, library: Path, data: Path, layout: str) -> WeightFile:
     """Return the file of an artifact's packed weights in a folder, which is made if it is new.
 
     Args:
         data: the artifact's data file.
-        instructions: the instruction set that the weights are packed for.
+        layout: the name of the layout in which the weights are packed.
 
     Raises:
         UnsupportedError: this system has no such files.
@@ -119,7 +120,7 @@ def weight_file(folder: Path, library: Path, data: Path, instructions: str) -> W
         ) from None
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"{folder} cannot be written; give another folder as weight_cache")
-    identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, instructions)
+    identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, layout)
     name = hashlib.sha256(repr(identity).encode()).hexdigest()[:32]
     return WeightFile(folder / f"{name}{SUFFIX}", library)
 

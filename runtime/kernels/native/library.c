@@ -33,13 +33,16 @@ static OrtStatus *add(const OrtApi *api, const OrtSessionOptions *options, OrtCu
 /* Return the name of the instruction set that matrix multiplications use, or NULL if this processor has none of them. */
 EXPORTED const char *intaglio_instructions(void) { return matmul_instructions(); }
 
+/* Return the name of the layout in which it packs weights, or NULL. */
+EXPORTED const char *intaglio_layout(void) { return matmul_layout(); }
+
 /* Map packed weights of the kernels that this thread creates from the file at `path`, or write them into a new one, until
  * `intaglio_end_weight_file` is called. Return 0 or an errno; see weight_file.h. */
 EXPORTED int intaglio_begin_weight_file(const char *path, int create) {
-  const char *instructions = matmul_instructions();
+  const char *packed = matmul_layout();
   char layout[LAYOUT_BYTES];
-  if (instructions == NULL) return ENOTSUP;
-  snprintf(layout, sizeof layout, "%d %s", PACKED_LAYOUT, instructions);
+  if (packed == NULL) return ENOTSUP;
+  snprintf(layout, sizeof layout, "%d %s", PACKED_LAYOUT, packed);
   return begin_weight_file(path, create, layout);
 }
 

@@ -18,7 +18,7 @@ from intaglio.runtime import kernels, load
 from intaglio.runtime.kernels.weight_file import UNUSED_DAYS, WeightFile, weight_file
 from numpy.typing import NDArray
 
-from ..conftest import run_session
+from ..conftest import NAMES, run_session
 from .test_matmul import CHECKPOINT, Case, session
 
 pytestmark = [
@@ -267,3 +267,21 @@ print([(line[1], line[4]) for line in lines])
     )
     assert str(wanted) in same_for_all
     assert len(list(folder.glob("*.weights"))) == 1
+
+
+def test_instruction_sets_that_pack_alike_share_a_file(file: WeightFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """AMX and AVX512-VNNI on a processor that has both; each other set writes the file of its own layout anew."""
+    written: dict[str, tuple[int, bytes]] = {}
+    for name in (*NAMES, *NAMES):
+        monkeypatch.setenv("INTAGLIO_KERNELS", name.lower())
+        layout = kernels.packed_layout()
+        if layout is None:
+            continue
+        assert layout == {"AMX": "AVX512-VNNI"}.get(name, name)
+        path = file.path.with_name(f"{layout}.weights")
+        expected = outputs(None)
+        found = outputs(WeightFile(path, file.library))
+        assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
+        now = (path.stat().st_ino, path.read_bytes())
+        assert written.setdefault(layout, now) == now
+    assert written

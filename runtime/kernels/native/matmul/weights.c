@@ -48,6 +48,14 @@ const char *matmul_instructions(void) {
   return found == NULL ? NULL : found->name;
 }
 
+const char *matmul_layout(void) {
+  const Instructions *found = best();
+  const char *name = NULL;
+  for (size_t i = 0; found != NULL && i < sizeof known / sizeof *known; i++)
+    if (known[i]->pack == found->pack) name = known[i]->name;
+  return name;
+}
+
 static uint8_t zero_point(const uint8_t *row, int64_t block, int bits) {
   if (bits == 8) return row[block];
   return block % 2 ? row[block / 2] >> 4 : row[block / 2] & 15;
@@ -196,6 +204,7 @@ void matmul_free(PackedWeights *packed) {
 #else
 
 const char *matmul_instructions(void) { return NULL; }
+const char *matmul_layout(void) { return NULL; }
 
 int matmul_packable(const MatMulShape *shape, const StoredWeights *stored) { return (void)shape, (void)stored, 0; }
 

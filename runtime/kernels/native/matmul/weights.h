@@ -34,6 +34,10 @@ enum {
  * none that they are written for. The environment variable INTAGLIO_KERNELS names the only one that may be used. */
 const char *matmul_instructions(void);
 
+/* Return the name of the layout in which that instruction set packs weights, or NULL: the name of the simplest one that packs
+ * them alike. AMX packs as AVX512-VNNI does. */
+const char *matmul_layout(void);
+
 /* Return whether all scales are below 2^100, so that no product of a scale overflows; those of float16 always are. They are
  * packed as float16 where it holds all of a matrix exactly, which saves a tenth of the bytes, otherwise as float32. */
 int matmul_packable(const MatMulShape *shape, const StoredWeights *stored);
