@@ -2,9 +2,13 @@
 
 torch builds its registry of operators anew for every trace; the tests share one. A test marked ``traces_anew`` traces
 for itself: it asks whether two traces are alike, or changes what is traced.
+
+A test marked ``quick_one_in(n)`` has parameters that hardly depend on each other: of their combinations one in n is
+quick, so that every value is quick in some, and the others are slow.
 """
 
 import sys
+from collections import defaultdict
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -14,6 +18,20 @@ import pytest
 TRACE = "intaglio.exporter.trace"
 _traced: dict[str, Any] = {}
 _originals: list[Callable[..., Any]] = []
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest leaves out what -m excludes
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    axes: defaultdict[tuple[str, int], dict[str, int]] = defaultdict(dict)  # (test, axis) → value's name → its number
+    for item in items:
+        mark = item.get_closest_marker("quick_one_in")
+        if mark is None:
+            continue
+        names: list[str] = item.callspec._idlist  # type: ignore[attr-defined]  # one name for each parametrization
+        test = item.nodeid.partition("[")[0]
+        numbers = [axes[test, axis].setdefault(name, len(axes[test, axis])) for axis, name in enumerate(names)]
+        if sum(numbers) % mark.args[0]:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.hookimpl(tryfirst=True)  # before the fixtures of the test, which may export

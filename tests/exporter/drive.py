@@ -47,8 +47,8 @@ def run(
 class CachedGraph:
     """A causal LM's graph with its cache fed back; all logits of each call."""
 
-    def __init__(self, folder: Path) -> None:
-        self.session = session(folder)
+    def __init__(self, folder: Path, opened: ort.InferenceSession | None = None) -> None:
+        self.session = opened or session(folder)
         self.target = read_manifest(folder).target
         self.names = [value.name for value in self.session.get_outputs()]
         self.past: list[Array] = []

@@ -42,6 +42,7 @@ def names(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("options", [FEW, QuantizeOptions("rtn")], ids=["mix and gptq", "rtn"])
+@pytest.mark.quick_one_in(2)  # tests/exporter/test_write.py compares what has no calibration
 @pytest.mark.traces_anew
 def test_the_same_source_gives_the_same_bytes(folder: Path, options: QuantizeOptions) -> None:
     for name in ("one", "two"):

@@ -83,6 +83,7 @@ BIASES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.quick_one_in(2)
 @pytest.mark.parametrize("option", OPTIONS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_lora(tmp_path: Path, family: str, option: str) -> None:
@@ -98,6 +99,7 @@ def test_biases(tmp_path: Path, option: str) -> None:
     check(opened(base, adapter), peft_maker.merged(base, [(adapter, 1.0)]))
 
 
+@pytest.mark.quick_one_in(2)
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(
     "task", ["feature-extraction", "text-classification", "token-classification", "question-answering"]
@@ -125,6 +127,7 @@ def methods() -> dict[str, Callable[[], Any]]:
     }
 
 
+@pytest.mark.quick_one_in(2)
 @pytest.mark.parametrize("method", ["loha", "lokr", "lokr, small rank", "ia3"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_other_methods(tmp_path: Path, family: str, method: str) -> None:

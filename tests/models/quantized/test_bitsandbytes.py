@@ -45,6 +45,7 @@ def weight(shape: tuple[int, int] = SHAPE) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.quick_one_in(2)
 @pytest.mark.parametrize("block_size", [64, 128, 256, 512, 1024, 2048, 4096])
 @pytest.mark.parametrize("double", [False, True])
 @pytest.mark.parametrize("quant_type", ["nf4", "fp4"])

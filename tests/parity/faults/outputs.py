@@ -31,21 +31,28 @@ def _causal(folder: Path, manifest: Manifest) -> dict[str, list[NDArray[np.float
     vocabulary = manifest.model.vocab_size
     tokens = drive.ids(vocabulary, 100)
     rows = [drive.ids(vocabulary, 30, seed) for seed in range(3)]
+    session = drive.session(folder)
 
     def run(*lengths: int) -> list[NDArray[np.float32]]:
-        graph, start, found = drive.CachedGraph(folder), 0, []
+        graph, start, found = drive.CachedGraph(folder, session), 0, []
         for length in lengths:
             mask = torch.ones(1, start + length, dtype=torch.int64)
             found.append(graph(tokens[:, start : start + length], mask).numpy())
             start += length
         return found
 
-    ways = {PROMPT: run(100), DECODE: run(12, *[1] * STEPS), CHUNK: run(12, 7), BATCH: _batch(folder, rows, left=False)}
-    return ways | ({LEFT: _batch(folder, rows, left=True)} if manifest.target == "standard" else {})
+    ways = {
+        PROMPT: run(100),
+        DECODE: run(12, *[1] * STEPS),
+        CHUNK: run(12, 7),
+        BATCH: _batch(drive.CachedGraph(folder, session), rows, left=False),
+    }
+    return ways | (
+        {LEFT: _batch(drive.CachedGraph(folder, session), rows, left=True)} if manifest.target == "standard" else {}
+    )
 
 
-def _batch(folder: Path, rows: list[torch.Tensor], *, left: bool) -> list[NDArray[np.float32]]:
-    graph = drive.CachedGraph(folder)
+def _batch(graph: drive.CachedGraph, rows: list[torch.Tensor], *, left: bool) -> list[NDArray[np.float32]]:
     ids, mask, spans = _padded(rows, left=left)
     logits = graph(ids, mask)
     found = [logits[row, span].numpy() for row, span in enumerate(spans)]

@@ -44,6 +44,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return lm.session, reference_of(folder, kv_cache)
 
 
+@pytest.mark.quick_one_in(2)
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("dropped", [1, 2, 6, 64])
 def test_random_operations_on_slots_give_the_logits_of_single_passes(

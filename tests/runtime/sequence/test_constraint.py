@@ -125,6 +125,7 @@ def lm(tmp_path_factory: pytest.TempPathFactory) -> TextGenerator:
     return text_generator(fakes.language_model(tmp_path_factory.mktemp("lm") / "lm"))
 
 
+@pytest.mark.quick_one_in(2)
 def test_two_hundred_texts_fit_their_schema(trained: TextGenerator) -> None:
     """Generate a hundred texts for each family, some greedy, the others sampled."""
     prompts = [start + " it" * (i // len(STARTS)) for i, start in zip(range(24), STARTS * 3, strict=False)]

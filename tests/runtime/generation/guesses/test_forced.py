@@ -100,6 +100,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counted
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize(("form", "settings"), CASES)
 def test_alone_and_in_batches(lm: TextGenerator, form: str, settings: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("intaglio.runtime.graph.sliding.BLOCK", 10)
