@@ -18,6 +18,7 @@ enum { PART_KEYS = 512 };
 /* The fastest first. */
 static const AttentionFunctions *const known[] = {
 #if HAVE_X86
+    &amx_attention,
     &avx512_attention,
     &avx2_attention,
 #else
@@ -65,10 +66,16 @@ static int64_t rows_before(const Attention *a, int64_t b) {
   return a->first != NULL ? a->first[b] % PART_KEYS / KEY_BLOCK * KEY_BLOCK : 0;
 }
 
-/* Select queries from .. to of a key head, counted over its [S, G] queries, and all keys that they see. `head` counts
- * over sequences and key heads, [B, K]. */
-static void select_queries(const Attention *a, int64_t head, int64_t from, int64_t to, QueryTile *queries) {
+/* Return the token's query, or output, of a key head that this row counts over its [S, G]. `head` counts over sequences and
+ * key heads, [B, K]. */
+static int64_t query_at(const Attention *a, int64_t head, int64_t row) {
   const int64_t group = a->heads / a->kv_heads, b = head / a->kv_heads, first = head % a->kv_heads * group;
+  return ((b * a->tokens + row / group) * a->heads + first + row % group) * a->head_size;
+}
+
+/* Select queries from .. to of a key head, and all keys that they see. */
+static void select_queries(const Attention *a, int64_t head, int64_t from, int64_t to, QueryTile *queries) {
+  const int64_t group = a->heads / a->kv_heads, b = head / a->kv_heads;
   queries->size = a->head_size;
   queries->window = a->window;
   queries->scale = a->scale;
@@ -79,11 +86,36 @@ static void select_queries(const Attention *a, int64_t head, int64_t from, int64
   queries->to = row_of(a, b, (to - 1) / group) + 1;
   queries->count = (int)(to - from);
   for (int64_t row = from; row < to; row++) {
-    const int64_t token = row / group, query = (b * a->tokens + token) * a->heads + first + row % group;
-    queries->vectors[row - from] = a->queries + query * a->head_size;
-    queries->sums[row - from] = a->output + query * a->head_size;
-    queries->positions[row - from] = row_of(a, b, token);
+    queries->vectors[row - from] = a->queries + query_at(a, head, row);
+    queries->sums[row - from] = a->output + query_at(a, head, row);
+    queries->positions[row - from] = row_of(a, b, row / group);
   }
+}
+
+/* Attend from a tile of queries of a long sequence to all their keys. */
+static void attend_long_tile(void *data, size_t task) {
+  Job *job = data;
+  const Attention *a = job->a;
+  const int64_t group = a->heads / a->kv_heads;
+  const int64_t head = (int64_t)task / job->tiles, tile = job->tiles - 1 - (int64_t)task % job->tiles;
+  const int64_t b = head / a->kv_heads, from = tile * LONG_ROWS, to = smaller(from + LONG_ROWS, a->tokens * group);
+  LongTile queries = {
+      .size = a->head_size,
+      .window = a->window,
+      .scale = a->scale,
+      .keys = a->keys + head * a->capacity * cache_row_bytes(a->head_size, a->int8),
+      .values = a->values + head * a->capacity * cache_row_bytes(a->head_size, a->int8),
+      .int8 = a->int8,
+      .from = first_seen(a, row_of(a, b, from / group)),
+      .to = row_of(a, b, (to - 1) / group) + 1,
+      .count = to - from,
+  };
+  for (int64_t row = from; row < to; row++) {
+    queries.vectors[row - from] = a->queries + query_at(a, head, row);
+    queries.outputs[row - from] = a->output + query_at(a, head, row);
+    queries.positions[row - from] = row_of(a, b, row / group);
+  }
+  if (a->with->attend_long(&queries) != 0) job->failed = 1;
 }
 
 static void attend_queries(Job *job, QueryTile *queries) {
@@ -191,6 +223,11 @@ static void merge_parts(const Job *job, int64_t head) {
 int attend(const Attention *a, ParallelFor parallel, void *context) {
   const int64_t group = a->heads / a->kv_heads, heads = a->batch * a->kv_heads;
   Job job = {.a = a};
+  if (a->with->attend_long != NULL && matmul_is_long(a->tokens)) {
+    job.tiles = ceil_div(a->tokens * group, LONG_ROWS);
+    parallel(context, attend_long_tile, heads * job.tiles, &job);
+    return job.failed ? -1 : 0;
+  }
   if (a->tokens > 1) {
     job.tiles = ceil_div(a->tokens * group, MAX_ROWS);
     parallel(context, attend_tile, heads * job.tiles, &job);

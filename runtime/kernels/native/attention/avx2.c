@@ -16,6 +16,6 @@
 
 static int supported(void) { return (instruction_sets() & HAS_AVX2) != 0; }
 
-const AttentionFunctions avx2_attention = {{"AVX-VNNI", "AVX2"}, supported, attend_decode, attend_prefill};
+const AttentionFunctions avx2_attention = {{"AVX-VNNI", "AVX2"}, supported, attend_decode, attend_prefill, NULL};
 
 #endif

@@ -1,4 +1,4 @@
-/* Attention with AVX512. */
+/* Attention with AVX512, and beside AMX. */
 #include "attention/query_tile.h"
 #include "common/processor.h"
 
@@ -16,6 +16,9 @@
 
 static int supported(void) { return (instruction_sets() & HAS_AVX512) != 0; }
 
-const AttentionFunctions avx512_attention = {{"AVX512-VNNI", "AMX"}, supported, attend_decode, attend_prefill};
+const AttentionFunctions avx512_attention = {{"AVX512-VNNI", "AMX"}, supported, attend_decode, attend_prefill, NULL};
+
+/* What is not a long sequence is that of AVX512. */
+const AttentionFunctions amx_attention = {{"AMX"}, amx_bfloat16_supported, attend_decode, attend_prefill, attend_amx};
 
 #endif

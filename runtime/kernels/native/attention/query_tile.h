@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "attention/attention.h"
+#include "attention/long_tile.h"
 
 enum {
   KEY_BLOCK = 64,   /* keys for which scores are in memory at once */
@@ -34,16 +35,17 @@ typedef struct {
 
 enum { MAX_NAMES = 3 };
 
-/* The functions of one instruction set. All return the same bits. */
+/* The functions of one instruction set. All return the same bits, but for `attend_long`. */
 struct AttentionFunctions {
   const char *names[MAX_NAMES]; /* of INTAGLIO_KERNELS' instruction sets, any of which stands for this one; or NULL */
   int (*supported)(void);
   /* Fill the results; return 0, or -1 if there is not enough memory. */
   int (*decode)(QueryTile *queries);
   int (*prefill)(QueryTile *queries);
+  int (*attend_long)(const LongTile *queries); /* for long sequences, in place of these two; or NULL */
 };
 
-extern const AttentionFunctions avx512_attention, avx2_attention; /* of x86-64 */
-extern const AttentionFunctions neon_attention;                   /* of 64-bit ARM */
+extern const AttentionFunctions amx_attention, avx512_attention, avx2_attention; /* of x86-64 */
+extern const AttentionFunctions neon_attention;                                  /* of 64-bit ARM */
 
 #endif

@@ -23,9 +23,9 @@ int instruction_set_allowed(const char *name) {
 enum { FMA = 1u << 12, OSXSAVE = 1u << 27, AVX = 1u << 28, F16C = 1u << 29 };          /* leaf 1, ECX */
 enum { AVX2 = 1u << 5, AVX512F = 1u << 16, AVX512DQ = 1u << 17, AVX512BW = 1u << 30 }; /* leaf 7, EBX */
 #define AVX512VL (1u << 31)
-enum { AVX512VNNI = 1u << 11 };                    /* leaf 7, ECX */
-enum { AMX_TILE = 1u << 24, AMX_INT8 = 1u << 25 }; /* leaf 7, EDX */
-enum { AVX_VNNI = 1u << 4 };                       /* leaf 7, subleaf 1, EAX */
+enum { AVX512VNNI = 1u << 11 };                                         /* leaf 7, ECX */
+enum { AMX_BF16 = 1u << 22, AMX_TILE = 1u << 24, AMX_INT8 = 1u << 25 }; /* leaf 7, EDX */
+enum { AVX_VNNI = 1u << 4 };                                            /* leaf 7, subleaf 1, EAX */
 enum { YMM_SAVED = 0x06, ZMM_SAVED = 0xE6, TILES_SAVED = 0x60000 };
 
 static int all(unsigned word, unsigned bits) { return (word & bits) == bits; }
@@ -38,9 +38,21 @@ unsigned instruction_sets(void) {
   if (all(low, ZMM_SAVED) && all(b, AVX512F | AVX512DQ | AVX512BW | AVX512VL))
     found |= HAS_AVX512 | (all(c, AVX512VNNI) ? HAS_AVX512_VNNI : 0);
   if (all(low, TILES_SAVED) && all(d, AMX_TILE | AMX_INT8)) found |= HAS_AMX_INT8;
+  if (all(low, TILES_SAVED) && all(d, AMX_TILE | AMX_BF16)) found |= HAS_AMX_BF16;
   if (__get_cpuid_count(7, 1, &a, &b, &c, &d) && all(a, AVX_VNNI)) found |= HAS_AVX_VNNI;
   return found;
 }
+
+#if HAVE_AMX
+
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 }; /* ARCH_REQ_XCOMP_PERM and XFEATURE_XTILEDATA */
+
+int may_use_tiles(void) { return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0; }
+
+#endif
 
 #elif HAVE_NEON && defined(__linux__)
 

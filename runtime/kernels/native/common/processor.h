@@ -30,10 +30,11 @@ enum {
   HAS_AVX_VNNI = 2,
   HAS_AVX512 = 4, /* F, BW, DQ and VL */
   HAS_AVX512_VNNI = 8,
-  HAS_AMX_INT8 = 128, /* whether a process may use it, Linux is asked separately */
-  HAS_NEON = 16,      /* every 64-bit ARM processor */
-  HAS_DOTPROD = 32,   /* FEAT_DotProd: SDOT */
-  HAS_I8MM = 64,      /* FEAT_I8MM: USDOT, SMMLA and USMMLA */
+  HAS_AMX_INT8 = 128, /* whether a process may use AMX, may_use_tiles says */
+  HAS_AMX_BF16 = 256,
+  HAS_NEON = 16,    /* every 64-bit ARM processor */
+  HAS_DOTPROD = 32, /* FEAT_DotProd: SDOT */
+  HAS_I8MM = 64,    /* FEAT_I8MM: USDOT, SMMLA and USMMLA */
 };
 
 /* Return the instruction sets that both the processor and the operating system support.
@@ -42,6 +43,11 @@ enum {
  * Documentation/arch/arm64/elf_hwcaps.rst; Apple, Determining Instruction Set Characteristics; Microsoft,
  * IsProcessorFeaturePresent. */
 unsigned instruction_sets(void);
+
+/* Ask Linux for AMX's tile registers, for this process and all its threads, and return whether it gives them.
+ *
+ * Source: Linux, Documentation/arch/x86/xstate.rst. */
+int may_use_tiles(void);
 
 /* Return whether kernels for the instruction set of this name may be used: the environment variable INTAGLIO_KERNELS, if it is
  * set, names the only one, in letters of either case. */

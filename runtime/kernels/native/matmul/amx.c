@@ -4,10 +4,8 @@
  * tile of W have its layout. The sums are exact, and the arithmetic on them is that of repacked.c, so the results are the
  * same bits. Two panels and two tiles are multiplied at once, so that each load serves two instructions.
  *
- * Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18; Linux,
- * Documentation/arch/x86/xstate.rst (a process asks for the registers).
+ * Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18.
  */
-#define _GNU_SOURCE
 #include "common/processor.h"
 #include "matmul/repacked.h"
 
@@ -15,30 +13,18 @@
 
 #include <immintrin.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #define TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma,amx-tile,amx-int8")))
 #define INLINE TARGET ALWAYS_INLINE
 #define UNROLL _Pragma("GCC unroll 16")
-#define FENCE __asm__ volatile("" ::: "memory") /* GCC does not know that instructions on tiles read memory */
 
 #include "common/lanes512.h"
+#include "common/tiles.h"
 
-enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 }; /* ARCH_REQ_XCOMP_PERM and XFEATURE_XTILEDATA */
-
-/* Linux gives the tile registers to a process that asks for them, and to all its threads. */
 int amx_supported(void) {
   const unsigned needed = HAS_AVX512_VNNI | HAS_AMX_INT8;
-  return (instruction_sets() & needed) == needed && syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+  return (instruction_sets() & needed) == needed && may_use_tiles();
 }
-
-/* The operand of LDTILECFG. */
-typedef struct {
-  uint8_t palette, start, unused[14];
-  uint16_t row_bytes[16];
-  uint8_t rows[16];
-} TileConfiguration;
 
 typedef struct {
   _Alignas(64) int32_t sums[SPAN / REPACK_STEP][2][2][PANEL][LANES]; /* [step][panel][tile] */
@@ -117,13 +103,7 @@ INLINE void multiply_pair(const Job *job, const int64_t tiles[2], const uint8_t 
 }
 
 TARGET void multiply_amx(const Job *job, int64_t from, int64_t to) {
-  TileConfiguration configuration = {.palette = 1};
-  for (int tile = 0; tile < 8; tile++) {
-    configuration.row_bytes[tile] = LINE;
-    configuration.rows[tile] = PANEL;
-  }
-  FENCE;
-  _tile_loadconfig(&configuration);
+  open_tiles();
   multiply_pairs(job, from, to, 2 * PANEL, repacked_tile_bytes(job->w), multiply_pair);
   _tile_release();
 }

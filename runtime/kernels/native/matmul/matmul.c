@@ -16,6 +16,8 @@ static _Thread_local int64_t repack_rows = REPACK_ROWS;
 
 void matmul_repack_rows(int64_t rows) { repack_rows = smaller(larger(rows, REPACK_LEAST), REPACK_ROWS); }
 
+int matmul_is_long(int64_t rows) { return rows >= repack_rows; }
+
 static int format_of(int step) { return step == REPACK_STEP ? 2 : step == 32 ? 1 : 0; }
 
 static int step_of_format(int format) { return format == 2 ? REPACK_STEP : 16 << format; }
@@ -152,7 +154,7 @@ static void multiply_all(MultiplyJob *job, ParallelFor parallel, void *context) 
 
 int matmul(const Input *source, const Linear *linears, int count, ParallelFor parallel, void *context) {
   const int64_t m = source->m;
-  const int is_long = source->sequence >= repack_rows;
+  const int is_long = matmul_is_long(source->sequence);
   const Instructions *with = linears[0].weights->with;
   const Linear *then = linears[0].then;
   Quantized formats[FORMATS], hidden;
@@ -199,6 +201,8 @@ int matmul(const Input *source, const Linear *linears, int count, ParallelFor pa
 #else
 
 void matmul_repack_rows(int64_t rows) { (void)rows; }
+
+int matmul_is_long(int64_t rows) { return (void)rows, 0; }
 
 int matmul(const Input *source, const Linear *linears, int count, ParallelFor parallel, void *context) {
   return (void)source, (void)linears, (void)count, (void)parallel, (void)context, -1;

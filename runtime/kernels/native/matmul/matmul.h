@@ -48,4 +48,7 @@ int matmul(const Input *source, const Linear *linears, int count, ParallelFor pa
  * of a long sequence gives the bits that it has in the whole. REPACK_ROWS, the default, is the most. */
 void matmul_repack_rows(int64_t rows);
 
+/* Return whether a sequence of `rows` is multiplied in this thread as those of REPACK_ROWS are. */
+int matmul_is_long(int64_t rows);
+
 #endif

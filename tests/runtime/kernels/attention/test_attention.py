@@ -133,9 +133,21 @@ class Pair:
 pytestmark = pytest.mark.skipif(not supported(), reason="no compiled kernels for this processor")
 
 
-def close(found: Floats, wanted: Floats) -> None:
+def tolerance(tokens: int) -> float:
+    """Return the largest error of a pass, relative to the largest output: of float32, or of two bfloat16 in its place."""
+    return 2e-5 if tokens >= kernels.LONG_SEQUENCE and kernels.instructions() == "AMX" else 3e-6
+
+
+def close(found: Floats, wanted: Floats, tokens: int | None = None) -> None:
     assert found.shape == wanted.shape
-    assert np.abs(found - wanted).max() <= 3e-6 * np.abs(wanted).max()
+    assert np.abs(found - wanted).max() <= tolerance(tokens or found.shape[1]) * np.abs(wanted).max()
+
+
+@pytest.fixture
+def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compute attention in float32 whatever the length of a pass."""
+    if kernels.instructions() == "AMX":
+        monkeypatch.setenv("INTAGLIO_KERNELS", "avx512-vnni")
 
 
 SHAPES = {
@@ -173,7 +185,7 @@ def test_sequences_of_different_lengths(shape: Shape) -> None:
     lengths = [90, 1, 33]
     found, wanted = pair.call(90, lengths, 90)
     for row, length in enumerate(lengths):
-        close(found[row, :length], wanted[row, :length])
+        close(found[row, :length], wanted[row, :length], tokens=90)
     for _ in range(5):
         lengths = [length + 1 for length in lengths]
         close(*pair.call(1, lengths, max(lengths)))
@@ -182,8 +194,8 @@ def test_sequences_of_different_lengths(shape: Shape) -> None:
 def test_without_a_cache() -> None:
     pair = Pair(Shape(angles=16, past=False), batch=2)
     found, wanted = pair.call(100, [100, 40], 100)
-    close(found[0], wanted[0])
-    close(found[1, :40], wanted[1, :40])
+    close(found[0], wanted[0], tokens=100)
+    close(found[1, :40], wanted[1, :40], tokens=100)
 
 
 def last_row(shape: Shape, pieces: list[int], batch: int = 1) -> Floats:
@@ -205,12 +217,14 @@ def last_row(shape: Shape, pieces: list[int], batch: int = 1) -> Floats:
     return np.asarray(y[0, -1])
 
 
+@pytest.mark.usefixtures("in_float32")
 def test_a_row_is_the_same_bit_for_bit_alone_in_a_batch_and_in_chunks() -> None:
     whole = last_row(Shape(), [300])
     for pieces, batch in (([300], 4), ([100, 200], 1), ([65, 1, 234], 1), ([299, 1], 1), ([299, 1], 3)):
         assert np.array_equal(last_row(Shape(), pieces, batch), whole)
 
 
+@pytest.mark.usefixtures("in_float32")
 @pytest.mark.parametrize("window", [-1, 63, 64, 65, 130])
 @pytest.mark.parametrize("group", [1, 2, 3, 7, 8, 17, 50])
 def test_few_rows_and_many_are_the_same_bit_for_bit(group: int, window: int) -> None:
@@ -221,6 +235,7 @@ def test_few_rows_and_many_are_the_same_bit_for_bit(group: int, window: int) -> 
         assert np.array_equal(last_row(shape, pieces), whole), pieces
 
 
+@pytest.mark.usefixtures("in_float32")
 @pytest.mark.parametrize("window", [-1, 511, 513, 700])
 @pytest.mark.parametrize("group", [1, 7, 17])
 def test_a_row_of_a_long_text_is_the_same_bit_for_bit(group: int, window: int) -> None:
@@ -245,7 +260,7 @@ def test_scores_far_apart() -> None:
     pair = Pair(Shape(scale=300.0))
     for tokens, total in ((100, 100), (1, 101), (100, 201)):
         found, wanted = pair.call(tokens, [total], total)
-        assert np.abs(found - wanted).max() <= 3e-3 * np.abs(wanted).max()  # of scores near 10,000
+        assert np.abs(found - wanted).max() <= 1000 * tolerance(tokens) * np.abs(wanted).max()  # of scores near 10,000
 
 
 def test_nan_stays_in_its_row() -> None:
