@@ -22,6 +22,7 @@
       attention                     the division of attention into tasks
       decode.h, prefill.h           attention with few queries, and with many, compiled for each instruction set:
       avx512.c, avx2.c              on the vectors of common/simd512.h and simd256.h
+      amx, long_tile.h, bfloat16.h  attention of long sequences, with products of bfloat16
     native/common/                  memory, files of packed weights, sizes, processors, float16, vector helpers
 
 The artifact needs no change: ONNX Runtime takes an operator's kernel from a registered library first. While a graph is
@@ -110,8 +111,8 @@ LONG_SEQUENCE, LEAST_PART = 64, 8
 def part_of_a_long_sequence() -> Iterator[None]:
     """While this is open, passes of this thread read a part of a long sequence as they would read it in the whole.
 
-    The kernels multiply a sequence of ``LONG_SEQUENCE`` tokens and more in another way than a shorter one; a part needs
-    ``LEAST_PART`` tokens.
+    The kernels multiply a sequence of ``LONG_SEQUENCE`` tokens and more, and attend to it, in another way than a
+    shorter one; a part needs ``LEAST_PART`` tokens.
     """
     set_rows = _repack_rows(library())
     if set_rows is None:
