@@ -1,8 +1,9 @@
 /* Attention of long sequences on AMX: products of bfloat16, summed in float32.
  *
- * Queries, keys, values and weights are sums of two bfloat16 each, and a product of two numbers is three products: high *
- * high + high * low + low * high. int8 keys and values are bfloat16, and a product is two; their scales multiply scores and
- * weights in float32.
+ * Queries and keys are sums of two bfloat16 each, and a product of two numbers is three products: high * high + high * low +
+ * low * high. int8 keys are bfloat16, and a product is two; their scales multiply scores in float32. Weights and values are
+ * rounded to one bfloat16 each: an error of 2^-9 of a weight or a value is averaged over the keys, where that of a score would
+ * be multiplied by the largest score.
  *
  * TDPBF16PS adds A · B to a 16 x 16 tile, where A has 16 rows of STEP elements, and B has STEP / 2 rows of 16 pairs. Scores
  * are keys · queries and sums are values · weights, so that the lanes of a vector are queries, as in prefill.h: no maximum or
@@ -45,14 +46,19 @@ typedef struct {
   _Alignas(64) uint32_t high[TILE_ROWS][TILE_ROWS], low[TILE_ROWS][TILE_ROWS];
 } Operand;
 
+/* An operand of rounded numbers. */
+typedef struct {
+  _Alignas(64) uint32_t words[TILE_ROWS][TILE_ROWS];
+} Rounded;
+
 typedef struct {
   const LongTile *tile;
   int64_t steps;                                        /* of E, rounded up */
   int64_t vectors;                                      /* of queries, an even number */
   Operand *queries;                                     /* [vectors, steps] */
   Operand *keys;                                        /* [KEY_TILES, steps] */
-  Operand *values;                                      /* [HALVES, 2 * steps], transposed */
-  Operand *weights;                                     /* [UNIT, HALVES] */
+  Rounded *values;                                      /* [HALVES, 2 * steps], transposed */
+  Rounded *weights;                                     /* [UNIT, HALVES] */
   float *scores;                                        /* [UNIT, KEY_BLOCK, WIDTH] */
   float *sums;                                          /* [vectors, STEP * steps, WIDTH] */
   Vector references[VECTORS], totals[VECTORS];          /* what is subtracted from scores; the sums of weights */
@@ -129,20 +135,17 @@ INLINE void convert_values(State *state, int64_t first, int64_t count, const int
   const LongTile *tile = state->tile;
   const int64_t bytes = cache_row_bytes(tile->size, int8);
   const char *rows = tile->values + first * bytes;
-  Operand *to = state->values;
+  Rounded *to = state->values;
   for (int64_t half = 0; half < HALVES; half++) {
     for (int64_t e = 0; e < state->steps * STEP; e += WIDTH, to++) {
-      __m512i high[TILE_ROWS], low[TILE_ROWS];
+      __m512i words[TILE_ROWS];
       UNROLL for (int i = 0; i < TILE_ROWS; i++) {
         const int64_t key = half * STEP + i, other = key + WIDTH;
         const Vector a = key < count ? load_elements(rows + key * bytes, e, tile->size, int8) : vector_zero();
         const Vector b = other < count ? load_elements(rows + other * bytes, e, tile->size, int8) : vector_zero();
-        const Split split = int8 ? (Split){.high = exact_pair(a, b)} : split_pair(a, b);
-        high[i] = split.high;
-        low[i] = split.low;
+        words[i] = int8 ? exact_pair(a, b) : rounded_pair(a, b);
       }
-      transpose_to(to->high, high);
-      if (!int8) transpose_to(to->low, low);
+      transpose_to(to->words, words);
     }
   }
   if (int8) load_scales(rows, count, tile, state->value_scales);
@@ -207,7 +210,7 @@ INLINE void score_unit(State *state, int64_t v, int halves, const int int8) {
 }
 
 /* sums += values · weights for a unit and the first halves of a block. */
-INLINE void add_unit(State *state, int64_t v, int halves, const int int8) {
+INLINE void add_unit(State *state, int64_t v, int halves) {
   const int64_t tiles = 2 * state->steps;
   TILE_FENCE;
   for (int64_t t = 0; t < tiles; t += 2) {
@@ -217,9 +220,10 @@ INLINE void add_unit(State *state, int64_t v, int halves, const int int8) {
     _tile_loadd(2, first + TILE_ROWS * WIDTH, TILE_LINE);
     _tile_loadd(3, second + TILE_ROWS * WIDTH, TILE_LINE);
     for (int64_t half = 0; half < halves; half++) {
-      const Operand *const a[2] = {state->values + half * tiles + t, state->values + half * tiles + t + 1};
-      const Operand *const b[2] = {state->weights + half, state->weights + HALVES + half};
-      multiply_operands(a, b, int8);
+      const Rounded *values = state->values + half * tiles + t;
+      load_a(values[0].words, values[1].words);
+      load_b(state->weights[half].words, state->weights[HALVES + half].words);
+      multiply_tiles();
     }
     _tile_stored(0, first, TILE_LINE);
     _tile_stored(1, second, TILE_LINE);
@@ -287,22 +291,25 @@ INLINE void softmax_of_vector(State *state, int64_t v, int64_t first, int halves
   follow_maximum(state, v, vector_max(vector_max(top[0], top[1]), vector_max(top[2], top[3])));
   const Vector less = finite_or_zero(state->references[v]);
   for (int64_t half = 0; half < halves; half++) {
-    Operand *to = state->weights + v % UNIT * HALVES + half;
+    Rounded *to = state->weights + v % UNIT * HALVES + half;
     const int64_t from = half * STEP;
 #pragma GCC unroll 2
     for (int64_t i = 0; i < TILE_ROWS; i++) {
       const int64_t key = from + i, other = key + TILE_ROWS;
       Vector a = vector_exponential(vector_subtract(vector_load(scores + key * WIDTH), less));
       Vector b = vector_exponential(vector_subtract(vector_load(scores + other * WIDTH), less));
-      total[0] = vector_add(total[0], a);
-      total[1] = vector_add(total[1], b);
       if (int8) {
+        total[0] = vector_add(total[0], a);
+        total[1] = vector_add(total[1], b);
         a = vector_multiply(a, vector_of(state->value_scales[key]));
         b = vector_multiply(b, vector_of(state->value_scales[other]));
+      } else { /* the sums of what is multiplied, so that the weights of a query add up to 1 */
+        a = rounded(a);
+        b = rounded(b);
+        total[0] = vector_add(total[0], a);
+        total[1] = vector_add(total[1], b);
       }
-      const Split split = split_weights(a, b);
-      store_words(to->high[i], split.high);
-      store_words(to->low[i], split.low);
+      store_words(to->words[i], int8 ? rounded_pair(a, b) : exact_pair(a, b));
     }
   }
   state->totals[v] = vector_add(state->totals[v], vector_add(total[0], total[1]));
@@ -320,7 +327,7 @@ INLINE void attend_unit(State *state, int64_t v, int64_t first, const int int8) 
   const int masked = lowest < first + KEY_BLOCK - 1 || (tile->window > 0 && first <= highest - tile->window);
   score_unit(state, v, halves, int8);
   for (int64_t i = v; i < v + UNIT; i++) softmax_of_vector(state, i, first, halves, masked, int8);
-  add_unit(state, v, halves, int8);
+  add_unit(state, v, halves);
 }
 
 INLINE void attend_blocks(State *state, const int int8) {
@@ -352,9 +359,10 @@ INLINE void divide_by_totals(const State *state) {
 TARGET int attend_amx(const LongTile *tile) {
   const int64_t steps = (tile->size + STEP - 1) / STEP;
   const int64_t vectors = (tile->count + UNIT * WIDTH - 1) / (UNIT * WIDTH) * UNIT;
-  const int64_t operands = vectors * steps + KEY_TILES * steps + HALVES * 2 * steps + UNIT * HALVES;
+  const int64_t operands = vectors * steps + KEY_TILES * steps, rounded = HALVES * 2 * steps + UNIT * HALVES;
   const int64_t floats = (UNIT * KEY_BLOCK + vectors * steps * STEP) * WIDTH;
-  char *memory = allocate_aligned(sizeof(State) + operands * sizeof(Operand) + floats * sizeof(float));
+  char *memory =
+      allocate_aligned(sizeof(State) + operands * sizeof(Operand) + rounded * sizeof(Rounded) + floats * sizeof(float));
   if (memory == NULL) return -1;
   State *state = (State *)memory;
   state->tile = tile;
@@ -362,7 +370,7 @@ TARGET int attend_amx(const LongTile *tile) {
   state->vectors = vectors;
   state->queries = (Operand *)(memory + sizeof(State));
   state->keys = state->queries + vectors * steps;
-  state->values = state->keys + KEY_TILES * steps;
+  state->values = (Rounded *)(state->keys + KEY_TILES * steps);
   state->weights = state->values + HALVES * 2 * steps;
   state->scores = (float *)(state->weights + UNIT * HALVES);
   state->sums = state->scores + UNIT * KEY_BLOCK * WIDTH;

@@ -1,5 +1,5 @@
-/* Numbers as sums of two bfloat16, x = high + low + rest with |rest| <= 2^-16 |x|, two vectors of floats at a time. The words
- * of a vector of bfloat16 are pairs: lane i of the first vector in the low half, lane i of the second in the high half.
+/* Numbers as one bfloat16, or as sums of two, x = high + low + rest with |rest| <= 2^-16 |x|: two vectors of floats at a time. The
+ * words of a vector of bfloat16 are pairs: lane i of the first vector in the low half, lane i of the second in the high half.
  */
 #ifndef INTAGLIO_BFLOAT16_H
 #define INTAGLIO_BFLOAT16_H
@@ -31,11 +31,12 @@ INLINE Split split_pair(Vector a, Vector b) {
   return (Split){high_halves(x, y), high_halves(plus_half(without_high(a, x)), plus_half(without_high(b, y)))};
 }
 
-/* The same of weights, with one operation less: high is cut off, and |rest| <= 2^-15 x. */
-INLINE Split split_weights(Vector a, Vector b) {
-  const __m512i x = words_of(a), y = words_of(b);
-  return (Split){high_halves(x, y), high_halves(plus_half(without_high(a, x)), plus_half(without_high(b, y)))};
+/* Return the nearest bfloat16. */
+INLINE Vector rounded(Vector v) {
+  return _mm512_castsi512_ps(_mm512_and_si512(plus_half(v), _mm512_set1_epi32((int)0xFFFF0000)));
 }
+
+INLINE __m512i rounded_pair(Vector a, Vector b) { return high_halves(plus_half(a), plus_half(b)); }
 
 /* Return pairs of numbers that bfloat16 holds, such as int8. */
 INLINE __m512i exact_pair(Vector a, Vector b) { return high_halves(words_of(a), words_of(b)); }

@@ -134,8 +134,8 @@ pytestmark = pytest.mark.skipif(not supported(), reason="no compiled kernels for
 
 
 def tolerance(tokens: int) -> float:
-    """Return the largest error of a pass, relative to the largest output: of float32, or of two bfloat16."""
-    return 5e-5 if tokens >= kernels.LONG_SEQUENCE and kernels.instructions() == "AMX" else 3e-6
+    """Return the largest error of a pass, relative to the largest output: of float32, or of bfloat16."""
+    return 1e-2 if tokens >= kernels.LONG_SEQUENCE and kernels.instructions() == "AMX" else 3e-6
 
 
 def close(found: Floats, wanted: Floats, tokens: int | None = None) -> None:

@@ -210,7 +210,7 @@ def test_caches_and_outputs_agree_with_numpy(shape: Shape) -> None:
         wanted = walk.rotated("key") if name == "key" else walk.drawn["value"].astype(np.float64).swapaxes(1, 2)
         units = np.abs(wanted).max(axis=-1, keepdims=True) / 127
         assert np.all(np.abs(walk.read(index) - wanted) <= 0.501 * units + 1e-7)
-    np.testing.assert_allclose(found, walk.expected(), atol=1e-4 if kernels.instructions() == "AMX" else 2e-5)
+    np.testing.assert_allclose(found, walk.expected(), atol=2e-2 if kernels.instructions() == "AMX" else 2e-5)
 
 
 @needs_kernel
