@@ -4,7 +4,8 @@
  * intaglio's kernels of com.microsoft operators. An operator is replaced for all nodes of a session or for none: if a kernel
  * does not support some node, creating the session fails, and the caller creates one without the library. The session's
  * configuration entries choose the operators: "intaglio.MatMulNBits" for all with quantized weights,
- * "intaglio.GroupQueryAttention", and "intaglio.GroupQueryAttentionInt8".
+ * "intaglio.GroupQueryAttention", and "intaglio.GroupQueryAttentionInt8". Beside quantized weights, whose products with a long
+ * sequence are rounded, attention may be rounded too.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -54,17 +55,20 @@ EXPORTED void intaglio_repack_rows(int64_t rows) { matmul_repack_rows(rows); }
 EXPORTED OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBase *base) {
   const OrtApi *api = base->GetApi(ORT_API_VERSION);
   OrtCustomOpDomain *domain = NULL;
+  int quantized = 0;
   OrtStatus *status = api->CreateCustomOpDomain("com.microsoft", &domain);
+  if (status == NULL) status = api->HasSessionConfigEntry(options, "intaglio.MatMulNBits", &quantized);
   if (status == NULL)
     status = add(api, options, domain, "intaglio.MatMulNBits", &matmul_nbits, matmul_instructions() != NULL);
   if (status == NULL) status = add(api, options, domain, "intaglio.MatMulNBits", &merged_matmul_nbits, 1);
   if (status == NULL) status = add(api, options, domain, "intaglio.MatMulNBits", &gather_block_quantized, 1);
   if (status == NULL) status = add(api, options, domain, "intaglio.MatMulNBits", &qmoe, 1);
   if (status == NULL)
-    status = add(api, options, domain, "intaglio.GroupQueryAttention", &group_query_attention,
-                 attention_functions() != NULL);
+    status = add(api, options, domain, "intaglio.GroupQueryAttention",
+                 quantized ? &group_query_attention_rounded : &group_query_attention, attention_functions() != NULL);
   if (status == NULL)
-    status = add(api, options, domain, "intaglio.GroupQueryAttentionInt8", &group_query_attention_int8,
+    status = add(api, options, domain, "intaglio.GroupQueryAttentionInt8",
+                 quantized ? &group_query_attention_int8_rounded : &group_query_attention_int8,
                  attention_functions() != NULL);
   if (status == NULL) status = api->AddCustomOpDomain(options, domain);
   return status;

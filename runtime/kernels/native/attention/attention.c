@@ -223,7 +223,7 @@ static void merge_parts(const Job *job, int64_t head) {
 int attend(const Attention *a, ParallelFor parallel, void *context) {
   const int64_t group = a->heads / a->kv_heads, heads = a->batch * a->kv_heads;
   Job job = {.a = a};
-  if (a->with->attend_long != NULL && matmul_is_long(a->tokens)) {
+  if (a->rounded && a->with->attend_long != NULL && matmul_is_long(a->tokens)) {
     job.tiles = ceil_div(a->tokens * group, LONG_ROWS);
     parallel(context, attend_long_tile, heads * job.tiles, &job);
     return job.failed ? -1 : 0;

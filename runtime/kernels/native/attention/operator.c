@@ -44,7 +44,8 @@ typedef struct {
   const OrtApi *api;
   const Operator *op;
   const AttentionFunctions *with;
-  int int8; /* 1 if the cache is int8 */
+  int int8;    /* 1 if the cache is int8 */
+  int rounded; /* 1 if a long sequence may be computed with products of bfloat16 */
   int64_t heads, kv_heads, window;
   int slides;  /* 1 if the cache keeps the window alone */
   float scale; /* 0 for 1 / sqrt(E) */
@@ -83,13 +84,15 @@ static void check_attributes(Node *node, const Kernel *kernel) {
            kernel->heads, kernel->kv_heads, MAX_GROUP);
 }
 
-static OrtStatus *create_kind(const OrtApi *api, const OrtKernelInfo *info, const Operator *op, void **out) {
+static OrtStatus *create_kind(const OrtApi *api, const OrtKernelInfo *info, const Operator *op, int rounded,
+                              void **out) {
   Node node = created_node(api, op, info);
   const Kernel made = {
       .api = api,
       .op = op,
       .with = attention_functions(),
       .int8 = op == &int8_definition,
+      .rounded = rounded,
       .heads = integer_attribute(&node, "num_heads", 0, 1, INT32_MAX),
       .kv_heads = integer_attribute(&node, "kv_num_heads", 0, 1, INT32_MAX),
       .window = integer_attribute(&node, "local_window_size", -1, -1, INT32_MAX),
@@ -118,11 +121,19 @@ static OrtStatus *create_kind(const OrtApi *api, const OrtKernelInfo *info, cons
 }
 
 static OrtStatus *create(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
-  return (void)op, create_kind(api, info, &definition, out);
+  return (void)op, create_kind(api, info, &definition, 0, out);
+}
+
+static OrtStatus *create_rounded(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
+  return (void)op, create_kind(api, info, &definition, 1, out);
 }
 
 static OrtStatus *create_int8(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
-  return (void)op, create_kind(api, info, &int8_definition, out);
+  return (void)op, create_kind(api, info, &int8_definition, 0, out);
+}
+
+static OrtStatus *create_int8_rounded(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **out) {
+  return (void)op, create_kind(api, info, &int8_definition, 1, out);
 }
 
 /* ---- checks of a call --------------------------------------------------------------------------------------------- */
@@ -330,6 +341,7 @@ static int attend_tokens(const Kernel *kernel, const NewTokens *call, Pool *pool
       .keys = call->present_key,
       .values = call->present_value,
       .int8 = kernel->int8,
+      .rounded = kernel->rounded,
       .output = to,
   };
   return attend(&attention, run_parallel, pool);
@@ -401,4 +413,6 @@ static OrtStatus *compute(void *state, OrtKernelContext *context) {
 }
 
 OPERATOR(group_query_attention, definition, create, compute, free)
+OPERATOR(group_query_attention_rounded, definition, create_rounded, compute, free)
 OPERATOR(group_query_attention_int8, int8_definition, create_int8, compute, free)
+OPERATOR(group_query_attention_int8_rounded, int8_definition, create_int8_rounded, compute, free)

@@ -133,14 +133,9 @@ class Pair:
 pytestmark = pytest.mark.skipif(not supported(), reason="no compiled kernels for this processor")
 
 
-def tolerance(tokens: int) -> float:
-    """Return the largest error of a pass, relative to the largest output: of float32, or of bfloat16."""
-    return 1e-2 if tokens >= kernels.LONG_SEQUENCE and kernels.instructions() == "AMX" else 3e-6
-
-
-def close(found: Floats, wanted: Floats, tokens: int | None = None) -> None:
+def close(found: Floats, wanted: Floats) -> None:
     assert found.shape == wanted.shape
-    assert np.abs(found - wanted).max() <= tolerance(tokens or found.shape[1]) * np.abs(wanted).max()
+    assert np.abs(found - wanted).max() <= 3e-6 * np.abs(wanted).max()
 
 
 SHAPES = {
@@ -178,7 +173,7 @@ def test_sequences_of_different_lengths(shape: Shape) -> None:
     lengths = [90, 1, 33]
     found, wanted = pair.call(90, lengths, 90)
     for row, length in enumerate(lengths):
-        close(found[row, :length], wanted[row, :length], tokens=90)
+        close(found[row, :length], wanted[row, :length])
     for _ in range(5):
         lengths = [length + 1 for length in lengths]
         close(*pair.call(1, lengths, max(lengths)))
@@ -187,8 +182,8 @@ def test_sequences_of_different_lengths(shape: Shape) -> None:
 def test_without_a_cache() -> None:
     pair = Pair(Shape(angles=16, past=False), batch=2)
     found, wanted = pair.call(100, [100, 40], 100)
-    close(found[0], wanted[0], tokens=100)
-    close(found[1, :40], wanted[1, :40], tokens=100)
+    close(found[0], wanted[0])
+    close(found[1, :40], wanted[1, :40])
 
 
 def last_row(shape: Shape, pieces: list[int], batch: int = 1) -> Floats:
@@ -210,14 +205,12 @@ def last_row(shape: Shape, pieces: list[int], batch: int = 1) -> Floats:
     return np.asarray(y[0, -1])
 
 
-@pytest.mark.usefixtures("in_float32")
 def test_a_row_is_the_same_bit_for_bit_alone_in_a_batch_and_in_chunks() -> None:
     whole = last_row(Shape(), [300])
     for pieces, batch in (([300], 4), ([100, 200], 1), ([65, 1, 234], 1), ([299, 1], 1), ([299, 1], 3)):
         assert np.array_equal(last_row(Shape(), pieces, batch), whole)
 
 
-@pytest.mark.usefixtures("in_float32")
 @pytest.mark.parametrize("window", [-1, 63, 64, 65, 130])
 @pytest.mark.parametrize("group", [1, 2, 3, 7, 8, 17, 50])
 def test_few_rows_and_many_are_the_same_bit_for_bit(group: int, window: int) -> None:
@@ -228,7 +221,6 @@ def test_few_rows_and_many_are_the_same_bit_for_bit(group: int, window: int) -> 
         assert np.array_equal(last_row(shape, pieces), whole), pieces
 
 
-@pytest.mark.usefixtures("in_float32")
 @pytest.mark.parametrize("window", [-1, 511, 513, 700])
 @pytest.mark.parametrize("group", [1, 7, 17])
 def test_a_row_of_a_long_text_is_the_same_bit_for_bit(group: int, window: int) -> None:
@@ -253,9 +245,7 @@ def test_scores_far_apart() -> None:
     pair = Pair(Shape(scale=300.0))
     for tokens, total in ((100, 100), (1, 101), (100, 201)):
         found, wanted = pair.call(tokens, [total], total)
-        assert (
-            np.abs(found - wanted).max() <= (5e-2 if tolerance(tokens) > 3e-6 else 3e-3) * np.abs(wanted).max()
-        )  # of scores near 10,000
+        assert np.abs(found - wanted).max() <= 3e-3 * np.abs(wanted).max()  # of scores near 10,000
 
 
 def test_nan_stays_in_its_row() -> None:

@@ -1,7 +1,4 @@
-"""Attention returns the same bits with all instruction sets, and INTAGLIO_KERNELS chooses among them.
-
-Long passes with AMX are an exception.
-"""
+"""Attention returns the same bits with all instruction sets, and INTAGLIO_KERNELS chooses among them."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,7 +16,6 @@ from .test_attention import Shape, session, supported
 
 Floats = NDArray[np.float32]
 POSITIONS = 700
-PASSES = (33, 1, 2, 7, 100, 1, 530)
 pytestmark = pytest.mark.skipif(not supported(), reason="no compiled kernels for this processor")
 
 
@@ -39,7 +35,7 @@ def outputs(shape: Shape | int8.Shape) -> list[Floats]:
     row = shape.size + SCALE_BYTES if in_int8 else shape.size
     caches = [np.zeros((1, shape.kv_heads, 0, row), dtype=np.int8 if in_int8 else np.float32)] * 2
     found, length = [], 0
-    for tokens in PASSES:
+    for tokens in (33, 1, 2, 7, 100, 1, 530):
         length += tokens
         wide, narrow = (heads * shape.size for heads in (shape.heads, shape.kv_heads))
         feeds: dict[str, Any] = {
@@ -75,19 +71,9 @@ SHAPES: dict[str, Shape | int8.Shape] = {
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
 def test_all_return_the_same_bits(shape: Shape | int8.Shape, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = {name: outputs(shape) for name in with_all(monkeypatch)}
-    with_amx = found.pop("AMX", None)
-    first, *others = found.values()
+    first, *others = [outputs(shape) for _ in with_all(monkeypatch)]
     for other in others:
         assert all(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
-    if with_amx is None:
-        return
-    for tokens, a, b in zip((*PASSES, 0, 0), first, with_amx, strict=True):  # the last two are the caches
-        if tokens < kernels.LONG_SEQUENCE:
-            assert np.array_equal(a, b)
-        else:
-            assert not np.array_equal(a, b)
-            assert np.abs(a - b).max() <= 1e-2 * np.abs(a).max()
 
 
 @pytest.mark.usefixtures("with_each")

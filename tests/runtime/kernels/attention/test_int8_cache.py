@@ -210,7 +210,7 @@ def test_caches_and_outputs_agree_with_numpy(shape: Shape) -> None:
         wanted = walk.rotated("key") if name == "key" else walk.drawn["value"].astype(np.float64).swapaxes(1, 2)
         units = np.abs(wanted).max(axis=-1, keepdims=True) / 127
         assert np.all(np.abs(walk.read(index) - wanted) <= 0.501 * units + 1e-7)
-    np.testing.assert_allclose(found, walk.expected(), atol=2e-2 if kernels.instructions() == "AMX" else 2e-5)
+    np.testing.assert_allclose(found, walk.expected(), atol=2e-5)
 
 
 @needs_kernel
@@ -232,7 +232,6 @@ def test_the_bias_makes_keys_more_exact() -> None:
 
 
 @needs_kernel
-@pytest.mark.usefixtures("in_float32")
 @pytest.mark.parametrize("window", [-1, 65])
 @pytest.mark.parametrize("group", [1, 3, 7])
 def test_a_row_is_the_same_bit_for_bit_alone_in_a_batch_and_in_chunks(group: int, window: int) -> None:
