@@ -31,7 +31,7 @@ from ..models.config import ConfigReader, ModelConfig
 from ..models.dtypes import SAFETENSORS_DTYPES, SAFETENSORS_NAMES, TORCH_DTYPES
 from ..models.family import FAMILIES
 from ..models.heads import build
-from ..models.parameters import stored_name
+from ..models.loading.parameters import stored_name
 from ..models.weight_source import CHUNK_BYTES, TensorInfo, find_trunk, row_ranges
 
 BLOCK_BYTES = 1 << 25

@@ -10,7 +10,7 @@ from ..contract import LOGITS_TO_KEEP
 from ..devices.presets import USUAL, GraphForm
 from ..models.dtypes import TORCH_DTYPES
 from ..models.heads import build, projection_path
-from ..models.parameters import check_parameters, stored_name
+from ..models.loading.parameters import check_parameters, stored_name
 from ..models.rope import RotaryEmbedding
 from ..models.weight_source import WeightSource
 from .graph import ExportGraph

@@ -40,7 +40,7 @@ from ..models.adapters.given import Adapter, find_adapters
 from ..models.checkpoint import PATTERNS, Checkpoint, companions
 from ..models.digest import Digest
 from ..models.heads import check_task
-from ..models.parameters import note_on_left_out
+from ..models.loading.parameters import note_on_left_out
 from ..models.reading.options import ReadOptions
 from .artifact_checkpoint import ArtifactCheckpoint
 from .build import build_graph

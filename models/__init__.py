@@ -1,6 +1,6 @@
 """The native definitions in PyTorch: ``load`` a checkpoint, or ``configure`` and ``create`` a model.
 
-    config ─▶ family (Qwen2, EXAONE 4.0) ─▶ heads (five tasks) ─▶ checkpoint, layerwise
+    config ─▶ family (Qwen2, EXAONE 4.0, Qwen2-MoE) ─▶ heads (five tasks) ─▶ loading, checkpoint
 
     model = load("Qwen2-0.5B-Instruct")
     model = create(configure("qwen2", hidden_size=896, num_hidden_layers=24), "token-classification")

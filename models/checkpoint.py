@@ -23,7 +23,7 @@ from .config import ConfigReader, ModelConfig
 from .family import CLASS_SUFFIXES, FAMILIES, Family, architectures
 from .gguf.opening import open_gguf, remove
 from .heads import check_known
-from .parameters import load_module
+from .loading.parameters import load_module
 from .quantized.detect import OWN_FILES, read_quantized
 from .quantized.weights import QuantizedWeight, QuantizedWeights
 from .reading.adapter import adapter_files, check_adapter

@@ -41,7 +41,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         "qwen2_moe",
         "family",
         "adapters heads",
-        "layerwise parameters",
+        "loading",
         "checkpoint",
         "digest",
     ),

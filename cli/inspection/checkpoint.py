@@ -30,7 +30,7 @@ def describe_checkpoint(path: Path, adapters: Sequence[str] = ()) -> Description
     with export_extra():
         from ...models.adapters.given import find_adapters, parse_adapter
         from ...models.checkpoint import Checkpoint
-        from ...models.parameters import note_on_left_out
+        from ...models.loading.parameters import note_on_left_out
         from ...models.reading.options import ReadOptions
     # What export asks about is described, and not asked.
     merged = find_adapters([parse_adapter(text) for text in adapters])

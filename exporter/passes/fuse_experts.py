@@ -14,7 +14,7 @@ import onnx_ir as ir
 from ...models.activations import SILU
 from ...models.config import ModelConfig
 from ...models.heads import trunk_path
-from ...models.parameters import stored_name
+from ...models.loading.parameters import stored_name
 from ...models.weight_source import WeightSource
 from ..graph import ExportGraph
 from ..quantize.formats.nbits import NBitsWeight

@@ -16,7 +16,7 @@ from ...contract import MODULE_KEY
 from ...errors import ArtifactError
 from ...models.checkpoint import Checkpoint
 from ...models.heads import build
-from ...models.parameters import stored_name
+from ...models.loading.parameters import stored_name
 from ..report.result import STORED, TensorError
 from ..report.thresholds import LAST_BIT
 from .carried import compare_codes, diagnose_codes, source_codes

@@ -13,8 +13,8 @@ from ...artifact import Task
 from ...errors import CheckpointError
 from ...models.checkpoint import Checkpoint
 from ...models.heads import build
-from ...models.layerwise import Layerwise
-from ...models.parameters import check_parameters
+from ...models.loading.layerwise import Layerwise
+from ...models.loading.parameters import check_parameters
 
 Floats = NDArray[np.float32]
 Tokens = NDArray[np.int64]

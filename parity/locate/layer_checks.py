@@ -13,7 +13,7 @@ from ...errors import ArtifactError
 from ...models import ops
 from ...models.checkpoint import Checkpoint
 from ...models.family import FAMILIES
-from ...models.layerwise import Layerwise
+from ...models.loading.layerwise import Layerwise
 from ...models.ops import Heads
 from ...models.quantized.weights import BlockGrid
 from ...models.rope import RotaryEmbedding

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ...artifact import Manifest
-from ...models.layerwise import Layerwise
+from ...models.loading.layerwise import Layerwise
 from ..report.result import LayerError
 from .artifact_graph import ArtifactGraph
 from .budgets import relative_error

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...artifact import Manifest
-from ...models.layerwise import Layerwise
+from ...models.loading.layerwise import Layerwise
 from ...models.rope import RotaryEmbedding
 from ..report.result import Finding, TensorError
 from .artifact_graph import ArtifactGraph

@@ -14,7 +14,7 @@ from ...errors import ArtifactError
 from ...models.family import FAMILIES
 from ...models.heads import projection_path
 from ...models.layers import RMSNorm
-from ...models.layerwise import Layerwise
+from ...models.loading.layerwise import Layerwise
 from .artifact_graph import ArtifactGraph
 from .budgets import MARGIN, matmul_budget, quantization_of, relative_error, squared_column_norms
 from .findings import Check

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ...models import ops
-from ...models.layerwise import Layerwise
+from ...models.loading.layerwise import Layerwise
 from ...models.ops import KeyValue
 from ...models.rope import RotaryEmbedding
 from .scenarios import Scenario

@@ -15,7 +15,7 @@ from intaglio.exporter import artifact_checkpoint as module
 from intaglio.exporter import export
 from intaglio.exporter.artifact_checkpoint import ArtifactCheckpoint
 from intaglio.models.checkpoint import Checkpoint
-from intaglio.models.parameters import load_module
+from intaglio.models.loading.parameters import load_module
 from intaglio.models.weight_source import row_ranges
 from intaglio.tests import tiny
 from intaglio.tests.files.artifact_files import contents, data_of, write_manifest

@@ -13,7 +13,7 @@ from intaglio.exporter import QuantizeOptions, export, quantize
 from intaglio.exporter.quantize.calibration import Calibration, read_windows
 from intaglio.exporter.quantize.options import Kept, QuantizedPrecision
 from intaglio.models.checkpoint import Checkpoint
-from intaglio.models.layerwise import Layerwise
+from intaglio.models.loading.layerwise import Layerwise
 from intaglio.tests import tiny
 from intaglio.tests.files.artifact_files import graph_of
 from numpy.typing import NDArray

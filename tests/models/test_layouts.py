@@ -10,7 +10,7 @@ import torch
 from intaglio.artifact import Task
 from intaglio.errors import CheckpointError, UnsupportedError
 from intaglio.models.checkpoint import Checkpoint
-from intaglio.models.parameters import note_on_left_out
+from intaglio.models.loading.parameters import note_on_left_out
 from intaglio.models.reading.options import ReadOptions
 from intaglio.tests import tiny
 from safetensors.torch import save_file

@@ -10,7 +10,7 @@ from torch import nn
 from ....artifact import Task
 from ....errors import UsageError
 from ....models.heads import build, trunk
-from ....models.parameters import check_parameters, stored_name
+from ....models.loading.parameters import check_parameters, stored_name
 from ....models.weight_source import WeightSource
 from ..formats.blocks import BlockFormat
 from ..options import Kept

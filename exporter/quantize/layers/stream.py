@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ....errors import UnsupportedError
-from ....models.layerwise import Layerwise
+from ....models.loading.layerwise import Layerwise
 from ....models.weight_source import WeightSource
 from ..methods.finite import check_finite
 

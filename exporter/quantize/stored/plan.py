@@ -13,7 +13,7 @@ from ....devices.rules import MatMul
 from ....errors import CheckpointError
 from ....models.checkpoint import Checkpoint
 from ....models.heads import build
-from ....models.parameters import check_parameters, stored_name
+from ....models.loading.parameters import check_parameters, stored_name
 from ....models.quantized.weights import QuantizedWeight
 from ....models.weight_source import LM_HEAD, WeightSource
 from ..allocation.candidates import candidates

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ....artifact import Task
-from ....models.layerwise import Layerwise
+from ....models.loading.layerwise import Layerwise
 from ..scenarios import Scenario
 from ..source_run import SourceRun
 from .mismatch import Hypothesis, find_permutation, format_order

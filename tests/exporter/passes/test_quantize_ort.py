@@ -23,7 +23,7 @@ from intaglio.exporter.quantize.methods.rtn import round_to_nearest
 from intaglio.exporter.quantize.options import Kept, QuantizedPrecision
 from intaglio.exporter.quantize.solve import Quantizer
 from intaglio.models.checkpoint import Checkpoint
-from intaglio.models.parameters import stored_name
+from intaglio.models.loading.parameters import stored_name
 from intaglio.tests import tiny
 from intaglio.tests.exporter import drive
 from intaglio.tests.files.artifact_files import data_of, graph_of

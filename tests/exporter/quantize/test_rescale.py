@@ -7,7 +7,7 @@ import torch
 from intaglio.exporter.quantize.layers.stream import LayerStream
 from intaglio.exporter.quantize.methods.rescale import Carrier, Folding, RescaledCheckpoint, carrier_of
 from intaglio.models.checkpoint import Checkpoint
-from intaglio.models.parameters import load_module
+from intaglio.models.loading.parameters import load_module
 from intaglio.tests import tiny
 from torch import Tensor
 

@@ -10,7 +10,7 @@ from intaglio.exporter.quantize.layers.stream import LayerStream
 from intaglio.exporter.quantize.methods.rescale import Carrier, RescaledCheckpoint
 from intaglio.exporter.quantize.methods.smooth import Multiply, best_scales, integer_matmul, weight_only_matmul
 from intaglio.models.checkpoint import Checkpoint
-from intaglio.models.parameters import load_module
+from intaglio.models.loading.parameters import load_module
 from intaglio.tests import tiny
 from torch import Tensor
 

@@ -11,7 +11,7 @@ from intaglio.models import ops
 from intaglio.models.checkpoint import Checkpoint
 from intaglio.models.config import ModelConfig
 from intaglio.models.family import FAMILIES
-from intaglio.models.layerwise import Layerwise
+from intaglio.models.loading.layerwise import Layerwise
 from intaglio.models.rope import RotaryEmbedding
 from intaglio.parity.locate.budgets import relative_error
 from intaglio.parity.locate.folded_scales import FoldedScales

@@ -10,7 +10,7 @@ import torch
 from intaglio.artifact import read_manifest
 from intaglio.errors import ArtifactError
 from intaglio.models.checkpoint import Checkpoint
-from intaglio.models.layerwise import Layerwise
+from intaglio.models.loading.layerwise import Layerwise
 from intaglio.models.rope import RotaryEmbedding
 from intaglio.parity.locate.artifact_graph import CUT, ArtifactGraph
 from intaglio.parity.locate.graph_inputs import graph_inputs, prompt_inputs

@@ -10,7 +10,7 @@ import torch
 from intaglio.artifact import read_manifest
 from intaglio.exporter import QuantizeOptions, export
 from intaglio.models.checkpoint import Checkpoint
-from intaglio.models.layerwise import Layerwise
+from intaglio.models.loading.layerwise import Layerwise
 from intaglio.parity.locate import locate
 from intaglio.parity.locate.findings import format_ranges, merge_layers
 from intaglio.parity.report.result import Finding, TensorError

@@ -116,7 +116,7 @@ SHAPES |= {f"{name}, int8": replace(text, int8=True) for name, text in SHAPES.it
 @pytest.mark.parametrize("text", SHAPES.values(), ids=SHAPES.keys())
 def test_a_long_sequence_is_near_float64(text: Text) -> None:
     found, wanted = text.read(0, text.tokens), text.wanted()
-    # Weights and values have errors of 2^-9. One of 2^-16 of a product changes a score, and that its weight; keys with a
+    # Weights and values have errors of 2^-9. One of 2^-16 of a product changes a score, and so its weight; keys with a
     # bias have larger products.
     few, many = (5e-3, 1e-2) if kernels.instructions() == "AMX" else (3e-6, 1e-5)
     most = few if text.bias == 0 else many

@@ -6,7 +6,7 @@ import pytest
 import torch
 from intaglio.errors import CheckpointError
 from intaglio.models.checkpoint import Checkpoint
-from intaglio.models.layerwise import Layerwise
+from intaglio.models.loading.layerwise import Layerwise
 from intaglio.tests import tiny
 
 

@@ -3,12 +3,12 @@
 import torch
 from torch import nn
 
-from ..artifact import Task
-from ..errors import CheckpointError, UnsupportedError
-from .dtypes import SAFETENSORS_DTYPES
-from .heads import CausalLM, build, trunk, trunk_path
-from .rope import RotaryEmbedding
-from .weight_source import CHUNK_BYTES, LM_HEAD, WeightSource
+from ...artifact import Task
+from ...errors import CheckpointError, UnsupportedError
+from ..dtypes import SAFETENSORS_DTYPES
+from ..heads import CausalLM, build, trunk, trunk_path
+from ..rope import RotaryEmbedding
+from ..weight_source import CHUNK_BYTES, LM_HEAD, WeightSource
 
 VALUE_HEAD = "v_head."
 

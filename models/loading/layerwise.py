@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..artifact import Task
-from ..errors import CheckpointError
-from . import ops
-from .family import FAMILIES
-from .heads import build
-from .rope import RotaryEmbedding
-from .weight_source import WeightSource
+from ...artifact import Task
+from ...errors import CheckpointError
+from .. import ops
+from ..family import FAMILIES
+from ..heads import build
+from ..rope import RotaryEmbedding
+from ..weight_source import WeightSource
 
 LM_HEAD_CHUNK_BYTES = 1 << 24
 """The size of a chunk of the LM head, as stored; widened to float32 it must stay small beside a layer."""
