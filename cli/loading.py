@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from ..artifact import Precision, Task
 from ..errors import UsageError
+from .show import echo
 
 if TYPE_CHECKING:
     from ..runtime import TextGenerator
@@ -106,7 +105,7 @@ def load_generator(artifact: str, loading: Loading, max_length: int | None = Non
         options["max_length"] = max_length
     model = load(folder, task="text-generation", **options)
     if loading.kv_cache == "auto":
-        click.echo(f"KV cache: {model.session.cache_dtype}, for {model.session.kv_cache_reason}", err=True)
+        echo(f"KV cache: {model.session.cache_dtype}, for {model.session.kv_cache_reason}", err=True)
     return model
 
 
