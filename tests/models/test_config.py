@@ -37,7 +37,11 @@ def test_three_spellings_of_the_rope_are_one(variant: Variant) -> None:
 def test_what_transformers_writes_is_read_back_the_same(variant: Variant, tmp_path: Path) -> None:
     """Including every key that transformers 5 adds when it saves."""
     values = tiny.config(variant.family, spelling=variant.spelling, rope=variant.rope, **variant.changes)
-    kinds: dict[str, Any] = {"qwen2": transformers.Qwen2Config, "exaone4": transformers.Exaone4Config}
+    kinds: dict[str, Any] = {
+        "qwen2": transformers.Qwen2Config,
+        "exaone4": transformers.Exaone4Config,
+        "qwen2_moe": transformers.Qwen2MoeConfig,
+    }
     kinds[variant.family].from_dict(values).save_pretrained(tmp_path)
     assert FAMILIES[variant.family].parse(ConfigReader.open(tmp_path)) == read(values)
 

@@ -63,6 +63,9 @@ def shrunk(published: dict[str, Any]) -> dict[str, Any]:
         values["sliding_window"] = WINDOW
     if "layer_types" in values:
         values["layer_types"] = values["layer_types"][:LAYERS]
+    for size in ("moe_intermediate_size", "shared_expert_intermediate_size"):
+        if size in values:
+            values[size] = 32
     if "head_dim" in values:
         values["head_dim"] = 16
     for token in ("bos_token_id", "eos_token_id", "pad_token_id"):

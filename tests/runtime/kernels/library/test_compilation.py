@@ -13,7 +13,7 @@ from intaglio.scripts.backend.targets import TARGETS, find_zig
 
 from .shared_library import read_library
 
-EXPORTED = {"RegisterCustomOps", "intaglio_instructions", "intaglio_repack_rows"}
+EXPORTED = {"RegisterCustomOps", "intaglio_instructions", "intaglio_layout", "intaglio_repack_rows"}
 EXPORTED |= {"intaglio_begin_weight_file", "intaglio_end_weight_file"}
 
 MADE_BY_LINKERS = {"_mh_dylib_header", "__dso_handle"}  # on macOS
