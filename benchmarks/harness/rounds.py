@@ -17,7 +17,7 @@ from .records import Records
 
 WORKER = f"{__package__}.worker"
 READ_BYTES = 1 << 24
-CAPACITY = 2304  # positions: more than the longest prompt of the timings
+CAPACITY = 8448  # positions: more than the longest prompt of the timings
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ def records(tmp_path: Path) -> Records:
     for number in range(2):
         found.add(Key("bandwidth", "machine", "", number), {"gbs": 20.0, "best": 21.0})
         for name, decode, first in (("int4", 50.0 + 10 * number, 1.0), ("openvino-int4", 40.0, 2.0)):
-            figures: Record = {"decode": decode, "first": {"128": first / 4, "512": first, "2048": 4 * first}}
+            times = {"128": first / 4, "512": first, "2048": 4 * first, "8192": 32 * first}
+            figures: Record = {"decode": decode, "first": times}
             memory = {"imports": 60.0, "peak": 500.0, "peak_long": 900.0, "load": 0.5 * first}
             found.add(Key("speed", name, "", number), {**figures, **memory, "version": f"{name} 1"})
     return found
@@ -38,14 +39,14 @@ def row(table: str, name: str) -> list[str]:
 def test_speeds_are_medians_and_shares_of_the_memory_bound(records: Records) -> None:
     cells = row(tables.speed(records, [INT4, OPENVINO]), "int4")
     assert cells[2:5] == ["55.0", "50.0 to 60.0", "55 %"]  # 55 tok/s × 200 MB of 20 GB/s
-    assert cells[5:7] == ["512", "512"]
-    assert cells[7:] == ["250", "1,000", "4,000"]
+    assert cells[5:8] == ["512", "512", "256"]
+    assert cells[8:] == ["250", "1,000", "4,000", "32,000"]
     assert row(tables.speed(records, [INT4, OPENVINO]), "openvino-int4")[4] == "64 %"
 
 
 def test_ratios_above_one_are_better_for_the_compared_variant(records: Records) -> None:
     cells = row(tables.against(records, [INT4, OPENVINO], "int4"), "openvino-int4")
-    assert cells[2:] == ["1.38", "2.00", "2.00", "2.00", "2.00", "1.00"]
+    assert cells[2:] == ["1.38", "2.00", "2.00", "2.00", "2.00", "2.00", "1.00"]
 
 
 def test_memory_is_shown_beside_its_limit(records: Records) -> None:

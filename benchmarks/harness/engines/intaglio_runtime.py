@@ -23,7 +23,7 @@ class Engine:
     batches = True
 
     def __init__(self, job: Job) -> None:
-        model = load(Path(job.artifact), threads=job.threads, kv_cache=job.settings.get("kv_cache", "auto"))
+        model = load(Path(job.artifact), threads=job.threads, kv_cache=job.settings.get("kv_cache", "exact"))
         if not isinstance(model, TextGenerator):
             raise SystemExit(f"{job.artifact} does not generate text")
         self.model = model
@@ -38,7 +38,7 @@ class Engine:
 class Logits:
     """The session that intaglio's runtime opens; ``stepwise`` reads one token a pass, as decode does."""
 
-    def __init__(self, job: Job, stepwise: bool = False, kv_cache: Literal["auto", "int8"] = "auto") -> None:
+    def __init__(self, job: Job, stepwise: bool = False, kv_cache: Literal["exact", "int8"] = "exact") -> None:
         folder, manifest = open_folder(job.artifact, None)
         self._session = open_session(folder, manifest, threads=job.threads, kv_cache=kv_cache)
         self._stepwise = stepwise

@@ -16,7 +16,7 @@ from ..job import Job, varied
 
 PROMPT, STEPS = 128, 127
 REPEATS = 3
-LONG = (512, 2048)
+LONG = (512, 2048, 8192)
 
 
 def measure(job: Job) -> dict[str, Any]:
