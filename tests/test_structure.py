@@ -89,8 +89,8 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         "batch cluster run",
     ),
     "cli": (
-        "loading show sizes texts",
-        "main",
+        "show sizes texts",
+        "loading main",
         "chatting inspection options parity_report progress",
         "load",
         "summary",
