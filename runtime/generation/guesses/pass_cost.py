@@ -16,14 +16,14 @@ LONGEST_FORCED = LONG_SEQUENCE - 1
 """The most tokens of a pass with forced tokens: longer ones round as a long prompt does."""
 
 COSTS: Mapping[Device, Mapping[int, float]] = {
-    "cpu": {1: 1.0, 2: 1.05, 4: 1.3, 8: 1.8, 16: 3.0},
+    "cpu": {1: 1.0, 2: 1.1, 4: 1.25, 8: 1.6, 16: 2.5},
     "cuda": {1: 1.0, 16: 1.2},
 }
 """Decode steps that a pass over so many tokens costs, by device; between two of them on a straight line.
 
-On the CPU for an int4 0.5B with intaglio's kernels, between what two cores take, where the weights come from memory and
-the arithmetic of a second row hides behind that, and what one takes (1.14 for 2 tokens, 1.43 for 4, 2.01 for 8, 3.05
-for 16, after 128 tokens; processor time). ``benchmarks/runtime.py`` measures them. Of CUDA nothing was measured.
+On the CPU for an int4 0.5B with intaglio's kernels on two cores with AVX512-VNNI, between 1.11, 1.18, 1.48 and 2.30
+after 128 tokens, and 1.14, 1.30, 1.68 and 2.78 after 2,048: the arithmetic of a second row hides behind the reading of
+weights. ``benchmarks/runtime.py`` measures them. Of CUDA nothing was measured.
 """
 
 CHEAP_PASS: Mapping[Device, Mapping[str, int]] = {"cpu": {}, "cuda": {"int8": 5}}

@@ -217,7 +217,7 @@ def guesses(likely: float, cost: PassCost | None = None, room: int = 99, tokens:
 
 def test_one_guess_is_nearly_free_and_likely_ones_are_more() -> None:
     assert guesses(0.01) == 0
-    counts = [guesses(likely) for likely in (0.06, 0.3, 0.6, 0.8, 0.9, 0.999)]
+    counts = [guesses(likely) for likely in (0.12, 0.3, 0.6, 0.8, 0.9, 0.999)]
     assert counts[0] == 1
     assert counts == sorted(counts)
     assert counts[-1] == LONGEST_PASS - 1
@@ -244,7 +244,7 @@ def test_what_a_pass_costs() -> None:
     cost = PassCost()
     costs = [cost.of(tokens) for tokens in range(1, 64)]
     assert costs[0] == 1.0
-    assert costs[1] < 1.1
+    assert costs[1] < 1.15
     assert costs == sorted(costs)
     assert all(one / (n + 1) <= 1 for n, one in enumerate(costs))
     assert cost.of(6) == pytest.approx((cost.of(4) + cost.of(8)) / 2)
