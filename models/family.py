@@ -120,7 +120,7 @@ def architectures() -> dict[str, tuple[Family, Task]]:
 
 
 def configure(family: str, **values: Any) -> ModelConfig:
-    """Return a family's configuration: the documented defaults of ``Qwen2Config`` or ``Exaone4Config``, and ``values``.
+    """Return a family's configuration: the documented defaults of its class, such as ``Qwen2Config``, and ``values``.
 
     Args:
         family: ``qwen2`` or ``exaone4``, the ``model_type`` of a ``config.json``.

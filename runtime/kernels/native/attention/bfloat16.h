@@ -21,6 +21,9 @@ INLINE __m512i high_halves(__m512i a, __m512i b) {
 /* Return the words plus half of what the low half counts, so that cutting it off rounds. */
 INLINE __m512i plus_half(Vector v) { return _mm512_add_epi32(words_of(v), _mm512_set1_epi32(0x8000)); }
 
+/* Return pairs of the nearest bfloat16. */
+INLINE __m512i rounded_pair(Vector a, Vector b) { return high_halves(plus_half(a), plus_half(b)); }
+
 /* Return x - high, where the high half of `words` is high. */
 INLINE Vector without_high(Vector v, __m512i words) {
   return vector_subtract(v, _mm512_castsi512_ps(_mm512_and_si512(words, _mm512_set1_epi32((int)0xFFFF0000))));
@@ -28,15 +31,13 @@ INLINE Vector without_high(Vector v, __m512i words) {
 
 INLINE Split split_pair(Vector a, Vector b) {
   const __m512i x = plus_half(a), y = plus_half(b);
-  return (Split){high_halves(x, y), high_halves(plus_half(without_high(a, x)), plus_half(without_high(b, y)))};
+  return (Split){high_halves(x, y), rounded_pair(without_high(a, x), without_high(b, y))};
 }
 
 /* Return the nearest bfloat16. */
 INLINE Vector rounded(Vector v) {
   return _mm512_castsi512_ps(_mm512_and_si512(plus_half(v), _mm512_set1_epi32((int)0xFFFF0000)));
 }
-
-INLINE __m512i rounded_pair(Vector a, Vector b) { return high_halves(plus_half(a), plus_half(b)); }
 
 /* Return pairs of numbers that bfloat16 holds, such as int8. */
 INLINE __m512i exact_pair(Vector a, Vector b) { return high_halves(words_of(a), words_of(b)); }
