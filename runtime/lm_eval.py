@@ -15,8 +15,8 @@ from typing import Any
 
 from ..artifact import Precision
 from ..errors import ArtifactError, DependencyError, PromptError, UnsupportedError
+from ..files.chat.template import read_chat_format
 from ..files.generation_settings import SETTINGS
-from .chat.template import read_chat_format
 from .folder import open_folder
 from .generation.generator import TextGenerator
 from .load import load

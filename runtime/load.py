@@ -9,10 +9,10 @@ from typing import Literal, TypedDict, TypeVar, Unpack, overload
 
 from ..artifact import PRECISIONS, TASKS, Manifest, Precision, Task
 from ..errors import ArtifactError, UsageError
+from ..files.chat.template import read_chat_format
 from ..files.generation_settings import CheckpointSettings
 from ..known_options import refuses_unknown_options
 from ..machine import give_back_memory
-from .chat.template import read_chat_format
 from .engine.opening import open_session
 from .engine.session import Device, Kernels, KVCache, Session
 from .folder import open_folder, unchanged

@@ -16,10 +16,11 @@ MOST_FILES = 16
 # of its own where it is on another layer; the longest entry counts.
 LAYERS: Mapping[str, tuple[str, ...]] = {
     "files": (
-        "gguf_files json_fields library_errors regular_file",
+        "chat.sandbox gguf_files json_fields library_errors regular_file",
         "json_file",
         "embedding foreign_format generation_settings special_tokens",
         "tokenizer_file",
+        "chat",
     ),
     "devices": (
         "libraries presets",
@@ -53,7 +54,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         "export",
     ),
     "runtime": (
-        "chat.sandbox folder graph numerics representation text",
+        "folder graph numerics representation text",
         "kernels.edits",
         "kernels",
         "engine",

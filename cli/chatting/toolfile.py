@@ -66,7 +66,7 @@ def _read_functions(path: Path) -> Toolbox:
 
 
 def _read_schemas(path: Path) -> Toolbox:
-    from ...runtime.chat.tool_schema import function_of
+    from ...files.chat.tool_schema import function_of
 
     try:
         found = read_json(path)

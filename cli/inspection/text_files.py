@@ -44,7 +44,7 @@ def _embedding(folder: Path) -> str:
 
 
 def _templates(folder: Path) -> str:
-    from ...runtime.chat.template import read_chat_format
+    from ...files.chat.template import read_chat_format
 
     try:
         names = list(read_chat_format(folder).templates)

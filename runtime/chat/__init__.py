@@ -1,1 +1,1 @@
-"""Messages in, events out: chat templates, reasoning blocks and tool calls."""
+"""Messages in, events out: prompts, reasoning blocks and tool calls."""

@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...errors import ConstraintError
+from ...files.chat.tool_schema import function_of
 from ..sequence.constraint import WHITESPACE, Schema, fits_schema, in_grammar, schema_text, text_before
 from ..text.tokenizer import Tokenizer
 from .call_formats import DEEPSEEK, FENCE, HERMES, SEPARATOR, WRAPPERS, CallFormat
 from .tool_call import ToolCall
-from .tool_schema import function_of
 
 _HERMES_START = r'\s*\{"name": "(?P<hermes>[^"]*)", "arguments": '
 _DEEPSEEK_START = rf"\s*function{SEPARATOR}(?P<deepseek>[^\n]*)\n{FENCE}json\n"

@@ -10,20 +10,20 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, Unpack, cast
 
 from ...errors import ArtifactError, UsageError
+from ...files.chat.forms import text_of_parts
+from ...files.chat.messages import Message, normalize_messages
+from ...files.chat.template import ChatFormat
+from ...files.chat.tool_schema import Tool, tool_schemas
 from ...known_options import check_options
 from ..sequence.options import Options
 from ..sequence.sequence import Generation
 from ..sequence.stream import TextStream
 from ..text.tokenizer import Tokenizer
 from .call_grammar import format_of
-from .forms import text_of_parts
-from .messages import Message, normalize_messages
 from .reasoning import CLOSE, ReasoningParser, ReplySpan, open_thought
-from .template import ChatFormat
 from .tool_call import BrokenToolCall, ToolCall
 from .tool_calls import BareCalls, TextOrCall, ToolCallParser
 from .tool_choice import CONSTRAINTS, constrain_calls
-from .tool_schema import Tool, tool_schemas
 
 RESERVED = ("messages", "tools", "documents", "add_generation_prompt", "continue_final_message", "template")
 """Names that ``template_variables`` cannot set."""

@@ -6,12 +6,12 @@ What a model writes never raises: it is text, a call, or a broken call with the 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from ...files.chat.tool_schema import function_of
 from ...files.json_file import parse_json
 from .bare_call import BareCallScanner
 from .call_formats import FENCE, FORMATS, WRAPPERS, CallFormat, TaggedCallScanner, split_objects
 from .call_grammar import call_fits
 from .tool_call import BrokenToolCall, ToolCall, parse_call
-from .tool_schema import function_of
 
 TAGS = (*(format.opening for format in FORMATS), *WRAPPERS)
 LONGEST_TAG = max(map(len, TAGS))

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 from ...errors import UsageError
+from ...files.chat.tool_schema import Schema, function_of
 from ..sequence.options import Options
 from ..text.tokenizer import Tokenizer
 from .call_formats import CallFormat
 from .call_grammar import call_grammar
 from .tool_calls import BareCalls
-from .tool_schema import Schema, function_of
 
 CONSTRAINTS = ("json_schema", "regex", "grammar")
 """The options that constrain a text."""

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import UsageError
+from ...files.chat.messages import Message
+from ...files.chat.tool_schema import Schema, function_of, schema_of
 from ...known_options import check_options, option_names
 from .chat import ChatReply
-from .messages import Message
 from .tool_call import BrokenToolCall, ToolCall
-from .tool_schema import Schema, function_of, schema_of
 
 ToolFunction = Callable[..., Any]
 ChatFunction = Callable[..., ChatReply]

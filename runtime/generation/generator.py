@@ -7,11 +7,11 @@ from weakref import WeakSet
 
 from ...artifact import Manifest
 from ...errors import PromptError, UsageError
+from ...files.chat.messages import Message
+from ...files.chat.template import ChatFormat
 from ...files.generation_settings import CheckpointSettings
 from ...known_options import refuses_unknown_options
 from ..chat.chat import ChatOptions, ChatReply, ChatStream, finish, stream_chat
-from ..chat.messages import Message
-from ..chat.template import ChatFormat
 from ..decoding.decoder import Decoder, open_decoder
 from ..engine.rounding import pass_dependence
 from ..engine.session import Session

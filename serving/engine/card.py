@@ -7,8 +7,8 @@ from typing import Any
 
 from ...artifact import MANIFEST
 from ...errors import IntaglioError
+from ...files.chat.template import read_chat_format
 from ...files.tokenizer_file import named_tokens
-from ...runtime.chat.template import read_chat_format
 from ..settings import Settings
 from .loaded import ServedModel
 

@@ -6,9 +6,9 @@ from pydantic import Field
 
 from ...artifact import ModelFacts
 from ...errors import UsageError
+from ...files.chat.template import ChatFormat
 from ...files.library_errors import library_errors
 from ...runtime.chat.chat import RESERVED
-from ...runtime.chat.template import ChatFormat
 from ...runtime.text.detokenize import decoding_refusal
 from ...runtime.text.prompts import token_ids
 from ...runtime.text.tokenizer import Tokenizer

@@ -114,12 +114,12 @@ def test_a_file_longer_than_its_kind_is_refused(tmp_path: Path, monkeypatch: pyt
 
 
 # Texts of models, of users' code and of schemas: no files.
-OWN = {"runtime/chat/tool_call.py", "runtime/chat/tool_calls.py", "runtime/chat/tool_schema.py"}
+OWN = {"runtime/chat/tool_call.py", "runtime/chat/tool_calls.py", "files/chat/tool_schema.py"}
 OWN |= {"runtime/chat/call_grammar.py", "runtime/sequence/constraint.py", "files/json_file.py"}
 
 
 def test_every_json_file_is_read_by_this_reader() -> None:
-    rooms = ("cli", "exporter", "models", "parity", "runtime")
+    rooms = ("cli", "exporter", "files", "models", "parity", "runtime")
     files = [*ROOT.glob("*.py"), *(file for room in rooms for file in (ROOT / room).rglob("*.py"))]
     assert len(files) > 200
     for file in files:

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from ....files.chat.template import ChatFormat
 from ....runtime.chat.chat import RESERVED
-from ....runtime.chat.template import ChatFormat
 from ...errors import ApiError
 from .body import ChatBody
 

@@ -6,10 +6,10 @@ from typing import Any, cast
 import numpy as np
 import pytest
 from intaglio.errors import ConstraintError, UsageError
+from intaglio.files.chat.template import read_chat_format
 from intaglio.runtime.chat.call_formats import DEEPSEEK, HERMES
 from intaglio.runtime.chat.call_grammar import call_grammar, format_of
 from intaglio.runtime.chat.chat import ChatOptions, prepare_turn
-from intaglio.runtime.chat.template import read_chat_format
 from intaglio.runtime.chat.tool_call import ToolCall
 from intaglio.runtime.chat.tool_calls import ToolCallParser
 from intaglio.runtime.sequence.constraint import Grammars

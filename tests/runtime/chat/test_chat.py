@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from intaglio.errors import ArtifactError, PromptError, UsageError
 from intaglio.exporter import export
+from intaglio.files.chat.template import ChatFormat
 from intaglio.runtime import BrokenToolCall, TextGenerator, ToolCall, ToolResult, load, run_tools
 from intaglio.runtime.chat.chat import finish, stream_chat
-from intaglio.runtime.chat.template import ChatFormat
 from intaglio.runtime.text.tokenizer import load_tokenizer
 from intaglio.tests.runtime import fakes
 from intaglio.tests.runtime.generation.scripted import CHECKPOINTS, Scripted

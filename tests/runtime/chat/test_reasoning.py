@@ -1,8 +1,8 @@
 """Thought and answer in streamed text: independent of the chunks, and only a possible tag is held back."""
 
 import pytest
+from intaglio.files.chat.template import ChatFormat
 from intaglio.runtime.chat.reasoning import CLOSE, OPEN, ReasoningParser
-from intaglio.runtime.chat.template import ChatFormat
 
 FENCE = "```"
 # text, whether the template has opened the block, the thought (None: there was no block), the answer

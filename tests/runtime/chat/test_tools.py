@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 from intaglio.errors import UsageError
+from intaglio.files.chat.template import read_chat_format
 from intaglio.runtime import Generation
 from intaglio.runtime.chat.chat import ChatParser, ChatStream, finish
-from intaglio.runtime.chat.template import read_chat_format
 from intaglio.runtime.chat.tool_call import BrokenToolCall, ToolCall
 from intaglio.runtime.chat.tool_calls import TextOrCall, ToolCallParser
 from intaglio.runtime.chat.tool_loop import execute_calls

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from intaglio.files.chat.template import read_chat_format
 from intaglio.runtime import ChatReply, Generation
 from intaglio.runtime.chat.chat import ChatStream, finish, stream_chat
-from intaglio.runtime.chat.template import read_chat_format
 from intaglio.runtime.sequence.stream import TextStream
 from intaglio.runtime.text.tokenizer import load_tokenizer
 

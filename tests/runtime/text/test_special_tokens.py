@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from intaglio.errors import ArtifactError
-from intaglio.runtime.chat.template import read_chat_format
+from intaglio.files.chat.template import read_chat_format
 from intaglio.runtime.text.tokenizer import load_tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 

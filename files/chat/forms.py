@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any, TypeGuard
 
-from ...files.json_file import parse_json
+from ..json_file import parse_json
 
 Plain = dict[str, Any]
 Form = Callable[[Any], Any]

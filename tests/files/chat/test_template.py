@@ -11,8 +11,8 @@ from typing import Any, Literal
 import pytest
 from intaglio.artifact import TEMPLATE_FOLDER
 from intaglio.errors import ArtifactError, PromptError, UsageError
-from intaglio.runtime.chat.template import ChatFormat, read_chat_format
-from intaglio.runtime.chat.tool_schema import schema_of
+from intaglio.files.chat.template import ChatFormat, read_chat_format
+from intaglio.files.chat.tool_schema import schema_of
 
 CHECKPOINTS = Path(__file__).parents[2] / "checkpoints"
 FAMILIES = ["tiny-qwen2", "tiny-exaone4"]

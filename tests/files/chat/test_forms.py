@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from intaglio.errors import PromptError
-from intaglio.runtime.chat.template import ChatFormat
+from intaglio.files.chat.template import ChatFormat
 
 # How published templates show contents, results and arguments, each in a line.
 CONTENT = {

@@ -17,10 +17,10 @@ from typing import Any
 
 from ...artifact import TEMPLATE_FOLDER
 from ...errors import ArtifactError, IntaglioError, PromptError, UsageError
-from ...files.regular_file import read_regular
-from ...files.tokenizer_file import named_tokens
 from ...known_options import nearest
-from ..folder import read_json
+from ..json_file import read_object
+from ..regular_file import read_regular
+from ..tokenizer_file import named_tokens
 from .forms import misshown, variants
 from .messages import Message, cut_at_marker, mark_final_text, normalize_messages, plain_value
 from .tool_schema import tool_schemas
@@ -246,12 +246,17 @@ class ChatFormat:
 
 
 def read_chat_format(folder: Path) -> ChatFormat:
-    """Read an artifact's chat templates and special tokens; without a template, ``render`` raises ArtifactError.
+    """Read the chat templates and special tokens of an artifact or a checkpoint.
+
+    Without a template, ``render`` raises ArtifactError.
 
     Raises:
         ArtifactError: a file cannot be read, or ``chat_template`` is neither a string nor a list of named strings.
     """
-    config = read_json(folder / "tokenizer_config.json")
+    try:
+        config = read_object(folder / "tokenizer_config.json")
+    except ValueError as error:
+        raise ArtifactError(f"{error}; export the model again") from None
     # Files have priority over the entry, as in transformers: the entry is not read where there is one.
     templates = _template_files(folder) or _named_templates(
         config.get("chat_template"), folder / "tokenizer_config.json"

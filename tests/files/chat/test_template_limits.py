@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from intaglio.errors import ArtifactError
-from intaglio.runtime.chat.template import ChatFormat
+from intaglio.files.chat.template import ChatFormat
 
 ROOT = Path(__file__).parents[3]
 STEPS, CHARACTERS = 50_000, 2_000_000
@@ -125,8 +125,8 @@ import json, resource, sys
 memory, seconds, steps, characters = map(int, sys.argv[1:])
 resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
 resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-from intaglio.runtime.chat.sandbox.budget import Budget, TemplateLimitError
-from intaglio.runtime.chat.sandbox.sandbox import render
+from intaglio.files.chat.sandbox.budget import Budget, TemplateLimitError
+from intaglio.files.chat.sandbox.sandbox import render
 for line in sys.stdin:
     try:
         text = render(json.loads(line), {"messages": [{"role": "user", "content": "x"}]}, Budget(steps, characters))
