@@ -11,6 +11,7 @@ import numpy as np
 
 from ...errors import CheckpointError, UnsupportedError
 from ...files.json_fields import shown
+from .experts import mixture_config
 from .header import StoredTensor
 from .names import EMBEDDING, HEAD
 from .parts import Metadata
@@ -19,8 +20,11 @@ from .rope import SCALING, Floats, number, rope_parameters
 ARCHITECTURE = "general.architecture"
 TYPE = "general.type"
 QUANTIZATION_VERSION = "general.quantization_version"
-CLASSES: Mapping[str, str] = {"qwen2": "Qwen2", "exaone4": "Exaone4"}
+CLASSES: Mapping[str, str] = {"qwen2": "Qwen2", "exaone4": "Exaone4", "qwen2moe": "Qwen2Moe"}
 """The architectures that are read, with the beginning of their class names."""
+MIXTURE = "qwen2moe"
+MODEL_TYPES: Mapping[str, str] = {MIXTURE: "qwen2_moe"}
+"""config.json's names of the architectures that have another one there."""
 
 NONE, MEAN, CLS, LAST, RANK = range(5)
 POOLINGS: Mapping[int, str] = {MEAN: "mean", CLS: "cls", LAST: "lasttoken"}
@@ -38,11 +42,20 @@ READ = frozenset(
         "yarn_beta_slow".split()
     )
 }
+MIXTURE_READ = frozenset(
+    "expert_count expert_used_count expert_feed_forward_length expert_shared_feed_forward_length".split()
+)
+"""Keys that an architecture with mixtures has besides."""
 INERT = frozenset({"rope.scaling.finetuned", "tensor_data_layout"})
 """Without effect on these architectures."""
 NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "expert_count": (0,),
     "expert_used_count": (0,),
+    "expert_gating_func": (1,),  # softmax
+    "expert_weights_norm": (False,),
+    "expert_weights_scale": (0.0, 1.0),
+    "expert_group_count": (0, 1),
+    "expert_group_used_count": (0, 1),
     "nextn_predict_layers": (0,),
     "leading_dense_block_count": (0,),
     "use_parallel_residual": (False,),
@@ -82,6 +95,15 @@ def read_family(metadata: Metadata) -> str:
     return family
 
 
+def read_expert_count(metadata: Metadata, family: str) -> int | None:
+    """Return the number of experts of a layer; None in an architecture without mixtures.
+
+    Raises:
+        CheckpointError: it is missing.
+    """
+    return _Architecture(metadata, family).needed("expert_count") if family == MIXTURE else None
+
+
 def read_config(
     metadata: Metadata, family: str, tensors: Mapping[str, StoredTensor], factors: Floats | None
 ) -> dict[str, Any]:
@@ -115,7 +137,7 @@ def read_config(
     pooling = metadata.integer(f"{family}.pooling_type") or NONE
     config: dict[str, Any] = {
         "architectures": [CLASSES[family] + ("Model" if pooling in POOLINGS else "ForCausalLM")],
-        "model_type": family,
+        "model_type": MODEL_TYPES.get(family, family),
         "vocab_size": rows,
         "hidden_size": hidden,
         "intermediate_size": fields.needed("feed_forward_length"),
@@ -139,6 +161,9 @@ def read_config(
     if (causal := metadata.boolean(f"{family}.attention.causal")) is not None:
         config["is_causal"] = causal
     config |= _windows(fields, layers) if family == "exaone4" else _no_windows(fields, config)
+    if family == MIXTURE:
+        sizes = {key: fields.integer(key) for key in (*MIXTURE_READ, "feed_forward_length")}
+        config |= mixture_config(tensors, sizes | {"expert_used_count": fields.needed("expert_used_count")}, layers)
     for name in ("bos", "eos"):
         if (token := metadata.integer(f"tokenizer.ggml.{name}_token_id", least=0)) is not None:
             config[f"{name}_token_id"] = token
@@ -196,12 +221,12 @@ def _windows(fields: _Architecture, layers: int) -> dict[str, Any]:
 
 
 def _no_windows(fields: _Architecture, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Check that a Qwen2 has no window that counts: llama.cpp computes none."""
+    """Check that a Qwen2 or Qwen2-MoE has no window that counts: llama.cpp computes none."""
     window = fields.integer("attention.sliding_window")
     if window is not None and window < config["max_position_embeddings"]:
         raise UnsupportedError(
-            f"{fields.metadata.where}: qwen2.attention.sliding_window is {window}, which llama.cpp does not compute; "
-            "use another file"
+            f"{fields.metadata.where}: {fields.family}.attention.sliding_window is {window}, which llama.cpp does not "
+            "compute; use another file"
         )
     return {}
 
@@ -210,7 +235,7 @@ def _check_keys(metadata: Metadata, family: str) -> None:
     unknown = []
     for key, value in metadata.values.items():
         name = key.removeprefix(f"{family}.")
-        if name == key or name in READ | INERT:
+        if name == key or name in READ | INERT or (family == MIXTURE and name in MIXTURE_READ):
             continue
         if name not in NEUTRAL or isinstance(value, np.ndarray | list) or value not in NEUTRAL[name]:
             unknown.append(f"{key} = {shown(value)}")

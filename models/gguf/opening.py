@@ -10,7 +10,7 @@ import numpy as np
 from ...errors import CheckpointError
 from ..quantized.weights import QuantizedWeights
 from .companions import write_companions
-from .config import read_config, read_family
+from .config import read_config, read_expert_count, read_family
 from .header import Header
 from .names import EMBEDDING, ROPE_FACTORS, renamed
 from .parts import Metadata, read_parts
@@ -39,7 +39,7 @@ def open_gguf(path: Path) -> OpenedGGUF:
     files, header = read_parts(path)
     metadata = Metadata(header.metadata, str(path))
     family = read_family(metadata)
-    stored = renamed(header.tensors, family, path)
+    stored = renamed(header.tensors, family, path, read_expert_count(metadata, family))
     if len(header.tensors[EMBEDDING].shape) != 2:
         raise CheckpointError(f"{path}: {EMBEDDING} is not a matrix; fetch the file again")
     config = read_config(metadata, family, header.tensors, _rope_factors(header, path))

@@ -41,6 +41,8 @@ PRE_TOKENIZERS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any] | None]]
 }
 """The pre-tokenizer and the normalizer by ``tokenizer.ggml.pre``. llama.cpp has GPT-2's words for exaone4."""
 UNNAMED = (None, "default")
+OF_ARCHITECTURES: Mapping[str, str] = {"qwen2moe": "qwen2"}
+"""The pre-tokenizers of architectures whose name is not that of one."""
 
 READ = frozenset(
     """model pre tokens token_type merges scores bos_token_id eos_token_id eot_token_id eom_token_id unknown_token_id
@@ -62,7 +64,11 @@ NAMES: Mapping[str, str] = {
     "mask_token": "mask_token_id",
 }
 """The keys of the tokens that tokenizer_config.json names."""
-CLASSES: Mapping[str, str] = {"qwen2": "Qwen2Tokenizer", "exaone4": "PreTrainedTokenizerFast"}
+CLASSES: Mapping[str, str] = {
+    "qwen2": "Qwen2Tokenizer",
+    "qwen2moe": "Qwen2Tokenizer",
+    "exaone4": "PreTrainedTokenizerFast",
+}
 PADDING = re.compile(r"\[PAD\d+\]")
 """What the conversion calls the rows of the embedding that have no token."""
 
@@ -96,8 +102,8 @@ def read_tokenizer(
         )
     pre, notes = metadata.text(PRE), []
     if pre in UNNAMED:
-        pre = family
-        notes.append(f"{PRE} does not name a pre-tokenizer: that of {family} is taken")
+        pre = OF_ARCHITECTURES.get(family, family)
+        notes.append(f"{PRE} does not name a pre-tokenizer: that of {pre} is taken")
     if pre not in PRE_TOKENIZERS:
         raise UnsupportedError(
             f"{metadata.where}: {PRE} is {shown(pre)}, a pre-tokenizer that is not known; known are "

@@ -28,8 +28,18 @@ NAMES = {
     "mlp.down_proj": "ffn_down",
     "input_layernorm": "attn_norm",
     "post_feedforward_layernorm": "post_ffw_norm",
+    "mlp.gate": "ffn_gate_inp",
+    "mlp.shared_expert_gate": "ffn_gate_inp_shexp",
+    "mlp.shared_expert.gate_proj": "ffn_gate_shexp",
+    "mlp.shared_expert.up_proj": "ffn_up_shexp",
+    "mlp.shared_expert.down_proj": "ffn_down_shexp",
 }
-NORM_AFTER_ATTENTION = {"qwen2": "ffn_norm", "exaone4": "post_attention_norm"}
+EXPERTS = {f"{name}_proj": f"ffn_{name}_exps" for name in ("gate", "up", "down")}
+"""One tensor of all experts of a layer, by the name of one's."""
+ARCHITECTURES = {"qwen2": "qwen2", "exaone4": "exaone4", "qwen2_moe": "qwen2moe"}
+IN_FLOAT32 = ("ffn_gate_inp.weight", "ffn_gate_inp_shexp.weight")
+"""What the conversion leaves in float32."""
+NORM_AFTER_ATTENTION = {"qwen2": "ffn_norm", "qwen2_moe": "ffn_norm", "exaone4": "post_attention_norm"}
 """``post_attention_layernorm``: before the MLP in Qwen2, on attention's output in EXAONE 4.0."""
 WHOLE = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 
@@ -45,7 +55,10 @@ LLAMA3 = {
 
 def config(family: str, **changes: Any) -> dict[str, Any]:
     """A config.json whose sizes the K types' blocks of 256 divide."""
-    return tiny.config(family, hidden_size=256, intermediate_size=512, head_dim=64, **changes)
+    sizes: dict[str, Any] = {"hidden_size": 256, "intermediate_size": 512, "head_dim": 64}
+    if family == "qwen2_moe":
+        sizes |= {"num_experts": 3, "moe_intermediate_size": 256, "shared_expert_intermediate_size": 512}
+    return tiny.config(family, **sizes | changes)
 
 
 def gguf_name(name: str, family: str) -> str:
@@ -54,6 +67,8 @@ def gguf_name(name: str, family: str) -> str:
     if module in WHOLE:
         return f"{WHOLE[module]}.{leaf}"
     _, _, layer, rest = module.split(".", 3)
+    if rest.startswith("mlp.experts."):
+        return f"blk.{layer}.{EXPERTS[rest.rpartition('.')[2]]}.{leaf}"
     kind = NORM_AFTER_ATTENTION[family] if rest == "post_attention_layernorm" else NAMES[rest]
     return f"blk.{layer}.{kind}.{leaf}"
 
@@ -80,17 +95,16 @@ def write(
         parts: the number of files.
     """
     family = values["model_type"]
-    writer = gguf.GGUFWriter(None, family, split_max_tensors=0)
     facts = architecture(values) | (vocabulary(values, path.parent) if tokenizer else {}) | dict(metadata or {})
     made = tiny.weights(values) if tensors is None else tensors
-    stored = {gguf_name(name, family): tensor for name, tensor in made.items()}
+    stored = stored_tensors(made, family)
     if values["rope_parameters"]["rope_type"] == "llama3":
         stored["rope_freqs.weight"] = rope_factors(values)
     names = [*stored, *(add or {})]
     count = -(-len(names) // parts)
     for part in range(parts):
         file = path if parts == 1 else path.with_name(f"{path.stem}-{part + 1:05}-of-{parts:05}.gguf")
-        writer = gguf.GGUFWriter(file, family)
+        writer = gguf.GGUFWriter(file, ARCHITECTURES[family])
         if part == 0:
             for key, value in facts.items():
                 add_value(writer, key, value)
@@ -100,12 +114,26 @@ def write(
             writer.add_int32("split.tensors.count", len(names))
         for name in names[part * count : (part + 1) * count]:
             tensor = stored[name] if name in stored else (add or {})[name]
-            add_tensor(writer, name, tensor, type_name if tensor.dim() == 2 and name in stored else "F32")
+            matrix = tensor.dim() > 1 and name in stored and not name.endswith(IN_FLOAT32)
+            add_tensor(writer, name, tensor, type_name if matrix else "F32")
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
     return path if parts == 1 else path.with_name(f"{path.stem}-00001-of-{parts:05}.gguf")
+
+
+def stored_tensors(tensors: Mapping[str, Tensor], family: str) -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint as a file has them: those of a layer's experts stacked, [X, N, K]."""
+    groups: dict[str, dict[int, Tensor]] = {}
+    for name, tensor in tensors.items():
+        expert = int(name.split(".experts.")[1].split(".")[0]) if ".experts." in name else 0
+        groups.setdefault(gguf_name(name, family), {})[expert] = tensor
+    found = {}
+    for name, group in groups.items():
+        stacked = torch.stack([group[i] for i in sorted(group)]) if "_exps." in name else group[0]
+        found[name] = stacked.squeeze(0) if name.endswith("ffn_gate_inp_shexp.weight") else stacked
+    return found
 
 
 def add_tensor(writer: gguf.GGUFWriter, name: str, tensor: Tensor, type_name: str) -> None:
@@ -116,7 +144,9 @@ def add_tensor(writer: gguf.GGUFWriter, name: str, tensor: Tensor, type_name: st
         stored = tensor.bfloat16().view(torch.uint8).numpy()
         writer.add_tensor(name, stored, raw_dtype=gguf.GGMLQuantizationType.BF16)
     else:
-        writer.add_tensor(name, quantize(values, type_name), raw_dtype=gguf.GGMLQuantizationType[type_name])
+        packed = quantize(values.reshape(-1, values.shape[-1]), type_name)
+        packed = packed.reshape(*values.shape[:-1], packed.shape[-1])
+        writer.add_tensor(name, packed, raw_dtype=gguf.GGMLQuantizationType[type_name])
 
 
 def add_value(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
@@ -137,7 +167,7 @@ def add_value(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
 
 def architecture(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the metadata of a config, as the conversion writes it."""
-    family, rope = values["model_type"], values["rope_parameters"]
+    family, rope = ARCHITECTURES[values["model_type"]], values["rope_parameters"]
     found: dict[str, Any] = {
         "general.type": "model",
         "general.name": "Tiny",
@@ -158,6 +188,13 @@ def architecture(values: Mapping[str, Any]) -> dict[str, Any]:
         found[f"{family}.rope.scaling.factor"] = float(rope["factor"])
     if rope["rope_type"] == "yarn":
         found[f"{family}.rope.scaling.original_context_length"] = rope["original_max_position_embeddings"]
+    if family == "qwen2moe":
+        found |= {
+            "qwen2moe.expert_count": values["num_experts"],
+            "qwen2moe.expert_used_count": values["num_experts_per_tok"],
+            "qwen2moe.expert_feed_forward_length": values["moe_intermediate_size"],
+            "qwen2moe.expert_shared_feed_forward_length": values["shared_expert_intermediate_size"],
+        }
     if family == "exaone4":
         found["exaone4.vocab_size"] = values["vocab_size"]
         if values["sliding_window"] is not None:
@@ -215,7 +252,7 @@ def tokenizer_metadata(data: Mapping[str, Any], values: Mapping[str, Any], templ
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in data["model"]["merges"]]
     found: dict[str, Any] = {
         "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.pre": values["model_type"],
+        "tokenizer.ggml.pre": "exaone4" if values["model_type"] == "exaone4" else "qwen2",
         "tokenizer.ggml.tokens": tokens,
         "tokenizer.ggml.token_type": [int(kind) for kind in types],
         "tokenizer.ggml.merges": merges,
@@ -237,9 +274,17 @@ def read_values(path: Path) -> dict[str, Tensor]:
     for layer in range(reader.fields[f"{architecture}.block_count"].contents()):
         for ours, theirs in NAMES.items():
             names[f"blk.{layer}.{theirs}.weight"] = f"model.layers.{layer}.{ours}.weight"
+        for ours, theirs in EXPERTS.items():
+            names[f"blk.{layer}.{theirs}.weight"] = f"model.layers.{layer}.mlp.experts.*.{ours}.weight"
     names |= {f"{theirs}.weight": f"{ours}.weight" for ours, theirs in WHOLE.items()}
-    return {
-        names[tensor.name]: torch.from_numpy(np.array(gguf.quants.dequantize(tensor.data, tensor.tensor_type)))
-        for tensor in reader.tensors
-        if tensor.tensor_type.name not in (*FLOATS, "BF16")
-    }
+    found: dict[str, Tensor] = {}
+    for tensor in reader.tensors:
+        if tensor.tensor_type.name in (*FLOATS, "BF16"):
+            continue
+        name = names[tensor.name]
+        values = torch.from_numpy(np.array(gguf.quants.dequantize(tensor.data, tensor.tensor_type)))
+        if values.dim() == 2:
+            found[name] = values
+        else:
+            found |= {name.replace("*", str(expert)): matrix for expert, matrix in enumerate(values)}
+    return found
