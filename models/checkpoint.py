@@ -31,6 +31,7 @@ from .reading.custom_code import check_custom_code, custom_code
 from .reading.layout import read_layout
 from .reading.options import ReadOptions
 from .storage.decoded import Decoded
+from .storage.fused_experts import FusedExperts
 from .storage.safetensors_files import INDEXES, SafetensorsFiles
 from .storage.store import Renamed, TensorStore
 from .weight_source import CHUNK_BYTES, TensorInfo, find_trunk, row_ranges
@@ -129,10 +130,11 @@ class Checkpoint:
         else:
             files = SafetensorsFiles(self.folder, tied=self.config.tie_word_embeddings)
             self.files, self.config_file = files.files, self.folder / CONFIG
-            layout = read_layout(files.tensors, self.folder)
-            store = Renamed(files, layout.stored)
+            stored = FusedExperts(files, self.config)
+            layout = read_layout(stored.tensors, self.folder)
+            store = Renamed(stored, layout.stored)
             quantized = read_quantized(JSONFields(reader.values, reader.where), store, self.folder)
-            notes += [*files.notes, *layout.notes]
+            notes += [*files.notes, stored.note, *layout.notes]
         wide = any(info.dtype == "F64" for info in store.tensors.values())
         self.quantized: Mapping[str, QuantizedWeight] = {}
         if quantized is not None:

@@ -65,6 +65,18 @@ def read_tensor(path: Path, name: str, rows: range | None = None, columns: range
         return part
 
 
+def read_slice(path: Path, name: str, index: int, rows: range, columns: range | None) -> Tensor:
+    """Return rows, and columns, of one matrix of a tensor [X, N, K], in memory of its own.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    with _opened(path, name) as file:
+        across = slice(None) if columns is None else slice(columns.start, columns.stop)
+        part: Tensor = file.get_slice(name)[index : index + 1, rows.start : rows.stop, across]
+        return part[0]
+
+
 @contextmanager
 def _opened(path: Path, name: str) -> Iterator[Any]:
     remedy = "fetch the file again"
