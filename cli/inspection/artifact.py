@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ...artifact import Manifest, Source
 from ...contract import ACTIVATIONS, BITS, has_cache
+from .active import experts_of_artifact
 from .description import COMPUTED, Description, group_tensors
 from .text_files import text_facts
 from .weights import bits_per_weight, estimated_kl, part_of, stored_bytes, stored_weights
@@ -19,6 +20,7 @@ def describe_artifact(path: Path, manifest: Manifest) -> Description:
     """Describe an artifact; its weights are not opened."""
     groups = group_tensors(_tensors(manifest))
     weights = stored_weights(manifest)
+    experts = experts_of_artifact(path, manifest)
     return Description(
         path=str(path),
         kind="artifact",
@@ -34,6 +36,7 @@ def describe_artifact(path: Path, manifest: Manifest) -> Description:
         details={
             "target": manifest.target,
             "operators": manifest.operators,
+            **({"experts": experts} if experts else {}),
             **text_facts(path, manifest.task),
             "source": f"{manifest.source.id} @ {manifest.source.revision or manifest.source.digest}",
             **({"adapters": adapters_in_words(manifest.source)} if manifest.source.adapters else {}),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...extras import export_extra
+from .active import Mixture, describe
 from .description import Description, group_tensors
 from .quantized import AS_IT_IS, stored_formats
 from .text_files import text_facts
@@ -72,13 +73,7 @@ def _experts(checkpoint: "Checkpoint") -> dict[str, int]:
     experts = checkpoint.config.experts
     assert experts is not None
     sizes = {name: prod(info.shape) for name, info in checkpoint.tensors.items()}
-    routed = sum(size for name, size in sizes.items() if ".mlp.experts." in name)
-    return {
-        "layers with experts": sum(experts.layers),
-        "experts of a layer": experts.count,
-        "experts of a token": experts.per_token,
-        "active parameters": sum(sizes.values()) - routed + routed * experts.per_token // experts.count,
-    }
+    return describe(Mixture(sum(experts.layers), experts.count, experts.per_token), sizes)
 
 
 def _tensors(checkpoint: "Checkpoint") -> Iterator[tuple[str, int, int]]:
