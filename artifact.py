@@ -51,7 +51,7 @@ ATTENTIONS: tuple[Attention, ...] = typing.get_args(Attention)
 JSON_KEYS: Mapping[str, str] = {"kl_estimate": "damage"}
 """The keys in ``intaglio.json`` of the fields that have another name there."""
 
-OPTIONAL: Mapping[str, object] = {"adapters": (), "attention": "causal", "card": None, "notes": ()}
+OPTIONAL: Mapping[str, object] = {"adapters": (), "attention": "causal", "calibration": (), "card": None, "notes": ()}
 """The fields that ``intaglio.json`` has only where their value is another one than this."""
 
 SUFFIXES: Mapping[Precision, str] = {"fp32": "", "fp16": "_fp16", "bf16": "_bf16", "int8": "_quantized", "int4": "_q4"}
@@ -177,6 +177,19 @@ class FileEntry:
 
 
 @dataclass(frozen=True)
+class CalibrationText:
+    """A text that weights were calibrated on.
+
+    ``name`` is a file's, "default" for the text that comes with intaglio, or "self" for one that the model generated.
+    ``sha256`` is the file's, or that of the generated tokens as int64. ``tokens`` is how many of them were read.
+    """
+
+    name: str
+    sha256: str
+    tokens: int
+
+
+@dataclass(frozen=True)
 class Parity:
     """The verdict of the comparison with the source."""
 
@@ -187,7 +200,8 @@ class Parity:
 class Manifest:
     """The whole of ``intaglio.json``.
 
-    ``notes`` say, a sentence each, how the checkpoint was read where its files leave that open.
+    ``notes`` say, a sentence each, how the checkpoint was read where its files leave that open. ``calibration`` has the
+    texts that weights were calibrated on; it is empty where they were only rounded.
     """
 
     family: str
@@ -203,6 +217,7 @@ class Manifest:
     parity: Parity = field(default_factory=Parity)
     format_version: int = FORMAT_VERSION
     notes: tuple[str, ...] = ()
+    calibration: tuple[CalibrationText, ...] = ()
 
     @property
     def graph(self) -> str:

@@ -81,6 +81,10 @@ adapter_option = click.option(
 )
 
 
+# Copies of the exporter's constants, whose import would load torch; a test compares them.
+CALIBRATION_NAMES = ("default", "self")
+
+
 @dataclass(frozen=True)
 class Making:
     """The options with which an artifact is made, for ``export`` and ``quantize``."""
@@ -109,6 +113,32 @@ def accuracy_level_option(function: Function) -> Function:
             callback=lambda context, parameter, value: None if value is None else int(value),
             help="`4` multiplies quantized weights by int8 activations, which is faster, `0` by float ones; an "
             "attribute of MatMulNBits, for target ort.  [default: 4, or what calibration favours]",
+        ),
+    )
+
+
+def parse_calibration(
+    _: click.Context, __: click.Parameter, values: tuple[str, ...]
+) -> "tuple[str | Path, ...] | None":
+    """Return the calibration texts: names as they are, files as paths; None without any."""
+    return tuple(value if value in CALIBRATION_NAMES else Path(value) for value in values) or None
+
+
+def calibration_options(function: Function) -> Function:
+    """Add ``--calibration``, a tuple or None, and ``--windows``, an int or None."""
+    return _with_options(
+        function,
+        click.option(
+            "--calibration",
+            callback=parse_calibration,
+            multiple=True,
+            metavar="FILE",
+            help="Calibration text in UTF-8, or a .jsonl file whose lines hold chats (`messages`, `tools`), which the "
+            "model's template renders, or `text`; `default` is prose, a dozen languages and code; `self` lets the "
+            "model write the text. May be given several times: the texts get equal shares.  [default: default]",
+        ),
+        click.option(
+            "--windows", type=click.IntRange(min=1), metavar="N", help="Windows of calibration text to use, in all."
         ),
     )
 

@@ -11,8 +11,8 @@ from .sizes import size
 Report = Callable[[str, int, int], None]
 """``report(stage, done, total)``"""
 
-COUNTED = frozenset({"graph", "sensitivity", "layers", "cases", "operators", "calls", "lines"})
-"""Stages whose numbers are steps, layers, cases, calls or lines. Those of other stages are bytes."""
+COUNTED = frozenset({"graph", "sensitivity", "layers", "cases", "operators", "calls", "lines", "text"})
+"""Stages whose numbers are steps, layers, cases, calls, lines or tokens. Those of other stages are bytes."""
 
 IN_PERCENT = frozenset({"calibration"})
 """Stages that count the same data several times, so that only the percentage is meaningful."""

@@ -1,10 +1,12 @@
 """The summary that `export` and `quantize` print of a new artifact."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ..artifact import Manifest
+from .inspection.artifact import calibration_in_words
 from .inspection.text_files import text_facts
 from .inspection.weights import bits_per_weight, describe_formats, estimated_kl, stored_weights
 from .show import print_facts, print_json
@@ -45,6 +47,8 @@ def print_summary(
             "stages": {name: round(part, 3) for name, part in stages.items()},
             "peak_rss_bytes": peak,
         }
+        if manifest.calibration:
+            document["calibration"] = [asdict(text) for text in manifest.calibration]
         if manifest.notes:
             document["notes"] = list(manifest.notes)
         if weights:
@@ -56,6 +60,8 @@ def print_summary(
         ("model", f"{manifest.family}, {manifest.task}, {manifest.precision}, target {manifest.target}"),
         ("size", f"{size(total)} in {len(manifest.files)} files"),
     ]
+    if manifest.calibration:
+        facts.append(("text", f"calibrated on {calibration_in_words(manifest.calibration)}"))
     facts += [("note", note) for note in manifest.notes]
     facts += [(name, fact) for name, fact in text_facts(out, manifest.task).items() if fact.startswith("none")]
     facts.append(("parity", verdict))

@@ -15,6 +15,7 @@ from ..artifact import (
     TARGETS,
     TASKS,
     Attention,
+    CalibrationText,
     FileEntry,
     FloatPrecision,
     Manifest,
@@ -158,10 +159,11 @@ def export(
             if not isinstance(checkpoint, ArtifactCheckpoint):
                 digest = stack.enter_context(Digest(checkpoint))
             quantizer: Quantizer | StoredWeights | None = None if as_it_is is None else as_it_is.quantizer
+            texts: tuple[CalibrationText, ...] = ()
             if quantizer is None and (precision == "int8" or precision == "int4"):
                 options = options or QuantizeOptions()
                 scratch = stack.enter_context(scratch_folder(out, resume=options.resume))
-                quantizer = prepare(checkpoint, chosen, target, precision, options, scratch, report, device)
+                quantizer, texts = prepare(checkpoint, chosen, target, precision, options, scratch, report, device)
             if isinstance(quantizer, Quantizer):
                 notes = (*notes, *quantizer.notes)
             graph = build_graph(checkpoint, chosen, target, activations, report, quantizer, form_for(device))
@@ -226,6 +228,7 @@ def export(
             tools=tools(),
             files=files,
             notes=notes,
+            calibration=texts,
         )
         if device is not None:
             manifest = replace(manifest, notes=(*notes, *device_notes(device, folder, manifest)))

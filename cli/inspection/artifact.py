@@ -1,11 +1,11 @@
 """The description of an artifact, from its manifest."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...artifact import Manifest, Source
+from ...artifact import CalibrationText, Manifest, Source
 from ...contract import ACTIVATIONS, BITS, has_cache
 from .active import experts_of_artifact
 from .description import COMPUTED, Description, group_tensors
@@ -40,6 +40,7 @@ def describe_artifact(path: Path, manifest: Manifest) -> Description:
             **text_facts(path, manifest.task),
             "source": f"{manifest.source.id} @ {manifest.source.revision or manifest.source.digest}",
             **({"adapters": adapters_in_words(manifest.source)} if manifest.source.adapters else {}),
+            **({"calibration": calibration_in_words(manifest.calibration)} if manifest.calibration else {}),
             "tools": manifest.tools,
             "parity": manifest.parity.verdict,
         },
@@ -54,6 +55,11 @@ def describe_artifact(path: Path, manifest: Manifest) -> Description:
 def adapters_in_words(source: Source) -> str:
     """Return the adapters that a model was made with, each with its revision or digest and its weight."""
     return ", ".join(f"{one.id} @ {one.revision or one.digest} x {one.weight:g}" for one in source.adapters)
+
+
+def calibration_in_words(texts: Sequence[CalibrationText]) -> str:
+    """Return the names of calibration texts, each with the tokens that were read."""
+    return ", ".join(f"{text.name} ({text.tokens:,} tokens)" for text in texts)
 
 
 def _runtimes(path: Path, manifest: Manifest) -> "list[Support] | None":

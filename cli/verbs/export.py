@@ -8,7 +8,7 @@ import click
 from ...artifact import PRECISIONS, Manifest, Precision
 from ...extras import export_extra
 from ..making import make_artifact
-from ..options import Making, accuracy_level_option, example, json_option, making_options
+from ..options import Making, accuracy_level_option, calibration_options, example, json_option, making_options
 from ..progress import Report
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     help="Precision of the weights. `auto` keeps those of a quantized checkpoint as they are, code for code, and is "
     "fp32 for another; the others are made anew, int8 and int4 as by `intaglio quantize` with its defaults.",
 )
+@calibration_options
 @accuracy_level_option
 @making_options
 @json_option
@@ -40,6 +41,8 @@ def command(
     source: str,
     out: Path,
     precision: Literal[Precision, "auto"],
+    calibration: tuple[str | Path, ...] | None,
+    windows: int | None,
     accuracy_level: "AccuracyLevel | None",
     making: Making,
     as_json: bool,
@@ -48,7 +51,8 @@ def command(
     with export_extra():
         from ...exporter import QuantizeOptions, export
         from ...models.adapters.given import parse_adapter
-    options = None if accuracy_level is None else QuantizeOptions(accuracy_level=accuracy_level)
+    options = QuantizeOptions(calibration=calibration, windows=windows, accuracy_level=accuracy_level)
+    given = None if options == QuantizeOptions() else options
 
     def make(report: Report) -> Manifest:
         return export(
@@ -57,7 +61,7 @@ def command(
             task=making.task,
             precision=precision,
             target=making.target,
-            options=options,
+            options=given,
             device=making.device,
             attention=making.attention,
             ignore_auto_map=making.ignore_auto_map,

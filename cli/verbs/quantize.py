@@ -8,7 +8,7 @@ import click
 from ...artifact import FLOAT_PRECISIONS, FloatPrecision, Manifest
 from ...extras import export_extra
 from ..making import make_artifact
-from ..options import Making, accuracy_level_option, example, json_option, making_options
+from ..options import Making, accuracy_level_option, calibration_options, example, json_option, making_options
 from ..progress import Report
 from ..sizes import parse_size
 
@@ -43,6 +43,7 @@ def parse_keep(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -
         "intaglio quantize Qwen/Qwen2-0.5B-Instruct out",
         "intaglio quantize ./checkpoint out --precision int8",
         "intaglio quantize ./checkpoint out --for webgpu",
+        "intaglio quantize ./checkpoint out --calibration default --calibration chats.jsonl",
         "intaglio quantize ./checkpoint out --target-size 330MB --keep '*.layers.0.*=int8' --resume",
     ),
 )
@@ -66,13 +67,7 @@ def parse_keep(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -
     metavar="N",
     help=f"Columns that share a scale: {', '.join(map(str, BLOCK_SIZES))}.  [default: mixed, or 32, or 16 and 32]",
 )
-@click.option(
-    "--calibration",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Calibration text, in UTF-8.  [default: prose, a dozen languages and code]",
-)
-@click.option("--windows", type=click.IntRange(min=1), metavar="N", help="Windows of the calibration text to use.")
+@calibration_options
 @click.option(
     "--keep",
     callback=parse_keep,
@@ -108,7 +103,7 @@ def command(
     precision: str,
     method: str,
     block_size: int | None,
-    calibration: Path | None,
+    calibration: tuple[str | Path, ...] | None,
     windows: int | None,
     keep: dict[str, str],
     target_size: int | None,

@@ -1,47 +1,138 @@
-"""The calibration text: windows of tokens, spread evenly over a file.
+"""The calibration text: windows of tokens, spread evenly over each of one or several texts.
 
 The default text is ``calibration.txt`` beside this file: explanatory English prose (from the Jargon File 4.4.7, which
 is in the public domain), the Universal Declaration of Human Rights in a dozen languages, and Python source of this
 project. A model that serves another domain is better calibrated on a text from there.
+
+Several texts get equal shares of the windows. One that is too short for its share gives all that it has, and the others
+share the rest.
 """
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 
+from ...artifact import CalibrationText
 from ...errors import CheckpointError, UsageError
 from ...files.library_errors import library_errors
 from ...files.tokenizer_file import read_tokenizer
+from ...models.weight_source import WeightSource
+from ..progress import Progress
+from .texts.files import read_text
+from .texts.generated import generate, kept
+from .texts.names import DEFAULT, SELF, Text
 
 DEFAULT_TEXT = Path(__file__).with_name("calibration.txt")
 WINDOWS = 64
 WINDOW = 512
 LEAST_TOKENS = 2048
-"""The least number of tokens; fewer do not represent a projection's inputs."""
+"""The least number of tokens of a text; fewer do not represent a projection's inputs."""
+
+GENERATED = "generated.safetensors"
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A text file and the limits of its use: at most ``windows`` windows of ``length`` tokens."""
+    """The texts, and the limits of their use: at most ``windows`` windows of ``length`` tokens in all."""
 
-    text: Path = DEFAULT_TEXT
+    texts: tuple[Text, ...] = (DEFAULT,)
     windows: int = WINDOWS
     length: int = WINDOW
 
 
-def read_windows(folder: Path, calibration: Calibration, context: int) -> Tensor:
-    """Return the text's windows in the model's tokens, int64 [W, S]; a short text gives smaller W and S.
+@dataclass(frozen=True)
+class CalibrationWindows:
+    """The windows of the texts.
 
     Args:
-        folder: the folder of ``tokenizer.json``.
-        context: the most tokens that the model takes.
+        tokens: int64 [W, S]; those of several texts alternate.
+        text: int64 [W], the index of each window's text.
+        texts: what was read, for the manifest.
+    """
+
+    tokens: Tensor
+    text: Tensor
+    texts: tuple[CalibrationText, ...]
+
+    def few(self, count: int) -> Tensor:
+        """Return about ``count`` windows, int64 [W, S], evenly spread over each text, and one of each at least."""
+        own = [(self.text == index).nonzero()[:, 0] for index in range(len(self.texts))]
+        counts = shares(max(count, len(own)), [len(windows) for windows in own])
+        chosen = [windows[spaced(len(windows), some)] for windows, some in zip(own, counts, strict=True)]
+        return self.tokens[torch.cat(chosen)]
+
+
+def read_windows(
+    checkpoint: WeightSource, calibration: Calibration, progress: Progress, scratch: Path | None = None
+) -> CalibrationWindows:
+    """Return the texts' windows in the model's tokens; short texts give fewer windows and shorter ones.
+
+    Args:
+        progress: called with the stage "text" (tokens) while the model generates.
+        scratch: a folder in which to keep what the model generates; None to keep nothing.
 
     Raises:
         CheckpointError: the tokenizer is missing or damaged.
-        UsageError: the text is not UTF-8, or too short.
+        UsageError: a text cannot be read, is too short, or the model does not fit into memory to generate it.
+        UnsupportedError: the model cannot generate text.
     """
+    folder = checkpoint.text_folder
+    tokenizer = _tokenizer(folder)
+    read = {text: _read(text, folder, tokenizer) for text in dict.fromkeys(calibration.texts) if text != SELF}
+    shortest = min((len(tokens) for tokens, _ in read.values()), default=calibration.length)
+    length = min(calibration.length, checkpoint.config.context_length, shortest)
+    texts = list(dict.fromkeys(calibration.texts))
+    if calibration.windows < len(texts):
+        raise UsageError(
+            f"{calibration.windows} windows for {len(texts)} calibration texts; give at least {len(texts)} as --windows"
+        )
+    most = [calibration.windows if text == SELF else len(read[text][0]) // length for text in texts]
+    counts = shares(calibration.windows, most)
+    windows, found = [], []
+    for text, count in zip(texts, counts, strict=True):
+        if text == SELF:
+            beginnings, _ = read.get(DEFAULT) or _read(DEFAULT, folder, tokenizer)
+            report = partial(progress, "text")
+            make = partial(generate, checkpoint, tokenizer, beginnings, count, length, report)
+            part = make() if scratch is None else kept(scratch / GENERATED, checkpoint, (count, length), make)
+            digest = hashlib.sha256(part.numpy().tobytes()).hexdigest()
+        else:
+            tokens, digest = read[text]
+            part = _spread(tokens, count, length)
+        windows.append(part)
+        found.append(CalibrationText(text.name if isinstance(text, Path) else text, digest, part.numel()))
+    # The place of each window among those of its text; sorted by it, the texts alternate.
+    places = torch.cat([(torch.arange(count) + 0.5) / count for count in counts])
+    order = torch.argsort(places, stable=True)
+    indices = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    return CalibrationWindows(torch.cat(windows)[order], indices[order], tuple(found))
+
+
+def shares(total: int, most: Sequence[int]) -> list[int]:
+    """Divide ``total`` into equal shares, none above its entry of ``most``; what one cannot take goes to the others."""
+    found = [0] * len(most)
+    left = min(total, sum(most))
+    while left:
+        open_ones = [index for index, limit in enumerate(most) if found[index] < limit]
+        for place, index in enumerate(open_ones):
+            equal = left // len(open_ones) + (place < left % len(open_ones))
+            found[index] += min(equal, most[index] - found[index])
+        left = min(total, sum(most)) - sum(found)
+    return found
+
+
+def spaced(size: int, count: int) -> Tensor:
+    """Return ``count`` of the numbers below ``size``, evenly spaced from the first to the last, int64 [count]."""
+    return torch.linspace(0, size - 1, count).long() if count > 1 else torch.zeros(count, dtype=torch.int64)
+
+
+def _tokenizer(folder: Path) -> Tokenizer:
     try:
         tokenizer = read_tokenizer(folder)
     except ValueError as error:
@@ -50,21 +141,23 @@ def read_windows(folder: Path, calibration: Calibration, context: int) -> Tensor
         raise CheckpointError(
             f"{folder / 'tokenizer.json'} is missing, and calibration reads text with it; add it, or use --method rtn"
         )
-    try:
-        text = calibration.text.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UsageError(f"{calibration.text}: {error.strerror}; give a text file as --calibration") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{calibration.text} is not text in UTF-8; give a text file as --calibration") from None
-    with library_errors(lambda why: UsageError(f"{calibration.text} cannot be tokenized ({why}); give another text")):
-        ids = tokenizer.encode(text, add_special_tokens=False).ids
-    tokens = torch.tensor(ids, dtype=torch.int64)
-    if len(tokens) < LEAST_TOKENS:
+    return tokenizer
+
+
+def _read(text: Text, folder: Path, tokenizer: Tokenizer) -> tuple[Tensor, str]:
+    """Return the tokens of a text, int64 [T], and the SHA-256 of its file."""
+    path = text if isinstance(text, Path) else DEFAULT_TEXT
+    content, digest = read_text(path, folder)
+    with library_errors(lambda why: UsageError(f"{path} cannot be tokenized ({why}); give another text")):
+        ids = tokenizer.encode(content, add_special_tokens=False).ids
+    if len(ids) < LEAST_TOKENS:
         raise UsageError(
-            f"{calibration.text} has {len(tokens):,} tokens, and calibration needs at least {LEAST_TOKENS:,}; "
+            f"{path} has {len(ids):,} tokens, and calibration needs at least {LEAST_TOKENS:,}; "
             "give a longer text as --calibration, or use --method rtn"
         )
-    length = min(calibration.length, context, len(tokens))
-    count = min(calibration.windows, len(tokens) // length)
-    starts = torch.linspace(0, len(tokens) - length, count).long() if count > 1 else torch.zeros(1, dtype=torch.int64)
-    return tokens[starts[:, None] + torch.arange(length)]
+    return torch.tensor(ids, dtype=torch.int64), digest
+
+
+def _spread(tokens: Tensor, count: int, length: int) -> Tensor:
+    """Return ``count`` windows of a text, the first at its beginning and the last at its end, int64 [count, length]."""
+    return tokens[spaced(len(tokens) - length + 1, count)[:, None] + torch.arange(length)]

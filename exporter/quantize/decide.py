@@ -1,6 +1,6 @@
 """The first step of a quantization: choose the method and formats of each weight from options and headers."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ...artifact import FloatPrecision, Target, Task
 from ...devices.presets import DeviceName
@@ -13,6 +13,8 @@ from .calibration import WINDOWS, Calibration
 from .fit import fit
 from .formats.scheme import Schemes
 from .options import Method, QuantizedPrecision, QuantizeOptions
+from .texts.generated import check_generates
+from .texts.names import DEFAULT, SELF
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Decision:
         method: the method; never "auto".
         schemes: every weight in the same bits.
         mixes: bits are to be mixed by sensitivity; ``schemes`` are then replaced after measuring.
-        calibration: the text to read; None where weights are only rounded.
+        calibration: the texts to read; None where weights are only rounded.
         device: the device that the artifact is made for.
     """
 
@@ -71,11 +73,15 @@ def decide(
         method = "gptq" if precision == "int4" or mixes else "rtn"
     calibration = None
     if mixes or method != "rtn":
-        calibration = Calibration(windows=options.windows or WINDOWS)
-        if options.calibration is not None:
-            calibration = replace(calibration, text=options.calibration)
-    elif options.calibration is not None:
-        raise UsageError("--calibration is given, and rounding to the nearest reads no text; use --method gptq")
+        texts = options.texts or (DEFAULT,)
+        if SELF in texts:
+            check_generates(task)
+        calibration = Calibration(texts, options.windows or WINDOWS)
+    elif options.texts:
+        raise UsageError(
+            "--calibration is given, and rounding to the nearest reads no text; use `intaglio quantize --method gptq`, "
+            "or leave it out"
+        )
     return Decision(
         task, target, options, found, method, uniform(found, precision, options, method), mixes, calibration, device
     )

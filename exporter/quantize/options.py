@@ -1,8 +1,7 @@
 """The options of a quantization; the defaults follow measurements (benchmarks/quantization.md)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal, get_args
 
 from ...artifact import FloatPrecision
@@ -10,6 +9,7 @@ from ...devices.presets import PRESETS, DeviceName
 from ...errors import UsageError
 from ...known_options import with_known_options
 from .formats.blocks import BLOCK_SIZES
+from .texts.names import Text, named_texts
 
 Method = Literal["auto", "rtn", "gptq", "awq", "smoothquant"]
 Kept = Literal["float", "int8", "int4"]
@@ -33,8 +33,10 @@ class QuantizeOptions:
             makes prefill faster; "auto" is gptq with mixed bits for int4 and rtn for int8.
         block_size: columns that share a scale: 16, 32, 64, 128 or 256. None leaves it to the mix; without a mix it is
             32, or 16 for the int8 weights that gain most from it.
-        calibration: a text file; None takes the one that comes with intaglio.
-        windows: the number of windows of 512 tokens to read from it.
+        calibration: one text or several, which get equal shares of the windows: files, "default" for the text that
+            comes with intaglio, "self" for text that the model generates itself. A ``.jsonl`` file holds chats, which
+            the checkpoint's template renders, or texts. None is "default".
+        windows: the number of windows of 512 tokens to read from all of them.
         keep: patterns of module paths (``*.down_proj``, ``lm_head``) and the precision of those weights, which
             overrides the mix; the last pattern that matches counts.
         target_size: bytes of the weights' file that the mix may spend; None with ``target_kl`` None spends 4.9 bits
@@ -49,7 +51,7 @@ class QuantizeOptions:
 
     method: Method = "auto"
     block_size: int | None = None
-    calibration: Path | None = None
+    calibration: Text | Sequence[Text] | None = None
     windows: int | None = None
     keep: Mapping[str, Kept] = field(default_factory=dict)
     target_size: int | None = None
@@ -57,6 +59,11 @@ class QuantizeOptions:
     activations: FloatPrecision | None = None
     accuracy_level: AccuracyLevel | None = None
     resume: bool = False
+
+    @property
+    def texts(self) -> tuple[Text, ...]:
+        """The calibration texts that are given."""
+        return named_texts(self.calibration)
 
     def computes_in(self, device: DeviceName | None = None) -> FloatPrecision:
         """Return the precision of the activations, for a device or for none in particular."""

@@ -4,8 +4,9 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
-from ...artifact import Target, Task
+from ...artifact import CalibrationText, Target, Task
 from ...devices.presets import DeviceName
 from ...models.weight_source import WeightSource
 from ..progress import Progress
@@ -13,6 +14,13 @@ from .decide import decide
 from .measure import measure
 from .options import QuantizedPrecision, QuantizeOptions
 from .solve import Quantizer, solve
+
+
+class Prepared(NamedTuple):
+    """The weights as they are to be stored, and the texts that they were calibrated on."""
+
+    quantizer: Quantizer
+    texts: tuple[CalibrationText, ...]
 
 
 def prepare(
@@ -24,12 +32,12 @@ def prepare(
     scratch: Path,
     progress: Progress,
     device: DeviceName | None = None,
-) -> Quantizer:
+) -> Prepared:
     """Run the three steps; this is quick where weights are only rounded.
 
     Args:
         scratch: a folder for what is solved.
-        progress: called with the stages "sensitivity" (layers) and "calibration" (tokens).
+        progress: called with the stages "text" (tokens), "sensitivity" (layers) and "calibration" (tokens).
         device: the device that the artifact is made for.
 
     Raises:
@@ -37,8 +45,8 @@ def prepare(
         CheckpointError, UnsupportedError: the checkpoint cannot be calibrated or quantized.
     """
     decision = decide(checkpoint, task, target, precision, options, device)
-    measurement = measure(checkpoint, decision, progress)
-    return solve(checkpoint, decision, measurement, scratch, progress)
+    measurement = measure(checkpoint, decision, progress, scratch if options.resume else None)
+    return Prepared(solve(checkpoint, decision, measurement, scratch, progress), measurement.texts)
 
 
 @contextmanager

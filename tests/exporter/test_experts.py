@@ -143,7 +143,7 @@ def test_experts_that_the_text_does_not_reach_are_rounded(tmp_path: Path) -> Non
     layer = checkpoint.load().get_submodule("model.layers.0")
     taken: list[torch.Tensor] = []
     layer.get_submodule("mlp.experts.0.gate_proj").register_forward_pre_hook(lambda _, given: taken.append(given[0]))
-    windows = read_windows(folder, Calibration(windows=2), checkpoint.config.context_length)
+    windows = read_windows(checkpoint, Calibration(windows=2), lambda *_: None).tokens
     stream = Layerwise(checkpoint)
     with torch.no_grad():
         layer(stream.embed(windows), None, stream.plan(*windows.shape))

@@ -118,3 +118,21 @@ def test_an_interruption_leaves_nothing_behind(
     result = run("export", source, source.parent / "out")
     assert (result.exit_code, result.stderr) == (130, "interrupted\n")
     assert names(source.parent) == ["source"]
+
+
+def test_calibration_texts_are_for_a_quantization(run: Run, source: Path) -> None:
+    text = source.parent / "text.txt"
+    text.write_text("The stone is in the seal. " * 400)
+    out = source.parent / "out"
+    options = ("--calibration", "default", "--calibration", text, "--windows", 2, "--no-parity")
+    result = run("export", source, out, *options)
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "Error: precision is 'fp32', and quantization is for int8 and int4\n",
+    )
+    result = run("export", source, out, "--precision", "int4", *options)
+    assert result.exit_code == 0, result.stderr
+    assert "text      calibrated on default (128 tokens), text.txt (128 tokens)\n" in result.stdout
+    assert (
+        json.loads(run("inspect", out, "--json").stdout)["calibration"] == "default (128 tokens), text.txt (128 tokens)"
+    )

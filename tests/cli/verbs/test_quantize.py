@@ -11,10 +11,12 @@ import intaglio.exporter
 import pytest
 from intaglio.artifact import Manifest, read_manifest
 from intaglio.cli import making
+from intaglio.cli.options import CALIBRATION_NAMES
 from intaglio.cli.verbs import quantize as quantize_module
 from intaglio.exporter import QuantizeOptions
 from intaglio.exporter.quantize import options
 from intaglio.exporter.quantize.formats import blocks
+from intaglio.exporter.quantize.texts import names
 from intaglio.tests import tiny
 from intaglio.tests.cli.conftest import MakeArtifact, Run
 
@@ -41,6 +43,7 @@ def test_the_choices_are_the_exporters() -> None:
     assert options.METHODS == quantize_module.METHODS
     assert set(options.QUANTIZED) == set(quantize_module.QUANTIZED)
     assert blocks.BLOCK_SIZES == quantize_module.BLOCK_SIZES
+    assert (names.DEFAULT, names.SELF) == CALIBRATION_NAMES
 
 
 def test_without_options_the_defaults_are_the_exporters(run: Run, asked: Asked) -> None:
@@ -69,7 +72,8 @@ def test_without_options_the_defaults_are_the_exporters(run: Run, asked: Asked) 
 def test_every_option_reaches_the_exporter(run: Run, asked: Asked) -> None:
     result = run(
         *("quantize", "org/name", "out", "--precision", "int8", "--method", "gptq", "--block-size", 64),
-        *("--calibration", "text.txt", "--windows", 7, "--target-size", "330MB", "--activations", "bf16", "--resume"),
+        *("--calibration", "text.txt", "--calibration", "self", "--windows", 7, "--target-size", "330MB"),
+        *("--activations", "bf16", "--resume"),
         *("--keep", "*.v_proj=int8", "--keep", "lm_head=float", "--keep", "*.v_proj=int4"),
         *(
             "--task",
@@ -94,7 +98,7 @@ def test_every_option_reaches_the_exporter(run: Run, asked: Asked) -> None:
         "options": QuantizeOptions(
             method="gptq",
             block_size=64,
-            calibration=Path("text.txt"),
+            calibration=(Path("text.txt"), "self"),
             windows=7,
             keep={"lm_head": "float", "*.v_proj": "int4"},
             target_size=330_000_000,

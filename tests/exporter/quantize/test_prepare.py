@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from intaglio.exporter.quantize.calibration import DEFAULT_TEXT, WINDOWS
+from intaglio.exporter.quantize.calibration import WINDOWS
 from intaglio.exporter.quantize.decide import Decision, decide
 from intaglio.exporter.quantize.formats.blocks import BlockFormat
 from intaglio.exporter.quantize.formats.scheme import Scheme
@@ -88,10 +88,10 @@ def test_decide_needs_only_headers(
 def test_decide_names_the_calibration_text(checkpoint: Checkpoint, tmp_path: Path) -> None:
     calibration = decided(checkpoint, method="gptq").calibration
     assert calibration is not None
-    assert (calibration.text, calibration.windows) == (DEFAULT_TEXT, WINDOWS)
+    assert (calibration.texts, calibration.windows) == (("default",), WINDOWS)
     calibration = decided(checkpoint, method="gptq", calibration=tmp_path / "text.txt", windows=3).calibration
     assert calibration is not None
-    assert (calibration.text, calibration.windows) == (tmp_path / "text.txt", 3)
+    assert (calibration.texts, calibration.windows) == ((tmp_path / "text.txt",), 3)
 
 
 @pytest.mark.parametrize(

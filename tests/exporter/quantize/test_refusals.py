@@ -155,7 +155,8 @@ def test_calibration_text(folder: Path) -> None:
     assert refused(folder, UsageError, calibration=missing).startswith(f"{missing}: No such file or directory; ")
     for precision, options in (("int8", {}), ("int4", {"method": "rtn"})):
         assert refused(folder, UsageError, precision, calibration=text, **options) == (
-            "--calibration is given, and rounding to the nearest reads no text; use --method gptq"
+            "--calibration is given, and rounding to the nearest reads no text; use `intaglio quantize --method gptq`, "
+            "or leave it out"
         )
     (folder / "tokenizer.json").unlink()
     assert refused(folder, CheckpointError).startswith(f"{folder / 'tokenizer.json'} is missing, and calibration reads")

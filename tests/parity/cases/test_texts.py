@@ -5,7 +5,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from intaglio.exporter.quantize.calibration import Calibration
+from intaglio.exporter.quantize.calibration import DEFAULT_TEXT as CALIBRATION_TEXT
 from intaglio.parity.cases.texts import DEFAULT_TEXT, read_tokens, windows
 from intaglio.runtime.text.tokenizer import load_tokenizer
 
@@ -22,7 +22,7 @@ def runs(text: str) -> set[str]:
 
 
 def test_shares_nothing_with_the_calibration_text() -> None:
-    calibration = runs(Calibration().text.read_text(encoding="utf-8"))
+    calibration = runs(CALIBRATION_TEXT.read_text(encoding="utf-8"))
     assert len(calibration) > 100_000
     assert not runs(TEXT) & calibration
 

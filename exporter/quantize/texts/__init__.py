@@ -1,0 +1,1 @@
+"""Calibration texts: files of prose and of chats, and text that the model generates itself."""
