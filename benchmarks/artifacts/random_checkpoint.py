@@ -1,7 +1,9 @@
 """Write checkpoints of a given shape with random weights, shard by shard, without holding them in memory."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from intaglio.models.config import ConfigReader
@@ -13,6 +15,7 @@ SHARD = 4 << 30
 
 _QWEN2 = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "max_position_embeddings": 32768}
 _EXAONE4 = {"architectures": ["Exaone4ForCausalLM"], "model_type": "exaone4", "max_position_embeddings": 131072}
+_QWEN2_MOE = {"architectures": ["Qwen2MoeForCausalLM"], "model_type": "qwen2_moe", "max_position_embeddings": 8192}
 SHAPES: dict[str, dict[str, object]] = {
     "qwen2-0.5b": _QWEN2
     | {"vocab_size": 151936, "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24}
@@ -31,6 +34,16 @@ SHAPES: dict[str, dict[str, object]] = {
     | {"vocab_size": 512, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 4}
     | {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32, "tie_word_embeddings": True}
     | {"sliding_window": 256, "sliding_window_pattern": "LLLG", "rope_theta": 1e6},
+    "qwen1.5-moe-a2.7b": _QWEN2_MOE
+    | {"vocab_size": 151936, "hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 24}
+    | {"num_attention_heads": 16, "num_key_value_heads": 16, "tie_word_embeddings": False, "rope_theta": 1e6}
+    | {"num_experts": 60, "num_experts_per_tok": 4, "moe_intermediate_size": 1408, "norm_topk_prob": False}
+    | {"shared_expert_intermediate_size": 5632},
+    "qwen2-moe-tiny": _QWEN2_MOE
+    | {"vocab_size": 2048, "hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 2}
+    | {"num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": False, "rope_theta": 1e6}
+    | {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 96, "norm_topk_prob": False}
+    | {"shared_expert_intermediate_size": 192},
     "exaone4-32b": _EXAONE4
     | {"vocab_size": 102400, "hidden_size": 5120, "intermediate_size": 27392, "num_hidden_layers": 64}
     | {"num_attention_heads": 40, "num_key_value_heads": 8, "head_dim": 128, "tie_word_embeddings": False}
@@ -38,10 +51,17 @@ SHAPES: dict[str, dict[str, object]] = {
 }
 
 
-def write(folder: Path, shape: str, *, sparse: bool = False) -> Path:
-    """Write the checkpoint in bfloat16; ``sparse`` leaves holes in the file, which read as zeros."""
+def write(
+    folder: Path, shape: str, *, sparse: bool = False, changes: Mapping[str, object] = MappingProxyType({})
+) -> Path:
+    """Write the checkpoint in bfloat16.
+
+    Args:
+        sparse: leave holes in the file, which read as zeros.
+        changes: other values of config.json than the shape's.
+    """
     folder.mkdir(parents=True)
-    config = SHAPES[shape]
+    config = {**SHAPES[shape], **changes}
     (folder / "config.json").write_text(json.dumps(config, indent=2))
     parsed = FAMILIES[str(config["model_type"])].parse(ConfigReader.open(folder))
     with torch.device("meta"):

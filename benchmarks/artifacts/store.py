@@ -71,6 +71,7 @@ class ArtifactStore:
         with note.with_suffix(".log").open("w+") as log:
             process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=process_environment())
             _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)  # Popen warns of a process that it did not wait for
             if status != 0:
                 log.seek(0)
                 raise click.ClickException(f"{variant.name} could not be made:\n{log.read()[-3000:]}")

@@ -27,11 +27,11 @@ class VariantFacts:
     section: str = "speed"
 
 
-def speed(records: Records, facts: Sequence[VariantFacts]) -> str:
+def speed(records: Records, facts: Sequence[VariantFacts], lengths: Sequence[int] = LONG) -> str:
     """Tabulate decode, prefill and first token, and decode's share of the bound that memory bandwidth sets."""
     head = ["tool", "variant", "decode tok/s", "least to most", "of the ceiling"]
-    head += [f"prefill {length} tok/s" for length in LONG]
-    head += [f"first token of {length}, ms" for length in (PROMPT, *LONG)]
+    head += [f"prefill {length} tok/s" for length in lengths]
+    head += [f"first token of {length}, ms" for length in (PROMPT, *lengths)]
     rows = []
     machine = records.of("bandwidth")
     for fact in facts:
@@ -40,10 +40,10 @@ def speed(records: Records, facts: Sequence[VariantFacts]) -> str:
         least, most = spread(found, "decode") or (None, None)
         cells = [fact.tool, fact.name, shown(middle(found, "decode"), ".1f")]
         cells += [f"{shown(least, '.1f')} to {shown(most, '.1f')}", percent(reached and reached * fact.step / 1e9)]
-        for length in LONG:
+        for length in lengths:
             first = middle(found, f"first.{length}")
             cells.append(shown(length / first if first else None, ".0f"))
-        cells += [shown(middle(found, f"first.{length}"), ",.0f", 1e3) for length in (PROMPT, *LONG)]
+        cells += [shown(middle(found, f"first.{length}"), ",.0f", 1e3) for length in (PROMPT, *lengths)]
         rows.append(cells)
     return markdown(head, rows, left=2)
 
@@ -64,10 +64,10 @@ def memory(records: Records, facts: Sequence[VariantFacts], kv: int) -> str:
     return markdown(head, rows, left=2)
 
 
-def against(records: Records, facts: Sequence[VariantFacts], compared: str) -> str:
+def against(records: Records, facts: Sequence[VariantFacts], compared: str, lengths: Sequence[int] = LONG) -> str:
     """Tabulate the ratios of the variant ``compared`` to each other, within rounds: above 1 is better for it."""
     figures = [("decode", "decode", False)]
-    figures += [(f"prefill {length}", f"first.{length}", True) for length in LONG]
+    figures += [(f"prefill {length}", f"first.{length}", True) for length in lengths]
     figures += [
         (f"first token of {PROMPT}", f"first.{PROMPT}", True),
         ("load", "load", True),

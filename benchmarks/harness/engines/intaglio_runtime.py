@@ -23,7 +23,8 @@ class Engine:
     batches = True
 
     def __init__(self, job: Job) -> None:
-        model = load(Path(job.artifact), threads=job.threads, kv_cache=job.settings.get("kv_cache", "exact"))
+        chosen = {"kv_cache": job.settings.get("kv_cache", "exact"), "kernels": job.settings.get("kernels", "auto")}
+        model = load(Path(job.artifact), threads=job.threads, **chosen)
         if not isinstance(model, TextGenerator):
             raise SystemExit(f"{job.artifact} does not generate text")
         self.model = model
