@@ -30,7 +30,7 @@ from .harness import prompts, quality_reference
 from .harness.measurements import CLASSIFIER, LIMITED, SECTIONS, classifier, measurements, rounds_of
 from .harness.records import Records
 from .harness.rounds import Jobs, rounds
-from .harness.windows import DATA, WIKITEXT
+from .harness.windows import DATA, texts
 from .pages import runtime_page
 
 HEAD_FITTER = "intaglio.benchmarks.harness.classifier_head"
@@ -79,7 +79,10 @@ def main(
     tools = [variant.tool for variant in chosen]
     found = environments.interpreters(tools, venvs or scratch / "venvs", environments.pairs(pythons))
     variants, failures = store.make_all([variant for variant in chosen if variant.tool in found], found)
-    reference = quality_reference.folder(scratch)
+    wanted = texts(checkpoint)
+    reference = quality_reference.folder(scratch, wanted)
+    if count and "quality" in (sections or SECTIONS):
+        quality_reference.forget_other_texts(records, reference)
     for section in sections or SECTIONS:
         waiting = measurements(section, variants, checkpoint, sentences / "sst2-dev.tsv", reference)
         number = rounds_of(section, count)
@@ -95,7 +98,7 @@ def main(
             jobs = Jobs(heads, found, prompt_file, threads)
             failures += failed
         if section == "quality":
-            quality_reference.prepare(jobs)
+            quality_reference.prepare(jobs, wanted)
         failures += rounds(waiting, number, records, jobs)
     measured = {*records.names("speed"), *records.names(LIMITED)}
     shown = [ALL[name] for name in dict.fromkeys([*DEFAULT, *ALL]) if name in measured]
@@ -127,7 +130,7 @@ def _classifiers(
 
 def _missing(section: str, sentences: Path) -> Path | None:
     """Return the file that a section needs, if it does not exist."""
-    needed = {"classification": sentences / "sst2-dev.tsv", "quality": WIKITEXT}.get(section)
+    needed = {"classification": sentences / "sst2-dev.tsv"}.get(section)
     return needed if needed is not None and not needed.is_file() else None
 
 

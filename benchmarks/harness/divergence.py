@@ -1,7 +1,7 @@
 """The divergence of a model's predictions from the reference's, over the same windows of text.
 
 The folder holds ``windows.npy`` (token ids, [N, S]) and ``names.json`` (the text of each window). The reference's
-log-probabilities are stored there as float16 [N, S, V] (5 GB for 32 windows of 512 tokens); they are renormalized when
+log-probabilities are stored there as float16 [N, S, V] (7 GB for 48 windows of 512 tokens); they are renormalized when
 read, so that their rounding adds less than 1e-6 to a divergence.
 """
 
@@ -51,7 +51,8 @@ def write_reference(model: LogitsModel, folder: Path) -> None:
 def compare(model: LogitsModel, folder: Path, every: int = 1) -> dict[str, Any]:
     """Return figures for each text and for all; ``kl`` in nats per token, perplexities per predicted token.
 
-    Each ``every``-th window is read. ``kl_error`` is the standard error of the mean over the windows.
+    Each ``every``-th window is read. ``kl_error`` is the standard error of the mean over the windows, ``reference`` the
+    folder's name.
     """
     windows = np.load(folder / "windows.npy")[::every]
     names = json.loads((folder / "names.json").read_text())[::every]
@@ -68,7 +69,8 @@ def compare(model: LogitsModel, folder: Path, every: int = 1) -> dict[str, Any]:
             loss[number, begin : begin + POSITIONS] = _loss(found, tokens[begin + 1 :])
             np.subtract(expected, found, out=found)
             kl[number, begin : begin + POSITIONS] = (np.exp(expected) * found).sum(-1)
-    figures: dict[str, Any] = {"windows": len(windows), "tokens": int(windows.shape[1]), "texts": {}}
+    figures: dict[str, Any] = {"windows": len(windows), "tokens": int(windows.shape[1])}
+    figures |= {"reference": folder.name, "texts": {}}
     expected_loss = np.load(folder / "loss.npy")[::every]
     for name in dict.fromkeys(names):
         chosen = np.array([other == name for other in names])

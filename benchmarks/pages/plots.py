@@ -89,34 +89,47 @@ def lines(path: Path, title: str, x_label: str, panels: Mapping[str, tuple[Line,
 
 
 def scatter(
-    path: Path, points: Sequence[Point], *, title: str, x_label: str, y_label: str, more_is_better: bool
+    path: Path,
+    panels: Mapping[str, Sequence[Point]],
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+    more_is_better: bool,
 ) -> None:
-    """Draw labelled points on logarithmic axes, with a line through those that no other point beats.
+    """Draw a panel of labelled points for each heading, on logarithmic axes, with a line through those that none beats.
 
     ``more_is_better`` says which end of the x axis is the good one; a low y always is.
     """
-    with _figure(path, title, (8.6, 5.6)) as figure:
-        axes = figure.subplots()
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        best = front(points, more_is_better)
-        axes.plot([p.x for p in best], [p.y for p in best], color="#999999", linewidth=1, linestyle="--", zorder=1)
-        for tool, colour in (*COLOURS.items(), ("", OTHER)):
-            chosen = [p for p in points if (p.tool if p.tool in COLOURS else "") == tool]
-            if chosen:
-                axes.scatter([p.x for p in chosen], [p.y for p in chosen], color=colour, edgecolor="white", label=tool)
-        axes.margins(0.12, 0.08)
-        axes.set_xlabel(x_label)
-        axes.set_ylabel(y_label)
-        axes.grid()
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
-            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))
-            axis.set_minor_locator(NullLocator())
-            axis.set_minor_formatter(NullFormatter())
-        axes.legend(frameon=False, loc="upper left" if more_is_better else "upper right")
+    with _figure(path, title, (8.6 * len(panels), 5.6)) as figure:
+        row = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axes, (heading, points) in zip(row, panels.items(), strict=True):
+            axes.set_title(heading)
+            _scatter(axes, points, more_is_better)
+            axes.set_xlabel(x_label)
+        row[0].set_ylabel(y_label)
         figure.draw_without_rendering()  # places the axes, which the labels are placed in
-        _label(axes, points)
+        for axes, points in zip(row, panels.values(), strict=True):
+            _label(axes, points)
+
+
+def _scatter(axes: Axes, points: Sequence[Point], more_is_better: bool) -> None:
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    best = front(points, more_is_better)
+    axes.plot([p.x for p in best], [p.y for p in best], color="#999999", linewidth=1, linestyle="--", zorder=1)
+    for tool, colour in (*COLOURS.items(), ("", OTHER)):
+        chosen = [p for p in points if (p.tool if p.tool in COLOURS else "") == tool]
+        if chosen:
+            axes.scatter([p.x for p in chosen], [p.y for p in chosen], color=colour, edgecolor="white", label=tool)
+    axes.margins(0.12, 0.08)
+    axes.grid()
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))
+        axis.set_minor_locator(NullLocator())
+        axis.set_minor_formatter(NullFormatter())
+    axes.legend(frameon=False, loc="upper left" if more_is_better else "upper right")
 
 
 def front(points: Sequence[Point], more_is_better: bool) -> list[Point]:

@@ -37,8 +37,11 @@ def test_lines_show_their_values_on_request(tmp_path: Path) -> None:
 
 
 def test_a_scatter_plot_labels_every_point(tmp_path: Path) -> None:
-    plots.scatter(tmp_path / "a.svg", POINTS, title="title", x_label="x", y_label="y", more_is_better=False)
-    assert {"large", "small & good", "bad", "intaglio", "x", "y"} <= set(texts(tmp_path / "a.svg"))
+    panels = {"prose": POINTS, "code": POINTS[:2]}
+    plots.scatter(tmp_path / "a.svg", panels, title="title", x_label="x", y_label="y", more_is_better=False)
+    found = texts(tmp_path / "a.svg")
+    assert {"large", "small & good", "bad", "intaglio", "x", "y", "prose", "code"} <= set(found)
+    assert [found.count(label) for label in ("large", "bad", "x", "y")] == [2, 1, 2, 1]
 
 
 def test_the_front_has_the_points_that_no_other_beats() -> None:
