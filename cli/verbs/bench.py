@@ -218,7 +218,8 @@ def _kernels(operators: list[str], instructions: str | None) -> str:
     if not operators:
         return "ONNX Runtime's"
     names = [f"{name} ({instructions})" if name == MATMUL else name for name in operators]
-    return f"intaglio's for {' and '.join(names)}, otherwise ONNX Runtime's"
+    listed = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+    return f"intaglio's for {listed}, otherwise ONNX Runtime's"
 
 
 def _format(summary: dict[str, float] | None, unit: str) -> str:

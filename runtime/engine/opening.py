@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,14 @@ from ...errors import ArtifactError, DependencyError, first_line
 from ...machine import gpu_memory, usable_cpus
 from ..graph.graph import Change, changed_graph
 from ..graph.sliding import has_windows, with_window_caches
-from ..kernels import changes_for, packed_weights, replaceable, session_on_intaglio_kernels, warn_without_library
+from ..kernels import (
+    QMOE,
+    changes_for,
+    packed_weights,
+    replaceable,
+    session_on_intaglio_kernels,
+    warn_without_library,
+)
 from ..kernels.edits.int8_cache import OPERATOR as INT8_CACHE
 from ..kernels.weight_file import WeightFile
 from .cache_choice import NO_ATTENTION, CacheChoice, choose_cache
@@ -176,8 +184,9 @@ def _on_intaglio_kernels(
         The session and the operators that run on intaglio's kernels; (None, ()) where all are declined, or the last
         one, attention, is declined and required, or the file is not a graph.
     """
-    fewer = (operators[-1:],) if attention_required else (operators[:1], operators[1:])
-    for wanted in dict.fromkeys((operators, *fewer)):
+    for wanted in choices(operators):
+        if attention_required and operators[-1] not in wanted:
+            continue
         try:
             graph, options = opening.graph(changes_for(wanted))
         except (OSError, ValueError):
@@ -186,6 +195,17 @@ def _on_intaglio_kernels(
         if raw is not None:
             return raw, wanted
     return None, ()
+
+
+def choices(operators: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Return all choices of operators, the largest first: a node that one kernel refuses leaves the others to theirs.
+
+    Of as many operators those come first that leave out QMoE, and then those that leave out attention.
+    """
+    rest = [name for name in operators[:-1] if name != QMOE]
+    rank = {name: place for place, name in enumerate([*rest, *operators[-1:], QMOE])}
+    found = [some for size in range(len(operators), 0, -1) for some in combinations(operators, size)]
+    return sorted(found, key=lambda some: (-len(some), sorted(rank[name] for name in some)))
 
 
 def _on_onnxruntime_kernels(opening: _Opening) -> Any:

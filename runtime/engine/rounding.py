@@ -6,6 +6,7 @@ intaglio's kernels sum in one order for up to 63 tokens in a pass. ONNX Runtime'
 """
 
 from ...artifact import FLOAT_PRECISIONS
+from ..kernels import QMOE
 from ..kernels.edits.int8_cache import OPERATOR as INT8_CACHE
 from .session import Session
 
@@ -19,6 +20,8 @@ def pass_dependence(session: Session) -> str | None:
         return None
     if "MatMulNBits" not in session.intaglio_kernels:
         return "its quantized weights are multiplied by ONNX Runtime's kernels"
+    if f"com.microsoft::{QMOE}" in manifest.operators and QMOE not in session.intaglio_kernels:
+        return "its experts are computed by ONNX Runtime's kernels"
     if not {"GroupQueryAttention", INT8_CACHE} & set(session.intaglio_kernels):
         return "its attention is computed by ONNX Runtime's kernels"
     kept = [name for name, entry in manifest.tensors.items() if _is_float_layer(name, entry.precision, entry.shape)]

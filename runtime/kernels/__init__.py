@@ -51,6 +51,7 @@ from .edits.merged_matmuls import merge_matmuls
 from .edits.stored_scales import use_stored_scales
 from .weight_file import WeightFile, weight_file
 
+QMOE = "QMoE"
 LIBRARY = "_kernels" + {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
 
 
@@ -156,6 +157,8 @@ def replaceable(manifest: Manifest, int8_cache: bool = False) -> tuple[str, ...]
     operators = []
     if manifest.precision in ("int8", "int4"):
         operators.append("MatMulNBits")
+        if f"com.microsoft::{QMOE}" in manifest.operators:
+            operators.append(QMOE)
     if fits(facts):
         operators.append(INT8_CACHE if int8_cache else "GroupQueryAttention")
     return tuple(operators)

@@ -3,7 +3,7 @@
  * ONNX Runtime looks for a kernel in a registered library before it uses its own, so a graph needs no change to run on
  * intaglio's kernels of com.microsoft operators. An operator is replaced for all nodes of a session or for none: if a kernel
  * does not support some node, creating the session fails, and the caller creates one without the library. The session's
- * configuration entries choose the operators: "intaglio.MatMulNBits" for all with quantized weights,
+ * configuration entries choose the operators: "intaglio.MatMulNBits" for all with quantized weights but "intaglio.QMoE",
  * "intaglio.GroupQueryAttention", and "intaglio.GroupQueryAttentionInt8". Beside quantized weights, whose products with a long
  * sequence are rounded, attention may be rounded too.
  */
@@ -62,7 +62,7 @@ EXPORTED OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBa
     status = add(api, options, domain, "intaglio.MatMulNBits", &matmul_nbits, matmul_instructions() != NULL);
   if (status == NULL) status = add(api, options, domain, "intaglio.MatMulNBits", &merged_matmul_nbits, 1);
   if (status == NULL) status = add(api, options, domain, "intaglio.MatMulNBits", &gather_block_quantized, 1);
-  if (status == NULL) status = add(api, options, domain, "intaglio.MatMulNBits", &qmoe, 1);
+  if (status == NULL) status = add(api, options, domain, "intaglio.QMoE", &qmoe, matmul_instructions() != NULL);
   if (status == NULL)
     status = add(api, options, domain, "intaglio.GroupQueryAttention",
                  quantized ? &group_query_attention_rounded : &group_query_attention, attention_functions() != NULL);

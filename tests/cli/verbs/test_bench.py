@@ -102,6 +102,9 @@ def test_printed_summary() -> None:
         ("memory", "561 MB peak, 81 MB before loading"),
     ]
     assert bench._kernels([], None) == "ONNX Runtime's"
+    assert bench._kernels(["MatMulNBits", "QMoE", "GroupQueryAttention"], "AVX2") == (
+        "intaglio's for MatMulNBits (AVX2), QMoE and GroupQueryAttention, otherwise ONNX Runtime's"
+    )
     assert (
         bench._kernels(["GroupQueryAttention"], None) == "intaglio's for GroupQueryAttention, otherwise ONNX Runtime's"
     )

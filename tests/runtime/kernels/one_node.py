@@ -24,7 +24,7 @@ def open_session(model: str | bytes, own: bool = True) -> ort.InferenceSession:
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
     if own:
-        for entry in ("MatMulNBits", "GroupQueryAttention", "GroupQueryAttentionInt8"):
+        for entry in ("MatMulNBits", "QMoE", "GroupQueryAttention", "GroupQueryAttentionInt8"):
             options.add_session_config_entry(f"intaglio.{entry}", "1")
         options.register_custom_ops_library(str(kernels.library()))
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -118,7 +118,7 @@ def test_tokens_do_not_depend_on_each_other(mixture: Mixture) -> None:
     for threads in (2, 3):
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
-        options.add_session_config_entry("intaglio.MatMulNBits", "1")
+        options.add_session_config_entry("intaglio.QMoE", "1")
         options.register_custom_ops_library(str(kernels.library()))
         other = ort.InferenceSession(mixture.model(), options, providers=["CPUExecutionProvider"])
         for tokens in (1, 200):
@@ -214,7 +214,7 @@ def test_a_quantized_mixture_of_experts_runs_on_these_kernels(tmp_path: Path, pr
     with load(tmp_path / "out") as ours, load(tmp_path / "out", kernels="onnxruntime") as theirs:
         assert isinstance(ours, TextGenerator)
         assert isinstance(theirs, TextGenerator)
-        assert "MatMulNBits" in ours.session.intaglio_kernels
+        assert ours.session.intaglio_kernels == ("MatMulNBits", "QMoE", "GroupQueryAttention")
         assert theirs.session.intaglio_kernels == ()
         together = ours.generate(prompts, max_new_tokens=8, temperature=0.0)
         alone = [ours.generate(prompt, max_new_tokens=8, temperature=0.0) for prompt in prompts]

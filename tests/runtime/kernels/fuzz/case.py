@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 Array = NDArray[Any]
-ENTRIES = ("MatMulNBits", "GroupQueryAttention", "GroupQueryAttentionInt8")
+ENTRIES = ("MatMulNBits", "QMoE", "GroupQueryAttention", "GroupQueryAttentionInt8")
 DOMAIN = "com.microsoft"
 
 
