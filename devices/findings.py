@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from .expert_rules import EXPERT_RULES, SEPARATE_RULES, Experts, SeparateExperts
 from .presets import DeviceName
 from .rules import (
     ATTENTION_RULES,
@@ -40,6 +41,8 @@ def findings(
     matmuls: Iterable[MatMul] = (),
     attentions: Iterable[Attention] = (),
     lookups: Iterable[Lookup] = (),
+    experts: Iterable[Experts] = (),
+    separate: Iterable[SeparateExperts] = (),
 ) -> list[Finding]:
     """Return what the device does not take, or not well; a rule is listed once for all nodes that break it."""
     found = [
@@ -47,6 +50,8 @@ def findings(
         *_broken(MATMUL_RULES[device], matmuls),
         *_broken(ATTENTION_RULES[device], attentions),
         *_broken(LOOKUP_RULES[device], lookups),
+        *_broken(EXPERT_RULES[device], experts),
+        *_broken(SEPARATE_RULES[device], separate),
     ]
     return sorted(found, key=lambda finding: SEVERITY.index(finding.effect))
 

@@ -3,7 +3,7 @@
 Such a node runs on the CPU, and its inputs and outputs are copied there and back. Sources, of ONNX Runtime:
 docs/OperatorKernels.md for CUDA and DirectML, core/providers/webgpu and contrib_ops/webgpu,
 core/providers/qnn/builder/op_builder_factory.cc. OpenVINO compiles whole graphs, and 2026.4 knows every operator here
-but MatMulIntegerToFloat.
+but MatMulIntegerToFloat, MoE and QMoE.
 """
 
 from collections.abc import Mapping
@@ -16,24 +16,27 @@ INTEGERS = frozenset({"int32", "int64", "uint8", "int8", "uint4", "int4"})
 _BITS = frozenset({"BitShift", "BitwiseAnd", "BitwiseXor"})
 _INTEGER_PRODUCTS = frozenset({f"{MS}MatMulIntegerToFloat"})
 _ONNX_ATTENTION = frozenset({"Attention", "RotaryEmbedding"})
+_EXPERTS = frozenset({f"{MS}MoE", f"{MS}QMoE"})
 
 WITHOUT_KERNEL: Mapping[DeviceName, frozenset[str]] = {
     "cuda": _BITS | _INTEGER_PRODUCTS,
-    "webgpu": _BITS | _INTEGER_PRODUCTS | {"Attention", "Or"},
-    "directml": _ONNX_ATTENTION | {f"{MS}GatherBlockQuantized", "RMSNormalization"},
+    "webgpu": _BITS | _INTEGER_PRODUCTS | {"Attention", "NonZero", "Or", f"{MS}MoE"},
+    "directml": _ONNX_ATTENTION | _EXPERTS | {f"{MS}GatherBlockQuantized", "RMSNormalization"},
     "qnn": _ONNX_ATTENTION
     | _BITS
     | _INTEGER_PRODUCTS
+    | _EXPERTS
     | {
         f"{MS}GatherBlockQuantized",
         f"{MS}GroupQueryAttention",
         f"{MS}RotaryEmbedding",
         f"{MS}SkipSimplifiedLayerNormalization",
+        "NonZero",
         "SimplifiedLayerNormalization",
         "Range",
         "Shape",
     },
-    "openvino": _INTEGER_PRODUCTS,
+    "openvino": _INTEGER_PRODUCTS | _EXPERTS,
 }
 """Operators without a kernel for any type."""
 

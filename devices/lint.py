@@ -23,6 +23,7 @@ from ..runtime.graph.graph import (
     Node,
 )
 from ..runtime.graph.wire import integers, texts
+from .expert_rules import Experts, SeparateExperts
 from .findings import Finding, findings
 from .kernels import CONTROL_FLOW, INTEGERS, MS, has_kernel
 from .presets import DeviceName
@@ -31,6 +32,8 @@ from .rules import Attention, Lookup, MatMul, Whole, shortest_window
 MODEL_OPSETS, OPSET_DOMAIN, OPSET_VERSION = 8, 1, 2  # fields of onnx.proto
 ELEMENTS = {1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 9: "bool", 10: "float16", 16: "bfloat16"}
 ELEMENTS |= {21: "uint4", 22: "int4"}
+QMOE_ZERO_POINTS, QMOE_ROUTER_WEIGHTS = (11, 12, 13), 14
+"""Inputs of QMoE."""
 _BOOLEAN = frozenset({b"And", b"Equal", b"Less", b"LessOrEqual", b"Not", b"Or"})
 
 
@@ -100,10 +103,15 @@ class GraphFacts:
             for node in graph.nodes
             if node.is_a(b"GatherBlockQuantized", MICROSOFT)
         ]
+        self.experts = [
+            self._experts(node) for node in graph.nodes if node.domain == MICROSOFT and node.kind in (b"MoE", b"QMoE")
+        ]
+        routed = sum(node.kind == b"NonZero" and not node.domain for node in graph.nodes)
+        self.separate = [SeparateExperts(routed)] if routed else []
 
     def findings(self, device: DeviceName) -> list[Finding]:
         """Return the rules of a device that the graph does not satisfy, most serious first."""
-        return findings(device, self.whole, self.matmuls, self.attentions, self.lookups)
+        return findings(device, self.whole, self.matmuls, self.attentions, self.lookups, self.experts, self.separate)
 
     def placement(self, device: DeviceName) -> Placement:
         """Return the nodes that run on the CPU, since the device has no kernel for them."""
@@ -117,13 +125,15 @@ class GraphFacts:
         return Placement(dict(floats), dict(others))
 
     def cuda_graph_obstacles(self) -> list[str]:
-        """Return what keeps CUDA from capturing the graph: nodes on the CPU, and graphs inside nodes.
+        """Return what keeps CUDA from capturing the graph: nodes on the CPU, sizes read there, and graphs inside nodes.
 
         Source: onnxruntime.ai, CUDA Execution Provider, "Using CUDA Graphs": all compute nodes are on CUDA, and there
         is no If, Loop or Scan.
         """
         placement = self.placement("cuda")
         found = [f"{name} runs on the CPU" for name in sorted(placement.floats | placement.others)]
+        if self.separate:
+            found.append("NonZero copies a number to the CPU")
         return found + sorted({f"{name} has a graph inside" for name, _ in self.operators() if name in CONTROL_FLOW})
 
     def operators(self) -> Iterator[tuple[str, str | None]]:
@@ -136,6 +146,16 @@ class GraphFacts:
             yield operator, first
             for output in node.outputs:
                 elements[output] = _output_element(node, elements)
+
+    def _experts(self, node: Node) -> Experts:
+        quantized = node.kind == b"QMoE"
+        return Experts(
+            node.kind.decode(),
+            activations=self.activations,
+            zero_points=quantized and any(node.input(index) for index in QMOE_ZERO_POINTS),
+            router_weights=quantized and bool(node.input(QMOE_ROUTER_WEIGHTS)),
+            raw_weights=_integer(node, b"weights_prepacked", -1) == 0,
+        )
 
     def _matmul(self, node: Node) -> MatMul:
         return MatMul(

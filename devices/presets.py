@@ -31,7 +31,8 @@ class GraphForm:
         folded_bias: a quantized multiplication adds its bias; else an Add does.
         half_scales: scales are stored in float16 and widened when the graph is loaded; else stored as they are used.
         optional_logits_to_keep: the input ``logits_to_keep`` has a default.
-        fused_experts: the experts of a layer are one MoE or QMoE, whose forms here are those of the CPU's kernels.
+        fused_experts: the experts of a layer are one MoE or QMoE, whose forms here are those of the CPU's kernels
+            (``expert_rules`` says what other devices make of them).
     """
 
     opset: int | None = None

@@ -25,6 +25,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     "devices": (
         "libraries presets",
         "rules",
+        "expert_rules",
         "findings",
         "kernels",
         "lint",

@@ -2,7 +2,7 @@
 
 With operators of ai.onnx, each expert computes the tokens that chose it and no others: their rows are gathered, and
 its outputs added to theirs. The cost is that of the experts chosen, and about ten small nodes for each expert of a
-layer at every step, whether it is chosen or not.
+layer at every step, whether it is chosen or not. Their outputs are added in float32.
 """
 
 from collections.abc import Sequence
@@ -48,7 +48,8 @@ def separate_experts(
     by_token = node("ScatterElements", [nothing, experts, chosen], torch.float32, [T, X], axis=1)
     by_expert = node("Transpose", [by_token], torch.float32, [X, T], perm=[1, 0]).to(x.dtype)
     output = node("Sub", [rows, rows], x.dtype, [1, T, D])
-    output = node("Reshape", [output, ints(-1, D)], x.dtype, [T, D])
+    # WebGPU's ScatterND adds in float32 and not in float16 (core/providers/webgpu/tensor/scatter_nd.cc).
+    output = node("Reshape", [output, ints(-1, D)], x.dtype, [T, D]).float()
     for index, mlp in enumerate(mlps):
         weights = node("Gather", [by_expert, ints(index)], x.dtype, [1, T], axis=0)
         places = node("NonZero", [weights], torch.int64, [2, T])
@@ -57,9 +58,9 @@ def separate_experts(
         computed = mlp(node("Gather", [rows, tokens], x.dtype, [1, T, D], axis=1))
         scale = node("Gather", [weights, tokens], x.dtype, [1, T], axis=1)
         scaled = computed * node("Unsqueeze", [scale, ints(-1)], x.dtype, [1, T, 1])
-        updates = node("Reshape", [scaled, ints(-1, D)], x.dtype, [T, D])
+        updates = node("Reshape", [scaled.float(), ints(-1, D)], torch.float32, [T, D])
         at = node("Unsqueeze", [tokens, ints(-1)], torch.int64, [T, 1])
         # One expert a node: no token occurs twice in it.
-        output = node("ScatterND", [output, at, updates], x.dtype, [T, D], reduction="add")
+        output = node("ScatterND", [output, at, updates], torch.float32, [T, D], reduction="add")
     shape = node("Shape", [x], torch.int64, [3])
-    return node("Reshape", [output, shape], x.dtype, [B, S, D])
+    return node("Reshape", [output.to(x.dtype), shape], x.dtype, [B, S, D])

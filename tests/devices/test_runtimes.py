@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 from intaglio.artifact import Manifest
 from intaglio.cli.main import cli
+from intaglio.devices.expert_rules import EXPERT_RULES, SEPARATE_RULES, Experts, SeparateExperts
 from intaglio.devices.libraries import LIBRARIES, obstacles
 from intaglio.devices.lint import GraphFacts
 from intaglio.devices.presets import DEVICES, TITLES
@@ -31,6 +32,8 @@ SAMPLES = (
     (MATMUL_RULES, MatMul(4, 32, 64, 64)),
     (ATTENTION_RULES, Attention(packed_qkv=True, rotates=True)),
     (LOOKUP_RULES, Lookup(scales_are_stored=False)),
+    (EXPERT_RULES, Experts("QMoE")),
+    (SEPARATE_RULES, SeparateExperts(6)),
 )
 
 
