@@ -143,6 +143,14 @@ def calibration_options(function: Function) -> Function:
     )
 
 
+dry_run_option = click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Print the size of the weights and an estimate of time and memory, from config.json and the headers of the "
+    "weights, and write nothing; for int4 and int8.",
+)
+
+
 def making_options(function: Function) -> Function:
     """Add ``--task`` to ``--no-parity``, given as one ``making``."""
 

@@ -1,4 +1,4 @@
-"""Sizes in bytes: written for people, and read from options."""
+"""Sizes in bytes and times: written for people, and read from options."""
 
 import re
 
@@ -18,6 +18,17 @@ def size(count: float) -> str:
         if count < 999.5:
             return f"{count:.3g} {unit}"
     return f"{count / 1000:,.2f} GB"
+
+
+def duration(seconds: float) -> str:
+    """Return a time with two digits or so: ``4 s``, ``3 min``, ``2.5 h``; ``under 1 s``."""
+    if seconds < 1:
+        return "under 1 s"
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    if seconds < 99.5 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
 
 
 def parse_size(_: click.Context, __: click.Parameter, value: str | None) -> int | None:

@@ -116,7 +116,7 @@ class Checkpoint:
         if gguf is not None:
             reader = ConfigReader(reader.values, f"{file}, read as config.json")
         self.task: Task
-        self.architecture, family, self.task = _architecture(reader)
+        self.architecture, family, self.task = architecture_of(reader)
         self.config = with_attention(family.parse(reader), options.attention, reader.where)
         self.custom_code = custom_code(reader.get("auto_map"), reader.where)
         notes += [check_custom_code(self.custom_code, options, reader.where), _note_on_context(self.config)]
@@ -148,7 +148,7 @@ class Checkpoint:
             store = merged = Merged(base, options.adapters, reader.values, family, len(self.config.labels))
             self.changed_config = merged.config
             changed = ConfigReader({**reader.values, **merged.config}, reader.where)
-            self.architecture, family, self.task = _architecture(changed)
+            self.architecture, family, self.task = architecture_of(changed)
             self.config = with_attention(family.parse(changed), options.attention, reader.where)
             self.merged_quantized = tuple(name for name in self.quantized if name in merged.changes)
             self.quantized = {name: one for name, one in self.quantized.items() if name not in merged.changes}
@@ -236,7 +236,13 @@ def load(
     return Checkpoint(folder, options).load(task, dtype)
 
 
-def _architecture(reader: ConfigReader) -> tuple[str, Family, Task]:
+def architecture_of(reader: ConfigReader) -> tuple[str, Family, Task]:
+    """Return the architecture that a config names, its family and its task.
+
+    Raises:
+        UnsupportedError: it is not supported.
+        CheckpointError: the config contradicts itself.
+    """
     names = reader.get("architectures") or []
     name = names[0] if isinstance(names, list) and names else None
     model_type = reader.get("model_type")

@@ -45,7 +45,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         "adapters heads",
         "loading",
         "checkpoint",
-        "digest",
+        "digest outline",
     ),
     "exporter": (
         "artifact_checkpoint companions instantiate lowering progress sentence_transformers signals tokenizer weights",
@@ -53,6 +53,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         "fit_device passes write",
         "build",
         "export",
+        "estimate",
     ),
     "runtime": (
         "folder graph numerics representation text",
@@ -96,7 +97,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         "chatting inspection options parity_report progress",
         "load",
         "summary",
-        "making",
+        "dry_run making",
         "verbs",
     ),
     "interop": ("optimum optimum_cli", "register"),

@@ -6,9 +6,19 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from ...artifact import PRECISIONS, Manifest, Precision
+from ...errors import UsageError
 from ...extras import export_extra
+from ..dry_run import dry_run as print_estimate
 from ..making import make_artifact
-from ..options import Making, accuracy_level_option, calibration_options, example, json_option, making_options
+from ..options import (
+    Making,
+    accuracy_level_option,
+    calibration_options,
+    dry_run_option,
+    example,
+    json_option,
+    making_options,
+)
 from ..progress import Report
 
 if TYPE_CHECKING:
@@ -35,6 +45,7 @@ if TYPE_CHECKING:
 )
 @calibration_options
 @accuracy_level_option
+@dry_run_option
 @making_options
 @json_option
 def command(
@@ -44,6 +55,7 @@ def command(
     calibration: tuple[str | Path, ...] | None,
     windows: int | None,
     accuracy_level: "AccuracyLevel | None",
+    dry_run: bool,
     making: Making,
     as_json: bool,
 ) -> None:
@@ -52,6 +64,11 @@ def command(
         from ...exporter import QuantizeOptions, export
         from ...models.adapters.given import parse_adapter
     options = QuantizeOptions(calibration=calibration, windows=windows, accuracy_level=accuracy_level)
+    if dry_run:
+        if precision not in ("int4", "int8"):
+            raise UsageError(f"--dry-run is for --precision int4 and int8, and it is {precision}; give one of them")
+        print_estimate(source, out, precision, options, making, as_json)
+        return
     given = None if options == QuantizeOptions() else options
 
     def make(report: Report) -> Manifest:

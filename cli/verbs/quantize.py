@@ -7,8 +7,17 @@ import click
 
 from ...artifact import FLOAT_PRECISIONS, FloatPrecision, Manifest
 from ...extras import export_extra
+from ..dry_run import dry_run as print_estimate
 from ..making import make_artifact
-from ..options import Making, accuracy_level_option, calibration_options, example, json_option, making_options
+from ..options import (
+    Making,
+    accuracy_level_option,
+    calibration_options,
+    dry_run_option,
+    example,
+    json_option,
+    making_options,
+)
 from ..progress import Report
 from ..sizes import parse_size
 
@@ -42,6 +51,7 @@ def parse_keep(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -
     epilog=example(
         "intaglio quantize Qwen/Qwen2-0.5B-Instruct out",
         "intaglio quantize ./checkpoint out --precision int8",
+        "intaglio quantize ./checkpoint out --dry-run",
         "intaglio quantize ./checkpoint out --for webgpu",
         "intaglio quantize ./checkpoint out --calibration default --calibration chats.jsonl",
         "intaglio quantize ./checkpoint out --target-size 330MB --keep '*.layers.0.*=int8' --resume",
@@ -95,6 +105,7 @@ def parse_keep(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -
 )
 @accuracy_level_option
 @click.option("--resume", is_flag=True, help="Keep finished work if interrupted, and continue from it the next time.")
+@dry_run_option
 @making_options
 @json_option
 def command(
@@ -111,6 +122,7 @@ def command(
     activations: FloatPrecision | None,
     accuracy_level: "AccuracyLevel | None",
     resume: bool,
+    dry_run: bool,
     making: Making,
     as_json: bool,
 ) -> None:
@@ -134,6 +146,9 @@ def command(
         accuracy_level=accuracy_level,
         resume=resume,
     )
+    if dry_run:
+        print_estimate(source, out, cast("QuantizedPrecision", precision), options, making, as_json)
+        return
 
     def make(report: Report) -> Manifest:
         return quantize(
