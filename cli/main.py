@@ -87,7 +87,7 @@ class Verbs(Guarded):
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="intaglio")
 def cli() -> None:
-    """Export Qwen2 and EXAONE 4.0 checkpoints to ONNX artifacts, quantize, run and verify them.
+    """Export Qwen2, Qwen2-MoE and EXAONE 4.0 checkpoints to ONNX, quantize, run and verify them.
 
     A SOURCE is a checkpoint: a local folder or a hub id (org/name, or org/name@revision). An ARTIFACT is a folder that
     `intaglio export` or `intaglio quantize` has written.

@@ -31,7 +31,7 @@ JS_MODEL_TYPES: Mapping[tuple[str, Task], str] = {
     ("exaone4", "text-generation"): "qwen2",
     **{
         (family, task): "bert"
-        for family in ("qwen2", "exaone4")
+        for family in ("qwen2", "exaone4", "qwen2_moe")
         for task in ("text-classification", "token-classification", "question-answering")
     },
 }

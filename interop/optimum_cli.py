@@ -14,7 +14,7 @@ from ..cli.main import Guarded, prepare_process
 from ..cli.verbs import export, quantize
 
 NAME = "intaglio"
-HELP = "Export Qwen2 and EXAONE 4.0 checkpoints to ONNX artifacts, quantize them, and check them."
+HELP = "Export Qwen2, Qwen2-MoE and EXAONE 4.0 checkpoints to ONNX artifacts, quantize them, and check them."
 PROGRAM = "optimum-cli export"
 
 GIVEN = "intaglio_options"

@@ -208,7 +208,7 @@ class ConfigReader:
         return tuple(window if slides else None for slides in sliding)
 
     def common(self, *, eps: float, max_positions: int, kv_heads: int | None) -> dict[str, Any]:
-        """Return the fields of ModelConfig that both families spell alike; the arguments are the family's defaults."""
+        """Return the fields of ModelConfig that all families spell alike; the arguments are the family's defaults."""
         heads = self.integer("num_attention_heads")
         hidden = self.integer("hidden_size")
         kv = self.integer("num_key_value_heads", kv_heads or heads)

@@ -1,5 +1,6 @@
 """The third step of a quantization: compute the blocks of every weight from the measurements."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from .methods.smooth import integer_matmul, weight_only_matmul
 
 SMOOTHED = (".mlp.gate_proj.weight", ".mlp.up_proj.weight", ".self_attn.o_proj.weight")
 SMOOTHING_WINDOWS = 16
+EXPERTS = re.compile(r"\.mlp\.(experts\.\d+|shared_expert)\.")
 
 
 class Quantizer:
@@ -48,7 +50,22 @@ class Quantizer:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Say which experts are rounded to the nearest among others that GPTQ solved: the text does not reach them."""
+        """Say which experts are rounded to the nearest where the method is another one."""
+        return (*self._without_scales(), *self._unreached())
+
+    def _without_scales(self) -> tuple[str, ...]:
+        """Say that AWQ rounds experts: other things read the norm in front of them, and scales are folded elsewhere."""
+        scaled = any(one.method == "awq" for one in self.schemes.values())
+        experts = [name for name in self.schemes if EXPERTS.search(name)]
+        if not scaled or not experts:
+            return ()
+        return (
+            f"method awq folds scales into attention, and none into experts: {len(experts)} matrices of experts and "
+            "shared experts are rounded to the nearest",
+        )
+
+    def _unreached(self) -> tuple[str, ...]:
+        """Name the experts among others that GPTQ solved: the text does not reach them."""
         experts = {name: one for name, one in self.schemes.items() if ".experts." in name}
         solved = {(_mixture(name), one.format) for name, one in experts.items() if one.method == "gptq"}
         rounded = [
@@ -169,9 +186,11 @@ def _solve_smoothquant(
     )
     multiplied = [name for folding in foldings for name in folding.carrier.multiplied]
     if not any(name.endswith(SMOOTHED[0]) for name in multiplied):
+        config = checkpoint.config
+        why = "the router and the experts read it too" if config.experts else f"{config.family} has none there"
         raise UnsupportedError(
-            f"{checkpoint.folder}: method smoothquant folds scales into the norm in front of gate and up, and "
-            f"{checkpoint.config.family} has none there, or --keep keeps them; use --method rtn"
+            f"{checkpoint.folder}: method smoothquant folds scales into the norm in front of gate and up, and {why}, "
+            "or --keep keeps them; use --method rtn"
         )
     channels = {name: Scheme(channel_format(checkpoint.tensors[name].shape[1]), "smoothquant") for name in multiplied}
     rescaled = RescaledCheckpoint(checkpoint, foldings)

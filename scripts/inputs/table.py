@@ -62,7 +62,7 @@ def _as_it_is(outcome: Outcome, reasons: dict[str, int]) -> str:
 
 
 def instead(outcomes: Iterable[Outcome]) -> str:
-    """Return the cell of what a refusal offers: the larger error of the two families, by precision."""
+    """Return the cell of what a refusal offers: the larger error of its families, by precision."""
     errors: dict[str, float] = {}
     for outcome in outcomes:
         for precision, error in outcome.errors.items():

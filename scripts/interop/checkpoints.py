@@ -1,4 +1,4 @@
-"""Small checkpoints of both families for every task: the trained tiny ones, and heads with random weights on them."""
+"""Small checkpoints of Qwen2 and EXAONE 4.0 for every task: the trained tiny ones, and random heads on them."""
 
 import json
 import shutil

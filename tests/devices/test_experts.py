@@ -1,14 +1,16 @@
 """Mixtures of experts on each device: the CPU's operators and nodes of their own, and what is said of either."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from intaglio.artifact import Manifest
+from intaglio.artifact import Manifest, Task
 from intaglio.devices.expert_rules import Experts
 from intaglio.devices.findings import findings
+from intaglio.devices.libraries import TRANSFORMERS_JS, obstacles
 from intaglio.devices.lint import GraphFacts
 from intaglio.devices.presets import DEVICES, DeviceName
 from intaglio.devices.rules import Effect
@@ -122,3 +124,12 @@ def test_a_float_mixture_for_a_device_runs_on_a_cpu(source: Path, tmp_path: Path
     assert "com.microsoft::MoE" not in manifest.operators
     with load(tmp_path / "out", task="text-generation") as model:
         assert len(model.generate([5, 6, 7], max_new_tokens=4, temperature=0.0).token_ids) == 4
+
+
+@pytest.mark.parametrize("task", ["text-generation", "text-classification"])
+def test_transformers_js_has_a_class_for_text_alone(made: dict[str, Any], task: Task) -> None:
+    _, manifest = made["cpu"]
+    found = obstacles(TRANSFORMERS_JS, replace(manifest, task=task))
+    said = [(one.effect, one.what, one.remedy) for one in found]
+    missing = ("setting", f"it has no class for {task} of qwen2_moe", 'set config.model_type = "bert"')
+    assert said == ([] if task == "text-generation" else [missing])

@@ -9,6 +9,7 @@ import onnx
 import pytest
 import torch
 from intaglio.artifact import Target, read_manifest
+from intaglio.errors import UnsupportedError
 from intaglio.exporter import QuantizeOptions, export, quantize
 from intaglio.exporter.quantize.calibration import Calibration, read_windows
 from intaglio.exporter.quantize.options import Kept, QuantizedPrecision
@@ -151,6 +152,35 @@ def test_experts_that_the_text_does_not_reach_are_rounded(tmp_path: Path) -> Non
     weight = stored[f"{PATH}.0.gate_proj.weight"].double().numpy()
     errors = [np.square(inputs @ (found[0, ::2] - weight).T).sum() for found in (solved, rounded)]
     assert errors[0] < 0.8 * errors[1]
+
+
+def test_awq_says_that_experts_are_rounded(tmp_path: Path) -> None:
+    """Attention takes scales; 18 matrices of experts and 3 of the shared one do not, and have rounding's codes."""
+    folder = tiny.write(
+        tmp_path / "source", tiny.config("qwen2_moe", num_hidden_layers=1, mlp_only_layers=[]), tokenizer=True
+    )
+    options = QuantizeOptions(method="awq", windows=1, block_size=32)
+    manifest = quantize(folder, tmp_path / "out", precision="int4", options=options)
+    assert (
+        "method awq folds scales into attention, and none into experts: 21 matrices of experts and shared experts are "
+        "rounded to the nearest"
+    ) in manifest.notes
+    methods = {name: entry.quantization.method for name, entry in manifest.tensors.items() if entry.quantization}
+    assert {one for name, one in methods.items() if ".mlp." in name} == {"rtn"}
+    assert {one for name, one in methods.items() if ".self_attn." in name} == {"awq"}
+    plain = quantize(folder, tmp_path / "rtn", precision="int4", options=QuantizeOptions(method="rtn", block_size=32))
+    assert not any("awq" in note for note in plain.notes)
+    codes, rounded = (initializers(tmp_path / name)[f"{PATH}.gate_up_proj.codes"] for name in ("out", "rtn"))
+    assert np.array_equal(codes, rounded)
+
+
+def test_smoothquant_has_no_norm_to_fold_scales_into(tmp_path: Path) -> None:
+    folder = tiny.write(
+        tmp_path / "source", tiny.config("qwen2_moe", num_hidden_layers=1, mlp_only_layers=[]), tokenizer=True
+    )
+    message = "the norm in front of gate and up, and the router and the experts read it too, or --keep keeps them; use"
+    with pytest.raises(UnsupportedError, match=message):
+        quantize(folder, tmp_path / "out", precision="int8", options=QuantizeOptions(method="smoothquant", windows=1))
 
 
 @pytest.mark.slow

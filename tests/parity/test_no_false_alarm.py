@@ -1,4 +1,4 @@
-"""Faithful artifacts are not called broken: both families, all heads and precisions, many configs and seeds."""
+"""Faithful artifacts are not called broken: Qwen2 and EXAONE 4.0, all heads and precisions, many configs and seeds."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -13,7 +13,7 @@ from intaglio.exporter import export
 from intaglio.runtime import Embedder, QuestionAnswerer, SequenceClassifier, TextGenerator, TokenClassifier, load
 from intaglio.tests import tiny
 
-# Both families and both targets in the quick run; the other pairs, and the heads' other three, in the whole one.
+# Either family and either target once in the quick run; the other pairs, and the heads' other three, in the whole one.
 slow = pytest.mark.slow
 ALL = [("qwen2", "ort"), ("exaone4", "standard"), ("qwen2", "standard"), ("exaone4", "ort")]
 PAIRS = [*ALL[:2], *(pytest.param(*pair, marks=slow) for pair in ALL[2:])]

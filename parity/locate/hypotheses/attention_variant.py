@@ -1,4 +1,4 @@
-"""The attention operator of both families, with a parameter for everything that can be wrong in it."""
+"""The attention operator of all families, with a parameter for everything that can be wrong in it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace

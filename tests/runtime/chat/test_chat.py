@@ -1,4 +1,4 @@
-"""Chat and tool loops of both families, on scripted text; and on a trained model, with a cache that is kept."""
+"""Chat and tool loops of Qwen2 and EXAONE 4.0, on scripted text; and on a trained model, with a cache that is kept."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Every way to generate, on exported checkpoints of both families, against transformers: greedy tokens in fp32.
+"""Every way to generate, on exported checkpoints of Qwen2 and EXAONE 4.0, against transformers: greedy tokens in fp32.
 
 The texts go far beyond the sliding windows and their slack; tied and untied heads.
 """

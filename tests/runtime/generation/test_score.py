@@ -1,4 +1,4 @@
-"""Scores against transformers' log-probabilities: both families and targets, chunks, windows, shared contexts."""
+"""Scores against transformers' log-probabilities: Qwen2, EXAONE 4.0, both targets, chunks, windows, shared contexts."""
 
 import math
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from intaglio.tests import tiny
 from intaglio.tests.runtime import fakes
 from intaglio.tests.runtime.fakes import logprobs_of, text_generator, tokenizer_of
 
-# Both families and both targets in the quick run; the other pairs in the whole one.
+# Either family and either target once in the quick run; the other pairs in the whole one.
 PAIRS = [
     ("exaone4", "ort"),
     ("qwen2", "standard"),

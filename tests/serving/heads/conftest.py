@@ -1,4 +1,4 @@
-"""A server of tiny heads of both families, and of heads whose numbers are looked up in a table."""
+"""A server of tiny heads of Qwen2 and EXAONE 4.0, and of heads whose numbers are looked up in a table."""
 
 from collections.abc import Iterator
 from pathlib import Path
