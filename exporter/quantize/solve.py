@@ -134,10 +134,9 @@ def _solved(
     checkpoint: WeightSource, decision: Decision, measurement: Measurement, scratch: Path, progress: Progress
 ) -> Quantizer:
     """Return the weights as ``solve`` does, with the accuracy levels that the calibration favours."""
-    schemes, embedding = decision.schemes, None
-    if measurement.sensitivity is not None:
-        schemes = mixed(decision.candidates, measurement.sensitivity.kl_estimates, decision.options, decision.method)
-        embedding = measurement.sensitivity.embedding
+    schemes, sensitivity = decision.schemes, measurement.sensitivity
+    if sensitivity is not None:
+        schemes = mixed(decision.candidates, sensitivity.kl_estimates, decision.options, decision.method)
     windows = measurement.windows
     if windows is None:
         return Quantizer(schemes, scratch, checkpoint)
@@ -147,7 +146,7 @@ def _solved(
         return _solve_smoothquant(checkpoint, schemes, windows, scratch, progress)
     if any(scheme.method == "gptq" for scheme in schemes.values()):
         solved = solve_gptq(
-            checkpoint, schemes, windows, embedding, scratch, lambda done, total: progress("calibration", done, total)
+            checkpoint, schemes, windows, sensitivity, scratch, lambda done, total: progress("calibration", done, total)
         )
         if decision.target == "ort":  # standard operators do not say what activations are multiplied in
             schemes = solved

@@ -7,6 +7,7 @@ for index in range(checkpoint.config.num_hidden_layers):
 logits = stream.logits(stream.norm(hidden))
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -51,12 +52,13 @@ class Layerwise:
             embeddings[inside] = rows[wanted[inside] - start].float()
         return embeddings[index]
 
-    def layer(self, index: int) -> nn.Module:
-        """Read layer ``index``; it is called as ``layer(hidden, past, plan)``."""
+    def layer(self, index: int, state: Mapping[str, Tensor] | None = None) -> nn.Module:
+        """Read layer ``index``, or make it of tensors; it is called as ``layer(hidden, past, plan)``."""
         with torch.device("meta"):
             layer = FAMILIES[self.config.family].trunk.layer(self.config, index)
-        prefix = self._trunk(f"layers.{index}.")
-        state = {name: self.checkpoint.tensor(prefix + name).float() for name in layer.state_dict()}
+        if state is None:
+            prefix = self._trunk(f"layers.{index}.")
+            state = {name: self.checkpoint.tensor(prefix + name).float() for name in layer.state_dict()}
         layer.load_state_dict(state, assign=True)
         return layer.eval().requires_grad_(False)
 

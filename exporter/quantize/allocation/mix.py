@@ -57,7 +57,7 @@ def mixed(found: list[Candidate], estimates: KlEstimates, options: QuantizeOptio
         name: next(cost for cost in own if cost.format == taken[together.get(name, name)].format)
         for name, own in each.items()
     }
-    return {name: _scheme(chosen[name], method) for name in (c.tensor for c in found) if name in chosen}
+    return {c.tensor: _scheme(c, chosen[c.tensor], method) for c in found if c.tensor in chosen}
 
 
 def _together(found: list[Candidate], special: Mapping[str, Kept]) -> dict[str, str]:
@@ -118,8 +118,9 @@ def measured_formats(found: list[Candidate], options: QuantizeOptions) -> dict[s
     }
 
 
-def _scheme(cost: FormatCost[BlockFormat], method: str) -> Scheme:
-    solves = method == "gptq" and cost.format.bits == 4
+def _scheme(candidate: Candidate, cost: FormatCost[BlockFormat], method: str) -> Scheme:
+    # In 8 bits a projection's own error hardly matters; it corrects those of the layers before.
+    solves = method == "gptq" and (cost.format.bits == 4 or not candidate.per_token)
     return Scheme(cost.format, "gptq" if solves else "rtn", kl_estimate=cost.kl_estimate)
 
 

@@ -1,12 +1,14 @@
-"""GPTQ over a decoder, stage by stage, each on the outputs of the stages quantized before it.
+"""GPTQ over a decoder, stage by stage, each on the outputs of the stages quantized before it, towards the float model.
 
-Solved tensors are stored in a folder, one file each, until the artifact is written. The hidden states are stored beside
-them, so that an interrupted run continues after the last complete layer.
+Two streams of hidden states run through the layers: one through those that are quantized, the other through the float
+ones (``hessian.py`` says what for). Solved tensors are stored in a folder, one file each, until the artifact is
+written. The hidden states of both streams are stored beside them, so that an interrupted run continues after the last
+complete layer.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -24,13 +26,15 @@ from ..methods.gptq import Hessian, gptq
 from ..methods.row_sources import save_solved
 from ..methods.rtn import round_to_nearest
 from .experts import expert_stages, solve_experts
-from .hessian import mean_outer_product
-from .stream import LayerStream, Stage
+from .hessian import target
+from .sensitivity import Sensitivity
+from .stream import Inputs, LayerStream, Stage
+from .vocabulary import solve_embedding, solve_head
 
 HIDDEN = "hidden.safetensors"
-HIDDEN_STATES, STATE = "hidden", "state"
-VOCABULARY_BYTES = 1 << 24
-"""Bytes, as stored, of the rows of an embedding or LM head that are solved at once."""
+HIDDEN_STATES, FLOAT_STATES, STATE = "hidden", "float_hidden", "state"
+ROUNDED_EVERY = 16
+"""One token in so many says how well int8 activations fit."""
 
 INT8_ACTIVATIONS, FLOAT_ACTIVATIONS = 4, 0
 """MatMulNBits' accuracy levels that have kernels on a CPU: int8 activations, and float ones."""
@@ -41,7 +45,7 @@ def solve_gptq(
     checkpoint: WeightSource,
     schemes: Schemes,
     windows: Tensor,
-    embedding: Tensor | None,
+    sensitivity: Sensitivity | None,
     folder: Path,
     progress: Callable[[int, int], None],
 ) -> Schemes:
@@ -49,7 +53,7 @@ def solve_gptq(
 
     Args:
         windows: int64 [W, S], the calibration text.
-        embedding: float32 [D, D], the Hessian of the embedding's error (``Sensitivity.embedding``).
+        sensitivity: what GPTQ of an embedding needs.
         progress: called with (tokens done, tokens in all); tokens count once for each stage of each layer.
 
     Returns:
@@ -59,12 +63,18 @@ def solve_gptq(
     folder.mkdir(exist_ok=True)
     fingerprint = _fingerprint(checkpoint, schemes, windows)
     stream = LayerStream(checkpoint, windows)
-    first, levels, unreached = _resume(folder, fingerprint, stream)
+    original = stream.copy()
+    first, levels, unreached = _resume(folder, fingerprint, stream, original)
+    embedding = f"{checkpoint.trunk_prefix}embed_tokens.weight"
+    if embedding in schemes and schemes[embedding].method == "gptq" and first == 0:
+        assert sensitivity is not None, "the embedding is solved only where sensitivities are measured"
+        solve_embedding(stream, embedding, schemes[embedding], sensitivity, folder)
     depth, tokens = checkpoint.config.num_hidden_layers, windows.numel()
     for index in range(first, depth):
         layer = stream.load(index)
+        twin = original.twin(layer, index)
         prefix = f"{checkpoint.trunk_prefix}layers.{index}."
-        stages, routed = stream.stages(layer), expert_stages(layer)
+        stages, routed = list(zip(stream.stages(layer), original.stages(twin), strict=True)), expert_stages(layer)
         passes = len(stages) + len(routed) + 1
         total = depth * passes * tokens
         done = index * passes * tokens
@@ -74,85 +84,66 @@ def solve_gptq(
             done += count
             progress(done, total)  # noqa: B023 - called within this iteration
 
-        for stage in stages:
-            if any(f"{prefix}{name}.weight" in schemes for name in stage.names):
-                levels |= _stage(stream, layer, stage, prefix, schemes, folder, advance)
-            else:
+        for number, (stage, same) in enumerate(stages):
+            last = number + 1 == len(stages)
+            if not any(f"{prefix}{name}.weight" in schemes for name in stage.names):
                 advance(tokens)
+                if last:
+                    original.advance(twin)
+                continue
+            pairs = zip(stream.inputs(layer, stage), original.inputs(twin, same, advance=last), strict=True)
+            try:
+                levels |= _stage(pairs, stage, prefix, schemes, folder, advance)
+            except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+                raise stream.overflow() from None
         if routed:
             unreached += solve_experts(stream, layer, prefix, schemes, folder, advance)
         stream.advance(layer, lambda count: advance(count * windows.shape[1]))
         state = {"fingerprint": fingerprint, "layers": index + 1, "levels": levels, "unreached": unreached}
-        _save_state(folder, stream.hidden, state)
-    for name, scheme in schemes.items():
-        if scheme.method == "gptq" and not name.startswith(f"{checkpoint.trunk_prefix}layers."):
-            _vocabulary(stream, name, scheme, embedding, folder)
+        _save_state(folder, stream, original, state)
+    head = schemes.get("lm_head.weight")
+    if head is not None and head.method == "gptq":
+        solve_head(stream, original, "lm_head.weight", head, folder)
     found = {name: replace(s, accuracy_level=levels.get(name, s.accuracy_level)) for name, s in schemes.items()}
     return found | {name: replace(found[name], method="rtn") for name in unreached}
 
 
 def _stage(
-    stream: LayerStream,
-    layer: nn.Module,
+    pairs: Iterator[tuple[Inputs, Inputs]],
     stage: Stage,
     prefix: str,
     schemes: Schemes,
     folder: Path,
     advance: Callable[[int], None],
 ) -> dict[str, int]:
-    """Solve one stage, put the dequantized weights into the layer, and return the accuracy levels."""
-    width = stage.modules[0].in_features
+    """Solve one stage, give the layer the dequantized weights, and return the accuracy levels.
+
+    Raises:
+        torch.linalg.LinAlgError: the inputs are not finite.
+    """
     found = [schemes.get(f"{prefix}{name}.weight") for name in stage.names]
-    sizes = sorted({scheme.format.block_size for scheme in found if scheme is not None})
-    rounding = {size: torch.zeros(width) for size in sizes}
-    inputs = _with_rounding_errors(stream.inputs(layer, stage), rounding)
-    try:
-        hessian = Hessian.of(mean_outer_product(inputs, width, advance))
-    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
-        raise stream.overflow() from None
+    rounding = Rounding({scheme.format.block_size for scheme in found if scheme is not None})
+    weights = tuple(module.weight.detach() for module in stage.modules)
+    aim = target(rounding.watch(pairs), weights, stage.norm, advance)
     levels: dict[str, int] = {}
-    for name, module, scheme in zip(stage.names, stage.modules, found, strict=True):
+    for name, module, weight, scheme in zip(stage.names, stage.modules, weights, found, strict=True):
         if scheme is None:
             continue
         tensor = f"{prefix}{name}.weight"
-        weight = module.weight.detach()
         check_quantizable(weight, tensor)
-        rows = _solve_one(weight, scheme, hessian)
+        wanted = aim.weight(weight)
+        rows = _solve_one(wanted, scheme, aim.hessian)
         dequantized = rows.dequantize()
-        weight_error = hessian.output_error(dequantized - weight)
-        mean_rounding = rounding[scheme.format.block_size] / stream.windows.numel()
-        activation_error = (dequantized.square() @ mean_rounding).sum().item()
+        weight_error = aim.hessian.output_error(dequantized - wanted)
+        activation_error = (dequantized.square() @ rounding.mean(scheme.format.block_size)).sum().item()
         levels[tensor] = accuracy_level(scheme, weight_error, activation_error)
         save_solved(folder, tensor, [rows])
-        weight.copy_(dequantized)
+        module.weight = nn.Parameter(dequantized, requires_grad=False)
     return levels
 
 
 def _solve_one(weight: Tensor, scheme: Scheme, hessian: Hessian) -> QuantizedRows:
     return round_to_nearest(weight, scheme.format) if scheme.method == "rtn" else gptq(weight, scheme.format, hessian)
-
-
-def _vocabulary(stream: LayerStream, tensor: str, scheme: Scheme, embedding: Tensor | None, folder: Path) -> None:
-    """Solve the LM head, the embedding, or the tensor that is both.
-
-    A token is as frequent in the input as in the prediction, so that the Hessians of both uses are on one scale; for a
-    tied embedding they are added.
-    """
-    checkpoint = stream.checkpoint
-    is_embedding = tensor == f"{checkpoint.trunk_prefix}embed_tokens.weight"
-    gram = torch.zeros(checkpoint.config.hidden_size, checkpoint.config.hidden_size)
-    if not is_embedding or checkpoint.config.tie_word_embeddings:
-        gram += mean_outer_product(stream.normed(), len(gram), lambda _: None)
-    if is_embedding:
-        assert embedding is not None, "the embedding is solved only where sensitivities are measured"
-        gram += embedding
-    hessian = Hessian.of(gram)
-    pieces = []
-    for _, rows in checkpoint.rows(tensor, VOCABULARY_BYTES):
-        weight = rows.float()
-        check_quantizable(weight, tensor)
-        pieces.append(gptq(weight, scheme.format, hessian))
-    save_solved(folder, tensor, pieces)
 
 
 def accuracy_level(scheme: Scheme, weight_error: float, activation_error: float) -> int:
@@ -164,15 +155,28 @@ def accuracy_level(scheme: Scheme, weight_error: float, activation_error: float)
     return FLOAT_ACTIVATIONS if scheme.format.bits == 4 and activation_error > weight_error else INT8_ACTIVATIONS
 
 
-def _with_rounding_errors(inputs: Iterator[Tensor], rounding: Mapping[int, Tensor]) -> Iterator[Tensor]:
-    """Pass the inputs on, and add up the squared errors of their int8 rounding in ``rounding``, by block size."""
-    for piece in inputs:
-        for size, total in rounding.items():
-            blocks = split(piece, size)
-            scale = blocks.abs().amax(-1, keepdim=True) / 127
-            rounded = torch.where(scale == 0, 0.0, (blocks / scale).round_() * scale)
-            total += (rounded - blocks).square_().sum(0).flatten()[: piece.shape[1]]
-        yield piece
+class Rounding:
+    """The mean squared error that int8 activations have in each column, by block size, from some of the tokens."""
+
+    def __init__(self, sizes: Collection[int]) -> None:
+        self._totals: dict[int, Tensor | float] = dict.fromkeys(sorted(sizes), 0.0)
+        self._tokens = 0
+
+    def watch(self, pairs: Iterator[tuple[Inputs, Inputs]]) -> Iterator[tuple[Inputs, Inputs]]:
+        """Pass the inputs on."""
+        for pair in pairs:
+            some = pair[0].rows[::ROUNDED_EVERY]
+            for size in self._totals:
+                blocks = split(some, size)
+                scale = blocks.abs().amax(-1, keepdim=True) / 127
+                rounded = torch.where(scale == 0, 0.0, (blocks / scale).round_() * scale)
+                self._totals[size] += (rounded - blocks).square_().sum(0).flatten()[: some.shape[1]]
+            self._tokens += len(some)
+            yield pair
+
+    def mean(self, size: int) -> Tensor:
+        """Return the error of blocks of ``size``, float32 [K]."""
+        return self._totals[size] / torch.tensor(self._tokens)
 
 
 def _fingerprint(checkpoint: WeightSource, schemes: Schemes, windows: Tensor) -> str:
@@ -185,20 +189,23 @@ def _fingerprint(checkpoint: WeightSource, schemes: Schemes, windows: Tensor) ->
     return digest.hexdigest()
 
 
-def _save_state(folder: Path, hidden: Tensor, state: Mapping[str, object]) -> None:
+def _save_state(folder: Path, stream: LayerStream, original: LayerStream, state: Mapping[str, object]) -> None:
     """Store the hidden states and the number of layers done, in one file that is renamed into place when complete.
 
     Separate files could disagree after an interruption, and the resumed solution would be wrong.
     """
     new = folder / f"{HIDDEN}.new"
-    save_file({HIDDEN_STATES: hidden}, new, {STATE: json.dumps(state)})
+    states = {HIDDEN_STATES: stream.hidden, FLOAT_STATES: original.hidden}
+    save_file(states, new, {STATE: json.dumps(state)})
     new.rename(folder / HIDDEN)
 
 
-def _resume(folder: Path, fingerprint: str, stream: LayerStream) -> tuple[int, dict[str, int], list[str]]:
+def _resume(
+    folder: Path, fingerprint: str, stream: LayerStream, original: LayerStream
+) -> tuple[int, dict[str, int], list[str]]:
     """Return the number of finished layers, their accuracy levels, and the weights of experts without a token.
 
-    Their hidden states are loaded into the stream.
+    Their hidden states are loaded into the streams.
     """
     if not (folder / HIDDEN).is_file():
         return 0, {}, []
@@ -206,5 +213,5 @@ def _resume(folder: Path, fingerprint: str, stream: LayerStream) -> tuple[int, d
         state = parse_json(file.metadata()[STATE])
         if state["fingerprint"] != fingerprint:
             return 0, {}, []
-        stream.hidden = file.get_tensor(HIDDEN_STATES)
+        stream.hidden, original.hidden = file.get_tensor(HIDDEN_STATES), file.get_tensor(FLOAT_STATES)
     return state["layers"], state["levels"], state["unreached"]

@@ -31,11 +31,13 @@ class Sensitivity:
     """The measurements of one forward and one backward pass.
 
     ``kl_estimates`` are in nats per token. ``embedding`` [D, D] is the mean of g g^T after the embedding: the Hessian
-    of an embedding row's error, on the scale on which the mean of x x^T is that of an LM head row's.
+    of an embedding row's error, on the scale on which ``head`` [D, D], the mean of x x^T over the inputs of the LM
+    head, is that of an LM head row's.
     """
 
     kl_estimates: KlEstimates
     embedding: Tensor
+    head: Tensor
 
 
 HEAD_TOKENS = 256
@@ -71,6 +73,7 @@ def measure_sensitivity(
         stream.advance(stream.load(index))
         progress(index + 1, 2 * depth)
     estimates: KlEstimates = {}
+    normed = torch.cat(list(stream.normed()))
     gradient = _gradient_of_head(checkpoint, task, stream.hidden, formats, generator, estimates)
     for index in reversed(range(depth)):
         gradient = _through_layer(stream, index, before.pop(), gradient, formats, estimates)
@@ -79,8 +82,7 @@ def measure_sensitivity(
     embedding = _of_embedding(checkpoint, name, windows, gradient, formats.get(name, ()))
     # A tied embedding is the LM head too: both uses add up.
     estimates[name] = {format: kl + estimates.get(name, {}).get(format, 0.0) for format, kl in embedding.items()}
-    rows = gradient.flatten(0, 1)
-    return Sensitivity(estimates, rows.t() @ rows / len(rows))
+    return Sensitivity(estimates, *(rows.t() @ rows / len(rows) for rows in (gradient.flatten(0, 1), normed)))
 
 
 def _through_layer(

@@ -42,7 +42,7 @@ def smoothing(
             carrier = carrier_of(checkpoint, index, stage.names)
             if carrier is None or not all(name in wanted for name in carrier.multiplied):
                 continue
-            inputs = spaced_rows(torch.cat(list(stream.inputs(layer, stage))), TOKENS)
+            inputs = spaced_rows(torch.cat([piece.rows for piece in stream.inputs(layer, stage)]), TOKENS)
             found.append(Folding(carrier, best_scales(inputs, _weights(stage), carrier, multiply)))
         stream.advance(layer)
         progress(index + 1, depth)

@@ -46,6 +46,12 @@ class Hessian:
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(matrix[order][:, order]))
         return Hessian(matrix, order, torch.linalg.cholesky(inverse, upper=True))
 
+    def solve(self, right: Tensor) -> Tensor:
+        """Return ``right`` [N, K] times the inverse of the matrix."""
+        answer = torch.empty_like(right)
+        answer[:, self.order] = (right[:, self.order] @ self.factor.t()) @ self.factor
+        return answer
+
     def output_error(self, error: Tensor) -> float:
         """Return the mean squared output error that a weight's error [N, K] causes, summed over the outputs."""
         return ((error @ self.matrix) * error).sum().item()

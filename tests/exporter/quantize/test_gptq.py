@@ -6,7 +6,6 @@ import pytest
 import torch
 from intaglio.exporter.quantize.formats.blocks import BlockFormat
 from intaglio.exporter.quantize.layers import stream as stream_module
-from intaglio.exporter.quantize.layers.hessian import mean_outer_product
 from intaglio.exporter.quantize.layers.stream import LayerStream
 from intaglio.exporter.quantize.methods.gptq import Hessian, gptq
 from intaglio.exporter.quantize.methods.rtn import round_to_nearest
@@ -67,14 +66,6 @@ def test_columns_whose_inputs_are_zero() -> None:
     assert (nothing.dequantize() - weight).abs().max() <= nothing.scales.abs().max()
 
 
-def test_mean_outer_product() -> None:
-    for width in (5, 64, 97):
-        inputs, counts = torch.randn(50, width), list[int]()
-        found = mean_outer_product(iter([inputs[:20], inputs[20:]]), width, counts.append)
-        assert torch.allclose(found, inputs.t() @ inputs / 50, atol=1e-6)
-        assert counts == [20, 30]
-
-
 @pytest.mark.parametrize("family", ["qwen2", "exaone4"])
 def test_the_layer_stream_matches_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str) -> None:
     monkeypatch.setattr(stream_module, "_multiplies_bf16", lambda: False)
@@ -96,7 +87,7 @@ def test_the_layer_stream_matches_the_model(tmp_path: Path, monkeypatch: pytest.
             ("mlp.down_proj",),
         ]
         for stage in stages:
-            taken = torch.cat(list(stream.inputs(layer, stage)))
+            taken = torch.cat([piece.rows for piece in stream.inputs(layer, stage)])
             expected = _inputs_of(native, f"model.layers.{index}.{stage.names[0]}", windows)
             assert torch.allclose(taken, expected, atol=1e-5)
         stream.advance(layer)
