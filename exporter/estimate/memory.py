@@ -1,9 +1,9 @@
 """The peak of a quantization's memory: the largest of its phases, above what the process takes by itself."""
 
 from ...models.weight_source import CHUNK_BYTES
-from ..quantize.layers.gptq_pass import VOCABULARY_BYTES
 from ..quantize.layers.sensitivity import HEAD_TOKENS
 from ..quantize.layers.stream import ROWS
+from ..quantize.layers.vocabulary import ROWS_BYTES
 from ..quantize.texts.generated import BATCH, needed_memory
 from .work import Work
 
@@ -58,10 +58,7 @@ def _solving(work: Work) -> int:
 def _vocabulary(work: Work) -> int:
     """Return what the embedding's Hessian takes, and the rows that are solved at once."""
     return max(
-        (
-            FLOAT * (FACTORED * columns**2 + SOLVED * _chunk(work, VOCABULARY_BYTES) // 2)
-            for _, columns in work.vocabulary
-        ),
+        (FLOAT * (FACTORED * columns**2 + SOLVED * _chunk(work, ROWS_BYTES) // 2) for _, columns in work.vocabulary),
         default=0,
     )
 
