@@ -9,7 +9,11 @@ from .work import Work
 
 FLOAT = 4
 FACTORED = 6
-"""Matrices [K, K] that exist while a Hessian is factored: sums, damped, permuted twice, factor, inverse."""
+"""Matrices [K, K] that exist while a Hessian is factored: sums, damped, permuted twice, factor, inverse; and while a
+correction is fitted: two sums, scaled twice, factor."""
+
+STREAMS = 2
+"""The hidden states of the quantized and of the float layers, and a layer of each."""
 
 KEPT = 3
 """Those that exist while a weight is solved: the damped one, the factor, and the sums."""
@@ -37,7 +41,9 @@ def phases(work: Work) -> dict[str, int]:
         widest = max(one.columns for layer in work.layers for one in layer.projections)
         found["sensitivity"] = layer + acting + FLOAT * work.smoothing_tokens * (work.config.hidden_size + 2 * widest)
     if work.solves:
-        found["calibration"] = hidden * work.tokens + max(layer + max(acting, _solving(work)), _vocabulary(work))
+        kept = FLOAT * work.config.num_attention_heads * work.config.head_dim
+        streams = STREAMS * (hidden + kept) * work.tokens
+        found["calibration"] = streams + max(STREAMS * layer + max(acting, _solving(work)), _vocabulary(work))
     return found
 
 

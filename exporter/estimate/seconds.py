@@ -3,6 +3,8 @@
 A stage's pass computes the layer up to it. Reading the checkpoint and the comparison with it are not included.
 """
 
+from collections.abc import Sequence
+
 from ..quantize.layers.hessian import STRIPS
 from ..quantize.layers.sensitivity import HEAD_TOKENS
 from ..quantize.layers.smoothing import OUTPUTS
@@ -10,11 +12,14 @@ from ..quantize.layers.smoothing import TOKENS as SEARCH_TOKENS
 from ..quantize.methods.smooth import POWERS
 from ..quantize.texts.generated import BATCH
 from .rates import Rates
-from .shapes import Layer
+from .shapes import Layer, Projection
 from .work import Work
 
 TRIANGLE = (STRIPS + 1) / (2 * STRIPS)
 """The share of a symmetric product that is computed, in strips from the diagonal on."""
+
+FITS = 2
+"""The corrections of a stage: to most tokens, which shows its worth, and to all."""
 
 SEARCHED = 2 * len(POWERS) + 1
 """The scales that are tried for a stage."""
@@ -50,9 +55,16 @@ def _forward(work: Work, layer: Layer, tokens: int) -> float:
 
 
 def _passes(work: Work, layer: Layer, tokens: int) -> float:
-    """Return the multiply-adds of all passes through a layer: one up to each stage, and one to its output."""
-    products = tokens * sum(one.size * one.share * layer.passes(one) for one in layer.projections)
-    return products + _attention(work, tokens) * max(layer.passes(one) for one in layer.projections)
+    """Return the multiply-adds of the passes of one stream through a layer: up to each stage, and to its output."""
+    return _attention(work, tokens) + tokens * sum(
+        one.size * one.share * layer.passes(one) for one in layer.projections
+    )
+
+
+def _float_passes(work: Work, layer: Layer, tokens: int) -> float:
+    """Return the same of the float stream beside it."""
+    products = tokens * sum(one.size * one.share * layer.float_passes(one) for one in layer.projections)
+    return products + _attention(work, tokens)
 
 
 def _sensitivity(work: Work, rates: Rates) -> float:
@@ -91,17 +103,17 @@ def _smoothing(work: Work, rates: Rates) -> float:
 
 
 def _calibration(work: Work, rates: Rates) -> float:
-    """GPTQ: the passes, the Hessian of each stage and of each expert, its factor, and the columns of each weight."""
+    """GPTQ: the passes of both streams, the sums over each stage's inputs, what follows from them, and the columns."""
     if not work.solves:
         return 0.0
     total = 0.0
     for layer in work.layers:
-        total += layer.count * rates.forward * _passes(work, layer, work.tokens)
-        stages = {(one.stage, one.name.rpartition(".")[0]): one for one in layer.projections}
-        for one in stages.values():
-            part = 1.0 if one.expert else TRIANGLE
-            total += layer.count * rates.float32 * work.tokens * one.share * one.columns**2 * part
-            total += layer.count * rates.factor * one.columns**3
+        passes = _passes(work, layer, work.tokens) + _float_passes(work, layer, work.tokens)
+        total += layer.count * rates.forward * passes
+        stages: dict[tuple[int, str], list[Projection]] = {}
+        for one in layer.projections:
+            stages.setdefault((one.stage, one.name.rpartition(".")[0]), []).append(one)
+        total += layer.count * sum(_stage(work, stage, rates) for stage in stages.values())
         for one in layer.projections:
             solved = work.solved(layer, one)
             total += layer.count * (_columns(one.rows, one.columns, rates) if solved else rates.rounding * one.size)
@@ -109,6 +121,22 @@ def _calibration(work: Work, rates: Rates) -> float:
         total += rates.float32 * work.tokens * columns**2 * TRIANGLE + rates.factor * columns**3
         total += _columns(rows, columns, rates)
     return total
+
+
+def _stage(work: Work, stage: Sequence[Projection], rates: Rates) -> float:
+    """The Hessian of a stage and its factor; outside experts, the correction towards the float outputs as well.
+
+    The correction is of x where several projections read it, and of the output of one.
+    """
+    one, rows = stage[0], sum(one.rows for one in stage)
+    total = rates.factor * one.columns**3
+    if one.expert:
+        return total + rates.float32 * work.tokens * one.share * one.columns**2
+    several = len(stage) > 1
+    sums = TRIANGLE * one.columns**2 + (one.columns**2 if several else 2 * one.size)
+    solutions = FITS * ((one.columns if several else rows) * one.columns**2 * 2 + one.columns**3 / 3)
+    measured = (2 if several else 1) * rows * one.columns**2
+    return total + rates.float32 * (work.tokens * sums + solutions + measured)
 
 
 def _columns(rows: int, columns: int, rates: Rates) -> float:

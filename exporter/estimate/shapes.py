@@ -61,13 +61,20 @@ class Layer:
         return len({one.stage for one in self.projections if one.expert})
 
     def passes(self, one: Projection) -> int:
-        """Return how often GPTQ runs a projection: for each stage after it, and for the layer's output.
+        """Return how often one stream of GPTQ runs a projection: for each stage after it, and for the layer's output.
 
-        A mixture computes its experts before the expert that all tokens share.
+        What is before o is computed once, and kept. A mixture computes its experts before the expert that all tokens
+        share.
         """
+        return 1 if one.stage == 0 else self._later(one) + self.routed + 1
+
+    def float_passes(self, one: Projection) -> int:
+        """Return the same of the float stream, which reaches the layer's output with the inputs of the last stage."""
+        return 1 if one.stage == 0 else max(1, self._later(one))
+
+    def _later(self, one: Projection) -> int:
         before = ATTENTION if one.expert else one.stage
-        later = sum(stage > before for stage in self.stages)
-        return later + self.routed + 1
+        return sum(stage > before for stage in self.stages)
 
 
 def layers(config: ModelConfig) -> list[Layer]:

@@ -4,15 +4,17 @@ x are the inputs that the quantized layers before compute, and x' those of the f
 alone asks for W x, and keeps the errors of all layers before. What the stage should give is W x', and where its output
 is added to a residual stream r, which has an error too, W x' + r' - r. In least squares that is the weight
 
-    W + E[drift x^T] (E[x x^T])^-1,    drift = INPUT_SHARE W (x' - x) + RESIDUAL_SHARE (r' - r)
+    W + E[drift x^T] (E[x x^T])^-1,    drift = W (x' - x) + r' - r
 
-which is quantized in W's place. The shares are below 1 since the calibration text is not the user's. (GPTAQ, Li et al.
-2025, has the first term, and LoaQ, Lin et al. 2025, the second.)
+which is quantized in W's place. (GPTAQ, Li et al. 2025, has the first term, and LoaQ, Lin et al. 2025, the second.)
 
-The residual stream is normalized by whoever reads it, and so is an output that goes through a norm into it: the size of
-an error counts beside the root mean square of what is normalized. Tokens are weighted by it; the few with huge values
-would rule the sums otherwise. A norm's weight g, where there is one, multiplies the output, so that r' - r is divided
-by g; where g is small, nothing can be corrected.
+Most of the drift is noise that x does not tell, and fitted to it the weights would get worse on any other text. So the
+correction is damped, and scaled by what is best on held-out tokens, which is 0 where it does not help. The few tokens
+with huge values in the residual stream, to which all others attend (Sun et al., 2024), would rule the squares: they are
+in the Hessian, and are not fitted.
+
+The output may go through a norm into the residual stream: g y / rms(y). An error of y then counts beside the root mean
+square of y, by which tokens are weighted, and r' - r is divided by g / rms(y); where g is small, nothing is corrected.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -25,21 +27,27 @@ from ..methods.gptq import Hessian
 from .stream import Inputs
 
 STRIPS = 4
-"""Strips of columns in which the symmetric product is computed."""
+"""Strips of columns in which a symmetric product is computed."""
 
-INPUT_SHARE, RESIDUAL_SHARE = 0.5, 0.5
-"""The shares of the errors that are corrected."""
+HELD_OUT = 4
+"""One token in so many is held out: the last ones of each batch."""
+
+DAMPING = 0.5
+"""The share of the diagonal that is added to it before a correction is computed; held-out drift chose it."""
+
+HUGE = 8.0
+"""Tokens whose residual is so many times the median's are not fitted."""
 
 SMALL = 0.3
 """Weights of a norm below this share of their mean let nothing be corrected."""
 
-LEAST_SIZE = 1e-6
-"""The least root mean square, for rows of zeros."""
+LEAST = 1e-20
+"""The least number that is divided by."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """The stage's Hessian, and the float weights that it should have.
+    """The stage's Hessian, and what its float weights should be.
 
     Args:
         hessian: of the inputs of the quantized layers.
@@ -58,7 +66,7 @@ class Target:
 
 
 class Moments:
-    """The means of x x^T, of which only the strips from the diagonal on are computed, and of the drift times x^T.
+    """The sums of x x^T and of the drift times x^T, over some tokens.
 
     Args:
         width: K, of x.
@@ -66,31 +74,91 @@ class Moments:
     """
 
     def __init__(self, width: int, outputs: int) -> None:
-        self._gram, self._cross = torch.zeros(width, width), torch.zeros(outputs, width)
+        self.gram, self.cross = torch.zeros(width, width), torch.zeros(outputs, width)
+        self.tokens = 0
         size = -(-width // STRIPS)
         self._strips = [slice(start, start + size) for start in range(0, width, size)]
-        self._tokens = 0
 
     def add(self, rows: Tensor, drift: Tensor) -> None:
         """Add x of some tokens, float32 [T, K], and their drift [T, outputs]."""
         for strip in self._strips:
-            self._gram[strip, strip.start :].addmm_(rows[:, strip].t(), rows[:, strip.start :])
-        self._cross.addmm_(drift.t(), rows)
-        self._tokens += len(rows)
+            self.gram[strip, strip.start :].addmm_(rows[:, strip].t(), rows[:, strip.start :])
+        self.cross.addmm_(drift.t(), rows)
+        self.tokens += len(rows)
 
-    def target(self, *, shared: bool) -> Target:
-        """Return the target; nothing can be added any more.
+    def complete(self) -> None:
+        """Fill in the other half of the symmetric sum: only the strips from the diagonal on are added to."""
+        for strip in self._strips:
+            self.gram[strip.stop :, strip] = self.gram[strip, strip.stop :].t()
+
+    def correction(self) -> Tensor:
+        """Return the damped solution [outputs, K].
+
+        Raises:
+            torch.linalg.LinAlgError: the sums are not finite.
+        """
+        size = self.gram.diagonal().clamp(min=LEAST).sqrt()
+        matrix = self.gram / size / size[:, None]
+        matrix.diagonal().add_(DAMPING)
+        return torch.cholesky_solve((self.cross / size).t(), torch.linalg.cholesky(matrix)).t() / size
+
+
+class Fit:
+    """The moments of the tokens that a correction is fitted to, and of those that are held out.
+
+    Args:
+        width: K, of x.
+        outputs: of the drift; None where it is that of x, for several weights.
+        weights: float32 [N, K], whose outputs' drift counts where that of x is given; all outputs of x count without.
+    """
+
+    def __init__(self, width: int, outputs: int | None, weights: Tensor | None = None) -> None:
+        self.shared = outputs is None
+        self._weights = weights
+        self._fitted, self._held_out = (Moments(width, width if outputs is None else outputs) for _ in range(2))
+        self._huge: list[Tensor] = []
+
+    def add(self, rows: Tensor, drift: Tensor, size: Tensor | None = None) -> None:
+        """Add x of a batch, float32 [T, K], and its drift.
 
         Args:
-            shared: the drift is of x, and else of the outputs.
+            size: float32 [T], of the residual stream; tokens of a huge one only count in the Hessian.
+        """
+        if size is not None:
+            huge = size > HUGE * size.median()
+            self._huge.append(rows[huge])
+            rows, drift = rows[~huge], drift[~huge]
+        first = len(rows) - len(rows) // HELD_OUT
+        self._fitted.add(rows[:first], drift[:first])
+        self._held_out.add(rows[first:], drift[first:])
+
+    def target(self) -> Target:
+        """Return the target; nothing can be added any more.
 
         Raises:
             torch.linalg.LinAlgError: the Hessian is not positive definite, or not finite.
         """
-        for strip in self._strips:
-            self._gram[strip.stop :, strip] = self._gram[strip, strip.stop :].t()
-        hessian = Hessian.of(self._gram.div_(self._tokens))
-        return Target(hessian, hessian.solve(self._cross.div_(self._tokens)), shared)
+        fitted, held_out = self._fitted, self._held_out
+        fitted.complete()
+        held_out.complete()
+        share = self._share()
+        fitted.gram += held_out.gram
+        fitted.cross += held_out.cross
+        tokens = fitted.tokens + held_out.tokens
+        del self._held_out, held_out  # each is as large as a Hessian
+        correction = fitted.correction().mul_(share) if share else torch.zeros_like(fitted.cross)
+        for rows in self._huge:
+            fitted.gram.addmm_(rows.t(), rows)
+            tokens += len(rows)
+        return Target(Hessian.of(fitted.gram.div_(tokens)), correction, self.shared)
+
+    def _share(self) -> float:
+        """Return the share of the fitted correction that leaves the least of the held-out drift."""
+        change, drift = self._fitted.correction(), self._held_out.cross
+        if self._weights is not None:
+            change, drift = self._weights @ change, self._weights @ drift
+        gain, cost = (change * drift).sum().item(), ((change @ self._held_out.gram) * change).sum().item()
+        return min(max(gain / max(cost, LEAST), 0.0), 1.0)
 
 
 def target(
@@ -110,37 +178,29 @@ def target(
     Raises:
         torch.linalg.LinAlgError: the Hessian is not positive definite, or not finite.
     """
-    width = weights[0].shape[1]
-    shared = len(weights) > 1
-    moments = Moments(width, width if shared else len(weights[0]))
+    several = len(weights) > 1
+    fit = Fit(weights[0].shape[1], None if several else len(weights[0]), torch.cat(list(weights)) if several else None)
     for quantized, original in pairs:
-        rows, drift = quantized.rows, input_drift(quantized.rows, original.rows)
-        if not shared:
+        rows, drift, size = quantized.rows, original.rows - quantized.rows, None
+        if not several:
             drift = drift @ weights[0].t()
-            if original.residual is not None:
-                assert quantized.residual is not None
+            if quantized.residual is not None and original.residual is not None:
                 error = original.residual - quantized.residual
-                normalized = original.residual
-                if norm is not None:
-                    normalized = original.rows @ weights[0].t()
-                    error = error * _size(normalized) * _inverse(norm)
-                drift.add_(error, alpha=RESIDUAL_SHARE)
-                share = 1 / _size(normalized)
-                rows, drift = rows * share, drift * share
-        moments.add(rows, drift)
+                if norm is None:
+                    drift += error
+                    size = _size(original.residual)
+                else:
+                    output = _size(original.rows @ weights[0].t())[:, None]
+                    rows, drift = rows / output, drift / output + error * _inverse(norm)
+        fit.add(rows, drift, size)
         advance(len(rows))
-    return moments.target(shared=shared)
+    return fit.target()
 
 
 def _size(rows: Tensor) -> Tensor:
-    """Return the root mean square of each row [T, 1]."""
-    return rows.square().mean(-1, keepdim=True).sqrt_().clamp_(min=LEAST_SIZE)
+    """Return the root mean square of each row, [T]."""
+    return rows.square().mean(-1).sqrt_().clamp_(min=LEAST)
 
 
 def _inverse(norm: Tensor) -> Tensor:
     return torch.where(norm.abs() < SMALL * norm.abs().mean(), 0.0, 1 / norm)
-
-
-def input_drift(quantized: Tensor, original: Tensor) -> Tensor:
-    """Return the share of the inputs' error [T, K] that is to be corrected."""
-    return (original - quantized).mul_(INPUT_SHARE)

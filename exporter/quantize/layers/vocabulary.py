@@ -14,7 +14,7 @@ from ..formats.scheme import Scheme
 from ..methods.finite import check_quantizable
 from ..methods.gptq import Hessian, gptq
 from ..methods.row_sources import save_solved
-from .hessian import Moments, input_drift
+from .hessian import Fit
 from .sensitivity import Sensitivity
 from .stream import LayerStream
 
@@ -39,11 +39,10 @@ def solve_embedding(stream: LayerStream, tensor: str, scheme: Scheme, sensitivit
 
 def solve_head(stream: LayerStream, original: LayerStream, tensor: str, scheme: Scheme, folder: Path) -> None:
     """Quantize an LM head of its own towards the float model's logits: the layers' last error is corrected too."""
-    width = stream.config.hidden_size
-    moments = Moments(width, width)
+    fit = Fit(stream.config.hidden_size, None)
     for rows, theirs in zip(stream.normed(), original.normed(), strict=True):
-        moments.add(rows, input_drift(rows, theirs))
-    aim = moments.target(shared=True)
+        fit.add(rows, theirs - rows)
+    aim = fit.target()
     pieces = [gptq(aim.weight(weight), scheme.format, aim.hessian) for weight in _weights(stream, tensor)]
     save_solved(folder, tensor, pieces)
 

@@ -7,12 +7,10 @@ import pytest
 import torch
 from intaglio.exporter.quantize.formats.blocks import BlockFormat, QuantizedRows
 from intaglio.exporter.quantize.formats.scheme import Scheme
-from intaglio.exporter.quantize.layers import hessian as shares
 from intaglio.exporter.quantize.layers.gptq_pass import solve_gptq
-from intaglio.exporter.quantize.layers.hessian import Moments, target
+from intaglio.exporter.quantize.layers.hessian import DAMPING, Fit, Moments, target
 from intaglio.exporter.quantize.layers.sensitivity import measure_sensitivity
 from intaglio.exporter.quantize.layers.stream import Inputs, LayerStream
-from intaglio.exporter.quantize.methods.gptq import Hessian
 from intaglio.models.checkpoint import Checkpoint
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -24,13 +22,6 @@ def normal(*shape: int, seed: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.fixture
-def whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Correct all of every error."""
-    monkeypatch.setattr(shares, "INPUT_SHARE", 1.0)
-    monkeypatch.setattr(shares, "RESIDUAL_SHARE", 1.0)
-
-
 def pairs(quantized: Tensor, original: Tensor, *residuals: Tensor) -> Iterator[tuple[Inputs, Inputs]]:
     """Yield the inputs in two parts."""
     for part in (slice(None, 100), slice(100, None)):
@@ -38,18 +29,26 @@ def pairs(quantized: Tensor, original: Tensor, *residuals: Tensor) -> Iterator[t
         yield Inputs(quantized[part], ours), Inputs(original[part], theirs)
 
 
-def test_moments() -> None:
-    for width in (5, 64, 97):
-        rows, drift = normal(50, width, seed=0), normal(50, 3, seed=1)
-        moments = Moments(width, 3)
-        moments.add(rows[:20], drift[:20])
-        moments.add(rows[20:], drift[20:])
-        found = moments.target(shared=False)
-        expected = Hessian.of(rows.t() @ rows / 50)
-        assert torch.allclose(found.hessian.matrix, expected.matrix, atol=1e-5)
-        inverse = torch.linalg.inv(expected.matrix.double())
-        correction = (drift.t() @ rows / 50).double() @ inverse
-        assert torch.allclose(found.correction.double(), correction, rtol=1e-3, atol=1e-4)
+@pytest.mark.parametrize("width", [5, 64, 97])
+def test_moments(width: int) -> None:
+    rows, drift = normal(50, width, seed=0), normal(50, 3, seed=1)
+    moments = Moments(width, 3)
+    moments.add(rows[:20], drift[:20])
+    moments.add(rows[20:], drift[20:])
+    moments.complete()
+    gram = rows.t() @ rows
+    assert torch.allclose(moments.gram, gram, atol=1e-4)
+    assert torch.allclose(moments.cross, drift.t() @ rows, atol=1e-4)
+    damped = gram + DAMPING * gram.diagonal().diag()
+    expected = torch.linalg.solve(damped.double(), (rows.t() @ drift).double()).t()
+    assert torch.allclose(moments.correction().double(), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_noise_is_not_fitted() -> None:
+    """A drift that the inputs do not tell would be fitted by a tenth of its size; on held-out tokens that is worse."""
+    rows, weight = normal(400, 96, seed=0), normal(8, 96, seed=1)
+    aim = target(pairs(rows, rows + 0.3 * normal(400, 96, seed=2)), (weight,))
+    assert (aim.weight(weight) - weight).square().mean() < 1e-4 * weight.square().mean()
 
 
 def test_the_weights_stay_where_both_models_agree() -> None:
@@ -62,7 +61,7 @@ def test_the_weights_stay_where_both_models_agree() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_a_linear_error_of_the_inputs_is_undone(whole: None, count: int) -> None:
+def test_a_linear_error_of_the_inputs_is_undone(count: int) -> None:
     original, weights = normal(400, 24, seed=0), tuple(normal(8, 24, seed=i + 1) for i in range(count))
     quantized = original @ (torch.eye(24) + 0.1 * normal(24, 24, seed=5))
     aim = target(pairs(quantized, original), weights)
@@ -70,19 +69,19 @@ def test_a_linear_error_of_the_inputs_is_undone(whole: None, count: int) -> None
         before, after = (
             (quantized @ w.t() - original @ weight.t()).square().mean() for w in (weight, aim.weight(weight))
         )
-        assert after < 1e-3 * before
+        assert after < 0.25 * before  # the rest is damped
 
 
-def test_the_residual_stream_is_corrected(whole: None) -> None:
+def test_the_residual_stream_is_corrected() -> None:
     rows, weight = normal(400, 24, seed=0), normal(8, 24, seed=1)
     residual = normal(400, 8, seed=2)
     error = 0.2 * rows @ normal(24, 8, seed=3)
     aim = target(pairs(rows, rows, residual + error, residual), (weight,))
-    assert (rows @ (aim.weight(weight) - weight).t() + error).square().mean() < 1e-3 * error.square().mean()
+    assert (rows @ (aim.weight(weight) - weight).t() + error).square().mean() < 0.25 * error.square().mean()
 
 
-def test_huge_tokens_do_not_rule(whole: None) -> None:
-    """Errors count beside the residual's size: one token of a thousandfold size is not preferred to all others."""
+def test_huge_tokens_do_not_rule() -> None:
+    """A token of a thousandfold size, whose error contradicts the others', is left as it is."""
     rows, weight, residual = normal(400, 24, seed=0), normal(8, 24, seed=1), normal(400, 8, seed=2)
     rows[0] *= 1000
     residual[0] *= 1000
@@ -90,10 +89,10 @@ def test_huge_tokens_do_not_rule(whole: None) -> None:
     error[0] *= -1
     aim = target(pairs(rows, rows, residual + error, residual), (weight,))
     left = rows @ (aim.weight(weight) - weight).t() + error
-    assert left[1:].square().mean() < 0.1 * error[1:].square().mean()
+    assert left[1:].square().mean() < 0.25 * error[1:].square().mean()
 
 
-def test_a_norm_behind_the_weight(whole: None) -> None:
+def test_a_norm_behind_the_weight() -> None:
     """What is added is g y / rms(y): the weight's change reaches the residual stream through it."""
     rows, weight, residual = normal(2000, 24, seed=0), normal(16, 24, seed=1), normal(2000, 16, seed=2)
     norm = torch.linspace(0.5, 2, 16)
@@ -127,13 +126,14 @@ def test_a_decoder_ends_nearer_to_the_float_model(name: str, tmp_path: Path, mon
     schemes[embedding] = Scheme(BlockFormat(4, 32, True), "gptq")
     sensitivity = measure_sensitivity(checkpoint, "text-generation", windows[:4], {}, lambda done, total: None)
     errors = []
-    for share in (0.0, 0.5):
-        monkeypatch.setattr(shares, "INPUT_SHARE", share)
-        monkeypatch.setattr(shares, "RESIDUAL_SHARE", share)
-        folder = tmp_path / str(share)
+    for corrects in (False, True):
+        if not corrects:
+            monkeypatch.setattr(Fit, "_share", lambda _: 0.0)
+        folder = tmp_path / str(corrects)
         solve_gptq(checkpoint, schemes, windows[:16], sensitivity, folder, lambda done, total: None)
         errors.append(_error(checkpoint, folder, windows[16:]))
-    assert errors[1] < 0.93 * errors[0]
+        monkeypatch.undo()
+    assert errors[1] < 0.985 * errors[0]
 
 
 def _error(checkpoint: Checkpoint, folder: Path, windows: Tensor) -> float:
