@@ -8,7 +8,7 @@ complete layer.
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -93,7 +93,7 @@ def solve_gptq(
                 continue
             pairs = zip(stream.inputs(layer, stage), original.inputs(twin, same, advance=last), strict=True)
             try:
-                levels |= _stage(pairs, stage, prefix, schemes, folder, advance)
+                levels |= _stage(_counted(pairs, advance), stage, prefix, schemes, folder)
             except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
                 raise stream.overflow() from None
         if routed:
@@ -108,13 +108,15 @@ def solve_gptq(
     return found | {name: replace(found[name], method="rtn") for name in unreached}
 
 
+def _counted(pairs: Iterable[tuple[Inputs, Inputs]], advance: Callable[[int], None]) -> Iterator[tuple[Inputs, Inputs]]:
+    """Pass the inputs on, and call ``advance`` with the tokens of each batch."""
+    for pair in pairs:
+        yield pair
+        advance(len(pair[0].rows))
+
+
 def _stage(
-    pairs: Iterator[tuple[Inputs, Inputs]],
-    stage: Stage,
-    prefix: str,
-    schemes: Schemes,
-    folder: Path,
-    advance: Callable[[int], None],
+    pairs: Iterable[tuple[Inputs, Inputs]], stage: Stage, prefix: str, schemes: Schemes, folder: Path
 ) -> dict[str, int]:
     """Solve one stage, give the layer the dequantized weights, and return the accuracy levels.
 
@@ -124,14 +126,15 @@ def _stage(
     found = [schemes.get(f"{prefix}{name}.weight") for name in stage.names]
     rounding = Rounding({scheme.format.block_size for scheme in found if scheme is not None})
     weights = tuple(module.weight.detach() for module in stage.modules)
-    aim = target(rounding.watch(pairs), weights, stage.norm, advance)
+    aim = target(pairs, weights, stage.norm, rounding.add)
     levels: dict[str, int] = {}
     for name, module, weight, scheme in zip(stage.names, stage.modules, weights, found, strict=True):
         if scheme is None:
             continue
         tensor = f"{prefix}{name}.weight"
         check_quantizable(weight, tensor)
-        wanted = aim.weight(weight)
+        # What is rounded to the nearest is rounded again from the checkpoint when it is stored.
+        wanted = weight if scheme.method == "rtn" else aim.weight(weight)
         rows = _solve_one(wanted, scheme, aim.hessian)
         dequantized = rows.dequantize()
         weight_error = aim.hessian.output_error(dequantized - wanted)
@@ -162,17 +165,15 @@ class Rounding:
         self._totals: dict[int, Tensor | float] = dict.fromkeys(sorted(sizes), 0.0)
         self._tokens = 0
 
-    def watch(self, pairs: Iterator[tuple[Inputs, Inputs]]) -> Iterator[tuple[Inputs, Inputs]]:
-        """Pass the inputs on."""
-        for pair in pairs:
-            some = pair[0].rows[::ROUNDED_EVERY]
-            for size in self._totals:
-                blocks = split(some, size)
-                scale = blocks.abs().amax(-1, keepdim=True) / 127
-                rounded = torch.where(scale == 0, 0.0, (blocks / scale).round_() * scale)
-                self._totals[size] += (rounded - blocks).square_().sum(0).flatten()[: some.shape[1]]
-            self._tokens += len(some)
-            yield pair
+    def add(self, rows: Tensor) -> None:
+        """Add some inputs, float32 [T, K]."""
+        some = rows[::ROUNDED_EVERY]
+        for size in self._totals:
+            blocks = split(some, size)
+            scale = blocks.abs().amax(-1, keepdim=True) / 127
+            rounded = torch.where(scale == 0, 0.0, (blocks / scale).round_() * scale)
+            self._totals[size] += (rounded - blocks).square_().sum(0).flatten()[: some.shape[1]]
+        self._tokens += len(some)
 
     def mean(self, size: int) -> Tensor:
         """Return the error of blocks of ``size``, float32 [K]."""

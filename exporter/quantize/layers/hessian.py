@@ -165,7 +165,7 @@ def target(
     pairs: Iterable[tuple[Inputs, Inputs]],
     weights: Sequence[Tensor],
     norm: Tensor | None = None,
-    advance: Callable[[int], None] = lambda _: None,
+    observe: Callable[[Tensor], None] = lambda _: None,
 ) -> Target:
     """Compute the target of a stage.
 
@@ -173,7 +173,7 @@ def target(
         pairs: the stage's inputs in the quantized layers, and in the float ones at the same tokens.
         weights: the stage's weights, float32 [N, K].
         norm: the weight of the norm behind it (``Stage.norm``).
-        advance: called with the number of tokens of each pair.
+        observe: called with the inputs of the quantized layers, as the Hessian weighs them.
 
     Raises:
         torch.linalg.LinAlgError: the Hessian is not positive definite, or not finite.
@@ -193,7 +193,7 @@ def target(
                     output = _size(original.rows @ weights[0].t())[:, None]
                     rows, drift = rows / output, drift / output + error * _inverse(norm)
         fit.add(rows, drift, size)
-        advance(len(rows))
+        observe(rows)
     return fit.target()
 
 

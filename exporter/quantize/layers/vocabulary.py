@@ -25,7 +25,7 @@ ROWS_BYTES = 1 << 24
 def solve_embedding(stream: LayerStream, tensor: str, scheme: Scheme, sensitivity: Sensitivity, folder: Path) -> None:
     """Quantize the embedding, and let the stream's hidden states be its rows."""
     checkpoint = stream.checkpoint
-    tied = checkpoint.config.tie_word_embeddings
+    tied = checkpoint.config.tie_word_embeddings and checkpoint.task == "text-generation"
     hessian = Hessian.of(sensitivity.embedding + sensitivity.head if tied else sensitivity.embedding)
     pieces, start = [], 0
     for weight in _weights(stream, tensor):

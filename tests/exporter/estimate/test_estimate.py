@@ -136,11 +136,12 @@ def test_the_passes_are_those_of_gptq(family: str, tmp_path: Path, products: Pro
     windows = torch.randint(288, (8, 128), generator=torch.Generator().manual_seed(0))
     products.count = 0
     solve_gptq(checkpoint, decision.schemes, windows, None, tmp_path / "scratch", lambda *_: None)
+    run = products.count  # the estimate traces the graph, whose sizes are symbols
     config = checkpoint.config
     width = config.num_attention_heads * config.head_dim
     attention = config.num_hidden_layers * 2 * windows.numel() * windows.shape[1] * width
     counted = estimated(folder, rates=replace(NONE, forward=1.0), method="gptq", windows=8).seconds["calibration"]
-    assert products.count == pytest.approx(counted - 2 * attention, rel=0.04)
+    assert run == pytest.approx(counted - 2 * attention, rel=0.04)
 
 
 def test_each_method_has_its_stages(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from intaglio.exporter.quantize.layers.gptq_pass import solve_gptq
 from intaglio.exporter.quantize.layers.hessian import DAMPING, Fit, Moments, target
 from intaglio.exporter.quantize.layers.sensitivity import measure_sensitivity
 from intaglio.exporter.quantize.layers.stream import Inputs, LayerStream
+from intaglio.exporter.quantize.methods.rtn import round_to_nearest
 from intaglio.models.checkpoint import Checkpoint
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -148,6 +149,25 @@ def _error(checkpoint: Checkpoint, folder: Path, windows: Tensor) -> float:
     with torch.inference_mode():
         ends = [model(windows, output_hidden_states=True).hidden_states[-1] for model in (native, solved)]
     return float((ends[0] - ends[1]).square().mean())
+
+
+def test_what_is_rounded_is_not_corrected(tmp_path: Path) -> None:
+    """It is rounded from the checkpoint when it is stored, and the layers after it must have read the same."""
+    checkpoint = Checkpoint(CHECKPOINTS / "tiny-qwen2")
+    windows = torch.randint(3, 288, (8, 64), generator=torch.Generator().manual_seed(0))
+    names = [f"{checkpoint.trunk_prefix}layers.1.{part}.weight" for part in ("self_attn.o_proj", "mlp.down_proj")]
+    first = f"{checkpoint.trunk_prefix}layers.0.mlp.down_proj.weight"
+    format, coarse = BlockFormat(8, 32, True), BlockFormat(4, 64, True)
+    schemes = {
+        first: Scheme(coarse, "gptq"),
+        names[0]: Scheme(format, "rtn"),
+        names[1]: Scheme(format, "gptq"),
+    }
+    solve_gptq(checkpoint, schemes, windows, None, tmp_path, lambda done, total: None)
+    rounded, solved = (load_file(tmp_path / f"{name}.safetensors")["codes"] for name in names)
+    expected = [round_to_nearest(checkpoint.tensor(name).float(), format).codes for name in names]
+    assert torch.equal(rounded, expected[0])
+    assert not torch.equal(solved, expected[1])
 
 
 def test_the_float_stream_is_that_of_the_float_model(tmp_path: Path) -> None:
