@@ -13,9 +13,21 @@ from intaglio.models.heads import build
 BLOCK = 1 << 26
 SHARD = 4 << 30
 
-_QWEN2 = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "max_position_embeddings": 32768}
-_EXAONE4 = {"architectures": ["Exaone4ForCausalLM"], "model_type": "exaone4", "max_position_embeddings": 131072}
-_QWEN2_MOE = {"architectures": ["Qwen2MoeForCausalLM"], "model_type": "qwen2_moe", "max_position_embeddings": 8192}
+_QWEN2: dict[str, object] = {
+    "architectures": ["Qwen2ForCausalLM"],
+    "model_type": "qwen2",
+    "max_position_embeddings": 32768,
+}
+_EXAONE4: dict[str, object] = {
+    "architectures": ["Exaone4ForCausalLM"],
+    "model_type": "exaone4",
+    "max_position_embeddings": 131072,
+}
+_QWEN2_MOE: dict[str, object] = {
+    "architectures": ["Qwen2MoeForCausalLM"],
+    "model_type": "qwen2_moe",
+    "max_position_embeddings": 8192,
+}
 SHAPES: dict[str, dict[str, object]] = {
     "qwen2-0.5b": _QWEN2
     | {"vocab_size": 151936, "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24}
