@@ -80,7 +80,7 @@ def main(checkpoint: str, out: str) -> None:
     tensors = list(_tensors(config, shards))
     writer = gguf.GGUFWriter(out, ARCHITECTURE)
     for key, value in {**_architecture(config), **_vocabulary(int(config["vocab_size"]))}.items():
-        _add(writer, key, value)
+        add_value(writer, key, value)
     for one in tensors:
         shape = _shape(one, shards)
         if _is_float32(one, shape):
@@ -182,7 +182,8 @@ def _byte_characters() -> list[str]:
     return [chr(byte if byte in printable else next(others)) for byte in range(256)]
 
 
-def _add(writer: Any, key: str, value: Any) -> None:
+def add_value(writer: Any, key: str, value: Any) -> None:
+    """Add a value of the metadata in the type that llama.cpp reads it in."""
     match value:
         case bool():
             writer.add_bool(key, value)

@@ -11,6 +11,7 @@ from typing import Any
 import gguf
 import numpy as np
 import torch
+from intaglio.benchmarks.artifacts.mixture_gguf import add_value
 from intaglio.tests import tiny
 from torch import Tensor
 
@@ -107,7 +108,8 @@ def write(
         writer = gguf.GGUFWriter(file, ARCHITECTURES[family])
         if part == 0:
             for key, value in facts.items():
-                add_value(writer, key, value)
+                if value is not None:
+                    add_value(writer, key, value)
         if parts > 1:
             writer.add_uint16("split.no", part)
             writer.add_uint16("split.count", parts)
@@ -147,22 +149,6 @@ def add_tensor(writer: gguf.GGUFWriter, name: str, tensor: Tensor, type_name: st
         packed = quantize(values.reshape(-1, values.shape[-1]), type_name)
         packed = packed.reshape(*values.shape[:-1], packed.shape[-1])
         writer.add_tensor(name, packed, raw_dtype=gguf.GGMLQuantizationType[type_name])
-
-
-def add_value(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
-    match value:
-        case None:
-            return
-        case bool():
-            writer.add_bool(key, value)
-        case int():
-            writer.add_uint32(key, value)
-        case float():
-            writer.add_float32(key, value)
-        case str():
-            writer.add_string(key, value)
-        case _:
-            writer.add_array(key, value)
 
 
 def architecture(values: Mapping[str, Any]) -> dict[str, Any]:
