@@ -34,31 +34,39 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
 ARCH_PRCTL, ARCH_REQ_XCOMP_PERM, XTILEDATA = 158, 0x1023, 18  # of Linux on x86-64
 
 
-def _without_amx() -> str:
-    """Return the compiler's options that leave AMX out, where the processor names it and Linux does not grant it.
+def _amx_options() -> str:
+    """Return the compiler's options without which llama.cpp, built for AMX, would be ended at its first tile.
 
-    Some virtual machines are so; llama.cpp, which is built for what is named, would be ended at its first tile.
+    They leave AMX out where the processor names it and Linux does not grant it, as in some virtual machines. Where it
+    is granted, they keep all stores: gcc before 12.4 and 13.3 believes that LDTILECFG reads 8 of its 64 bytes, and drops
+    those of the others (GCC bug 114098).
     """
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return ""
     granted = ctypes.CDLL(None).syscall(ARCH_PRCTL, ARCH_REQ_XCOMP_PERM, XTILEDATA) == 0
-    return "" if granted else "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
+    return "-fno-dse -fno-tree-dse" if granted else "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
 
 
-WITHOUT_AMX = _without_amx()
+AMX = {"CFLAGS": (options := _amx_options()), "CXXFLAGS": options}
+
+BUILT_ANEW = {"PIP_NO_CACHE_DIR": "1"}
+"""pip keeps the wheels that it builds, and takes one of them again whatever options it was built with."""
 
 VARIABLES: Mapping[str, dict[str, str]] = {
+    "llama.cpp": BUILT_ANEW | AMX,
     "llama-server": {
-        "CFLAGS": WITHOUT_AMX,
-        "CXXFLAGS": WITHOUT_AMX,
+        **BUILT_ANEW,
+        **AMX,
         "CMAKE_ARGS": "-DLLAMA_BUILD_SERVER=ON -DLLAMA_BUILD_TOOLS=ON -DLLAMA_TOOLS_INSTALL=ON -DLLAMA_BUILD_UI=OFF "
         "-DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF -DLLAVA_BUILD=OFF",
     },
     "llama.cpp-avx2": {
+        **BUILT_ANEW,
         "CMAKE_ARGS": "-DGGML_NATIVE=OFF -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON "
         "-DGGML_AVX512=OFF -DLLAVA_BUILD=OFF"
     },
-    "ik_llama.cpp": {"CFLAGS": WITHOUT_AMX, "CXXFLAGS": WITHOUT_AMX, "CMAKE_ARGS": "-DGGML_NATIVE=ON"},
+    # Its libraries lie side by side, and its build does not tell them so.
+    "ik_llama.cpp": BUILT_ANEW | AMX | {"CMAKE_ARGS": "-DGGML_NATIVE=ON -DCMAKE_INSTALL_RPATH=$ORIGIN"},
 }
 """Of the installation: the source of llama-cpp-python holds llama.cpp's server, which is built for this processor."""
 COMMON = "vendor/ik_llama.cpp/common"

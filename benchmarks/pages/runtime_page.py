@@ -91,6 +91,7 @@ def processor() -> str:
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     flags = {flag for line in lines if line.startswith("flags") for flag in line.split()}
     vector = next((f" with {name}" for flag, name in VECTORS.items() if flag in flags), "")
+    vector += " and AMX" if "amx_int8" in flags else ""
     return f"{len(names)} × {names[0]}{vector}" if names else "an unknown processor"
 
 
