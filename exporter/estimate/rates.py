@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from ..quantize.formats.blocks import BlockFormat
-from ..quantize.layers.stream import _multiplies_bf16  # the type that calibration's forward passes multiply in
+from ..quantize.layers.products import autocast, bfloat16_products
 from ..quantize.methods.gptq import Hessian, gptq
 from ..quantize.methods.row_sources import CHUNK
 from ..quantize.methods.rtn import round_to_nearest
@@ -30,6 +30,7 @@ class Rates:
 
     Args:
         forward: of a multiply-add in a forward pass.
+        product: of a multiply-add of float32 matrices that may be multiplied in bfloat16.
         float32: of a multiply-add in float32.
         few_rows: of a multiply-add in float32 where a batch of tokens is generated.
         factor: of factoring a Hessian [K, K], divided by K cubed.
@@ -39,6 +40,7 @@ class Rates:
     """
 
     forward: float
+    product: float
     float32: float
     few_rows: float
     factor: float
@@ -64,8 +66,12 @@ def measure_rates(rows: int, columns: int) -> Rates:
     weight = random(max(1, min(rows, int(MULTIPLICATIONS / TOKENS / columns))), columns)
 
     def forward() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=_multiplies_bf16()):
+        with autocast():
             torch.nn.functional.linear(inputs, weight)
+
+    def product() -> None:
+        with bfloat16_products():
+            inputs @ weight.t()
 
     work = TOKENS * weight.numel()
     float32 = _seconds(lambda: inputs @ weight.t()) / work
@@ -79,6 +85,7 @@ def measure_rates(rows: int, columns: int) -> Rates:
     updates = float32 * part.numel() * width / 2
     return Rates(
         forward=_seconds(forward) / work,
+        product=_seconds(product) / work,
         float32=float32,
         few_rows=few,
         factor=_seconds(lambda: Hessian.of(gram)) / width**3,

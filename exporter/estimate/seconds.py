@@ -68,7 +68,7 @@ def _float_passes(work: Work, layer: Layer, tokens: int) -> float:
 
 
 def _sensitivity(work: Work, rates: Rates) -> float:
-    """One forward pass; then each layer forward and backward in float32, and an error product for each format."""
+    """One forward pass; then each layer forward and backward, and an error product for each format."""
     tokens, config = work.few_tokens, work.config
     if not tokens:
         return 0.0
@@ -78,11 +78,11 @@ def _sensitivity(work: Work, rates: Rates) -> float:
         errors = work.formats * tokens * sum(one.size * one.share for one in layer.projections)
         rounded = work.formats * sum(one.size for one in layer.projections)
         total += layer.count * (
-            rates.forward * forward + rates.float32 * (2 * forward + errors) + rates.rounding * rounded
+            rates.forward * forward + rates.product * (2 * forward + errors) + rates.rounding * rounded
         )
     if work.decision.task == "text-generation":
         head = config.vocab_size * config.hidden_size
-        total += rates.float32 * head * (2 * tokens + work.formats * min(HEAD_TOKENS, tokens))
+        total += rates.product * head * (2 * tokens + work.formats * min(HEAD_TOKENS, tokens))
         total += rates.rounding * head * work.formats
     return total
 
@@ -118,7 +118,7 @@ def _calibration(work: Work, rates: Rates) -> float:
             solved = work.solved(layer, one)
             total += layer.count * (_columns(one.rows, one.columns, rates) if solved else rates.rounding * one.size)
     for rows, columns in work.vocabulary:
-        total += rates.float32 * work.tokens * columns**2 * TRIANGLE + rates.factor * columns**3
+        total += rates.product * work.tokens * columns**2 * TRIANGLE + rates.factor * columns**3
         total += _columns(rows, columns, rates)
     return total
 
@@ -131,12 +131,12 @@ def _stage(work: Work, stage: Sequence[Projection], rates: Rates) -> float:
     one, rows = stage[0], sum(one.rows for one in stage)
     total = rates.factor * one.columns**3
     if one.expert:
-        return total + rates.float32 * work.tokens * one.share * one.columns**2
+        return total + rates.product * work.tokens * one.share * one.columns**2
     several = len(stage) > 1
     sums = TRIANGLE * one.columns**2 + (one.columns**2 if several else 2 * one.size)
     solutions = FITS * ((one.columns if several else rows) * one.columns**2 * 2 + one.columns**3 / 3)
     measured = (2 if several else 1) * rows * one.columns**2
-    return total + rates.float32 * (work.tokens * sums + solutions + measured)
+    return total + rates.product * work.tokens * sums + rates.float32 * (solutions + measured)
 
 
 def _columns(rows: int, columns: int, rates: Rates) -> float:

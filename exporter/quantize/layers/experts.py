@@ -16,6 +16,7 @@ from ..methods.finite import check_quantizable
 from ..methods.gptq import Hessian, gptq
 from ..methods.row_sources import save_solved
 from ..methods.rtn import round_to_nearest
+from .products import bfloat16_products
 from .stream import LayerStream, Stage
 
 GRAM_BYTES = 1 << 30
@@ -94,12 +95,13 @@ def _grams(
     """Return the mean of x x^T over the tokens of each expert, float32 [K, K]; None without any."""
     grams: list[Tensor | None] = [None] * len(stages)
     counts = [0] * len(stages)
-    for index, inputs in routed_inputs(stream, layer, stages, advance):
-        gram = grams[index]
-        if gram is None:
-            gram = grams[index] = torch.zeros(width, width)
-        gram.addmm_(inputs.t(), inputs)
-        counts[index] += len(inputs)
+    with bfloat16_products():
+        for index, inputs in routed_inputs(stream, layer, stages, advance):
+            gram = grams[index]
+            if gram is None:
+                gram = grams[index] = torch.zeros(width, width)
+            gram.addmm_(inputs.t(), inputs)
+            counts[index] += len(inputs)
     return [None if gram is None else gram / count for gram, count in zip(grams, counts, strict=True)]
 
 

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from ..methods.gptq import Hessian
+from .products import bfloat16_products
 from .stream import Inputs
 
 STRIPS = 4
@@ -180,20 +181,21 @@ def target(
     """
     several = len(weights) > 1
     fit = Fit(weights[0].shape[1], None if several else len(weights[0]), torch.cat(list(weights)) if several else None)
-    for quantized, original in pairs:
-        rows, drift, size = quantized.rows, original.rows - quantized.rows, None
-        if not several:
-            drift = drift @ weights[0].t()
-            if quantized.residual is not None and original.residual is not None:
-                error = original.residual - quantized.residual
-                if norm is None:
-                    drift += error
-                    size = _size(original.residual)
-                else:
-                    output = _size(original.rows @ weights[0].t())[:, None]
-                    rows, drift = rows / output, drift / output + error * _inverse(norm)
-        fit.add(rows, drift, size)
-        observe(rows)
+    with bfloat16_products():
+        for quantized, original in pairs:
+            rows, drift, size = quantized.rows, original.rows - quantized.rows, None
+            if not several:
+                drift = drift @ weights[0].t()
+                if quantized.residual is not None and original.residual is not None:
+                    error = original.residual - quantized.residual
+                    if norm is None:
+                        drift += error
+                        size = _size(original.residual)
+                    else:
+                        output = _size(original.rows @ weights[0].t())[:, None]
+                        rows, drift = rows / output, drift / output + error * _inverse(norm)
+            fit.add(rows, drift, size)
+            observe(rows)
     return fit.target()
 
 

@@ -19,6 +19,7 @@ from ....artifact import Task
 from ....models.weight_source import WeightSource
 from ..formats.blocks import BlockFormat
 from ..methods.rtn import round_to_nearest
+from .products import bfloat16_products
 from .stream import LayerStream
 
 Formats = Mapping[str, Sequence[BlockFormat]]
@@ -50,6 +51,7 @@ WINDOWS = 4
 SEED = 20
 
 
+@bfloat16_products()
 def measure_sensitivity(
     checkpoint: WeightSource,
     task: Task,

@@ -15,6 +15,7 @@ from ..methods.finite import check_quantizable
 from ..methods.gptq import Hessian, gptq
 from ..methods.row_sources import save_solved
 from .hessian import Fit
+from .products import bfloat16_products
 from .sensitivity import Sensitivity
 from .stream import LayerStream
 
@@ -40,8 +41,9 @@ def solve_embedding(stream: LayerStream, tensor: str, scheme: Scheme, sensitivit
 def solve_head(stream: LayerStream, original: LayerStream, tensor: str, scheme: Scheme, folder: Path) -> None:
     """Quantize an LM head of its own towards the float model's logits: the layers' last error is corrected too."""
     fit = Fit(stream.config.hidden_size, None)
-    for rows, theirs in zip(stream.normed(), original.normed(), strict=True):
-        fit.add(rows, theirs - rows)
+    with bfloat16_products():
+        for rows, theirs in zip(stream.normed(), original.normed(), strict=True):
+            fit.add(rows, theirs - rows)
     aim = fit.target()
     pieces = [gptq(aim.weight(weight), scheme.format, aim.hessian) for weight in _weights(stream, tensor)]
     save_solved(folder, tensor, pieces)

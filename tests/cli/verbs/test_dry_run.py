@@ -19,7 +19,7 @@ def source(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def rates(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that takes a minute for everything but the Hessians' factors, for which it takes hours."""
-    monkeypatch.setattr(module, "measure_rates", lambda *_: Rates(0.0, 0.0, 0.0, 1e-3, 0.0, 0.0, 60 / 184_000))
+    monkeypatch.setattr(module, "measure_rates", lambda *_: Rates(0.0, 0.0, 0.0, 0.0, 1e-3, 0.0, 0.0, 60 / 184_000))
     monkeypatch.setattr(module, "available_memory", lambda: 5 * 10**9)
     monkeypatch.setattr(module, "peak_rss", lambda: 10**9)
 

@@ -24,7 +24,7 @@ from intaglio.models.storage.safetensors_files import SafetensorsFiles
 from intaglio.tests import tiny
 from torch.nn.modules.module import register_module_forward_hook
 
-NONE = Rates(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+NONE = Rates(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 CHECKPOINTS = Path(__file__).parents[2] / "checkpoints"
 
 
@@ -99,7 +99,7 @@ def test_a_model_of_32_billion_parameters(tmp_path: Path) -> None:
     assert found.memory is not None
     assert layer + 3 * hessian < found.memory < 20 * hessian
     # Every layer is the same work: twice the layers take twice the time of calibration.
-    rates = Rates(1e-12, 1e-12, 1e-12, 1e-12, 1e-9, 1e-9, 1e-9)
+    rates = Rates(1e-12, 1e-12, 1e-12, 1e-12, 1e-12, 1e-9, 1e-9, 1e-9)
     values |= {"num_hidden_layers": 32, "layer_types": values["layer_types"][:32]}
     whole = estimated(tmp_path, rates=rates, method="gptq").seconds
     (tmp_path / "config.json").write_text(json.dumps(values))
@@ -146,7 +146,7 @@ def test_the_passes_are_those_of_gptq(family: str, tmp_path: Path, products: Pro
 
 def test_each_method_has_its_stages(tmp_path: Path) -> None:
     folder = written("qwen2", tmp_path / "checkpoint")
-    rates = Rates(1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+    rates = Rates(1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
 
     def stages(precision: str, **options: Any) -> list[str]:
         return list(estimated(folder, precision, rates, **options).seconds)
@@ -196,7 +196,7 @@ from intaglio.exporter.estimate.rates import Rates
 from intaglio.machine import peak_rss
 folder, out = sys.argv[1:]
 options = QuantizeOptions(windows=16)
-found = estimate(folder, precision="int4", options=options, rates=Rates(*[0.0] * 7))
+found = estimate(folder, precision="int4", options=options, rates=Rates(*[0.0] * 8))
 quantize(folder, out, options=options)
 print(json.dumps([found.base, found.memory, peak_rss()]))
 """

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from intaglio.exporter.quantize.formats.blocks import BlockFormat
-from intaglio.exporter.quantize.layers import stream as stream_module
+from intaglio.exporter.quantize.layers import products
 from intaglio.exporter.quantize.layers.stream import LayerStream
 from intaglio.exporter.quantize.methods.gptq import Hessian, gptq
 from intaglio.exporter.quantize.methods.rtn import round_to_nearest
@@ -68,7 +68,7 @@ def test_columns_whose_inputs_are_zero() -> None:
 
 @pytest.mark.parametrize("family", ["qwen2", "exaone4"])
 def test_the_layer_stream_matches_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str) -> None:
-    monkeypatch.setattr(stream_module, "_multiplies_bf16", lambda: False)
+    monkeypatch.setattr(products, "multiplies_bf16", lambda: False)
     folder = tiny.write(tmp_path, tiny.config(family))
     checkpoint = Checkpoint(folder)
     windows = torch.randint(0, 288, (5, 12), generator=torch.Generator().manual_seed(0))
