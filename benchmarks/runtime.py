@@ -3,6 +3,7 @@
     python -m intaglio.benchmarks.runtime CHECKPOINT --scratch DIR  makes what is missing, measures, prints the tables
         --rounds 5 --report benchmarks                              medians of 5 rounds; writes runtime.md there
         --only speed [--variant int4 --variant int8] [--again]      some sections, some variants; anew
+        --longest 2048                                              no longer prompts: the peers read 8,192 for minutes
         --rounds 0 --report benchmarks                              writes the report of the recorded figures
         --venvs DIR | --python OpenVINO=PATH                        where the peers' interpreters are made, or are
         --artifact int4=FOLDER                                      a finished artifact elsewhere
@@ -30,6 +31,7 @@ from .harness import prompts, quality_reference
 from .harness.measurements import CLASSIFIER, LIMITED, SECTIONS, classifier, measurements, rounds_of
 from .harness.records import Records
 from .harness.rounds import Jobs, rounds
+from .harness.sections.speed import LONG
 from .harness.windows import DATA, texts
 from .pages import runtime_page
 
@@ -48,6 +50,7 @@ HEAD_FITTER = "intaglio.benchmarks.harness.classifier_head"
 @click.option("--artifact", "artifacts", multiple=True, metavar="NAME=PATH", help="A variant's finished artifact.")
 @click.option("--gguf", help="The checkpoint unquantized in a GGUF file; llama.cpp's variants are made from it.")
 @click.option("--sentences", default=DATA, type=click.Path(path_type=Path), help="Has sst2-train.tsv, sst2-dev.tsv.")
+@click.option("--longest", default=LONG[-1], help="The most tokens of a prompt whose first token is timed.")
 @click.option("--threads", default=2)
 @click.option("--report", "report", type=click.Path(path_type=Path), help="Write runtime.md and its plots there.")
 def main(
@@ -62,6 +65,7 @@ def main(
     artifacts: tuple[str, ...],
     gguf: str | None,
     sentences: Path,
+    longest: int,
     threads: int,
     report: Path | None,
 ) -> None:
@@ -84,7 +88,7 @@ def main(
     if count and "quality" in (sections or SECTIONS):
         quality_reference.forget_other_texts(records, reference)
     for section in sections or SECTIONS:
-        waiting = measurements(section, variants, checkpoint, sentences / "sst2-dev.tsv", reference)
+        waiting = measurements(section, variants, checkpoint, sentences / "sst2-dev.tsv", reference, longest)
         number = rounds_of(section, count)
         if all(records.has(one.key(index)) for one in waiting for index in range(number)):
             continue

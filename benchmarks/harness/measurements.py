@@ -53,9 +53,19 @@ def classifier(variant: Variant) -> Variant:
 
 
 def measurements(
-    section: str, variants: list[Variant], checkpoint: Path, sentences: Path, reference: Path
+    section: str,
+    variants: list[Variant],
+    checkpoint: Path,
+    sentences: Path,
+    reference: Path,
+    longest: int = speed.LONG[-1],
 ) -> list[Measurement]:
-    """Return one round of a section; ``reference`` is quality_reference.py's folder."""
+    """Return one round of a section.
+
+    Args:
+        reference: quality_reference.py's folder.
+        longest: the most tokens of a prompt of ``speed`` and ``limited``.
+    """
     variants = [variant for variant in variants if bool(variant.instructions) == (section == LIMITED)]
     named = {variant.name: variant for variant in variants}
     own = [variant for variant in variants if variant.tool == "intaglio"]
@@ -65,7 +75,7 @@ def measurements(
     settings: dict[str, Any]
     match section:
         case "speed" | "limited":
-            settings = {"long": [length for length in speed.LONG if length < positions]}
+            settings = {"long": [length for length in speed.LONG if length < positions and length <= longest]}
             machine = [Measurement(section, variant, machine="bandwidth") for variant in first if section == "speed"]
             return machine + [Measurement(section, variant, settings=settings) for variant in variants]
         case "batches":

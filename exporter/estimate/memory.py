@@ -8,15 +8,15 @@ from ..quantize.texts.generated import BATCH, needed_memory
 from .work import Work
 
 FLOAT = 4
-FACTORED = 6
-"""Matrices [K, K] that exist while a Hessian is factored: sums, damped, permuted twice, factor, inverse; and while a
-correction is fitted: two sums, scaled twice, factor."""
+FACTORED = 4
+"""Matrices [K, K] that exist while a correction is fitted: two sums, scaled, factor. (Fewer do while a Hessian is
+factored: sums, permuted, factor.)"""
 
 STREAMS = 2
 """The hidden states of the quantized and of the float layers, and a layer of each."""
 
-KEPT = 3
-"""Those that exist while a weight is solved: the damped one, the factor, and the sums."""
+KEPT = 2
+"""Those that exist while a weight is solved: the sums and the factor."""
 
 SOLVED = 7
 """Matrices [N, K] that exist while a weight is solved: columns, codes, errors of the grid, the dequantized weight."""

@@ -31,6 +31,8 @@ def test_speed_measures_the_machine_too_and_other_sections_choose_variants(check
     assert [key.name for key in found] == ["machine", *(name for name in DEFAULT if not ALL[name].instructions)]
     assert found[0].section == "bandwidth"
     assert all(one.settings["long"] == [512, 2048] for one in planned("speed", checkpoint)[1:])
+    short = measurements("limited", [ALL["int4-avx2"]], checkpoint, Path("dev.tsv"), Path("cache"), longest=512)
+    assert [one.settings["long"] for one in short] == [[512]]
     assert {one.variant.name for one in planned("share", checkpoint)} == {"int4"}
     assert "transformers-fp32" not in {one.variant.name for one in planned("quality", checkpoint)}
 

@@ -35,10 +35,12 @@ def measure(job: Job) -> dict[str, Any]:
     figures["peak"] = memory.peak()
     figures["decode"] = STEPS / statistics.median(whole - first for whole, first in zip(wholes, firsts, strict=True))
     figures["first"] = {str(PROMPT): statistics.median(firsts)}
-    for length in job.settings.get("long", LONG):
+    lengths = job.settings.get("long", LONG)
+    for length in lengths:
         clock.seconds(length, 1)
         figures["first"][str(length)] = clock.seconds(length, 1)
-    figures["peak_long"] = memory.peak()
+    if LONG[-1] in lengths:
+        figures["peak_long"] = memory.peak()
     return figures
 
 

@@ -99,9 +99,11 @@ class Moments:
             torch.linalg.LinAlgError: the sums are not finite.
         """
         size = self.gram.diagonal().clamp(min=LEAST).sqrt()
-        matrix = self.gram / size / size[:, None]
+        matrix = self.gram / size
+        matrix /= size[:, None]
         matrix.diagonal().add_(DAMPING)
-        return torch.cholesky_solve((self.cross / size).t(), torch.linalg.cholesky(matrix)).t() / size
+        matrix = torch.linalg.cholesky(matrix)
+        return torch.cholesky_solve((self.cross / size).t(), matrix).t() / size
 
 
 class Fit:

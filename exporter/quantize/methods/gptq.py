@@ -35,16 +35,15 @@ class Hessian:
 
     @staticmethod
     def of(gram: Tensor) -> "Hessian":
-        """Damp, sort and factor the mean of x x^T [K, K].
+        """Damp, sort and factor the mean of x x^T [K, K], which becomes the matrix: it may be the largest thing here.
 
         Raises:
             torch.linalg.LinAlgError: it is not positive definite, or not finite.
         """
-        matrix = gram.clone()
-        matrix.diagonal().add_(DAMPING * matrix.diagonal().mean().clamp(min=torch.finfo(torch.float32).tiny))
-        order = torch.argsort(matrix.diagonal(), descending=True, stable=True)
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(matrix[order][:, order]))
-        return Hessian(matrix, order, torch.linalg.cholesky(inverse, upper=True))
+        gram.diagonal().add_(DAMPING * gram.diagonal().mean().clamp(min=torch.finfo(torch.float32).tiny))
+        order = torch.argsort(gram.diagonal(), descending=True, stable=True)
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram[order[:, None], order]))
+        return Hessian(gram, order, torch.linalg.cholesky(inverse, upper=True))
 
     def solve(self, right: Tensor) -> Tensor:
         """Return ``right`` [N, K] times the inverse of the matrix."""
