@@ -34,39 +34,43 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
 ARCH_PRCTL, ARCH_REQ_XCOMP_PERM, XTILEDATA = 158, 0x1023, 18  # of Linux on x86-64
 
 
-def _amx_options() -> str:
-    """Return the compiler's options without which llama.cpp, built for AMX, would be ended at its first tile.
-
-    They leave AMX out where the processor names it and Linux does not grant it, as in some virtual machines. Where it
-    is granted, they keep all stores: gcc before 12.4 and 13.3 believes that LDTILECFG reads 8 of its 64 bytes, and drops
-    those of the others (GCC bug 114098).
-    """
+def _grants_amx() -> bool:
+    """Return whether Linux lets a process use AMX; some virtual machines name it and do not grant it."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
-        return ""
-    granted = ctypes.CDLL(None).syscall(ARCH_PRCTL, ARCH_REQ_XCOMP_PERM, XTILEDATA) == 0
-    return "-fno-dse -fno-tree-dse" if granted else "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
+        return True
+    return ctypes.CDLL(None).syscall(ARCH_PRCTL, ARCH_REQ_XCOMP_PERM, XTILEDATA) == 0
 
 
-AMX = {"CFLAGS": (options := _amx_options()), "CXXFLAGS": options}
+def _compiled_with(options: str) -> dict[str, str]:
+    return {"CFLAGS": options, "CXXFLAGS": options}
+
+
+GRANTED = _grants_amx()
+NOT_BEYOND = {} if GRANTED else _compiled_with("-mno-amx-tile -mno-amx-int8 -mno-amx-bf16")
+"""What is built for the processor's own features would be ended at its first tile where they are not granted."""
+
+WITH_AMX = _compiled_with("-fno-dse -fno-tree-dse") if GRANTED else NOT_BEYOND
+"""gcc before 12.4 and 13.3 believes that LDTILECFG reads 8 of its 64 bytes, and drops the stores of the others (GCC bug
+114098): llama.cpp would be ended there too."""
 
 BUILT_ANEW = {"PIP_NO_CACHE_DIR": "1"}
 """pip keeps the wheels that it builds, and takes one of them again whatever options it was built with."""
 
 VARIABLES: Mapping[str, dict[str, str]] = {
-    "llama.cpp": BUILT_ANEW | AMX,
+    "llama.cpp": BUILT_ANEW | WITH_AMX,
     "llama-server": {
         **BUILT_ANEW,
-        **AMX,
+        **WITH_AMX,
         "CMAKE_ARGS": "-DLLAMA_BUILD_SERVER=ON -DLLAMA_BUILD_TOOLS=ON -DLLAMA_TOOLS_INSTALL=ON -DLLAMA_BUILD_UI=OFF "
         "-DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF -DLLAVA_BUILD=OFF",
     },
     "llama.cpp-avx2": {
         **BUILT_ANEW,
         "CMAKE_ARGS": "-DGGML_NATIVE=OFF -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON "
-        "-DGGML_AVX512=OFF -DLLAVA_BUILD=OFF"
+        "-DGGML_AVX512=OFF -DLLAVA_BUILD=OFF",
     },
     # Its libraries lie side by side, and its build does not tell them so.
-    "ik_llama.cpp": BUILT_ANEW | AMX | {"CMAKE_ARGS": "-DGGML_NATIVE=ON -DCMAKE_INSTALL_RPATH=$ORIGIN"},
+    "ik_llama.cpp": BUILT_ANEW | NOT_BEYOND | {"CMAKE_ARGS": "-DGGML_NATIVE=ON -DCMAKE_INSTALL_RPATH=$ORIGIN"},
 }
 """Of the installation: the source of llama-cpp-python holds llama.cpp's server, which is built for this processor."""
 COMMON = "vendor/ik_llama.cpp/common"
