@@ -3,7 +3,9 @@
 Frantar et al. (2022), with the columns in descending order of the Hessian's diagonal (activation order), on scales that
 a search weighted with that diagonal fixes beforehand: nothing has to be stored about the order, since every column
 keeps its index and its block. (Minimizing the same objective further, by scales and codes in turn, was tried: 4 % less
-error in twice the time.)
+error in twice the time. Feedback between rows too, by the Fisher information of the outputs (YAQA, Tseng et al., 2025),
+took 9 % off the divergence of four quantized layers of a real 0.5B, and 11 % with tokens weighted by their gradients;
+14,336 tokens of gradients promised 36 %.)
 """
 
 from dataclasses import dataclass
