@@ -50,8 +50,8 @@ NOT_BEYOND = {} if GRANTED else _compiled_with("-mno-amx-tile -mno-amx-int8 -mno
 """What is built for the processor's own features would be ended at its first tile where they are not granted."""
 
 WITH_AMX = _compiled_with("-fno-dse -fno-tree-dse") if GRANTED else NOT_BEYOND
-"""gcc 12.2 believes that LDTILECFG reads 8 of its 64 bytes, and drops the stores of the others: llama.cpp would be ended
-there too."""
+"""gcc 12.2 believes that LDTILECFG reads 8 of its 64 bytes, and drops the stores of the others: llama.cpp would be
+ended there too."""
 
 BUILT_ANEW = {"PIP_NO_CACHE_DIR": "1"}
 """pip keeps the wheels that it builds, and takes one of them again whatever options it was built with."""
