@@ -38,7 +38,7 @@ def _grants_amx() -> bool:
     """Return whether Linux lets a process use AMX; some virtual machines name it and do not grant it."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return True
-    return ctypes.CDLL(None).syscall(ARCH_PRCTL, ARCH_REQ_XCOMP_PERM, XTILEDATA) == 0
+    return bool(ctypes.CDLL(None).syscall(ARCH_PRCTL, ARCH_REQ_XCOMP_PERM, XTILEDATA) == 0)
 
 
 def _compiled_with(options: str) -> dict[str, str]:

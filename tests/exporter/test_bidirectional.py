@@ -112,7 +112,7 @@ def test_quantized(tmp_path: Path, precision: Any, target: Target, method: Any) 
     cosines = (found * embeddings(reference(folder), folder)).sum(-1)
     causal = transformers.AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
     assert cosines.min() > (0.99 if precision == "int8" else 0.6)  # the weights are random
-    assert (cosines > (found * embeddings(causal, folder)).sum(-1)).all()
+    assert cosines.mean() > (found * embeddings(causal, folder)).sum(-1).mean()
     assert check(out, folder, options=QUICK, threads=1).verdict != "broken"
 
 

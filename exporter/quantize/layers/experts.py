@@ -16,7 +16,7 @@ from ..methods.finite import check_quantizable
 from ..methods.gptq import Hessian, gptq
 from ..methods.row_sources import save_solved
 from ..methods.rtn import round_to_nearest
-from .products import bfloat16_products
+from .products import as_multiplied, bfloat16_products
 from .stream import LayerStream, Stage
 
 GRAM_BYTES = 1 << 30
@@ -100,7 +100,8 @@ def _grams(
             gram = grams[index]
             if gram is None:
                 gram = grams[index] = torch.zeros(width, width)
-            gram.addmm_(inputs.t(), inputs)
+            rows = as_multiplied(inputs)
+            gram.addmm_(rows.t(), rows)
             counts[index] += len(inputs)
     return [None if gram is None else gram / count for gram, count in zip(grams, counts, strict=True)]
 

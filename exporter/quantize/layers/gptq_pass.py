@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ....files.json_file import parse_json
+from ....machine import give_back_memory
 from ....models.weight_source import WeightSource
 from ..formats.blocks import QuantizedRows, split
 from ..formats.scheme import Scheme, Schemes
@@ -61,6 +62,7 @@ def solve_gptq(
         reach are rounded.
     """
     folder.mkdir(exist_ok=True)
+    give_back_memory()  # that of the measurements
     fingerprint = _fingerprint(checkpoint, schemes, windows)
     stream = LayerStream(checkpoint, windows)
     original = stream.copy()
@@ -101,6 +103,7 @@ def solve_gptq(
         stream.advance(layer, lambda count: advance(count * windows.shape[1]))
         state = {"fingerprint": fingerprint, "layers": index + 1, "levels": levels, "unreached": unreached}
         _save_state(folder, stream, original, state)
+        give_back_memory()  # freed pieces of all sizes would add up from layer to layer
     head = schemes.get("lm_head.weight")
     if head is not None and head.method == "gptq":
         solve_head(stream, original, "lm_head.weight", head, folder)

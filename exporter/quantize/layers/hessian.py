@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from ..methods.gptq import Hessian
-from .products import bfloat16_products
+from .products import as_multiplied, bfloat16_products
 from .stream import Inputs
 
 STRIPS = 4
@@ -82,6 +82,7 @@ class Moments:
 
     def add(self, rows: Tensor, drift: Tensor) -> None:
         """Add x of some tokens, float32 [T, K], and their drift [T, outputs]."""
+        rows = as_multiplied(rows)
         for strip in self._strips:
             self.gram[strip, strip.start :].addmm_(rows[:, strip].t(), rows[:, strip.start :])
         self.cross.addmm_(drift.t(), rows)

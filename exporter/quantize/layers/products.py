@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-
-PRECISION = "bf16"
+from torch import Tensor
 
 
 def multiplies_bf16() -> bool:
@@ -24,15 +23,25 @@ def autocast() -> torch.autocast:
 
 @contextmanager
 def bfloat16_products() -> Iterator[None]:
-    """Multiply float32 matrices in bfloat16 and return float32: the sums of x x^T stay positive semidefinite.
+    """Multiply float32 matrices in bfloat16 and return float32; small ones may be multiplied in float32 all the same.
 
-    (A bfloat16 result would not: each of its elements is rounded.)
+    (A bfloat16 result would not do for the sums of x x^T: each of its elements is rounded, and it is not positive
+    semidefinite any more.)
     """
-    matmul = torch.backends.mkldnn.matmul
+    matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
     before = matmul.fp32_precision
     if multiplies_bf16():
-        matmul.fp32_precision = PRECISION
+        matmul.fp32_precision = "bf16"
     try:
         yield
     finally:
         matmul.fp32_precision = before
+
+
+def as_multiplied(rows: Tensor) -> Tensor:
+    """Return x as ``bfloat16_products`` multiplies it, float32.
+
+    Where parts of x x^T are computed apart, one may be multiplied in float32 and another not: of the same x all agree,
+    and their sum is positive semidefinite.
+    """
+    return rows.bfloat16().float() if multiplies_bf16() else rows

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from intaglio.exporter.quantize.layers.hessian import Moments
 from intaglio.exporter.quantize.layers.products import bfloat16_products, multiplies_bf16
 
 
@@ -15,6 +16,18 @@ def test_sums_are_those_of_rounded_inputs() -> None:
     assert (gram - wanted).abs().max() < 1e-5 * wanted.abs().max()
     # A bfloat16 result would be further from it than its least eigenvalue.
     assert torch.linalg.eigvalsh(gram.double()).min() > 0.9 * torch.linalg.eigvalsh(wanted).min() > 0
+
+
+def test_parts_of_a_sum_agree_whatever_they_are_multiplied_in() -> None:
+    """Small products may be float32: of inputs that are not rounded, the sum of fewer tokens than columns is indefinite."""
+    moments = Moments(96, 8)
+    generator = torch.Generator().manual_seed(0)
+    with bfloat16_products():
+        for tokens in (3, 5, 40):
+            moments.add(torch.randn(tokens, 96, generator=generator), torch.randn(tokens, 8, generator=generator))
+    moments.complete()
+    values = torch.linalg.eigvalsh(moments.gram.double())
+    assert values.min() > -1e-6 * values.max()
 
 
 def test_later_products_are_in_float32_again() -> None:
