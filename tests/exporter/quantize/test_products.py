@@ -19,7 +19,7 @@ def test_sums_are_those_of_rounded_inputs() -> None:
 
 
 def test_parts_of_a_sum_agree_whatever_they_are_multiplied_in() -> None:
-    """Small products may be float32: of inputs that are not rounded, the sum of fewer tokens than columns is indefinite."""
+    """Small products may be float32: if inputs were not rounded, a sum of few tokens would be indefinite."""
     moments = Moments(96, 8)
     generator = torch.Generator().manual_seed(0)
     with bfloat16_products():
