@@ -82,7 +82,6 @@ class Moments:
 
     def add(self, rows: Tensor, drift: Tensor) -> None:
         """Add x of some tokens, float32 [T, K], and their drift [T, outputs]."""
-        rows = as_multiplied(rows)
         for strip in self._strips:
             self.gram[strip, strip.start :].addmm_(rows[:, strip].t(), rows[:, strip.start :])
         self.cross.addmm_(drift.t(), rows)
@@ -128,6 +127,7 @@ class Fit:
         Args:
             size: float32 [T], of the residual stream; tokens of a huge one only count in the Hessian.
         """
+        rows = as_multiplied(rows)
         if size is not None:
             huge = size > HUGE * size.median()
             self._huge.append(rows[huge])

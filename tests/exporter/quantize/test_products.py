@@ -3,7 +3,7 @@
 import pytest
 import torch
 from intaglio.exporter.quantize.layers.hessian import Moments
-from intaglio.exporter.quantize.layers.products import bfloat16_products, multiplies_bf16
+from intaglio.exporter.quantize.layers.products import as_multiplied, bfloat16_products, multiplies_bf16
 
 
 def test_sums_are_those_of_rounded_inputs() -> None:
@@ -24,7 +24,8 @@ def test_parts_of_a_sum_agree_whatever_they_are_multiplied_in() -> None:
     generator = torch.Generator().manual_seed(0)
     with bfloat16_products():
         for tokens in (3, 5, 40):
-            moments.add(torch.randn(tokens, 96, generator=generator), torch.randn(tokens, 8, generator=generator))
+            rows = as_multiplied(torch.randn(tokens, 96, generator=generator))
+            moments.add(rows, torch.randn(tokens, 8, generator=generator))
     moments.complete()
     values = torch.linalg.eigvalsh(moments.gram.double())
     assert values.min() > -1e-6 * values.max()
