@@ -8,9 +8,9 @@ from ..quantize.texts.generated import BATCH, needed_memory
 from .work import Work
 
 FLOAT = 4
-FACTORED = 4
-"""Matrices [K, K] that exist while a correction is fitted: two sums, scaled, factor. (Fewer do while a Hessian is
-factored: sums, permuted, factor.)"""
+FACTORED = 3
+"""Matrices [K, K] that exist while a correction is fitted: two sums, and the factor of one. (Fewer do while a Hessian
+is factored.)"""
 
 STREAMS = 2
 """The hidden states of the quantized and of the float layers, and a layer of each."""
@@ -79,7 +79,7 @@ def _gradients(work: Work) -> int:
 
 def _head(work: Work) -> int:
     """Return what the logits of some positions take, their probabilities and gradients, and a chunk of the LM head."""
-    return FLOAT * 5 * min(HEAD_TOKENS, work.few_tokens) * work.config.vocab_size + 3 * _chunk(work, CHUNK_BYTES)
+    return FLOAT * 3 * min(HEAD_TOKENS, work.few_tokens) * work.config.vocab_size + 3 * _chunk(work, CHUNK_BYTES)
 
 
 def _chunk(work: Work, most: int) -> int:

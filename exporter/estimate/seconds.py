@@ -136,7 +136,7 @@ def _stage(work: Work, stage: Sequence[Projection], rates: Rates) -> float:
     sums = TRIANGLE * one.columns**2 + (one.columns**2 if several else 2 * one.size)
     solutions = FITS * ((one.columns if several else rows) * one.columns**2 * 2 + one.columns**3 / 3)
     measured = (2 if several else 1) * rows * one.columns**2
-    return total + rates.product * work.tokens * sums + rates.float32 * (solutions + measured)
+    return total + rates.product * (work.tokens * sums + measured) + rates.float32 * solutions
 
 
 def _columns(rows: int, columns: int, rates: Rates) -> float:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -143,11 +144,10 @@ def _solved(
     if decision.method == "awq":
         return _solve_awq(checkpoint, schemes, windows, scratch, progress)
     if decision.method == "smoothquant":
-        return _solve_smoothquant(checkpoint, schemes, windows, scratch, progress)
+        return _solve_smoothquant(checkpoint, schemes, windows, scratch, progress, resume=decision.options.resume)
     if any(scheme.method == "gptq" for scheme in schemes.values()):
-        solved = solve_gptq(
-            checkpoint, schemes, windows, sensitivity, scratch, lambda done, total: progress("calibration", done, total)
-        )
+        calibrated, resume = partial(progress, "calibration"), decision.options.resume
+        solved = solve_gptq(checkpoint, schemes, windows, sensitivity, scratch, calibrated, resume=resume)
         if decision.target == "ort":  # standard operators do not say what activations are multiplied in
             schemes = solved
     return Quantizer(schemes, scratch, checkpoint)
@@ -171,7 +171,7 @@ def _solve_awq(
 
 
 def _solve_smoothquant(
-    checkpoint: WeightSource, schemes: Schemes, windows: Tensor, scratch: Path, progress: Progress
+    checkpoint: WeightSource, schemes: Schemes, windows: Tensor, scratch: Path, progress: Progress, *, resume: bool
 ) -> Quantizer:
     """Make gate, up and o integer matrix multiplications with a scale for each token; the rest stays as it is.
 
@@ -194,5 +194,5 @@ def _solve_smoothquant(
     channels = {name: Scheme(channel_format(checkpoint.tensors[name].shape[1]), "smoothquant") for name in multiplied}
     rescaled = RescaledCheckpoint(checkpoint, foldings)
     schemes = {**schemes, **channels}
-    solve_gptq(rescaled, schemes, windows, None, scratch, lambda done, total: progress("calibration", done, total))
+    solve_gptq(rescaled, schemes, windows, None, scratch, partial(progress, "calibration"), resume=resume)
     return Quantizer(schemes, scratch, rescaled)

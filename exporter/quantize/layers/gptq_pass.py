@@ -2,8 +2,8 @@
 
 Two streams of hidden states run through the layers: one through those that are quantized, the other through the float
 ones (``hessian.py`` says what for). Solved tensors are stored in a folder, one file each, until the artifact is
-written. The hidden states of both streams are stored beside them, so that an interrupted run continues after the last
-complete layer.
+written. With ``resume`` the hidden states of both streams are stored beside them, and an interrupted run continues
+after the last complete layer.
 """
 
 import hashlib
@@ -28,6 +28,7 @@ from ..methods.row_sources import save_solved
 from ..methods.rtn import round_to_nearest
 from .experts import expert_stages, solve_experts
 from .hessian import target
+from .products import bfloat16_products
 from .sensitivity import Sensitivity
 from .stream import Inputs, LayerStream, Stage
 from .vocabulary import solve_embedding, solve_head
@@ -49,6 +50,8 @@ def solve_gptq(
     sensitivity: Sensitivity | None,
     folder: Path,
     progress: Callable[[int, int], None],
+    *,
+    resume: bool = False,
 ) -> Schemes:
     """Quantize every weight of the layers, and every other one whose method is GPTQ, into ``folder``.
 
@@ -56,6 +59,7 @@ def solve_gptq(
         windows: int64 [W, S], the calibration text.
         sensitivity: what GPTQ of an embedding needs.
         progress: called with (tokens done, tokens in all); tokens count once for each stage of each layer.
+        resume: go on after the layers that an earlier call finished, and store what a later one needs for that.
 
     Returns:
         the schemes, with accuracy levels that follow from the activations' own error; experts that the text does not
@@ -66,49 +70,67 @@ def solve_gptq(
     fingerprint = _fingerprint(checkpoint, schemes, windows)
     stream = LayerStream(checkpoint, windows)
     original = stream.copy()
-    first, levels, unreached = _resume(folder, fingerprint, stream, original)
+    first, levels, unreached = _resume(folder, fingerprint, stream, original) if resume else (0, {}, [])
     embedding = f"{checkpoint.trunk_prefix}embed_tokens.weight"
     if embedding in schemes and schemes[embedding].method == "gptq" and first == 0:
         assert sensitivity is not None, "the embedding is solved only where sensitivities are measured"
         solve_embedding(stream, embedding, schemes[embedding], sensitivity, folder)
-    depth, tokens = checkpoint.config.num_hidden_layers, windows.numel()
-    for index in range(first, depth):
-        layer = stream.load(index)
-        twin = original.twin(layer, index)
-        prefix = f"{checkpoint.trunk_prefix}layers.{index}."
-        stages, routed = list(zip(stream.stages(layer), original.stages(twin), strict=True)), expert_stages(layer)
-        passes = len(stages) + len(routed) + 1
-        total = depth * passes * tokens
-        done = index * passes * tokens
-
-        def advance(count: int) -> None:
-            nonlocal done
-            done += count
-            progress(done, total)  # noqa: B023 - called within this iteration
-
-        for number, (stage, same) in enumerate(stages):
-            last = number + 1 == len(stages)
-            if not any(f"{prefix}{name}.weight" in schemes for name in stage.names):
-                advance(tokens)
-                if last:
-                    original.advance(twin)
-                continue
-            pairs = zip(stream.inputs(layer, stage), original.inputs(twin, same, advance=last), strict=True)
-            try:
-                levels |= _stage(_counted(pairs, advance), stage, prefix, schemes, folder)
-            except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
-                raise stream.overflow() from None
-        if routed:
-            unreached += solve_experts(stream, layer, prefix, schemes, folder, advance)
-        stream.advance(layer, lambda count: advance(count * windows.shape[1]))
-        state = {"fingerprint": fingerprint, "layers": index + 1, "levels": levels, "unreached": unreached}
-        _save_state(folder, stream, original, state)
+    for index in range(first, checkpoint.config.num_hidden_layers):
+        found, missed = _solve_layer(stream, original, index, schemes, folder, progress)
+        levels |= found
+        unreached += missed
+        if resume:
+            state = {"fingerprint": fingerprint, "layers": index + 1, "levels": levels, "unreached": unreached}
+            _save_state(folder, stream, original, state)
         give_back_memory()  # freed pieces of all sizes would add up from layer to layer
     head = schemes.get("lm_head.weight")
     if head is not None and head.method == "gptq":
         solve_head(stream, original, "lm_head.weight", head, folder)
-    found = {name: replace(s, accuracy_level=levels.get(name, s.accuracy_level)) for name, s in schemes.items()}
-    return found | {name: replace(found[name], method="rtn") for name in unreached}
+    solved = {name: replace(s, accuracy_level=levels.get(name, s.accuracy_level)) for name, s in schemes.items()}
+    return solved | {name: replace(solved[name], method="rtn") for name in unreached}
+
+
+def _solve_layer(
+    stream: LayerStream,
+    original: LayerStream,
+    index: int,
+    schemes: Schemes,
+    folder: Path,
+    progress: Callable[[int, int], None],
+) -> tuple[dict[str, int], list[str]]:
+    """Solve a layer's weights, and run both streams through it.
+
+    Returns:
+        the accuracy levels, and the weights of experts that the text does not reach.
+    """
+    layer = stream.load(index)
+    twin = original.twin(layer, index)
+    prefix = f"{stream.checkpoint.trunk_prefix}layers.{index}."
+    stages, routed = list(zip(stream.stages(layer), original.stages(twin), strict=True)), expert_stages(layer)
+    passes, tokens = len(stages) + len(routed) + 1, stream.windows.numel()
+    total, done = stream.config.num_hidden_layers * passes * tokens, index * passes * tokens
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        progress(done, total)
+
+    levels: dict[str, int] = {}
+    for number, (stage, same) in enumerate(stages):
+        last = number + 1 == len(stages)
+        if not any(f"{prefix}{name}.weight" in schemes for name in stage.names):
+            advance(tokens)
+            if last:
+                original.advance(twin)
+            continue
+        pairs = zip(stream.inputs(layer, stage), original.inputs(twin, same, advance=last), strict=True)
+        try:
+            levels |= _stage(_counted(pairs, advance), stage, prefix, schemes, folder)
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+            raise stream.overflow() from None
+    unreached = solve_experts(stream, layer, prefix, schemes, folder, advance) if routed else []
+    stream.advance(layer, lambda count: advance(count * stream.windows.shape[1]))
+    return levels, unreached
 
 
 def _counted(pairs: Iterable[tuple[Inputs, Inputs]], advance: Callable[[int], None]) -> Iterator[tuple[Inputs, Inputs]]:
@@ -140,7 +162,8 @@ def _stage(
         wanted = weight if scheme.method == "rtn" else aim.weight(weight)
         rows = _solve_one(wanted, scheme, aim.hessian)
         dequantized = rows.dequantize()
-        weight_error = aim.hessian.output_error(dequantized - wanted)
+        with bfloat16_products():
+            weight_error = aim.hessian.output_error(dequantized - wanted)
         activation_error = (dequantized.square() @ rounding.mean(scheme.format.block_size)).sum().item()
         levels[tensor] = accuracy_level(scheme, weight_error, activation_error)
         save_solved(folder, tensor, [rows])

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ....machine import give_back_memory
 from ..methods.gptq import Hessian
 from .products import as_multiplied, bfloat16_products
 from .stream import Inputs
@@ -102,7 +103,7 @@ class Moments:
         matrix = self.gram / size
         matrix /= size[:, None]
         matrix.diagonal().add_(DAMPING)
-        matrix = torch.linalg.cholesky(matrix)
+        torch.linalg.cholesky(matrix, out=matrix)
         return torch.cholesky_solve((self.cross / size).t(), matrix).t() / size
 
 
@@ -143,6 +144,7 @@ class Fit:
             torch.linalg.LinAlgError: the Hessian is not positive definite, or not finite.
         """
         fitted, held_out = self._fitted, self._held_out
+        give_back_memory()  # of the inputs: the peak is here
         fitted.complete()
         held_out.complete()
         share = self._share()
@@ -159,9 +161,10 @@ class Fit:
     def _share(self) -> float:
         """Return the share of the fitted correction that leaves the least of the held-out drift."""
         change, drift = self._fitted.correction(), self._held_out.cross
-        if self._weights is not None:
-            change, drift = self._weights @ change, self._weights @ drift
-        gain, cost = (change * drift).sum().item(), ((change @ self._held_out.gram) * change).sum().item()
+        with bfloat16_products():
+            if self._weights is not None:
+                change, drift = self._weights @ change, self._weights @ drift
+            gain, cost = (change * drift).sum().item(), ((change @ self._held_out.gram) * change).sum().item()
         return min(max(gain / max(cost, LEAST), 0.0), 1.0)
 
 

@@ -190,8 +190,7 @@ def _through_head(
     Args:
         hidden: the LM head's inputs [T, D].
     """
-    logits = torch.cat([hidden @ rows.float().t() for _, rows in checkpoint.rows(name)], 1)
-    probabilities = logits.softmax(-1)
+    probabilities = torch.cat([hidden @ rows.float().t() for _, rows in checkpoint.rows(name)], 1).softmax(-1)
     sampled = torch.multinomial(probabilities, 1, generator=generator)
     by_logit = -probabilities
     by_logit.scatter_add_(1, sampled, torch.ones_like(sampled, dtype=by_logit.dtype))

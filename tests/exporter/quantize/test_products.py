@@ -3,12 +3,12 @@
 import pytest
 import torch
 from intaglio.exporter.quantize.layers.hessian import Moments
-from intaglio.exporter.quantize.layers.products import as_multiplied, bfloat16_products, multiplies_bf16
+from intaglio.exporter.quantize.layers.products import as_multiplied, bfloat16_products, rounds_float32
 
 
 def test_sums_are_those_of_rounded_inputs() -> None:
     rows = torch.randn(512, 256, generator=torch.Generator().manual_seed(0))
-    rounded = rows.bfloat16().float() if multiplies_bf16() else rows
+    rounded = rows.bfloat16().float() if rounds_float32() else rows
     gram = torch.zeros(256, 256)
     with bfloat16_products():
         gram.addmm_(rows.t(), rows)

@@ -238,18 +238,10 @@ INLINE void add_unit(State *state, int64_t v, int halves) {
 /* Set scores of keys that a query does not see to -inf. */
 INLINE void mask_scores(const State *state, int64_t v, int64_t first, int64_t count, float *scores) {
   const LongTile *tile = state->tile;
-  int32_t begins[WIDTH], ends[WIDTH]; /* of the block's keys that a query sees */
-  for (int64_t lane = 0; lane < WIDTH; lane++) {
-    const int64_t last = tile->positions[smaller(v * WIDTH + lane, tile->count - 1)] - first;
-    ends[lane] = (int32_t)larger(smaller(last, KEY_BLOCK), -1);
-    begins[lane] = tile->window > 0 ? (int32_t)smaller(larger(last - tile->window + 1, 0), KEY_BLOCK) : 0;
-  }
-  const __m512i begin = _mm512_loadu_si512(begins), end = _mm512_loadu_si512(ends);
-  for (int64_t key = 0; key < count; key++) {
-    const __m512i at = _mm512_set1_epi32((int)key);
-    const Mask seen = _mm512_cmple_epi32_mask(begin, at) & _mm512_cmple_epi32_mask(at, end);
-    vector_store(scores + key * WIDTH, vector_select(seen, vector_load(scores + key * WIDTH), vector_of(-INFINITY)));
-  }
+  Vector begin, end;
+  seen_keys(tile->positions, tile->count, tile->window, v * WIDTH, first, &begin, &end);
+  for (int64_t key = 0; key < count; key++)
+    vector_store(scores + key * WIDTH, mask_score(vector_load(scores + key * WIDTH), begin, end, key));
 }
 
 /* Return 2^x, 0 for -inf: a polynomial for 2^r, r in [0, 1), with a relative error below 2^-22 in float32. At -inf r is 0. */
@@ -340,22 +332,6 @@ INLINE void attend_blocks(State *state, const int int8) {
   }
 }
 
-/* Write the outputs: sums / totals. */
-INLINE void divide_by_totals(const State *state) {
-  const LongTile *tile = state->tile;
-  for (int64_t v = 0; v < state->vectors; v++) {
-    const int64_t row = v * WIDTH, left = smaller(tile->count - row, WIDTH);
-    const Vector inverse = _mm512_div_ps(vector_of(1.0f), state->totals[v]);
-    for (int64_t e = 0; e < tile->size; e += WIDTH) {
-      const float *sums = state->sums + (v * state->steps * STEP + e) * WIDTH;
-      Vector r[WIDTH];
-      UNROLL for (int i = 0; i < WIDTH; i++) r[i] = vector_multiply(vector_load(sums + i * WIDTH), inverse);
-      vector_transpose(r);
-      for (int i = 0; i < left; i++) vector_store(tile->outputs[row + i] + e, r[i]);
-    }
-  }
-}
-
 TARGET int attend_amx(const LongTile *tile) {
   const int64_t steps = (tile->size + STEP - 1) / STEP;
   const int64_t vectors = (tile->count + UNIT * WIDTH - 1) / (UNIT * WIDTH) * UNIT;
@@ -384,7 +360,7 @@ TARGET int attend_amx(const LongTile *tile) {
   if (tile->int8) attend_blocks(state, 1);
   else attend_blocks(state, 0);
   _tile_release();
-  divide_by_totals(state);
+  divide_by_totals(tile, state->sums, steps * STEP * WIDTH, WIDTH, state->totals);
   free_aligned(memory);
   return 0;
 }

@@ -19,7 +19,9 @@ enum { PART_KEYS = 512 };
 static const AttentionFunctions *const known[] = {
 #if HAVE_X86
     &amx_attention,
+    &avx512_vnni_attention,
     &avx512_attention,
+    &avx_vnni_attention,
     &avx2_attention,
 #else
     &neon_attention,
@@ -98,7 +100,8 @@ static void attend_long_tile(void *data, size_t task) {
   const Attention *a = job->a;
   const int64_t group = a->heads / a->kv_heads;
   const int64_t head = (int64_t)task / job->tiles, tile = job->tiles - 1 - (int64_t)task % job->tiles;
-  const int64_t b = head / a->kv_heads, from = tile * LONG_ROWS, to = smaller(from + LONG_ROWS, a->tokens * group);
+  const int64_t b = head / a->kv_heads, from = tile * a->with->long_rows;
+  const int64_t to = smaller(from + a->with->long_rows, a->tokens * group);
   LongTile queries = {
       .size = a->head_size,
       .window = a->window,
@@ -224,7 +227,7 @@ int attend(const Attention *a, ParallelFor parallel, void *context) {
   const int64_t group = a->heads / a->kv_heads, heads = a->batch * a->kv_heads;
   Job job = {.a = a};
   if (a->rounded && a->with->attend_long != NULL && matmul_is_long(a->tokens)) {
-    job.tiles = ceil_div(a->tokens * group, LONG_ROWS);
+    job.tiles = ceil_div(a->tokens * group, a->with->long_rows);
     parallel(context, attend_long_tile, heads * job.tiles, &job);
     return job.failed ? -1 : 0;
   }

@@ -27,7 +27,7 @@ typedef struct {
   const char *keys;     /* [B, K, C] rows of a KV cache, those of the S tokens included */
   const char *values;   /* [B, K, C], likewise */
   int int8;             /* 1 if the rows are int8 */
-  int rounded;          /* 1 if a long sequence may be computed with products of bfloat16 */
+  int rounded;          /* 1 if a long sequence may be computed with rounded products */
   float *output;        /* [B, S, H, E] */
 } Attention;
 

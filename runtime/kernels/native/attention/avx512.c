@@ -1,4 +1,4 @@
-/* Attention with AVX512, and beside AMX. */
+/* Attention with AVX512, and beside VNNI and AMX. */
 #include "attention/query_tile.h"
 #include "common/processor.h"
 
@@ -16,9 +16,12 @@
 
 static int supported(void) { return (instruction_sets() & HAS_AVX512) != 0; }
 
-const AttentionFunctions avx512_attention = {{"AVX512-VNNI", "AMX"}, supported, attend_decode, attend_prefill, NULL};
+const AttentionFunctions avx512_attention = {{"AVX512-VNNI", "AMX"}, supported, attend_decode, attend_prefill, NULL, 0};
 
 /* What is not a long sequence is that of AVX512. */
-const AttentionFunctions amx_attention = {{"AMX"}, amx_bfloat16_supported, attend_decode, attend_prefill, attend_amx};
+const AttentionFunctions avx512_vnni_attention = {
+    {"AVX512-VNNI", "AMX"}, avx512_vnni_supported, attend_decode, attend_prefill, attend_avx512_vnni, INTEGER_ROWS};
+const AttentionFunctions amx_attention = {
+    {"AMX"}, amx_bfloat16_supported, attend_decode, attend_prefill, attend_amx, LONG_ROWS};
 
 #endif

@@ -8,7 +8,11 @@
 
 #include <stdint.h>
 
-enum { LONG_ROWS = 256 /* queries at most; keys and values are converted once for all of them */ };
+/* Queries at most; keys and values are converted once for all of them. */
+enum {
+  LONG_ROWS = 256,    /* of any function */
+  INTEGER_ROWS = 240, /* of those with products of int16 */
+};
 
 typedef struct {
   int64_t size, window;      /* E; keys that a query sees, 0 for all before it */
@@ -22,10 +26,18 @@ typedef struct {
   int64_t positions[LONG_ROWS];    /* ascending */
 } LongTile;
 
-/* Fill the outputs with AMX; return 0, or -1 if there is not enough memory. */
+/* Fill the outputs with AMX's products of bfloat16; return 0, or -1 if there is not enough memory. */
 int attend_amx(const LongTile *tile);
+
+/* Likewise with AVX512-VNNI's or AVX-VNNI's products of int16. */
+int attend_avx512_vnni(const LongTile *tile);
+int attend_avx_vnni(const LongTile *tile);
 
 /* Return whether this processor has AMX's products of bfloat16, and Linux lets this process use them. */
 int amx_bfloat16_supported(void);
+
+/* Return whether it has products of int16 on registers of 512 bits, and of 256. */
+int avx512_vnni_supported(void);
+int avx_vnni_supported(void);
 
 #endif

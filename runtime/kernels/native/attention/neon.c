@@ -17,6 +17,6 @@
 static int supported(void) { return (instruction_sets() & HAS_NEON) != 0; }
 
 const AttentionFunctions neon_attention = {
-    {"NEON-I8MM", "NEON-DotProd", "NEON"}, supported, attend_decode, attend_prefill, NULL};
+    {"NEON-I8MM", "NEON-DotProd", "NEON"}, supported, attend_decode, attend_prefill, NULL, 0};
 
 #endif

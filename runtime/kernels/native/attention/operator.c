@@ -45,7 +45,7 @@ typedef struct {
   const Operator *op;
   const AttentionFunctions *with;
   int int8;    /* 1 if the cache is int8 */
-  int rounded; /* 1 if a long sequence may be computed with products of bfloat16 */
+  int rounded; /* 1 if a long sequence may be computed with rounded products */
   int64_t heads, kv_heads, window;
   int slides;  /* 1 if the cache keeps the window alone */
   float scale; /* 0 for 1 / sqrt(E) */

@@ -71,18 +71,11 @@ INLINE void add_block(const PrefillState *state, const float *values, int64_t co
 INLINE void mask_scores(const PrefillState *state, const QueryTile *queries, int64_t first, int64_t count,
                         int vectors) {
   for (int v = 0; v < vectors; v++) {
-    float begins[WIDTH], ends[WIDTH]; /* of the block's keys that a query sees */
-    for (int lane = 0; lane < WIDTH; lane++) {
-      const int64_t last = queries->positions[smaller(v * WIDTH + lane, queries->count - 1)] - first;
-      ends[lane] = (float)smaller(last, KEY_BLOCK);
-      begins[lane] = queries->window > 0 ? (float)larger(last - queries->window + 1, 0) : 0.0f;
-    }
-    const Vector begin = vector_load(begins), end = vector_load(ends);
+    Vector begin, end;
+    seen_keys(queries->positions, queries->count, queries->window, v * WIDTH, first, &begin, &end);
     for (int64_t key = 0; key < count; key++) {
-      const Vector at = vector_of((float)key);
-      const Mask seen = mask_and(vector_at_most(begin, at), vector_at_most(at, end));
       float *scores = state->scores + key * MAX_ROWS + v * WIDTH;
-      vector_store(scores, vector_select(seen, vector_load(scores), vector_of(-INFINITY)));
+      vector_store(scores, mask_score(vector_load(scores), begin, end, key));
     }
   }
 }

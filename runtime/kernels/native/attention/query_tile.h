@@ -43,9 +43,11 @@ struct AttentionFunctions {
   int (*decode)(QueryTile *queries);
   int (*prefill)(QueryTile *queries);
   int (*attend_long)(const LongTile *queries); /* for long sequences, in place of these two; or NULL */
+  int64_t long_rows;                           /* queries that `attend_long` takes at most */
 };
 
-extern const AttentionFunctions amx_attention, avx512_attention, avx2_attention; /* of x86-64 */
-extern const AttentionFunctions neon_attention;                                  /* of 64-bit ARM */
+/* Those of x86-64, and of 64-bit ARM. */
+extern const AttentionFunctions amx_attention, avx512_vnni_attention, avx512_attention, avx_vnni_attention, avx2_attention;
+extern const AttentionFunctions neon_attention;
 
 #endif

@@ -33,6 +33,42 @@ INLINE const float *load_floats(const char *cache, const QueryTile *queries, int
   return memory;
 }
 
+/* Return the first and the last of a block's keys that the queries of a vector see, which starts at query `row`. */
+INLINE void seen_keys(const int64_t *positions, int64_t count, int64_t window, int64_t row, int64_t first,
+                      Vector *begin, Vector *end) {
+  float begins[WIDTH], ends[WIDTH];
+  for (int lane = 0; lane < WIDTH; lane++) {
+    const int64_t last = positions[smaller(row + lane, count - 1)] - first;
+    ends[lane] = (float)smaller(last, KEY_BLOCK);
+    begins[lane] = window > 0 ? (float)larger(last - window + 1, 0) : 0.0f;
+  }
+  *begin = vector_load(begins);
+  *end = vector_load(ends);
+}
+
+/* Return the score of a key of the block, or -inf where a query does not see it. */
+INLINE Vector mask_score(Vector score, Vector begin, Vector end, int64_t key) {
+  const Vector at = vector_of((float)key);
+  const Mask seen = mask_and(vector_at_most(begin, at), vector_at_most(at, end));
+  return vector_select(seen, score, vector_of(-INFINITY));
+}
+
+/* Write the outputs of a long tile, sums / totals. The sums of an element are `by_element` floats apart, and those of a vector
+ * of queries `by_vector`. */
+INLINE void divide_by_totals(const LongTile *tile, const float *sums, int64_t by_vector, int64_t by_element,
+                             const Vector *totals) {
+  for (int64_t row = 0; row < tile->count; row += WIDTH, sums += by_vector) {
+    const int64_t left = smaller(tile->count - row, WIDTH);
+    const Vector inverse = vector_divide(vector_of(1.0f), totals[row / WIDTH]);
+    for (int64_t e = 0; e < tile->size; e += WIDTH) {
+      Vector r[WIDTH];
+      UNROLL for (int i = 0; i < WIDTH; i++) r[i] = vector_multiply(vector_load(sums + (e + i) * by_element), inverse);
+      vector_transpose(r);
+      for (int i = 0; i < left; i++) vector_store(tile->outputs[row + i] + e, r[i]);
+    }
+  }
+}
+
 /* Load WIDTH rows of WIDTH floats, of which `count` exist and the others are 0, transposed. */
 INLINE void load_transposed(Vector r[WIDTH], const float *const *rows, int64_t at, int count) {
   if (count >= WIDTH) {

@@ -30,6 +30,7 @@ INLINE Vector vector_from_int8(const int8_t *from) {
 INLINE Vector vector_add(Vector a, Vector b) { return _mm256_add_ps(a, b); }
 INLINE Vector vector_subtract(Vector a, Vector b) { return _mm256_sub_ps(a, b); }
 INLINE Vector vector_multiply(Vector a, Vector b) { return _mm256_mul_ps(a, b); }
+INLINE Vector vector_divide(Vector a, Vector b) { return _mm256_div_ps(a, b); }
 INLINE Vector vector_fma(Vector a, Vector b, Vector c) { return _mm256_fmadd_ps(a, b, c); }
 INLINE Vector vector_fms(Vector a, Vector b, Vector c) { return _mm256_fmsub_ps(a, b, c); }
 INLINE Vector vector_max(Vector a, Vector b) { return _mm256_max_ps(a, b); }

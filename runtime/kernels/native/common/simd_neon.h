@@ -33,6 +33,7 @@ INLINE Vector vector_from_int8(const int8_t *from) {
 INLINE Vector vector_add(Vector a, Vector b) { return vaddq_f32(a, b); }
 INLINE Vector vector_subtract(Vector a, Vector b) { return vsubq_f32(a, b); }
 INLINE Vector vector_multiply(Vector a, Vector b) { return vmulq_f32(a, b); }
+INLINE Vector vector_divide(Vector a, Vector b) { return vdivq_f32(a, b); }
 INLINE Vector vector_fma(Vector a, Vector b, Vector c) { return vfmaq_f32(c, a, b); }
 INLINE Vector vector_fms(Vector a, Vector b, Vector c) { return vfmaq_f32(vnegq_f32(c), a, b); }
 

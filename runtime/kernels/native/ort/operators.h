@@ -10,7 +10,7 @@ extern const OrtCustomOp gather_block_quantized;
 extern const OrtCustomOp qmoe;
 extern const OrtCustomOp group_query_attention;
 extern const OrtCustomOp group_query_attention_int8;
-extern const OrtCustomOp group_query_attention_rounded; /* long sequences may be computed with products of bfloat16 */
+extern const OrtCustomOp group_query_attention_rounded; /* long sequences may be computed with rounded products */
 extern const OrtCustomOp group_query_attention_int8_rounded;
 
 #endif

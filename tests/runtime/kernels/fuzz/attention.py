@@ -13,6 +13,8 @@ QUERY, KEY, VALUE, PAST_KEY, PAST_VALUE, LENGTHS, TOTAL, COS, SIN, BIAS, NORM = 
 MOST_SCORE = 1e9  # beyond 2^31, float32 does not resolve differences of scores that change weights
 MOST = 1e30  # a number that float32 does not overflow with
 INT8 = "GroupQueryAttentionInt8"
+FLOAT32, BFLOAT16, INT16 = "float32", "bfloat16", "int16"
+PRODUCTS = {"AMX": BFLOAT16, "AVX512-VNNI": INT16, "AVX-VNNI": INT16}
 SCALE_BYTES = 4
 ATTRIBUTES = (
     "num_heads",
@@ -300,9 +302,9 @@ def _check_cache(case: Case, call: Call, row: int, new: Wide, present: Array | N
     return whole
 
 
-def _in_bfloat16(tokens: int) -> bool:
-    """Return whether a pass is computed with products of bfloat16: weights and values of 8 bits, scores of 16."""
-    return tokens >= LONG_SEQUENCE and instructions() == "AMX"
+def products(tokens: int) -> str:
+    """Return the type of a pass' products: those of a long sequence may be rounded."""
+    return PRODUCTS.get(instructions() or "", FLOAT32) if tokens >= LONG_SEQUENCE else FLOAT32
 
 
 def _attend(queries: Wide, keys: Wide, values: Wide, start: int, window: int, factor: float) -> tuple[Wide, Wide]:
@@ -318,14 +320,33 @@ def _attend(queries: Wide, keys: Wide, values: Wide, start: int, window: int, fa
         weights = np.exp(masked - masked.max(axis=-1, keepdims=True))
         weights = weights / weights.sum(axis=-1, keepdims=True)
         y = weights @ values
-        # A score's rounding error, relative to the sum of its products' sizes, changes its weight by that factor.
-        most = np.where(hidden, 0, size).max(axis=-1)[..., None]
-        own, each = (6.2e-3, 1e-4) if _in_bfloat16(tokens) else (3e-6, 1e-6)
-        error = (weights @ np.abs(values)) * np.minimum(own + each * most, 2.0) + 1e-6
+        if products(tokens) == INT16:
+            error = _error_of_int16(queries, keys, values, weights, hidden, factor)
+        else:
+            # A score's rounding error, relative to the sum of its products' sizes, changes its weight by that factor.
+            most = np.where(hidden, 0, size).max(axis=-1)[..., None]
+            own, each = (6.2e-3, 1e-4) if products(tokens) == BFLOAT16 else (3e-6, 1e-6)
+            error = (weights @ np.abs(values)) * np.minimum(own + each * most, 2.0) + 1e-6
     if not ((np.abs(values) < MOST).all() and (size < MOST_SCORE).all()):
         # A weight of 0 times a number that is not finite is not 0, for queries that do not see the key as well.
         y, error = np.zeros_like(y), np.full_like(y, np.inf)
     return y.swapaxes(0, 1), np.nan_to_num(error, nan=np.inf, posinf=np.inf).swapaxes(0, 1)
+
+
+def _error_of_int16(queries: Wide, keys: Wide, values: Wide, weights: Wide, hidden: Wide, factor: float) -> Wide:
+    """Return how far attention with products of int16 may be from a right result, [H, S, 1].
+
+    Numbers are rounded relative to the largest of their row, which adds up like noise.
+    """
+    size = keys.shape[-1]
+    step = 0.5 / np.floor(np.sqrt(2**31 / size))  # of the largest element
+    of_queries = np.abs(queries).max(axis=-1)[..., None] * np.linalg.norm(keys, axis=-1)[:, None]
+    of_keys = np.linalg.norm(queries, axis=-1)[..., None] * np.abs(keys).max(axis=-1)[:, None]
+    # A key's difference from another one may be twice as large as both.
+    most = np.where(hidden, 0, of_queries + 2 * of_keys).max(axis=-1)[..., None] * step * factor
+    largest = np.abs(values).max(axis=-1)[:, None]
+    noise = (weights * largest).max(axis=-1)[..., None] * np.sqrt(keys.shape[1]) * 2**-12
+    return (weights @ largest.swapaxes(1, 2)) * np.minimum(2**-12 + 4 * most, 2.0) + noise + 1e-6
 
 
 def theirs(case: Case) -> Case | None:
