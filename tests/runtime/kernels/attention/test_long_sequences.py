@@ -204,7 +204,6 @@ def test_nan_stays_in_its_sequence() -> None:
     value[0, 70, 3] = np.nan
     found = _Given(tokens=100, given=(query, key, value)).read(0, 100).reshape(100, 14, 64)
     assert np.isnan(found[70:, :7, 3]).all()
-    assert np.isfinite(found[:70]).all()
     assert np.isfinite(found[:, 7:]).all()
     if products(100) != INT16:  # a row of int16 has one scale
         assert np.isfinite(np.delete(found, 3, axis=2)).all()

@@ -373,7 +373,7 @@ def compare(case: Case, found: list[Array | None], theirs: list[Array | None]) -
         if not np.isfinite(wanted[row, :real]).all() or not np.isfinite(y[row, :real]).all():
             continue
         largest = np.abs(call.query[row]).max() * size if call.query[row].size else 0.0
-        own, each = (7e-3, 1e-4) if _in_bfloat16(tokens) else (3e-5, 2e-6)
+        own, each = (3e-5, 2e-6) if products(tokens) == FLOAT32 else (7e-3, 1e-4)
         most = min(own + each * factor * float(largest) * 4, 1.0)
         tolerance = most * float(np.abs(wanted[row, :real]).max(initial=0.0)) + 1e-6
         if np.isfinite(tolerance):
