@@ -22,7 +22,9 @@
       attention                     the division of attention into tasks
       decode.h, prefill.h           attention with few queries, and with many, compiled for each instruction set:
       avx512.c, avx2.c              on the vectors of common/simd512.h and simd256.h
-      amx, long_tile.h, bfloat16.h  attention of long sequences, with products of bfloat16
+      long_tile.h                   attention of long sequences with rounded products:
+      amx.c, bfloat16.h             of bfloat16
+      integers.h                    of int16, compiled for avx512_vnni.c and avx_vnni.c
     native/common/                  memory, files of packed weights, sizes, processors, float16, vector helpers
 
 The artifact needs no change: ONNX Runtime takes an operator's kernel from a registered library first. While a graph is

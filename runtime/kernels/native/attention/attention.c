@@ -18,11 +18,7 @@ enum { PART_KEYS = 512 };
 /* The fastest first. */
 static const AttentionFunctions *const known[] = {
 #if HAVE_X86
-    &amx_attention,
-    &avx512_vnni_attention,
-    &avx512_attention,
-    &avx_vnni_attention,
-    &avx2_attention,
+    &amx_attention, &avx512_vnni_attention, &avx512_attention, &avx_vnni_attention, &avx2_attention,
 #else
     &neon_attention,
 #endif

@@ -19,7 +19,7 @@ static int supported(void) { return (instruction_sets() & HAS_AVX2) != 0; }
 const AttentionFunctions avx2_attention = {{"AVX-VNNI", "AVX2"}, supported, attend_decode, attend_prefill, NULL, 0};
 
 /* What is not a long sequence is that of AVX2. */
-const AttentionFunctions avx_vnni_attention = {
-    {"AVX-VNNI"}, avx_vnni_supported, attend_decode, attend_prefill, attend_avx_vnni, INTEGER_ROWS};
+const AttentionFunctions avx_vnni_attention = {{"AVX-VNNI"},   avx_vnni_supported, attend_decode,
+                                               attend_prefill, attend_avx_vnni,    INTEGER_ROWS};
 
 #endif

@@ -19,9 +19,9 @@ static int supported(void) { return (instruction_sets() & HAS_AVX512) != 0; }
 const AttentionFunctions avx512_attention = {{"AVX512-VNNI", "AMX"}, supported, attend_decode, attend_prefill, NULL, 0};
 
 /* What is not a long sequence is that of AVX512. */
-const AttentionFunctions avx512_vnni_attention = {
-    {"AVX512-VNNI", "AMX"}, avx512_vnni_supported, attend_decode, attend_prefill, attend_avx512_vnni, INTEGER_ROWS};
-const AttentionFunctions amx_attention = {
-    {"AMX"}, amx_bfloat16_supported, attend_decode, attend_prefill, attend_amx, LONG_ROWS};
+const AttentionFunctions avx512_vnni_attention = {{"AVX512-VNNI", "AMX"}, avx512_vnni_supported, attend_decode,
+                                                  attend_prefill,         attend_avx512_vnni,    INTEGER_ROWS};
+const AttentionFunctions amx_attention = {{"AMX"},  amx_bfloat16_supported, attend_decode, attend_prefill, attend_amx,
+                                          LONG_ROWS};
 
 #endif

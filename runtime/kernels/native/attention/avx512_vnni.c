@@ -19,7 +19,9 @@ INLINE Ints ints_of(int32_t word) { return _mm512_set1_epi32(word); }
 INLINE Ints add_products(Ints sum, Ints a, Ints b) { return _mm512_dpwssd_epi32(sum, a, b); }
 INLINE Ints nearest(Vector v) { return _mm512_cvtps_epi32(v); }
 INLINE Vector floats_of(Ints a) { return _mm512_cvtepi32_ps(a); }
-INLINE Ints pairs_of(Ints low, Ints high) { return _mm512_mask_blend_epi16(0xAAAAAAAA, low, _mm512_slli_epi32(high, 16)); }
+INLINE Ints pairs_of(Ints low, Ints high) {
+  return _mm512_mask_blend_epi16(0xAAAAAAAA, low, _mm512_slli_epi32(high, 16));
+}
 INLINE void store_int16(int16_t *to, Ints a) { _mm256_storeu_si256((__m256i *)to, _mm512_cvtepi32_epi16(a)); }
 INLINE Ints words_of(Vector v) { return _mm512_castps_si512(v); }
 INLINE Vector float_words(Ints a) { return _mm512_castsi512_ps(a); }

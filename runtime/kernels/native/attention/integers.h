@@ -33,33 +33,33 @@
 #include "attention/vectors.h"
 
 enum {
-  GROUP = 3,                          /* vectors of queries whose sums are in registers */
-  VECTORS = INTEGER_ROWS / WIDTH,     /* of queries at most */
-  LANES = INTEGER_ROWS,               /* of a row of all vectors */
-  GROUP_LANES = GROUP * WIDTH,        /* and of a group's */
-  WEIGHT_BITS = 12,                   /* of the largest weight of a block */
-  LARGEST_VALUE = 8191,               /* 2^12 * 8191 * KEY_BLOCK is below 2^31 */
-  PAIRS = KEY_BLOCK / 2,              /* of keys of a block */
+  GROUP = 3,                      /* vectors of queries whose sums are in registers */
+  VECTORS = INTEGER_ROWS / WIDTH, /* of queries at most */
+  LANES = INTEGER_ROWS,           /* of a row of all vectors */
+  GROUP_LANES = GROUP * WIDTH,    /* and of a group's */
+  WEIGHT_BITS = 12,               /* of the largest weight of a block */
+  LARGEST_VALUE = 8191,           /* 2^12 * 8191 * KEY_BLOCK is below 2^31 */
+  PAIRS = KEY_BLOCK / 2,          /* of keys of a block */
 };
 
 #define LEAST_VALUE 0x1p-40f /* a row whose elements are smaller has the scale of this */
 
 typedef struct {
   const LongTile *tile;
-  int64_t vectors;    /* of queries */
-  float largest;      /* of the elements of queries and keys as integers */
-  float *queries;     /* [E, LANES], multiplied by the scale of the scores and log2 e */
-  int32_t *pairs;     /* [E / 2, LANES], the same as integers */
-  int16_t *keys;      /* [KEY_BLOCK, E] */
-  int32_t *values;    /* [PAIRS, E], pairs of keys */
-  int32_t *scores;    /* [KEY_BLOCK, GROUP_LANES], first integers, then floats */
-  int32_t *weights;   /* [PAIRS, GROUP_LANES], pairs of keys */
-  float *sums;        /* [E, LANES] */
-  Vector scales[VECTORS];                    /* of the queries */
-  Vector references[VECTORS];                /* log2 of the largest weight */
-  Vector totals[VECTORS];                    /* the sums of weights */
-  Vector factors[GROUP], gains[GROUP];       /* of the sums of earlier blocks, and of this one's */
-  float center[MAX_HEAD_SIZE];               /* what is subtracted from the keys of a block */
+  int64_t vectors;                     /* of queries */
+  float largest;                       /* of the elements of queries and keys as integers */
+  float *queries;                      /* [E, LANES], multiplied by the scale of the scores and log2 e */
+  int32_t *pairs;                      /* [E / 2, LANES], the same as integers */
+  int16_t *keys;                       /* [KEY_BLOCK, E] */
+  int32_t *values;                     /* [PAIRS, E], pairs of keys */
+  int32_t *scores;                     /* [KEY_BLOCK, GROUP_LANES], first integers, then floats */
+  int32_t *weights;                    /* [PAIRS, GROUP_LANES], pairs of keys */
+  float *sums;                         /* [E, LANES] */
+  Vector scales[VECTORS];              /* of the queries */
+  Vector references[VECTORS];          /* log2 of the largest weight */
+  Vector totals[VECTORS];              /* the sums of weights */
+  Vector factors[GROUP], gains[GROUP]; /* of the sums of earlier blocks, and of this one's */
+  float center[MAX_HEAD_SIZE];         /* what is subtracted from the keys of a block */
   float key_scales[KEY_BLOCK];
   float exponents[KEY_BLOCK], inverses[KEY_BLOCK]; /* log2 of the values' scales; 1 / scale */
 } State;
@@ -84,7 +84,8 @@ INLINE float largest_of_row(const char *row, const float *center, float scale, i
   UNROLL for (int p = 0; p < 16 / WIDTH; p++) top[p] = zeros[p] = vector_zero();
   for (int64_t e = 0; e < size; e += 16) {
     UNROLL for (int p = 0; p < 16 / WIDTH; p++) {
-      const Vector x = vector_subtract(load_elements(row, e + p * WIDTH, scale, int8), vector_load(center + e + p * WIDTH));
+      const Vector x =
+          vector_subtract(load_elements(row, e + p * WIDTH, scale, int8), vector_load(center + e + p * WIDTH));
       top[p] = vector_max(top[p], vector_max(x, vector_subtract(vector_zero(), x)));
       zeros[p] = vector_fma(x, vector_zero(), zeros[p]);
     }
@@ -253,8 +254,8 @@ INLINE void add_group(State *state, int64_t begin, int64_t keys, const int vecto
 INLINE Vector score_center(const State *state, int64_t v) {
   Vector sum[2] = {vector_zero(), vector_zero()};
   for (int64_t e = 0; e < state->tile->size; e += 2)
-    UNROLL for (int i = 0; i < 2; i++)
-        sum[i] = vector_fma(vector_load(state->queries + (e + i) * LANES + v * WIDTH), vector_of(state->center[e + i]), sum[i]);
+    UNROLL for (int i = 0; i < 2; i++) sum[i] =
+        vector_fma(vector_load(state->queries + (e + i) * LANES + v * WIDTH), vector_of(state->center[e + i]), sum[i]);
   return vector_add(sum[0], sum[1]);
 }
 
@@ -330,8 +331,8 @@ INLINE void attend_blocks(State *state, const int int8) {
 
 TARGET static int attend_integers(const LongTile *tile) {
   const int64_t size = tile->size;
-  const int64_t words = 2 * size * LANES + size / 2 * LANES + size / 2 * KEY_BLOCK + PAIRS * size +
-                        (KEY_BLOCK + PAIRS) * GROUP_LANES;
+  const int64_t words =
+      2 * size * LANES + size / 2 * LANES + size / 2 * KEY_BLOCK + PAIRS * size + (KEY_BLOCK + PAIRS) * GROUP_LANES;
   State *state = allocate_aligned(sizeof(State) + words * sizeof(int32_t));
   if (state == NULL) return -1;
   state->tile = tile;

@@ -47,7 +47,8 @@ struct AttentionFunctions {
 };
 
 /* Those of x86-64, and of 64-bit ARM. */
-extern const AttentionFunctions amx_attention, avx512_vnni_attention, avx512_attention, avx_vnni_attention, avx2_attention;
+extern const AttentionFunctions amx_attention, avx512_vnni_attention, avx512_attention, avx_vnni_attention,
+    avx2_attention;
 extern const AttentionFunctions neon_attention;
 
 #endif

@@ -153,6 +153,17 @@ def test_neighbours_in_a_batch_change_nothing(text: Text) -> None:
     assert np.array_equal(text.read(0, 200, batch=3), text.read(0, 200))
 
 
+@pytest.mark.parametrize("text", SHAPES.values(), ids=SHAPES.keys())
+def test_int16_has_the_same_bits_with_256_and_512_bits(text: Text, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for name in ("AVX512-VNNI", "AVX-VNNI"):
+        monkeypatch.setenv("INTAGLIO_KERNELS", name)
+        if kernels.instructions() != name:
+            pytest.skip(f"no compiled kernels for {name} on this processor")
+        found.append(text.read(0, text.tokens))
+    assert np.array_equal(found[0], found[1])
+
+
 @pytest.mark.usefixtures("with_each")
 def test_what_is_behind_the_tokens_changes_nothing() -> None:
     text = Text()

@@ -346,7 +346,8 @@ def _error_of_int16(queries: Wide, keys: Wide, values: Wide, weights: Wide, hidd
     most = np.where(hidden, 0, of_queries + 2 * of_keys).max(axis=-1)[..., None] * step * factor
     largest = np.abs(values).max(axis=-1)[:, None]
     noise = (weights * largest).max(axis=-1)[..., None] * np.sqrt(keys.shape[1]) * 2**-12
-    return (weights @ largest.swapaxes(1, 2)) * np.minimum(2**-12 + 4 * most, 2.0) + noise + 1e-6
+    error: Wide = (weights @ largest.swapaxes(1, 2)) * np.minimum(2**-12 + 4 * most, 2.0) + noise + 1e-6
+    return error
 
 
 def theirs(case: Case) -> Case | None:
