@@ -333,7 +333,9 @@ def _attend(queries: Wide, keys: Wide, values: Wide, start: int, window: int, fa
     return y.swapaxes(0, 1), np.nan_to_num(error, nan=np.inf, posinf=np.inf).swapaxes(0, 1)
 
 
-def _error_of_int16(queries: Wide, keys: Wide, values: Wide, weights: Wide, hidden: Wide, factor: float) -> Wide:
+def _error_of_int16(
+    queries: Wide, keys: Wide, values: Wide, weights: Wide, hidden: NDArray[np.bool_], factor: float
+) -> Wide:
     """Return how far attention with products of int16 may be from a right result, [H, S, 1].
 
     Numbers are rounded relative to the largest of their row, which adds up like noise.
