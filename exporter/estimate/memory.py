@@ -8,15 +8,15 @@ from ..quantize.texts.generated import BATCH, needed_memory
 from .work import Work
 
 FLOAT = 4
-FACTORED = 3
-"""Matrices [K, K] that exist while a correction is fitted: two sums, and the factor of one. (Fewer do while a Hessian
-is factored.)"""
+FACTORED = 4
+"""Matrices [K, K] that exist while a correction is fitted: two sums, the factor of one, and the copy of it that solves.
+(Fewer do while a Hessian is factored.)"""
 
 STREAMS = 2
 """The hidden states of the quantized and of the float layers, and a layer of each."""
 
-KEPT = 2
-"""Those that exist while a weight is solved: the sums and the factor."""
+KEPT = 1
+"""Those that exist while a weight is solved: the factor."""
 
 SOLVED = 7
 """Matrices [N, K] that exist while a weight is solved: columns, codes, errors of the grid, the dequantized weight."""

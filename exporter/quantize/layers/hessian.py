@@ -93,6 +93,13 @@ class Moments:
         for strip in self._strips:
             self.gram[strip.stop :, strip] = self.gram[strip, strip.stop :].t()
 
+    def squares(self, change: Tensor) -> float:
+        """Return the sum of (change x)^2 over the tokens and outputs, of a change of the weights [outputs, K]."""
+        total = 0.0
+        for strip in self._strips:  # a product may copy what it multiplies
+            total += ((change @ self.gram[:, strip]) * change[:, strip]).sum().item()
+        return total
+
     def correction(self) -> Tensor:
         """Return the damped solution [outputs, K].
 
@@ -164,7 +171,7 @@ class Fit:
         with bfloat16_products():
             if self._weights is not None:
                 change, drift = self._weights @ change, self._weights @ drift
-            gain, cost = (change * drift).sum().item(), ((change @ self._held_out.gram) * change).sum().item()
+            gain, cost = (change * drift).sum().item(), self._held_out.squares(change)
         return min(max(gain / max(cost, LEAST), 0.0), 1.0)
 
 

@@ -19,7 +19,7 @@ from .products import bfloat16_products
 from .sensitivity import Sensitivity
 from .stream import LayerStream
 
-ROWS_BYTES = 1 << 24
+ROWS_BYTES = 1 << 22
 """Bytes, as stored, of the rows that are solved at once."""
 
 

@@ -26,36 +26,46 @@ DAMPING = 0.01
 STRIDE = 128
 """Columns between two updates of all columns after them."""
 
+STRIP = 1024
+"""Columns of a matrix that are multiplied at once."""
+
 
 @dataclass(frozen=True)
 class Hessian:
     """The Hessian of the squared output error of every weight that takes the same inputs x.
 
-    ``matrix`` [K, K] is the mean of x x^T, damped; ``order`` [K] the columns by its diagonal, the smallest first;
-    ``feedback`` its lower Cholesky factor in that order, with columns divided by the diagonal: element [j, k] is the
-    share of column j's error that column k < j makes good.
+    It is the mean of x x^T [K, K], damped, and not kept. ``diagonal`` [K] is its own; ``order`` [K] the columns by it,
+    the smallest first. Its lower Cholesky factor in that order is ``feedback`` times ``sizes`` [K]: element [j, k] of
+    ``feedback`` is the share of column j's error that column k < j makes good.
     """
 
-    matrix: Tensor
+    diagonal: Tensor
     order: Tensor
     feedback: Tensor
+    sizes: Tensor
 
     @staticmethod
     def of(gram: Tensor) -> "Hessian":
-        """Damp, sort and factor the mean of x x^T [K, K], which becomes the matrix: it may be the largest thing here.
+        """Damp, sort and factor the mean of x x^T [K, K], which is changed.
 
         Raises:
             torch.linalg.LinAlgError: it is not positive definite, or not finite.
         """
         gram.diagonal().add_(DAMPING * gram.diagonal().mean().clamp(min=torch.finfo(torch.float32).tiny))
-        order = torch.argsort(gram.diagonal(), stable=True)
+        diagonal = gram.diagonal().clone()
+        order = torch.argsort(diagonal, stable=True)
         factor = gram[order[:, None], order]
         torch.linalg.cholesky(factor, out=factor)
-        return Hessian(gram, order, factor.div_(factor.diagonal().clone()))
+        sizes = factor.diagonal().clone()
+        return Hessian(diagonal, order, factor.div_(sizes), sizes)
 
     def output_error(self, error: Tensor) -> float:
         """Return the mean squared output error that a weight's error [N, K] causes, summed over the outputs."""
-        return ((error @ self.matrix) * error).sum().item()
+        rows, total = error[:, self.order], 0.0
+        for start in range(0, len(self.order), STRIP):  # a product may copy what it multiplies
+            strip = slice(start, start + STRIP)
+            total += ((rows @ self.feedback[:, strip]) * self.sizes[strip]).square().sum().item()
+        return total
 
 
 def gptq(weight: Tensor, format: BlockFormat, hessian: Hessian) -> QuantizedRows:
@@ -65,7 +75,7 @@ def gptq(weight: Tensor, format: BlockFormat, hessian: Hessian) -> QuantizedRows
         weight: float32 [N, K].
         hessian: of its inputs, K wide.
     """
-    scales, zeros = grid(weight, format, hessian.matrix.diagonal())
+    scales, zeros = grid(weight, format, hessian.diagonal)
     order, feedback = hessian.order, hessian.feedback
     blocks = (order // format.block_size).tolist()
     # Columns as rows: each step reads contiguous memory.

@@ -53,7 +53,7 @@ def test_inputs_without_correlation_leave_nothing_to_compensate(format: BlockFor
 
 
 def damped(importance: Tensor) -> Tensor:
-    return Hessian.of(importance.diag()).matrix.diagonal()
+    return Hessian.of(importance.diag()).diagonal
 
 
 def test_columns_whose_inputs_are_zero() -> None:
