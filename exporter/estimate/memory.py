@@ -21,6 +21,9 @@ KEPT = 1
 SOLVED = 7
 """Matrices [N, K] that exist while a weight is solved: columns, codes, errors of the grid, the dequantized weight."""
 
+LIBRARIES = 1 << 27
+"""What PyTorch's libraries take once they multiply: compiled kernels, and pieces that the allocator keeps."""
+
 CHUNKS = 2
 """A chunk of rows as read, and those that wait to be written."""
 
@@ -34,16 +37,17 @@ def phases(work: Work) -> dict[str, int]:
     if work.generated:
         found["text"] = needed_memory(work.config, min(BATCH, work.generated), work.length)
     if work.few_tokens:
-        found["sensitivity"] = hidden * work.few_tokens * (work.config.num_hidden_layers + 3) + max(
-            layer + acting + _gradients(work), _head(work)
-        )
+        states = hidden * work.few_tokens * (work.config.num_hidden_layers + 3)
+        found["sensitivity"] = LIBRARIES + states + max(layer + acting + _gradients(work), _head(work))
     if work.smoothing_tokens:
         widest = max(one.columns for layer in work.layers for one in layer.projections)
-        found["sensitivity"] = layer + acting + FLOAT * work.smoothing_tokens * (work.config.hidden_size + 2 * widest)
+        inputs = FLOAT * work.smoothing_tokens * (work.config.hidden_size + 2 * widest)
+        found["sensitivity"] = LIBRARIES + layer + acting + inputs
     if work.solves:
         kept = FLOAT * work.config.num_attention_heads * work.config.head_dim
         streams = STREAMS * (hidden + kept) * work.tokens
-        found["calibration"] = streams + max(STREAMS * layer + max(acting, _solving(work)), _vocabulary(work))
+        solving = max(STREAMS * layer + max(acting, _solving(work)), _vocabulary(work))
+        found["calibration"] = LIBRARIES + streams + solving
     return found
 
 
