@@ -1,121 +1,147 @@
 """Measure layers with sliding windows: intaglio's attention and ONNX Runtime's, with float32 and int8 caches.
 
-    python -m intaglio.benchmarks.hybrid --out DIR
+    python -m intaglio.benchmarks.hybrid --scratch DIR          makes the artifact, measures, prints the tables
+        --rounds 5 --report benchmarks                          medians of 5 rounds; writes hybrid.md there
+        --rounds 0 --growth 0 --report benchmarks               writes the report of the recorded figures
 
-Writes a checkpoint of random weights and its int4 artifact to DIR, unless they are there, and DIR/hybrid.json with the
-time of each step; prints a table. Each measurement has a process of its own. ``--growth`` is the length of a text at
-whose end intaglio's attention alone is measured: where a step costs more than those beside it, ``slowest`` shows it.
-The steps of a measurement are enough for full buffers to be moved several times.
+The checkpoint has random weights and the shape of an EXAONE 4.0 with windows; int4 is by rounding, and nothing is
+checked for quality. Each measurement has a process of its own; figures are recorded in DIR, so that an interrupted run
+continues. ``--growth`` is the length of a text at whose end intaglio's attention alone is measured, once: where a step
+costs more than those beside it, ``slowest`` shows it. The steps of a measurement are enough for full buffers to be
+moved several times.
 
-With the shape of the 1.2B, a text of 131,072 tokens is read for about half an hour.
+With the shape of the 1.2B, a text of 131,072 tokens is read for about half an hour. Measure on a quiet machine.
 """
 
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import click
 import numpy as np
 
 from .artifacts.random_checkpoint import SHAPES, write
+from .artifacts.variants import Variant
 from .harness.job import Job
-from .harness.rounds import FailedError, fill_page_cache, run
+from .harness.measurements import INT8_CACHE, Measurement
+from .harness.records import Records
+from .harness.rounds import rounds
+from .pages import hybrid_page
 
 STEPS = 600  # more than two times the 256 positions that a buffer of a window of 4,096 drops at once
-HEADER = (
-    "attention",
-    "cache",
-    "tokens",
-    "prefill tok/s",
-    "decode tok/s",
-    "median ms",
-    "p99 ms",
-    "slowest ms",
-    "cache MB",
-)
-
-
-class Case(NamedTuple):
-    """A measurement: ``tokens`` is the length of the prompt."""
-
-    attention: str
-    cache: str
-    tokens: int
+SECTION = hybrid_page.SECTION
+HYBRIDS = tuple(name for name, config in SHAPES.items() if "sliding_window" in config)
 
 
 @click.command(context_settings={"show_default": True})
-@click.option(
-    "--shape",
-    type=click.Choice([name for name, config in SHAPES.items() if "sliding_window" in config]),
-    default="exaone4-1.2b-hybrid",
-    help="The checkpoint that is written.",
-)
+@click.option("--scratch", required=True, type=click.Path(path_type=Path), help="Where the files and figures go.")
+@click.option("--shape", type=click.Choice(HYBRIDS), default="exaone4-1.2b-hybrid", help="The model's sizes.")
 @click.option("--contexts", default="512,8192,32768", help="Tokens of the prompts, with commas between them.")
 @click.option("--growth", default=131_072, help="Tokens of the longest text; 0 for none.")
 @click.option("--steps", default=STEPS, help="Decode steps of a measurement.")
-@click.option("--rounds", "count", default=3, help="How often each is measured; the longest text once.")
+@click.option("--rounds", "count", default=3, help="Rounds; the longest text is measured once.")
 @click.option("--threads", default=2, help="Threads, each on a processor of its own.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Where the files go.")
-def main(shape: str, contexts: str, growth: int, steps: int, count: int, threads: int, out: Path) -> None:
-    lengths = [int(length) for length in contexts.split(",")]
-    artifact = _artifact(out, shape)
-    prompts = out / "prompts.json"
-    longest = max([*lengths, growth])
-    vocabulary = int(str(SHAPES[shape]["vocab_size"]))
-    prompts.write_text(json.dumps({"long": np.random.default_rng(0).integers(0, vocabulary, longest).tolist()}))
-    records = []
-    for number, case in _cases(lengths, growth - steps - 1 if growth else 0, count):
-        settings = {"context": case.tokens, "steps": steps, "keep": True, "attention": case.attention}
-        settings |= {} if case.cache == "float32" else {"kv_cache": case.cache}
-        job = Job("hybrid", "intaglio", str(artifact), "", str(prompts), threads, longest, settings)
-        fill_page_cache(artifact)
-        click.echo(f"round {number + 1}: {case.attention} {case.cache} {case.tokens}", err=True)
-        try:
-            records.append({**case._asdict(), "round": number, **run(sys.executable, job)})
-        except FailedError as error:
-            click.echo(f"{case.attention} {case.cache} {case.tokens}: {error}", err=True)
-        (out / "hybrid.json").write_text(json.dumps({"shape": shape, "threads": threads, "records": records}))
-    for row in table(records):
-        click.echo(f"| {' | '.join(row)} |")
+@click.option("--again", is_flag=True, help="Forget the figures of this shape.")
+@click.option("--report", type=click.Path(path_type=Path), help="Write hybrid.md and its plots there.")
+def main(
+    scratch: Path,
+    shape: str,
+    contexts: str,
+    growth: int,
+    steps: int,
+    count: int,
+    threads: int,
+    again: bool,
+    report: Path | None,
+) -> None:
+    folder = (scratch / "hybrid" / shape).absolute()
+    lengths = _lengths(contexts)
+    records = Records(folder / "records.jsonl")
+    if again:
+        records.forget([SECTION])
+    failures = []
+    if count or growth:
+        jobs = _jobs(_artifact(folder, shape), folder / "prompts.json", shape, max([*lengths, growth]), threads)
+        failures += rounds(measurements(lengths, steps), count, records, jobs)
+        if growth:
+            failures += rounds([own(growth - steps - 1, steps, int8) for int8 in (False, True)], 1, records, jobs)
+    text = hybrid_page.body(records, f"{shape}: {_described(SHAPES[shape])}", threads)
+    click.echo(text)
+    if report is not None:
+        hybrid_page.write(report, text, records)
+    if failures:
+        raise click.ClickException("not everything ran:\n" + "\n".join(failures))
 
 
-def _cases(lengths: Sequence[int], longest: int, count: int) -> Iterator[tuple[int, Case]]:
-    """Yield the number of a round and a case; neighbours differ in the attention alone."""
-    for number in range(count):
-        for tokens in lengths:
-            for attention, cache in (("onnxruntime", "float32"), ("intaglio", "float32"), ("intaglio", "int8")):
-                yield number, Case(attention, cache, tokens)
-    if longest > 0:
-        for cache in ("float32", "int8"):
-            yield 0, Case("intaglio", cache, longest)
+def measurements(lengths: Sequence[int], steps: int) -> list[Measurement]:
+    """Return one round: at each length both attentions, which differ in nothing else, and the int8 cache."""
+    found = []
+    for tokens in lengths:
+        settings = {"context": tokens, "steps": steps, "keep": True, "attention": "onnxruntime"}
+        theirs = Measurement(SECTION, _attention("onnxruntime"), str(tokens), settings)
+        found += [theirs, own(tokens, steps, int8=False), own(tokens, steps, int8=True)]
+    return found
 
 
-def _artifact(out: Path, shape: str) -> Path:
+def own(tokens: int, steps: int, int8: bool) -> Measurement:
+    """Return the measurement of intaglio's attention after a prompt of ``tokens``."""
+    settings = {"context": tokens, "steps": steps, "keep": True, "attention": "intaglio"}
+    if int8:
+        settings["kv_cache"] = "int8"
+    return Measurement(SECTION, _attention("intaglio"), f"{tokens}{INT8_CACHE if int8 else ''}", settings)
+
+
+def _attention(name: str) -> Variant:
+    return Variant(name, "RTN", "4", "32")
+
+
+def _lengths(contexts: str) -> list[int]:
+    """Read the numbers of tokens.
+
+    Raises:
+        click.UsageError: one is no positive number.
+    """
+    found = [part.strip() for part in contexts.split(",") if part.strip()]
+    if wrong := [part for part in found if not part.isdecimal() or int(part) == 0]:
+        raise click.UsageError(f"--contexts {contexts}: {wrong[0]} is no number of tokens")
+    return [int(part) for part in found]
+
+
+def _artifact(folder: Path, shape: str) -> Path:
     """Return the int4 artifact of a checkpoint of random weights, and make both where they are not there."""
     from intaglio.exporter import QuantizeOptions, quantize
 
-    artifact, checkpoint = out / f"{shape}-int4", out / shape
-    out.mkdir(parents=True, exist_ok=True)
+    artifact, checkpoint = folder / "int4", folder / "checkpoint"
     if not artifact.exists():
+        click.echo(f"{artifact}: writing it", err=True)
         shutil.rmtree(checkpoint, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
         quantize(write(checkpoint, shape), artifact, precision="int4", options=QuantizeOptions(method="rtn"))
     return artifact
 
 
-def table(records: Sequence[dict[str, Any]]) -> list[Sequence[str]]:
-    """Return the rows of a table: of each case the round with the fastest median step, and of prefill the fastest."""
-    rows: list[Sequence[str]] = [HEADER, ("---",) * 3 + ("---:",) * 6]
-    for case in dict.fromkeys((one["attention"], one["cache"], one["tokens"]) for one in records):
-        found = [one for one in records if (one["attention"], one["cache"], one["tokens"]) == case]
-        best = min(found, key=lambda one: float(one["median"]))
-        prefill = best["context"] / min(one["prefill"] for one in found)
-        figures = (best["decode"], best["median"], best["p99"], best["slowest"])
-        cells = [f"{prefill:,.0f}", *(f"{figure:,.2f}" for figure in figures), f"{best['rss'] - best['loaded']:,.0f}"]
-        rows.append((best["attention"], best["cache"], f"{best['tokens']:,}", *cells))
-    return rows
+def _jobs(
+    artifact: Path, prompts: Path, shape: str, capacity: int, threads: int
+) -> Callable[[Measurement], tuple[str, Job]]:
+    """Return what makes a measurement's job; ``capacity`` is the tokens of the longest text."""
+    vocabulary = int(str(SHAPES[shape]["vocab_size"]))
+    prompts.write_text(json.dumps({"long": np.random.default_rng(0).integers(0, vocabulary, capacity).tolist()}))
+
+    def job(measurement: Measurement) -> tuple[str, Job]:
+        settings = measurement.settings
+        return sys.executable, Job(SECTION, "intaglio", str(artifact), "", str(prompts), threads, capacity, settings)
+
+    return job
+
+
+def _described(config: dict[str, object]) -> str:
+    return (
+        f"{config['num_hidden_layers']} layers, hidden {config['hidden_size']}, {config['num_key_value_heads']} key "
+        f"heads of {config['head_dim']}, windows of {config['sliding_window']:,} tokens in the pattern "
+        f"{config['sliding_window_pattern']}"
+    )
 
 
 if __name__ == "__main__":

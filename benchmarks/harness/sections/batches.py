@@ -7,7 +7,7 @@ from ..job import Job
 from .speed import Clock
 
 PROMPT, STEPS = 128, 64
-BATCH_SIZES = (1, 2, 4, 8)
+BATCH_SIZES = (1, 2, 4, 8, 16)
 
 
 def measure(job: Job) -> dict[str, Any]:
