@@ -40,6 +40,10 @@ DAMPING = 0.5
 HUGE = 8.0
 """Tokens whose residual is so many times the median's are not fitted."""
 
+MOST = 0.25
+"""The share of a weight that its correction may have at most, in the Frobenius norm: fitted to little text, inputs of
+little energy would carry errors of others, and the weight would not be the source's any more."""
+
 SMALL = 0.3
 """Weights of a norm below this share of their mean let nothing be corrected."""
 
@@ -64,7 +68,9 @@ class Target:
 
     def weight(self, weight: Tensor) -> Tensor:
         """Return the weight [N, K] to quantize in the place of ``weight``."""
-        return torch.addmm(weight, weight, self.correction) if self.shared else weight + self.correction
+        change = weight @ self.correction if self.shared else self.correction
+        share = MOST * weight.norm() / change.norm().clamp(min=LEAST)
+        return torch.add(weight, change, alpha=min(share.item(), 1.0))
 
 
 class Moments:

@@ -1,9 +1,11 @@
-"""A classifier keeps its accuracy: SST-2's development set, on ONNX Runtime."""
+"""Trained checkpoints in int4: a classifier keeps its accuracy on SST-2, and a text model its weights."""
 
 from pathlib import Path
 
 import pytest
-from intaglio.exporter import export
+from intaglio import check
+from intaglio.artifact import read_manifest
+from intaglio.exporter import QuantizeOptions, export, quantize
 from intaglio.runtime import SequenceClassifier, load
 from intaglio.tests.test_tiny_checkpoints import CHECKPOINTS
 
@@ -26,3 +28,12 @@ def test_sentiment(tmp_path: Path) -> None:
         accuracy[precision] = sum(f.label == w for f, w in zip(found, wanted, strict=True)) / len(wanted)
     assert accuracy["fp32"] > 0.7
     assert min(accuracy["int8"], accuracy["int4"]) >= accuracy["fp32"] - LOSS
+
+
+def test_little_text_does_not_take_weights_away_from_their_source(tmp_path: Path) -> None:
+    """The errors of the tiny model's embedding are large beside what its first attention gives out."""
+    source, out = CHECKPOINTS / "tiny-qwen2", tmp_path / "int4"
+    quantize(source, out, options=QuantizeOptions(windows=8))
+    facts = [entry.quantization for entry in read_manifest(out).tensors.values() if entry.quantization is not None]
+    assert max(one.error for one in facts) < 0.4
+    assert check(out, source=source).verdict != "broken"

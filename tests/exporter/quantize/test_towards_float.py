@@ -8,7 +8,7 @@ import torch
 from intaglio.exporter.quantize.formats.blocks import BlockFormat, QuantizedRows
 from intaglio.exporter.quantize.formats.scheme import Scheme
 from intaglio.exporter.quantize.layers.gptq_pass import solve_gptq
-from intaglio.exporter.quantize.layers.hessian import DAMPING, Fit, Moments, target
+from intaglio.exporter.quantize.layers.hessian import DAMPING, MOST, Fit, Moments, target
 from intaglio.exporter.quantize.layers.sensitivity import measure_sensitivity
 from intaglio.exporter.quantize.layers.stream import Inputs, LayerStream
 from intaglio.exporter.quantize.methods.rtn import round_to_nearest
@@ -71,6 +71,17 @@ def test_a_linear_error_of_the_inputs_is_undone(count: int) -> None:
             (quantized @ w.t() - original @ weight.t()).square().mean() for w in (weight, aim.weight(weight))
         )
         assert after < 0.25 * before  # the rest is damped
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_correction_is_a_part_of_the_weight(count: int) -> None:
+    """What would take four times the weight is corrected as far as the limit goes, in the same direction."""
+    rows, weights = normal(400, 24, seed=0), tuple(normal(8, 24, seed=i + 1) for i in range(count))
+    aim = target(pairs(rows, 5 * rows), weights)
+    for weight in weights:
+        change = aim.weight(weight) - weight
+        assert change.norm().item() == pytest.approx(MOST * weight.norm().item(), rel=1e-4)
+        assert torch.nn.functional.cosine_similarity(change.flatten(), weight.flatten(), dim=0) > 0.99
 
 
 def test_the_residual_stream_is_corrected() -> None:
