@@ -7,7 +7,7 @@ from ..harness.measurements import INT8_CACHE
 from ..harness.records import Record, Records
 from . import plots
 from .generated import fill
-from .numbers import markdown, middle, ratio, shown
+from .numbers import markdown, middle, ratio, shown, spread
 from .runtime_page import processor
 
 SECTION = "hybrid"
@@ -36,14 +36,13 @@ def figures(records: Records, cases: Sequence[tuple[int, str, str]]) -> str:
     head += ["median step, ms", "99 in 100 within", "slowest", "grown by at most, MB"]
     rows = []
     for tokens, name, case in cases:
-        found = records.of(SECTION, name, case)
-        prefill, decode = middle(found, "prefill"), [record["decode"] for record in found]
-        grown = [{"mb": record["peak"] - record["loaded"]} for record in found]
-        cells = [f"{tokens:,}", name, "int8" if case.endswith(INT8_CACHE) else "float32", str(len(found))]
+        found = _found(records, name, case)
+        prefill, (least, most) = middle(found, "prefill"), spread(found, "decode") or (None, None)
+        cells = [f"{tokens:,}", name, _cache(case), str(len(found))]
         cells += [shown(tokens / prefill if prefill else None, ",.0f"), shown(middle(found, "decode"), ".1f")]
-        cells += [f"{min(decode):.1f} to {max(decode):.1f}"]
+        cells += [f"{shown(least, '.1f')} to {shown(most, '.1f')}"]
         cells += [shown(middle(found, figure), ".1f") for figure in ("median", "p99", "slowest")]
-        rows.append([*cells, shown(middle(grown, "mb"), ",.0f")])
+        rows.append([*cells, shown(middle(found, "grown"), ",.0f")])
     return markdown(head, rows, left=3)
 
 
@@ -53,7 +52,7 @@ def ratios(records: Records, cases: Sequence[tuple[int, str, str]]) -> str:
     for tokens, name, case in cases:
         if name == OWN and (theirs := records.of(SECTION, OTHER, str(tokens))):
             ours = records.of(SECTION, OWN, case)
-            cells = [f"{tokens:,}", "int8" if case.endswith(INT8_CACHE) else "float32"]
+            cells = [f"{tokens:,}", _cache(case)]
             rows.append([*cells, *(shown(ratio(theirs, ours, figure), ".2f") for figure in ("prefill", "median"))])
     return markdown(["tokens", "cache", "prefill", "decode"], rows, left=2)
 
@@ -91,6 +90,14 @@ def _line(records: Records, figure: str, *, int8: bool) -> list[tuple[float, flo
     found: list[tuple[float, float]] = []
     for tokens, name, case in cases_of(records):
         if name == OWN and case.endswith(INT8_CACHE) == int8:
-            rows = [{**row, "grown": row["peak"] - row["loaded"]} for row in records.of(SECTION, OWN, case)]
-            found.append((tokens, middle(rows, figure) or 0.0))
+            found.append((tokens, middle(_found(records, OWN, case), figure) or 0.0))
     return found
+
+
+def _found(records: Records, name: str, case: str) -> list[Record]:
+    """Return the records of a case, with ``grown``, the most MB that came to the loaded model."""
+    return [{**record, "grown": record["peak"] - record["loaded"]} for record in records.of(SECTION, name, case)]
+
+
+def _cache(case: str) -> str:
+    return "int8" if case.endswith(INT8_CACHE) else "float32"
