@@ -388,7 +388,7 @@ def _check(manifest: Manifest, where: str) -> None:
         wrong = "tensors: a shape has a negative length"
     for name, tensor in manifest.tensors.items():
         found = tensor.quantization
-        if found and (len(tensor.shape) != 2 or found.bits not in (4, 8) or found.block_size < 1):
+        if found and (len(tensor.shape) != 2 or found.bits not in (4, 5, 8) or found.block_size < 1):
             wrong = f"tensors: {name}: no such quantization of {len(tensor.shape)} dimensions: {found}"
     if wrong:
         raise ArtifactError(f"{where}: {wrong}; export the model again")

@@ -43,7 +43,17 @@ CACHE_DTYPES: Mapping[FloatPrecision, CacheDtype] = {"fp32": "float32", "fp16": 
 ACTIVATIONS: Mapping[CacheDtype, FloatPrecision] = {dtype: precision for precision, dtype in CACHE_DTYPES.items()}
 """The precision of the activations, by the element type of the KV cache."""
 
-BITS: Mapping[str, int] = {"fp32": 32, "fp16": 16, "bf16": 16, "int64": 64, "uint8": 8, "int8": 8, "int4": 4}
+JOIN_BITS = ("intaglio", "JoinBits")
+"""Domain and name of the function, defined in the graph's file, that joins the two parts of weights of 5 bits.
+
+    high    uint8 [N, KB, size / 2]: the upper four bits, two to a byte, the first in the low half
+    low     uint8 [N, KB, size / 8]: the lowest bit; of elements 32 s + 4 i + b of a block it is bit i of byte 4 s + b
+    codes   uint8 [N, KB, size]: those bits at the top of a byte, and three zeros
+
+A runtime without weights of 5 bits computes the codes when it loads the graph, and has weights of 8 bits then.
+"""
+
+BITS: Mapping[str, int] = {"fp32": 32, "fp16": 16, "bf16": 16, "int64": 64, "uint8": 8, "int8": 8, "int5": 5, "int4": 4}
 """Bits of an element of a stored tensor, by its precision in the manifest."""
 
 

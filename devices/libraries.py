@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..artifact import CacheDtype, Manifest, Precision, Task
+from ..contract import JOIN_BITS
+from .rules import FIVE_BITS
 
 Library = Literal["onnxruntime-genai", "optimum", "transformers.js"]
 GENAI: Library = "onnxruntime-genai"
@@ -83,6 +85,8 @@ def _general(manifest: Manifest, optional_input: bool | None) -> Iterator[Obstac
         yield Obstacle("fails", what, "export without --for openvino", "docs/export.md")
     if manifest.model.cache_dtype == "bfloat16":
         yield Obstacle("slow", "bf16 runs on CUDA alone", "export to fp32 for a CPU", "docs/OperatorKernels.md")
+    if f"{JOIN_BITS[0]}::{JOIN_BITS[1]}" in manifest.operators:
+        yield Obstacle("slow", FIVE_BITS, "quantize with --bits 4,8", "docs/artifact-format.md")
 
 
 def _genai(manifest: Manifest) -> Iterator[Obstacle]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..artifact import FloatPrecision, Manifest
-from ..contract import ACTIVATIONS, LOGITS_TO_KEEP
+from ..contract import ACTIVATIONS, JOIN_BITS, LOGITS_TO_KEEP
 from ..runtime.graph.graph import (
     ATTRIBUTE_NAME,
     GRAPH_INITIALIZER,
@@ -73,7 +73,8 @@ class GraphFacts:
             name: tensor for tensor in texts(graph.rest, GRAPH_INITIALIZER) for name in texts(tensor, TENSOR_NAME)
         }
         self._constants = frozenset(stored)
-        self._nodes = graph.nodes
+        self._joined = {name for node in graph.nodes if _joins(node) for name in node.outputs}
+        self._nodes = [node for node in graph.nodes if not _joins(node)]  # computed when the graph is loaded
         self._elements = {name: _element(integers(tensor, TENSOR_DATA_TYPE)) for name, tensor in stored.items()}
         inputs = {name: value for value in texts(graph.rest, GRAPH_INPUT) for name in texts(value, VALUE_NAME)}
         for name, value in inputs.items():
@@ -168,7 +169,13 @@ class GraphFacts:
             bias=bool(node.input(5)),
             accuracy_level=_integer(node, b"accuracy_level", 0),
             scales_are_stored=node.input(2) in self._constants,
+            joined=node.input(1) in self._joined,
         )
+
+
+def _joins(node: Node) -> bool:
+    """Return True for a node that joins the parts of weights of 5 bits."""
+    return node.is_a(JOIN_BITS[1].encode(), JOIN_BITS[0].encode())
 
 
 def _integer(node: Node, name: bytes, default: int) -> int:

@@ -52,6 +52,7 @@ class MatMul:
     bias: bool = False
     accuracy_level: int = 4
     scales_are_stored: bool = True  # as they are used, without a Cast
+    joined: bool = False  # its 8 bits are 5, which a function of the graph joins
 
 
 @dataclass(frozen=True)
@@ -250,8 +251,22 @@ WHOLE_RULES: Mapping[DeviceName, Rules[Whole]] = {
     ),
 }
 
+FIVE_BITS = "weights of 5 bits are those of 8 bits once the graph is loaded, and take more memory and time"
+
+
+def _five_bits(device: DeviceName) -> Rule[MatMul]:
+    return Rule(
+        lambda m: not m.joined,
+        "slow",
+        FIVE_BITS,
+        f"export with --for {device}",
+        "core/framework/graph_partitioner.cc (InlineFunctionsAOT), core/optimizer/constant_folding.cc",
+    )
+
+
 MATMUL_RULES: Mapping[DeviceName, Rules[MatMul]] = {
     "cuda": (
+        _five_bits("cuda"),
         Rule(
             lambda m: m.bits != 4 or m.block_size in (16, 32, 64, 128),
             "fails",
@@ -276,6 +291,7 @@ MATMUL_RULES: Mapping[DeviceName, Rules[MatMul]] = {
         ),
     ),
     "webgpu": (
+        _five_bits("webgpu"),
         Rule(
             lambda m: m.block_size % 32 == 0,
             "slow",
@@ -307,6 +323,7 @@ MATMUL_RULES: Mapping[DeviceName, Rules[MatMul]] = {
         ),
     ),
     "directml": (
+        _five_bits("directml"),
         Rule(
             lambda m: not m.bias,
             "fails",
@@ -323,6 +340,7 @@ MATMUL_RULES: Mapping[DeviceName, Rules[MatMul]] = {
         ),
     ),
     "qnn": (
+        _five_bits("qnn"),
         Rule(
             lambda m: m.bits == 4,
             "host",
@@ -366,7 +384,7 @@ MATMUL_RULES: Mapping[DeviceName, Rules[MatMul]] = {
             f"{QNN}builder/opbuilder/matmulnbits_op_builder.cc (IsOpSupported)",
         ),
     ),
-    "openvino": (),
+    "openvino": (_five_bits("openvino"),),
 }
 
 ATTENTION_RULES: Mapping[DeviceName, Rules[Attention]] = {

@@ -13,6 +13,7 @@ from .findings import Finding
 from .libraries import LIBRARIES, Library, obstacles
 from .lint import GraphFacts, Placement
 from .presets import DEVICES, DeviceName
+from .rules import FIVE_BITS
 
 Verdict = Literal["runs", "runs with a setting", "runs slowly", "runs in some packages", "does not run"]
 
@@ -66,13 +67,13 @@ def supported(folder: Path, manifest: Manifest) -> list[Support]:
     """
     facts = GraphFacts(folder / manifest.graph, manifest)
     return [
-        *(Support(name, *_on_cpu(facts)) for name in CPU),
+        *(Support(name, *_on_cpu(name, facts)) for name in CPU),
         *(_on_device(device, facts) for device in DEVICES),
         *(_in_library(library, manifest, facts) for library in LIBRARIES),
     ]
 
 
-def _on_cpu(facts: GraphFacts) -> tuple[Verdict, tuple[Reason, ...]]:
+def _on_cpu(name: str, facts: GraphFacts) -> tuple[Verdict, tuple[Reason, ...]]:
     if facts.activations == "bf16":
         reason = Reason("ONNX Runtime's CPU provider has no bf16", "export to fp32", "docs/OperatorKernels.md")
         return "does not run", (reason,)
@@ -81,6 +82,8 @@ def _on_cpu(facts: GraphFacts) -> tuple[Verdict, tuple[Reason, ...]]:
             "fp16 is computed in fp32 and converted back and forth", "export to fp32 for a CPU", "docs/export.md"
         )
         return "runs slowly", (reason,)
+    if name != CPU[0] and any(matmul.joined for matmul in facts.matmuls):
+        return "runs slowly", (Reason(FIVE_BITS, "quantize with --bits 4,8", "docs/artifact-format.md"),)
     return "runs", ()
 
 

@@ -69,10 +69,10 @@ def stored_weights(manifest: Manifest) -> list[StoredWeight]:
 
 
 def part_of(name: str, manifest: Manifest) -> str | None:
-    """Return ``scales``, ``zero points``, ``offsets`` or an ``order`` if the tensor is one of a quantized weight."""
+    """Return ``low bits``, ``scales``, ``zero points``, ``offsets`` or an ``order`` of a quantized weight, or None."""
     if manifest.tensors[name].sources:
         return None
-    for part in ("scales", "zero_points", "offsets", "order", "inverse_order"):
+    for part in ("low_bits", "scales", "zero_points", "offsets", "order", "inverse_order"):
         owner, found, _ = name.rpartition(f".{part}")
         if found and manifest.tensors.get(f"{owner}.codes", _NONE).quantization:
             return part.replace("_", " ")
@@ -83,12 +83,17 @@ _NONE = TensorEntry("", (), ())
 
 
 def stored_bytes(entry: TensorEntry, target: str) -> int:
-    """Return the bytes of a tensor in the file. ONNX Runtime's operators need codes padded to whole blocks."""
-    shape = entry.shape
+    """Return the bytes of a tensor in the file. ONNX Runtime's operators need codes padded to whole blocks.
+
+    The lowest bits of codes of 5 bits are a tensor of their own.
+    """
+    shape, bits = entry.shape, BITS.get(entry.precision, 0)
+    if entry.precision == "int5":
+        bits = BITS["int4"]
     if entry.quantization and target == "ort":
         size = entry.quantization.block_size
         shape = (*shape[:-1], -(-shape[-1] // size) * size)
-    return -(-prod(shape) * BITS.get(entry.precision, 0) // 8)
+    return -(-prod(shape) * bits // 8)
 
 
 def bits_per_weight(manifest: Manifest) -> float:

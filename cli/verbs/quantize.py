@@ -46,6 +46,20 @@ def parse_keep(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -
     return precisions
 
 
+def parse_bits(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    """Return the numbers of a list such as ``4,8``; None without one.
+
+    Raises:
+        click.BadParameter: it is no list of numbers.
+    """
+    if value is None:
+        return None
+    try:
+        return tuple(int(number) for number in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not a list of numbers; write it like 4,8.") from None
+
+
 @click.command(
     short_help="Turn a checkpoint into an artifact with int4 or int8 weights.",
     epilog=example(
@@ -76,6 +90,13 @@ def parse_keep(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -
     type=int,
     metavar="N",
     help=f"Columns that share a scale: {', '.join(map(str, BLOCK_SIZES))}.  [default: mixed, or 32, or 16 and 32]",
+)
+@click.option(
+    "--bits",
+    callback=parse_bits,
+    metavar="LIST",
+    help="Bits that a mix chooses from; 5 are for intaglio's kernels, and become 8 in ONNX Runtime's.  "
+    "[default: 4,5,8, or 4,8 with --for and --target standard]",
 )
 @calibration_options
 @click.option(
@@ -114,6 +135,7 @@ def command(
     precision: str,
     method: str,
     block_size: int | None,
+    bits: tuple[int, ...] | None,
     calibration: tuple[str | Path, ...] | None,
     windows: int | None,
     keep: dict[str, str],
@@ -137,6 +159,7 @@ def command(
     options = QuantizeOptions(
         method=cast("Method", method),
         block_size=block_size,
+        bits=bits,
         calibration=calibration,
         windows=windows,
         keep=cast("dict[str, Kept]", keep),

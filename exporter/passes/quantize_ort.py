@@ -2,7 +2,8 @@
 
 A bias is folded in unless the form says otherwise. A tied embedding is stored once: both nodes take the same codes, and
 the bytes of its scales are used in two shapes. Scales are stored in float16, where that holds them, and widened by a
-Cast that ONNX Runtime folds when it loads the graph, or in the form of the device as they are used.
+Cast that ONNX Runtime folds when it loads the graph, or in the form of the device as they are used. Weights of 5 bits
+are those of 8 bits to both operators: a function joins their parts (``lowering.join_bits``).
 """
 
 from collections.abc import Callable, Iterator
@@ -12,8 +13,9 @@ import onnx_ir as ir
 
 from ...devices.presets import USUAL, GraphForm
 from ..graph import ExportGraph
+from ..lowering.join_bits import join_bits
 from ..quantize.formats.nbits import NBitsWeight
-from ..quantize.formats.weight import CODES, SCALES, ZERO_POINTS, RowSource
+from ..quantize.formats.weight import CODES, LOW_BITS, SCALES, ZERO_POINTS, RowSource
 from ..weights import Stacked, Stored, Transposed
 from .stored_inputs import StoredInputs, add_offset_rows, add_offsets, offset_type, scale_type
 from .writer import Writer
@@ -21,11 +23,15 @@ from .writer import Writer
 
 @dataclass(frozen=True)
 class _StoredBlocks:
-    """A quantized weight and its initializers; ``offsets`` are [N, KB] where its rows are looked up, else [KB, N]."""
+    """A quantized weight in a graph; ``bits`` are those of its ``codes`` there.
+
+    ``offsets`` are [N, KB] where its rows are looked up, else [KB, N].
+    """
 
     name: str
     weight: NBitsWeight
     codes: ir.Value
+    bits: int
     scales: ir.Value
     zero_points: ir.Value | None
     offsets: ir.Value | None
@@ -43,7 +49,7 @@ def quantize_ort(
             rows = choose(inner)
             if rows is None:
                 continue
-            known[weight] = _store(graph, weight, NBitsWeight(rows), node.op_type == "Gather", form.half_scales)
+            known[weight] = _store(graph, node, weight, NBitsWeight(rows), form.half_scales)
         if node.op_type == "Gather":
             _look_up(graph, node, known[weight], inputs)
         else:
@@ -79,10 +85,14 @@ def _operand(node: ir.Node, transposing: str) -> ir.Value | None:
     return node.inputs[0] if node.op_type == "Gather" else None
 
 
-def _store(graph: ExportGraph, weight: ir.Value, quantized: NBitsWeight, looked_up: bool, half: bool) -> _StoredBlocks:
+def _store(graph: ExportGraph, node: ir.Node, weight: ir.Value, quantized: NBitsWeight, half: bool) -> _StoredBlocks:
+    """Store a weight, whose first use is ``node``."""
     name = (weight.name or "").removesuffix(".weight")
     byte = ir.TensorType(ir.DataType.UINT8)
-    codes = graph.add_weight(f"{name}.{CODES}", quantized.codes, byte)
+    codes, bits = graph.add_weight(f"{name}.{CODES}", quantized.codes, byte), quantized.format.bits
+    if bits == 5:
+        codes = join_bits(graph, node, codes, graph.add_weight(f"{name}.{LOW_BITS}", quantized.low_bits, byte))
+        bits = 8
     assert weight.dtype is not None
     scheme = quantized.source.scheme
     scales = graph.add_weight(f"{name}.{SCALES}", quantized.scales, scale_type(scheme, weight.dtype, half=half))
@@ -91,8 +101,8 @@ def _store(graph: ExportGraph, weight: ir.Value, quantized: NBitsWeight, looked_
         zeros = graph.add_weight(f"{name}.{ZERO_POINTS}", quantized.zero_points, byte)
     if scheme.offset_type is not None:
         type = offset_type(scheme, weight.dtype, half=half)
-        offsets = (add_offset_rows if looked_up else add_offsets)(graph, name, quantized, type)
-    return _StoredBlocks(name, quantized, codes, scales, zeros, offsets)
+        offsets = (add_offset_rows if node.op_type == "Gather" else add_offsets)(graph, name, quantized, type)
+    return _StoredBlocks(name, quantized, codes, bits, scales, zeros, offsets)
 
 
 def _multiply(
@@ -113,7 +123,7 @@ def _multiply(
     attributes = {
         "K": columns,
         "N": rows,
-        "bits": format.bits,
+        "bits": stored.bits,
         "block_size": format.block_size,
         "accuracy_level": stored.weight.source.scheme.accuracy_level,
     }
@@ -159,7 +169,7 @@ def _look_up(graph: ExportGraph, node: ir.Node, stored: _StoredBlocks, inputs: S
         "GatherBlockQuantized",
         [stored.codes, node.inputs[1], scales],
         attributes=[
-            ir.AttrInt64("bits", weight.format.bits),
+            ir.AttrInt64("bits", stored.bits),
             ir.AttrInt64("block_size", size),
             ir.AttrInt64("gather_axis", 0),
             ir.AttrInt64("quantize_axis", 2),

@@ -68,6 +68,11 @@ def decide(
         _check_smoothquant(target, precision, options, activations)
     targeted = options.target_size is not None or options.target_kl is not None
     mixes = targeted or (precision == "int4" and options.method == "auto")
+    if options.bits is not None and not mixes:
+        raise UsageError(
+            f"bits {', '.join(map(str, options.bits))} are given, and nothing is mixed; give a target size or KL, or "
+            "leave them out"
+        )
     method = options.method
     if method == "auto":
         method = "gptq" if precision == "int4" or mixes else "rtn"

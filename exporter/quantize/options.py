@@ -8,7 +8,7 @@ from ...artifact import FloatPrecision
 from ...devices.presets import PRESETS, DeviceName
 from ...errors import UsageError
 from ...known_options import with_known_options
-from .formats.blocks import BLOCK_SIZES
+from .formats.blocks import BITS, BLOCK_SIZES
 from .texts.names import Text, named_texts
 
 Method = Literal["auto", "rtn", "gptq", "awq", "smoothquant"]
@@ -37,6 +37,8 @@ class QuantizeOptions:
             comes with intaglio, "self" for text that the model generates itself. A ``.jsonl`` file holds chats, which
             the checkpoint's template renders, or texts. None is "default".
         windows: the number of windows of 512 tokens to read from all of them.
+        bits: the numbers of bits that a mix may choose from: 4 with 5, 8 or both. None takes all where intaglio's
+            kernels run the graph, and 4 and 8 where only ONNX Runtime's do, which have no 5.
         keep: patterns of module paths (``*.down_proj``, ``lm_head``) and the precision of those weights, which
             overrides the mix; the last pattern that matches counts.
         target_size: bytes of the weights' file that the mix may spend; None with ``target_kl`` None spends 4.9 bits
@@ -53,6 +55,7 @@ class QuantizeOptions:
     block_size: int | None = None
     calibration: Text | Sequence[Text] | None = None
     windows: int | None = None
+    bits: Sequence[int] | None = None
     keep: Mapping[str, Kept] = field(default_factory=dict)
     target_size: int | None = None
     target_kl: float | None = None
@@ -81,6 +84,10 @@ class QuantizeOptions:
             sizes = ", ".join(map(str, BLOCK_SIZES))
             raise UsageError(
                 f"block size {self.block_size} is not one that ONNX Runtime's kernels take; choose one of {sizes}"
+            )
+        if self.bits is not None and (not set(self.bits) <= set(BITS) or BITS[0] not in self.bits):
+            raise UsageError(
+                f"bits are {', '.join(map(str, self.bits))}; choose from {', '.join(map(str, BITS))}, with 4 among them"
             )
         if self.accuracy_level not in (None, *ACCURACY_LEVELS):
             raise UsageError(

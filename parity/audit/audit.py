@@ -25,11 +25,15 @@ from .diagnosis import WeightMismatch, diagnose
 from .embeddings import UnsupportedUse
 from .evidence import find_evidence
 from .expected import Expected, expected_of
+from .five_bits import check_function
 from .fold_scales import find_scales
 from .folds import FOLDING_METHODS, MAX_UNCERTAINTY, FoldFactors, StoredWeight
 from .layouts import Weight, weights_of
 from .rotary import check_rotary
 from .stored import FloatWeight
+
+FIVE_BITS = 5
+"""Bits of the weights that a function of the graph joins."""
 
 ROUNDING_METHODS = ("rtn", "awq")
 """Quantization methods under which every code is the nearest on its block's grid."""
@@ -103,6 +107,8 @@ class _Audit:
             if value.name != name and not self._shares_bytes(value, name):
                 continue
             try:
+                if entry.quantization is not None and entry.quantization.bits == FIVE_BITS:
+                    check_function(self.model)
                 for node, weight in weights_of(value, self.path.parent):
                     readings.setdefault(weight, node)
                     self._check_module(name, node)

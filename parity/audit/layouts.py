@@ -10,7 +10,9 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from ...contract import JOIN_BITS
 from .embeddings import QuantizedEmbedding, UnsupportedUse, quantized_embedding
+from .five_bits import as_five_bits, joined
 from .operands import (
     added_offsets,
     attribute,
@@ -49,6 +51,10 @@ def _uses(value: ir.Value, array: StoredArray, folder: Path, *, transposed: bool
         elif node.op_type == "DequantizeLinear" and use.idx == 0:
             for user in node.outputs[0].uses():
                 yield user.node, _dequantize_linear(node, user.node, user.idx, array, folder, transposed=transposed)
+        elif (node.domain, node.op_type) == JOIN_BITS and use.idx == 0:
+            codes = joined(node, array, folder)
+            for user in node.outputs[0].uses():
+                yield user.node, as_five_bits(_weight_of_use(user.node, user.idx, codes, folder, transposed=transposed))
         else:
             yield node, _weight_of_use(node, use.idx, array, folder, transposed=transposed)
 

@@ -113,6 +113,27 @@ class StoredArray:
 
 
 @dataclass(frozen=True)
+class JoinedArray(StoredArray):
+    """Codes of 5 bits [N, KB, size] from 0 to 31: ``high`` has their upper four bits, and ``low`` the lowest one.
+
+    ``contract.JOIN_BITS`` says where. The elements are those of the function's output over 8.
+    """
+
+    high: StoredArray | None = None
+    low: StoredArray | None = None
+
+    def read(self, start: int, stop: int, as_type: ir.DataType | None = None) -> Tensor:
+        assert self.high is not None
+        assert self.low is not None
+        upper = self.high.read(start, stop, ir.DataType.UINT4)
+        element = torch.arange(start, stop)
+        first = start // 32 * 4
+        stored = torch.from_numpy(self.low.read_bytes(first, -(-stop // 32) * 4)).to(torch.int64)
+        lowest = stored[element // 32 * 4 + element % 4 - first] >> element % 32 // 4 & 1
+        return 2 * upper + lowest.float()
+
+
+@dataclass(frozen=True)
 class MatrixView:
     """A stored array as a matrix [rows, columns].
 
@@ -141,6 +162,16 @@ class MatrixView:
             spans = ((i * self.stride + across.start, i * self.stride + across.stop) for i in down)
             part = torch.stack([self.array.read(start, stop, self.as_type) for start, stop in spans])
         return part.t() if self.transposed else part
+
+
+@dataclass(frozen=True)
+class MultipliedView(MatrixView):
+    """A matrix of which every number is multiplied by ``factor``."""
+
+    factor: float = 1.0
+
+    def read(self, rows: range, columns: range) -> Tensor:
+        return super().read(rows, columns) * self.factor
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,7 @@ class ArtifactGraph:
         except Exception as error:  # protobuf and onnx_ir raise exceptions of many types
             raise ArtifactError(f"{self.path} cannot be read ({error}); check it with `intaglio verify`") from None
         self.graph, self.ir_version = model.graph, model.ir_version
+        self.functions = list(model.functions.values())
         self._split_skip_norms()
         self.tap_map = TapMap(self.graph, config, manifest.task)
 
@@ -110,7 +111,7 @@ class Subgraph:
             opset_imports=artifact.graph.opset_imports,
             name="subgraph",
         )
-        model = ir.Model(graph, ir_version=artifact.ir_version)
+        model = ir.Model(graph, ir_version=artifact.ir_version, functions=artifact.functions)
         self.inputs = tuple(value.name or "" for value in self._inputs)
         self.weights = tuple(value.name or "" for value in self._initializers)
         self._session = self._open(ir.to_proto(model).SerializeToString())

@@ -28,8 +28,9 @@
     native/common/                  memory, files of packed weights, sizes, processors, float16, vector helpers
 
 The artifact needs no change: ONNX Runtime takes an operator's kernel from a registered library first. While a graph is
-loaded, edits/ adapts it: stored_scales.py drops the Casts that only ONNX Runtime's kernels need, merged_matmuls.py
-merges the matrix multiplications of a layer, and int8_cache.py makes the KV cache int8 if the session asks for it.
+loaded, edits/ adapts it: stored_scales.py drops the Casts that only ONNX Runtime's kernels need, low_bits.py the nodes
+that make weights of 8 bits of those of 5, merged_matmuls.py merges the matrix multiplications of a layer, and
+int8_cache.py makes the KV cache int8 if the session asks for it.
 Without the library (there was no C compiler), or on a processor without the instructions, ONNX Runtime's kernels run.
 """
 
@@ -49,6 +50,7 @@ from ...errors import IntaglioWarning
 from ..graph.graph import Change
 from .edits.int8_cache import OPERATOR as INT8_CACHE
 from .edits.int8_cache import fits, use_int8_cache
+from .edits.low_bits import use_low_bits
 from .edits.merged_matmuls import merge_matmuls
 from .edits.stored_scales import use_stored_scales
 from .weight_file import WeightFile, weight_file
@@ -168,7 +170,7 @@ def replaceable(manifest: Manifest, int8_cache: bool = False) -> tuple[str, ...]
 
 def changes_for(operators: Sequence[str]) -> tuple[Change, ...]:
     """Return the edits of a graph that intaglio's kernels of these operators need."""
-    changes: list[Change] = [use_stored_scales, merge_matmuls] if "MatMulNBits" in operators else []
+    changes: list[Change] = [use_stored_scales, use_low_bits, merge_matmuls] if "MatMulNBits" in operators else []
     if INT8_CACHE in operators:
         changes.append(use_int8_cache)
     return tuple(changes)

@@ -12,7 +12,7 @@ from ....errors import UsageError
 from ....models.heads import build, trunk
 from ....models.loading.parameters import check_parameters, stored_name
 from ....models.weight_source import WeightSource
-from ..formats.blocks import BlockFormat
+from ..formats.blocks import BITS, LOW_STEP, BlockFormat
 from ..options import Kept
 
 
@@ -27,6 +27,7 @@ class Candidate:
         looked_up: true for an embedding, whose rows are looked up by token.
         symmetric: without zero points in 4 bits too.
         block_sizes: the block sizes that the device takes, best first, for each number of bits; None for any.
+        widths: the numbers of bits that a mix may choose from.
     """
 
     paths: tuple[str, ...]
@@ -35,6 +36,7 @@ class Candidate:
     looked_up: bool
     symmetric: bool = False
     block_sizes: Mapping[int, tuple[int, ...]] | None = None
+    widths: tuple[int, ...] = BITS
 
     @property
     def per_token(self) -> bool:
@@ -57,7 +59,9 @@ class Candidate:
 
     def sizes(self, bits: int, wanted: Sequence[int]) -> tuple[int, ...]:
         """Return those of the block sizes that the device takes with so many bits."""
-        return tuple(size for size in wanted if self.block_sizes is None or size in self.block_sizes[bits])
+        least = LOW_STEP if bits == 5 else 1
+        known = None if self.block_sizes is None else self.block_sizes[bits]
+        return tuple(size for size in wanted if size >= least and (known is None or size in known))
 
     def size_near(self, bits: int, wanted: int) -> int:
         """Return the block size, or the best that the device takes where it does not take that."""

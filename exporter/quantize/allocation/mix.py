@@ -17,11 +17,12 @@ BITS_PER_WEIGHT = 4.9
 Costs = list[FormatCost[BlockFormat]]
 
 MIXED_BLOCKS = (16, 32, 64, 128)
-EIGHT_BITS_GAIN = 256.0
-"""The ratio of the KL estimates of 4 and 8 bits on the same blocks: the step is a sixteenth, and its square counts."""
+BIT_GAIN = 4.0
+"""The ratio of the KL estimates of one bit less and of one more, on the same blocks: half the step, and its square
+counts."""
 
 GPTQ_GAIN = 1.7
-"""The ratio of the KL estimates of rounding, which is measured, and of GPTQ in 4 bits."""
+"""The ratio of the KL estimates of rounding, which is measured, and of GPTQ in 4 and 5 bits."""
 
 
 def mixed(found: list[Candidate], estimates: KlEstimates, options: QuantizeOptions, method: str) -> Schemes:
@@ -109,10 +110,10 @@ def check_target_size(found: list[Candidate], options: QuantizeOptions) -> None:
 
 
 def measured_formats(found: list[Candidate], options: QuantizeOptions) -> dict[str, list[BlockFormat]]:
-    """Return the 4-bit formats whose estimates the mix needs, by tensor; those of 8 bits follow from them."""
+    """Return the 4-bit formats whose estimates the mix needs, by tensor; those of more bits follow."""
     special = kept(found, options.keep)
     return {
-        c.tensor: [c.format(4, size) for size in _sizes(options) if c.sizes(4, (size,)) or c.sizes(8, (size,))]
+        c.tensor: [c.format(4, size) for size in _sizes(options) if any(c.sizes(bits, (size,)) for bits in c.widths)]
         for c in found
         if special.get(c.tensor) != "float"
     }
@@ -120,7 +121,7 @@ def measured_formats(found: list[Candidate], options: QuantizeOptions) -> dict[s
 
 def _scheme(candidate: Candidate, cost: FormatCost[BlockFormat], method: str) -> Scheme:
     # In 8 bits a projection's own error hardly matters; it corrects those of the layers before.
-    solves = method == "gptq" and (cost.format.bits == 4 or not candidate.per_token)
+    solves = method == "gptq" and (cost.format.bits < 8 or not candidate.per_token)
     return Scheme(cost.format, "gptq" if solves else "rtn", kl_estimate=cost.kl_estimate)
 
 
@@ -137,7 +138,8 @@ def _costs(
 ) -> Costs:
     costs = []
     for format in _formats(candidate, only, options):
-        kl = estimates[candidate.format(4, format.block_size)] / (EIGHT_BITS_GAIN if format.bits == 8 else gain)
+        kl = estimates[candidate.format(4, format.block_size)] / BIT_GAIN ** (format.bits - 4)
+        kl /= 1.0 if format.bits == 8 else gain
         costs.append(FormatCost(format, _bytes(candidate, format), kl))
     return costs
 
@@ -146,7 +148,7 @@ def _formats(candidate: Candidate, only: Kept | None, options: QuantizeOptions) 
     return [
         candidate.format(bits, size)
         for size in _sizes(options)
-        for bits in (4, 8)
+        for bits in candidate.widths
         if only in (None, f"int{bits}") and candidate.sizes(bits, (size,))
     ]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...weights import column_ranges
 from .blocks import QuantizedRows, channel_format
-from .weight import QuantizedWeight, RowSource
+from .weight import CODES, QuantizedWeight, RowSource
 
 
 class ChannelWeight(QuantizedWeight):
@@ -30,7 +30,7 @@ class ChannelWeight(QuantizedWeight):
     def _zero_points_shape(self) -> tuple[int, ...]:
         raise AssertionError("channels are symmetric: they have no zero points")
 
-    def _pack_codes(self, rows: Iterator[QuantizedRows]) -> Iterator[Tensor]:
+    def _pack_codes(self, rows: Iterator[QuantizedRows]) -> Iterator[tuple[str, Tensor]]:
         codes = torch.empty(self.shape, dtype=torch.int8)
         start = 0
         for quantized in rows:
@@ -38,7 +38,7 @@ class ChannelWeight(QuantizedWeight):
             codes[start : start + len(signed)] = signed
             start += len(signed)
         for first, last in column_ranges(*self.shape):
-            yield codes[:, first:last].t()
+            yield CODES, codes[:, first:last].t()
 
     def _pack_scales(self, scales: Tensor) -> Tensor:
         return scales.flatten()

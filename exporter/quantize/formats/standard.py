@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 
 from ...weights import Stream
 from .blocks import BlockFormat, QuantizedRows, pack, unpack
-from .weight import ZERO_POINTS, QuantizedWeight
+from .weight import CODES, ZERO_POINTS, QuantizedWeight
 
 PIECE_ROWS = 1 << 9
 """Rows that are packed at once; even, so that each chunk ends on a byte boundary."""
@@ -36,7 +36,7 @@ class ColumnWeight(QuantizedWeight):
     def _zero_points_shape(self) -> tuple[int, ...]:
         return _flat_shape((self.blocks, self.shape[0]), self.format.bits)
 
-    def _pack_codes(self, rows: Iterator[QuantizedRows]) -> Iterator[Tensor]:
+    def _pack_codes(self, rows: Iterator[QuantizedRows]) -> Iterator[tuple[str, Tensor]]:
         matrix = torch.empty(self.shape[::-1], dtype=torch.uint8)
         start = 0
         for quantized in rows:
@@ -44,7 +44,7 @@ class ColumnWeight(QuantizedWeight):
             matrix[:, start : start + len(codes)] = codes.t()
             start += len(codes)
         for piece in torch.split(matrix, PIECE_ROWS):
-            yield _typed(piece, self.format) if self.format.bits == 8 else _pack_flat(piece)
+            yield CODES, _typed(piece, self.format) if self.format.bits == 8 else _pack_flat(piece)
 
     def _pack_scales(self, scales: Tensor) -> Tensor:
         return scales.t()
@@ -71,12 +71,12 @@ class RowWeight(QuantizedWeight):
     def _zero_points_shape(self) -> tuple[int, ...]:
         return (self.shape[0], self.blocks)
 
-    def _pack_codes(self, rows: Iterator[QuantizedRows]) -> Iterator[Tensor]:
+    def _pack_codes(self, rows: Iterator[QuantizedRows]) -> Iterator[tuple[str, Tensor]]:
         for quantized in rows:
             codes = _signed(quantized)
             if self.format.bits == 4 and codes.shape[1] % 2:
                 codes = pad(codes, (0, 1))
-            yield _typed(pack(codes, self.format.bits), self.format)
+            yield CODES, _typed(pack(codes, self.format.bits), self.format)
 
     def _pack_zero_points(self, packed: Tensor) -> Iterator[tuple[str, Tensor]]:
         yield ZERO_POINTS, unpack(packed, self.format.bits)[:, : self.blocks]
@@ -89,15 +89,15 @@ class FlatWeight(RowWeight):
     def _codes_shape(self) -> tuple[int, ...]:
         return _flat_shape(self.shape, bits=4)
 
-    def _pack_codes(self, rows: Iterator[QuantizedRows]) -> Iterator[Tensor]:
+    def _pack_codes(self, rows: Iterator[QuantizedRows]) -> Iterator[tuple[str, Tensor]]:
         rest = torch.empty(0, dtype=torch.uint8)
         for quantized in rows:
             flat = torch.cat([rest, _signed(quantized).flatten()])
             whole = flat.numel() // 2 * 2
             rest = flat[whole:]
-            yield pack(flat[None, :whole], 4)[0]
+            yield CODES, pack(flat[None, :whole], 4)[0]
         if rest.numel():
-            yield rest
+            yield CODES, rest
 
 
 def _signed(rows: QuantizedRows) -> Tensor:

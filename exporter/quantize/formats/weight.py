@@ -18,7 +18,7 @@ from ...weights import InTurn, Stacked, Stored, Stream, Write
 from .blocks import QuantizedRows
 from .scheme import Scheme
 
-CODES, SCALES, ZERO_POINTS, OFFSETS = "codes", "scales", "zero_points", "offsets"
+CODES, LOW_BITS, SCALES, ZERO_POINTS, OFFSETS = "codes", "low_bits", "scales", "zero_points", "offsets"
 """The keys of the streams; also the suffixes of their names in the graph."""
 
 OFFSET_ROWS = f"{OFFSETS}.rows"
@@ -76,7 +76,7 @@ class QuantizedWeight(ABC):
 
     def write(self, checkpoint: WeightSource, write: Write) -> Mapping[str, TensorEntry]:
         scales = torch.empty(self.shape[0], self.blocks)
-        zeros = 0 if self.format.symmetric else self.format.packed_bytes(self.blocks)
+        zeros = 0 if self.format.symmetric else self.format.zero_point_bytes(self.blocks)
         zero_points = torch.empty(self.shape[0], zeros, dtype=torch.uint8)
         offsets = torch.zeros(self.shape[0], 0 if self.source.scheme.offset_type is None else self.blocks)
         squared_error = squared_weight = 0.0
@@ -96,8 +96,8 @@ class QuantizedWeight(ABC):
                 start = stop
                 yield quantized
 
-        for piece in self._pack_codes(collected()):
-            write(CODES, piece)
+        for key, piece in self._pack_codes(collected()):
+            write(key, piece)
         write(SCALES, self._pack_scales(scales))
         if not self.format.symmetric:
             for key, piece in self._pack_zero_points(zero_points):
@@ -131,8 +131,8 @@ class QuantizedWeight(ABC):
     def _zero_points_shape(self) -> tuple[int, ...]: ...
 
     @abstractmethod
-    def _pack_codes(self, rows: Iterator[QuantizedRows]) -> Iterator[Tensor]:
-        """Yield the codes in chunks; ``rows`` must be consumed to the end."""
+    def _pack_codes(self, rows: Iterator[QuantizedRows]) -> Iterator[tuple[str, Tensor]]:
+        """Yield key and values of chunks of the codes; ``rows`` must be consumed to the end."""
         ...
 
     def _pack_scales(self, scales: Tensor) -> Tensor:

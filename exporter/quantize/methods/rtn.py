@@ -65,11 +65,11 @@ def _candidates(blocks: Tensor, format: BlockFormat, clips: tuple[float, ...]) -
         ranges = [largest / -format.middle * clip for clip in clips]
         if len(clips) > 1:
             ranges += [largest / (format.middle - 1) * clip for clip in clips]
-        return [(stored(scale), zero) for scale in ranges]
+        return [(stored(scale, format), zero) for scale in ranges]
     low, high = blocks.amin(-1).clamp(max=0), blocks.amax(-1).clamp(min=0)
     pairs = []
     for clip in clips:
-        scale = stored((high - low) / format.top * clip)
+        scale = stored((high - low) / format.top * clip, format)
         pairs.append((scale, (low * clip * _inverse(scale)).neg().round().clamp(0, format.top)))
     return pairs
 
@@ -82,7 +82,8 @@ def _inverse(scale: Tensor) -> Tensor:
     return torch.where(scale == 0, 0.0, 1 / scale)
 
 
-def stored(scale: Tensor) -> Tensor:
+def stored(scale: Tensor, format: BlockFormat) -> Tensor:
     """Round a scale to float16, as it is stored; one that would become zero becomes the least number above zero."""
-    half = scale.half().float()
-    return torch.where((half == 0) & (scale != 0), torch.copysign(torch.tensor(2.0**-24), scale), half)
+    half = (scale / format.scaling).half().float()
+    least = torch.copysign(torch.tensor(2.0**-24), scale)
+    return torch.where((half == 0) & (scale != 0), least, half) * format.scaling

@@ -14,8 +14,8 @@ from ...graph.graph import MICROSOFT, Graph, Node, with_suffix
 OPERATOR = b"MergedMatMulNBits"
 MATMUL = b"MatMulNBits"
 MAX_MATMULS = 3
-MATMUL_INPUTS = 6
-X, CODES, SCALES, ZERO_POINTS, GROUP_INDEX, BIAS = range(6)  # inputs of MatMulNBits
+MATMUL_INPUTS = 7
+X, CODES, SCALES, ZERO_POINTS, GROUP_INDEX, BIAS, LOW_BITS = range(7)  # inputs of MatMulNBits
 SKIPPING = b"SkipSimplifiedLayerNormalization"
 NORM = b"SimplifiedLayerNormalization"
 LAST_AXIS = -1
@@ -126,7 +126,7 @@ def _merge(found: _Group, norm: Node | None) -> None:
         outputs[-1] = norm.output(NORM_SUM) if skip else b""
         attributes += norm.named(b"epsilon")
     for number, matmul in enumerate(found.matmuls):
-        inputs += [matmul.input(index) for index in (CODES, SCALES, ZERO_POINTS, BIAS)]
+        inputs += [matmul.input(index) for index in (CODES, SCALES, ZERO_POINTS, BIAS, LOW_BITS)]
         attributes += [with_suffix(one, b"%d" % number) for one in matmul.attributes]
     merged.inputs, merged.outputs, merged.attributes = inputs, outputs, attributes
     merged.kind = OPERATOR

@@ -56,16 +56,25 @@ class Case:
 
     def model(self, level: int = 4) -> bytes:
         n, blocks = self.scales.shape
-        stored = self.values if self.bits == 8 else pack(self.values)
-        tensors: dict[str, NDArray[Any]] = {"B": stored.reshape(n, blocks, -1), "scales": self.scales}
+        five = self.bits == 5
+        stored = self.values if self.bits == 8 else pack(self.values >> 1 if five else self.values)
+        # Of 5 bits, scales and zero points are those of codes of 8 bits.
+        scales = self.scales / 8 if five else self.scales
+        tensors: dict[str, NDArray[Any]] = {"B": stored.reshape(n, blocks, -1), "scales": scales}
         if self.bias is not None:
             tensors["bias"] = self.bias
         if self.zero_points is not None:
-            tensors["zeros"] = self.zero_points if self.bits == 8 else pack(np.pad(self.zero_points, odd(blocks)))
-        inputs = ["x", "B", "scales", "zeros" if self.zero_points is not None else "", "", "bias"]
+            points = self.zero_points
+            tensors["zeros"] = pack(np.pad(points, odd(blocks))) if self.bits == 4 else points * (8 if five else 1)
+        if five:
+            tensors["low_bits"] = low_bits(self.values, self.block)
+        names = ["x", "B", "scales", "zeros", "", "bias", "low_bits"]
+        inputs = [name if name in ("x", *tensors) else "" for name in names]
+        while not inputs[-1]:
+            inputs.pop()
         node = helper.make_node(
             "MatMulNBits",
-            inputs if self.bias is not None else inputs[:4] if inputs[3] else inputs[:3],
+            inputs,
             ["y"],
             domain="com.microsoft",
             N=n,
@@ -91,9 +100,9 @@ class Case:
         A long text is multiplied with int8 weights where there are such kernels, and x is in blocks of 64 then.
         """
         as_stored = self.bits == 8 and self.block >= SPAN and self.zero_points is None
-        long = x.shape[1] >= LONG and kernels.instructions() in REPACKING and (self.bits == 4 or as_stored)
+        long = x.shape[1] >= LONG and kernels.instructions() in REPACKING and (self.bits != 8 or as_stored)
         step = 64 if long else min(self.block, 32)
-        weights = self.repacked() if long and self.bits == 4 else self.weights
+        weights = self.repacked() if long and self.bits != 8 else self.weights
         padded = np.pad(x, [(0, 0), (0, 0), (0, -self.k % step)]).reshape(*x.shape[:2], -1, step)
         scale = np.abs(padded).max(axis=-1, keepdims=True) / np.float32(127)
         rounded = np.rint(np.divide(padded, scale, out=np.zeros_like(padded), where=scale > 0)) * scale
@@ -102,14 +111,14 @@ class Case:
 
     def repacked(self) -> Floats:
         """The weights as multiples of 1/127 of the largest number that the blocks of a span could hold (repacked.c)."""
-        middle = np.full(self.scales.shape, 8)
+        middle, top = np.full(self.scales.shape, 2 ** (self.bits - 1)), 2**self.bits - 1
         zeros = (middle if self.zero_points is None else self.zero_points).astype(np.int64)
         codes = self.values.astype(np.int64) - np.repeat(zeros, self.block, axis=1)
         found = []
         for start in range(0, self.k, SPAN):
             end = min(start + SPAN, self.k)
             blocks = slice(start // self.block, -(-end // self.block))
-            reach = np.maximum(zeros[:, blocks], 15 - zeros[:, blocks]).astype(np.float32)
+            reach = np.maximum(zeros[:, blocks], top - zeros[:, blocks]).astype(np.float32)
             most = (np.abs(self.scales[:, blocks]) * reach).max(axis=1, keepdims=True)
             each = np.rint(self.scales * (np.float32(127 * 256) / most)).astype(np.int64)
             whole = (codes * np.repeat(each, self.block, axis=1) + 128) >> 8
@@ -117,8 +126,20 @@ class Case:
         return np.concatenate(found, axis=1).astype(np.float32)
 
 
+def formats(*blocks: int) -> list[tuple[int, int]]:
+    """Bits and blocks: those of 5 bits have 32 columns and more."""
+    return [(bits, block) for bits in (4, 5, 8) for block in blocks if bits != 5 or block >= 32]
+
+
 def pack(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(values[:, ::2] | values[:, 1::2] << 4, dtype=np.uint8)
+
+
+def low_bits(values: NDArray[np.uint8], block: int) -> NDArray[np.uint8]:
+    """The lowest bits of values [n, k]: of elements 32 s + 4 i + b of a block in bit i of byte 4 s + b."""
+    words = (values & 1).reshape(len(values), -1, block // 32, 8, 4)
+    found = sum(words[..., place, :] << place for place in range(8))
+    return np.asarray(found, dtype=np.uint8).reshape(len(values), -1, block // 8)
 
 
 def odd(blocks: int) -> list[tuple[int, int]]:
@@ -136,8 +157,7 @@ def session(model: bytes, own: bool = True) -> ort.InferenceSession:
 
 @pytest.mark.usefixtures("with_each")
 @pytest.mark.parametrize("extras", [False, True], ids=["symmetric", "zero points and bias"])
-@pytest.mark.parametrize("block", [16, 32, 64, 128, 256])
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize(("bits", "block"), formats(16, 32, 64, 128, 256))
 def test_results_agree_with_dequantized_weights(bits: int, block: int, extras: bool) -> None:
     for n, k in ((16, 32), (37, 96), (5, 100), (130, 300), (48, 1000)):
         case = Case(n, k, bits, block, extras, extras)
@@ -168,7 +188,8 @@ def test_unusual_inputs() -> None:
 @pytest.mark.usefixtures("with_each")
 @pytest.mark.parametrize("outputs", [16, 70, 1110])
 @pytest.mark.parametrize(
-    ("bits", "block", "zero_points"), [(4, 32, True), (4, 16, False), (8, 128, False), (8, 32, True)]
+    ("bits", "block", "zero_points"),
+    [(4, 32, True), (4, 16, False), (5, 32, True), (5, 64, False), (8, 128, False), (8, 32, True)],
 )
 def test_rows_do_not_depend_on_each_other(outputs: int, bits: int, block: int, zero_points: bool) -> None:
     """Check that a token has the same bits alone, in a batch, in short chunks and in long texts."""
@@ -186,8 +207,7 @@ def test_rows_do_not_depend_on_each_other(outputs: int, bits: int, block: int, z
 
 @pytest.mark.usefixtures("with_each")
 @pytest.mark.parametrize("zero_points", [False, True], ids=["symmetric", "zero points"])
-@pytest.mark.parametrize("block", [16, 32, 64])
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize(("bits", "block"), formats(16, 32, 64))
 def test_every_number_of_rows_gives_the_bits_of_one_row(bits: int, block: int, zero_points: bool) -> None:
     """Few rows have code of their own for each number; 200 columns end within a block, 40 outputs within a tile."""
     ours = session(Case(40, 200, bits, block, zero_points, bias=True).model())
@@ -198,8 +218,7 @@ def test_every_number_of_rows_gives_the_bits_of_one_row(bits: int, block: int, z
 
 
 @needs_kernels
-@pytest.mark.parametrize("block", [16, 64])
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize(("bits", "block"), formats(16, 64))
 def test_all_instructions_give_the_same_bits(bits: int, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Include the extremes of weights, zero points and x, where 16-bit sums are closest to overflow, and many rows."""
     case = Case(21, 128, bits, block, zero_points=True, bias=True)
@@ -222,13 +241,13 @@ def test_all_instructions_give_the_same_bits(bits: int, block: int, monkeypatch:
 
 
 @needs_kernels
-@pytest.mark.parametrize(("bits", "block"), [(4, 32), (4, 256), (8, 128), (8, 256)])
+@pytest.mark.parametrize(("bits", "block"), [(4, 32), (4, 256), (5, 32), (5, 256), (8, 128), (8, 256)])
 @pytest.mark.parametrize("outputs", [16, 37, 160])
 def test_long_sequences_have_the_same_bits_with_all_instructions_that_repack(
     outputs: int, bits: int, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows of more elements than are multiplied at once, and numbers of rows that leave some of a panel over."""
-    case = Case(outputs, 2250, bits, block, zero_points=bits == 4, bias=True)
+    case = Case(outputs, 2250, bits, block, zero_points=bits != 8, bias=True)
     x = np.random.default_rng(1).normal(size=(1, 177, 2250)).astype(np.float32)
     x[0, 5, 2249], x[0, 6] = np.nan, 0
     found = {}
@@ -241,6 +260,19 @@ def test_long_sequences_have_the_same_bits_with_all_instructions_that_repack(
         pytest.skip("this processor has only one of them")
     for one, other in zip(*found.values(), strict=True):
         assert np.array_equal(one, other, equal_nan=True)
+
+
+@pytest.mark.usefixtures("with_each")
+@pytest.mark.parametrize("extras", [False, True], ids=["symmetric", "zero points and bias"])
+def test_weights_of_5_bits_have_the_bits_of_those_of_8(extras: bool) -> None:
+    """Check texts of all lengths but those for which weights are repacked, with scales that depend on the range."""
+    five, eight = (Case(40, 200, 5, 32, extras, extras) for _ in range(2))
+    eight.bits, eight.values, eight.scales = 8, five.values * 8, five.scales / 8
+    eight.zero_points = None if five.zero_points is None else five.zero_points * 8
+    ours, wanted = session(five.model()), session(eight.model())
+    for rows in (1, 4, 7, 12, 13, 31, 32, 33, 63):
+        x = np.random.default_rng(rows).normal(size=(1, rows, 200)).astype(np.float32)
+        assert np.array_equal(run_session(ours, {"x": x})[0], run_session(wanted, {"x": x})[0]), rows
 
 
 def test_unknown_instructions_select_no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,13 +332,13 @@ def test_scales_of_float32_agree_with_dequantized_weights(bits: int, block: int,
 
 
 @pytest.mark.usefixtures("with_each")
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("bits", [4, 5, 8])
 def test_one_scale_of_float32_changes_only_its_row(bits: int) -> None:
     """Check that scales of both layouts have the same bits."""
     case = Case(70, 320, bits, 32, zero_points=True, bias=True)
     x = np.random.default_rng(0).normal(size=(1, 70, 320)).astype(np.float32)
     halves = run_session(session(case.model()), {"x": x})[0]
-    case.scales[33, 4] += np.float32(2.0**-20)
+    case.scales[33, 4] += np.float32(2.0**-18 + 2.0**-24)
     floats = run_session(session(case.model()), {"x": x})[0]
     assert not np.array_equal(floats[..., 33], halves[..., 33])
     assert np.array_equal(np.delete(floats, 33, axis=2), np.delete(halves, 33, axis=2))

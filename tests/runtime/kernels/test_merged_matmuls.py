@@ -114,7 +114,7 @@ def qkv(k: int) -> list[Case]:
     return [
         Case(70, k, 4, 32, zero_points=True, bias=True),
         Case(16, k, 8, 16, zero_points=False, bias=True),
-        Case(5, k, 4, 128, zero_points=False, bias=False),
+        Case(5, k, 5, 128, zero_points=True, bias=False),
     ]
 
 
@@ -320,7 +320,7 @@ def test_operands_in_any_order() -> None:
     )
     (node,) = changed(model_of(PAIR, behind=behind, outputs=["hidden"])).graph.node
     assert node.op_type == "MergedMatMulNBits"
-    assert list(node.input) == ["x", "", "", "B1", "scales1", "zeros1", "", "B0", "scales0", "", ""]
+    assert list(node.input) == ["x", "", "", "B1", "scales1", "zeros1", "", "", "B0", "scales0", "", "", ""]
     assert list(node.output) == ["hidden", "", "", ""]
 
 

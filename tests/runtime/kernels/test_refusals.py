@@ -28,10 +28,12 @@ MATMUL = OneNode(
         "zero_points": codes(N, 2),
         "g_idx": None,
         "bias": ones(N),
+        "low_bits": None,
     },
     ["Y"],
-    ["B", "scales", "zero_points", "bias"],
+    ["B", "scales", "zero_points", "bias", "low_bits"],
 )
+FIVE = MATMUL.changed({"bits": 5, "zero_points": codes(N, 3), "low_bits": codes(N, 3, 4)})
 COMPUTED_BIAS = MATMUL.changed({"stored": ["B", "scales", "zero_points"]})
 B_SHAPE = "[N, ceil(K / block_size), block_size * bits / 8]"
 BLOCKS = "[N, ceil(K / block_size)]"
@@ -46,7 +48,12 @@ MATMULS: dict[str, tuple[dict[str, Any], str]] = {
     "a negative K": ({"K": -K}, f"attribute K is -80; it must be from 1 to {2**48}"),
     "bits beyond int32": ({"bits": 2**32 + 4}, f"attribute bits is {2**32 + 4}; it must be from 4 to 8"),
     "no bits": ({"bits": 0}, "attribute bits is 0; it must be from 4 to 8"),
-    "5 bits": ({"bits": 5}, "attribute bits is 5; it must be 4 or 8"),
+    "6 bits": ({"bits": 6}, "attribute bits is 6; it must be 4, 5 or 8"),
+    "5 bits without the low ones": (
+        {"bits": 5, "zero_points": codes(N, 3)},
+        "input low_bits is missing; elements of 5 bits need it",
+    ),
+    "low bits of 4": ({"low_bits": codes(N, 3, 4)}, "input low_bits is given, and attribute bits is not 5"),
     "other bits": ({"bits": 8}, f"input B has the shape [48, 3, 16]; it must be {B_SHAPE} = [48, 3, 32]"),
     "blocks beyond int32": (
         {"block_size": 2**32 + 32},
@@ -117,12 +124,46 @@ def test_flat_scales_and_zero_points_are_those_in_two_dimensions() -> None:
     assert np.array_equal(flat.run()[0], MATMUL.run()[0])
 
 
+LOW_SHAPE = "[N, ceil(K / block_size), block_size / 8]"
+FIVES: dict[str, tuple[dict[str, Any], str]] = {
+    "small blocks": ({"block_size": 16}, "attribute block_size is 16; it must be 32 or more with 5 bits"),
+    "few low bits": (
+        {"low_bits": codes(N, 3, 3)},
+        f"input low_bits has the shape [48, 3, 3]; it must be {LOW_SHAPE} = [48, 3, 4]",
+    ),
+    "low bits of fewer rows": (
+        {"low_bits": codes(1, 3, 4)},
+        f"input low_bits has the shape [1, 3, 4]; it must be {LOW_SHAPE} = [48, 3, 4]",
+    ),
+    "computed low bits": (
+        {"stored": ["B", "scales", "zero_points", "bias"]},
+        "input low_bits is computed; it must be a constant of the graph",
+    ),
+    "codes of 8 bits": (
+        {"B": codes(N, 3, 32)},
+        "input B has the shape [48, 3, 32]; it must be [N, ceil(K / block_size), block_size / 2] = [48, 3, 16]",
+    ),
+    "zero points of 4 bits": (
+        {"zero_points": codes(N, 2)},
+        "input zero_points has the shape [48, 2]; it must be [N, blocks] = [48, 3]",
+    ),
+}
+
+
+@needs_kernels
+@pytest.mark.parametrize(("change", "message"), FIVES.values(), ids=FIVES.keys())
+def test_five_bits(change: dict[str, Any], message: str) -> None:
+    assert FIVE.run()[0].shape == (1, 2, N)
+    FIVE.is_refused(change, message)
+
+
 # ---- MergedMatMulNBits --------------------------------------------------------------------------------------------
 
 
 def matrix(number: int, n: int = N, k: int = K) -> dict[str, Array | None]:
     blocks = -(-k // BLOCK)
     values = {"B": codes(n, blocks, 16), "scales": ones(n, blocks), "zero_points": None, "bias": ones(n)}
+    values |= {"low_bits": None}
     return {f"{name}{number}": value for name, value in values.items()}
 
 
@@ -131,7 +172,7 @@ def formats(*shapes: tuple[int, int]) -> dict[str, Any]:
     return {f"{name}{number}": value for number, one in enumerate(given) for name, value in one.items()}
 
 
-NOTHING: dict[str, Array | None] = dict.fromkeys(("B2", "scales2", "zero_points2", "bias2"))
+NOTHING: dict[str, Array | None] = dict.fromkeys(("B2", "scales2", "zero_points2", "bias2", "low_bits2"))
 MERGED = OneNode(
     "MergedMatMulNBits",
     {"matrices": 2, "swiglu": 0, **formats((N, K), (N, K))},
@@ -218,6 +259,7 @@ GATHER = OneNode(
         "indices": np.array([[0, 8, -9]]),
         "scales": ones(9, 2, 1),
         "zero_points": None,
+        "low_bits": None,
     },
     ["output"],
 )
@@ -252,6 +294,17 @@ GATHERS: dict[str, tuple[dict[str, Any], str]] = {
     "a block that overflows": ({"block_size": 2**62}, f"attribute block_size is {2**62}; it must be from 16 to"),
     "a block of 48": ({"block_size": 48}, "attribute block_size is 48; it must be a power of two"),
     "bits beyond int32": ({"bits": 2**32 + 4}, f"attribute bits is {2**32 + 4}; it must be from 4 to 8"),
+    "6 bits": ({"bits": 6}, "attribute bits is 6; it must be 4, 5 or 8"),
+    "5 bits without the low ones": ({"bits": 5}, "input low_bits is missing; elements of 5 bits need it"),
+    "low bits of 4": ({"low_bits": codes(9, 2, 4)}, "input low_bits is given, and attribute bits is not 5"),
+    "low bits of other blocks": (
+        {"bits": 5, "low_bits": codes(9, 2, 2)},
+        "input low_bits has the shape [9, 2, 2]; it must be the shape of data, in bits = [9, 2, 4]",
+    ),
+    "small blocks of 5 bits": (
+        {"bits": 5, "block_size": 16, "low_bits": codes(9, 2, 4)},
+        "attribute block_size is 16; it must be 32 or more with 5 bits",
+    ),
     "zero points": ({"zero_points": codes(9, 2, 1)}, "input zero_points is given, and zero points are not supported"),
     "one dimension": (
         {"data": codes(9)},

@@ -2,7 +2,7 @@
  *
  * VPMADDUBSW multiplies unsigned bytes by signed bytes and adds pairs of products to 16 bits, which saturate. A weight of 4
  * bits is at most 15, so 16 products are at most 16 * 15 * 127 < 2^15, and the eight words of a step are summed in 16 bits
- * before they are widened. Weights of 8 bits are stored as w - 128. Their absolute value is multiplied by x with their sign:
+ * before they are widened; two words of weights of 5 bits are. Weights of 8 bits are stored as w - 128. Their absolute value is multiplied by x with their sign:
  * 2 * 128 * 127 < 2^15.
  */
 #include "common/processor.h"
@@ -34,6 +34,11 @@ INLINE __m256i whole_sum(__m256i sum) {
 INLINE __m256i dot(__m256i sum, __m256i w, __m256i x, const int bits) {
   if (bits == 4) return whole_sum(_mm256_add_epi16(sum, _mm256_maddubs_epi16(w, x)));
   const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
+  return whole_sum(_mm256_add_epi32(sum, widened(pairs)));
+}
+
+INLINE __m256i dot_five(__m256i sum, const __m256i w[2], const __m256i x[2]) {
+  const __m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16(w[0], x[0]), _mm256_maddubs_epi16(w[1], x[1]));
   return whole_sum(_mm256_add_epi32(sum, widened(pairs)));
 }
 

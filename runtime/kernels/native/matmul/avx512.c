@@ -43,7 +43,7 @@ INLINE __m512i load_elements(const uint8_t *row, int64_t bytes, int64_t at, int 
 
 TARGET static void pack(const PackedWeights *packed, const uint8_t *const rows[LANES], int64_t bytes, uint8_t *tile) {
   const MatMulShape *shape = &packed->shape;
-  const int bits = shape->bits;
+  const int bits = stored_bits(shape->bits);
   for (int64_t k = 0; k < shape->blocks * shape->block_size; k += CHUNK) {
     __m512i r[LANES];
     for (int lane = 0; lane < LANES; lane++) r[lane] = load_elements(rows[lane], bytes, k * bits / 8, bits);
@@ -167,6 +167,15 @@ INLINE __m512i in_every_lane(const uint8_t *at) {
   return _mm512_set1_epi32(word);
 }
 
+/* Return elements of 5 bits, in the upper bits of bytes: the upper halves of `high`, and the bit `number` of each byte of `low`. */
+INLINE __m512i with_low_bits(__m512i high, __m512i low, const int number) {
+  const __m512i bit = number < 3   ? _mm512_slli_epi16(low, 3 - number)
+                      : number > 3 ? _mm512_srli_epi16(low, number - 3)
+                                   : low;
+  high = _mm512_and_si512(high, _mm512_set1_epi8((char)0xF0));
+  return _mm512_ternarylogic_epi32(high, bit, _mm512_set1_epi8(8), 0xF8); /* high | (bit & 8) */
+}
+
 /* Compute y[row .. row + rows, 16 columns of each tile] for one or two tiles. The sums of all rows and tiles are computed side
  * by side, since those of one wait for each other; and a pointer moves through the tile, since computing its place takes as long
  * as half a row. */
@@ -179,7 +188,7 @@ INLINE void multiply_tiles(const Job *job, int64_t tile, const int tiles, int64_
   const uint8_t *x = job->x->rows + row * row_stride;
   const __m512i half = _mm512_set1_epi8(15);
   const int64_t block_size = w->shape.block_size, blocks = w->shape.blocks;
-  const int wide = w->wide;
+  const int wide = w->wide, stored = stored_bits(bits);
   int64_t left = w->shape.k;
   __m512 total[2][MAX_ROWS];
   UNROLL for (int t = 0; t < tiles; t++) UNROLL for (int r = 0; r < rows; r++) total[t][r] = _mm512_setzero_ps();
@@ -211,18 +220,31 @@ INLINE void multiply_tiles(const Job *job, int64_t tile, const int tiles, int64_
                 in_every_lane(header + (bits == 4 ? offsetof(StepHeader, start_4) : offsetof(StepHeader, start)));
         }
       }
-      UNROLL for (int i = 0; i < step / 4; i += 8 / bits) {
+      const uint8_t *first = at; /* word */
+      __m512i low[2];
+      if (bits == FIVE_BITS) {
+        UNROLL for (int t = 0; t < tiles; t++) {
+          _mm_prefetch((const char *)at + t * next + AHEAD, _MM_HINT_T0);
+          low[t] = _mm512_load_si512(at + t * next);
+        }
+        first += LINE;
+      }
+      UNROLL for (int i = 0; i < step / 4; i += 8 / stored) {
         __m512i v[2][2]; /* [tile][first, second four elements] */
         UNROLL for (int t = 0; t < tiles; t++) {
-          _mm_prefetch((const char *)at + t * next + i * LANES * bits / 2 + AHEAD, _MM_HINT_T0);
-          const __m512i words = _mm512_load_si512(at + t * next + i * LANES * bits / 2);
+          _mm_prefetch((const char *)first + t * next + i * LANES * stored / 2 + AHEAD, _MM_HINT_T0);
+          const __m512i words = _mm512_load_si512(first + t * next + i * LANES * stored / 2);
           v[t][0] = v[t][1] = words;
+          if (bits == FIVE_BITS) {
+            v[t][0] = with_low_bits(_mm512_slli_epi16(words, 4), low[t], i);
+            v[t][1] = with_low_bits(words, low[t], i + 1);
+          }
           if (bits == 4) {
             v[t][0] = _mm512_and_si512(words, half);
             v[t][1] = _mm512_and_si512(_mm512_srli_epi16(words, 4), half);
           }
         }
-        UNROLL for (int j = 0; j < 8 / bits; j++) UNROLL for (int r = 0; r < rows; r++) {
+        UNROLL for (int j = 0; j < 8 / stored; j++) UNROLL for (int r = 0; r < rows; r++) {
           const __m512i four = in_every_lane(x + r * row_stride + sizeof(StepHeader) + 4 * (i + j));
           UNROLL for (int t = 0; t < tiles; t++) sum[t][r] = _mm512_dpbusd_epi32(sum[t][r], v[t][j], four);
         }

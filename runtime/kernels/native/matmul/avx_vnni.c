@@ -22,6 +22,10 @@ INLINE __m256i dot(__m256i sum, __m256i w, __m256i x, const int bits) {
   return (void)bits, _mm256_dpbusd_avx_epi32(sum, w, x);
 }
 
+INLINE __m256i dot_five(__m256i sum, const __m256i w[2], const __m256i x[2]) {
+  return _mm256_dpbusd_avx_epi32(_mm256_dpbusd_avx_epi32(sum, w[0], x[0]), w[1], x[1]);
+}
+
 INLINE __m256i start_of(__m256i minus_zeros, __m256i pairs) { return _mm256_madd_epi16(minus_zeros, pairs); }
 
 INLINE __m256i total(__m256i sum, const int bits) { return (void)bits, sum; }

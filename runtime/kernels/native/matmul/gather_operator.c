@@ -1,4 +1,5 @@
 /* The operator GatherBlockQuantized: rows of a quantized embedding, looked up and dequantized; scales are float32 or float16.
+ * It has an input more for elements of 5 bits (weights.h), in blocks of 32 and more.
  *
  * Supported are data of uint8, gathered along the first axis and quantized along the last, without zero points. So a row is a
  * number of consecutive blocks, whatever its dimensions are.
@@ -10,16 +11,18 @@
 
 #include "common/half.h"
 #include "common/sizes.h"
+#include "matmul/weights.h"
 #include "ort/operator.h"
 #include "ort/operators.h"
 
-enum { DATA, INDICES, SCALES, ZERO_POINTS };
+enum { DATA, INDICES, SCALES, ZERO_POINTS, LOW_BITS };
 enum { TOKENS_PER_TASK = 16 };
 
 static const Value inputs[] = {{"data", UINT8, REQUIRED},
                                {"indices", INT64, REQUIRED},
                                {"scales", ANY, REQUIRED},
-                               {"zero_points", UINT8, OPTIONAL}};
+                               {"zero_points", UINT8, OPTIONAL},
+                               {"low_bits", UINT8, OPTIONAL}};
 static const Value outputs[] = {{"output", FLOAT, REQUIRED}};
 static const Operator definition = DEFINE("GatherBlockQuantized", inputs, outputs);
 
@@ -39,8 +42,14 @@ static OrtStatus *create(const OrtCustomOp *op, const OrtApi *api, const OrtKern
       .quantize_axis = integer_attribute(&node, "quantize_axis", 1, 1, MAX_RANK - 1),
   };
   integer_attribute(&node, "gather_axis", 0, 0, 0);
-  if (made.bits != 4 && made.bits != 8)
-    refuse(&node, ORT_NOT_IMPLEMENTED, "attribute bits is %d; it must be 4 or 8", made.bits);
+  if (made.bits != 4 && made.bits != FIVE_BITS && made.bits != 8)
+    refuse(&node, ORT_NOT_IMPLEMENTED, "attribute bits is %d; it must be 4, 5 or 8", made.bits);
+  if (made.bits == FIVE_BITS && made.block_size < LOW_STEP)
+    refuse(&node, ORT_NOT_IMPLEMENTED, "attribute block_size is %d; it must be %d or more with 5 bits",
+           (int)made.block_size, LOW_STEP);
+  if (made.bits != FIVE_BITS) check_no_input(&node, LOW_BITS, "attribute bits is not 5");
+  else if (node.status == NULL && !has_input(&node, LOW_BITS))
+    refuse(&node, ORT_INVALID_ARGUMENT, "input low_bits is missing; elements of 5 bits need it");
   if ((made.block_size & (made.block_size - 1)) != 0)
     refuse(&node, ORT_NOT_IMPLEMENTED, "attribute block_size is %d; it must be a power of two", (int)made.block_size);
   check_no_input(&node, ZERO_POINTS, "zero points are not supported");
@@ -57,23 +66,30 @@ static OrtStatus *create(const OrtCustomOp *op, const OrtApi *api, const OrtKern
 typedef struct {
   int bits, halves;
   int64_t count, rows, blocks, block_size; /* indices; rows of the table; blocks of a row */
-  const uint8_t *data;
+  const uint8_t *data, *low_bits;          /* low_bits is NULL but with 5 bits */
   const int64_t *indices;
   const void *scales;
   float *to;
 } Call;
 
+/* Return an element of a block, less the zero point. */
+static int element_of(const Call *call, const uint8_t *block, const uint8_t *low_bits, int64_t e) {
+  if (call->bits == 8) return block[e] - 128;
+  const int upper = block[e / 2] >> e % 2 * 4 & 15;
+  if (call->bits == 4) return upper - 8;
+  return (upper << 4 | (low_bits[e / LOW_STEP * 4 + e % 4] >> e % LOW_STEP / 4 & 1) << 3) - 128;
+}
+
 static void gather_row(const Call *call, int64_t row, float *to) {
-  const int64_t size = call->block_size;
-  const uint8_t *from = call->data + row * call->blocks * size * call->bits / 8;
-  for (int64_t block = 0; block < call->blocks; block++, to += size, from += size * call->bits / 8) {
+  const int64_t size = call->block_size, bytes = size * stored_bits(call->bits) / 8;
+  const uint8_t *from = call->data + row * call->blocks * bytes;
+  const uint8_t *low_bits = call->low_bits == NULL ? NULL : call->low_bits + row * call->blocks * (size / 8);
+  for (int64_t block = 0; block < call->blocks; block++, to += size, from += bytes) {
     const int64_t at = row * call->blocks + block;
     const float scale =
         call->halves ? half_to_float(((const uint16_t *)call->scales)[at]) : ((const float *)call->scales)[at];
-    for (int64_t e = 0; e < size; e++) {
-      const int code = call->bits == 8 ? from[e] - 128 : (from[e / 2] >> e % 2 * 4 & 15) - 8;
-      to[e] = (float)code * scale;
-    }
+    for (int64_t e = 0; e < size; e++) to[e] = (float)element_of(call, from, low_bits, e) * scale;
+    if (low_bits != NULL) low_bits += size / 8;
   }
 }
 
@@ -88,7 +104,8 @@ static void gather(void *data, size_t task) {
 
 /* Check that the table is quantized along its last axis, and that the scales have its shape but one for each block. Set
  * `sizes` to the shape of the table's elements. */
-static void check_table(Node *node, const Kernel *kernel, const Tensor *table, const Tensor *scales, int64_t *sizes) {
+static void check_table(Node *node, const Kernel *kernel, const Tensor *table, const Tensor *scales,
+                        const Tensor *low_bits, int64_t *sizes) {
   if (node->status != NULL) return;
   if (table->rank < 2 || kernel->quantize_axis != (int64_t)table->rank - 1)
     refuse(node, ORT_NOT_IMPLEMENTED,
@@ -99,7 +116,7 @@ static void check_table(Node *node, const Kernel *kernel, const Tensor *table, c
   const size_t last = table->rank - 1;
   int64_t blocks[MAX_RANK];
   for (size_t axis = 0; axis < last; axis++) blocks[axis] = sizes[axis] = table->sizes[axis];
-  if (__builtin_mul_overflow(table->sizes[last], 8 / kernel->bits, &sizes[last]) ||
+  if (__builtin_mul_overflow(table->sizes[last], 8 / stored_bits(kernel->bits), &sizes[last]) ||
       sizes[last] % kernel->block_size != 0) {
     refuse(node, ORT_NOT_IMPLEMENTED,
            "input data has %" PRId64 " bytes in its last dimension, with block_size %" PRId64 " and %d bits",
@@ -108,6 +125,8 @@ static void check_table(Node *node, const Kernel *kernel, const Tensor *table, c
   }
   blocks[last] = sizes[last] / kernel->block_size;
   check_shape(node, scales, "the shape of data in blocks", blocks, table->rank);
+  blocks[last] = sizes[last] / 8;
+  if (kernel->bits == FIVE_BITS) check_shape(node, low_bits, "the shape of data, in bits", blocks, table->rank);
 }
 
 static void check_indices(Node *node, const Call *call) {
@@ -122,8 +141,9 @@ static OrtStatus *compute(void *state, OrtKernelContext *context) {
   const Kernel *kernel = state;
   Node node = running_node(kernel->api, &definition, context);
   const Tensor table = input(&node, DATA), indices = input(&node, INDICES), scales = input(&node, SCALES);
+  const Tensor low_bits = input(&node, LOW_BITS);
   int64_t elements[MAX_RANK], sizes[MAX_RANK];
-  check_table(&node, kernel, &table, &scales, elements);
+  check_table(&node, kernel, &table, &scales, &low_bits, elements);
   if (table.rank + indices.rank > MAX_RANK + 1)
     refuse(&node, ORT_NOT_IMPLEMENTED, "inputs data and indices have %d and %d dimensions; that is more than %d",
            (int)table.rank, (int)indices.rank, MAX_RANK + 1);
@@ -136,6 +156,7 @@ static OrtStatus *compute(void *state, OrtKernelContext *context) {
       .blocks = count_of(elements + 1, table.rank - 1) / kernel->block_size,
       .block_size = kernel->block_size,
       .data = table.data,
+      .low_bits = low_bits.data,
       .indices = indices.data,
       .scales = scales.data,
   };

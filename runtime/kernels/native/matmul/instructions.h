@@ -28,7 +28,9 @@ typedef struct Instructions Instructions;
  *     zero points  [4 blocks][16 lanes] bytes, if there are any, before each fourth block
  *     scales       [2 blocks][16 lanes] float16, before each second block; if `wide`, [16 lanes] float32 before each block
  *     weights      [block_size / 4][16 lanes] words of four elements of 8 bits, less an offset that `pack` chooses;
- *                  of 4 bits [block_size / 8][16 lanes], the first four elements in the low halves of the bytes
+ *                  of 4 bits [block_size / 8][16 lanes], the first four elements in the low halves of the bytes;
+ *                  of 5 bits, for every 32 elements, [16 lanes] words of their lowest bits, which are as they are stored, and
+ *                  [4][16 lanes] words of the others, as those of 4 bits
  */
 struct PackedWeights {
   const Instructions *with;
@@ -87,7 +89,7 @@ struct Instructions {
   void (*normalize)(const float *x, const float *skip, const float *weight, float epsilon, int64_t k, float *sum,
                     float *to);
   void (*gate)(const float *gates, float *y, int64_t count); /* y *= silu(gates) */
-  MultiplyTiles multiply[2][2][2]; /* of 4, 8 bits; in steps of 16, 32 elements; without, with zero points */
+  MultiplyTiles multiply[3][2][2]; /* of 4, 8, 5 bits; in steps of 16, 32 elements; without, with zero points */
   /* GEMM with weights in another form: of 4 bits and unpacked (unpacked.h), or repacked to int8 (repacked.h); or NULL. */
   size_t (*repacked_tile_bytes)(const PackedWeights *packed);
   void (*repack)(const PackedWeights *packed, int64_t from, int64_t to, uint8_t *memory);
@@ -102,6 +104,9 @@ extern const Instructions neon_i8mm, neon_dotprod, neon;         /* of 64-bit AR
 ALWAYS_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 ALWAYS_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 ALWAYS_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+/* Return the place of a number of bits in `multiply` of Instructions. */
+ALWAYS_INLINE int place_of(int bits) { return bits == 4 ? 0 : bits == 8 ? 1 : 2; }
 
 /* Return the offset of a block's weights in its tile. */
 ALWAYS_INLINE size_t block_at(const PackedWeights *packed, int64_t block) {
@@ -120,9 +125,16 @@ ALWAYS_INLINE size_t zero_points_at(const PackedWeights *packed, int64_t block) 
   return block_at(packed, block / 4 * 4) - 2 * LINE + block % 4 * LANES;
 }
 
+/* Return the offset of the low bits of an element's 32, of 5 bits. */
+ALWAYS_INLINE size_t low_bits_at(const PackedWeights *packed, int64_t element) {
+  const int64_t size = packed->shape.block_size;
+  return block_at(packed, element / size) + element % size / LOW_STEP * LOW_STEP * LANES * FIVE_BITS / 8;
+}
+
 /* Return the offset of an element's word in its tile, for the first element of a word. */
 ALWAYS_INLINE size_t word_at(const PackedWeights *packed, int64_t element) {
   const int64_t size = packed->shape.block_size;
+  if (packed->shape.bits == FIVE_BITS) return low_bits_at(packed, element) + LINE + element % LOW_STEP * LANES / 2;
   return block_at(packed, element / size) + element % size * LANES * packed->shape.bits / 8;
 }
 

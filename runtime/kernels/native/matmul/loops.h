@@ -55,11 +55,20 @@ INLINE void multiply_range(const Job *job, int64_t from, int64_t to, const int b
     multiply_range(job, from, to, BITS, STEP, ZEROS); \
   }
 RANGE(4, 16, 0)
-RANGE(4, 16, 1) RANGE(4, 32, 0) RANGE(4, 32, 1) RANGE(8, 16, 0) RANGE(8, 16, 1) RANGE(8, 32, 0) RANGE(8, 32, 1)
+RANGE(4, 16, 1)
+RANGE(4, 32, 0)
+RANGE(4, 32, 1)
+RANGE(8, 16, 0)
+RANGE(8, 16, 1)
+RANGE(8, 32, 0)
+RANGE(8, 32, 1)
+RANGE(5, 32, 0)
+RANGE(5, 32, 1)
 
 #define RANGES \
   { \
-    {{range_4_16_0, range_4_16_1}, {range_4_32_0, range_4_32_1}}, { \
-      {range_8_16_0, range_8_16_1}, { range_8_32_0, range_8_32_1 } \
+    {{range_4_16_0, range_4_16_1}, {range_4_32_0, range_4_32_1}}, \
+        {{range_8_16_0, range_8_16_1}, {range_8_32_0, range_8_32_1}}, { \
+      {NULL, NULL}, { range_5_32_0, range_5_32_1 } \
     } \
   }

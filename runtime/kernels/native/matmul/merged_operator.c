@@ -18,12 +18,13 @@
 #include "ort/operators.h"
 
 enum { INPUT_X, INPUT_SKIP, INPUT_NORM, INPUT_MATRICES };
-enum { BIAS = WEIGHT_INPUTS, MATRIX_INPUTS }; /* of each matrix */
+enum { BIAS = WEIGHT_INPUTS, LOW_BITS, MATRIX_INPUTS }; /* of each matrix */
 enum { OUTPUT_SUM = MAX_LINEARS };
 
 #define MATRIX(number, kind) \
-  {"B" number, UINT8, kind}, {"scales" number, ANY, kind}, {"zero_points" number, UINT8, OPTIONAL}, { \
-    "bias" number, FLOAT, OPTIONAL \
+  {"B" number, UINT8, kind}, {"scales" number, ANY, kind}, {"zero_points" number, UINT8, OPTIONAL}, \
+      {"bias" number, FLOAT, OPTIONAL}, { \
+    "low_bits" number, UINT8, OPTIONAL \
   }
 static const Value inputs[] = {
     {"x", FLOAT, REQUIRED}, {"skip", FLOAT, OPTIONAL}, {"norm", FLOAT, OPTIONAL},
@@ -98,7 +99,7 @@ static OrtStatus *create(const OrtCustomOp *op, const OrtApi *api, const OrtKern
   const int64_t count = integer_attribute(&node, "matrices", 0, 1 + kernel->swiglu, MAX_LINEARS);
   for (int i = 0; i < count && node.status == NULL; i++) {
     Matrix *matrix = &kernel->matrices[i];
-    *matrix = create_matrix(&node, input_of(i, 0), suffixes[i]);
+    *matrix = create_matrix(&node, input_of(i, 0), input_of(i, LOW_BITS), suffixes[i]);
     kernel->count = i + 1;
     const Tensor bias = constant_input(&node, input_of(i, BIAS));
     check_bias(&node, &bias, &matrix->shape);

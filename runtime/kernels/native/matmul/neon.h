@@ -50,7 +50,7 @@ INLINE uint32x4_t words_of_halves(uint8x16_t stored) {
 
 TARGET static void pack(const PackedWeights *packed, const uint8_t *const rows[LANES], int64_t bytes, uint8_t *tile) {
   const MatMulShape *shape = &packed->shape;
-  const int bits = shape->bits, each = 32 / bits; /* elements of a word */
+  const int bits = stored_bits(shape->bits), each = 32 / bits; /* elements of a word */
   const int64_t end = shape->blocks * shape->block_size;
   for (int lane = 0; lane < LANES; lane++) {
     for (int64_t k = 0; k < end; k += 4 * each) {
@@ -143,6 +143,12 @@ INLINE int8x16_t first_word(uint8x16_t words) { return vreinterpretq_s8_u8(vshlq
 
 INLINE int8x16_t second_word(uint8x16_t words) { return vreinterpretq_s8_u8(vandq_u8(words, vdupq_n_u8(0xF0))); }
 
+/* Return elements of 5 bits: bit `number` of each byte of `low` becomes bit 3 of the elements of 4 bits. */
+INLINE int8x16_t with_low_bits(int8x16_t high, uint8x16_t low, const int number) {
+  const uint8x16_t bit = vandq_u8(vshlq_u8(low, vdupq_n_s8((int8_t)(3 - number))), vdupq_n_u8(8));
+  return vreinterpretq_s8_u8(vorrq_u8(vreinterpretq_u8_s8(high), bit));
+}
+
 /* Return y plus the sum of a step, less the part of its zero points, times its scales. */
 INLINE float32x4_t add_step(float32x4_t y, int32x4_t sum, int32x4_t zero, float32x4_t scale, StepHeader x,
                             const int bits, const int asymmetric) {
@@ -151,20 +157,27 @@ INLINE float32x4_t add_step(float32x4_t y, int32x4_t sum, int32x4_t zero, float3
   return vfmaq_f32(y, whole, vmulq_n_f32(scale, x.scale));
 }
 
-/* Add 16 elements of W and of x to the sums of `count` registers of a tile, which begin at `first`. */
-INLINE void add_dots(int32x4_t sum[REGISTERS][MAX_ROWS], const uint8_t *w, const uint8_t *x, int64_t row_stride,
-                     const int first, const int count, const int rows, const int bits) {
+/* Add 16 elements of W and of x to the sums of `count` registers of a tile, which begin at `first`. Of 5 bits, the low bits of
+ * their words are from bit `number` on in the bytes of `low`. */
+INLINE void add_dots(int32x4_t sum[REGISTERS][MAX_ROWS], const uint8_t *w, const uint8_t *low, const int number,
+                     const uint8_t *x, int64_t row_stride, const int first, const int count, const int rows,
+                     const int bits) {
   int8x16_t each[MAX_ROWS];
   UNROLL for (int r = 0; r < rows; r++) each[r] = vld1q_s8((const int8_t *)x + r * row_stride);
   UNROLL for (int i = 0; i < count; i++) {
     const uint8_t *at = w + (first + i) * 16;
-    if (bits == 4) {
+    if (bits != 8) {
       const uint8x16_t a = vld1q_u8(at), b = vld1q_u8(at + LINE);
+      int8x16_t v[4] = {first_word(a), second_word(a), first_word(b), second_word(b)};
+      if (bits == FIVE_BITS) {
+        const uint8x16_t bit = vld1q_u8(low + (first + i) * 16);
+        UNROLL for (int j = 0; j < 4; j++) v[j] = with_low_bits(v[j], bit, number + j);
+      }
       UNROLL for (int r = 0; r < rows; r++) {
-        sum[i][r] = DOT(sum[i][r], first_word(a), each[r], 0);
-        sum[i][r] = DOT(sum[i][r], second_word(a), each[r], 1);
-        sum[i][r] = DOT(sum[i][r], first_word(b), each[r], 2);
-        sum[i][r] = DOT(sum[i][r], second_word(b), each[r], 3);
+        sum[i][r] = DOT(sum[i][r], v[0], each[r], 0);
+        sum[i][r] = DOT(sum[i][r], v[1], each[r], 1);
+        sum[i][r] = DOT(sum[i][r], v[2], each[r], 2);
+        sum[i][r] = DOT(sum[i][r], v[3], each[r], 3);
       }
     } else {
       const int8_t *words = (const int8_t *)at;
@@ -207,9 +220,11 @@ INLINE void multiply_dots(const Job *job, int64_t tile, int64_t row, const int r
     for (int64_t k = block * block_size; k < end; k += step, x += row_bytes(step, step)) {
       int32x4_t sum[REGISTERS][MAX_ROWS];
       UNROLL for (int i = 0; i < count; i++) UNROLL for (int r = 0; r < rows; r++) sum[i][r] = vdupq_n_s32(0);
+      const uint8_t *low = at;
+      if (bits == FIVE_BITS) at += LINE;
       UNROLL for (int part = 0; part < step; part += 16) {
-        add_dots(sum, at, x + sizeof(StepHeader) + part, row_stride, first, count, rows, bits);
-        at += 16 * LANES * bits / 8;
+        add_dots(sum, at, low, part / 4, x + sizeof(StepHeader) + part, row_stride, first, count, rows, bits);
+        at += 16 * LANES * stored_bits(bits) / 8;
       }
       UNROLL for (int r = 0; r < rows; r++) {
         StepHeader known;

@@ -32,9 +32,10 @@ INLINE int32x4_t second_row(int32x4_t a, int32x4_t b) {
 }
 
 /* Add 16 elements of W and of x to the sums of `count` registers of a tile, which begin at `first`: for each register and pair of
- * rows, those of its first two lanes and those of its last two. */
+ * rows, those of its first two lanes and those of its last two. Low bits are as in add_dots. */
 INLINE void add_products(int32x4_t sum[REGISTERS][PAIRS][2], const uint8_t *w, const uint8_t *const x[MAX_ROWS],
-                         int64_t at, const int first, const int count, const int pairs, const int bits) {
+                         int64_t at, const uint8_t *low, const int number, const int first, const int count,
+                         const int pairs, const int bits) {
   int8x16_t each[PAIRS][2];
   UNROLL for (int p = 0; p < pairs; p++) {
     const int8x16_t a = vld1q_s8((const int8_t *)x[2 * p] + at), b = vld1q_s8((const int8_t *)x[2 * p + 1] + at);
@@ -43,10 +44,15 @@ INLINE void add_products(int32x4_t sum[REGISTERS][PAIRS][2], const uint8_t *w, c
   }
   UNROLL for (int half = 0; half < 2; half++) {
     UNROLL for (int i = 0; i < count; i++) {
-      const uint8_t *from = w + (half * bits / 4 * LINE) + (first + i) * 16;
+      const uint8_t *from = w + (half * stored_bits(bits) / 4 * LINE) + (first + i) * 16;
       const uint8x16_t words = vld1q_u8(from);
-      const int8x16_t a = bits == 4 ? first_word(words) : vreinterpretq_s8_u8(words);
-      const int8x16_t b = bits == 4 ? second_word(words) : vld1q_s8((const int8_t *)from + LINE);
+      int8x16_t a = bits == 8 ? vreinterpretq_s8_u8(words) : first_word(words);
+      int8x16_t b = bits == 8 ? vld1q_s8((const int8_t *)from + LINE) : second_word(words);
+      if (bits == FIVE_BITS) {
+        const uint8x16_t bit = vld1q_u8(low + (first + i) * 16);
+        a = with_low_bits(a, bit, number + 2 * half);
+        b = with_low_bits(b, bit, number + 2 * half + 1);
+      }
       const int8x16_t low = first_lanes(a, b), high = last_lanes(a, b);
       UNROLL for (int p = 0; p < pairs; p++) {
         sum[i][p][0] = vmmlaq_s32(sum[i][p][0], each[p][half], low);
@@ -81,9 +87,11 @@ INLINE void multiply_products(const Job *job, int64_t tile, int64_t row, int64_t
       int32x4_t sum[REGISTERS][PAIRS][2];
       UNROLL for (int i = 0; i < count; i++) UNROLL for (int p = 0; p < pairs; p++) sum[i][p][0] = sum[i][p][1] =
           vdupq_n_s32(0);
+      const uint8_t *low = at;
+      if (bits == FIVE_BITS) at += LINE;
       UNROLL for (int part = 0; part < step; part += 16) {
-        add_products(sum, at, x, x_at + (int64_t)sizeof(StepHeader) + part, first, count, pairs, bits);
-        at += 16 * LANES * bits / 8;
+        add_products(sum, at, x, x_at + (int64_t)sizeof(StepHeader) + part, low, part / 4, first, count, pairs, bits);
+        at += 16 * LANES * stored_bits(bits) / 8;
       }
       UNROLL for (int r = 0; r < 2 * pairs; r++) {
         StepHeader known;
@@ -127,15 +135,18 @@ EACH_PAIRS(8, 16, 0)
 EACH_PAIRS(8, 16, 1)
 EACH_PAIRS(8, 32, 0)
 EACH_PAIRS(8, 32, 1)
+EACH_PAIRS(5, 32, 0)
+EACH_PAIRS(5, 32, 1)
 
-static const MultiplyRows *const products[2][2][2] = {
+static const MultiplyRows *const products[3][2][2] = {
     {{products_4_16_0, products_4_16_1}, {products_4_32_0, products_4_32_1}},
     {{products_8_16_0, products_8_16_1}, {products_8_32_0, products_8_32_1}},
+    {{NULL, NULL}, {products_5_32_0, products_5_32_1}},
 };
 
 /* Compute y[row .. row + rows, 16 columns of a tile]. */
 INLINE void multiply(const Job *job, int64_t tile, int64_t row, const int rows, const int bits, const int step,
                      const int asymmetric) {
   if (rows == 1) multiply_dots(job, tile, row, 1, bits, step, asymmetric, 0, REGISTERS);
-  else products[bits == 8][step == 32][asymmetric][(rows - 1) / 2](job, tile, row, rows);
+  else products[place_of(bits)][step == 32][asymmetric][(rows - 1) / 2](job, tile, row, rows);
 }

@@ -15,17 +15,17 @@ enum {
 
 ALWAYS_INLINE size_t aligned(size_t bytes) { return plus(bytes, LINE - 1) / LINE * LINE; }
 
-/* Return whether weights are repacked to int8, for a long sequence: those of 4 bits, and those of 8 bits that are multiplied as
+/* Return whether weights are repacked to int8, for a long sequence: those of 4 and 5 bits, and those of 8 bits that are multiplied as
  * they are. */
 ALWAYS_INLINE int is_repacked(const PackedWeights *w, int is_long) {
-  const int fits = w->shape.bits == 4 || (w->shape.block_size >= SPAN && !w->asymmetric);
+  const int fits = w->shape.bits != 8 || (w->shape.block_size >= SPAN && !w->asymmetric);
   return fits && w->with->quantize_panels != NULL && is_long;
 }
 
 /* Return whether weights are brought into another form first: repacked, or unpacked for many rows of x. */
 ALWAYS_INLINE int is_transformed(const PackedWeights *w, int64_t m, int is_long) {
   if (w->with->quantize_panels != NULL) return is_repacked(w, is_long);
-  return w->shape.bits == 4 && w->with->repack != NULL && m >= UNPACK_ROWS;
+  return w->shape.bits != 8 && w->with->repack != NULL && m >= UNPACK_ROWS;
 }
 
 /* Return how many elements of x share a scale. */
@@ -76,7 +76,7 @@ ALWAYS_INLINE void multiply(const Operand *operand, int64_t first, int64_t last,
   const PackedWeights *w = operand->w;
   const Job job = {w, operand->x, operand->bias, operand->repacked, y, stride, from * LANES, first, last};
   if (operand->repacked != NULL) w->with->multiply_repacked(&job, from, to);
-  else w->with->multiply[w->shape.bits == 8][w->shape.block_size > 16][w->asymmetric](&job, from, to);
+  else w->with->multiply[place_of(w->shape.bits)][w->shape.block_size > 16][w->asymmetric](&job, from, to);
 }
 
 #endif

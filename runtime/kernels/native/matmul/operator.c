@@ -1,4 +1,4 @@
-/* The operator MatMulNBits. */
+/* The operator MatMulNBits, with an input more for weights of 5 bits (weights.h). */
 #include <stdlib.h>
 
 #include "matmul/matmul.h"
@@ -6,11 +6,12 @@
 #include "ort/operator.h"
 #include "ort/operators.h"
 
-enum { INPUT_X, INPUT_WEIGHTS, INPUT_GROUP_INDEX = INPUT_WEIGHTS + WEIGHT_INPUTS, INPUT_BIAS };
+enum { INPUT_X, INPUT_WEIGHTS, INPUT_GROUP_INDEX = INPUT_WEIGHTS + WEIGHT_INPUTS, INPUT_BIAS, INPUT_LOW_BITS };
 
 static const Value inputs[] = {
     {"A", FLOAT, REQUIRED},           {"B", UINT8, REQUIRED},     {"scales", ANY, REQUIRED},
     {"zero_points", UINT8, OPTIONAL}, {"g_idx", INT32, OPTIONAL}, {"bias", FLOAT, OPTIONAL},
+    {"low_bits", UINT8, OPTIONAL},
 };
 static const Value outputs[] = {{"Y", FLOAT, REQUIRED}};
 static const Operator definition = DEFINE("MatMulNBits", inputs, outputs);
@@ -30,7 +31,7 @@ static OrtStatus *create(const OrtCustomOp *op, const OrtApi *api, const OrtKern
   (void)op;
   Node node = created_node(api, &definition, info);
   check_no_input(&node, INPUT_GROUP_INDEX, "rows in another order are not supported");
-  Kernel made = {api, create_matrix(&node, INPUT_WEIGHTS, "")};
+  Kernel made = {api, create_matrix(&node, INPUT_WEIGHTS, INPUT_LOW_BITS, "")};
   const Tensor bias = constant_input(&node, INPUT_BIAS);
   check_bias(&node, &bias, &made.matrix.shape);
   Kernel *kernel = node.status == NULL ? malloc(sizeof *kernel) : NULL;

@@ -1,4 +1,4 @@
-/* GEMM with weights of 4 bits repacked to int8, where SPAN elements of a row share a scale, with AVX512-VNNI.
+/* GEMM with weights of 4 and 5 bits repacked to int8, where SPAN elements of a row share a scale, with AVX512-VNNI.
  *
  * In blocks of 16 or 32, a third of the time of a multiplication goes to scales and not to VPDPBUSD. If a row of W is
  * multiplied with many rows of x, it is faster to repack it first: (w - zero_point) * scale is rounded to a multiple of 1/127
@@ -80,15 +80,38 @@ INLINE __m512 scales_of(const PackedWeights *w, const uint8_t *tile, int64_t blo
 }
 
 INLINE __m512i zero_points_of(const PackedWeights *w, const uint8_t *tile, int64_t block) {
-  if (!w->asymmetric) return _mm512_set1_epi32(8);
+  if (!w->asymmetric) return _mm512_set1_epi32(w->shape.bits == 4 ? 8 : 128);
   return _mm512_cvtepu8_epi32(_mm_load_si128((const __m128i *)(tile + zero_points_at(w, block))));
 }
 
-/* Repack one span of a tile of 4 bits: its scales, and its elements plus 128, all bits of `offset` inverted. */
+/* Return the elements of a word's line as codes of 0 .. 15 or 0 .. 31, the first four in `first`. */
+INLINE void codes_of(const PackedWeights *w, const uint8_t *tile, int64_t k, const int bits, __m512i *first,
+                     __m512i *second) {
+  const __m512i words = _mm512_load_si512(tile + word_at(w, k));
+  if (bits == 4) {
+    const __m512i low = _mm512_set1_epi8(15);
+    *first = _mm512_and_si512(words, low);
+    *second = _mm512_and_si512(_mm512_srli_epi16(words, 4), low);
+    return;
+  }
+  /* high << 1 | bit: 0xF8 is the table of a | (b & c) */
+  const __m512i low = _mm512_load_si512(tile + low_bits_at(w, k)), high = _mm512_set1_epi8(30),
+                one = _mm512_set1_epi8(1);
+  const unsigned number = (unsigned)(k % LOW_STEP / 4);
+  *first = _mm512_ternarylogic_epi32(_mm512_and_si512(_mm512_slli_epi16(words, 1), high),
+                                     _mm512_srli_epi16(low, number), one, 0xF8);
+  *second = _mm512_ternarylogic_epi32(_mm512_and_si512(_mm512_srli_epi16(words, 3), high),
+                                      _mm512_srli_epi16(low, number + 1), one, 0xF8);
+}
+
+/* Repack one span of a tile of 4 or 5 bits: its scales, and its elements plus 128, all bits of `offset` inverted. */
 INLINE void repack_span(const PackedWeights *w, const uint8_t *tile, int64_t from, int64_t to, float *scales,
-                        uint8_t *bytes, __m512i offset) {
+                        uint8_t *bytes, __m512i offset, const int bits) {
   const int64_t size = w->shape.block_size, first = from / size, last = (to - 1) / size;
-  const __m512i top = _mm512_set1_epi32(15), low_half = _mm512_set1_epi32(0xFFFF), to_both = _mm512_set1_epi32(0x10001);
+  /* Scales and zero points of 5 bits are those of elements of 8 bits, which are 8 times as large as the codes. */
+  const int shift = bits == 4 ? 0 : 3;
+  const __m512i top = _mm512_set1_epi32(bits == 4 ? 15 : 248), low_half = _mm512_set1_epi32(0xFFFF),
+                to_both = _mm512_set1_epi32(0x10001);
   __m512 most = _mm512_setzero_ps();
   for (int64_t block = first; block <= last; block++) {
     const __m512 scale = scales_of(w, tile, block);
@@ -100,22 +123,25 @@ INLINE void repack_span(const PackedWeights *w, const uint8_t *tile, int64_t fro
   /* In units of 1/256, so that products fit 16 bits and their upper halves are the bytes. */
   const __m512 factor = _mm512_maskz_div_ps(some, _mm512_set1_ps(127.0f * 256.0f), most);
   _mm512_store_ps(scales, _mm512_mul_ps(most, _mm512_set1_ps(1.0f / 127.0f)));
-  const __m512i low = _mm512_set1_epi16(15), upper = _mm512_set1_epi16((short)0xFF00);
+  const __m512i low = _mm512_set1_epi16(255), upper = _mm512_set1_epi16((short)0xFF00);
   for (int64_t block = first; block <= last; block++) {
     const __m512 scale = scales_of(w, tile, block);
     const __m512i zero = zero_points_of(w, tile, block);
-    const __m512i each = _mm512_cvtps_epi32(_mm512_mul_ps(scale, factor));
-    const __m512i less = _mm512_sub_epi32(_mm512_set1_epi32((128 << 8) + 128), _mm512_mullo_epi32(zero, each));
+    const __m512 step = bits == 4 ? scale : _mm512_mul_ps(scale, _mm512_set1_ps(8));
+    const __m512i each = _mm512_cvtps_epi32(_mm512_mul_ps(step, factor));
+    const __m512i zeros = _mm512_srai_epi32(_mm512_mullo_epi32(zero, each), shift);
+    const __m512i less = _mm512_sub_epi32(_mm512_set1_epi32((128 << 8) + 128), zeros);
     const __m512i by = _mm512_mullo_epi32(_mm512_and_si512(each, low_half), to_both);
     const __m512i add = _mm512_mullo_epi32(_mm512_and_si512(less, low_half), to_both);
     const int64_t begin = larger(from, block * size), end = smaller(to, (block + 1) * size);
     for (int64_t k = begin; k < end; k += 8) {
-      const __m512i codes = _mm512_load_si512(tile + word_at(w, k));
+      __m512i first_four, second_four;
+      codes_of(w, tile, k, bits, &first_four, &second_four);
 #define MADE(CODES) _mm512_add_epi16(_mm512_mullo_epi16(CODES, by), add)
-      const __m512i a = MADE(_mm512_and_si512(codes, low));
-      const __m512i b = MADE(_mm512_and_si512(_mm512_srli_epi16(codes, 8), low));
-      const __m512i c = MADE(_mm512_and_si512(_mm512_srli_epi16(codes, 4), low));
-      const __m512i d = MADE(_mm512_srli_epi16(codes, 12));
+      const __m512i a = MADE(_mm512_and_si512(first_four, low));
+      const __m512i b = MADE(_mm512_srli_epi16(first_four, 8));
+      const __m512i c = MADE(_mm512_and_si512(second_four, low));
+      const __m512i d = MADE(_mm512_srli_epi16(second_four, 8));
 #undef MADE
       uint8_t *to_words = bytes + (k - from) * LANES;
       _mm512_store_si512(
@@ -142,7 +168,8 @@ INLINE void repack_tiles(const PackedWeights *w, int64_t from, int64_t to, uint8
     for (int64_t k = 0; k < w->shape.k; k += SPAN, scales += LANES) {
       const int64_t end = smaller(k + SPAN, w->shape.k);
       if (w->shape.bits == 8) copy_span(w, source, k, end, scales, memory + k * LANES, offset);
-      else repack_span(w, source, k, end, scales, memory + k * LANES, offset);
+      else if (w->shape.bits == 4) repack_span(w, source, k, end, scales, memory + k * LANES, offset, 4);
+      else repack_span(w, source, k, end, scales, memory + k * LANES, offset, FIVE_BITS);
     }
   }
 }

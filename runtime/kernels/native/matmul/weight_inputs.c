@@ -24,8 +24,11 @@ static MatMulShape read_shape(Node *node, const char *suffix) {
   };
   suffixed(node, "accuracy_level", suffix, 0, 4, 4);
   suffixed(node, "weight_prepacked", suffix, 0, 0, 0);
-  if (bits != 4 && bits != 8)
-    refuse(node, ORT_NOT_IMPLEMENTED, "attribute bits%s is %d; it must be 4 or 8", suffix, shape.bits);
+  if (bits != 4 && bits != FIVE_BITS && bits != 8)
+    refuse(node, ORT_NOT_IMPLEMENTED, "attribute bits%s is %d; it must be 4, 5 or 8", suffix, shape.bits);
+  if (bits == FIVE_BITS && size < LOW_STEP)
+    refuse(node, ORT_NOT_IMPLEMENTED, "attribute block_size%s is %d; it must be %d or more with 5 bits", suffix,
+           shape.block_size, LOW_STEP);
   if ((size & (size - 1)) != 0)
     refuse(node, ORT_NOT_IMPLEMENTED, "attribute block_size%s is %d; it must be a power of two", suffix,
            shape.block_size);
@@ -41,33 +44,54 @@ static void check_columns(Node *node, const Tensor *tensor, const char *meaning,
   check_shape(node, tensor, meaning, sizes, 2);
 }
 
-static StoredWeights read_weights(Node *node, size_t first, const MatMulShape *shape) {
+static StoredWeights read_weights(Node *node, size_t first, size_t low_at, const MatMulShape *shape) {
   StoredWeights stored = {0};
   const Tensor codes = constant_input(node, first + CODES), scales = constant_input(node, first + SCALES);
   const Tensor zero_points = constant_input(node, first + ZERO_POINTS);
-  const int computed = has_input(node, first + ZERO_POINTS) && !zero_points.given;
+  const Tensor low_bits = constant_input(node, low_at);
+  const int zeros_computed = has_input(node, first + ZERO_POINTS) && !zero_points.given;
+  const int low_computed = has_input(node, low_at) && !low_bits.given;
   if (node->status != NULL) return stored;
-  const Tensor *computed_one = !codes.given ? &codes : !scales.given ? &scales : computed ? &zero_points : NULL;
+  const Tensor *computed_one = !codes.given     ? &codes
+                               : !scales.given  ? &scales
+                               : zeros_computed ? &zero_points
+                               : low_computed   ? &low_bits
+                                                : NULL;
   if (computed_one != NULL) {
     refuse(node, ORT_NOT_IMPLEMENTED, "input %s is computed; it must be a constant of the graph", computed_one->name);
     return stored;
   }
   check_floats(node, &scales);
-  CHECK_SHAPE(node, &codes, "[N, ceil(K / block_size), block_size * bits / 8]", shape->n, shape->blocks,
-              shape->block_size * shape->bits / 8);
+  const int bits = stored_bits(shape->bits), zeros = zero_bits(shape->bits);
+  if (shape->bits != FIVE_BITS) {
+    check_no_input(node, low_at, "attribute bits is not 5");
+    CHECK_SHAPE(node, &codes, "[N, ceil(K / block_size), block_size * bits / 8]", shape->n, shape->blocks,
+                shape->block_size * bits / 8);
+  } else {
+    CHECK_SHAPE(node, &codes, "[N, ceil(K / block_size), block_size / 2]", shape->n, shape->blocks,
+                shape->block_size * bits / 8);
+    if (node->status == NULL && !low_bits.given)
+      refuse(node, ORT_INVALID_ARGUMENT, "input %s is missing; elements of 5 bits need it",
+             node->op->inputs[low_at].name);
+    else
+      CHECK_SHAPE(node, &low_bits, "[N, ceil(K / block_size), block_size / 8]", shape->n, shape->blocks,
+                  shape->block_size / 8);
+  }
   check_columns(node, &scales, "[N, ceil(K / block_size)]", shape, shape->blocks);
   if (zero_points.given)
-    check_columns(node, &zero_points, "[N, ceil(blocks * bits / 8)]", shape, (shape->blocks * shape->bits + 7) / 8);
+    check_columns(node, &zero_points, shape->bits == FIVE_BITS ? "[N, blocks]" : "[N, ceil(blocks * bits / 8)]", shape,
+                  (shape->blocks * zeros + 7) / 8);
   stored.weights = codes.data;
+  stored.low_bits = low_bits.data;
   stored.scales = scales.data;
   stored.halves = scales.type == FLOAT16;
   stored.zero_points = zero_points.data;
   return stored;
 }
 
-Matrix create_matrix(Node *node, size_t first, const char *suffix) {
+Matrix create_matrix(Node *node, size_t first, size_t low_bits, const char *suffix) {
   Matrix matrix = {.shape = read_shape(node, suffix)};
-  const StoredWeights stored = read_weights(node, first, &matrix.shape);
+  const StoredWeights stored = read_weights(node, first, low_bits, &matrix.shape);
   if (node->status == NULL && !matmul_packable(&matrix.shape, &stored))
     refuse(node, ORT_NOT_IMPLEMENTED, "input %s has a number that is not finite, or not below 2^100",
            node->op->inputs[first + SCALES].name);

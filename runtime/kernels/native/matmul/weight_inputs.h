@@ -13,9 +13,9 @@ typedef struct {
   PackedWeights *weights;
 } Matrix;
 
-/* Pack the matrix whose inputs begin at `first`, unless the node is refused. Its attributes are those of MatMulNBits, with
- * `suffix` appended to the names. */
-Matrix create_matrix(Node *node, size_t first, const char *suffix);
+/* Pack the matrix whose inputs begin at `first`, and whose low bits are input `low_bits`, unless the node is refused. Its
+ * attributes are those of MatMulNBits, with `suffix` appended to the names. */
+Matrix create_matrix(Node *node, size_t first, size_t low_bits, const char *suffix);
 
 /* Check that a bias, which may be absent, has an element for each row of a matrix; return its elements, or NULL. */
 const float *check_bias(Node *node, const Tensor *bias, const MatMulShape *shape);

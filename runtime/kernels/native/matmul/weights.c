@@ -17,7 +17,7 @@
 enum {
   RELEASE_BYTES = 1
       << 24, /* of stored weights after which their pages are released, so that not all are in memory at once */
-  PARTS = 3, /* of stored weights: weights, scales, zero points */
+  PARTS = 4, /* of stored weights: weights, scales, zero points, low bits */
 };
 
 #define MOST_SCALE 0x1p100f
@@ -57,7 +57,7 @@ const char *matmul_layout(void) {
 }
 
 static uint8_t zero_point(const uint8_t *row, int64_t block, int bits) {
-  if (bits == 8) return row[block];
+  if (zero_bits(bits) == 8) return row[block];
   return block % 2 ? row[block / 2] >> 4 : row[block / 2] & 15;
 }
 
@@ -82,10 +82,28 @@ static int needs_wide_scales(const MatMulShape *shape, const StoredWeights *stor
   return 0;
 }
 
+/* Return how many bytes a row of stored weights has, and one of zero points. */
+static int64_t stored_row_bytes(const MatMulShape *shape) {
+  return shape->blocks * shape->block_size * stored_bits(shape->bits) / 8;
+}
+
+static int64_t zero_row_bytes(const MatMulShape *shape) { return ceil_div(shape->blocks * zero_bits(shape->bits), 8); }
+
+static int64_t low_row_bytes(const MatMulShape *shape) { return shape->blocks * shape->block_size / 8; }
+
+/* Copy the low bits of 16 rows. */
+static void pack_low_bits(const PackedWeights *packed, const uint8_t *low_bits, const int64_t rows[LANES],
+                          uint8_t *tile) {
+  const int64_t bytes = low_row_bytes(&packed->shape);
+  for (int64_t at = 0; at < bytes; at += LOW_STEP / 8)
+    for (int lane = 0; lane < LANES; lane++)
+      memcpy(tile + low_bits_at(packed, 8 * at) + lane * (LOW_STEP / 8), low_bits + rows[lane] * bytes + at,
+             LOW_STEP / 8);
+}
+
 static void pack_tile(const PackedWeights *packed, const StoredWeights *stored, int64_t tile) {
   const MatMulShape *shape = &packed->shape;
-  const int bits = shape->bits;
-  const int64_t bytes = shape->blocks * shape->block_size * bits / 8, stride = ceil_div(shape->blocks * bits, 8);
+  const int64_t bytes = stored_row_bytes(shape), stride = zero_row_bytes(shape);
   uint8_t *to = packed->tiles + tile * packed->tile_bytes;
   int64_t rows[LANES];
   const uint8_t *weights[LANES];
@@ -97,10 +115,12 @@ static void pack_tile(const PackedWeights *packed, const StoredWeights *stored, 
     for (int lane = 0; lane < LANES; lane++) {
       pack_scale(packed, stored, rows[lane] * shape->blocks + block, to + scales_at(packed, block), lane);
       if (packed->asymmetric)
-        to[zero_points_at(packed, block) + lane] = zero_point(stored->zero_points + rows[lane] * stride, block, bits);
+        to[zero_points_at(packed, block) + lane] =
+            zero_point(stored->zero_points + rows[lane] * stride, block, shape->bits);
     }
   }
   packed->with->pack(packed, weights, bytes, to);
+  if (stored->low_bits != NULL) pack_low_bits(packed, stored->low_bits, rows, to);
 }
 
 static size_t packed_bytes(const PackedWeights *packed) {
@@ -109,16 +129,19 @@ static size_t packed_bytes(const PackedWeights *packed) {
 
 /* Stored weights, and how many bytes of each part a row has. */
 typedef struct {
-  MappedRange pages[3];
-  int64_t sizes[3];
+  MappedRange pages[PARTS];
+  int64_t sizes[PARTS];
 } Parts;
 
 static Parts parts_of(const MatMulShape *shape, const StoredWeights *stored) {
   Parts parts = {
-      .pages = {{.data = stored->weights}, {.data = stored->scales}, {.data = stored->zero_points}},
-      .sizes = {shape->blocks * shape->block_size * shape->bits / 8,
-                shape->blocks * (int64_t)(stored->halves ? sizeof(uint16_t) : sizeof(float)),
-                stored->zero_points != NULL ? ceil_div(shape->blocks * shape->bits, 8) : 0},
+      .pages = {{.data = stored->weights},
+                {.data = stored->scales},
+                {.data = stored->zero_points},
+                {.data = stored->low_bits}},
+      .sizes = {stored_row_bytes(shape), shape->blocks * (int64_t)(stored->halves ? sizeof(uint16_t) : sizeof(float)),
+                stored->zero_points != NULL ? zero_row_bytes(shape) : 0,
+                stored->low_bits != NULL ? low_row_bytes(shape) : 0},
   };
   for (int part = 0; part < PARTS; part++) parts.pages[part].bytes = shape->n * parts.sizes[part];
   find_mapped_files(parts.pages, PARTS);

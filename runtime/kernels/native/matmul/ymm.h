@@ -2,7 +2,8 @@
  * includes this. That file defines TARGET (its attribute), INLINE, NAME and LABEL (of its Instructions), supported(), and
  *
  *     stored(w)              weights of 8 bits as they are packed, w - OFFSET
- *     dot(sum, w, x, bits)   adds the linears of bytes of W, as they are packed, and signed bytes of x to a sum
+ *     dot(sum, w, x, bits)   adds the products of bytes of W, as they are packed, and signed bytes of x to a sum
+ *     dot_five(sum, w, x)    adds those of two vectors each of W, of 5 bits, and of x
  *     total(sum, bits)       that sum as 8 of 32 bits
  *     start_of(minus_zeros, pairs)  the start of sums of weights of 4 bits: -zero_point, twice in 16 bits, multiplied by the sums of
  *                            the elements 0 and 1, and 2 and 3, of each four of x
@@ -39,7 +40,7 @@ INLINE __m256i load_elements(const uint8_t *row, int64_t bytes, int64_t at, int 
 
 TARGET static void pack(const PackedWeights *packed, const uint8_t *const rows[LANES], int64_t bytes, uint8_t *tile) {
   const MatMulShape *shape = &packed->shape;
-  const int bits = shape->bits;
+  const int bits = stored_bits(shape->bits);
   const int64_t end = shape->blocks * shape->block_size;
   for (int64_t k = 0; k < end; k += 32) {
     for (int lane = 0; lane < LANES; lane += HALF) {
@@ -122,6 +123,12 @@ INLINE __m256 scales_of(const PackedWeights *w, const uint8_t *tile, int64_t blo
                  : _mm256_cvtph_ps(_mm_load_si128((const __m128i *)scales + half));
 }
 
+/* Return codes of 5 bits: the bits 1 to 4 of `high`, and the bit `number` of each byte of `low`. */
+INLINE __m256i with_low_bits(__m256i high, __m256i low, const int number) {
+  const __m256i bit = _mm256_and_si256(_mm256_srli_epi16(low, number), _mm256_set1_epi8(1));
+  return _mm256_or_si256(_mm256_and_si256(high, _mm256_set1_epi8(30)), bit);
+}
+
 /* Compute y[row .. row + rows, 16 columns of a tile]. */
 INLINE void multiply(const Job *job, int64_t tile, int64_t row, const int rows, const int bits, const int step,
                      const int asymmetric) {
@@ -131,7 +138,7 @@ INLINE void multiply(const Job *job, int64_t tile, int64_t row, const int rows, 
   const uint8_t *x = job->x->rows + row * row_stride;
   const __m256i low = _mm256_set1_epi8(15);
   const int64_t block_size = w->shape.block_size;
-  const int offset = bits == 8 ? OFFSET : 0;
+  const int offset = bits == 8 ? OFFSET : 0, stored = stored_bits(bits);
   __m256 y[2][MAX_ROWS];
   for (int r = 0; r < rows; r++) y[0][r] = y[1][r] = _mm256_setzero_ps();
   for (int64_t block = 0; block < w->shape.blocks; block++) {
@@ -148,15 +155,29 @@ INLINE void multiply(const Job *job, int64_t tile, int64_t row, const int rows, 
          k += step, at += step * LANES * bits / 8, x += row_bytes(step, step)) {
       __m256i sum[2][MAX_ROWS];
       UNROLL(8) for (int r = 0; r < rows; r++) sum[0][r] = sum[1][r] = _mm256_setzero_si256();
-      UNROLL(2) for (int i = 0; i < step / 4; i += 8 / bits) {
-        const __m256i *words = (const __m256i *)(at + i * LANES * bits / 2);
+      const uint8_t *first = bits == FIVE_BITS ? at + LINE : at; /* word */
+      UNROLL(2) for (int i = 0; i < step / 4; i += 8 / stored) {
+        const __m256i *words = (const __m256i *)(first + i * LANES * stored / 2);
         __m256i v[2][2]; /* of each half of the tile: one word, or two words of 4 bits, in each lane */
         UNROLL(2) for (int half = 0; half < 2; half++) {
           const __m256i both = _mm256_load_si256(words + half);
+          if (bits == FIVE_BITS) {
+            const __m256i low_bits = _mm256_load_si256((const __m256i *)at + half);
+            v[half][0] = with_low_bits(_mm256_slli_epi16(both, 1), low_bits, i);
+            v[half][1] = with_low_bits(_mm256_srli_epi16(both, 3), low_bits, i + 1);
+            continue;
+          }
           v[half][0] = bits == 8 ? both : _mm256_and_si256(both, low);
           v[half][1] = bits == 8 ? both : _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
         }
         UNROLL(8) for (int r = 0; r < rows; r++) {
+          if (bits == FIVE_BITS) {
+            const uint8_t *q = x + r * row_stride + sizeof(StepHeader) + 4 * i;
+            const __m256i fours[2] = {four_of(q), four_of(q + 4)};
+            sum[0][r] = dot_five(sum[0][r], v[0], fours);
+            sum[1][r] = dot_five(sum[1][r], v[1], fours);
+            continue;
+          }
           UNROLL(2) for (int part = 0; part < 8 / bits; part++) {
             const __m256i four = four_of(x + r * row_stride + sizeof(StepHeader) + 4 * (i + part));
             sum[0][r] = dot(sum[0][r], v[0][part], four, bits);
@@ -167,10 +188,11 @@ INLINE void multiply(const Job *job, int64_t tile, int64_t row, const int rows, 
       UNROLL(8) for (int r = 0; r < rows; r++) {
         StepHeader known;
         memcpy(&known, x + r * row_stride, sizeof known);
-        const __m256i from = _mm256_set1_epi32(asymmetric ? known.sum : bits == 8 ? known.start : -8 * known.sum);
+        const __m256i from = _mm256_set1_epi32(asymmetric ? known.sum : bits == 4 ? -8 * known.sum : known.start);
         const __m256 x_scale = _mm256_set1_ps(known.scale);
         UNROLL(2) for (int half = 0; half < 2; half++) {
           __m256i whole = total(sum[half][r], bits);
+          if (bits == FIVE_BITS) whole = _mm256_slli_epi32(whole, 3); /* as elements of 8 bits */
           if (asymmetric) whole = _mm256_sub_epi32(whole, _mm256_mullo_epi32(from, zero[half]));
           else if (offset == 0) whole = _mm256_add_epi32(whole, from);
           y[half][r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(whole), _mm256_mul_ps(scale[half], x_scale), y[half][r]);

@@ -5,30 +5,33 @@ from dataclasses import replace
 import numpy as np
 
 from .case import Array, Case, Value, check_close, need
-from .matmul import draw_offset
+from .matmul import FIVE_BITS, LOW_STEP, draw_format, draw_offset, joined
 
-DATA, INDICES, SCALES, ZERO_POINTS = range(4)
+DATA, INDICES, SCALES, ZERO_POINTS, LOW_BITS = range(5)
 ATTRIBUTES = ("bits", "block_size", "gather_axis", "quantize_axis")
 
 
 def draw(random: np.random.Generator) -> Case:
     """Draw a table in blocks, [V, blocks, bytes], or plain, [V, bytes], and indices."""
-    bits, block = int(random.choice([4, 8])), int(random.choice([16, 32, 64, 128]))
+    bits, block = draw_format(random, [16, 32, 64, 128])
     rows, blocks = int(random.integers(1, 60)), int(random.integers(1, 9))
-    codes = random.integers(0, 256, (rows, blocks, block * bits // 8), dtype=np.uint8)
+    codes = random.integers(0, 256, (rows, blocks, block * (8 if bits == 8 else 4) // 8), dtype=np.uint8)
+    low_bits = random.integers(0, 256, (rows, blocks, block // 8), dtype=np.uint8)
     scales = random.uniform(-0.1, 0.1, (rows, blocks, 1)).astype(np.float16)
     if random.random() < 0.5:
-        codes, scales = codes.reshape(rows, -1), scales.reshape(rows, -1)
+        codes, scales, low_bits = (array.reshape(rows, -1) for array in (codes, scales, low_bits))
     stored = scales if random.random() < 0.5 else scales.astype(np.float32)
     shape = [(), (5,), (1, 1), (2, 3), (0,), (40,), (1, 2, 2)][int(random.integers(7))]
     indices = random.integers(-rows, rows, shape, dtype=np.int64)
     attributes = {"bits": bits, "block_size": block, "gather_axis": 0, "quantize_axis": codes.ndim - 1}
     held = random.random() < 0.1
-    inputs = (
+    inputs: tuple[Value | None, ...] = (
         Value(codes, True, draw_offset(random)),
         Value(np.asarray(indices), held, draw_offset(random) if held else None),
         Value(stored, True, draw_offset(random)),
     )
+    if bits == FIVE_BITS:
+        inputs = (*inputs, None, Value(low_bits, True, draw_offset(random)))
     return Case("GatherBlockQuantized", attributes, inputs, (True,))
 
 
@@ -41,14 +44,20 @@ def check(case: Case, found: list[Array | None]) -> None:
     assert codes is not None
     assert indices is not None
     assert scales is not None
-    need(bits in (4, 8) and block >= 16 and block & (block - 1) == 0, f"bits is {bits}, block_size is {block}")
+    low_bits = case.get(LOW_BITS)
+    least = LOW_STEP if bits == FIVE_BITS else 16
+    need(bits in (4, 5, 8) and block >= least and block & (block - 1) == 0, f"bits is {bits}, block_size is {block}")
     need(case.integer("gather_axis") == 0, "another axis is gathered")
     need(codes.ndim >= 2 and case.integer("quantize_axis", 1) in (codes.ndim - 1, -1), "another axis is quantized")
-    width = codes.shape[-1] * 8 // bits
+    width = codes.shape[-1] * (1 if bits == 8 else 2)
+    need((low_bits is not None) == (bits == FIVE_BITS), "low bits are missing, or not wanted")
     need(width % block == 0 and scales.shape == (*codes.shape[:-1], width // block), "scales do not fit the table")
     need(((indices >= -len(codes)) & (indices < len(codes))).all(), "indices are out of range")
     wide = codes if bits == 8 else np.stack([codes & 15, codes >> 4], axis=-1).reshape(*codes.shape[:-1], width)
-    signed = wide.astype(np.float32) - np.float32(2 ** (bits - 1))
+    if low_bits is not None:
+        need(low_bits.dtype == np.uint8 and low_bits.shape == (*codes.shape[:-1], width // 8), "low bits do not fit")
+        wide = joined(wide, low_bits)
+    signed = wide.astype(np.float32) - np.float32(8 if bits == 4 else 128)
     with np.errstate(all="ignore"):
         table = signed * np.repeat(scales.astype(np.float32), block, axis=-1)
     wanted = table[indices] if len(codes) else np.zeros((*indices.shape, *table.shape[1:]), np.float32)
@@ -56,7 +65,9 @@ def check(case: Case, found: list[Array | None]) -> None:
 
 
 def with_float_scales(case: Case) -> Case | None:
-    """Return the case for ONNX Runtime's operator, in float32."""
+    """Return the case for ONNX Runtime's operator, in float32; None for 5 bits, which it has not."""
+    if case.integer("bits", 4) == FIVE_BITS:
+        return None
     scales = case.inputs[SCALES] if len(case.inputs) > SCALES else None
     if scales is None or scales.array.dtype != np.float16:
         return case.with_attributes(ATTRIBUTES)

@@ -7,8 +7,10 @@ from intaglio.runtime import kernels
 
 from .case import Array, Case, InvalidError, Value, check_close, need
 
-MATRIX = 4  # inputs of a matrix: codes, scales, zero points, bias
-CODES, SCALES, ZERO_POINTS, GROUP_INDEX, BIAS = range(1, 6)  # inputs of MatMulNBits
+MATRIX = 5  # inputs of a matrix: codes, scales, zero points, bias, low bits
+CODES, SCALES, ZERO_POINTS, GROUP_INDEX, BIAS, LOW_BITS = range(1, 7)  # inputs of MatMulNBits
+FIVE_BITS = 5
+LOW_STEP = 32  # elements of 5 bits whose lowest bits are together
 SKIP, NORM, MATRICES = 1, 2, 3  # inputs of MergedMatMulNBits
 ATTRIBUTES = ("N", "K", "bits", "block_size", "accuracy_level")
 SPAN = 128  # weights of a row that share a scale if they are repacked
@@ -42,11 +44,18 @@ class Product:
 # ---- drawing -------------------------------------------------------------------------------------------------------
 
 
+def draw_format(random: np.random.Generator, blocks: list[int]) -> tuple[int, int]:
+    """Return a number of bits and a block size."""
+    bits = int(random.choice([4, FIVE_BITS, 8]))
+    return bits, int(random.choice([block for block in blocks if bits != FIVE_BITS or block >= LOW_STEP]))
+
+
 def draw_matrix(random: np.random.Generator, n: int, k: int) -> tuple[dict[str, int], list[Value | None]]:
     """Return the attributes and inputs of a matrix."""
-    bits, block = int(random.choice([4, 8])), int(random.choice([16, 32, 64, 128, 256]))
+    bits, block = draw_format(random, [16, 32, 64, 128, 256])
     blocks = -(-k // block)
-    codes = random.integers(0, 256, (n, blocks, block * bits // 8), dtype=np.uint8)
+    codes = random.integers(0, 256, (n, blocks, block * (8 if bits == 8 else 4) // 8), dtype=np.uint8)
+    low_bits = random.integers(0, 256, (n, blocks, block // 8), dtype=np.uint8) if bits == FIVE_BITS else None
     scales = random.uniform(-0.02, 0.02, (n, blocks)).astype(np.float16)
     if random.random() < 0.2:
         scales.flat[random.integers(scales.size)] = random.choice([0, 6e-8, 1e-5, 2])
@@ -59,10 +68,10 @@ def draw_matrix(random: np.random.Generator, n: int, k: int) -> tuple[dict[str, 
         stored = stored.reshape(-1)
     zeros = None
     if random.random() < 0.5:
-        zeros = random.integers(0, 256, (n, -(-blocks * bits // 8)), dtype=np.uint8)
+        zeros = random.integers(0, 256, (n, -(-blocks // 2) if bits == 4 else blocks), dtype=np.uint8)
         zeros = zeros.reshape(-1) if random.random() < 0.5 else zeros
     bias = random.normal(size=n).astype(np.float32) if random.random() < 0.5 else None
-    arrays = (codes, stored, zeros, bias)
+    arrays = (codes, stored, zeros, bias, low_bits)
     values = [None if array is None else Value(array, True, draw_offset(random)) for array in arrays]
     return {"N": n, "K": k, "bits": bits, "block_size": block, "accuracy_level": 4}, values
 
@@ -88,8 +97,9 @@ def draw_size(random: np.random.Generator, most: int) -> int:
 
 def draw(random: np.random.Generator) -> Case:
     n, k = draw_size(random, 400), draw_size(random, 1200)
-    attributes, (codes, scales, zeros, bias) = draw_matrix(random, n, k)
-    return Case("MatMulNBits", attributes, (Value(draw_x(random, k)), codes, scales, zeros, None, bias), (True,))
+    attributes, (codes, scales, zeros, bias, low_bits) = draw_matrix(random, n, k)
+    inputs = (Value(draw_x(random, k)), codes, scales, zeros, None, bias, low_bits)
+    return Case("MatMulNBits", attributes, inputs if low_bits is not None else inputs[:-1], (True,))
 
 
 def draw_merged(random: np.random.Generator) -> Case:
@@ -119,7 +129,13 @@ def draw_merged(random: np.random.Generator) -> Case:
 # ---- results -------------------------------------------------------------------------------------------------------
 
 
-def read_matrix(case: Case, suffix: str, first: int, bias: int) -> Matrix:
+def joined(upper: Array, low_bits: Array) -> Array:
+    """Return elements of 5 bits, which are those of 8 with three zeros, from their upper four bits [..., k]."""
+    words = low_bits.reshape(*upper.shape[:-1], -1, 1, 4) >> np.arange(8, dtype=np.uint8)[:, None]
+    return np.asarray(upper.astype(np.uint8) << 4 | (words & 1).reshape(upper.shape) << 3)
+
+
+def read_matrix(case: Case, suffix: str, first: int, bias: int, low: int) -> Matrix:
     """Check a matrix's attributes and inputs against the specification, and dequantize it.
 
     Raises:
@@ -127,47 +143,61 @@ def read_matrix(case: Case, suffix: str, first: int, bias: int) -> Matrix:
     """
     n, k, bits = case.integer(f"N{suffix}"), case.integer(f"K{suffix}"), case.integer(f"bits{suffix}", 4)
     block = case.integer(f"block_size{suffix}")
-    need(bits in (4, 8) and block in (16, 32, 64, 128, 256), f"bits is {bits}, block_size is {block}")
+    five = bits == FIVE_BITS
+    need(bits in (4, 5, 8) and block in (16, 32, 64, 128, 256), f"bits is {bits}, block_size is {block}")
+    need(not five or block >= LOW_STEP, f"block_size is {block} with 5 bits")
     need(n > 0 and k > 0 and case.integer(f"accuracy_level{suffix}") == 4, f"N is {n}, K is {k}")
-    codes, scales, zeros, added = (case.get(at) for at in (first, first + 1, first + 2, bias))
+    codes, scales, zeros, added, low_bits = (case.get(at) for at in (first, first + 1, first + 2, bias, low))
     blocks = -(-k // block)
     need(codes is not None and scales is not None, "codes or scales are missing")
     assert codes is not None
     assert scales is not None
-    need(codes.shape == (n, blocks, block * bits // 8), f"codes are {codes.shape}")
+    need(codes.shape == (n, blocks, block * (8 if bits == 8 else 4) // 8), f"codes are {codes.shape}")
+    need((low_bits is not None) == five, "low bits are missing, or not wanted")
+    need(low_bits is None or low_bits.shape == (n, blocks, block // 8), "low bits do not fit")
+    need(low_bits is None or low_bits.dtype == np.uint8, "low bits are no bytes")
     need(codes.dtype == np.uint8 and scales.dtype in (np.float32, np.float16), f"scales are {scales.dtype}")
     need(scales.size == n * blocks, f"scales are {scales.shape}")
     need(scales.dtype == np.float16 or bool((np.abs(scales) < 2.0**100).all()), "scales are not below 2^100")
     wide = codes.reshape(n, -1)
-    middle = np.full((n, blocks), 2 ** (bits - 1))
-    if bits == 4:
+    middle = np.full((n, blocks), 8 if bits == 4 else 128)
+    if bits != 8:
         wide = np.stack([wide & 15, wide >> 4], axis=-1).reshape(n, -1)
+    if low_bits is not None:
+        wide = joined(wide, low_bits.reshape(n, -1))
     if zeros is not None:
-        width = -(-blocks * bits // 8)
+        width = -(-blocks // 2) if bits == 4 else blocks
         need(zeros.dtype == np.uint8 and zeros.size == n * width, f"zero points are {zeros.shape}")
         rows = zeros.reshape(n, width)
-        middle = rows if bits == 8 else np.stack([rows & 15, rows >> 4], axis=-1).reshape(n, -1)[:, :blocks]
+        middle = rows if bits != 4 else np.stack([rows & 15, rows >> 4], axis=-1).reshape(n, -1)[:, :blocks]
     need(added is None or (added.shape == (n,) and added.dtype == np.float32), "bias does not fit N")
     factor = scales.reshape(n, blocks).astype(np.float64)
     signed = wide.astype(np.int64) - np.repeat(middle.astype(np.int64), block, axis=1)
     weights = (signed * np.repeat(factor, block, axis=1))[:, :k]
     repacked = weights if bits == 8 and block >= SPAN and zeros is None else None
-    if bits == 4:
-        repacked = _repacked(signed, middle, factor, k, block)
+    if bits != 8:
+        repacked = _repacked(wide, middle, factor, k, block, 8 if five else 1)
     return Matrix(weights, repacked, added, block)
 
 
-def _repacked(codes: Array, zeros: Array, scales: Array, k: int, block: int) -> Array:
-    """Return weights as multiples of 1/127 of the largest number that the blocks of a span can hold (repacked.c)."""
+def _repacked(codes: Array, zeros: Array, scales: Array, k: int, block: int, unit: int) -> Array:
+    """Return weights as multiples of 1/127 of the largest number that the blocks of a span can hold (repacked.c).
+
+    Args:
+        codes: multiples of ``unit``, as zero points and scales are.
+    """
+    top = 15 if unit == 1 else 248
+    steps, zeros = codes.astype(np.int64) // unit, zeros.astype(np.int64)
     found, wide = [], scales.astype(np.float32)
     for start in range(0, k, SPAN):
         end = min(start + SPAN, k)
         blocks = slice(start // block, -(-end // block))
-        reach = np.maximum(zeros[:, blocks], 15 - zeros[:, blocks].astype(np.int64)).astype(np.float32)
+        reach = np.maximum(zeros[:, blocks], top - zeros[:, blocks]).astype(np.float32)
         most = (np.abs(wide[:, blocks]) * reach).max(axis=1, keepdims=True)
         factor = np.divide(np.float32(127 * 256), most, out=np.zeros_like(most), where=most > LEAST_SPAN)
-        each = np.rint(wide * factor).astype(np.int64)
-        whole = (codes[:, start:end] * np.repeat(each, block, axis=1)[:, start:end] + 128) >> 8
+        each = np.rint(wide * np.float32(unit) * factor).astype(np.int64)
+        less = np.repeat(zeros * each // unit, block, axis=1)[:, start:end]
+        whole = (steps[:, start:end] * np.repeat(each, block, axis=1)[:, start:end] - less + 128) >> 8
         found.append(whole * (most.astype(np.float64) / 127))
     return np.concatenate(found, axis=1)
 
@@ -223,7 +253,7 @@ def sequence_of(x: Array) -> int:
 def check(case: Case, found: list[Array | None]) -> None:
     """Compare a result of MatMulNBits."""
     need(case.get(GROUP_INDEX) is None, "there is g_idx")
-    matrix, x = read_matrix(case, "", CODES, BIAS), case.get(0)
+    matrix, x = read_matrix(case, "", CODES, BIAS, LOW_BITS), case.get(0)
     rows = rows_of(x, matrix.weights.shape[1])
     assert x is not None
     product = multiply(rows, matrix, sequence_of(x))
@@ -240,8 +270,8 @@ def check_merged(case: Case, found: list[Array | None]) -> None:
     count, swiglu = case.integer("matrices"), case.integer("swiglu") == 1
     need(1 + swiglu <= count <= 3, f"there are {count} matrices")
     matrices = [
-        read_matrix(case, str(number), MATRICES + number * MATRIX, MATRICES + number * MATRIX + 3)
-        for number in range(count)
+        read_matrix(case, str(number), first, first + 3, first + 4)
+        for number, first in enumerate(range(MATRICES, MATRICES + count * MATRIX, MATRIX))
     ]
     need(len(case.inputs) <= MATRICES + count * MATRIX, "there are inputs of more matrices")
     k = matrices[0].weights.shape[1]
@@ -299,7 +329,9 @@ def _gated(gate: Product, up: Product) -> Product:
 
 
 def with_float_scales(case: Case) -> Case | None:
-    """Return the case for ONNX Runtime's MatMulNBits, which takes no float16 scales, in float32."""
+    """Return the case for ONNX Runtime's MatMulNBits, which takes no float16 scales, in float32; it has no 5 bits."""
+    if case.integer("bits", 4) == FIVE_BITS:
+        return None
     scales = case.inputs[SCALES] if len(case.inputs) > SCALES else None
     if scales is None or case.inputs[0] is None:
         return None
@@ -313,7 +345,7 @@ def with_float_scales(case: Case) -> Case | None:
 
 def compare(case: Case, found: list[Array | None], theirs: list[Array | None]) -> None:
     """Compare with ONNX Runtime's product in float32: as far apart as rounding x to int8 explains."""
-    matrix, x = read_matrix(case, "", CODES, BIAS), case.get(0)
+    matrix, x = read_matrix(case, "", CODES, BIAS, LOW_BITS), case.get(0)
     wanted = theirs[0]
     if x is None or wanted is None:
         raise InvalidError("there is no input")
