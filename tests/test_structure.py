@@ -23,9 +23,9 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         "chat",
     ),
     "devices": (
-        "libraries presets",
+        "presets",
         "rules",
-        "expert_rules",
+        "expert_rules libraries",
         "findings",
         "kernels",
         "lint",

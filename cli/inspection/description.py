@@ -9,16 +9,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ...contract import BITS
 from ..sizes import size
 from .quantized import StoredFormats
-from .weights import StoredWeight, describe_formats, rows_by_kind
+from .weights import PART_SUFFIXES, StoredWeight, describe_formats, rows_by_kind
 
 if TYPE_CHECKING:
     from ...devices.runtimes import Support
 
 COMPUTED = " computed"
 """The suffix of groups of tensors that are computed from the config: rotary frequencies, constants."""
-
-QUANTIZATION_PARTS = (" scales", " zero points")
-"""The suffixes of groups that are parts of quantized weights."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +92,7 @@ class Description:
     def parameters(self) -> int:
         """The number of the checkpoint's parameters."""
         return sum(
-            group.elements for name, group in self.groups.items() if not name.endswith((COMPUTED, *QUANTIZATION_PARTS))
+            group.elements for name, group in self.groups.items() if not name.endswith((COMPUTED, *PART_SUFFIXES))
         )
 
     def cache_bytes(self, tokens: int, *, windowed: bool) -> int | None:

@@ -15,6 +15,13 @@ KINDS = tuple("embed_tokens qkv_proj q_proj k_proj v_proj o_proj gate_proj up_pr
 """The order of the kinds of projection; other kinds come last."""
 
 
+PARTS = ("low_bits", "scales", "zero_points", "offsets", "order", "inverse_order")
+"""The ends of the names of tensors that belong to a quantized weight's codes."""
+
+PART_SUFFIXES = tuple(f" {part.replace('_', ' ')}" for part in PARTS)
+"""The ends of the names of groups of such tensors."""
+
+
 @dataclass(frozen=True)
 class StoredWeight:
     """A matrix of a quantized artifact.
@@ -72,7 +79,7 @@ def part_of(name: str, manifest: Manifest) -> str | None:
     """Return ``low bits``, ``scales``, ``zero points``, ``offsets`` or an ``order`` of a quantized weight, or None."""
     if manifest.tensors[name].sources:
         return None
-    for part in ("low_bits", "scales", "zero_points", "offsets", "order", "inverse_order"):
+    for part in PARTS:
         owner, found, _ = name.rpartition(f".{part}")
         if found and manifest.tensors.get(f"{owner}.codes", _NONE).quantization:
             return part.replace("_", " ")

@@ -3,7 +3,7 @@
 A bias is folded in unless the form says otherwise. A tied embedding is stored once: both nodes take the same codes, and
 the bytes of its scales are used in two shapes. Scales are stored in float16, where that holds them, and widened by a
 Cast that ONNX Runtime folds when it loads the graph, or in the form of the device as they are used. Weights of 5 bits
-are those of 8 bits to both operators: a function joins their parts (``lowering.join_bits``).
+are those of 8 bits to both operators: a function joins their parts (``join_bits``).
 """
 
 from collections.abc import Callable, Iterator
@@ -13,10 +13,10 @@ import onnx_ir as ir
 
 from ...devices.presets import USUAL, GraphForm
 from ..graph import ExportGraph
-from ..lowering.join_bits import join_bits
 from ..quantize.formats.nbits import NBitsWeight
 from ..quantize.formats.weight import CODES, LOW_BITS, SCALES, ZERO_POINTS, RowSource
 from ..weights import Stacked, Stored, Transposed
+from .join_bits import join_bits
 from .stored_inputs import StoredInputs, add_offset_rows, add_offsets, offset_type, scale_type
 from .writer import Writer
 

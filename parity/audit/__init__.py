@@ -3,8 +3,8 @@
 Stored tensors are decoded from the operators' specifications and not by the exporter's code, so that an exporter's own
 mistakes do not pass.
 
-    stored, layouts, embeddings (the numbers that the graph computes with) ┐
-    expected, folds, fold_scales (the checkpoint's numbers) ───────────────┴─▶ comparison ─▶ audit ─▶ TensorError
+    reading (the numbers that the graph computes with) ────────┐
+    expected, folds, fold_scales (the checkpoint's numbers) ───┴─▶ comparison ─▶ audit ─▶ TensorError
     hypotheses, block_hypotheses ─▶ diagnosis (the cause of a mismatch)
     rotary, evaluation (tensors that follow from config.json: RoPE's)
 """

@@ -22,15 +22,15 @@ from ..report.thresholds import LAST_BIT
 from .carried import compare_codes, diagnose_codes, source_codes
 from .comparison import Comparison, compare
 from .diagnosis import WeightMismatch, diagnose
-from .embeddings import UnsupportedUse
 from .evidence import find_evidence
 from .expected import Expected, expected_of
-from .five_bits import check_function
 from .fold_scales import find_scales
 from .folds import FOLDING_METHODS, MAX_UNCERTAINTY, FoldFactors, StoredWeight
-from .layouts import Weight, weights_of
+from .reading.embeddings import UnsupportedUse
+from .reading.five_bits import check_function
+from .reading.layouts import Weight, weights_of
+from .reading.stored import FloatWeight
 from .rotary import check_rotary
-from .stored import FloatWeight
 
 FIVE_BITS = 5
 """Bits of the weights that a function of the graph joins."""

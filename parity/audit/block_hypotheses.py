@@ -10,8 +10,8 @@ from torch import Tensor
 from ...artifact import TensorEntry
 from .comparison import Comparison, by_block, not_nearest
 from .expected import Expected
-from .layouts import Weight
-from .stored import BlockPart, expand_blocks
+from .reading.layouts import Weight
+from .reading.stored import BlockPart, expand_blocks
 
 MAX_RATIO = {"rtn": 2.5, "awq": 2.5}
 """The error that a block may have, as a multiple of its tensor's recorded error; 4 for other methods."""

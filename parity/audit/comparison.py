@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from .expected import Expected
-from .layouts import Weight
-from .stored import BlockPart, FloatWeight, expand_blocks
+from .reading.layouts import Weight
+from .reading.stored import BlockPart, FloatWeight, expand_blocks
 
 LEAST_COLUMNS = 8
 """The direction of a block with fewer columns says nothing."""

@@ -8,8 +8,8 @@ from .block_hypotheses import diagnose_blocks
 from .comparison import Comparison
 from .expected import Expected
 from .hypotheses import diagnose_rows
-from .layouts import Weight
-from .stored import FloatWeight
+from .reading.layouts import Weight
+from .reading.stored import FloatWeight
 
 WRONG_ROW = 0.5
 """The relative error from which a row of a quantized weight is not the expected one."""

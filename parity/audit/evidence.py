@@ -3,7 +3,7 @@
 from ...artifact import TensorEntry
 from .comparison import Comparison
 from .expected import Expected
-from .layouts import Weight
+from .reading.layouts import Weight
 
 RECORDED = 1e-5
 """The relative difference that an error may have from the one in the manifest; both are sums of the same numbers."""

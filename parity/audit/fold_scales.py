@@ -10,7 +10,7 @@ from ...models.checkpoint import Checkpoint
 from .comparison import compare
 from .expected import Expected, expected_of
 from .folds import EPSILON, Fold, FoldFactors, StoredWeight, folds
-from .stored import BlockPart, FloatWeight, WeightPart, expand_blocks
+from .reading.stored import BlockPart, FloatWeight, WeightPart, expand_blocks
 
 CONFIRMED = 0.02
 """The part by which an error under the right scales may exceed the one in the manifest."""

@@ -16,7 +16,7 @@ from ...artifact import TensorEntry
 from ...models.checkpoint import Checkpoint
 from ...models.family import FAMILIES
 from .expected import Expected
-from .layouts import Weight
+from .reading.layouts import Weight
 
 FOLDING_METHODS = ("awq", "smoothquant")
 """Quantization methods that fold scales into the columns of a weight."""

@@ -8,8 +8,8 @@ from torch import Tensor
 from ...models.checkpoint import Checkpoint
 from .expected import Expected
 from .folds import EPSILON
-from .layouts import Weight
-from .stored import FloatWeight
+from .reading.layouts import Weight
+from .reading.stored import FloatWeight
 
 SAMPLE = 32
 """The number of wrong rows that are looked at."""

@@ -15,7 +15,7 @@ from ...models.rope import RopeConfig, RotaryEmbedding, inverse_frequencies
 from ..report.result import TensorError
 from .evaluation import evaluate
 from .folds import EPSILON
-from .stored import ROUNDED, StoredArray
+from .reading.stored import ROUNDED, StoredArray
 
 THETAS = (10_000.0, 500_000.0, 1_000_000.0, 5_000_000.0)
 """The thetas of checkpoints of these families, which may be mistaken for each other."""

@@ -208,5 +208,5 @@ def changed_graph(graph: Path, weights: Path, changes: Sequence[Change]) -> tupl
     functions = [(texts(one, FUNCTION_DOMAIN), texts(one, FUNCTION_NAME)) for one in texts(model, MODEL_FUNCTIONS)]
     known = [[name.encode()] for name in JOIN_BITS]
     if len(texts(model, MODEL_GRAPH)) != 1 or any(list(function) != known for function in functions):
-        raise ValueError(f"a model has one graph, and no operators that it defines itself but {'.'.join(JOIN_BITS)}")
+        raise ValueError(f"a model has one graph, and no operators that it defines itself but {'::'.join(JOIN_BITS)}")
     return edit(model, MODEL_GRAPH, change), data.parent

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ..comparison import Occurrences
-from ..layouts import Weight
-from ..stored import BlockPart, expand_blocks
+from ..reading.layouts import Weight
+from ..reading.stored import BlockPart, expand_blocks
 from .source import SourceCodes
 
 SPACING = {torch.float32: 2.0**-22, torch.float16: 2.0**-10, torch.bfloat16: 2.0**-7}

@@ -8,8 +8,8 @@ from torch import Tensor
 from ....models.checkpoint import Checkpoint
 from ..comparison import Occurrences
 from ..expected import Expected
-from ..layouts import Weight
-from ..stored import BlockPart
+from ..reading.layouts import Weight
+from ..reading.stored import BlockPart
 from .block_values import describe_block_values
 from .comparison import CodeComparison, compare_rows
 from .moved import moved_codes

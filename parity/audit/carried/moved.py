@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ....models.checkpoint import Checkpoint
-from ..layouts import Weight
-from ..stored import BlockPart
+from ..reading.layouts import Weight
+from ..reading.stored import BlockPart
 from .source import SourceCodes
 
 SAMPLE = 64

@@ -7,6 +7,8 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
+from intaglio.contract import JOIN_BITS
+from intaglio.exporter.passes.join_bits import join_function
 from intaglio.exporter.quantize.formats.blocks import BlockFormat, QuantizedRows, pack, unpack
 from intaglio.exporter.quantize.methods.rtn import grid, round_to_nearest
 from intaglio.tests.exporter import drive
@@ -15,10 +17,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 FORMATS = [
     BlockFormat(bits, size, symmetric)
-    for bits in (4, 8)
+    for bits in (4, 5, 8)
     for size in (16, 32, 64, 128, 256)
     for symmetric in (True, False)
+    if bits != 5 or size >= 32
 ]
+OPSETS = {"": 21, "com.microsoft": 1, JOIN_BITS[0]: 1}
 SHAPES = [(5, 64), (7, 300), (3, 33), (1, 16), (12, 256)]
 
 
@@ -32,9 +36,13 @@ def weight(rows: int, columns: int, seed: int = 0) -> torch.Tensor:
 
 
 def by_the_specification(blocks: QuantizedRows) -> NDArray[np.float32]:
-    """Unpack [N, KB * block_size] element by element, as docs/ContribOperators.md describes the bytes."""
+    """Unpack [N, KB * block_size] element by element, as docs/ContribOperators.md describes the bytes.
+
+    Those of 5 bits are codes of 8 bits, as ``contract.JOIN_BITS`` says, with scales and zero points for such codes.
+    """
     format = blocks.format
     codes, points = blocks.packed_codes().numpy(), blocks.packed_zero_points().numpy()
+    low = blocks.packed_low_bits().numpy() if format.bits == 5 else codes
     scales = blocks.scales.numpy()
     rows, count = scales.shape
     values = np.zeros((rows, count * format.block_size), np.float32)
@@ -42,9 +50,12 @@ def by_the_specification(blocks: QuantizedRows) -> NDArray[np.float32]:
         for b in range(count):
             zero = 2 ** (format.bits - 1)
             if not format.symmetric:
-                zero = points[n, b] if format.bits == 8 else (points[n, b // 2] >> (4 * (b % 2))) & 15
+                zero = points[n, b] if format.bits != 4 else (points[n, b // 2] >> (4 * (b % 2))) & 15
+                zero = zero // 8 if format.bits == 5 else zero
             for i in range(format.block_size):
                 code = codes[n, b, i] if format.bits == 8 else (codes[n, b, i // 2] >> (4 * (i % 2))) & 15
+                if format.bits == 5:
+                    code = 2 * code + (low[n, b, i // 32 * 4 + i % 4] >> (i % 32 // 4) & 1)
                 values[n, b * format.block_size + i] = (float(code) - float(zero)) * scales[n, b]
     return values
 
@@ -53,7 +64,8 @@ def by_the_specification(blocks: QuantizedRows) -> NDArray[np.float32]:
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_packed_bytes_match_dequantize(format: BlockFormat, shape: tuple[int, int]) -> None:
     blocks = round_to_nearest(weight(*shape), format)
-    assert blocks.packed_codes().shape == (shape[0], format.blocks(shape[1]), format.block_size * format.bits // 8)
+    width = format.block_size * (8 if format.bits == 8 else 4) // 8
+    assert blocks.packed_codes().shape == (shape[0], format.blocks(shape[1]), width)
     expected = by_the_specification(blocks)
     assert np.array_equal(blocks.dequantize().numpy(), expected[:, : shape[1]])
     assert not expected[:, shape[1] :].any()  # the padding dequantizes to zero
@@ -86,6 +98,13 @@ def test_scales_are_float16_numbers_and_never_vanish() -> None:
     assert scales[2, 0] == 0
 
 
+def test_scales_of_5_bits_are_float16_numbers_once_they_are_stored() -> None:
+    scales, _ = grid(torch.tensor([[1e-9] * 32, [3.0] * 32, [0.0] * 32, [2e-5] * 32]), BlockFormat(5, 32, True))
+    assert torch.equal(scales / 8, (scales / 8).half().float())
+    assert scales[0, 0] != 0
+    assert scales[2, 0] == 0
+
+
 def test_pack_and_unpack() -> None:
     codes = torch.randint(0, 16, (3, 10), dtype=torch.uint8)
     assert torch.equal(unpack(pack(codes, 4), 4), codes)
@@ -98,23 +117,30 @@ def test_pack_and_unpack() -> None:
 def test_onnx_runtime_reads_the_same_weight(tmp_path: Path, format: BlockFormat, shape: tuple[int, int]) -> None:
     """Multiply an identity matrix to read the weight back; accuracy level 0 computes in float32."""
     rows, columns = shape
-    blocks = round_to_nearest(weight(rows, columns), format)
-    tensors = {"codes": blocks.packed_codes(), "scales": blocks.scales}
+    blocks, five = round_to_nearest(weight(rows, columns), format), format.bits == 5
+    tensors = {"codes": blocks.packed_codes(), "scales": blocks.scales / format.scaling}
     if not format.symmetric:
         tensors["zeros"] = blocks.packed_zero_points()
-    node = helper.make_node(
-        "MatMulNBits", ["x", *tensors], ["y"], domain="com.microsoft",
-        K=columns, N=rows, bits=format.bits, block_size=format.block_size, accuracy_level=0,
-    )  # fmt: skip
+    nodes = [
+        helper.make_node(
+            "MatMulNBits", ["x", *tensors], ["y"], domain="com.microsoft",
+            K=columns, N=rows, bits=8 if five else format.bits, block_size=format.block_size, accuracy_level=0,
+        )
+    ]  # fmt: skip
+    if five:
+        nodes[0].input[1] = "joined"
+        nodes.insert(0, helper.make_node(JOIN_BITS[1], ["codes", "low_bits"], ["joined"], domain=JOIN_BITS[0]))
+        tensors["low_bits"] = blocks.packed_low_bits()
     graph = helper.make_graph(
-        [node],
+        nodes,
         "product",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, columns])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, rows])],
         [numpy_helper.from_array(value.contiguous().numpy(), name) for name, value in tensors.items()],
     )
-    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
-    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), tmp_path / "m.onnx")
+    opsets = [helper.make_opsetid(domain, version) for domain, version in OPSETS.items()]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10, functions=[join_function(21)])
+    onnx.save(model, tmp_path / "m.onnx")
     session = ort.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
     product = drive.run(session, {"x": np.eye(columns, dtype=np.float32)})[0]
     assert np.abs(product.T - blocks.dequantize().numpy()).max() <= 2e-5 * 40

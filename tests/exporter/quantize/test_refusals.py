@@ -72,6 +72,9 @@ def test_block_sizes_without_kernels(size: int) -> None:
         ({"target_kl": 0.0}, "target KL is 0.0; it is a number of nats per token above 0, such as 0.05"),
         ({"target_kl": NAN}, "target KL is nan; it is a number of nats per token above 0, such as 0.05"),
         ({"windows": 0}, "0 windows of calibration text; give at least 1"),
+        ({"bits": (5, 8)}, "bits are 5, 8; choose from 4, 5, 8, with 4 among them"),
+        ({"bits": (4, 6)}, "bits are 4, 6; choose from 4, 5, 8, with 4 among them"),
+        ({"bits": ()}, "bits are ; choose from 4, 5, 8, with 4 among them"),
     ],
 )
 def test_invalid_options(options: dict[str, Any], message: str) -> None:
@@ -160,6 +163,13 @@ def test_calibration_text(folder: Path) -> None:
         )
     (folder / "tokenizer.json").unlink()
     assert refused(folder, CheckpointError).startswith(f"{folder / 'tokenizer.json'} is missing, and calibration reads")
+
+
+def test_bits_without_a_mix(folder: Path) -> None:
+    for precision, options in (("int8", {}), ("int4", {"method": "rtn"})):
+        assert refused(folder, UsageError, precision, bits=(4, 5), **options) == (
+            "bits 4, 5 are given, and nothing is mixed; give a target size or KL, or leave them out"
+        )
 
 
 def test_a_pattern_that_no_weight_fits(folder: Path) -> None:

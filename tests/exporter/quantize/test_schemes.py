@@ -15,6 +15,7 @@ from intaglio.exporter.quantize.allocation.mix import (
     mixed,
 )
 from intaglio.exporter.quantize.allocation.uniform import uniform
+from intaglio.exporter.quantize.fit import fit
 from intaglio.exporter.quantize.formats.blocks import BlockFormat
 from intaglio.exporter.quantize.formats.scheme import Schemes
 from intaglio.exporter.quantize.layers.sensitivity import KlEstimates
@@ -172,7 +173,33 @@ def test_the_default_mix_spends_its_bits_where_they_help(found: Found) -> None:
     assert all((item.method == "rtn") == (item.format.bits == 8) for n, item in schemes.items() if ".layers." not in n)
     for name, item in schemes.items():
         base = {"v_proj": 0.1, "down_proj": 0.02}.get(name.split(".")[-2], 1e-4) * item.format.block_size / 32
-        assert item.kl_estimate == pytest.approx(base / (256 if item.format.bits == 8 else GPTQ_GAIN))
+        gain = {4: GPTQ_GAIN, 5: 4 * GPTQ_GAIN, 8: 256}[item.format.bits]
+        assert item.kl_estimate == pytest.approx(base / gain)
+
+
+def test_the_mix_has_5_bits_where_intaglios_kernels_run_the_graph(found: Found) -> None:
+    weights = found()
+
+    def widths(target: Any = "ort", device: Any = None, **options: Any) -> set[int]:
+        asked = QuantizeOptions(**options)
+        fitted = fit(weights, device, target, "int4", asked, asked.computes_in(device))
+        schemes = mix(fitted, asked, v_proj=0.1, down_proj=0.02, o_proj=0.005)
+        assert all(item.format.bits != 5 or item.format.block_size >= 32 for item in schemes.values())
+        return {item.format.bits for item in schemes.values()}
+
+    assert widths() == {4, 5, 8}
+    for other in ({"target": "standard"}, {"device": "cuda"}, {"accuracy_level": 0}, {"activations": "fp16"}):
+        assert widths(**other) == {4, 8}, other
+    assert widths(bits=(8, 4)) == {4, 8}
+    assert widths(bits=(4, 5)) == {4, 5}
+    assert widths(bits=[4]) == {4}
+    assert widths(block_size=16, target_size=80_000) == {4, 8}
+    with pytest.raises(UsageError) as caught:
+        widths(bits=(4, 5), device="cuda")
+    assert str(caught.value) == (
+        "weights of 5 bits are for intaglio's kernels: with --target ort, fp32 activations and accuracy level 4, and "
+        "for no other device; leave 5 out of --bits"
+    )
 
 
 @pytest.mark.parametrize("special", [{"lm_head": "float"}, {"lm_head": "int8"}, {"model.embed_tokens": "int4"}])
@@ -231,7 +258,7 @@ def test_a_block_size_leaves_only_the_bits_to_the_mix(found: Found) -> None:
     options = QuantizeOptions(block_size=64)
     schemes = mix(weights, options, k_proj=0.1)
     assert {item.format.block_size for item in schemes.values()} == {64}
-    assert {item.format.bits for item in schemes.values()} == {4, 8}
+    assert {item.format.bits for item in schemes.values()} <= {4, 5, 8}
     assert measured_formats(weights, options)["lm_head.weight"] == [BlockFormat(4, 64, symmetric=False)]
 
 

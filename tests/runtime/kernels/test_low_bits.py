@@ -2,6 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from ..conftest import changed_model, run_session
-from .test_matmul import CHECKPOINT, Case, low_bits, needs_kernels, pack, session
+from .test_matmul import CHECKPOINT, Case, low_bits, needs_kernels, pack, session, upper_bits
 
 DOMAIN, JOIN = JOIN_BITS
 VOCAB, BLOCKS, SIZE = 37, 3, 64
@@ -98,13 +99,13 @@ def test_rows_of_an_embedding_are_those_of_8_bits() -> None:
 
 def rows(codes: NDArray[np.uint8], scales: NDArray[np.float32], bits: int) -> bytes:
     """Return a lookup of codes of 5 bits: in two parts, or as codes of 8."""
-    upper = pack(codes >> 1) if bits == 5 else codes * 8
-    tensors = {"codes": upper.reshape(VOCAB, BLOCKS, -1), "scales": scales}
+    upper = pack(upper_bits(codes)) if bits == 5 else codes * 8
+    tensors: dict[str, NDArray[Any]] = {"codes": upper.reshape(VOCAB, BLOCKS, -1), "scales": scales}
     inputs = ["codes", "ids", "scales"]
     if bits == 5:
         tensors["low"] = low_bits(codes, SIZE).reshape(VOCAB, BLOCKS, -1)
         inputs += ["", "low"]
-    given = {"bits": bits, "block_size": SIZE, "gather_axis": 0, "quantize_axis": 2}
+    given: dict[str, Any] = {"bits": bits, "block_size": SIZE, "gather_axis": 0, "quantize_axis": 2}
     graph = helper.make_graph(
         [helper.make_node("GatherBlockQuantized", inputs, ["y"], domain="com.microsoft", **given)],
         "lookup",

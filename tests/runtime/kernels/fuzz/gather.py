@@ -19,7 +19,7 @@ def draw(random: np.random.Generator) -> Case:
     low_bits = random.integers(0, 256, (rows, blocks, block // 8), dtype=np.uint8)
     scales = random.uniform(-0.1, 0.1, (rows, blocks, 1)).astype(np.float16)
     if random.random() < 0.5:
-        codes, scales, low_bits = (array.reshape(rows, -1) for array in (codes, scales, low_bits))
+        codes, scales, low_bits = codes.reshape(rows, -1), scales.reshape(rows, -1), low_bits.reshape(rows, -1)
     stored = scales if random.random() < 0.5 else scales.astype(np.float32)
     shape = [(), (5,), (1, 1), (2, 3), (0,), (40,), (1, 2, 2)][int(random.integers(7))]
     indices = random.integers(-rows, rows, shape, dtype=np.int64)

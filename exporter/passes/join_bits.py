@@ -42,6 +42,13 @@ _BODY = """
 """
 
 
+def join_function(opset: int) -> onnx.FunctionProto:
+    """Return the function, in a version of ONNX's operators: 18 or later."""
+    domain, name = JOIN_BITS
+    function: onnx.FunctionProto = onnx.parser.parse_function(_BODY.format(opset=opset, domain=domain, name=name))
+    return function
+
+
 def join_bits(graph: ExportGraph, before: ir.Node, high: ir.Value, low: ir.Value) -> ir.Value:
     """Join the parts of a weight in a node before another; return codes uint8 [N, KB, size], of 8 bits.
 
@@ -52,8 +59,7 @@ def join_bits(graph: ExportGraph, before: ir.Node, high: ir.Value, low: ir.Value
     domain, name = JOIN_BITS
     model = graph.model
     if (domain, name, "") not in model.functions:
-        text = _BODY.format(opset=model.opset_imports[""], domain=domain, name=name)
-        function = ir.serde.deserialize_function(onnx.parser.parse_function(text))
+        function = ir.serde.deserialize_function(join_function(model.opset_imports[""]))
         model.functions[function.identifier()] = function
         model.graph.opset_imports[domain] = VERSION
     node = ir.Node(domain, name, [high, low], metadata_props=dict(before.metadata_props))

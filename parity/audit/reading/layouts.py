@@ -10,7 +10,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from ...contract import JOIN_BITS
+from ....contract import JOIN_BITS
 from .embeddings import QuantizedEmbedding, UnsupportedUse, quantized_embedding
 from .five_bits import as_five_bits, joined
 from .operands import (

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnx import FunctionProto
 from onnx.reference import ReferenceEvaluator
 
-from ...contract import JOIN_BITS
+from ....contract import JOIN_BITS
 from .embeddings import UnsupportedUse
 from .operands import operand
 from .stored import BlockWeight, JoinedArray, MatrixView, MultipliedView, StoredArray
@@ -40,7 +40,7 @@ def check_function(model: ir.Model) -> None:
     """
     function = model.functions.get((*JOIN_BITS, ""))
     if function is None or not _joins(ir.to_proto(function).SerializeToString()):
-        raise UnsupportedUse(f"the function {'.'.join(JOIN_BITS)} of the graph does not join the bits of codes")
+        raise UnsupportedUse(f"the function {'::'.join(JOIN_BITS)} of the graph does not join the bits of codes")
 
 
 @cache

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from ...contract import MODULE_KEY
+from ....contract import MODULE_KEY
 from .embeddings import UnsupportedUse
 from .stored import MatrixView, StoredArray
 

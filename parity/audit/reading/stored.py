@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...errors import ArtifactError
+from ....errors import ArtifactError
 
 DTYPES: dict[ir.DataType, Any] = {
     ir.DataType.FLOAT: np.dtype("<f4"),
