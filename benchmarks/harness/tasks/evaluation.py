@@ -27,8 +27,8 @@ def evaluate(artifact: Path, text: Path, count: int, threads: int, scratch: Path
     from ....runtime.lm_eval import ArtifactLM
 
     try:
-        from lm_eval import simple_evaluate
-        from lm_eval.api.task import ConfigurableTask
+        from lm_eval import simple_evaluate  # pyright: ignore[reportMissingImports]
+        from lm_eval.api.task import ConfigurableTask  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise DependencyError(f"the tasks need lm-eval ({error}); pip install 'intaglio[eval]'") from None
     scratch.mkdir(parents=True, exist_ok=True)
