@@ -10,6 +10,7 @@ import pytest
 from intaglio.runtime.graph.graph import Change, Graph, changed_graph
 from intaglio.runtime.graph.sliding import with_window_caches
 from intaglio.runtime.kernels.edits.int8_cache import use_int8_cache
+from intaglio.runtime.kernels.edits.low_bits import use_low_bits
 from intaglio.runtime.kernels.edits.merged_matmuls import merge_matmuls
 from intaglio.runtime.kernels.edits.stored_scales import use_stored_scales
 from onnx import TensorProto, helper
@@ -19,7 +20,7 @@ from .test_matmul import Case
 from .test_merged_matmuls import NORM, PAIR, SWIGLU, kinds, model_of, skipping, small
 from .test_stored_scales import half_scales
 
-CHANGES: tuple[Change, ...] = (use_stored_scales, merge_matmuls, use_int8_cache, with_window_caches)
+CHANGES: tuple[Change, ...] = (use_stored_scales, use_low_bits, merge_matmuls, use_int8_cache, with_window_caches)
 KINDS = (
     "MatMulNBits",
     "GatherBlockQuantized",
@@ -46,7 +47,7 @@ def test_nodes_without_inputs_or_outputs_stay(kind: str, inputs: list[str], outp
     )
     model.graph.node.append(helper.make_node(kind, inputs, outputs, domain=domain, **attributes))
     for change in CHANGES:
-        if outputs[:2] == ["y", "y"] and change in (use_stored_scales, merge_matmuls):
+        if outputs[:2] == ["y", "y"] and change in (use_stored_scales, use_low_bits, merge_matmuls):
             with pytest.raises(ValueError, match="two nodes compute y"):
                 changed_model(model, change)
         else:
@@ -125,7 +126,7 @@ def test_operators_of_other_domains_stay() -> None:
 def test_a_value_that_two_nodes_compute_is_refused() -> None:
     model = model_of(PAIR, outputs=["y0"])
     model.graph.node.append(helper.make_node("Neg", ["x"], ["y0"]))
-    for change in (use_stored_scales, merge_matmuls):
+    for change in (use_stored_scales, use_low_bits, merge_matmuls):
         with pytest.raises(ValueError, match="two nodes compute y0"):
             changed_model(model, change)
 
@@ -160,12 +161,13 @@ def test_models_with_operators_of_their_own_or_two_graphs_are_refused(tmp_path: 
     whole = model.SerializeToString()
     body = [helper.make_node("Neg", ["A"], ["Y"])]
     function = helper.make_function("com.microsoft", "MatMulNBits", ["A"], ["Y"], body, model.opset_import)
-    own = onnx.ModelProto.FromString(whole)
+    own, other = onnx.ModelProto.FromString(whole), onnx.ModelProto.FromString(whole)
     own.functions.append(function)
+    other.functions.append(helper.make_function("intaglio", "Other", ["A"], ["Y"], body, model.opset_import))
     graph = tmp_path / "model.onnx"
     graph.write_bytes(whole)
     assert changed_graph(graph, tmp_path / "data", [merge_matmuls])[0]
-    for wrong in (own.SerializeToString(), whole + whole):
+    for wrong in (own.SerializeToString(), other.SerializeToString(), whole + whole):
         graph.write_bytes(wrong)
         with pytest.raises(ValueError, match="a model has one graph, and no operators that it defines itself"):
             changed_graph(graph, tmp_path / "data", [merge_matmuls])
