@@ -70,7 +70,7 @@ def _openvino(name: str, method: str, bits: str, block: str, weights: str) -> Va
 
 OWN = (
     Variant(REFERENCE, "none", "32", "", options={"precision": "fp32"}),
-    Variant("int4", "auto: GPTQ, mixed", "4 and 8", "16 to 128", options={"precision": "int4"}),
+    Variant("int4", "auto: GPTQ, mixed", "4, 5 and 8", "16 to 128", options={"precision": "int4"}),
     Variant("int4-rtn-b32", "RTN", "4", "32", options={"precision": "int4", "method": "rtn"}),
     Variant("int4-rtn-b128", "RTN", "4", "128", options={"precision": "int4", "method": "rtn", "block_size": 128}),
     Variant("int4-awq-b32", "AWQ", "4", "32", options={"precision": "int4", "method": "awq", "block_size": 32}),

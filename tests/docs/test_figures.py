@@ -43,11 +43,12 @@ def test_the_page_on_quantization_shows_rows_of_the_benchmark(measured: Table) -
 
 def test_the_readme_has_the_benchmarks_figures(measured: Table) -> None:
     text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    ratio = next(column for column in measured["int4"] if column.startswith("perplexity ratio"))
+    ratio = next(column for column in measured["int4"] if column.startswith("perplexity ratio: WikiText-2 /"))
+    int4, rounding = (measured[name][ratio].partition(" /")[0] for name in ("int4", "int4-rtn-b32"))
     assert f"a KL divergence of {measured['int4']['KL']} nats per token from float32" in text
     assert f"plain rounding has {measured['int4-rtn-b32']['KL']};" in text
-    assert f"its perplexity is {measured['int4'][ratio]} times float32's" in text
-    assert f"plain rounding's {measured['int4-rtn-b32'][ratio]} times" in text
+    assert f"on WikiText-2 its perplexity is {int4} times float32's" in text
+    assert f"plain rounding's {rounding} times" in text
     assert f"int8 has {measured['int8']['KL']}, and llama.cpp's larger Q4_K_M {measured['llama-q4-k-m']['KL']}." in text
 
 
