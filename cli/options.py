@@ -117,6 +117,29 @@ def accuracy_level_option(function: Function) -> Function:
     )
 
 
+def parse_bits(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    """Return the numbers of a list such as ``4,8``; None without one.
+
+    Raises:
+        click.BadParameter: it is no list of numbers.
+    """
+    if value is None:
+        return None
+    try:
+        return tuple(int(number) for number in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not a list of numbers; write it like 4,8.") from None
+
+
+bits_option = click.option(
+    "--bits",
+    callback=parse_bits,
+    metavar="LIST",
+    help="Bits that a mix chooses from, and that a quantized checkpoint's codes keep; 5 are for intaglio's kernels, "
+    "and become 8 in ONNX Runtime's.  [default: 4,5,8, or 4,8 with --for and --target standard]",
+)
+
+
 def parse_calibration(
     _: click.Context, __: click.Parameter, values: tuple[str, ...]
 ) -> "tuple[str | Path, ...] | None":

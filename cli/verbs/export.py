@@ -13,6 +13,7 @@ from ..making import make_artifact
 from ..options import (
     Making,
     accuracy_level_option,
+    bits_option,
     calibration_options,
     dry_run_option,
     example,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     "fp32 for another; the others are made anew, int8 and int4 as by `intaglio quantize` with its defaults.",
 )
 @calibration_options
+@bits_option
 @accuracy_level_option
 @dry_run_option
 @making_options
@@ -54,6 +56,7 @@ def command(
     precision: Literal[Precision, "auto"],
     calibration: tuple[str | Path, ...] | None,
     windows: int | None,
+    bits: tuple[int, ...] | None,
     accuracy_level: "AccuracyLevel | None",
     dry_run: bool,
     making: Making,
@@ -63,7 +66,7 @@ def command(
     with export_extra():
         from ...exporter import QuantizeOptions, export
         from ...models.adapters.given import parse_adapter
-    options = QuantizeOptions(calibration=calibration, windows=windows, accuracy_level=accuracy_level)
+    options = QuantizeOptions(calibration=calibration, windows=windows, bits=bits, accuracy_level=accuracy_level)
     if dry_run:
         if precision not in ("int4", "int8"):
             raise UsageError(f"--dry-run is for --precision int4 and int8, and it is {precision}; give one of them")

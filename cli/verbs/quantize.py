@@ -12,6 +12,7 @@ from ..making import make_artifact
 from ..options import (
     Making,
     accuracy_level_option,
+    bits_option,
     calibration_options,
     dry_run_option,
     example,
@@ -46,20 +47,6 @@ def parse_keep(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -
     return precisions
 
 
-def parse_bits(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, ...] | None:
-    """Return the numbers of a list such as ``4,8``; None without one.
-
-    Raises:
-        click.BadParameter: it is no list of numbers.
-    """
-    if value is None:
-        return None
-    try:
-        return tuple(int(number) for number in value.split(","))
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is not a list of numbers; write it like 4,8.") from None
-
-
 @click.command(
     short_help="Turn a checkpoint into an artifact with int4 or int8 weights.",
     epilog=example(
@@ -91,13 +78,7 @@ def parse_bits(_: click.Context, __: click.Parameter, value: str | None) -> tupl
     metavar="N",
     help=f"Columns that share a scale: {', '.join(map(str, BLOCK_SIZES))}.  [default: mixed, or 32, or 16 and 32]",
 )
-@click.option(
-    "--bits",
-    callback=parse_bits,
-    metavar="LIST",
-    help="Bits that a mix chooses from; 5 are for intaglio's kernels, and become 8 in ONNX Runtime's.  "
-    "[default: 4,5,8, or 4,8 with --for and --target standard]",
-)
+@bits_option
 @calibration_options
 @click.option(
     "--keep",

@@ -37,8 +37,9 @@ class QuantizeOptions:
             comes with intaglio, "self" for text that the model generates itself. A ``.jsonl`` file holds chats, which
             the checkpoint's template renders, or texts. None is "default".
         windows: the number of windows of 512 tokens to read from all of them.
-        bits: the numbers of bits that a mix may choose from: 4 with 5, 8 or both. None takes all where intaglio's
-            kernels run the graph, and 4 and 8 where only ONNX Runtime's do, which have no 5.
+        bits: the numbers of bits that a mix may choose from, 4 with 5, 8 or both, and that codes of a quantized
+            checkpoint may keep. None takes all where intaglio's kernels run the graph, and 4 and 8 where only ONNX
+            Runtime's do, which have no 5.
         keep: patterns of module paths (``*.down_proj``, ``lm_head``) and the precision of those weights, which
             overrides the mix; the last pattern that matches counts.
         target_size: bytes of the weights' file that the mix may spend; None with ``target_kl`` None spends 4.9 bits

@@ -1,6 +1,7 @@
 """The quantized weights of an artifact of target ``ort`` as its operators read them, and its logits.
 
-Written from the specification of MatMulNBits and GatherBlockQuantized (onnxruntime/docs/ContribOperators.md).
+Written from the specification of MatMulNBits and GatherBlockQuantized (onnxruntime/docs/ContribOperators.md), and from
+that of weights of 5 bits (docs/artifact-format.md).
 """
 
 from collections.abc import Mapping
@@ -72,16 +73,19 @@ def stored_grids(folder: Path, rows: Mapping[str, int]) -> dict[str, StoredGrid]
 
 def _grid(arrays: Mapping[str, Array], stem: str, columns: int, facts: Quantization) -> StoredGrid:
     size, bits = facts.block_size, facts.bits
-    codes = _unpacked(arrays[f"{stem}.codes"], bits)
+    five = bits == 5
+    codes = _unpacked(arrays[f"{stem}.codes"], 4 if five else bits)
+    if five:
+        codes = 2 * codes + _lowest_bits(arrays[f"{stem}.low_bits"])
     count = len(codes)
     blocks = -(-columns // size)
     codes = codes.reshape(count, blocks * size)[:, :columns]
     zeros: Array = np.full((count, blocks), 1 << (bits - 1), np.int16)
     if (stored := _by_row(arrays, f"{stem}.zero_points")) is not None:
-        zeros = _unpacked(stored, bits).reshape(count, -1)[:, :blocks]
+        zeros = _unpacked(stored, 8 if five else bits).reshape(count, -1)[:, :blocks] // (8 if five else 1)
     scales = _by_row(arrays, f"{stem}.scales")
     assert scales is not None
-    scales = scales.astype(np.float32).reshape(count, blocks)
+    scales = scales.astype(np.float32).reshape(count, blocks) * np.float32(8 if five else 1)
     block = np.arange(columns) // size
     offsets: Array = np.zeros((count, blocks), np.float32)
     if (added := _by_row(arrays, f"{stem}.offsets")) is not None:  # a multiplication takes them [KB, N]
@@ -100,6 +104,13 @@ def _unpacked(packed: Array, bits: int) -> Array:
     flat = packed.reshape(len(packed), -1).view(np.uint8)
     both = np.stack((flat & 15, flat >> 4), -1).reshape(len(packed), -1) if bits == 4 else flat
     return both.astype(np.int16)
+
+
+def _lowest_bits(stored: Array) -> Array:
+    """Return the lowest bit of each code of a row: of codes 32 s + 4 i + b it is bit i of byte 4 s + b."""
+    code = np.arange(stored[0].size * 8)
+    found = stored.reshape(len(stored), -1)[:, code // 32 * 4 + code % 4] >> code % 32 // 4 & 1
+    return np.asarray(found, dtype=np.int16)
 
 
 def artifact_logits(folder: Path, ids: Tensor) -> Tensor:

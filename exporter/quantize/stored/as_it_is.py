@@ -13,7 +13,7 @@ from ..options import QuantizedPrecision, QuantizeOptions
 from .plan import Plan, artifact_bytes, embedding_name, plan, weight_bytes
 from .weights import StoredWeights
 
-TAKEN = ("activations", "accuracy_level")
+TAKEN = ("activations", "accuracy_level", "bits")
 """The options of a quantization that an export as it is takes."""
 
 

@@ -1,9 +1,10 @@
 """A checkpoint's codes, scales and zero points in a format that MatMulNBits and GatherBlockQuantized take.
 
-The operators take 4 and 8 bits, blocks of 16 to 256, zero points that are whole numbers, and no offsets
-(onnxruntime/docs/ContribOperators.md). So
+The operators take 4 and 8 bits, and 5 with intaglio's kernels, blocks of 16 to 256 (of 32 and more in 5 bits), zero
+points that are whole numbers, and no offsets (onnxruntime/docs/ContribOperators.md). So
 
-- codes of 2 and 3 bits are stored in 4, those of 5 to 7 in 8, shifted so that zero is the middle;
+- codes of 2 and 3 bits are stored in 4, those of 5 to 7 in 8 where they do not fit 5, shifted so that zero is the
+  middle;
 - a group longer than a block becomes several blocks with the same scale;
 - an offset that is a whole multiple of its block's scale becomes a zero point. Any other offset stays one, and becomes
   the value of the middle code: ``scale * (code - zero) + offset == scale * (code - middle) + moved``. The product of
@@ -18,13 +19,13 @@ import torch
 from torch import Tensor
 
 from ....models.quantized.weights import BlockGrid, BlockParameters
-from ..formats.blocks import BLOCK_SIZES, BlockFormat, QuantizedRows
+from ..formats.blocks import BLOCK_SIZES, LOW_STEP, BlockFormat, QuantizedRows
 from ..formats.scheme import ColumnOrder, Scheme, StoredFloat
 
 LARGEST = 128
 """The largest block that a longer group is split into: 4 bits in blocks of 256 fail on CUDA."""
 
-ROW_SIZES = {4: LARGEST, 8: 32}
+ROW_SIZES = {4: LARGEST, 5: 32, 8: 32}
 """The block size of a row with one scale, by bits. Activations have a scale for each block as well, and beside weights
 of 8 bits their error counts most."""
 
@@ -57,7 +58,7 @@ class FittedGrid:
             self.format,
             "stored",
             accuracy_level,
-            scale_type=_type(self.scales),
+            scale_type=_type(self.scales / self.format.scaling),
             offset_type=None if self.offsets is None else _type(self.offsets),
             order=None if order is None else ColumnOrder.of(order),
         )
@@ -73,12 +74,13 @@ class FittedGrid:
         return QuantizedRows(self.format, codes, self.scales[part], self.zero_points[part], offsets)
 
 
-def fit_grid(grid: BlockGrid, shape: tuple[int, int], *, looked_up: bool) -> FittedGrid:
+def fit_grid(grid: BlockGrid, shape: tuple[int, int], *, looked_up: bool, five_bits: bool = False) -> FittedGrid:
     """Fit the grid of a weight [N, K]; its codes are not read.
 
     Args:
         looked_up: the weight is an embedding, which GatherBlockQuantized takes without zero points in MatMulNBits'
             layout: they become offsets.
+        five_bits: codes of 5 bits stay so, for intaglio's kernels.
 
     Raises:
         GridError: the operators have no such blocks.
@@ -86,6 +88,8 @@ def fit_grid(grid: BlockGrid, shape: tuple[int, int], *, looked_up: bool) -> Fit
     rows, columns = shape
     bits = 4 if grid.bits <= 4 else 8
     size = _block_size(grid.block_size, columns, bits)
+    if five_bits and grid.bits == 5 and size >= LOW_STEP:
+        bits = 5
     given = grid.parameters()
     scales, middle, top = given.scales, 1 << bits - 1, (1 << grid.bits) - 1
     assert given.scales.shape == given.zero_points.shape == (rows, -(-columns // min(grid.block_size, columns)))

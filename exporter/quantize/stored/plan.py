@@ -19,11 +19,15 @@ from ....models.weight_source import LM_HEAD, WeightSource
 from ..allocation.candidates import candidates
 from ..allocation.mix import BITS_PER_WEIGHT
 from ..allocation.uniform import uniform
+from ..formats.blocks import BITS
 from ..formats.scheme import Scheme
 from ..options import QuantizedPrecision, QuantizeOptions
 from .grid import GridError, fit_grid
 
 SCALE_BYTES = {"float16": 2, "float32": 4}
+
+INT8_LEVEL = 4
+"""MatMulNBits' accuracy level of int8 activations, the one of intaglio's kernels."""
 
 
 @dataclass(frozen=True)
@@ -59,14 +63,16 @@ def plan(
     schemes: dict[str, Scheme] = {}
     refused: dict[str, str] = {}
     preset = None if device is None else PRESETS[device].accuracy_level
-    level = 4 if preset is None else preset
+    level = INT8_LEVEL if preset is None else preset
     if options.accuracy_level is not None:
         level = options.accuracy_level
+    five_bits = 5 in (options.bits or BITS) and device is None and target == "ort" and level == INT8_LEVEL
+    five_bits = five_bits and options.computes_in(device) == "fp32"
     for name in task_tensors(checkpoint, task):
         weight = checkpoint.quantized.get(name)
         if weight is None:
             continue
-        fitted = _scheme(checkpoint, name, weight, level)
+        fitted = _scheme(checkpoint, name, weight, level, five_bits=five_bits)
         reason = fitted if isinstance(fitted, str) else None
         if isinstance(fitted, Scheme):
             if device is not None and target == "ort":
@@ -113,14 +119,15 @@ def artifact_bytes(checkpoint: Checkpoint, task: Task, found: Plan | None = None
     return sizes
 
 
-def _scheme(checkpoint: Checkpoint, name: str, weight: QuantizedWeight, level: int) -> Scheme | str:
+def _scheme(checkpoint: Checkpoint, name: str, weight: QuantizedWeight, level: int, *, five_bits: bool) -> Scheme | str:
     """Return the scheme of a weight, or the reason why it has none."""
     grid = weight.grid
     if grid is None:
         return "its numbers are not whole multiples of a scale"
     rows, columns = weight.info.shape
     try:
-        fitted = fit_grid(grid, (rows, columns), looked_up=name == embedding_name(checkpoint))
+        looked_up = name == embedding_name(checkpoint)
+        fitted = fit_grid(grid, (rows, columns), looked_up=looked_up, five_bits=five_bits)
     except GridError as error:
         return str(error)
     _check_finite(weight, name, fitted.scales, fitted.offsets)

@@ -77,7 +77,8 @@ class _StoredRows:
         weight, (height, width) = self.stored.weights[name], shape
         grid = weight.grid
         assert grid is not None
-        fitted = fit_grid(grid, shape, looked_up=name == self.stored.embedding)
+        five_bits = self.scheme.format.bits == 5
+        fitted = fit_grid(grid, shape, looked_up=name == self.stored.embedding, five_bits=five_bits)
         step = max(1, CHUNK // width)
         for start in range(0, height, step):
             rows = range(start, min(start + step, height))

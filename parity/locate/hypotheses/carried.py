@@ -34,9 +34,9 @@ def carried_hypotheses(grid: BlockGrid, weight: Tensor, project: Callable[[Tenso
     yield "its zero points are one too high", project(weight - scales)
     if parameters.offsets is not None:
         # An artifact's offset may stand for the zero point too, where its codes have theirs in the middle.
-        middle = 8 if grid.bits <= 4 else 128
         own = parameters.offsets
-        moved = own + parameters.scales * (middle - parameters.zero_points.float())
-        for offsets in (spread(moved), spread(own)):
+        middles = (8,) if grid.bits <= 4 else (16, 128) if grid.bits == 5 else (128,)
+        moved = [own + parameters.scales * (middle - parameters.zero_points.float()) for middle in middles]
+        for offsets in map(spread, (*moved, own)):
             yield "the offsets of its blocks are left out", project(weight - offsets)
             yield "the offsets of its blocks are subtracted", project(weight - 2 * offsets)

@@ -73,7 +73,7 @@ def test_every_option_reaches_the_exporter(run: Run, asked: Asked) -> None:
     result = run(
         *("quantize", "org/name", "out", "--precision", "int8", "--method", "gptq", "--block-size", 64),
         *("--calibration", "text.txt", "--calibration", "self", "--windows", 7, "--target-size", "330MB"),
-        *("--activations", "bf16", "--resume"),
+        *("--activations", "bf16", "--bits", "4,8", "--resume"),
         *("--keep", "*.v_proj=int8", "--keep", "lm_head=float", "--keep", "*.v_proj=int4"),
         *(
             "--task",
@@ -98,6 +98,7 @@ def test_every_option_reaches_the_exporter(run: Run, asked: Asked) -> None:
         "options": QuantizeOptions(
             method="gptq",
             block_size=64,
+            bits=(4, 8),
             calibration=(Path("text.txt"), "self"),
             windows=7,
             keep={"lm_head": "float", "*.v_proj": "int4"},
@@ -176,6 +177,8 @@ def test_invalid_patterns_for_keep(run: Run, asked: Asked, text: str) -> None:
             ("--keep", "lm_head=int3"),
             "Error: --keep lm_head=int3: 'int3' is not a precision; choose one of float, int8",
         ),
+        (("--bits", "4;8"), "Invalid value for '--bits': '4;8' is not a list of numbers; write it like 4,8."),
+        (("--bits", "4,6"), "Error: bits are 4, 6; choose from 4, 5, 8, with 4 among them"),
         (("--target-kl", "-1"), "Error: target KL is -1.0; it is a number of nats per token above 0, such as 0.05"),
         (
             ("--target-kl", "0.1", "--target-size", "1GB"),

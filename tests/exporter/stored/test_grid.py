@@ -10,12 +10,13 @@ from intaglio.tests.exporter.stored.grids import KINDS, Grid, Kind, random_grid
 SHAPES = [(5, 64), (3, 512), (4, 100), (1, 16), (2, 384)]
 
 
+@pytest.mark.parametrize("five_bits", [False, True])
 @pytest.mark.parametrize("looked_up", [False, True])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("name", KINDS)
-def test_numbers(name: str, shape: tuple[int, int], looked_up: bool) -> None:
+def test_numbers(name: str, shape: tuple[int, int], looked_up: bool, five_bits: bool) -> None:
     grid = random_grid(KINDS[name], *shape, seed=len(name))
-    fitted = fit_grid(grid, shape, looked_up=looked_up)
+    fitted = fit_grid(grid, shape, looked_up=looked_up, five_bits=five_bits)
     expected = grid.values() if grid.order is None else grid.values()[:, grid.order]
     parts = [fitted.rows(range(start, min(start + 2, shape[0]))) for start in range(0, shape[0], 2)]
     found = torch.cat([part.dequantize() for part in parts])
@@ -24,7 +25,8 @@ def test_numbers(name: str, shape: tuple[int, int], looked_up: bool) -> None:
     else:
         assert torch.equal(found, expected)
     assert all(int(part.codes.max()) <= fitted.format.top for part in parts)
-    assert fitted.format.bits == (4 if grid.bits <= 4 else 8)
+    five = five_bits and grid.bits == 5 and fitted.format.block_size >= 32
+    assert fitted.format.bits == (4 if grid.bits <= 4 else 5 if five else 8)
     assert fitted.format.symmetric or (fitted.offsets is None and not looked_up)
     if looked_up:
         assert fitted.format.symmetric
@@ -55,6 +57,28 @@ def test_formats(kind: Kind, columns: int, format: BlockFormat, scales: str, off
     scheme = fit_grid(random_grid(kind, 4, columns, 1), (4, columns), looked_up=False).scheme(4)
     assert (scheme.format, scheme.scale_type, scheme.offset_type) == (format, scales, offsets)
     assert (scheme.method, scheme.accuracy_level) == ("stored", 4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "columns", "format", "offsets"),
+    [
+        (Kind(5), 256, BlockFormat(5, 32, True), None),
+        (Kind(5, zeros="any"), 256, BlockFormat(5, 32, False), None),
+        (Kind(5, 16), 256, BlockFormat(8, 16, True), None),
+        (Kind(5, 1 << 20), 1024, BlockFormat(5, 32, True), None),
+        (Kind(5, 1 << 20), 100, BlockFormat(8, 16, True), None),
+        (Kind(5, zeros="least", offsets="multiples"), 256, BlockFormat(5, 32, False), None),
+        (Kind(5, zeros="least", offsets="any"), 256, BlockFormat(5, 32, True), "float32"),
+        (Kind(6), 256, BlockFormat(8, 32, True), None),
+    ],
+    ids=str,
+)
+def test_codes_of_5_bits_stay_so_for_intaglios_kernels(
+    kind: Kind, columns: int, format: BlockFormat, offsets: str | None
+) -> None:
+    grid = random_grid(kind, 4, columns, 1)
+    scheme = fit_grid(grid, (4, columns), looked_up=False, five_bits=True).scheme(4)
+    assert (scheme.format, scheme.scale_type, scheme.offset_type) == (format, "float16", offsets)
 
 
 def test_an_offset_beyond_the_zero_points_stays_one() -> None:

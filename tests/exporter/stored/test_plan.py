@@ -15,6 +15,7 @@ from intaglio.exporter.quantize.formats.blocks import unpack
 from intaglio.exporter.quantize.stored.plan import artifact_bytes, plan
 from intaglio.models.checkpoint import Checkpoint
 from intaglio.models.quantized.weights import BlockParameters
+from intaglio.runtime import load
 from intaglio.tests.exporter.stored.grids import EVERY, LAYERS, Kind, Weight, by_end, install
 from intaglio.tests.exporter.stored.test_carried import FLOAT, write
 from intaglio.tests.files.artifact_files import graph_of
@@ -43,6 +44,32 @@ def test_a_weight_without_a_grid_is_refused_with_the_costs(tmp_path: Path, monke
     assert manifest.precision == "fp32"
     sizes = artifact_bytes(Checkpoint(folder), "text-generation", found)
     assert abs(manifest.files[manifest.data].size - sizes["fp32"]) < 4096 * (len(manifest.tensors) + 1)
+
+
+def test_codes_of_5_bits_stay_so_where_intaglios_kernels_run_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, by_end(dict.fromkeys(EVERY, Kind(5, zeros="any"))))
+    folder = write(tmp_path / "checkpoint", "qwen2")
+
+    def bits(target: Any = "ort", device: Any = None, **options: Any) -> set[int]:
+        found = plan(Checkpoint(folder), "text-generation", target, QuantizeOptions(**options), device)
+        return {scheme.format.bits for scheme in found.schemes.values()}
+
+    assert bits() == bits(bits=(4, 5)) == {5}
+    assert bits(bits=(4, 8)) == bits(accuracy_level=0) == bits(activations="fp16") == {8}
+    assert bits(target="standard") == bits(device="cuda") == {8}
+    manifests = [
+        export(folder, tmp_path / name, options=options)
+        for name, options in (("five", None), ("eight", QuantizeOptions(bits=(4, 8))))
+    ]
+    widths = [{one.quantization.bits for one in m.tensors.values() if one.quantization} for m in manifests]
+    assert widths == [{5}, {8}]
+    models = [
+        load(tmp_path / name, kernels=kernels) for name in ("five", "eight") for kernels in ("auto", "onnxruntime")
+    ]
+    tokens = {model.generate([5, 6, 7], max_new_tokens=6).token_ids for model in models}  # type: ignore[union-attr]
+    assert len(tokens) == 1
 
 
 def test_groups_that_do_not_fit_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
