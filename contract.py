@@ -53,8 +53,8 @@ JOIN_BITS = ("intaglio", "JoinBits")
 A runtime without weights of 5 bits computes the codes when it loads the graph, and has weights of 8 bits then.
 """
 
-BITS: Mapping[str, int] = {"fp32": 32, "fp16": 16, "bf16": 16, "int64": 64, "uint8": 8, "int8": 8, "int5": 5, "int4": 4}
-"""Bits of an element of a stored tensor, by its precision in the manifest."""
+BITS: Mapping[str, int] = {"fp32": 32, "fp16": 16, "bf16": 16, "int64": 64, "uint8": 8, "int8": 8, "int5": 4, "int4": 4}
+"""Bits of an element of a stored tensor, by its precision in the manifest; int5 has its lowest bits in another."""
 
 
 def has_cache(task: Task) -> bool:

@@ -74,7 +74,7 @@ def classified(folder: Path, sentences: Path, threads: int) -> dict[str, float]:
     from ..runtime import load
     from ..runtime.tasks.classify import SequenceClassifier
 
-    texts, labels = read_sentences(sentences, len(sentences.read_bytes()))
+    texts, labels = read_sentences(sentences)
     model = load(folder, threads=threads)
     if not isinstance(model, SequenceClassifier):
         raise click.UsageError(f"--classifier {folder}: it is no text classifier")

@@ -90,17 +90,12 @@ _NONE = TensorEntry("", (), ())
 
 
 def stored_bytes(entry: TensorEntry, target: str) -> int:
-    """Return the bytes of a tensor in the file. ONNX Runtime's operators need codes padded to whole blocks.
-
-    The lowest bits of codes of 5 bits are a tensor of their own.
-    """
-    shape, bits = entry.shape, BITS.get(entry.precision, 0)
-    if entry.precision == "int5":
-        bits = BITS["int4"]
+    """Return the bytes of a tensor in the file. ONNX Runtime's operators need codes padded to whole blocks."""
+    shape = entry.shape
     if entry.quantization and target == "ort":
         size = entry.quantization.block_size
         shape = (*shape[:-1], -(-shape[-1] // size) * size)
-    return -(-prod(shape) * bits // 8)
+    return -(-prod(shape) * BITS.get(entry.precision, 0) // 8)
 
 
 def bits_per_weight(manifest: Manifest) -> float:

@@ -23,18 +23,19 @@ from .writer import Writer
 
 @dataclass(frozen=True)
 class _StoredBlocks:
-    """A quantized weight in a graph; ``bits`` are those of its ``codes`` there.
-
-    ``offsets`` are [N, KB] where its rows are looked up, else [KB, N].
-    """
+    """A quantized weight in a graph; ``offsets`` are [N, KB] where its rows are looked up, else [KB, N]."""
 
     name: str
     weight: NBitsWeight
     codes: ir.Value
-    bits: int
     scales: ir.Value
     zero_points: ir.Value | None
     offsets: ir.Value | None
+
+    @property
+    def bits(self) -> int:
+        """The bits of ``codes``."""
+        return 8 if self.weight.format.bits == 5 else self.weight.format.bits
 
 
 def quantize_ort(
@@ -89,10 +90,9 @@ def _store(graph: ExportGraph, node: ir.Node, weight: ir.Value, quantized: NBits
     """Store a weight, whose first use is ``node``."""
     name = (weight.name or "").removesuffix(".weight")
     byte = ir.TensorType(ir.DataType.UINT8)
-    codes, bits = graph.add_weight(f"{name}.{CODES}", quantized.codes, byte), quantized.format.bits
-    if bits == 5:
+    codes = graph.add_weight(f"{name}.{CODES}", quantized.codes, byte)
+    if quantized.format.bits == 5:
         codes = join_bits(graph, node, codes, graph.add_weight(f"{name}.{LOW_BITS}", quantized.low_bits, byte))
-        bits = 8
     assert weight.dtype is not None
     scheme = quantized.source.scheme
     scales = graph.add_weight(f"{name}.{SCALES}", quantized.scales, scale_type(scheme, weight.dtype, half=half))
@@ -102,7 +102,7 @@ def _store(graph: ExportGraph, node: ir.Node, weight: ir.Value, quantized: NBits
     if scheme.offset_type is not None:
         type = offset_type(scheme, weight.dtype, half=half)
         offsets = (add_offset_rows if node.op_type == "Gather" else add_offsets)(graph, name, quantized, type)
-    return _StoredBlocks(name, quantized, codes, bits, scales, zeros, offsets)
+    return _StoredBlocks(name, quantized, codes, scales, zeros, offsets)
 
 
 def _multiply(

@@ -9,7 +9,7 @@ from ...devices.presets import PRESETS, TITLES, DeviceName
 from ...devices.rules import MatMul
 from ...errors import UsageError
 from .allocation.candidates import Candidate, kept
-from .formats.blocks import BITS, BLOCK_SIZES, ONNX_RUNTIME_BITS
+from .formats.blocks import BLOCK_SIZES, ONNX_RUNTIME_BITS
 from .options import Kept, QuantizedPrecision, QuantizeOptions
 
 LARGEST = 128
@@ -32,14 +32,17 @@ def fit(
     Raises:
         UsageError: the device, or the target, takes none of the formats that the options leave, for some weight.
     """
-    found = [replace(one, widths=_widths(one, device, target, options, activations)) for one in found]
+    widths = _widths(device, target, options)
+    # QMoE has no 5 bits.
+    fused = tuple(bits for bits in widths if bits in ONNX_RUNTIME_BITS)
+    found = [replace(one, widths=widths if one.mixture is None else fused) for one in found]
     if device is None or target != "ort":
         return found
     symmetric = PRESETS[device].symmetric
     special = kept(found, options.keep)
     answer = []
     for candidate in found:
-        sizes = {bits: _sizes(candidate, device, bits, options, activations) for bits in candidate.widths}
+        sizes = {bits: _sizes(candidate, device, bits, options, activations) for bits in ONNX_RUNTIME_BITS}
         answer.append(replace(candidate, symmetric=symmetric, block_sizes=sizes))
         bits = _wanted(special.get(candidate.tensor), precision)
         if bits is not None and not sizes[bits]:
@@ -52,27 +55,20 @@ def fit(
     return answer
 
 
-def _widths(
-    candidate: Candidate,
-    device: DeviceName | None,
-    target: Target,
-    options: QuantizeOptions,
-    activations: FloatPrecision,
-) -> tuple[int, ...]:
-    """Return the numbers of bits to choose from: 5 are for intaglio's kernels, and not for experts.
+def _widths(device: DeviceName | None, target: Target, options: QuantizeOptions) -> tuple[int, ...]:
+    """Return the numbers of bits to choose from.
 
     Raises:
         UsageError: the options ask for others than the operators have.
     """
-    runs_on_intaglio = device is None and target == "ort" and activations == "fp32" and options.accuracy_level != 0
-    known = BITS if runs_on_intaglio else ONNX_RUNTIME_BITS
+    known = options.kernels_bits(target, device)
     wanted = known if options.bits is None else tuple(sorted(options.bits))
     if not set(wanted) <= set(known):
         raise UsageError(
             "weights of 5 bits are for intaglio's kernels: with --target ort, fp32 activations and accuracy level 4, "
             "and for no other device; leave 5 out of --bits"
         )
-    return tuple(bits for bits in wanted if candidate.mixture is None or bits in ONNX_RUNTIME_BITS)
+    return wanted
 
 
 def _wanted(kept: Kept | None, precision: QuantizedPrecision) -> int | None:

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from ...artifact import FloatPrecision
+from ...artifact import FloatPrecision, Target
 from ...devices.presets import PRESETS, DeviceName
 from ...errors import UsageError
 from ...known_options import with_known_options
-from .formats.blocks import BITS, BLOCK_SIZES
+from .formats.blocks import BITS, BLOCK_SIZES, ONNX_RUNTIME_BITS
 from .texts.names import Text, named_texts
 
 Method = Literal["auto", "rtn", "gptq", "awq", "smoothquant"]
@@ -72,6 +72,11 @@ class QuantizeOptions:
     def computes_in(self, device: DeviceName | None = None) -> FloatPrecision:
         """Return the precision of the activations, for a device or for none in particular."""
         return self.activations or (PRESETS[device].activations if device is not None else "fp32")
+
+    def kernels_bits(self, target: Target, device: DeviceName | None) -> tuple[int, ...]:
+        """Return the numbers of bits that the kernels have which a graph is made for: 5 are intaglio's alone."""
+        runs_on_intaglio = device is None and target == "ort" and self.accuracy_level != 0
+        return BITS if runs_on_intaglio and self.computes_in(device) == "fp32" else ONNX_RUNTIME_BITS
 
     def __post_init__(self) -> None:
         """Check every value.

@@ -25,8 +25,8 @@ def measure(job: Job) -> dict[str, Any]:
     return {"sentences": len(texts) / (time.perf_counter() - begin), "labels": labels, "version": version}
 
 
-def read_sentences(path: Path, count: int) -> tuple[list[str], list[str]]:
-    """Return the first ``count`` sentences and their labels."""
+def read_sentences(path: Path, count: int | None = None) -> tuple[list[str], list[str]]:
+    """Return the first ``count`` sentences, or all, and their labels."""
     lines = path.read_text(encoding="utf-8").splitlines()[:count]
     texts, labels = zip(*(line.rsplit("\t", 1) for line in lines), strict=True)
     return list(texts), list(labels)

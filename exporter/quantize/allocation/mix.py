@@ -113,7 +113,11 @@ def measured_formats(found: list[Candidate], options: QuantizeOptions) -> dict[s
     """Return the 4-bit formats whose estimates the mix needs, by tensor; those of more bits follow."""
     special = kept(found, options.keep)
     return {
-        c.tensor: [c.format(4, size) for size in _sizes(options) if any(c.sizes(bits, (size,)) for bits in c.widths)]
+        c.tensor: [
+            c.format(4, size)
+            for size in _sizes(options)
+            if any(c.sizes(bits, (size,)) for bits in _widths(c, special.get(c.tensor)))
+        ]
         for c in found
         if special.get(c.tensor) != "float"
     }
@@ -148,9 +152,14 @@ def _formats(candidate: Candidate, only: Kept | None, options: QuantizeOptions) 
     return [
         candidate.format(bits, size)
         for size in _sizes(options)
-        for bits in candidate.widths
-        if only in (None, f"int{bits}") and candidate.sizes(bits, (size,))
+        for bits in _widths(candidate, only)
+        if candidate.sizes(bits, (size,))
     ]
+
+
+def _widths(candidate: Candidate, only: Kept | None) -> tuple[int, ...]:
+    """Return the numbers of bits to choose from: of a weight that is kept, its own."""
+    return candidate.widths if only is None else (int(only.removeprefix("int")),)
 
 
 def _bytes(candidate: Candidate, format: BlockFormat) -> int:

@@ -26,9 +26,6 @@ from .grid import GridError, fit_grid
 
 SCALE_BYTES = {"float16": 2, "float32": 4}
 
-INT8_LEVEL = 4
-"""MatMulNBits' accuracy level of int8 activations, the one of intaglio's kernels."""
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -63,11 +60,10 @@ def plan(
     schemes: dict[str, Scheme] = {}
     refused: dict[str, str] = {}
     preset = None if device is None else PRESETS[device].accuracy_level
-    level = INT8_LEVEL if preset is None else preset
+    level = 4 if preset is None else preset
     if options.accuracy_level is not None:
         level = options.accuracy_level
-    five_bits = 5 in (options.bits or BITS) and device is None and target == "ort" and level == INT8_LEVEL
-    five_bits = five_bits and options.computes_in(device) == "fp32"
+    five_bits = 5 in (options.bits or BITS) and 5 in options.kernels_bits(target, device)
     for name in task_tensors(checkpoint, task):
         weight = checkpoint.quantized.get(name)
         if weight is None:

@@ -24,11 +24,11 @@ def use_low_bits(graph: Graph) -> None:
     stored = {name for tensor in texts(graph.rest, GRAPH_INITIALIZER) for name in texts(tensor, TENSOR_NAME)}
     joins = {node.output(0): node for node in graph.nodes if _joins(node, stored)}
     for node in graph.nodes:
-        if node.kind not in CODES or node.domain != MICROSOFT or node.integers(b"bits") != [8]:
+        if node.kind not in CODES or node.domain != MICROSOFT:
             continue
         codes, low_bits = CODES[node.kind], LOW_BITS[node.kind]
         join = joins.get(node.input(codes))
-        if join is None or len(node.inputs) > low_bits:
+        if join is None or len(node.inputs) > low_bits or node.integers(b"bits") != [8]:
             continue
         node.inputs += [b""] * (low_bits - len(node.inputs))
         node.inputs[codes], low = join.inputs

@@ -194,6 +194,9 @@ def test_the_mix_has_5_bits_where_intaglios_kernels_run_the_graph(found: Found) 
     assert widths(bits=(4, 5)) == {4, 5}
     assert widths(bits=[4]) == {4}
     assert widths(block_size=16, target_size=80_000) == {4, 8}
+    # What is kept is no choice of the mix.
+    for device in (None, "cuda"):
+        assert widths(bits=(4,), device=device, keep={"*.v_proj": "int8"}) == {4, 8}
     with pytest.raises(UsageError) as caught:
         widths(bits=(4, 5), device="cuda")
     assert str(caught.value) == (

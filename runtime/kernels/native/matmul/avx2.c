@@ -2,8 +2,8 @@
  *
  * VPMADDUBSW multiplies unsigned bytes by signed bytes and adds pairs of products to 16 bits, which saturate. A weight of 4
  * bits is at most 15, so 16 products are at most 16 * 15 * 127 < 2^15, and the eight words of a step are summed in 16 bits
- * before they are widened; two words of weights of 5 bits are. Weights of 8 bits are stored as w - 128. Their absolute value is multiplied by x with their sign:
- * 2 * 128 * 127 < 2^15.
+ * before they are widened; two words of weights of 5 bits are. Weights of 8 bits are stored as w - 128. Their absolute
+ * value is multiplied by x with their sign: 2 * 128 * 127 < 2^15.
  */
 #include "common/processor.h"
 #include "matmul/instructions.h"

@@ -167,7 +167,8 @@ INLINE __m512i in_every_lane(const uint8_t *at) {
   return _mm512_set1_epi32(word);
 }
 
-/* Return elements of 5 bits, in the upper bits of bytes: the upper halves of `high`, and the bit `number` of each byte of `low`. */
+/* Return elements of 5 bits, in the upper bits of bytes: the upper halves of `high`, and the bit `number` of each byte of
+ * `low`. */
 INLINE __m512i with_low_bits(__m512i high, __m512i low, const int number) {
   const __m512i bit = number < 3   ? _mm512_slli_epi16(low, 3 - number)
                       : number > 3 ? _mm512_srli_epi16(low, number - 3)

@@ -1,5 +1,5 @@
-/* GEMM with weights of 4 and 5 bits unpacked to bytes: the same bits as `multiply` of ymm.h, which includes this, and faster for many
- * rows of x.
+/* GEMM with weights of 4 and 5 bits unpacked to bytes: the same bits as `multiply` of ymm.h, which includes this, and
+ * faster for many rows of x.
  *
  * With AVX2, VPMADDUBSW and VPADDW are the least that 32 products take: 16 instructions for a step of 32 elements, a row and 8
  * columns; VPDPBUSD takes 8. All else is kept few. The zero point is subtracted by one multiplication: sums start at
@@ -59,6 +59,12 @@ TARGET static void unpack(const PackedWeights *w, int64_t from, int64_t to, uint
       unpack_step(w, w->tiles + tile * w->tile_bytes, k, step, (Step *)memory);
 }
 
+/* Return -zero_point, twice, for one half of the lanes. */
+INLINE __m256i minus_zeros_of(const Step *w, const int half, const int asymmetric, const int bits) {
+  if (asymmetric) return _mm256_loadu_si256((const __m256i *)w->minus_zeros[half * HALF]);
+  return _mm256_set1_epi16(bits == 4 ? -8 : -128);
+}
+
 /* Compute y[row .. row + UNPACKED_ROWS, 16 columns of a tile]. */
 INLINE void multiply_tile(const Job *job, int64_t tile, const uint8_t *at, int64_t row, const int step,
                           const int asymmetric, const int bits) {
@@ -71,12 +77,8 @@ INLINE void multiply_tile(const Job *job, int64_t tile, const uint8_t *at, int64
     __m256i sum[2][UNPACKED_ROWS], before[2][UNPACKED_ROWS];
     UNROLL(16) for (int r = 0; r < UNPACKED_ROWS; r++) {
       const __m256i pairs = four_of(x + r * row_stride + offsetof(StepHeader, pairs));
-      UNROLL(16) for (int half = 0; half < 2; half++) {
-        const __m256i minus_zeros = asymmetric ? _mm256_loadu_si256((const __m256i *)w->minus_zeros[half * HALF])
-                                               : _mm256_set1_epi16(bits == 4 ? -8 : -128);
-        if (bits == 4) sum[half][r] = start_of(minus_zeros, pairs);
-        else sum[half][r] = _mm256_setzero_si256();
-      }
+      UNROLL(16) for (int half = 0; half < 2; half++) sum[half][r] =
+                 bits == 4 ? start_of(minus_zeros_of(w, half, asymmetric, bits), pairs) : _mm256_setzero_si256();
     }
     UNROLL(16) for (int i = 0; i < step / 4; i++) {
       if (bits == FIVE_BITS && i == step / 8) {
@@ -99,10 +101,8 @@ INLINE void multiply_tile(const Job *job, int64_t tile, const uint8_t *at, int64
         __m256i whole = total(sum[half][r], 4);
         if (bits == FIVE_BITS) {
           const __m256i pairs = four_of(x + r * row_stride + offsetof(StepHeader, pairs));
-          const __m256i minus_zeros =
-              asymmetric ? _mm256_loadu_si256((const __m256i *)w->minus_zeros[half * HALF]) : _mm256_set1_epi16(-128);
           whole = _mm256_slli_epi32(_mm256_add_epi32(whole, before[half][r]), 3); /* as elements of 8 bits */
-          whole = _mm256_add_epi32(whole, _mm256_madd_epi16(minus_zeros, pairs));
+          whole = _mm256_add_epi32(whole, _mm256_madd_epi16(minus_zeros_of(w, half, asymmetric, bits), pairs));
         }
         const __m256 scale = _mm256_mul_ps(_mm256_loadu_ps(w->scales + half * HALF), x_scale);
         y[half][r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(whole), scale, y[half][r]);
