@@ -15,6 +15,7 @@ from torch import Tensor
 from ....artifact import Quantization, TensorEntry
 from ....models.weight_source import WeightSource
 from ...weights import InTurn, Stacked, Stored, Stream, Write
+from ..fixed_order import total
 from .blocks import QuantizedRows
 from .scheme import Scheme
 
@@ -86,8 +87,8 @@ class QuantizedWeight(ABC):
             start = 0
             for weight, quantized in self.source.rows(checkpoint):
                 stop = start + len(weight)
-                squared_weight += weight.square().sum().item()
-                squared_error += quantized.dequantize().sub_(weight).square_().sum().item()
+                squared_weight += total(weight.square())
+                squared_error += total(quantized.dequantize().sub_(weight).square_())
                 scales[start:stop] = quantized.scales
                 if quantized.offsets is not None:
                     offsets[start:stop] = quantized.offsets

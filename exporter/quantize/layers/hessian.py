@@ -17,6 +17,7 @@ The output may go through a norm into the residual stream: g y / rms(y). An erro
 square of y, by which tokens are weighted, and r' - r is divided by g / rms(y); where g is small, nothing is corrected.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ import torch
 from torch import Tensor
 
 from ....machine import give_back_memory
+from ..fixed_order import factor, total
 from ..methods.gptq import Hessian
 from .products import as_multiplied, bfloat16_products
 from .stream import Inputs
@@ -69,8 +71,8 @@ class Target:
     def weight(self, weight: Tensor) -> Tensor:
         """Return the weight [N, K] to quantize in the place of ``weight``."""
         change = weight @ self.correction if self.shared else self.correction
-        share = MOST * weight.norm() / change.norm().clamp(min=LEAST)
-        return torch.add(weight, change, alpha=min(share.item(), 1.0))
+        share = MOST * math.sqrt(total(weight.square()) / max(total(change.square()), LEAST))
+        return torch.add(weight, change, alpha=min(share, 1.0))
 
 
 class Moments:
@@ -101,10 +103,10 @@ class Moments:
 
     def squares(self, change: Tensor) -> float:
         """Return the sum of (change x)^2 over the tokens and outputs, of a change of the weights [outputs, K]."""
-        total = 0.0
+        squares = 0.0
         for strip in self._strips:  # a product may copy what it multiplies
-            total += ((change @ self.gram[:, strip]) * change[:, strip]).sum().item()
-        return total
+            squares += total((change @ self.gram[:, strip]) * change[:, strip])
+        return squares
 
     def correction(self) -> Tensor:
         """Return the damped solution [outputs, K].
@@ -116,7 +118,7 @@ class Moments:
         matrix = self.gram / size
         matrix /= size[:, None]
         matrix.diagonal().add_(DAMPING)
-        torch.linalg.cholesky(matrix, out=matrix)
+        factor(matrix)
         return torch.cholesky_solve((self.cross / size).t(), matrix).t() / size
 
 
@@ -177,7 +179,7 @@ class Fit:
         with bfloat16_products():
             if self._weights is not None:
                 change, drift = self._weights @ change, self._weights @ drift
-            gain, cost = (change * drift).sum().item(), self._held_out.squares(change)
+            gain, cost = total(change * drift), self._held_out.squares(change)
         return min(max(gain / max(cost, LEAST), 0.0), 1.0)
 
 

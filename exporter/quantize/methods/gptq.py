@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..fixed_order import factor, total
 from ..formats.blocks import BlockFormat, QuantizedRows
 from .rtn import grid
 
@@ -54,18 +55,17 @@ class Hessian:
         gram.diagonal().add_(DAMPING * gram.diagonal().mean().clamp(min=torch.finfo(torch.float32).tiny))
         diagonal = gram.diagonal().clone()
         order = torch.argsort(diagonal, stable=True)
-        factor = gram[order[:, None], order]
-        torch.linalg.cholesky(factor, out=factor)
-        sizes = factor.diagonal().clone()
-        return Hessian(diagonal, order, factor.div_(sizes), sizes)
+        lower = factor(gram[order[:, None], order])
+        sizes = lower.diagonal().clone()
+        return Hessian(diagonal, order, lower.div_(sizes), sizes)
 
     def output_error(self, error: Tensor) -> float:
         """Return the mean squared output error that a weight's error [N, K] causes, summed over the outputs."""
-        rows, total = error[:, self.order], 0.0
+        rows, squares = error[:, self.order], 0.0
         for start in range(0, len(self.order), STRIP):  # a product may copy what it multiplies
             strip = slice(start, start + STRIP)
-            total += ((rows @ self.feedback[:, strip]) * self.sizes[strip]).square().sum().item()
-        return total
+            squares += total(((rows @ self.feedback[:, strip]) * self.sizes[strip]).square())
+        return squares
 
 
 def gptq(weight: Tensor, format: BlockFormat, hessian: Hessian) -> QuantizedRows:
@@ -92,7 +92,8 @@ def gptq(weight: Tensor, format: BlockFormat, hessian: Hessian) -> QuantizedRows
             code = (left[k] * inverse[block]).add_(zero_by_block[block]).round_().clamp_(0, format.top)
             codes[k] = code
             errors[k - start] = code.sub_(zero_by_block[block]).mul_(by_block[block]).sub_(wanted[k])
-            left[start:k].addr_(feedback[k, start:k], errors[k - start], alpha=-1)
+            # (addr_ rounds some elements otherwise where threads divide the rows elsewhere)
+            left[start:k].addcmul_(feedback[k, start:k, None], errors[k - start], value=-1)
         left[:start].addmm_(feedback[start:stop, :start].t(), errors, alpha=-1)
     sorted_back = torch.empty_like(codes)
     sorted_back[order] = codes

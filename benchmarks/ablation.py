@@ -1,0 +1,140 @@
+"""Measure what each part of the default int4 quantization gains, alone and with the others, at the same bytes.
+
+    python -m intaglio.benchmarks.ablation CHECKPOINT --scratch DIR --seed 0     makes and measures all that is missing
+        --windows 16                                               windows of calibration text
+        --only NAME                                                one of PARTS
+
+A seed chooses other calibration text: one half of the default text or the other, paragraph by paragraph. The texts that
+are measured are no reported ones and none that anything was chosen by: WikiText-2's validation split, and modules of
+the standard library that the benchmark ``quantization`` does not read. The artifacts of two seeds can be made at the
+same time; OMP_NUM_THREADS=1 is the fastest then. Figures are recorded in DIR/ablation/records.jsonl.
+"""
+
+import json
+import shutil
+import sysconfig
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import click
+import numpy as np
+from intaglio.artifact import MANIFEST, read_manifest
+from intaglio.exporter import QuantizeOptions, export
+from intaglio.exporter.quantize import calibration, measure
+from intaglio.exporter.quantize.allocation.mix import BITS_PER_WEIGHT
+from intaglio.exporter.quantize.layers import hessian
+from intaglio.exporter.quantize.layers.sensitivity import Sensitivity, measure_sensitivity
+from intaglio.exporter.quantize.options import Method
+from intaglio.models.checkpoint import Checkpoint
+from tokenizers import Tokenizer
+
+from .harness.divergence import compare, write_reference
+from .harness.engines import open_logits
+from .harness.job import Job
+from .harness.records import Key, Records
+from .harness.windows import DATA, spread
+
+TEXTS = {"WikiText-2, validation": 8, "Python": 8}  # windows of each
+TOKENS = 512
+MODULES = "argparse ast calendar configparser csv difflib dis ftplib gettext".split()
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a variant has: a method, the bits of its mix, and whether GPTQ aims at the float model's outputs."""
+
+    method: Method
+    bits: Sequence[int]
+    towards_float: bool = False
+
+
+PARTS = {
+    "all": Part("gptq", (4, 5, 8), towards_float=True),
+    "all but towards float": Part("gptq", (4, 5, 8)),
+    "all but 5 bits": Part("gptq", (4, 8), towards_float=True),
+    "GPTQ and 4, 8 bits": Part("gptq", (4, 8)),
+    "4, 5, 8 bits, rounded": Part("rtn", (4, 5, 8)),
+    "GPTQ towards float in 4 bits": Part("gptq", (4,), towards_float=True),
+    "GPTQ in 4 bits": Part("gptq", (4,)),
+    "4 bits, rounded": Part("rtn", (4,)),
+}
+
+
+@click.command(context_settings={"show_default": True})
+@click.argument("checkpoint", type=click.Path(exists=True, path_type=Path))
+@click.option("--scratch", required=True, type=click.Path(path_type=Path), help="Artifacts, texts and figures; 6 GB.")
+@click.option("--seed", type=click.IntRange(0, 1), default=0, help="The half of the calibration text.")
+@click.option("--windows", default=16, help="Windows of calibration text.")
+@click.option("--only", "names", multiple=True, type=click.Choice(list(PARTS)), metavar="NAME", help="Variants.")
+@click.option("--threads", default=1)
+def main(checkpoint: Path, scratch: Path, seed: int, windows: int, names: tuple[str, ...], threads: int) -> None:
+    folder = scratch.absolute() / "ablation"
+    folder.mkdir(parents=True, exist_ok=True)
+    reference = _reference(checkpoint.absolute(), folder, threads)
+    text = folder / f"half-{seed}.txt"
+    paragraphs = calibration.DEFAULT_TEXT.read_text(encoding="utf-8").split("\n\n")
+    text.write_text("\n\n".join(paragraphs[seed::2]), encoding="utf-8")
+    _measure_once()
+    most = hessian.MOST
+    for name in names or PARTS:
+        key = Key("ablation", name, f"{windows} windows", seed)
+        if Records(folder / "records.jsonl").has(key):
+            continue
+        part, out = PARTS[name], folder / f"artifact-{seed}"
+        shutil.rmtree(out, ignore_errors=True)
+        hessian.MOST = most if part.towards_float else 0.0
+        size = _bytes(checkpoint)
+        options = QuantizeOptions(part.method, calibration=text, windows=windows, bits=part.bits, target_size=size)
+        export(checkpoint, out, precision="int4", options=options)
+        figures = compare(open_logits(_job(out, checkpoint, threads)), reference)
+        figures["bytes"] = (out / read_manifest(out).data).stat().st_size
+        Records(folder / "records.jsonl").add(key, figures)  # read anew: another process may have added to it
+        click.echo(json.dumps({"seed": seed, "name": name, "bytes": figures["bytes"], "kl": figures["kl"]}))
+
+
+def _bytes(checkpoint: Path) -> int:
+    """Return the size of the weights in the default's bits."""
+    tensors = Checkpoint(checkpoint).tensors.values()
+    return int(sum(prod(tensor.shape) for tensor in tensors) * BITS_PER_WEIGHT / 8)
+
+
+def _measure_once() -> None:
+    """Let all variants share one measurement of the sensitivities: the same text gives the same ones."""
+    found: list[Sensitivity] = []
+
+    def once(*arguments: object) -> Sensitivity:
+        if not found:
+            found.append(measure_sensitivity(*arguments))  # type: ignore[arg-type]
+        return found[0]
+
+    vars(measure)["measure_sensitivity"] = once
+
+
+def _job(artifact: Path, checkpoint: Path, threads: int) -> Job:
+    return Job("quality", "intaglio", str(artifact), str(checkpoint), "", threads, TOKENS)
+
+
+def _reference(checkpoint: Path, folder: Path, threads: int) -> Path:
+    """Return the folder of the windows and of the float32 model's log-probabilities; write it if it is missing."""
+    cache = folder / "reference"
+    if (cache / "reference.npy").is_file():
+        return cache
+    cache.mkdir(exist_ok=True)
+    library = Path(sysconfig.get_path("stdlib"))
+    code = "\n".join((library / f"{name}.py").read_text(encoding="utf-8") for name in MODULES)
+    texts = dict(zip(TEXTS, ((DATA / "wikitext2-valid.txt").read_text(encoding="utf-8"), code), strict=True))
+    tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+    np.save(
+        cache / "windows.npy", np.concatenate([spread(texts[name], tokenizer, n, 512) for name, n in TEXTS.items()])
+    )
+    (cache / "names.json").write_text(json.dumps([name for name, count in TEXTS.items() for _ in range(count)]))
+    if not (folder / "fp32" / MANIFEST).is_file():
+        export(checkpoint, folder / "fp32")
+    write_reference(open_logits(_job(folder / "fp32", checkpoint, threads)), cache)
+    return cache
+
+
+if __name__ == "__main__":
+    main()
