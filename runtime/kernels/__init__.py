@@ -5,7 +5,7 @@
                                     checks of a node's attributes, inputs and outputs (node.h)
     native/matmul/
       operator.c, merged_operator.c, gather_operator.c    MatMulNBits, MergedMatMulNBits, GatherBlockQuantized
-      weight_inputs, weights        quantized weights of an operator, and how they are packed
+      block_format, weight_inputs, weights    quantized weights of an operator, and how they are packed
       matmul, operand.h             the division of a multiplication into tasks
       instructions.h                what each instruction set implements, and the memory layout
       avx512.c, avx_vnni.c, avx2.c  the instruction sets of x86-64; ymm.h for 256 bits

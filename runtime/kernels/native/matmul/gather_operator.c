@@ -11,6 +11,7 @@
 
 #include "common/half.h"
 #include "common/sizes.h"
+#include "matmul/block_format.h"
 #include "matmul/weights.h"
 #include "ort/operator.h"
 #include "ort/operators.h"
@@ -42,16 +43,7 @@ static OrtStatus *create(const OrtCustomOp *op, const OrtApi *api, const OrtKern
       .quantize_axis = integer_attribute(&node, "quantize_axis", 1, 1, MAX_RANK - 1),
   };
   integer_attribute(&node, "gather_axis", 0, 0, 0);
-  if (made.bits != 4 && made.bits != FIVE_BITS && made.bits != 8)
-    refuse(&node, ORT_NOT_IMPLEMENTED, "attribute bits is %d; it must be 4, 5 or 8", made.bits);
-  if (made.bits == FIVE_BITS && made.block_size < LOW_STEP)
-    refuse(&node, ORT_NOT_IMPLEMENTED, "attribute block_size is %d; it must be %d or more with 5 bits",
-           (int)made.block_size, LOW_STEP);
-  if (made.bits != FIVE_BITS) check_no_input(&node, LOW_BITS, "attribute bits is not 5");
-  else if (node.status == NULL && !has_input(&node, LOW_BITS))
-    refuse(&node, ORT_INVALID_ARGUMENT, "input low_bits is missing; elements of 5 bits need it");
-  if ((made.block_size & (made.block_size - 1)) != 0)
-    refuse(&node, ORT_NOT_IMPLEMENTED, "attribute block_size is %d; it must be a power of two", (int)made.block_size);
+  check_block_format(&node, made.bits, made.block_size, "", LOW_BITS);
   check_no_input(&node, ZERO_POINTS, "zero points are not supported");
   Kernel *kernel = node.status == NULL ? malloc(sizeof *kernel) : NULL;
   if (kernel == NULL) {

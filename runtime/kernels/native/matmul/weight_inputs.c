@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "common/sizes.h"
+#include "matmul/block_format.h"
 
 enum { NAME_BYTES = 32 };
 static const int64_t most_rows = (int64_t)1 << 48; /* and columns: as many as any memory has bytes */
@@ -13,7 +14,7 @@ static int64_t suffixed(Node *node, const char *name, const char *suffix, int64_
   return integer_attribute(node, full, absent, least, most);
 }
 
-static MatMulShape read_shape(Node *node, const char *suffix) {
+static MatMulShape read_shape(Node *node, size_t low_bits, const char *suffix) {
   const int64_t bits = suffixed(node, "bits", suffix, 4, 4, 8);
   const int64_t size = suffixed(node, "block_size", suffix, 0, 16, 256);
   MatMulShape shape = {
@@ -24,14 +25,7 @@ static MatMulShape read_shape(Node *node, const char *suffix) {
   };
   suffixed(node, "accuracy_level", suffix, 0, 4, 4);
   suffixed(node, "weight_prepacked", suffix, 0, 0, 0);
-  if (bits != 4 && bits != FIVE_BITS && bits != 8)
-    refuse(node, ORT_NOT_IMPLEMENTED, "attribute bits%s is %d; it must be 4, 5 or 8", suffix, shape.bits);
-  if (bits == FIVE_BITS && size < LOW_STEP)
-    refuse(node, ORT_NOT_IMPLEMENTED, "attribute block_size%s is %d; it must be %d or more with 5 bits", suffix,
-           shape.block_size, LOW_STEP);
-  if ((size & (size - 1)) != 0)
-    refuse(node, ORT_NOT_IMPLEMENTED, "attribute block_size%s is %d; it must be a power of two", suffix,
-           shape.block_size);
+  check_block_format(node, shape.bits, size, suffix, low_bits);
   if (node->status == NULL) shape.blocks = (shape.k + size - 1) / size;
   return shape;
 }
@@ -64,18 +58,13 @@ static StoredWeights read_weights(Node *node, size_t first, size_t low_at, const
   check_floats(node, &scales);
   const int bits = stored_bits(shape->bits), zeros = zero_bits(shape->bits);
   if (shape->bits != FIVE_BITS) {
-    check_no_input(node, low_at, "attribute bits is not 5");
     CHECK_SHAPE(node, &codes, "[N, ceil(K / block_size), block_size * bits / 8]", shape->n, shape->blocks,
                 shape->block_size * bits / 8);
   } else {
     CHECK_SHAPE(node, &codes, "[N, ceil(K / block_size), block_size / 2]", shape->n, shape->blocks,
                 shape->block_size * bits / 8);
-    if (node->status == NULL && !low_bits.given)
-      refuse(node, ORT_INVALID_ARGUMENT, "input %s is missing; elements of 5 bits need it",
-             node->op->inputs[low_at].name);
-    else
-      CHECK_SHAPE(node, &low_bits, "[N, ceil(K / block_size), block_size / 8]", shape->n, shape->blocks,
-                  shape->block_size / 8);
+    CHECK_SHAPE(node, &low_bits, "[N, ceil(K / block_size), block_size / 8]", shape->n, shape->blocks,
+                shape->block_size / 8);
   }
   check_columns(node, &scales, "[N, ceil(K / block_size)]", shape, shape->blocks);
   if (zero_points.given)
@@ -90,7 +79,7 @@ static StoredWeights read_weights(Node *node, size_t first, size_t low_at, const
 }
 
 Matrix create_matrix(Node *node, size_t first, size_t low_bits, const char *suffix) {
-  Matrix matrix = {.shape = read_shape(node, suffix)};
+  Matrix matrix = {.shape = read_shape(node, low_bits, suffix)};
   const StoredWeights stored = read_weights(node, first, low_bits, &matrix.shape);
   if (node->status == NULL && !matmul_packable(&matrix.shape, &stored))
     refuse(node, ORT_NOT_IMPLEMENTED, "input %s has a number that is not finite, or not below 2^100",
