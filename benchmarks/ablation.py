@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import click
 import numpy as np
@@ -76,18 +78,18 @@ def main(checkpoint: Path, scratch: Path, seed: int, windows: int, names: tuple[
     text = folder / f"half-{seed}.txt"
     paragraphs = calibration.DEFAULT_TEXT.read_text(encoding="utf-8").split("\n\n")
     text.write_text("\n\n".join(paragraphs[seed::2]), encoding="utf-8")
-    _measure_once()
-    most = hessian.MOST
+    once = _Once()
     for name in names or PARTS:
         key = Key("ablation", name, f"{windows} windows", seed)
         if Records(folder / "records.jsonl").has(key):
             continue
         part, out = PARTS[name], folder / f"artifact-{seed}"
         shutil.rmtree(out, ignore_errors=True)
-        hessian.MOST = most if part.towards_float else 0.0
         size = _bytes(checkpoint)
         options = QuantizeOptions(part.method, calibration=text, windows=windows, bits=part.bits, target_size=size)
-        export(checkpoint, out, precision="int4", options=options)
+        most = hessian.MOST if part.towards_float else 0.0
+        with patch.object(measure, "measure_sensitivity", once), patch.object(hessian, "MOST", most):
+            export(checkpoint, out, precision="int4", options=options)
         figures = compare(open_logits(_job(out, checkpoint, threads)), reference)
         figures["bytes"] = (out / read_manifest(out).data).stat().st_size
         Records(folder / "records.jsonl").add(key, figures)  # read anew: another process may have added to it
@@ -100,16 +102,16 @@ def _bytes(checkpoint: Path) -> int:
     return int(sum(prod(tensor.shape) for tensor in tensors) * BITS_PER_WEIGHT / 8)
 
 
-def _measure_once() -> None:
-    """Let all variants share one measurement of the sensitivities: the same text gives the same ones."""
-    found: list[Sensitivity] = []
+class _Once:
+    """The sensitivities, measured once for all variants: the same text gives the same ones."""
 
-    def once(*arguments: object) -> Sensitivity:
-        if not found:
-            found.append(measure_sensitivity(*arguments))  # type: ignore[arg-type]
-        return found[0]
+    def __init__(self) -> None:
+        self._found: Sensitivity | None = None
 
-    vars(measure)["measure_sensitivity"] = once
+    def __call__(self, *arguments: Any) -> Sensitivity:
+        if self._found is None:
+            self._found = measure_sensitivity(*arguments)
+        return self._found
 
 
 def _job(artifact: Path, checkpoint: Path, threads: int) -> Job:

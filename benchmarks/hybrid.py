@@ -28,6 +28,7 @@ from .harness.job import Job
 from .harness.measurements import INT8_CACHE, Measurement
 from .harness.records import Records
 from .harness.rounds import rounds
+from .harness.token_counts import parse_token_counts
 from .pages import hybrid_page
 
 STEPS = 600  # more than two times the 256 positions that a buffer of a window of 4,096 drops at once
@@ -38,7 +39,7 @@ HYBRIDS = tuple(name for name, config in SHAPES.items() if "sliding_window" in c
 @click.command(context_settings={"show_default": True})
 @click.option("--scratch", required=True, type=click.Path(path_type=Path), help="Where the files and figures go.")
 @click.option("--shape", type=click.Choice(HYBRIDS), default="exaone4-1.2b-hybrid", help="The model's sizes.")
-@click.option("--contexts", default="512,8192,32768", help="Tokens of the prompts, with commas between them.")
+@click.option("--contexts", "lengths", callback=parse_token_counts, default="512,8192,32768", help="Tokens of prompts.")
 @click.option("--growth", default=131_072, help="Tokens of the longest text; 0 for none.")
 @click.option("--steps", default=STEPS, help="Decode steps of a measurement.")
 @click.option("--rounds", "count", default=3, help="Rounds; the longest text is measured once.")
@@ -48,7 +49,7 @@ HYBRIDS = tuple(name for name, config in SHAPES.items() if "sliding_window" in c
 def main(
     scratch: Path,
     shape: str,
-    contexts: str,
+    lengths: list[int],
     growth: int,
     steps: int,
     count: int,
@@ -57,7 +58,6 @@ def main(
     report: Path | None,
 ) -> None:
     folder = (scratch / "hybrid" / shape).absolute()
-    lengths = _lengths(contexts)
     records = Records(folder / "records.jsonl")
     if again:
         records.forget([SECTION])
@@ -95,18 +95,6 @@ def own(tokens: int, steps: int, int8: bool) -> Measurement:
 
 def _attention(name: str) -> Variant:
     return Variant(name, "RTN", "4", "32")
-
-
-def _lengths(contexts: str) -> list[int]:
-    """Read the numbers of tokens.
-
-    Raises:
-        click.UsageError: one is no positive number.
-    """
-    found = [part.strip() for part in contexts.split(",") if part.strip()]
-    if wrong := [part for part in found if not part.isdecimal() or int(part) == 0]:
-        raise click.UsageError(f"--contexts {contexts}: {wrong[0]} is no number of tokens")
-    return [int(part) for part in found]
 
 
 def _artifact(folder: Path, shape: str) -> Path:

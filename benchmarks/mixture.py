@@ -19,6 +19,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import click
@@ -32,6 +33,7 @@ from .harness.measurements import Measurement
 from .harness.records import Records
 from .harness.rounds import CAPACITY, Jobs, rounds
 from .harness.sections.speed import LONG
+from .harness.token_counts import parse_token_counts
 from .pages import mixture_page
 
 MIXTURES = tuple(name for name, config in SHAPES.items() if "num_experts" in config)
@@ -49,7 +51,13 @@ GGUF_WRITER = "intaglio.benchmarks.artifacts.mixture_gguf"
 @click.option("--shape", type=click.Choice(MIXTURES), default="qwen1.5-moe-a2.7b", help="The model's sizes.")
 @click.option("--layers", default=4, type=click.IntRange(1), help="Layers, each with its experts.")
 @click.option("--vocabulary", type=click.IntRange(1200), help="Tokens.  [default: the shape's]")
-@click.option("--prompts", default=",".join(map(str, LONG)), help="Tokens of the long prompts, with commas between.")
+@click.option(
+    "--prompts",
+    "lengths",
+    callback=partial(parse_token_counts, most=CAPACITY - 1),
+    default=",".join(map(str, LONG)),
+    help="Tokens of prompts.",
+)
 @click.option("--rounds", "count", default=5, help="Rounds; 0 writes the report of the recorded figures.")
 @click.option("--threads", default=2, help="Threads, each on a processor of its own.")
 @click.option("--again", is_flag=True, help="Forget the figures of this model.")
@@ -61,14 +69,13 @@ def main(
     shape: str,
     layers: int,
     vocabulary: int | None,
-    prompts: str,
+    lengths: list[int],
     count: int,
     threads: int,
     again: bool,
     report: Path | None,
 ) -> None:
     size = vocabulary or int(str(SHAPES[shape]["vocab_size"]))
-    lengths = _lengths(prompts)
     folder = (scratch / "mixture" / f"{shape}-{layers}-layers-{size}").absolute()
     checkpoint = _checkpoint(folder, shape, {"num_hidden_layers": layers, "vocab_size": size})
     pythons = {"intaglio": sys.executable} | ({"llama.cpp": llama_python} if llama_python else {})
@@ -108,21 +115,6 @@ def measurements(variants: Sequence[Variant], lengths: Sequence[int]) -> list[Me
             settings["kernels"] = "onnxruntime"
         found.append(Measurement("speed", variant, settings=settings))
     return found
-
-
-def _lengths(prompts: str) -> list[int]:
-    """Read the numbers of tokens.
-
-    Raises:
-        click.UsageError: one is no number, or longer than the tools' caches.
-    """
-    try:
-        lengths = [int(length) for length in prompts.split(",") if length]
-    except ValueError:
-        raise click.UsageError(f"--prompts {prompts}: expected numbers with commas between them") from None
-    if not all(1 <= length < CAPACITY for length in lengths):
-        raise click.UsageError(f"--prompts {prompts}: a prompt has 1 to {CAPACITY - 1:,} tokens")
-    return lengths
 
 
 def _checkpoint(folder: Path, shape: str, changes: Mapping[str, object]) -> Path:

@@ -8,9 +8,6 @@ from intaglio.artifact import read_manifest
 from intaglio.benchmarks import ablation
 from intaglio.benchmarks.harness.records import Records
 from intaglio.benchmarks.harness.windows import DATA
-from intaglio.exporter.quantize import measure
-from intaglio.exporter.quantize.layers import hessian
-from intaglio.exporter.quantize.layers.sensitivity import measure_sensitivity
 
 TINY = Path(__file__).parents[1] / "checkpoints" / "tiny-qwen2"
 EACH = ("GPTQ towards float in 4 bits", "GPTQ in 4 bits", "4, 5, 8 bits, rounded")
@@ -18,9 +15,7 @@ EACH = ("GPTQ towards float in 4 bits", "GPTQ in 4 bits", "4, 5, 8 bits, rounded
 
 @pytest.mark.slow
 @pytest.mark.skipif(not (DATA / "wikitext2-valid.txt").is_file(), reason="WikiText-2 is not beside the repository")
-def test_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hessian, "MOST", hessian.MOST)  # the command leaves its own changes behind
-    monkeypatch.setitem(vars(measure), "measure_sensitivity", measure_sensitivity)
+def test_parts(tmp_path: Path) -> None:
     arguments = [str(TINY), "--scratch", str(tmp_path), "--windows", "4", *(f"--only={name}" for name in EACH)]
     for lines in (len(EACH), 0):
         done = CliRunner().invoke(ablation.main, arguments, catch_exceptions=False)

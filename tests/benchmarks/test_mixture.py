@@ -95,12 +95,15 @@ def test_each_round_measures_the_machine_and_both_kernels() -> None:
     assert all(one.settings["long"] == [512] for one in found[1:])
 
 
-def test_prompts_are_numbers_that_fit() -> None:
-    assert mixture._lengths("512,2048") == [512, 2048]
-    with pytest.raises(click.UsageError, match="--prompts 512,many: expected numbers with commas between them"):
-        mixture._lengths("512,many")
-    with pytest.raises(click.UsageError, match="--prompts 9000: a prompt has 1 to 8,447 tokens"):
-        mixture._lengths("9000")
+def test_prompts_are_numbers_that_fit(tmp_path: Path) -> None:
+    for prompts, said in (
+        ("512,many", "'many' is no number of tokens; write them like 512,2048."),
+        ("512,9000", "9,000 tokens are more than 8,447, the most that fit."),
+    ):
+        result = CliRunner().invoke(mixture.main, ["--scratch", str(tmp_path), "--prompts", prompts])
+        assert result.exit_code == 2
+        assert f"'--prompts': {said}" in result.output
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_shapes_are_mixtures() -> None:
