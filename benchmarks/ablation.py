@@ -4,10 +4,10 @@
         --windows 16                                               windows of calibration text
         --only NAME                                                one of PARTS
 
-A seed chooses other calibration text: one half of the default text or the other, paragraph by paragraph. The texts that
-are measured are no reported ones and none that anything was chosen by: WikiText-2's validation split, and modules of
-the standard library that the benchmark ``quantization`` does not read. The artifacts of two seeds can be made at the
-same time; OMP_NUM_THREADS=1 is the fastest then. Figures are recorded in DIR/ablation/records.jsonl.
+A seed chooses the calibration text: one half of the default text or the other, paragraph by paragraph. The divergence is
+measured on text that no choice was made by and no other page reports: WikiText-2's validation split, and modules of the
+standard library that the benchmark ``quantization`` does not read. Two seeds can run at the same time, with
+OMP_NUM_THREADS=1. Figures are recorded in DIR/ablation/records.jsonl.
 """
 
 import json
@@ -45,7 +45,7 @@ MODULES = "argparse ast calendar configparser csv difflib dis ftplib gettext".sp
 
 @dataclass(frozen=True)
 class Part:
-    """What a variant has: a method, the bits of its mix, and whether GPTQ aims at the float model's outputs."""
+    """A variant: its method, the bits of its mix, and whether GPTQ aims at the float model's outputs."""
 
     method: Method
     bits: Sequence[int]

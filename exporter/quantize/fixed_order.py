@@ -1,23 +1,23 @@
-"""Sums and factors that do not depend on the number of threads, so that the bytes of an artifact do not either.
+"""Sums and Cholesky factors that do not depend on the number of threads, so that an artifact's bytes do not either.
 
-PyTorch's threads share the elements of a matrix product, each of which one of them sums up. They do share a sum over a
-whole tensor, and LAPACK's share a factorization, which then add in an order that depends on their number.
+In a matrix product each element is summed by one thread. A sum over a whole tensor and LAPACK's factorization are
+divided among the threads, and are added in an order that depends on their number.
 """
 
 import torch
 from torch import Tensor
 
 FACTORING_THREADS = 8
-"""The threads that factor a matrix, however many processors there are: their number decides the last bits."""
+"""The threads of a factorization, whatever the number of processors: it determines the last bits of the factor."""
 
 
 def total(values: Tensor) -> float:
-    """Return the sum of a matrix [N, K]: of each row, and then of those."""
+    """Return the sum of a matrix [N, K]: rows are summed first."""
     return values.sum(-1).sum().item()
 
 
 def factor(matrix: Tensor) -> Tensor:
-    """Replace a symmetric matrix [K, K] by its lower Cholesky factor, and return it.
+    """Factor a symmetric matrix [K, K] in place, and return its lower Cholesky factor.
 
     Raises:
         torch.linalg.LinAlgError: it is not positive definite, or not finite.

@@ -77,7 +77,7 @@ def test_a_run_of_the_tiny_shape(tmp_path: Path) -> None:
 def test_lengths_that_are_no_numbers_of_tokens(tmp_path: Path, contexts: str) -> None:
     result = CliRunner().invoke(hybrid.main, ["--scratch", str(tmp_path), "--contexts", contexts])
     assert result.exit_code == 2
-    assert f"'--contexts': {contexts.split(',')[-1]!r} is no number of tokens" in result.output
+    assert f"'--contexts': {contexts.split(',')[-1]!r} is not a number of tokens" in result.output
 
 
 def test_multiplications_stay_on_intaglios_kernels(tmp_path: Path) -> None:

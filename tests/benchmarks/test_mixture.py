@@ -97,7 +97,7 @@ def test_each_round_measures_the_machine_and_both_kernels() -> None:
 
 def test_prompts_are_numbers_that_fit(tmp_path: Path) -> None:
     for prompts, said in (
-        ("512,many", "'many' is no number of tokens; write them like 512,2048."),
+        ("512,many", "'many' is not a number of tokens; write them like 512,2048."),
         ("512,9000", "9,000 tokens are more than 8,447, the most that fit."),
     ):
         result = CliRunner().invoke(mixture.main, ["--scratch", str(tmp_path), "--prompts", prompts])

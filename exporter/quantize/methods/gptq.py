@@ -92,7 +92,7 @@ def gptq(weight: Tensor, format: BlockFormat, hessian: Hessian) -> QuantizedRows
             code = (left[k] * inverse[block]).add_(zero_by_block[block]).round_().clamp_(0, format.top)
             codes[k] = code
             errors[k - start] = code.sub_(zero_by_block[block]).mul_(by_block[block]).sub_(wanted[k])
-            # (addr_ rounds some elements otherwise where threads divide the rows elsewhere)
+            # addr_ rounds elements at the threads' borders in another way.
             left[start:k].addcmul_(feedback[k, start:k, None], errors[k - start], value=-1)
         left[:start].addmm_(feedback[start:stop, :start].t(), errors, alpha=-1)
     sorted_back = torch.empty_like(codes)
