@@ -4,9 +4,9 @@
         --windows 16                                               windows of calibration text
         --only NAME                                                one of PARTS
 
-A seed chooses the calibration text: one half of the default text or the other, paragraph by paragraph. The divergence is
-measured on text that no choice was made by and no other page reports: WikiText-2's validation split, and modules of the
-standard library that the benchmark ``quantization`` does not read. Two seeds can run at the same time, with
+A seed chooses the calibration text: one half of the default text or the other, paragraph by paragraph. The divergence
+is measured on text that no choice was made by and no other page reports: WikiText-2's validation split, and modules of
+the standard library that the benchmark ``quantization`` does not read. Two seeds can run at the same time, with
 OMP_NUM_THREADS=1. Figures are recorded in DIR/ablation/records.jsonl.
 """
 
