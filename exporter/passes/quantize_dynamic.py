@@ -3,8 +3,8 @@
 A token's activations are divided by their largest magnitude, which is multiplied back after the multiplication. In
 between, one constant scale fits every token, so that operators with one scale for the whole tensor can be used, and no
 token affects another (DynamicQuantizeMatMul has one scale for the whole batch). Activations are unsigned, with a zero
-of 128, and weights signed: the order of types that x86 has instructions for. (Processors without VNNI add pairs of
-products in 16 bits, which saturates: there the result is wrong for large weights and activations, and slower as well.)
+of 128, and weights signed: the order of types that x86 has instructions for. (Without VNNI they saturate, and
+intaglio's runtime makes the weights unsigned: ``runtime.graph.unsigned_weights``.)
 
 Projections of one input share its quantization. A bias is added after the token's scale, and stays an Add.
 """

@@ -20,6 +20,8 @@ from ...errors import ArtifactError, first_line
 from ...machine import usable_cpus
 from ...models.config import ModelConfig
 from ...runtime.engine.onnxruntime import import_onnxruntime, session_options
+from ...runtime.graph.unsigned_weights import unsigned_model
+from ...runtime.kernels import saturates
 from .tap_map import SUM, TapMap, ancestors
 
 CUT = "cut:"
@@ -124,6 +126,8 @@ class Subgraph:
         if self.artifact.manifest.precision in FLOAT_PRECISIONS:
             # Packing the weights pays off over many runs only; MatMulNBits is slow without it.
             options.add_session_config_entry("session.disable_prepacking", "1")
+        if saturates():
+            data = unsigned_model(data)
         try:
             return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions have no common class of their own

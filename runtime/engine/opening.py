@@ -12,11 +12,13 @@ from ...errors import ArtifactError, DependencyError, first_line
 from ...machine import gpu_memory, usable_cpus
 from ..graph.graph import Change, changed_graph
 from ..graph.sliding import has_windows, with_window_caches
+from ..graph.unsigned_weights import with_unsigned_weights
 from ..kernels import (
     QMOE,
     changes_for,
     packed_weights,
     replaceable,
+    saturates,
     session_on_intaglio_kernels,
     warn_without_library,
 )
@@ -27,6 +29,8 @@ from .onnxruntime import PROVIDERS, import_onnxruntime, is_out_of_memory, provid
 from .refusals import check_choices, check_int8_cache, check_precision, check_provider, no_int8_kernel
 from .session import Device, Kernels, KVCache, Session
 from .sizes import check_gpu_memory, needs_windows
+
+INTEGER_MATMUL = "com.microsoft::MatMulIntegerToFloat"
 
 
 def open_session(
@@ -159,6 +163,8 @@ class _Opening:
         weights = None
         if self.windowed:
             changes = (with_window_caches, *changes)
+        if self.device == "cpu" and INTEGER_MATMUL in self.manifest.operators and saturates():
+            changes = (*changes, with_unsigned_weights)
         if changes:
             graph, weights = changed_graph(self.path, self.folder / self.manifest.data, changes)
 

@@ -56,6 +56,7 @@ from .edits.stored_scales import use_stored_scales
 from .weight_file import WeightFile, weight_file
 
 QMOE = "QMoE"
+X86 = ("x86_64", "amd64")
 LIBRARY = "_kernels" + {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
 
 
@@ -71,7 +72,7 @@ def library() -> Path | None:
 
 def warn_without_library() -> None:
     """Warn where the installation has no library, once in a process, and on the processors that it is for."""
-    if library() is None and platform.machine().lower() in ("x86_64", "amd64", "aarch64", "arm64"):
+    if library() is None and platform.machine().lower() in (*X86, "aarch64", "arm64"):
         _warn_once()
 
 
@@ -94,6 +95,17 @@ def instructions() -> str | None:
     machine, or if the processor has none of them.
     """
     return _name("intaglio_instructions")
+
+
+EXACT = ("AMX", "AVX512-VNNI", "AVX-VNNI")
+
+
+def saturates() -> bool:
+    """Return True on x86 without VNNI, where ONNX Runtime's products of unsigned and signed bytes saturate.
+
+    It is also returned where the processor's instructions are not known, since there is no library.
+    """
+    return platform.machine().lower() in X86 and instructions() not in EXACT
 
 
 def packed_layout() -> str | None:

@@ -17,6 +17,8 @@ from intaglio.exporter.quantize.formats.scheme import Scheme
 from intaglio.exporter.quantize.methods.row_sources import Rounded
 from intaglio.exporter.weights import Stacked, Stored, Transposed
 from intaglio.models.checkpoint import Checkpoint
+from intaglio.runtime.graph.unsigned_weights import unsigned_model
+from intaglio.runtime.kernels import saturates
 from intaglio.tests import tiny
 from intaglio.tests.exporter import drive
 from numpy.typing import NDArray
@@ -77,11 +79,14 @@ def materialized(graph: ExportGraph, checkpoint: Checkpoint) -> dict[str, Array]
     return made
 
 
-def run(graph: ExportGraph, x: Array) -> list[Array]:
+def run(graph: ExportGraph, x: Array, unsigned: bool | None = None) -> list[Array]:
+    """Run the graph; ``unsigned``: on unsigned weights, as the runtime does by default where signed ones saturate."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = 1
     model = ir.to_proto(graph.model).SerializeToString()
+    if saturates() if unsigned is None else unsigned:
+        model = unsigned_model(model)
     return drive.run(ort.InferenceSession(model, options, providers=["CPUExecutionProvider"]), {"x": x})
 
 
@@ -120,10 +125,13 @@ def test_codes_and_scales_are_the_weight(name: str, checkpoint: Checkpoint) -> N
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 64), (2, 7, 64), (3, 1, 64)])
-def test_the_graph_multiplies_integers(shape: tuple[int, int, int], checkpoint: Checkpoint) -> None:
+@pytest.mark.parametrize("unsigned", [False, True])
+def test_the_graph_multiplies_integers(shape: tuple[int, int, int], unsigned: bool, checkpoint: Checkpoint) -> None:
+    if saturates() and not unsigned:
+        pytest.skip("this processor adds products of unsigned and signed bytes in 16 bits")
     graph, made = quantized(checkpoint, [GATE, UP])
     x = activations(*shape)
-    for found, name in zip(run(graph, x), (GATE, UP), strict=True):
+    for found, name in zip(run(graph, x, unsigned), (GATE, UP), strict=True):
         stem = name.removesuffix("weight")
         np.testing.assert_allclose(
             found, integer_matmul(x, made[stem + "codes"], made[stem + "scales"]), rtol=1e-5, atol=1e-5
