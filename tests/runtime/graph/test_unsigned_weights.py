@@ -61,6 +61,6 @@ def test_weights_with_a_zero_point_of_their_own_stay_as_they_are() -> None:
     ],
 )
 def test_processors(monkeypatch: pytest.MonkeyPatch, machine: str, instructions: str | None, wrong: bool) -> None:
-    monkeypatch.setattr(kernels.platform, "machine", lambda: machine)
+    monkeypatch.setattr("platform.machine", lambda: machine)
     monkeypatch.setattr(kernels, "instructions", lambda: instructions)
     assert kernels.saturates() is wrong
