@@ -78,14 +78,13 @@ def main(checkpoint: Path, scratch: Path, seed: int, windows: int, names: tuple[
     text = folder / f"half-{seed}.txt"
     paragraphs = calibration.DEFAULT_TEXT.read_text(encoding="utf-8").split("\n\n")
     text.write_text("\n\n".join(paragraphs[seed::2]), encoding="utf-8")
-    once = _Once()
+    once, size = _Once(), _bytes(checkpoint)
     for name in names or PARTS:
         key = Key("ablation", name, f"{windows} windows", seed)
         if Records(folder / "records.jsonl").has(key):
             continue
         part, out = PARTS[name], folder / f"artifact-{seed}"
         shutil.rmtree(out, ignore_errors=True)
-        size = _bytes(checkpoint)
         options = QuantizeOptions(part.method, calibration=text, windows=windows, bits=part.bits, target_size=size)
         most = hessian.MOST if part.towards_float else 0.0
         with patch.object(measure, "measure_sensitivity", once), patch.object(hessian, "MOST", most):
@@ -128,9 +127,8 @@ def _reference(checkpoint: Path, folder: Path, threads: int) -> Path:
     code = "\n".join((library / f"{name}.py").read_text(encoding="utf-8") for name in MODULES)
     texts = dict(zip(TEXTS, ((DATA / "wikitext2-valid.txt").read_text(encoding="utf-8"), code), strict=True))
     tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
-    np.save(
-        cache / "windows.npy", np.concatenate([spread(texts[name], tokenizer, n, 512) for name, n in TEXTS.items()])
-    )
+    windows = [spread(texts[name], tokenizer, count, TOKENS) for name, count in TEXTS.items()]
+    np.save(cache / "windows.npy", np.concatenate(windows))
     (cache / "names.json").write_text(json.dumps([name for name, count in TEXTS.items() for _ in range(count)]))
     if not (folder / "fp32" / MANIFEST).is_file():
         export(checkpoint, folder / "fp32")

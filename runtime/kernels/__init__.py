@@ -57,6 +57,8 @@ from .weight_file import WeightFile, weight_file
 
 QMOE = "QMoE"
 X86 = ("x86_64", "amd64")
+VNNI = ("AMX", "AVX512-VNNI", "AVX-VNNI")
+"""The instruction sets of x86 in which sums of products of bytes do not saturate."""
 LIBRARY = "_kernels" + {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
 
 
@@ -97,15 +99,12 @@ def instructions() -> str | None:
     return _name("intaglio_instructions")
 
 
-EXACT = ("AMX", "AVX512-VNNI", "AVX-VNNI")
-
-
 def saturates() -> bool:
     """Return True on x86 without VNNI, where ONNX Runtime's products of unsigned and signed bytes saturate.
 
     It is also returned where the processor's instructions are not known, since there is no library.
     """
-    return platform.machine().lower() in X86 and instructions() not in EXACT
+    return platform.machine().lower() in X86 and instructions() not in VNNI
 
 
 def packed_layout() -> str | None:
