@@ -21,7 +21,6 @@ from typing import Any
 from unittest.mock import patch
 
 import click
-import numpy as np
 from intaglio.artifact import MANIFEST, read_manifest
 from intaglio.exporter import QuantizeOptions, export
 from intaglio.exporter.quantize import calibration, measure
@@ -30,16 +29,14 @@ from intaglio.exporter.quantize.layers import hessian
 from intaglio.exporter.quantize.layers.sensitivity import Sensitivity, measure_sensitivity
 from intaglio.exporter.quantize.options import Method
 from intaglio.models.checkpoint import Checkpoint
-from tokenizers import Tokenizer
 
 from .harness.divergence import compare, write_reference
 from .harness.engines import open_logits
 from .harness.job import Job
 from .harness.records import Key, Records
-from .harness.windows import DATA, spread
+from .harness.windows import DATA, write_windows
 
-TEXTS = {"WikiText-2, validation": 8, "Python": 8}  # windows of each
-TOKENS = 512
+WINDOWS, TOKENS = 8, 512  # windows of each text, and tokens of a window
 MODULES = "argparse ast calendar configparser csv difflib dis ftplib gettext".split()
 
 
@@ -122,14 +119,10 @@ def _reference(checkpoint: Path, folder: Path, threads: int) -> Path:
     cache = folder / "reference"
     if (cache / "reference.npy").is_file():
         return cache
-    cache.mkdir(exist_ok=True)
     library = Path(sysconfig.get_path("stdlib"))
     code = "\n".join((library / f"{name}.py").read_text(encoding="utf-8") for name in MODULES)
-    texts = dict(zip(TEXTS, ((DATA / "wikitext2-valid.txt").read_text(encoding="utf-8"), code), strict=True))
-    tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
-    windows = [spread(texts[name], tokenizer, count, TOKENS) for name, count in TEXTS.items()]
-    np.save(cache / "windows.npy", np.concatenate(windows))
-    (cache / "names.json").write_text(json.dumps([name for name, count in TEXTS.items() for _ in range(count)]))
+    texts = {"WikiText-2, validation": (DATA / "wikitext2-valid.txt").read_text(encoding="utf-8"), "Python": code}
+    write_windows(cache, texts, checkpoint, WINDOWS, TOKENS)
     if not (folder / "fp32" / MANIFEST).is_file():
         export(checkpoint, folder / "fp32")
     write_reference(open_logits(_job(folder / "fp32", checkpoint, threads)), cache)

@@ -6,14 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import click
-import numpy as np
-from tokenizers import Tokenizer
 
 from ..artifacts.variants import OWN, REFERENCE
 from .measurements import Measurement
 from .records import Records
 from .rounds import Jobs, run
-from .windows import spread
+from .windows import write_windows
 
 WINDOWS, TOKENS = 16, 512  # windows of each text, and tokens of a window
 
@@ -30,11 +28,7 @@ def prepare(jobs: Jobs, texts: Mapping[str, str]) -> None:
     cache = folder(store.scratch, texts)
     if (cache / "reference.npy").is_file():
         return
-    cache.mkdir(parents=True, exist_ok=True)
-    tokenizer = Tokenizer.from_file(str(store.checkpoint / "tokenizer.json"))
-    windows = {name: spread(text, tokenizer, WINDOWS, TOKENS) for name, text in texts.items()}
-    np.save(cache / "windows.npy", np.concatenate(list(windows.values())))
-    (cache / "names.json").write_text(json.dumps([name for name in windows for _ in range(WINDOWS)]))
+    write_windows(cache, texts, store.checkpoint, WINDOWS, TOKENS)
     variant = next(variant for variant in OWN if variant.name == REFERENCE)
     store.make(variant, jobs.pythons[variant.tool])
     click.echo("the reference's predictions")

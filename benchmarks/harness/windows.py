@@ -4,6 +4,7 @@ Prose is WikiText-2's test split, Python source is the standard library's, and c
 calibration text holds them. Windows of S tokens are evenly spread over each text and do not overlap.
 """
 
+import json
 import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,3 +54,15 @@ def spread(text: str, tokenizer: Tokenizer, count: int, length: int) -> NDArray[
         raise SystemExit(f"the text has {len(ids):,} tokens; {count} windows of {length} need {count * length:,}")
     step = len(ids) // count
     return np.array([ids[i * step : i * step + length] for i in range(count)], dtype=np.int64)
+
+
+def write_windows(folder: Path, texts: Mapping[str, str], checkpoint: Path, count: int, length: int) -> None:
+    """Write ``count`` windows of each text, and the text of each window, as ``divergence.py`` reads them.
+
+    Raises:
+        SystemExit: a text is too short.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+    np.save(folder / "windows.npy", np.concatenate([spread(text, tokenizer, count, length) for text in texts.values()]))
+    (folder / "names.json").write_text(json.dumps([name for name in texts for _ in range(count)]))

@@ -1,7 +1,7 @@
 """The peak of a quantization's memory: the largest of its phases, above what the process takes by itself."""
 
 from ...models.weight_source import CHUNK_BYTES
-from ..quantize.layers.sensitivity import HEAD_TOKENS
+from ..quantize.layers.sensitivity import HEAD_TOKENS, SAMPLED
 from ..quantize.layers.stream import ROWS
 from ..quantize.layers.vocabulary import ROWS_BYTES
 from ..quantize.texts.generated import BATCH, needed_memory
@@ -82,8 +82,9 @@ def _gradients(work: Work) -> int:
 
 
 def _head(work: Work) -> int:
-    """Return what the logits of some positions take, their probabilities and gradients, and a chunk of the LM head."""
-    return FLOAT * 3 * min(HEAD_TOKENS, work.few_tokens) * work.config.vocab_size + 3 * _chunk(work, CHUNK_BYTES)
+    """Return what the probabilities of some positions take, what samples them, and a chunk of the LM head."""
+    rows = min(HEAD_TOKENS, work.few_tokens) + 3 * SAMPLED
+    return FLOAT * rows * work.config.vocab_size + 3 * _chunk(work, CHUNK_BYTES)
 
 
 def _chunk(work: Work, most: int) -> int:

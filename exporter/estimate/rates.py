@@ -79,7 +79,7 @@ def measure_rates(rows: int, columns: int) -> Rates:
     width, height = min(columns, WIDTH), min(rows, ROWS)
     part = weight[:height, :width].contiguous()
     gram = inputs[:, :width].t() @ inputs[:, :width] / TOKENS
-    hessian = Hessian.of(gram.clone())
+    hessian = Hessian.of(gram.clone(), TOKENS)
     written = weight[: max(1, CHUNK // columns)].bfloat16()
     solving = _seconds(lambda: gptq(part, FORMAT, hessian))
     updates = float32 * part.numel() * width / 2
@@ -88,7 +88,7 @@ def measure_rates(rows: int, columns: int) -> Rates:
         product=_seconds(product) / work,
         float32=float32,
         few_rows=few,
-        factor=_seconds(lambda: Hessian.of(gram.clone())) / width**3,
+        factor=_seconds(lambda: Hessian.of(gram.clone(), TOKENS)) / width**3,
         column=max(solving - updates, solving / 10) / part.numel(),
         rounding=_seconds(lambda: round_to_nearest(part, FORMAT)) / part.numel(),
         writing=_seconds(lambda: _write(written)) / written.numel(),

@@ -23,6 +23,8 @@ GRAM_BYTES = 1 << 30
 """The size of the Hessians that are in memory at once."""
 
 Inputs = Callable[[nn.Module, tuple[Tensor, ...]], None]
+Gram = tuple[Tensor, int]
+"""The mean of x x^T over some tokens, float32 [K, K], and their number."""
 
 
 def expert_stages(layer: nn.Module) -> list[list[Stage]]:
@@ -69,10 +71,10 @@ def solve_experts(
 
 
 def _solve(
-    stream: LayerStream, stage: Stage, tensors: Sequence[str], gram: Tensor | None, schemes: Schemes, folder: Path
+    stream: LayerStream, stage: Stage, tensors: Sequence[str], gram: Gram | None, schemes: Schemes, folder: Path
 ) -> None:
     try:
-        hessian = None if gram is None else Hessian.of(gram)
+        hessian = None if gram is None else Hessian.of(*gram)
     except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
         raise stream.overflow() from None
     for tensor, module in zip(tensors, stage.modules, strict=True):
@@ -91,8 +93,8 @@ def _solve(
 
 def _grams(
     stream: LayerStream, layer: nn.Module, stages: Sequence[Stage], width: int, advance: Callable[[int], None]
-) -> list[Tensor | None]:
-    """Return the mean of x x^T over the tokens of each expert, float32 [K, K]; None without any."""
+) -> list[Gram | None]:
+    """Return the sums of each expert; None for one without tokens."""
     grams: list[Tensor | None] = [None] * len(stages)
     counts = [0] * len(stages)
     with bfloat16_products():
@@ -103,7 +105,7 @@ def _grams(
             rows = as_multiplied(inputs)
             gram.addmm_(rows.t(), rows)
             counts[index] += len(inputs)
-    return [None if gram is None else gram / count for gram, count in zip(grams, counts, strict=True)]
+    return [None if gram is None else (gram / count, count) for gram, count in zip(grams, counts, strict=True)]
 
 
 def routed_inputs(

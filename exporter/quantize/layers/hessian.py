@@ -171,7 +171,7 @@ class Fit:
         for rows in self._huge:
             fitted.gram.addmm_(rows.t(), rows)
             tokens += len(rows)
-        return Target(Hessian.of(fitted.gram.div_(tokens)), correction, self.shared)
+        return Target(Hessian.of(fitted.gram.div_(tokens), tokens), correction, self.shared)
 
     def _share(self) -> float:
         """Return the share of the fitted correction that leaves the least of the held-out drift."""

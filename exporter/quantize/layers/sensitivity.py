@@ -33,19 +33,26 @@ class Sensitivity:
 
     ``kl_estimates`` are in nats per token. ``embedding`` [D, D] is the mean of g g^T after the embedding: the Hessian
     of an embedding row's error, on the scale on which ``head`` [D, D], the mean of x x^T over the inputs of the LM
-    head, is that of an LM head row's.
+    head, is that of an LM head row's. Both are of so many ``tokens``.
     """
 
     kl_estimates: KlEstimates
     embedding: Tensor
     head: Tensor
+    tokens: int
 
 
-HEAD_TOKENS = 256
+HEAD_TOKENS = 512
 """Positions whose logits are in memory at once."""
+
+SAMPLED = 64
+"""Positions for which a token is drawn at once."""
 
 ROWS = 1024
 """Rows of a weight that are rounded at once."""
+
+DIGITS = 5
+"""Significant digits of an estimate: a product with few rows, of an expert, depends on the number of threads after."""
 
 WINDOWS = 4
 SEED = 20
@@ -84,7 +91,11 @@ def measure_sensitivity(
     embedding = _of_embedding(checkpoint, name, windows, gradient, formats.get(name, ()))
     # A tied embedding is the LM head too: both uses add up.
     estimates[name] = {format: kl + estimates.get(name, {}).get(format, 0.0) for format, kl in embedding.items()}
-    return Sensitivity(estimates, *(rows.t() @ rows / len(rows) for rows in (gradient.flatten(0, 1), normed)))
+    grams = (rows.t() @ rows / len(rows) for rows in (gradient.flatten(0, 1), normed))
+    rounded = {
+        tensor: {format: float(f"{kl:.{DIGITS}g}") for format, kl in own.items()} for tensor, own in estimates.items()
+    }
+    return Sensitivity(rounded, *grams, windows.numel())
 
 
 def _through_layer(
@@ -190,17 +201,23 @@ def _through_head(
     Args:
         hidden: the LM head's inputs [T, D].
     """
-    probabilities = torch.cat([hidden @ rows.float().t() for _, rows in checkpoint.rows(name)], 1).softmax(-1)
-    sampled = torch.multinomial(probabilities, 1, generator=generator)
-    by_logit = -probabilities
-    by_logit.scatter_add_(1, sampled, torch.ones_like(sampled, dtype=by_logit.dtype))
+    probabilities = torch.empty(len(hidden), checkpoint.config.vocab_size)
+    for start, rows in checkpoint.rows(name):
+        probabilities[:, start : start + len(rows)] = hidden @ rows.float().t()
+    draws = []
+    for part in torch.split(probabilities, SAMPLED):
+        part.copy_(part.softmax(-1))
+        draws.append(_sample(part, generator))
+    sampled = torch.cat(draws)
     gradient = torch.zeros_like(hidden)
     first = {format: torch.zeros(len(hidden)) for format in formats}
     second = {format: torch.zeros(len(hidden)) for format in formats}
     for start, rows in checkpoint.rows(name):
         weight = rows.float()
         inside = slice(start, start + len(weight))
-        gradient += by_logit[:, inside] @ weight
+        gradient -= probabilities[:, inside] @ weight
+        here = (sampled >= start) & (sampled < inside.stop)
+        gradient[here] += weight[sampled[here] - start]
         for format in formats:
             for at in range(0, len(weight), ROWS):
                 some = weight[at : at + ROWS]
@@ -209,6 +226,13 @@ def _through_head(
                 first[format] += (part * error).sum(-1)
                 second[format] += (part * error.square()).sum(-1)
     return gradient, {f: ((second[f] - first[f].square()) / 2).sum().item() for f in formats}
+
+
+def _sample(probabilities: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw a token from each row of probabilities [T, V], int64 [T]; ``multinomial`` draws a number for each token."""
+    cumulative = probabilities.cumsum(-1)
+    at = torch.rand(len(probabilities), 1, generator=generator) * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, at).clamp_(max=probabilities.shape[1] - 1)[:, 0]
 
 
 def _of_embedding(

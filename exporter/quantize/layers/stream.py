@@ -6,7 +6,7 @@ pass, is computed once: the inputs of o are kept until the layer is done.
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from ....errors import UnsupportedError
 from ....models.family import FAMILIES
+from ....models.layers import MLP
 from ....models.loading.layerwise import Layerwise
 from ....models.weight_source import WeightSource
+from ..fixed_order import elementwise
 from ..methods.finite import check_finite
 from .products import autocast
 
@@ -96,7 +98,7 @@ class LayerStream:
 
     def load(self, index: int) -> nn.Module:
         """Read layer ``index`` in float32."""
-        layer = self._model.layer(index)
+        layer = self._layer(index)
         prefix = f"{self.checkpoint.trunk_prefix}layers.{index}."
         for name, tensor in layer.state_dict().items():
             check_finite(tensor, prefix + name)
@@ -104,7 +106,14 @@ class LayerStream:
 
     def twin(self, layer: nn.Module, index: int) -> nn.Module:
         """Return layer ``index`` once more, with the tensors of ``layer``, where other ones may replace them."""
-        return self._model.layer(index, dict(layer.state_dict()))
+        return self._layer(index, dict(layer.state_dict()))
+
+    def _layer(self, index: int, tensors: Mapping[str, Tensor] | None = None) -> nn.Module:
+        layer = self._model.layer(index, tensors)
+        for module in layer.modules():
+            if isinstance(module, MLP):
+                module.act = elementwise(module.act)
+        return layer
 
     def stages(self, layer: nn.Module) -> list[Stage]:
         """Return the layer's stages in the order in which they run, but for those of experts (``experts.py``)."""

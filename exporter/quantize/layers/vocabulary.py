@@ -27,7 +27,8 @@ def solve_embedding(stream: LayerStream, tensor: str, scheme: Scheme, sensitivit
     """Quantize the embedding, and let the stream's hidden states be its rows."""
     checkpoint = stream.checkpoint
     tied = checkpoint.config.tie_word_embeddings and checkpoint.task == "text-generation"
-    hessian = Hessian.of(sensitivity.embedding + sensitivity.head if tied else sensitivity.embedding)
+    gram = sensitivity.embedding + sensitivity.head if tied else sensitivity.embedding.clone()
+    hessian = Hessian.of(gram, sensitivity.tokens)
     pieces, start = [], 0
     for weight in _weights(stream, tensor):
         rows = gptq(weight, scheme.format, hessian)

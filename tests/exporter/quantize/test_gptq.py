@@ -32,14 +32,14 @@ def correlated(count: int, width: int, seed: int = 0) -> Tensor:
 def test_the_output_error_is_less_than_that_of_rounding(format: BlockFormat, columns: int) -> None:
     weight = torch.randn(24, columns, generator=torch.Generator().manual_seed(1))
     inputs = correlated(400, columns)
-    hessian = Hessian.of(inputs.t() @ inputs / len(inputs))
+    hessian = Hessian.of(inputs.t() @ inputs / len(inputs), len(inputs))
     solved = gptq(weight, format, hessian)
     assert solved.codes.shape == (24, columns)
     assert int(solved.codes.max()) <= format.top
     fresh = correlated(400, columns, seed=0) + 0.1 * correlated(400, columns, seed=5)
     error, rounding = solved.dequantize() - weight, round_to_nearest(weight, format).dequantize() - weight
     assert (fresh @ error.t()).square().mean() < 0.6 * (fresh @ rounding.t()).square().mean()
-    again = gptq(weight, format, Hessian.of(inputs.t() @ inputs / len(inputs)))
+    again = gptq(weight, format, Hessian.of(inputs.t() @ inputs / len(inputs), len(inputs)))
     assert torch.equal(again.codes, solved.codes)
     assert torch.equal(again.scales, solved.scales)
 
@@ -48,21 +48,41 @@ def test_the_output_error_is_less_than_that_of_rounding(format: BlockFormat, col
 def test_inputs_without_correlation_leave_nothing_to_compensate(format: BlockFormat) -> None:
     weight = torch.randn(8, 96, generator=torch.Generator().manual_seed(2))
     importance = torch.rand(96, generator=torch.Generator().manual_seed(3)) + 0.1
-    solved = gptq(weight, format, Hessian.of(importance.diag()))
+    solved = gptq(weight, format, Hessian.of(importance.diag(), 400))
     assert torch.equal(solved.codes, round_to_nearest(weight, format, damped(importance)).codes)
 
 
 def damped(importance: Tensor) -> Tensor:
-    return Hessian.of(importance.diag()).diagonal
+    return Hessian.of(importance.diag(), 400).diagonal
+
+
+def test_few_tokens_do_not_make_it_worse_than_rounding_on_others() -> None:
+    weight, format = torch.randn(32, 256, generator=torch.Generator().manual_seed(1)), BlockFormat(4, 32, False)
+    rounding = round_to_nearest(weight, format).dequantize() - weight
+    inputs = correlated(1200, 256)
+    fresh = inputs[1000:]
+    errors = []
+    for tokens in (32, 128, 1000):
+        few = inputs[:tokens]
+        error = gptq(weight, format, Hessian.of(few.t() @ few / tokens, tokens)).dequantize() - weight
+        errors.append(((fresh @ error.t()).square().mean() / (fresh @ rounding.t()).square().mean()).item())
+    assert 1 > errors[0] > errors[1] > errors[2]
+
+
+def test_the_output_error_is_that_of_the_inputs() -> None:
+    inputs = correlated(100, 64)
+    error = torch.randn(8, 64, generator=torch.Generator().manual_seed(4))
+    hessian = Hessian.of(inputs.t() @ inputs / len(inputs), len(inputs))
+    assert hessian.output_error(error) == pytest.approx((inputs @ error.t()).square().sum(-1).mean().item(), rel=1e-4)
 
 
 def test_columns_whose_inputs_are_zero() -> None:
     inputs = correlated(200, 64)
     inputs[:, 10:20] = 0
     weight = torch.randn(4, 64, generator=torch.Generator().manual_seed(1))
-    solved = gptq(weight, BlockFormat(4, 32, False), Hessian.of(inputs.t() @ inputs / len(inputs)))
+    solved = gptq(weight, BlockFormat(4, 32, False), Hessian.of(inputs.t() @ inputs / len(inputs), len(inputs)))
     assert solved.dequantize().isfinite().all()
-    nothing = gptq(weight, BlockFormat(4, 32, False), Hessian.of(torch.zeros(64, 64)))
+    nothing = gptq(weight, BlockFormat(4, 32, False), Hessian.of(torch.zeros(64, 64), 200))
     assert (nothing.dequantize() - weight).abs().max() <= nothing.scales.abs().max()
 
 

@@ -135,7 +135,7 @@ def test_solve_mixes_by_the_sensitivities_it_is_given(checkpoint: Checkpoint, tm
         name: {BlockFormat(4, 32, scheme.format.symmetric): 1.0 if name == DOWN else 1e-6}
         for name, scheme in decision.schemes.items()
     }
-    measurement = Measurement(torch.arange(20)[None] + 3, Sensitivity(estimates, torch.eye(64), torch.eye(64)))
+    measurement = Measurement(torch.arange(20)[None] + 3, Sensitivity(estimates, torch.eye(64), torch.eye(64), 20))
     progress = Stages()
     quantizer = solve(checkpoint, decision, measurement, tmp_path / "scratch", progress)
     assert progress.seen == ["calibration"]

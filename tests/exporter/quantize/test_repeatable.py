@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from intaglio.exporter import QuantizeOptions, quantize
-from intaglio.exporter.quantize.fixed_order import factor, total
+from intaglio.exporter.quantize.fixed_order import elementwise, factor, total
 from intaglio.exporter.quantize.formats.blocks import BlockFormat
 from intaglio.exporter.quantize.layers.hessian import Moments
 from intaglio.exporter.quantize.methods.gptq import Hessian, gptq
@@ -40,16 +40,25 @@ def correction() -> Tensor:
     return moments.correction()
 
 
+def gradient() -> Tensor:
+    values = random(511, 701).requires_grad_()
+    elementwise(torch.nn.functional.silu)(values).backward(random(511, 701, seed=1))
+    assert values.grad is not None
+    return values.grad
+
+
 @pytest.mark.parametrize(
     "compute",
     [
         lambda: torch.tensor(total(random(901, 701))),
         lambda: factor(gram(700)),
         correction,
-        lambda: gptq(random(901, 700, seed=1), BlockFormat(4, 32, True), Hessian.of(gram(700))).codes,
-        lambda: torch.tensor(Hessian.of(gram(700)).output_error(random(901, 700, seed=1))),
+        lambda: elementwise(torch.nn.functional.silu)(random(511, 701)),
+        gradient,
+        lambda: gptq(random(901, 700, seed=1), BlockFormat(4, 32, True), Hessian.of(gram(700), 900)).codes,
+        lambda: torch.tensor(Hessian.of(gram(700), 900).output_error(random(901, 700, seed=1))),
     ],
-    ids=["sum", "factor", "correction", "gptq", "error"],
+    ids=["sum", "factor", "correction", "activation", "gradient", "gptq", "error"],
 )
 def test_numbers(compute: Callable[[], Tensor]) -> None:
     found = []
