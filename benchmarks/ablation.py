@@ -27,6 +27,7 @@ from intaglio.exporter.quantize import calibration, measure
 from intaglio.exporter.quantize.allocation.mix import BITS_PER_WEIGHT
 from intaglio.exporter.quantize.layers import hessian
 from intaglio.exporter.quantize.layers.sensitivity import Sensitivity, measure_sensitivity
+from intaglio.exporter.quantize.methods import gptq
 from intaglio.exporter.quantize.options import Method
 from intaglio.models.checkpoint import Checkpoint
 
@@ -42,21 +43,29 @@ MODULES = "argparse ast calendar configparser csv difflib dis ftplib gettext".sp
 
 @dataclass(frozen=True)
 class Part:
-    """A variant: its method, the bits of its mix, and whether GPTQ aims at the float model's outputs."""
+    """A variant: its method and the bits of its mix.
+
+    Args:
+        towards_float: whether GPTQ aims at the float model's outputs.
+        damped: whether GPTQ's damping grows with the columns per token, or is the usual 0.01.
+    """
 
     method: Method
     bits: Sequence[int]
     towards_float: bool = False
+    damped: bool = True
 
 
 PARTS = {
     "all": Part("gptq", (4, 5, 8), towards_float=True),
     "all but towards float": Part("gptq", (4, 5, 8)),
+    "all but damping": Part("gptq", (4, 5, 8), towards_float=True, damped=False),
     "all but 5 bits": Part("gptq", (4, 8), towards_float=True),
     "GPTQ and 4, 8 bits": Part("gptq", (4, 8)),
     "4, 5, 8 bits, rounded": Part("rtn", (4, 5, 8)),
     "GPTQ towards float in 4 bits": Part("gptq", (4,), towards_float=True),
     "GPTQ in 4 bits": Part("gptq", (4,)),
+    "GPTQ in 4 bits, not damped": Part("gptq", (4,), damped=False),
     "4 bits, rounded": Part("rtn", (4,)),
 }
 
@@ -83,8 +92,12 @@ def main(checkpoint: Path, scratch: Path, seed: int, windows: int, names: tuple[
         part, out = PARTS[name], folder / f"artifact-{seed}"
         shutil.rmtree(out, ignore_errors=True)
         options = QuantizeOptions(part.method, calibration=text, windows=windows, bits=part.bits, target_size=size)
-        most = hessian.MOST if part.towards_float else 0.0
-        with patch.object(measure, "measure_sensitivity", once), patch.object(hessian, "MOST", most):
+        most, damping = hessian.MOST if part.towards_float else 0.0, gptq.DAMPING if part.damped else 0.0
+        with (
+            patch.object(measure, "measure_sensitivity", once),
+            patch.object(hessian, "MOST", most),
+            patch.object(gptq, "DAMPING", damping),
+        ):
             export(checkpoint, out, precision="int4", options=options)
         figures = compare(open_logits(_job(out, checkpoint, threads)), reference)
         figures["bytes"] = (out / read_manifest(out).data).stat().st_size

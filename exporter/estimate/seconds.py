@@ -18,9 +18,6 @@ from .work import Work
 TRIANGLE = (STRIPS + 1) / (2 * STRIPS)
 """The share of a symmetric product that is computed, in strips from the diagonal on."""
 
-FITS = 2
-"""The corrections of a stage: to most tokens, which shows its worth, and to all."""
-
 SEARCHED = 2 * len(POWERS) + 1
 """The scales that are tried for a stage."""
 
@@ -68,21 +65,21 @@ def _float_passes(work: Work, layer: Layer, tokens: int) -> float:
 
 
 def _sensitivity(work: Work, rates: Rates) -> float:
-    """One forward pass; then each layer forward and backward, and an error product for each format."""
+    """One forward pass; then each layer forward and backward, and what an error of each element costs."""
     tokens, config = work.few_tokens, work.config
     if not tokens:
         return 0.0
     total = 0.0
     for layer in work.layers:
         forward = _forward(work, layer, tokens)
-        errors = work.formats * tokens * sum(one.size * one.share for one in layer.projections)
+        errors = tokens * sum(one.size * one.share for one in layer.projections)
         rounded = work.formats * sum(one.size for one in layer.projections)
         total += layer.count * (
             rates.forward * forward + rates.product * (2 * forward + errors) + rates.rounding * rounded
         )
     if work.decision.task == "text-generation":
         head = config.vocab_size * config.hidden_size
-        total += rates.product * head * (2 * tokens + work.formats * min(HEAD_TOKENS, tokens))
+        total += rates.product * head * (2 * tokens + min(HEAD_TOKENS, tokens))
         total += rates.rounding * head * work.formats
     return total
 
@@ -134,9 +131,9 @@ def _stage(work: Work, stage: Sequence[Projection], rates: Rates) -> float:
         return total + rates.product * work.tokens * one.share * one.columns**2
     several = len(stage) > 1
     sums = TRIANGLE * one.columns**2 + (one.columns**2 if several else 2 * one.size)
-    solutions = FITS * ((one.columns if several else rows) * one.columns**2 * 2 + one.columns**3 / 3)
+    solution = (one.columns if several else rows) * one.columns**2 * 2 + one.columns**3 / 3
     measured = (2 if several else 1) * rows * one.columns**2
-    return total + rates.product * (work.tokens * sums + measured) + rates.float32 * solutions
+    return total + rates.product * (work.tokens * sums + measured) + rates.float32 * solution
 
 
 def _columns(rows: int, columns: int, rates: Rates) -> float:

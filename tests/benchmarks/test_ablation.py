@@ -10,7 +10,7 @@ from intaglio.benchmarks.harness.records import Records
 from intaglio.benchmarks.harness.windows import DATA
 
 TINY = Path(__file__).parents[1] / "checkpoints" / "tiny-qwen2"
-EACH = ("GPTQ towards float in 4 bits", "GPTQ in 4 bits", "4, 5, 8 bits, rounded")
+EACH = ("GPTQ towards float in 4 bits", "GPTQ in 4 bits", "GPTQ in 4 bits, not damped", "4, 5, 8 bits, rounded")
 
 
 @pytest.mark.slow
@@ -22,9 +22,9 @@ def test_parts(tmp_path: Path) -> None:
         assert len(done.output.splitlines()) == lines
     found = {record["name"]: record for record in Records(tmp_path / "ablation" / "records.jsonl").all}
     assert list(found) == list(EACH)
-    towards, alone, rounded = (found[name] for name in EACH)
-    assert towards["bytes"] == alone["bytes"] <= rounded["bytes"]
-    assert towards["kl"] < alone["kl"]
+    towards, alone, usual, rounded = (found[name] for name in EACH)
+    assert towards["bytes"] == alone["bytes"] == usual["bytes"] <= rounded["bytes"]
+    assert towards["kl"] < alone["kl"] < usual["kl"]
     assert {"WikiText-2, validation", "Python"} == towards["texts"].keys()
     manifest = read_manifest(tmp_path / "ablation" / "artifact-0")
     entries = [entry.quantization for entry in manifest.tensors.values() if entry.quantization is not None]

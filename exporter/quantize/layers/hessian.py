@@ -9,7 +9,7 @@ is added to a residual stream r, which has an error too, W x' + r' - r. In least
 which is quantized in W's place. (GPTAQ, Li et al. 2025, has the first term, and LoaQ, Lin et al. 2025, the second.)
 
 Most of the drift is noise that x does not tell, and fitted to it the weights would get worse on any other text. So the
-correction is damped, and scaled by what is best on held-out tokens, which is 0 where it does not help. The few tokens
+correction is damped, and scaled by what is best on tokens that it was not fitted to, which is 0 where it does not help. The few tokens
 with huge values in the residual stream, to which all others attend (Sun et al., 2024), would rule the squares: they are
 in the Hessian, and are not fitted.
 
@@ -162,20 +162,19 @@ class Fit:
         give_back_memory()  # of the inputs: the peak is here
         fitted.complete()
         held_out.complete()
-        share = self._share()
+        correction = fitted.correction()
+        correction *= self._share(correction)
         fitted.gram += held_out.gram
-        fitted.cross += held_out.cross
         tokens = fitted.tokens + held_out.tokens
         del self._held_out, held_out  # each is as large as a Hessian
-        correction = fitted.correction().mul_(share) if share else torch.zeros_like(fitted.cross)
         for rows in self._huge:
             fitted.gram.addmm_(rows.t(), rows)
             tokens += len(rows)
         return Target(Hessian.of(fitted.gram.div_(tokens), tokens), correction, self.shared)
 
-    def _share(self) -> float:
+    def _share(self, change: Tensor) -> float:
         """Return the share of the fitted correction that leaves the least of the held-out drift."""
-        change, drift = self._fitted.correction(), self._held_out.cross
+        drift = self._held_out.cross
         with bfloat16_products():
             if self._weights is not None:
                 change, drift = self._weights @ change, self._weights @ drift

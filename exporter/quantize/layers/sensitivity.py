@@ -3,7 +3,9 @@
 For a causal LM it is the Kullback-Leibler divergence of the next token, in nats per token. To second order that is half
 the Fisher information's quadratic form of the outputs' error (Amari, 1998): with g the gradient of the log probability
 of a token sampled from the model itself, half the mean of (g . D x)^2 over tokens, D the weight's error and x its
-input. One forward and one backward pass give it for every weight and format; measuring would take one pass for each.
+input. The elements of D are rounded independently, so that the sum of D^2 E[g^2 x^2] is what to expect of it: one
+product serves all formats, with less noise than the errors at hand. One forward and one backward pass give it for every
+weight and format; measuring would take one pass for each.
 For other heads g is the gradient of a random projection of the final hidden state: the estimates then rank the
 weights, and are not divergences.
 """
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 
 from ....artifact import Task
 from ....models.weight_source import WeightSource
+from ..fixed_order import total
 from ..formats.blocks import BlockFormat
 from ..methods.rtn import round_to_nearest
 from .products import bfloat16_products
@@ -145,17 +148,26 @@ def _through_layer(
         taken, gradient_rows = torch.cat(inputs.pop(name)), torch.cat(gradients.pop(name))
         # An expert counts as often as it is read.
         share = len(taken) / (hidden.shape[0] * hidden.shape[1])
-        estimates[tensor] = {f: share * _kl_estimate(module.weight, f, taken, gradient_rows) for f in wanted}
+        found = _kl_estimates(module.weight, wanted, taken, gradient_rows)
+        estimates[tensor] = {format: share * kl for format, kl in found.items()}
     return back
 
 
-def _kl_estimate(weight: Tensor, format: BlockFormat, inputs: Tensor, gradient: Tensor) -> float:
-    """Return half the mean of (g . D x)^2; inputs are [T, K], the gradient is [T, N]."""
-    change = torch.zeros(len(inputs))
+def _kl_estimates(
+    weight: Tensor, formats: Sequence[BlockFormat], inputs: Tensor, gradient: Tensor
+) -> dict[BlockFormat, float]:
+    """Return the expected half of (g . D x)^2 for the error D of each format; inputs are [T, K], gradients [T, N]."""
+    inputs, sums = inputs.square(), dict.fromkeys(formats, 0.0)
     for rows, part in zip(torch.split(weight, ROWS), torch.split(gradient, ROWS, 1), strict=True):
+        _add(sums, rows, part.square().t() @ inputs)
+    return {format: value / len(inputs) / 2 for format, value in sums.items()}
+
+
+def _add(sums: dict[BlockFormat, float], rows: Tensor, squares: Tensor) -> None:
+    """Add the sum of D^2 times ``squares`` [N, K] for the error D of rows in each format."""
+    for format in sums:
         error = round_to_nearest(rows, format).dequantize() - rows
-        change += ((inputs @ error.t()) * part).sum(-1)
-    return change.square().mean().item() / 2
+        sums[format] += total(error.square_().mul_(squares))
 
 
 def _gradient_of_head(
@@ -196,7 +208,8 @@ def _through_head(
 ) -> tuple[Tensor, dict[BlockFormat, float]]:
     """Return the gradients [T, D] of the log probability of sampled tokens, and the summed estimate of each format.
 
-    The estimate is half the variance of the logits' error under the model's own probabilities.
+    The estimate is half the variance of the logits' error under the model's own probabilities p, which for independent
+    errors is the sum of p (1 - p) times their squares.
 
     Args:
         hidden: the LM head's inputs [T, D].
@@ -209,23 +222,18 @@ def _through_head(
         part.copy_(part.softmax(-1))
         draws.append(_sample(part, generator))
     sampled = torch.cat(draws)
-    gradient = torch.zeros_like(hidden)
-    first = {format: torch.zeros(len(hidden)) for format in formats}
-    second = {format: torch.zeros(len(hidden)) for format in formats}
+    gradient, squares = torch.zeros_like(hidden), hidden.square()
+    sums = dict.fromkeys(formats, 0.0)
     for start, rows in checkpoint.rows(name):
         weight = rows.float()
         inside = slice(start, start + len(weight))
         gradient -= probabilities[:, inside] @ weight
         here = (sampled >= start) & (sampled < inside.stop)
         gradient[here] += weight[sampled[here] - start]
-        for format in formats:
-            for at in range(0, len(weight), ROWS):
-                some = weight[at : at + ROWS]
-                error = hidden @ (round_to_nearest(some, format).dequantize() - some).t()
-                part = probabilities[:, start + at : start + at + len(some)]
-                first[format] += (part * error).sum(-1)
-                second[format] += (part * error.square()).sum(-1)
-    return gradient, {f: ((second[f] - first[f].square()) / 2).sum().item() for f in formats}
+        for at in range(0, len(weight), ROWS) if formats else ():
+            part = probabilities[:, start + at : min(start + at + ROWS, inside.stop)]
+            _add(sums, weight[at : at + ROWS], (part - part.square()).t() @ squares)
+    return gradient, {format: value / 2 for format, value in sums.items()}
 
 
 def _sample(probabilities: Tensor, generator: torch.Generator) -> Tensor:
@@ -250,5 +258,5 @@ def _of_embedding(
         local = torch.searchsorted(inside, indices[at])
         for format in formats:
             error = round_to_nearest(weight, format).dequantize() - weight
-            sums[format] += (error[local] * gradient[at]).sum(-1).square().sum().item() / 2
+            sums[format] += total(error[local].square_().mul_(gradient[at].square())) / 2
     return {format: value / windows.numel() for format, value in sums.items()}

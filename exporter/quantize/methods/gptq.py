@@ -41,8 +41,8 @@ STRIP = 1024
 class Hessian:
     """The Hessian of the squared output error of every weight that takes the same inputs x.
 
-    It is the mean of x x^T [K, K], damped, and not kept. ``damping`` is what was added to the diagonal; ``diagonal`` [K]
-    is its own; ``order`` [K] the columns by it, the smallest first. Its lower Cholesky factor in that order is
+    It is the mean of x x^T [K, K], damped, and not kept. ``damping`` is what was added to the diagonal, ``diagonal``
+    [K] its own, and ``order`` [K] the columns by it, the smallest first. Its lower Cholesky factor in that order is
     ``feedback`` times ``sizes`` [K]: element [j, k] of ``feedback`` is the share of column j's error that column k < j
     makes good.
     """
