@@ -9,9 +9,9 @@ is added to a residual stream r, which has an error too, W x' + r' - r. In least
 which is quantized in W's place. (GPTAQ, Li et al. 2025, has the first term, and LoaQ, Lin et al. 2025, the second.)
 
 Most of the drift is noise that x does not tell, and fitted to it the weights would get worse on any other text. So the
-correction is damped, and scaled by what is best on tokens that it was not fitted to, which is 0 where it does not help. The few tokens
-with huge values in the residual stream, to which all others attend (Sun et al., 2024), would rule the squares: they are
-in the Hessian, and are not fitted.
+correction is damped, and scaled by what is best on tokens that it was not fitted to, which is 0 where it does not help.
+The few tokens with huge values in the residual stream, to which all others attend (Sun et al., 2024), would rule the
+squares: they are in the Hessian, and are not fitted.
 
 The output may go through a norm into the residual stream: g y / rms(y). An error of y then counts beside the root mean
 square of y, by which tokens are weighted, and r' - r is divided by g / rms(y); where g is small, nothing is corrected.
