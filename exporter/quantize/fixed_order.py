@@ -47,7 +47,7 @@ def elementwise(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tens
     """Return an activation function with the same results, forward and backward, for any number of threads."""
 
     def apply(values: Tensor) -> Tensor:
-        result: Tensor = _Elementwise.apply(values, function)
+        result: Tensor = _Elementwise.apply(values, function)  # type: ignore[no-untyped-call]
         return result
 
     return apply

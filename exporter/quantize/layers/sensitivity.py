@@ -94,11 +94,11 @@ def measure_sensitivity(
     embedding = _of_embedding(checkpoint, name, windows, gradient, formats.get(name, ()))
     # A tied embedding is the LM head too: both uses add up.
     estimates[name] = {format: kl + estimates.get(name, {}).get(format, 0.0) for format, kl in embedding.items()}
-    grams = (rows.t() @ rows / len(rows) for rows in (gradient.flatten(0, 1), normed))
+    at_embedding, at_head = (rows.t() @ rows / len(rows) for rows in (gradient.flatten(0, 1), normed))
     rounded = {
         tensor: {format: float(f"{kl:.{DIGITS}g}") for format, kl in own.items()} for tensor, own in estimates.items()
     }
-    return Sensitivity(rounded, *grams, windows.numel())
+    return Sensitivity(rounded, at_embedding, at_head, windows.numel())
 
 
 def _through_layer(
