@@ -127,7 +127,7 @@ def test_a_norm_behind_the_weight() -> None:
 def test_a_decoder_ends_nearer_to_the_float_model(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last hidden states, on text that was not calibrated on, beside GPTQ that keeps the errors before it."""
     checkpoint = Checkpoint(CHECKPOINTS / name)
-    windows = torch.randint(3, checkpoint.config.vocab_size, (24, 96), generator=torch.Generator().manual_seed(0))
+    windows = torch.randint(3, checkpoint.config.vocab_size, (40, 96), generator=torch.Generator().manual_seed(0))
     prefix = f"{checkpoint.trunk_prefix}layers."
     schemes = {
         tensor: Scheme(BlockFormat(4, 32, False), "gptq")
@@ -142,10 +142,10 @@ def test_a_decoder_ends_nearer_to_the_float_model(name: str, tmp_path: Path, mon
         if not corrects:
             monkeypatch.setattr(Fit, "_share", lambda *_: 0.0)
         folder = tmp_path / str(corrects)
-        solve_gptq(checkpoint, schemes, windows[:16], sensitivity, folder, lambda done, total: None)
-        errors.append(_error(checkpoint, folder, windows[16:]))
+        solve_gptq(checkpoint, schemes, windows[:32], sensitivity, folder, lambda done, total: None)
+        errors.append(_error(checkpoint, folder, windows[32:]))
         monkeypatch.undo()
-    assert errors[1] < 0.99 * errors[0]
+    assert errors[1] < 0.985 * errors[0]
 
 
 def _error(checkpoint: Checkpoint, folder: Path, windows: Tensor) -> float:
